@@ -1,0 +1,99 @@
+"""What can go wrong, and the exit code each kind ends the program with.
+
+    Error                     1  anything unexpected
+    ├── ConfigError           2  usage or configuration
+    ├── AcmeError             3  the CA refused, limited or could not be reached
+    │   └── ChallengeError    4  the CA could not validate a name
+    ├── DeployError           5  issued, but not (everywhere) in use
+    └── BusyError             6  another run holds the lock
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class Error(Exception):
+    """A failure somebody can act on.
+
+    Args:
+        message: What happened, and to what: the file, key, name, URL or port.
+        hint: What to do about it; one sentence.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class ConfigError(Error):
+    """Usage or configuration is wrong; the message lists every problem found."""
+
+    exit_code = 2
+
+
+class AcmeError(Error):
+    """The CA refused, limited us, answered nonsense, or could not be reached.
+
+    Args:
+        problem: The CA's problem document (RFC 8555, 6.7), empty if it sent none.
+        retry_after: Seconds the CA asked us to wait, if it did.
+    """
+
+    exit_code = 3
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str = "",
+        problem: dict[str, object] | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.problem = problem or {}
+        self.retry_after = retry_after
+
+
+class ChallengeError(AcmeError):
+    """The CA could not validate one or more names.
+
+    Args:
+        names: Each name that failed, with the CA's words about it.
+    """
+
+    exit_code = 4
+
+    def __init__(
+        self, message: str, *, hint: str = "", names: dict[str, str] | None = None
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.names = names or {}
+
+
+class DeployError(Error):
+    """A certificate is there, but not (everywhere) in use."""
+
+    exit_code = 5
+
+
+class BusyError(Error):
+    """Another run holds the lock of this installation."""
+
+    exit_code = 6
+
+
+def words(text: object, limit: int = 2000) -> str:
+    """Return somebody else's words made harmless to terminals, logs and mails.
+
+    A CA's problem document, a greeting or a certificate's subject may hold anything:
+    control and formatting characters are shown as escapes, and it ends at `limit`.
+    """
+    shown = "".join(
+        char if char.isprintable() else " " if char in "\r\n\t" else ascii(char)[1:-1]
+        for char in str(text)[: limit + 1]
+    )
+    return shown if len(shown) <= limit else shown[: limit - 1] + "…"
