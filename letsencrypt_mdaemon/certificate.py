@@ -1,0 +1,292 @@
+"""Certificates as values: chain, key, names, thumbprint, and the checks before use."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import pkcs12
+from cryptography.x509.oid import ExtensionOID
+
+from letsencrypt_mdaemon.errors import AcmeError, words
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+PrivateKey: TypeAlias = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
+KeyType = Literal["rsa2048", "rsa3072", "rsa4096", "p256", "p384"]
+KEY_TYPES: tuple[KeyType, ...] = get_args(KeyType)
+
+_CURVES: dict[str, type[ec.EllipticCurve]] = {"p256": ec.SECP256R1, "p384": ec.SECP384R1}
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """An issued certificate with its private key.
+
+    Args:
+        chain: The issued certificates, leaf first, each signed by the next.
+        key: The leaf's private key; never part of the `repr`.
+    """
+
+    chain: tuple[x509.Certificate, ...]
+    key: PrivateKey = field(repr=False)
+
+    @property
+    def leaf(self) -> x509.Certificate:
+        """The certificate itself."""
+        return self.chain[0]
+
+    @property
+    def thumbprint(self) -> str:
+        """The leaf's thumbprint."""
+        return thumbprint(self.leaf)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The leaf's DNS names."""
+        return dns_names(self.leaf)
+
+    @property
+    def friendly_name(self) -> str:
+        """The label it gets in a store, by which the program knows its own."""
+        first = self.names[0] if self.names else "no name"
+        date = self.leaf.not_valid_before_utc.date().isoformat()
+        return f"{OURS} {first} {date} {self.leaf.serial_number:X}"
+
+    @property
+    def cert_pem(self) -> bytes:
+        """The leaf as PEM."""
+        return _pem(self.chain[:1])
+
+    @property
+    def chain_pem(self) -> bytes:
+        """The issuers as PEM, without the leaf."""
+        return _pem(self.chain[1:])
+
+    @property
+    def fullchain_pem(self) -> bytes:
+        """The leaf and its issuers as PEM."""
+        return _pem(self.chain)
+
+    @property
+    def key_pem(self) -> bytes:
+        """The private key as unencrypted PKCS#8 PEM."""
+        return key_pem(self.key)
+
+    def pkcs12(self, password: bytes) -> bytes:
+        """Return key and chain as a PKCS#12 file, encrypted by the password.
+
+        AES-256 and SHA-256; Windows Server 2019 is the first that reads it.
+        """
+        return pkcs12.serialize_key_and_certificates(
+            self.friendly_name.encode(),
+            self.key,
+            self.leaf,
+            self.chain[1:],
+            serialization.BestAvailableEncryption(password),
+        )
+
+    @classmethod
+    def from_pem(cls, chain: bytes, key: bytes) -> Certificate:
+        """Read a chain and its key.
+
+        Raises:
+            ValueError: If either is not PEM, is empty, or of a kind we do not use.
+        """
+        certificates = tuple(x509.load_pem_x509_certificates(chain))
+        return cls(certificates, load_key(key))
+
+
+OURS = "letsencrypt-mdaemon"
+"""What every friendly name of ours begins with."""
+
+
+def thumbprint(certificate: x509.Certificate) -> str:
+    """Return the SHA-1 of the certificate's DER as Windows shows it: upper-case hex.
+
+    An identifier, not a protection: Windows' stores and dialogs know certificates by it.
+    """
+    der = certificate.public_bytes(serialization.Encoding.DER)
+    return hashlib.sha1(der, usedforsecurity=False).hexdigest().upper()
+
+
+def dns_names(certificate: x509.Certificate) -> tuple[str, ...]:
+    """Return the DNS names in subjectAltName, in their order, in lower case.
+
+    The common name does not count (RFC 9525, 2).
+    """
+    try:
+        extension = certificate.extensions.get_extension_for_class(
+            x509.SubjectAlternativeName
+        )
+    except (x509.ExtensionNotFound, ValueError):
+        return ()
+    names = extension.value.get_values_for_type(x509.DNSName)
+    return tuple(name.lower() for name in names)
+
+
+def is_self_signed(certificate: x509.Certificate) -> bool:
+    """Whether the certificate names itself as its issuer."""
+    return certificate.issuer == certificate.subject
+
+
+def key_type(certificate: x509.Certificate) -> str:
+    """Return the kind of the certificate's public key: `rsa2048`, `p256`, …"""
+    key = certificate.public_key()
+    if isinstance(key, rsa.RSAPublicKey):
+        return f"rsa{key.key_size}"
+    if isinstance(key, ec.EllipticCurvePublicKey):
+        return {"secp256r1": "p256", "secp384r1": "p384"}.get(
+            key.curve.name, key.curve.name
+        )
+    return type(key).__name__
+
+
+def new_key(kind: KeyType) -> PrivateKey:
+    """Make a private key."""
+    if kind in _CURVES:
+        return ec.generate_private_key(_CURVES[kind]())
+    return rsa.generate_private_key(public_exponent=65537, key_size=int(kind[3:]))
+
+
+def load_key(pem: bytes) -> PrivateKey:
+    """Read an unencrypted private key.
+
+    Raises:
+        ValueError: If it is not one, or of a kind we do not use.
+    """
+    try:
+        key = serialization.load_pem_private_key(pem, password=None)
+    except (TypeError, UnsupportedAlgorithm) as exc:
+        message = f"not a private key that can be read: {exc}"
+        raise ValueError(message) from exc
+    if not isinstance(key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey):
+        message = f"a {type(key).__name__} is neither RSA nor ECDSA"
+        raise ValueError(message)  # noqa: TRY004 - the data is wrong, not the caller
+    return key
+
+
+def key_pem(key: PrivateKey) -> bytes:
+    """Return a private key as unencrypted PKCS#8 PEM."""
+    return key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+
+
+def signing_request(key: PrivateKey, names: Iterable[str]) -> bytes:
+    """Return a CSR in DER: names in subjectAltName, empty subject (RFC 8555, 7.4).
+
+    It asks for no key usage: some CAs refuse a request that names clientAuth.
+    """
+    alternatives = x509.SubjectAlternativeName([x509.DNSName(name) for name in names])
+    builder = x509.CertificateSigningRequestBuilder()
+    builder = builder.subject_name(x509.Name([]))
+    builder = builder.add_extension(alternatives, critical=False)
+    request = builder.sign(key, hashes.SHA256())
+    return request.public_bytes(serialization.Encoding.DER)
+
+
+def check(certificate: Certificate, names: Iterable[str], *, now: datetime) -> None:
+    """Refuse a certificate that is not the one we asked for.
+
+    Our key, exactly our names, the chain in order with good signatures, and valid now.
+
+    Raises:
+        AcmeError: Listing everything that is wrong.
+    """
+    problems = [*_check_leaf(certificate, set(names)), *_check_chain(certificate.chain)]
+    hint = "Nothing was changed; tell the CA's operators."
+    if late := _check_dates(certificate.chain, now):
+        problems += late
+        hint = f"This machine's clock says {now:%Y-%m-%d %H:%M} UTC: is that right?"
+    if problems:
+        message = "The CA returned a certificate that cannot be used: "
+        raise AcmeError(message + "; ".join(problems) + ".", hint=hint)
+
+
+def _check_leaf(certificate: Certificate, wanted: set[str]) -> list[str]:
+    problems = []
+    leaf = certificate.leaf
+    if leaf.public_key() != certificate.key.public_key():
+        problems.append("it is for another key than ours")
+    try:
+        extension = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    except (x509.ExtensionNotFound, ValueError):
+        return [*problems, "it has no subjectAltName"]
+    found = set(dns_names(leaf))
+    if missing := sorted(wanted - found):
+        problems.append(f"it lacks {', '.join(missing)}")
+    others = [name for name in extension.value if not isinstance(name, x509.DNSName)]
+    extra = sorted(found - wanted) + [str(name.value) for name in others]
+    if extra:
+        problems.append(f"it also holds {words(', '.join(extra))}, not asked for")
+    return problems
+
+
+def _check_chain(chain: tuple[x509.Certificate, ...]) -> list[str]:
+    problems = []
+    for number, (child, parent) in enumerate(zip(chain, chain[1:], strict=False), 1):
+        try:
+            child.verify_directly_issued_by(parent)
+        except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+            problems.append(
+                f"certificate {number} of its chain ({_subject(child)}) is not "
+                f"signed by certificate {number + 1} ({_subject(parent)})"
+            )
+        if not _is_ca(parent):
+            problems.append(
+                f"certificate {number + 1} of its chain ({_subject(parent)}) is not "
+                "a CA certificate"
+            )
+    return problems
+
+
+def _check_dates(chain: tuple[x509.Certificate, ...], now: datetime) -> list[str]:
+    problems = []
+    for certificate in chain:
+        if certificate.not_valid_before_utc > now:
+            start = certificate.not_valid_before_utc
+            problems.append(
+                f"{_subject(certificate)} is not valid before {start:%Y-%m-%d %H:%M} UTC"
+            )
+        if certificate.not_valid_after_utc <= now:
+            end = certificate.not_valid_after_utc
+            problems.append(
+                f"{_subject(certificate)} expired on {end:%Y-%m-%d %H:%M} UTC"
+            )
+    return problems
+
+
+def _is_ca(certificate: x509.Certificate) -> bool:
+    try:
+        extension = certificate.extensions.get_extension_for_oid(
+            ExtensionOID.BASIC_CONSTRAINTS
+        )
+    except (x509.ExtensionNotFound, ValueError):
+        return False
+    return isinstance(extension.value, x509.BasicConstraints) and extension.value.ca
+
+
+def _subject(certificate: x509.Certificate) -> str:
+    name = certificate.subject.rfc4514_string()
+    return words(name) or ", ".join(dns_names(certificate)) or "without a subject"
+
+
+def _pem(chain: Iterable[x509.Certificate]) -> bytes:
+    return b"".join(
+        certificate.public_bytes(serialization.Encoding.PEM) for certificate in chain
+    )
+
+
+def utc(moment: datetime) -> datetime:
+    """Return a moment in UTC, to the second: what files and reports hold."""
+    return moment.astimezone(UTC).replace(microsecond=0)

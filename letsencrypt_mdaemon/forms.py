@@ -1,0 +1,188 @@
+"""How an INI value may name a certificate, and how to name another one the same way.
+
+No public source tells which form the server uses, so every plausible one is known here:
+SHA-1, SHA-256 or the serial number, in hex of either case with or without separators,
+the bytes in either order, or in base64. A form is written as `sha1:upper:space`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from base64 import b64encode
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import product
+from typing import TYPE_CHECKING, Literal, get_args
+
+from cryptography.hazmat.primitives.serialization import Encoding
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from cryptography import x509
+
+Source = Literal["sha1", "sha256", "serial", "derserial"]
+Style = Literal["upper", "lower", "base64", "decimal"]
+
+SEPARATORS = {"": "", "space": " ", "colon": ":", "dash": "-", "comma": ","}
+SHORTEST = 8
+"""Bytes; a shorter serial number would be found in places where it means nothing."""
+_LENGTHS = {"sha1": 20, "sha256": 32}
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """One way to name a certificate.
+
+    Args:
+        source: What of the certificate; `derserial` is the serial number with the zero
+            byte that DER puts before a high first bit, as Windows' dialogs show it.
+        separator: The name of what stands between two bytes in hex; see `SEPARATORS`.
+        backwards: Whether the last byte comes first, as in Windows' own structures.
+    """
+
+    source: Source
+    style: Style
+    separator: str = ""
+    backwards: bool = False
+
+    def __str__(self) -> str:
+        """Return it as the config file spells it."""
+        parts = [self.source, self.style, self.separator]
+        parts.append("reversed" if self.backwards else "")
+        return ":".join(part for part in parts if part)
+
+    def write(self, certificate: x509.Certificate) -> str:
+        """Return the certificate's name in this form."""
+        if self.style == "decimal":
+            return str(certificate.serial_number)
+        data = _bytes(certificate, self.source)
+        if self.backwards:
+            data = data[::-1]
+        if self.style == "base64":
+            return b64encode(data).decode()
+        pairs = [f"{byte:02x}" for byte in data]
+        text = SEPARATORS[self.separator].join(pairs)
+        return text.upper() if self.style == "upper" else text
+
+    def shape(self) -> re.Pattern[str]:
+        """Return what any certificate's name in this form looks like."""
+        length = _LENGTHS.get(self.source, 0)
+        if self.style == "decimal":
+            return re.compile(r"(?<![0-9])[0-9]{16,49}(?![0-9])")
+        if self.style == "base64":
+            count = f"{{{(length * 4 + 2) // 3}}}" if length else "{11,28}"
+            return re.compile(rf"(?<![\w+/=])[A-Za-z0-9+/]{count}={{0,2}}(?![\w+/=])")
+        separator = re.escape(SEPARATORS[self.separator])
+        count = f"{{{length - 1}}}" if length else f"{{{SHORTEST - 1},20}}"
+        pair = "[0-9a-fA-F]{2}"
+        return re.compile(rf"(?<![0-9a-zA-Z]){pair}(?:{separator}{pair}){count}(?!\w)")
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A place in a text that names a certificate."""
+
+    certificate: x509.Certificate
+    form: Form
+    start: int
+    end: int
+
+
+DEFAULT = Form("sha1", "upper")
+"""As Windows shows a thumbprint, without the blanks."""
+
+
+def parse(text: str) -> Form:
+    """Read a form as the config file spells it.
+
+    Raises:
+        ValueError: If it is none of them.
+    """
+    wanted = text.strip().lower()
+    for form in _all():
+        if str(form) == wanted:
+            return form
+    message = f"{text!r} is no form such as {DEFAULT}, sha1:lower:colon or sha256:base64"
+    raise ValueError(message)
+
+
+def find(text: str, certificates: Iterable[x509.Certificate]) -> list[Hit]:
+    """Return every place in the text that names one of the certificates, in order."""
+    folded = text.translate(_LOWER)
+    hits: dict[tuple[int, int], Hit] = {}
+    for certificate in certificates:
+        for form, needle in _needles(certificate):
+            plain = text if form.style == "base64" else folded
+            for start in _positions(plain, needle):
+                end = start + len(needle)
+                if _stands_alone(text, start, end, form):
+                    shown = _as_written(form, text[start:end])
+                    hits.setdefault((start, end), Hit(certificate, shown, start, end))
+    return [hits[place] for place in sorted(hits)]
+
+
+# `str.lower` may change a text's length; this does not.
+_LOWER = {code: code + 32 for code in range(ord("A"), ord("Z") + 1)}
+
+
+@lru_cache(maxsize=1)
+def _all() -> tuple[Form, ...]:
+    hexadecimal = [
+        Form(source, style, separator, backwards)
+        for source, separator, backwards, style in product(
+            get_args(Source), SEPARATORS, (False, True), ("upper", "lower")
+        )
+    ]
+    base64 = [
+        Form(source, "base64", "", backwards)
+        for source, backwards in product(get_args(Source), (False, True))
+    ]
+    return (*hexadecimal, *base64, Form("serial", "decimal"))
+
+
+@lru_cache(maxsize=1000)
+def _needles(certificate: x509.Certificate) -> tuple[tuple[Form, str], ...]:
+    """Return what to look for; hex in lower case only, the text is folded as well."""
+    found = {}
+    for form in _all():
+        short = len(_bytes(certificate, form.source)) < SHORTEST
+        if form.style != "upper" and not short:
+            found.setdefault(form.write(certificate), form)
+    return tuple((form, needle) for needle, form in found.items())
+
+
+def _bytes(certificate: x509.Certificate, source: Source) -> bytes:
+    if source == "sha1":
+        der = certificate.public_bytes(Encoding.DER)
+        return hashlib.sha1(der, usedforsecurity=False).digest()
+    if source == "sha256":
+        return hashlib.sha256(certificate.public_bytes(Encoding.DER)).digest()
+    number = certificate.serial_number
+    bits = number.bit_length()
+    length = bits // 8 + 1 if source == "derserial" else -(-bits // 8)
+    return number.to_bytes(length, "big")
+
+
+def _positions(text: str, needle: str) -> Iterator[int]:
+    start = text.find(needle)
+    while start >= 0:
+        yield start
+        start = text.find(needle, start + 1)
+
+
+def _stands_alone(text: str, start: int, end: int, form: Form) -> bool:
+    """Whether it is not the middle of a longer number or text."""
+    before, after = text[start - 1 : start], text[end : end + 1]
+    if form.style == "base64":
+        return not re.match(r"[\w+/=]", before) and not re.match(r"[\w+/]", after)
+    # "0x" before it is as good as nothing.
+    alone = not before.isalnum() or text[max(start - 2, 0) : start].lower() == "0x"
+    return alone and not after.isalnum()
+
+
+def _as_written(form: Form, text: str) -> Form:
+    if form.style == "lower" and text != text.translate(_LOWER):
+        return Form(form.source, "upper", form.separator, form.backwards)
+    return form
