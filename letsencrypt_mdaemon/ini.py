@@ -1,0 +1,225 @@
+"""Set values in an INI file's bytes and leave every other byte alone.
+
+The rules are the ones that both readers of such files share: Windows' profile
+functions and the library of the mail server's vendor.
+
+- A line ends at CRLF, LF or CR, nowhere else. `str.splitlines` would also split at
+  U+0085, and that byte is "…" in Windows-1252.
+- A comment is a whole line that starts with ``;`` or ``#``. Whatever follows a value
+  on its line belongs to the value.
+- The first ``=`` splits key and value; keys like ``WorldClientAPI:Origins`` exist.
+- The name of a section ends at the last ``]`` of its line, so ``[a]b]`` is ``a]b``:
+  both readers see it so, and it leaves nothing of the name behind.
+- A repeated section continues. Of two equal keys one reader takes the first and one
+  the last, so a change has to reach them all.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+BLANKS = " \t"
+LINE = re.compile(r"([^\r\n]*)(\r\n|\r|\n|\Z)")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One ``key=value`` line: the names, the value and where its bytes are.
+
+    Args:
+        section: Name of the section, empty before the first one.
+        key: The text before the first ``=``, without the blanks around it.
+        value: The text behind it, without the blanks around it; may be a secret.
+        line: Counted from 1.
+        start: Offset of the value's first byte.
+        end: Offset behind its last byte; the same as `start` if it is empty.
+    """
+
+    section: str
+    key: str
+    value: str = field(repr=False)
+    line: int
+    start: int
+    end: int
+
+
+class Encoding(NamedTuple):
+    """How the bytes of a file become text and the same bytes again."""
+
+    mark: bytes
+    codec: str
+    errors: str = "strict"
+
+    def encode(self, text: str) -> bytes:
+        """Return the bytes of `text`, or raise ValueError if it has no such bytes."""
+        try:
+            return text.encode(self.codec, self.errors)
+        except UnicodeEncodeError as exc:
+            message = f"the encoding of the file ({self.codec}) lacks a character"
+            raise ValueError(message) from exc
+
+
+class Line(NamedTuple):
+    """One line, its text without the line break, its place in bytes with it."""
+
+    text: str
+    ending: str
+    start: int
+    end: int
+
+
+def entries(data: bytes) -> list[Entry]:
+    """Return every ``key=value`` line of a file, whatever else may be in it."""
+    encoding, lines = _read(data)
+    found = []
+    section = ""
+    for number, line in enumerate(lines, start=1):
+        name = _section_name(line.text)
+        if name is not None:
+            section = name
+            continue
+        head, equals, tail = line.text.partition("=")
+        key = head.strip(BLANKS)
+        if not equals or not key or key.startswith((";", "#")):
+            continue
+        value = tail.strip(BLANKS)
+        blanks = tail[: len(tail) - len(tail.lstrip(BLANKS))]
+        start = line.start + len(encoding.encode(head + equals + blanks))
+        end = start + len(encoding.encode(value))
+        found.append(Entry(section, key, value, number, start, end))
+    return found
+
+
+def lookup(data: bytes, section: str, key: str) -> list[Entry]:
+    """Return all entries with that section and key; case makes no difference."""
+    return [
+        entry
+        for entry in entries(data)
+        if _same(entry.section, section) and _same(entry.key, key)
+    ]
+
+
+def substitute(data: bytes, edits: Mapping[Entry, str]) -> bytes:
+    """Return `data` with a new value for each of these entries.
+
+    Raises:
+        ValueError: An entry is not one of `data`; or a reader would not find the new
+            value there, because of a line break, a blank at either end, or a
+            character the file's encoding lacks.
+    """
+    encoding, _ = _read(data)
+    places = {entry: place for place, entry in enumerate(entries(data))}
+    pieces = []
+    done = 0
+    for entry in sorted(edits, key=lambda entry: entry.start):
+        if entry not in places:
+            message = f"[{entry.section}] {entry.key}: the file has changed meanwhile"
+            raise ValueError(message)
+        pieces += [data[done : entry.start], encoding.encode(edits[entry])]
+        done = entry.end
+    result = b"".join([*pieces, data[done:]])
+    # Reading it back is the whole rule. It finds line breaks and blanks, and also a
+    # value that makes the file look like one in another encoding.
+    after = entries(result)
+    for entry, value in edits.items():
+        if len(after) != len(places) or after[places[entry]].value != value:
+            message = f"[{entry.section}] {entry.key}: no line can hold this value"
+            raise ValueError(message)
+    return result
+
+
+def set_value(data: bytes, section: str, key: str, value: str) -> bytes:
+    """Return `data` with this value wherever the key is, or with the key added.
+
+    A new key goes behind the last key of its section: of the first one by that name,
+    because Windows looks no further. A new section goes to the end of the file.
+
+    Raises:
+        ValueError: As `substitute`; or no line could hold such a section or key.
+    """
+    found = lookup(data, section, key)
+    if found:
+        return substitute(data, dict.fromkeys(found, value))
+    encoding, lines = _read(data)
+    ending = next((line.ending for line in lines if line.ending), "\r\n")
+    text = f"{key}={value}{ending}"
+    place = _end_of_section(data, section)
+    if place is None:
+        place = len(data)
+        text = f"[{section}]{ending}{text}"
+    if any(line.end == place and line.text and not line.ending for line in lines):
+        text = ending + text
+    result = data[:place] + encoding.encode(text) + data[place:]
+    added = [entry.value for entry in lookup(result, section, key)]
+    if added != [value] or len(entries(result)) != len(entries(data)) + 1:
+        message = f"[{section}] {key}: no line can hold this section, key and value"
+        raise ValueError(message)
+    return result
+
+
+def _read(data: bytes) -> tuple[Encoding, list[Line]]:
+    encoding = _encoding(data)
+    start = len(encoding.mark)
+    text = data[start:].decode(encoding.codec, encoding.errors)
+    lines = []
+    for match in LINE.finditer(text):
+        end = start + len(encoding.encode(match[0]))
+        lines.append(Line(match[1], match[2], start, end))
+        start = end
+    return encoding, lines
+
+
+def _encoding(data: bytes) -> Encoding:
+    """Tell the encoding by the bytes; each is one that gives the same bytes back.
+
+    A file of nothing but ASCII does not say what its other characters would be, so it
+    gets none. Latin-1 stands for any code page: its text may not be what was meant,
+    but every byte is one character and returns as the same byte.
+    """
+    if len(data) % 2 == 0:
+        # Windows reads halves of a pair, so they must neither stop us nor change.
+        if data.startswith(codecs.BOM_UTF16_LE):
+            return Encoding(codecs.BOM_UTF16_LE, "utf-16-le", "surrogatepass")
+        if data.startswith(codecs.BOM_UTF16_BE):
+            return Encoding(codecs.BOM_UTF16_BE, "utf-16-be", "surrogatepass")
+    mark = codecs.BOM_UTF8 if data.startswith(codecs.BOM_UTF8) else b""
+    if data.isascii():
+        return Encoding(mark, "ascii")
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError:
+        return Encoding(mark, "latin-1")
+    return Encoding(mark, "utf-8")
+
+
+def _section_name(text: str) -> str | None:
+    text = text.strip(BLANKS)
+    if text.startswith("[") and "]" in text:
+        return text[1 : text.rindex("]")].strip(BLANKS)
+    return None
+
+
+def _end_of_section(data: bytes, section: str) -> int | None:
+    """Return the offset behind the last key of the first such section, if any."""
+    encoding, lines = _read(data)
+    with_key = {entry.line for entry in entries(data)}
+    place = None if section else len(encoding.mark)
+    for number, line in enumerate(lines, start=1):
+        name = _section_name(line.text)
+        if place is None and name is not None and _same(name, section):
+            place = line.end
+        elif place is not None and name is not None:
+            break
+        elif place is not None and number in with_key:
+            place = line.end
+    return place
+
+
+def _same(one: str, other: str) -> bool:
+    return one.lower() == other.lower()
