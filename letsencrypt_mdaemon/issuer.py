@@ -1,0 +1,551 @@
+"""The story of RFC 8555: account, order, challenges, finalize, download."""
+
+from __future__ import annotations
+
+import logging
+import time
+from base64 import urlsafe_b64encode
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from josepy.errors import DeserializationError
+from josepy.jwk import JWK, JWKEC
+
+from letsencrypt_mdaemon.certificate import (
+    Certificate,
+    KeyType,
+    PrivateKey,
+    check,
+    key_pem,
+    load_key,
+    new_key,
+    signing_request,
+)
+from letsencrypt_mdaemon.errors import AcmeError, ChallengeError, ConfigError, words
+from letsencrypt_mdaemon.renewal import Window
+from letsencrypt_mdaemon.session import ERROR, Reply, Session, Signer, describe
+from letsencrypt_mdaemon.state import Account, CaState, OpenOrder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from contextlib import AbstractContextManager
+
+_log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+_U = TypeVar("_U")
+
+IN_FLIGHT = 8
+"""Requests at once. Below what a browser opens to one host over HTTP/2, and enough to
+hide the network's delay behind the CA's work."""
+GRACE = 10.0
+"""Seconds that the other names have to fail as well, after the first did."""
+
+_FINAL = {"valid", "invalid", "deactivated", "expired", "revoked"}
+
+
+class Solver(Protocol):
+    """Shows tokens to the CA."""
+
+    def present(self, tokens: Mapping[str, str]) -> AbstractContextManager[None]:
+        """Show each token's key authorization as long as the context lasts."""
+        ...
+
+
+@dataclass(slots=True)
+class _Order:
+    """An order as the CA last described it, with what the CA may leave out later."""
+
+    url: str
+    document: dict[str, Any]
+    finalize: str = ""
+    retry_after: float | None = field(default=None)
+
+    @property
+    def status(self) -> str:
+        return str(self.document.get("status", ""))
+
+    def update(self, reply: Reply) -> None:
+        self.document = reply.document()
+        self.retry_after = reply.retry_after
+        # Some CAs drop the URL once the order is ready.
+        finalize = self.document.get("finalize")
+        self.finalize = finalize if isinstance(finalize, str) else self.finalize
+
+
+@dataclass(slots=True)
+class _Authorization:
+    """One name's authorization, and the http-01 challenge to be answered."""
+
+    url: str
+    document: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        identifier = self.document.get("identifier")
+        value = identifier.get("value") if isinstance(identifier, dict) else None
+        return str(value or "?").lower()
+
+    @property
+    def status(self) -> str:
+        return str(self.document.get("status", ""))
+
+    @property
+    def challenge(self) -> dict[str, Any]:
+        challenges = self.document.get("challenges")
+        for challenge in challenges if isinstance(challenges, list) else []:
+            if isinstance(challenge, dict) and challenge.get("type") == "http-01":
+                return challenge
+        return {}
+
+    def failure(self) -> str | None:
+        """Return why it can no longer become valid, in the CA's words; else None.
+
+        Judged by the states, not by the presence of an error: some CAs send none, and
+        some leave a failed challenge pending with an error beside it.
+        """
+        error = self.challenge.get("error")
+        said = describe(error) if isinstance(error, dict) else ""
+        state = str(self.challenge.get("status", ""))
+        if self.status in _FINAL - {"valid"} or state == "invalid":
+            return said or f"the authorization is {words(self.status or state, 40)}"
+        if state == "pending" and said and self.status != "valid":
+            return said
+        return None
+
+
+class Issuer:
+    """Obtains certificates from one CA.
+
+    Args:
+        contact: Mail addresses that the CA may use; may be empty.
+        agree_tos: Whether the terms of service are agreed to, for a new account.
+        patience: Seconds that all waiting for the CA may take, for one certificate.
+    """
+
+    def __init__(  # noqa: PLR0913 - what an order needs
+        self,
+        session: Session,
+        state: CaState,
+        solver: Solver,
+        *,
+        key_type: KeyType,
+        contact: Sequence[str] = (),
+        agree_tos: bool = False,
+        patience: float = 300.0,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.session = session
+        self.state = state
+        self.solver = solver
+        self.key_type = key_type
+        self.contact = contact
+        self.agree_tos = agree_tos
+        self.patience = patience
+        self._sleep = sleep
+        self._deadline = 0.0
+        self._signer: Signer
+
+    def suggested_window(
+        self, certificate: x509.Certificate
+    ) -> tuple[Window | None, float]:
+        """Ask when the CA suggests to renew a certificate (RFC 9773, 4).
+
+        Returns:
+            The window, None if the CA has no advice or a senseless one; and the seconds
+            until it may be asked again (4.3), from a minute to a day.
+        """
+        url = self.session.directory.get("renewalInfo")
+        identifier = ari_id(certificate)
+        if not isinstance(url, str) or identifier is None:
+            return None, 86400.0
+        try:
+            reply = self.session.get(f"{url.rstrip('/')}/{identifier}")
+            advice = reply.document()
+            window = advice["suggestedWindow"]
+            start, end = (
+                datetime.fromisoformat(window[side]).astimezone(UTC)
+                for side in ("start", "end")
+            )
+        except (AcmeError, KeyError, TypeError, ValueError, OverflowError) as exc:
+            _log.info("The CA gave no advice on when to renew (ARI): %s", words(exc))
+            return None, 6 * 3600.0
+        wait = min(max(reply.retry_after or 6 * 3600.0, 60.0), 86400.0)
+        if end <= start:
+            return None, wait
+        explanation = words(advice.get("explanationURL") or "", 300)
+        return Window(start=start, end=end, explanation_url=explanation), wait
+
+    def obtain(
+        self, names: Sequence[str], replaces: x509.Certificate | None = None
+    ) -> Certificate:
+        """Obtain a certificate for the names.
+
+        Args:
+            replaces: The certificate it succeeds (RFC 9773, 5); only a recommendation.
+
+        Raises:
+            ChallengeError: If names could not be validated.
+            AcmeError: If the CA refuses otherwise, or what it returns is not usable.
+            ConfigError: If its terms of service have to be agreed to first.
+        """
+        self._deadline = time.monotonic() + self.patience
+        self._signer = self._account()
+        order, key = self._resume(names) or self._open(names, replaces)
+        if order.status == "pending":
+            self._authorize(order)
+        if order.status == "ready":
+            self._finalize(order, key, names)
+        certificate = self._download(self._wait_for_certificate(order), key)
+        check(certificate, names, now=datetime.now(UTC))
+        return certificate
+
+    # Account (7.3)
+
+    def _account(self) -> Signer:
+        account = self.state.account()
+        key = _jwk(account)
+        if account is not None and key is not None and account.url:
+            return Signer(key, account.url)
+        if key is None:
+            key = JWKEC(key=ec.generate_private_key(ec.SECP256R1()))
+        return self._register(key)
+
+    def _register(self, key: JWK) -> Signer:
+        terms = self.session.meta.get("termsOfService")
+        if terms and not self.agree_tos:
+            message = (
+                f"The CA's terms of service are not agreed to: {words(terms, 300)}"
+            )
+            hint = (
+                "Read them, then say --agree-tos (agree-tos = yes in the config file)."
+            )
+            raise ConfigError(message, hint=hint)
+        private = {name: str(value) for name, value in key.to_json().items()}
+        self.state.save_account(Account(private, ""))
+        request: dict[str, object] = {"termsOfServiceAgreed": True} if terms else {}
+        if self.contact:
+            request["contact"] = [f"mailto:{address}" for address in self.contact]
+        url = self.session.directory["newAccount"]
+        location = self.session.post(url, request, Signer(key)).location
+        if not location:
+            message = f"{url} made an account but did not say where (Location)."
+            raise AcmeError(message, hint="Tell the CA's operators.")
+        self.state.save_account(Account(private, location))
+        _log.info("Registered the account %s", words(location, 300))
+        return Signer(key, location)
+
+    # Order (7.4)
+
+    def _resume(self, names: Sequence[str]) -> tuple[_Order, PrivateKey] | None:
+        """Return the order that an earlier run left open, if it still serves."""
+        left = self.state.order()
+        if left is None:
+            return None
+        if set(left.names) == set(names) and left.key_type == self.key_type:
+            try:
+                key = load_key(left.key_pem.encode())
+                order = _Order(left.url, {}, left.finalize)
+                order.update(self._post(left.url))
+            except (AcmeError, ValueError) as exc:
+                _log.info("The order left open cannot be resumed: %s", exc)
+            else:
+                if order.status in {"pending", "ready", "processing", "valid"}:
+                    _log.info("Resuming the order %s", words(left.url, 300))
+                    return order, key
+        self.state.forget_order()
+        return None
+
+    def _open(
+        self, names: Sequence[str], replaces: x509.Certificate | None
+    ) -> tuple[_Order, PrivateKey]:
+        key = new_key(self.key_type)
+        request: dict[str, object] = {
+            "identifiers": [{"type": "dns", "value": name} for name in names]
+        }
+        predecessor = ari_id(replaces) if replaces is not None else None
+        if predecessor and "renewalInfo" in self.session.directory:
+            request["replaces"] = predecessor
+        try:
+            reply = self._new_order(request)
+        except AcmeError as exc:
+            kind = str(exc.problem.get("type", "")).removeprefix(ERROR)
+            if "replaces" not in request or kind in {"rateLimited", "badNonce"}:
+                raise
+            # CAs refuse it for many reasons (replaced already, other account, unknown);
+            # it only spares rate limits, so an order without it is as good.
+            _log.info("The order is sent again without `replaces`: %s", exc)
+            del request["replaces"]
+            reply = self._new_order(request)
+        order = _Order(reply.location, {})
+        order.update(reply)
+        if not order.url or not order.finalize:
+            message = f"{reply.url} took the order but did not say where it is."
+            raise AcmeError(message, hint="Tell the CA's operators.")
+        pem = key_pem(key).decode()
+        left = OpenOrder(order.url, order.finalize, tuple(names), self.key_type, pem)
+        self.state.save_order(left)
+        _log.info(
+            "Ordered a certificate for %s: %s", ", ".join(names), words(order.url)
+        )
+        return order, key
+
+    def _new_order(self, request: Mapping[str, object]) -> Reply:
+        url = self.session.directory["newOrder"]
+        try:
+            return self._post(url, request)
+        except AcmeError as exc:
+            if exc.problem.get("type") != f"{ERROR}accountDoesNotExist":
+                raise
+            # The CA was set up anew, as test CAs are at every start.
+            _log.warning("The CA does not know our account any more: %s", exc)
+            self._signer = self._register(self._signer.key)
+            return self._post(url, request)
+
+    # Challenges (7.5, 8.3)
+
+    def _authorize(self, order: _Order) -> None:
+        """Prove every name that the CA has not seen proven yet."""
+        urls = order.document.get("authorizations")
+        urls = [url for url in urls if isinstance(url, str)] if urls else []
+        found = self._each(self._authorization, urls)
+        todo = [item for item in found if item.status == "pending"]
+        failed = {
+            item.name: "the CA offers no http-01 challenge"
+            for item in todo
+            if not _is_answerable(item.challenge)
+        }
+        # A pending one may still carry the error of an earlier try.
+        others = (item for item in found if item.status != "pending")
+        failed |= {item.name: said for item in others if (said := item.failure())}
+        if failed:
+            self._fail(failed, {})
+        thumbprint = _b64(self._signer.key.thumbprint())
+        tokens = {item.challenge["token"]: item for item in todo}
+        with self.solver.present({token: f"{token}.{thumbprint}" for token in tokens}):
+            started = time.monotonic()
+            names = ", ".join(item.name for item in todo)
+            _log.info("The CA is asked to validate %s", names or "nothing new")
+            refused = self._each(self._answer, todo)
+            failed = {
+                item.name: said
+                for item, said in zip(todo, refused, strict=True)
+                if said is not None
+            }
+            self._settle(order, todo, failed)
+            _log.info("Validated in %.1f s", time.monotonic() - started)
+
+    def _authorization(self, url: str) -> _Authorization:
+        return _Authorization(url, self._post(url).document())
+
+    def _answer(self, item: _Authorization) -> str | None:
+        """Tell the CA to look; return why it would not, if it says so at once."""
+        if item.challenge.get("status") != "pending":
+            return None
+        try:
+            self._post(item.challenge["url"], {})
+        except AcmeError as exc:
+            if not exc.problem:
+                raise
+            # The authorization may have been decided already; it knows better.
+            item.document = self._authorization(item.url).document
+            if item.status == "valid":
+                return None
+            return item.failure() or describe(exc.problem)
+        return None
+
+    def _settle(
+        self,
+        order: _Order,
+        todo: Sequence[_Authorization],
+        failed: dict[str, str],
+    ) -> None:
+        """Wait until the CA has judged every name.
+
+        The order alone is asked first; the authorizations only when it takes longer,
+        as not every CA lets an order follow an authorization that failed.
+        """
+        started = time.monotonic()
+        waiting = [item for item in todo if item.name not in failed]
+        tokens = {item.name: str(item.challenge.get("token")) for item in todo}
+        grace = started + GRACE if failed else 0.0
+        pause = 0.1
+        while True:
+            self._pause(pause, order.retry_after)
+            pause = min(pause * 1.6, 5.0)
+            order.update(self._post(order.url))
+            if order.status in {"ready", "processing", "valid"}:
+                return
+            if order.status == "invalid" or failed or time.monotonic() - started > 1:
+                fresh = self._each(lambda item: self._authorization(item.url), waiting)
+                for item in fresh:
+                    if said := item.failure():
+                        failed[item.name] = said
+                waiting = [
+                    item
+                    for item in fresh
+                    if item.status == "pending" and item.name not in failed
+                ]
+            now = time.monotonic()
+            if failed and not grace:
+                grace = now + GRACE
+            names = ", ".join(item.name for item in waiting)
+            _log.info(
+                "waiting for the CA to validate %s (%.0f s)",
+                names,
+                now - started,
+                extra={"progress": True},
+            )
+            if failed and (not waiting or order.status == "invalid" or now > grace):
+                self._fail(failed, tokens)
+            if order.status == "invalid":
+                self._fail_order(order)
+            if now > self._deadline:
+                said = f"the CA had not looked at it after {self.patience:.0f} s"
+                late = {item.name: said for item in waiting}
+                self._fail(failed | late or {"the order": said}, tokens)
+
+    def _fail(self, failed: Mapping[str, str], tokens: Mapping[str, str]) -> NoReturn:
+        self.state.forget_order()
+        lines = []
+        for name, said in failed.items():
+            url = f"http://{name}/.well-known/acme-challenge/{tokens.get(name, '')}"
+            lines.append(f"\n  - {words(name)}: {words(url, 400)}: {said}")
+        count = "1 name" if len(failed) == 1 else f"{len(failed)} names"
+        raise ChallengeError(
+            f"The CA could not validate {count}; nothing was changed:{''.join(lines)}",
+            hint="Each name must lead, on port 80 and from everywhere, to the web "
+            "server that serves the webroot; or leave the name out.",
+            names=dict(failed),
+        )
+
+    def _fail_order(self, order: _Order) -> NoReturn:
+        self.state.forget_order()
+        error = order.document.get("error")
+        said = describe(error) if isinstance(error, dict) else "no reason given"
+        message = f"The CA made the order invalid: {said}."
+        hint = "Run again; if it happens again, ask the CA."
+        problem = error if isinstance(error, dict) else None
+        raise AcmeError(message, hint=hint, problem=problem)
+
+    # Issuance (7.4)
+
+    def _finalize(self, order: _Order, key: PrivateKey, names: Sequence[str]) -> None:
+        request = {"csr": _b64(signing_request(key, names))}
+        pause = 0.1
+        while True:
+            try:
+                order.update(self._post(order.finalize, request))
+            except AcmeError as exc:
+                # Perhaps it was taken and only the answer was lost: the order tells.
+                order.update(self._post(order.url))
+                if order.status in {"processing", "valid"}:
+                    return
+                not_ready = exc.problem.get("type") == f"{ERROR}orderNotReady"
+                if not not_ready or time.monotonic() > self._deadline:
+                    if exc.problem:
+                        self.state.forget_order()
+                    raise
+                self._pause(pause, exc.retry_after)
+                pause = min(pause * 1.6, 5.0)
+            else:
+                return
+
+    def _wait_for_certificate(self, order: _Order) -> str:
+        """Return the certificate's URL once the order is valid."""
+        started = time.monotonic()
+        pause = 0.05
+        while True:
+            url = order.document.get("certificate")
+            if order.status == "valid" and isinstance(url, str):
+                return url
+            if order.status == "invalid":
+                self._fail_order(order)
+            if time.monotonic() > self._deadline:
+                message = (
+                    f"The CA had not issued after {self.patience:.0f} s: the order "
+                )
+                message += f"{words(order.url)} is {words(order.status)!r}."
+                raise AcmeError(message, hint="The next run resumes this very order.")
+            _log.info(
+                "waiting for the CA to issue (%.0f s)",
+                time.monotonic() - started,
+                extra={"progress": True},
+            )
+            self._pause(pause, order.retry_after)
+            pause = min(pause * 1.6, 5.0)
+            order.update(self._post(order.url))
+
+    def _download(self, url: str, key: PrivateKey) -> Certificate:
+        accept = "application/pem-certificate-chain"
+        try:
+            reply = self._post(url, accept=accept)
+        except AcmeError as exc:
+            # The certificate may reach all of a CA's servers a moment later.
+            self._pause(2.0, exc.retry_after)
+            reply = self._post(url, accept=accept)
+        try:
+            return Certificate(tuple(x509.load_pem_x509_certificates(reply.body)), key)
+        except ValueError as exc:
+            message = f"{url} holds no certificate chain in PEM: {words(exc, 200)}."
+            raise AcmeError(message, hint="Tell the CA's operators.") from exc
+
+    # Small parts
+
+    def _post(self, url: str, payload: object = None, *, accept: str = "") -> Reply:
+        return self.session.post(url, payload, self._signer, accept=accept)
+
+    def _pause(self, seconds: float, asked: float | None) -> None:
+        left = max(self._deadline - time.monotonic(), 0.05)
+        self._sleep(min(max(seconds, min(asked or 0.0, 30.0)), left))
+
+    def _each(self, act: Callable[[_T], _U], items: Iterable[_T]) -> list[_U]:
+        """Do the same for every item, a few at once, and return the results in order."""
+        with ThreadPoolExecutor(IN_FLIGHT) as pool:
+            return list(pool.map(act, items))
+
+
+def ari_id(certificate: x509.Certificate) -> str | None:
+    """Return a certificate's identifier for ARI (RFC 9773, 4.1).
+
+    None if it has no authority key identifier, as self-signed ones.
+    """
+    try:
+        extension = certificate.extensions.get_extension_for_class(
+            x509.AuthorityKeyIdentifier
+        )
+    except (x509.ExtensionNotFound, ValueError):
+        return None
+    identifier = extension.value.key_identifier
+    if identifier is None:
+        return None
+    serial = certificate.serial_number
+    # The INTEGER's content in DER: a leading zero byte keeps it positive.
+    number = serial.to_bytes(serial.bit_length() // 8 + 1, "big")
+    return f"{_b64(identifier)}.{_b64(number)}"
+
+
+def _is_answerable(challenge: Mapping[str, object]) -> bool:
+    return isinstance(challenge.get("token"), str) and isinstance(
+        challenge.get("url"), str
+    )
+
+
+def _jwk(account: Account | None) -> JWK | None:
+    if account is None:
+        return None
+    try:
+        key = JWK.from_json(account.key)
+    except (ValueError, KeyError, TypeError, DeserializationError) as exc:
+        kind = type(exc).__name__
+        _log.warning("The account key cannot be read (%s); a new one is made.", kind)
+        return None
+    return key if isinstance(key, JWK) else None
+
+
+def _b64(data: bytes) -> str:
+    """Return base64url without padding (RFC 8555, 6.1)."""
+    return urlsafe_b64encode(data).rstrip(b"=").decode()
