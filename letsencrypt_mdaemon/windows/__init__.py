@@ -1,0 +1,1 @@
+"""What only Windows has; imported only there, and only when needed."""

@@ -1,0 +1,46 @@
+"""Where Windows' registry says that MDaemon is."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+assert sys.platform == "win32"  # noqa: S101 - tells the type checker
+
+import winreg  # noqa: E402 - Windows only
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+KEYS = (
+    r"SOFTWARE\Alt-N Technologies\MDaemon",
+    r"SOFTWARE\Wow6432Node\Alt-N Technologies\MDaemon",  # up to 21.5, 32 bit
+)
+VALUES = ("AppPath", "IniPath")
+
+
+def installations() -> Iterator[tuple[Path, str]]:
+    r"""Yield the folders that the registry names, and the value that names each.
+
+    `AppPath` is the folder App, `IniPath` the file MDaemon.ini in it.
+    """
+    for name in KEYS:
+        try:
+            key = winreg.OpenKey(
+                winreg.HKEY_LOCAL_MACHINE,
+                name,
+                access=winreg.KEY_READ | winreg.KEY_WOW64_64KEY,
+            )
+        except OSError:
+            continue
+        with key:
+            for value in VALUES:
+                try:
+                    text, kind = winreg.QueryValueEx(key, value)
+                except OSError:
+                    continue
+                if kind in (winreg.REG_SZ, winreg.REG_EXPAND_SZ) and text.strip():
+                    path = Path(winreg.ExpandEnvironmentStrings(text.strip()))
+                    folder = path.parent if path.suffix.lower() == ".ini" else path
+                    yield folder, rf"HKLM\{name} {value}"
