@@ -1,0 +1,1 @@
+"""Where certificates are kept so that servers can use them."""
