@@ -1,0 +1,188 @@
+"""Where a run's messages go: LetsEncrypt.log and its history, the console, the mail."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+import traceback
+from collections import deque
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+FILE_NAME = "LetsEncrypt.log"
+PACKAGE = "letsencrypt_mdaemon"
+_COLOURS = {logging.WARNING: "33", logging.ERROR: "31", logging.CRITICAL: "31"}
+
+_log = logging.getLogger(__name__)
+
+
+class StampedLines(logging.Formatter):
+    """Every line with the local time, also the further lines of a message."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record's lines."""
+        stamp = datetime.fromtimestamp(record.created).astimezone()
+        level = "" if record.levelno == logging.INFO else f"{record.levelname}: "
+        text = level + super().format(record)
+        lines = text.splitlines() or [""]
+        return "\n".join(f"{stamp:%Y-%m-%d %H:%M:%S} {line}" for line in lines)
+
+
+class FileLog(logging.StreamHandler[TextIO]):
+    """LetsEncrypt.log: begun anew by each run, with the earlier ones kept beside it.
+
+    The name and the place are the old script's. A log that cannot be written is said
+    once; the run goes on.
+
+    Args:
+        keep: How many earlier logs stay.
+
+    Raises:
+        OSError: If it cannot be begun.
+    """
+
+    def __init__(self, folder: Path, *, now: datetime, keep: int) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.path = folder / FILE_NAME
+        _keep_earlier(self.path, keep)
+        stream = self.path.open("w", encoding="utf-8", errors="backslashreplace")
+        super().__init__(stream)
+        self.setFormatter(StampedLines())
+        self.addFilter(_is_no_progress)
+        local = now.astimezone()
+        stream.write(f"{local:%Y-%m-%d %H:%M:%S %z} {PACKAGE.replace('_', '-')} started\n")
+        stream.flush()
+
+    def emit_traceback(self, error: BaseException) -> None:
+        """Write where an unexpected error came from."""
+        text = "".join(traceback.format_exception(error))
+        self.emit(logging.makeLogRecord({"msg": text, "levelno": logging.INFO}))
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's
+        """Give up the file after a failed write, such as on a full disk."""
+        logging.getLogger(PACKAGE).removeHandler(self)
+        _log.warning("%s cannot be written any more: %s", self.path, sys.exception())
+        del record
+
+    def close(self) -> None:
+        """Close the file."""
+        super().close()
+        try:
+            self.stream.close()
+        except OSError as exc:
+            _log.warning("%s is incomplete: %s", self.path, exc)
+
+
+class Lines(logging.Handler):
+    """The last lines of a run, for the mail."""
+
+    def __init__(self, limit: int = 300) -> None:
+        super().__init__()
+        self.setFormatter(StampedLines())
+        self.addFilter(_is_no_progress)
+        self._records: deque[str] = deque(maxlen=limit)
+        self.warnings: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep a record's text."""
+        self._records.append(self.format(record))
+        if record.levelno == logging.WARNING:
+            self.warnings.append(record.getMessage())
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield the lines, oldest first."""
+        return iter("\n".join(self._records).splitlines())
+
+
+class Console(logging.StreamHandler[TextIO]):
+    """Messages on stderr; on a terminal in colour, with a line that tells the progress.
+
+    NO_COLOR in the environment is honoured (no-color.org).
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
+        self._terminal = stream.isatty()
+        self._colour = self._terminal and not os.environ.get("NO_COLOR")
+        self._drawn = 0.0
+        self._width = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Show a record."""
+        if _is_no_progress(record):
+            self._clear()
+            super().emit(record)
+        elif self._terminal and time.monotonic() - self._drawn > 0.1:  # noqa: PLR2004
+            self._clear()
+            text = f"  … {record.getMessage()}"[:78]
+            self.stream.write(text)
+            self.stream.flush()
+            self._width = len(text)
+            self._drawn = time.monotonic()
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the text, with its level if it is not ordinary."""
+        text = super().format(record)
+        if record.levelno >= logging.WARNING:
+            text = f"{record.levelname.lower()}: {text}"
+            if self._colour:
+                text = f"\x1b[{_COLOURS[record.levelno]}m{text}\x1b[0m"
+        return text
+
+    def _clear(self) -> None:
+        if self._width:
+            self.stream.write("\r" + " " * self._width + "\r")
+            self._width = 0
+
+
+def start(stream: TextIO, *, verbose: bool) -> tuple[logging.Logger, Lines]:
+    """Begin to show and to collect the package's messages.
+
+    The root logger is left alone: it belongs to whoever imports us.
+    """
+    logger = logging.getLogger(PACKAGE)
+    for handler in logger.handlers[:]:
+        logger.removeHandler(handler)
+    logger.setLevel(logging.DEBUG if verbose else logging.INFO)
+    logger.propagate = False
+    lines = Lines()
+    logger.addHandler(lines)
+    logger.addHandler(Console(stream))
+    return logger, lines
+
+
+def folder(given: Path | None, server: Path | None) -> Path | None:
+    """Return where the log goes.
+
+    The folder given; else the server's; else `logs` of the checkout that the program
+    runs from; else nowhere.
+    """
+    if given is not None or (server is not None and server.is_dir()):
+        return given or server
+    checkout = Path(__file__).resolve().parent.parent
+    if (checkout / "setup.cfg").is_file() and (checkout / "logs").is_dir():
+        return checkout / "logs"
+    return server
+
+
+def _is_no_progress(record: logging.LogRecord) -> bool:
+    return not getattr(record, "progress", False)
+
+
+def _keep_earlier(path: Path, keep: int) -> None:
+    """Rename the last run's log by the time of its last line; remove the oldest."""
+    if path.exists() and keep:
+        ended = datetime.fromtimestamp(path.stat().st_mtime).astimezone()
+        stem = f"{path.stem}-{ended:%Y%m%d-%H%M%S}"
+        names = (path.with_name(f"{stem}{n}{path.suffix}") for n in ("", *"bcdefghij"))
+        free = next((name for name in names if not name.exists()), None)
+        path.replace(free or path.with_name(f"{stem}{path.suffix}"))
+    earlier = sorted(path.parent.glob(f"{path.stem}-[0-9]*-[0-9]*{path.suffix}"))
+    for old in earlier[: max(len(earlier) - keep, 0)]:
+        old.unlink(missing_ok=True)
