@@ -1,0 +1,313 @@
+"""The parts of a run, made from a `Config`."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, cast
+
+from letsencrypt_mdaemon import mdaemon, targets, verifier
+from letsencrypt_mdaemon.certificate import OURS, thumbprint
+from letsencrypt_mdaemon.errors import ConfigError
+from letsencrypt_mdaemon.names import unique
+from letsencrypt_mdaemon.notify import Mail, RawQueue, Smtp
+from letsencrypt_mdaemon.state import CaState, Memory, State, Target
+from letsencrypt_mdaemon.stores.pem import PemStore
+from letsencrypt_mdaemon.workflow import Order, Parts
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator
+    from datetime import datetime
+    from pathlib import Path
+
+    from cryptography import x509
+
+    from letsencrypt_mdaemon.certificate import KeyType
+    from letsencrypt_mdaemon.config import Config, Loaded
+    from letsencrypt_mdaemon.issuer import Issuer
+    from letsencrypt_mdaemon.notify import Transport
+    from letsencrypt_mdaemon.workflow import Store
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """One MDaemon and what this program keeps beside it.
+
+    Args:
+        known: Certificates of the store and those that ports serve, by thumbprint.
+        served: Which port serves which of them.
+        greeted: What the mail server greets with, if it does.
+    """
+
+    config: Config
+    root: Path
+    state: State
+    memory: Memory
+    store: Store
+    known: dict[str, x509.Certificate]
+    served: dict[str, str]
+    greeted: mdaemon.Source | None
+
+    @property
+    def ca(self) -> CaState:
+        """What is remembered at the CA."""
+        return self.state.ca(self.config.ca, staging=self.config.staging)
+
+    @property
+    def ours(self) -> set[str]:
+        """The thumbprints of the certificates that this program obtained."""
+        named = {
+            thumbprint(leaf)
+            for leaf, name in self.store.certificates()
+            if name.startswith(f"{OURS} ")
+        }
+        return named | {item.thumbprint for item in self.memory.issued}
+
+    def discover(self) -> list[targets.Found]:
+        """Return every place in the server's files that names a known certificate."""
+        return targets.discover(
+            self.root, self.known.values(), skip=self._own_folders()
+        )
+
+    def targets(self) -> tuple[Target, ...]:
+        """Return the targets: those of the config file, else those learned.
+
+        Raises:
+            ConfigError: If there are none.
+        """
+        if self.config.targets:
+            given = {
+                item.name: Target(
+                    item.file.replace("\\", "/"), item.section, item.key, item.form
+                )
+                for item in self.config.targets
+            }
+            return targets.explicit(self.root, given)
+        found = self.discover()
+        # A value that named a certificate once still counts, whatever it names now.
+        remembered = targets.still_there(self.root, self.memory.targets)
+        learned = targets.merged(targets.learned(found), remembered)
+        if learned:
+            return learned
+        raise ConfigError(
+            f"It is not known where the server keeps its choice of certificate: no INI "
+            f"file below {self.root} names one of the {len(self.known)} certificates "
+            "that are in the store or served by a port.",
+            hint="Choose any certificate of the store once in MDaemon's SSL & TLS "
+            "dialog (mail, Webmail, Remote Administration) and run again; or name the "
+            "INI values in [target …] sections of the config file.",
+        )
+
+    def learn(self) -> tuple[Target, ...]:
+        """Return the targets, and remember those that were learned."""
+        found = self.targets()
+        if self.config.targets or self.config.dry_run or found == self.memory.targets:
+            return found
+        for target in found:
+            _log.info("The certificate is named in %s as %s", target, target.form)
+        self.state.save(replace(self.memory, targets=found))
+        return found
+
+    def names(self) -> tuple[str, ...]:
+        """Return the certificate's names, the server's own first.
+
+        Raises:
+            ConfigError: If that one is not clear, or if there are too many.
+        """
+        config = self.config
+        first = config.host_name or mdaemon.host_name(
+            mdaemon.configured_names(self.root), self.greeted
+        )
+        names = unique([first, *config.alternate_host_names])
+        if len(names) > config.max_names:
+            message = f"{len(names)} names are more than the CA's {config.max_names}."
+            hint = "Leave some out; max-names is for a CA that allows more."
+            raise ConfigError(message, hint=hint)
+        return names
+
+    def server(self, targets_: Iterable[Target]) -> MailServer:
+        """Return the server as the workflow sees it."""
+        config = self.config
+        bindings = targets.Bindings(
+            self.root,
+            tuple(targets_),
+            list(self.known.values()),
+            ours=self.ours,
+            backups=self.state.backups,
+            keep=config.keep_backups,
+        )
+        semaphores = mdaemon.Semaphores(
+            mdaemon.child(self.root, "App"),
+            () if config.no_reload else config.reload_semaphores,
+            patience=config.reload_timeout,
+        )
+        running = self.greeted is not None
+        return MailServer(bindings, semaphores, running, self._own_folders())
+
+    def parts(self, server: MailServer) -> Parts:
+        """Return what a run works with, beside the CA."""
+        return Parts(
+            store=self.store,
+            server=server,
+            state=self.state,
+            ca=self.ca,
+        )
+
+    def issuer(self) -> Issuer:
+        """Return the way to the CA."""
+        from letsencrypt_mdaemon.issuer import Issuer  # noqa: PLC0415 - slow to import
+        from letsencrypt_mdaemon.session import Session  # noqa: PLC0415
+        from letsencrypt_mdaemon.webroot import Webroot  # noqa: PLC0415
+
+        config = self.config
+        webroot = config.webroot or mdaemon.child(self.root, "WorldClient", "HTML")
+        return Issuer(
+            Session(config.ca, ca_bundle=config.ca_bundle),
+            self.ca,
+            Webroot(webroot, self.ca.folder / "presented.json"),
+            key_type=cast("KeyType", config.key_type),
+            contact=config.contact,
+            agree_tos=config.agree_tos,
+            patience=config.validation_timeout,
+        )
+
+    def order(self, names: tuple[str, ...]) -> Order:
+        """Return what is wanted."""
+        config = self.config
+        return Order(
+            names=names,
+            key_type=config.key_type,
+            directory_url=config.ca,
+            force=config.force,
+            dry_run=config.dry_run,
+            rehearse=config.staging,
+            remove_old=config.remove_old_certificates,
+        )
+
+    def _own_folders(self) -> list[Path]:
+        return [self.state.folder]
+
+
+@dataclass(frozen=True, slots=True)
+class MailServer:
+    """The server's files and semaphores: `workflow.Server`."""
+
+    bindings: targets.Bindings
+    semaphores: mdaemon.Semaphores
+    running: bool
+    own_folders: list[Path]
+
+    def named(self, names: Collection[str]) -> dict[Target, x509.Certificate | None]:
+        """Return which certificate each target names."""
+        return self.bindings.named(names)
+
+    def bind(
+        self, certificate: x509.Certificate, *, now: datetime, dry_run: bool = False
+    ) -> list[targets.Change]:
+        """Make every target name the certificate."""
+        return self.bindings.bind(certificate, now=now, dry_run=dry_run)
+
+    def reload(self) -> Iterator[str]:
+        """Ask the server to reload, and yield what it took up."""
+        if not self.semaphores.names:
+            _log.info("The server is not told to reload.")
+            return iter(())
+        return self.semaphores.reload(running=self.running)
+
+    def references(self) -> set[str]:
+        """Return the thumbprints that any INI value names."""
+        return self.bindings.references(skip=self.own_folders)
+
+
+def find_root(loaded: Loaded) -> Path:
+    """Return MDaemon's folder."""
+    said_by = loaded.origins.get("mdaemon-dir", "")
+    return mdaemon.find(mdaemon.places(loaded.config.mdaemon_dir, said_by))
+
+
+def state_of(config: Config, root: Path) -> State:
+    """Return the state folder: beside the old script, in a folder of its own."""
+    default = mdaemon.child(root, "LetsEncrypt") / "letsencrypt-mdaemon"
+    return State(config.state_dir or default)
+
+
+def open_installation(config: Config, root: Path) -> Installation:
+    """Look at an installation: its store, its ports, its greeting.
+
+    Raises:
+        ConfigError: If the store or an endpoint cannot be used.
+    """
+    state = state_of(config, root)
+    store = _store(config, state)
+    greeted = mdaemon.greeting(config.smtp_address)
+    known = {thumbprint(leaf): leaf for leaf, _ in store.certificates()}
+    served = {}
+    sni = config.host_name or (greeted.name() if greeted else None) or ""
+    for endpoint, leaf in verifier.served(_endpoints(config), sni).items():
+        served[str(endpoint)] = thumbprint(leaf)
+        known.setdefault(thumbprint(leaf), leaf)
+    return Installation(
+        config, root, state, state.load(), store, known, served, greeted
+    )
+
+
+def transport(config: Config, root: Path | None) -> Transport:
+    """Return the way mails go.
+
+    Raises:
+        ConfigError: If they cannot.
+    """
+    if config.mail_server.lower() != "raw":
+        password = config.mail_password
+        if config.mail_password_file:
+            password = _secret(config.mail_password_file, "mail-password-file")
+        return Smtp(config.mail_server, config.mail_user, password)
+    if root is None:
+        message = "Without an MDaemon there is no RAW queue to send mail by."
+        raise ConfigError(message, hint="Set mail-server = smtp://HOST:PORT.")
+    return RawQueue(lambda: mdaemon.raw_queue(root))
+
+
+def mail(config: Config, subject: str, lines: Iterable[str]) -> Mail:
+    """Return a mail to those who want to know of failures."""
+    return Mail.compose((config.mail_from or config.to)[0], config.to, subject, lines)
+
+
+def _store(config: Config, state: State) -> PemStore:
+    kind, _, folder = config.store.partition(":")
+    if kind == "windows" or (not kind and sys.platform == "win32"):
+        message = "Windows' own certificate store is not available in this version."
+        hint = r"Name a folder instead: --store pem:C:\FOLDER."
+        raise ConfigError(message, hint=hint)
+    password = None
+    if config.pfx_password_file:
+        text = _secret(config.pfx_password_file, "pfx-password-file")
+        if not text:
+            message = f"{config.pfx_password_file} (pfx-password-file) is empty."
+            raise ConfigError(message, hint="Write a password into it.")
+        password = text.encode()
+    path = type(state.folder)(folder) if folder else state.folder / "certificates"
+    return PemStore(path, pfx_password=password)
+
+
+def _secret(path: Path, setting: str) -> str:
+    try:
+        return path.read_text("utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as exc:
+        message = f"{path} ({setting}) cannot be read: {exc}"
+        raise ConfigError(message, hint="Check the path, and who may read it.") from exc
+
+
+def _endpoints(config: Config) -> list[verifier.Endpoint]:
+    endpoints, problems = [], []
+    for url in config.endpoint or verifier.DEFAULTS:
+        try:
+            endpoints.append(verifier.Endpoint.parse(url))
+        except ValueError as exc:
+            problems.append(str(exc))
+    if problems:
+        raise ConfigError("; ".join(problems), hint="Correct the setting endpoint.")
+    return endpoints

@@ -1,0 +1,306 @@
+"""The command line: options in, one use case, its result out.
+
+Nothing but click and the table of settings is imported before a command runs, so that
+`--help`, `--version` and a wrong option answer at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from letsencrypt_mdaemon import __version__, config, legacy
+from letsencrypt_mdaemon.errors import ConfigError, Error
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from letsencrypt_mdaemon.run import Run
+
+    Command = Callable[[Run], None]
+
+_log = logging.getLogger("letsencrypt_mdaemon")
+
+PLACES = ("mdaemon-dir", "log-dir", "state-dir", "store")
+WANTED = ("host-name", "alternate-host-names", "directory-url", "key-type", "staging")
+RENEW = (
+    *("host-name", "alternate-host-names", "key-type", "directory-url", "ca-bundle"),
+    *("agree-tos", "to", "remove-old-certificates", "iis-site-name", "skip-port-check"),
+    *("no-reload", "staging", "dry-run", "force", "json"),
+    *("mdaemon-dir", "webroot", "log-dir", "state-dir", "store"),
+)
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+@click.group(context_settings=CONTEXT, no_args_is_help=True)
+@click.option("-c", "--config", "config_file", metavar="FILE", help="The config file.")
+@click.option("-v", "--verbose", is_flag=True, help="Say more.")
+@click.version_option(__version__, prog_name="letsencrypt-mdaemon")
+@click.pass_context
+def cli(context: click.Context, /, **outer: object) -> None:
+    """Keep the certificate of an MDaemon mail server fresh.
+
+    The old script's switches (-AlternateHostNames a,b -To x@y …) work unchanged.
+    """
+    context.obj = outer
+
+
+cli.epilog = "Example:  letsencrypt-mdaemon renew --agree-tos --to me@example.com"
+
+
+def _command(
+    parent: click.Group, *shown: str, example: str
+) -> Callable[[Command], click.Command]:
+    """Make a command of a function, with the settings as its options.
+
+    Args:
+        shown: The settings that its help shows; the others work as well.
+    """
+
+    def decorate(function: Command) -> click.Command:
+        def callback(**given: Any) -> None:  # noqa: ANN401 - as click gives them
+            from letsencrypt_mdaemon.run import Run  # noqa: PLC0415 - slow to import
+
+            context = click.get_current_context()
+            outer = context.find_root().obj
+            file = given.pop("config_file") or outer["config_file"]
+            verbose = bool(given.pop("verbose") or outer["verbose"])
+            options = {
+                name.replace("_", "-"): (value,) if isinstance(value, str) else value
+                for name, value in given.items()
+                if value
+            }
+            name = context.command_path.split(" ", 1)[1]
+            with Run(name, options, file=file, verbose=verbose) as run:
+                function(run)
+
+        command = click.Command(
+            function.__name__.replace("_", "-"),
+            callback=callback,
+            params=_options(shown),
+            help=function.__doc__,
+            epilog=f"Example:  letsencrypt-mdaemon {example}",
+            context_settings=CONTEXT,
+        )
+        parent.add_command(command)
+        return command
+
+    return decorate
+
+
+def _options(shown: tuple[str, ...]) -> list[click.Parameter]:
+    table = dict(config.settings())
+    # -c and -v may stand before the command or behind it.
+    options: list[click.Parameter] = [
+        click.Option(["-c", "--config", "config_file"], metavar="FILE", hidden=True),
+        click.Option(["-v", "--verbose"], is_flag=True, hidden=True),
+    ]
+    for name in dict.fromkeys([*shown, *table]):
+        row = table[name]
+        if not row.secret:
+            option = click.Option(
+                [f"--{name}", name.replace("-", "_")],
+                is_flag=row.flag,
+                flag_value="yes" if row.flag else None,
+                type=str,
+                multiple=row.many,
+                metavar=None if row.flag else row.metavar,
+                help=row.help,
+                hidden=name not in shown,
+            )
+            options.append(option)
+    return options
+
+
+@_command(
+    cli, *RENEW, example="renew --agree-tos --alternate-host-names imap.example.com"
+)
+def renew(run: Run) -> None:
+    """Renew the certificate if it is due, and make the server use it."""
+    from datetime import UTC, datetime  # noqa: PLC0415 - as in the following commands
+
+    from letsencrypt_mdaemon import report, workflow  # noqa: PLC0415
+
+    now = datetime.now(UTC)
+    settings = run.config
+    run.begin(now)
+    if settings.iis_site_name:
+        _log.warning(
+            "IIS is not supported yet: the bindings of the site %r stay as they are; "
+            "choose the new certificate there by hand.",
+            settings.iis_site_name,
+        )
+    installation = run.installation()
+    run.names = names = installation.names()
+    # A rehearsal has nothing to do with what is in use.
+    targets = () if settings.staging else installation.learn()
+    server = installation.server(targets)
+    run.in_use = report.in_use(server.named(names).values())
+    parts = installation.parts(server)
+    order, issuer = installation.order(names), installation.issuer()
+    outcome = workflow.renew(order, parts, issuer, now=now)
+    document = run.document(
+        renewed=outcome.renewed,
+        dry_run=settings.dry_run,
+        staging=settings.staging,
+        reason=outcome.reason,
+        names=list(outcome.names),
+        directory_url=settings.ca,
+        certificate=report.certificate(outcome.certificate),
+        due_at=report.iso(outcome.next_at),
+        targets=[report.target(item) for item in targets],
+        changes=[report.change(item) for item in outcome.changes],
+        reloaded=list(outcome.reloaded),
+        removed=list(outcome.removed),
+    )
+    if settings.json:
+        report.print_json(document)
+        return
+    head = "Renewed" if outcome.renewed else "Nothing to do"
+    if settings.dry_run:
+        head = "Dry run, nothing was changed"
+    elif settings.staging:
+        head = "Rehearsal, nothing in use was changed"
+    report.print_outcome(document, head)
+
+
+@_command(cli, *PLACES, *WANTED, "json", example="status --json")
+def status(run: Run) -> None:
+    """Show which certificate is in use, until when, and when and why it is due."""
+    from datetime import UTC, datetime  # noqa: PLC0415
+
+    from letsencrypt_mdaemon import report, workflow  # noqa: PLC0415
+
+    installation = run.installation()
+    names = installation.names()
+    targets = installation.targets()
+    server = installation.server(targets)
+    parts = installation.parts(server)
+    order = installation.order(names)
+    due, in_use = workflow.due(order, parts, now=datetime.now(UTC))
+    pending = installation.ca.pending()
+    named = server.named(names)
+    document = run.document(
+        mdaemon_dir=str(installation.root),
+        directory_url=run.config.ca,
+        names=list(names),
+        due=due.due,
+        reason=due.reason,
+        due_at=report.iso(due.at),
+        certificate=report.certificate(in_use),
+        pending=report.certificate(pending.leaf if pending else None),
+        targets=[
+            report.target(item) | {"certificate": report.certificate(named[item])}
+            for item in targets
+        ],
+        served=installation.served,
+    )
+    show_as = report.print_json if run.config.json else report.print_status
+    show_as(document)
+
+
+@_command(cli, *PLACES, "json", example=r"discover --store pem:C:\Certificates")
+def discover(run: Run) -> None:
+    """Show where the server's files name a certificate of the store or of a port."""
+    from letsencrypt_mdaemon import report  # noqa: PLC0415
+
+    installation = run.installation()
+    document = run.document(
+        mdaemon_dir=str(installation.root),
+        certificates=[report.certificate(item) for item in installation.known.values()],
+        served=installation.served,
+        found=[report.found(item) for item in installation.discover()],
+    )
+    show_as = report.print_json if run.config.json else report.print_found
+    show_as(document)
+
+
+@cli.group("config", context_settings=CONTEXT)
+def config_group() -> None:
+    """Show the configuration."""
+
+
+@_command(config_group, *RENEW, example="config show")
+def show(run: Run) -> None:
+    """Show every setting, and where its value comes from."""
+    from letsencrypt_mdaemon import report  # noqa: PLC0415
+
+    loaded = run.loaded
+    file = str(loaded.file) if loaded.file else None
+    document = run.document(config_file=file, settings=loaded.shown())
+    show_as = report.print_json if run.config.json else report.print_settings
+    show_as(document)
+
+
+@_command(cli, "to", "mdaemon-dir", "json", example="notify-test --to me@example.com")
+def notify_test(run: Run) -> None:
+    """Send the kind of mail that a failed run sends."""
+    from letsencrypt_mdaemon import assembly, notify, report  # noqa: PLC0415
+
+    if not run.config.to:
+        raise ConfigError("There is nobody to mail.", hint="Say --to ADDRESS.")
+    by_queue = run.config.mail_server.lower() == "raw"
+    mail = assembly.mail(run.config, *notify.trial())
+    where = assembly.transport(run.config, run.root if by_queue else None).send(mail)
+    if run.config.json:
+        report.print_json(run.document(to=list(mail.recipients), sent=where))
+    else:
+        click.echo(f"Sent to {', '.join(mail.recipients)} {where}.")
+
+
+@cli.command(context_settings=CONTEXT, epilog="Example:  letsencrypt-mdaemon demo")
+@click.option(
+    "--directory", metavar="DIR", help="Where.  [default: a temporary folder]"
+)
+@click.option("--keep", is_flag=True, help="Leave everything there afterwards.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def demo(directory: str | None, *, keep: bool, as_json: bool) -> None:
+    """Try all of it with a small MDaemon and a small CA on this machine."""
+    try:
+        from letsencrypt_mdaemon.sandbox import demo as story  # noqa: PLC0415
+
+        folder = Path(directory) if directory else None
+        # With --json the story goes to stderr: stdout is the result alone.
+        result = story.run(
+            folder, keep=keep, say=lambda line: click.echo(line, err=as_json)
+        )
+    except Error as exc:
+        _complain(exc)
+    if as_json:
+        from letsencrypt_mdaemon import report  # noqa: PLC0415
+
+        document: Mapping[str, object] = {"schema": report.SCHEMA, "command": "demo"}
+        report.print_json({**document, **result})
+    sys.exit(result["exit_code"])
+
+
+def main() -> None:
+    """Run the program: `letsencrypt-mdaemon`."""
+    arguments = sys.argv[1:]
+    for stream in (sys.stdout, sys.stderr):
+        # A redirected console on Windows knows some 250 characters only.
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    for name in ("SIGTERM", "SIGHUP", "SIGBREAK"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), _exit_on_signal)
+    if legacy.is_legacy(arguments):
+        try:
+            arguments = legacy.translate(arguments)
+        except ConfigError as exc:
+            _complain(exc)
+    cli.main(arguments, prog_name="letsencrypt-mdaemon")
+
+
+def _complain(error: Error) -> NoReturn:
+    click.echo(f"error: {error.message} {error.hint}".strip(), err=True)
+    sys.exit(error.exit_code)
+
+
+def _exit_on_signal(number: int, _: object) -> NoReturn:
+    # As an exception, so that everything that has to be undone is: token files, locks.
+    sys.exit(128 + number)
