@@ -1,0 +1,141 @@
+"""The program as a user runs it, beside a sandbox MDaemon, in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from letsencrypt_mdaemon.sandbox import mdaemon
+
+HOST_NAME = "mail.example.test"
+PREFIX = "LETSENCRYPT_MDAEMON_"
+DEADLINE = 120
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """How a run ended, and what it said."""
+
+    exit_code: int
+    output: str
+    messages: str
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """What --json printed."""
+        document: dict[str, Any] = json.loads(self.output)
+        return document
+
+
+@dataclass(slots=True)
+class Program:
+    """`letsencrypt-mdaemon` and the sandbox it works on.
+
+    Args:
+        options: Given to every command.
+        server: The running sandbox.
+    """
+
+    server: mdaemon.Server
+    options: list[str] = field(default_factory=list)
+
+    @property
+    def layout(self) -> mdaemon.Layout:
+        """Where things are."""
+        return self.server.layout
+
+    @property
+    def state(self) -> Path:
+        """The state folder."""
+        return self.layout.letsencrypt / "letsencrypt-mdaemon"
+
+    def command(self, name: str, *options: str) -> list[str]:
+        """Return the command line of one run."""
+        program = [sys.executable, "-m", "letsencrypt_mdaemon"]
+        return [*program, *name.split(), *self.options, *options, "--json"]
+
+    def run(
+        self, name: str, *options: str, environ: Mapping[str, str] | None = None
+    ) -> Ran:
+        """Run a command to its end."""
+        return run(self.command(name, *options), environ)
+
+    def renew(self, *options: str, environ: Mapping[str, str] | None = None) -> Ran:
+        """Run `renew`."""
+        return self.run("renew", *options, environ=environ)
+
+    def bound(self) -> set[str]:
+        """Return the thumbprints that the server's files name now."""
+        return set(mdaemon.bound(self.layout.folder).values())
+
+    def snapshot(self) -> dict[str, bytes]:
+        """Return every file of the server's own, without logs and our state."""
+        folder, ours = self.layout.folder, (self.layout.logs, self.state)
+        return {
+            str(path.relative_to(folder)): path.read_bytes()
+            for path in sorted(folder.rglob("*"))
+            if path.is_file() and not any(path.is_relative_to(our) for our in ours)
+        }
+
+    def tokens(self) -> list[Path]:
+        """Return the files below the webroot."""
+        return [path for path in self.layout.webroot.rglob("*") if path.is_file()]
+
+    def log(self) -> str:
+        """Return the last run's log."""
+        return (self.layout.logs / "LetsEncrypt.log").read_text("utf-8")
+
+
+def run(command: Sequence[str], environ: Mapping[str, str] | None = None) -> Ran:
+    """Run the program to its end."""
+    done = subprocess.run(
+        command,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        encoding="utf-8",
+        env={**environment(), **(environ or {})},
+        timeout=DEADLINE,
+        check=False,
+    )
+    return Ran(done.returncode, done.stdout, done.stderr)
+
+
+def environment() -> dict[str, str]:
+    """Return an environment without settings of ours and without proxies."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(PREFIX)}
+    return kept | {"NO_PROXY": "*", "PYTHONIOENCODING": "utf-8"}
+
+
+@contextmanager
+def beside_sandbox(
+    folder: Path, *, http_port: int = 0, host_name: str = HOST_NAME
+) -> Iterator[Program]:
+    """Make a sandbox MDaemon, let it live, and return the program set up for it."""
+    layout = mdaemon.create(folder, host_name=host_name)
+    with mdaemon.Server(folder, http_port=http_port) as server:
+        options = [
+            *("--mdaemon-dir", str(folder)),
+            *("--store", f"pem:{layout.certificates}"),
+            *("--smtp-address", f"127.0.0.1:{server.smtp_port}"),
+            *("--endpoint", "https://127.0.0.1:1"),  # nothing listens there
+            "--skip-port-check",
+        ]
+        yield Program(server, options)
+
+
+def at(directory_url: str, ca_bundle: Path) -> list[str]:
+    """Return the options that name a CA."""
+    return [
+        "--directory-url",
+        directory_url,
+        "--ca-bundle",
+        str(ca_bundle),
+        "--agree-tos",
+    ]
