@@ -1,0 +1,111 @@
+"""Every file that we tell people to copy is one that works."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from letsencrypt_mdaemon import config, legacy
+from letsencrypt_mdaemon.cli import cli
+
+ROOT = Path(__file__).parent.parent
+EXAMPLES = ROOT / "examples"
+TASK = "{http://schemas.microsoft.com/windows/2004/02/mit/task}"
+
+
+def _parses(arguments: list[str]) -> bool:
+    """Whether the command line is understood; nothing is run."""
+    context = cli.make_context("letsencrypt-mdaemon", list(arguments))
+    rest = [*context._protected_args, *context.args]  # noqa: SLF001 - click has no other
+    name, command, rest = cli.resolve_command(context, rest)
+    assert command is not None
+    return command.make_context(name, rest, parent=context) is not None
+
+
+def test_no_example_is_untested() -> None:
+    assert {path.name for path in EXAMPLES.iterdir()} == {
+        "crontab",
+        "letsencrypt-mdaemon.ini",
+        "scheduled-renew.cmd",
+        "task.xml",
+    }
+
+
+def test_the_example_config_is_loaded_as_it_is() -> None:
+    loaded = config.load({}, {}, EXAMPLES / "letsencrypt-mdaemon.ini")
+
+    assert loaded.config.agree_tos
+    assert loaded.config.alternate_host_names == (
+        "imap.example.com",
+        "webmail.example.com",
+    )
+    assert loaded.config.to == ("postmaster@example.com",)
+
+
+def test_every_remark_of_the_example_config_that_is_a_setting_works(
+    tmp_path: Path,
+) -> None:
+    text = (EXAMPLES / "letsencrypt-mdaemon.ini").read_text("utf-8")
+    file = tmp_path / "all.ini"
+    file.write_text(re.sub(r"(?m)^;(?=[a-z\[])", "", text), "utf-8")
+
+    loaded = config.load({}, {}, file)
+
+    (target,) = loaded.config.targets
+    assert target.file == r"App\MDaemon.ini"
+    shown = {name for name, row in loaded.shown().items() if row["from"] != "default"}
+    unshown = {name for name, _ in config.settings()} - shown
+    # Left out are what belongs to one run only, and the secret.
+    assert unshown == {
+        *("dry-run", "force", "json", "staging", "no-reload", "skip-port-check"),
+        *("iis-site-name", "mail-password"),
+    }
+
+
+def test_the_crontab_line_is_a_command_line_of_ours() -> None:
+    (line,) = (
+        line
+        for line in (EXAMPLES / "crontab").read_text("utf-8").splitlines()
+        if line[:1].isdigit()
+    )
+    minute, hour, *_, user, _program = line.split(" >")[0].split(None, 6)
+    _, *arguments = shlex.split(_program)
+
+    assert (minute, hour, user) == ("17", "3,15", "root")
+    assert arguments.pop(0) == "--config"
+    arguments.pop(0)
+    assert _parses(arguments)
+
+
+def test_the_task_runs_twice_a_day_as_system_and_catches_up() -> None:
+    task = ET.parse(EXAMPLES / "task.xml").getroot()  # noqa: S314 - our own file
+
+    triggers = task.findall(f"{TASK}Triggers/{TASK}CalendarTrigger")
+    assert len(triggers) == 2
+    assert all(trigger.findtext(f"{TASK}RandomDelay") for trigger in triggers)
+    assert task.findtext(f"{TASK}Principals/{TASK}Principal/{TASK}UserId") == "S-1-5-18"
+    assert task.findtext(f"{TASK}Settings/{TASK}StartWhenAvailable") == "true"
+    arguments = task.findtext(f"{TASK}Actions/{TASK}Exec/{TASK}Arguments")
+    assert arguments is not None
+    assert _parses(arguments.split())
+
+
+def test_the_cmd_uses_the_switches_of_the_old_script() -> None:
+    data = (EXAMPLES / "scheduled-renew.cmd").read_bytes()
+    assert b"\n" not in data.replace(b"\r\n", b"")
+    (line,) = (
+        line for line in data.decode("ascii").splitlines() if line.startswith("C:\\")
+    )
+    _, *arguments = shlex.split(line.replace("\\", "/"))
+
+    assert legacy.is_legacy(arguments)
+    assert _parses(legacy.translate(arguments))
+
+
+@pytest.mark.parametrize("name", [name for name, _ in config.settings()])
+def test_the_readme_explains_every_setting(name: str) -> None:
+    assert f"`{name}`" in (ROOT / "README.md").read_text("utf-8")
