@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 from letsencrypt_mdaemon import mdaemon, targets, verifier
 from letsencrypt_mdaemon.certificate import OURS, thumbprint
-from letsencrypt_mdaemon.errors import ConfigError
+from letsencrypt_mdaemon.errors import ConfigError, words
 from letsencrypt_mdaemon.names import unique
 from letsencrypt_mdaemon.notify import Mail, RawQueue, Smtp
 from letsencrypt_mdaemon.state import CaState, Memory, State, Target
@@ -65,6 +65,15 @@ class Installation:
             if name.startswith(f"{OURS} ")
         }
         return named | {item.thumbprint for item in self.memory.issued}
+
+    def warn_of_what_is_missing(self) -> None:
+        """Say what was asked for and is not available in this version."""
+        if self.config.iis_site_name:
+            _log.warning(
+                "IIS is not supported yet: the bindings of the site %r stay as they "
+                "are; choose the new certificate there by hand.",
+                words(self.config.iis_site_name),
+            )
 
     def discover(self) -> list[targets.Found]:
         """Return every place in the server's files that names a known certificate."""

@@ -6,10 +6,7 @@ Nothing but click and the table of settings is imported before a command runs, s
 
 from __future__ import annotations
 
-import logging
-import signal
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
@@ -23,8 +20,6 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.run import Run
 
     Command = Callable[[Run], None]
-
-_log = logging.getLogger("letsencrypt_mdaemon")
 
 PLACES = ("mdaemon-dir", "log-dir", "state-dir", "store")
 WANTED = ("host-name", "alternate-host-names", "directory-url", "key-type", "staging")
@@ -129,13 +124,8 @@ def renew(run: Run) -> None:
     now = datetime.now(UTC)
     settings = run.config
     run.begin(now)
-    if settings.iis_site_name:
-        _log.warning(
-            "IIS is not supported yet: the bindings of the site %r stay as they are; "
-            "choose the new certificate there by hand.",
-            settings.iis_site_name,
-        )
     installation = run.installation()
+    installation.warn_of_what_is_missing()
     run.names = names = installation.names()
     # A rehearsal has nothing to do with what is in use.
     targets = () if settings.staging else installation.learn()
@@ -262,6 +252,8 @@ def notify_test(run: Run) -> None:
 def demo(directory: str | None, *, keep: bool, as_json: bool) -> None:
     """Try all of it with a small MDaemon and a small CA on this machine."""
     try:
+        from pathlib import Path  # noqa: PLC0415
+
         from letsencrypt_mdaemon.sandbox import demo as story  # noqa: PLC0415
 
         folder = Path(directory) if directory else None
@@ -285,6 +277,8 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         # A redirected console on Windows knows some 250 characters only.
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    import signal  # noqa: PLC0415
+
     for name in ("SIGTERM", "SIGHUP", "SIGBREAK"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), _exit_on_signal)

@@ -169,7 +169,10 @@ def renew(order: Order, parts: Parts, issuer: Issuer, *, now: datetime) -> Outco
         if in_use is not None and ours and not order.force:
             drawn = _drawn(in_use, parts.ca, issuer, now, keep=not order.dry_run)
         due = _decide(order, named.values(), now, ours=ours, drawn=drawn)
-    _log.info("%s: %s", "Due" if due.due else "Nothing is due", due.reason)
+    if due.due:
+        _log.info("Due: %s", due.reason)
+    else:
+        _log.info("Nothing is due before %s: %s", f"{due.at:%Y-%m-%d}", due.reason)
     if order.dry_run or not due.due:
         plan = bool(pending) and due.due
         return Outcome(
@@ -237,12 +240,19 @@ def _deploy(
         reloaded.append(name)
     _remember(pending, order, parts, now, bound=now)
     parts.ca.forget_pending()
+    next_at = renewal.backstop(pending.leaf)
+    _log.info(
+        "In use: %s, until %s; due again about %s",
+        pending.thumbprint,
+        f"{pending.leaf.not_valid_after_utc:%Y-%m-%d}",
+        f"{next_at:%Y-%m-%d}",
+    )
     return Outcome(
         renewed=True,
         reason=due.reason,
         names=order.names,
         certificate=pending.leaf,
-        next_at=renewal.backstop(pending.leaf),
+        next_at=next_at,
         changes=tuple(changes),
         reloaded=tuple(reloaded),
         removed=_remove_old(order, pending, parts),
