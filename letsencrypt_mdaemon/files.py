@@ -308,13 +308,13 @@ def _neighbour(path: Path) -> Path:
 
 
 def _create(path: Path, data: bytes, like: _Change | None = None) -> None:
-    """Write a new file, private until it has the mode and owner of the other one."""
+    """Write a new file: private, or with the mode and owner of the other one."""
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY, 0o600)
     try:
         try:
-            _write(handle, data)
             if like is not None and like.status is not None:
                 _copy_status(like.target, like.status, path, handle)
+            _write(handle, data)
             os.fsync(handle)
         finally:
             os.close(handle)
@@ -335,7 +335,7 @@ def _copy_status(
     if sys.platform != "win32":
         # Only root may give files away; others may at least keep the group.
         for owner in (status.st_uid, -1):
-            with contextlib.suppress(PermissionError):
+            with contextlib.suppress(OSError):
                 os.fchown(handle, owner, status.st_gid)
                 break
     # Labels and access lists as far as they can be had, the mode in any case.
@@ -477,7 +477,7 @@ def _prune(backups: Path, keep: int, saved: Path) -> None:
             and folder.is_dir()
             and not folder.is_symlink()
         )
-        for folder in others[: max(0, len(others) + 1 - max(1, keep))]:
+        for folder in others[: max(0, len(others) + 1 - keep)]:
             shutil.rmtree(folder)
     except OSError as exc:
         _log.warning("Old backups in %s could not be removed: %s", backups, exc)

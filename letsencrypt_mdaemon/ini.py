@@ -157,7 +157,7 @@ def set_value(data: bytes, section: str, key: str, value: str) -> bytes:
         text = ending + text
     result = data[:place] + encoding.encode(text) + data[place:]
     added = [entry.value for entry in lookup(result, section, key)]
-    if added != [value] or len(entries(result)) != len(entries(data)) + 1:
+    if added != [value]:
         message = f"[{section}] {key}: no line can hold this section, key and value"
         raise ValueError(message)
     return result

@@ -162,10 +162,13 @@ def test_a_new_file_can_be_among_them_and_needs_no_backup(tmp_path: Path) -> Non
     assert tree(tmp_path) == {"new.ini": b"new"}
 
 
-def test_a_change_is_seen_by_programs_that_look_at_the_time(server: Path) -> None:
+@pytest.mark.parametrize("data", [b"new", b""])
+def test_a_change_is_seen_by_programs_that_look_at_the_time(
+    server: Path, data: bytes
+) -> None:
     path = server / "App" / "MDaemon.ini"
     os.utime(path, (1_000_000_000, 1_000_000_000))
-    replace({path: b"new"})
+    replace({path: data})
     assert path.stat().st_mtime > 1_000_000_000
 
 
@@ -401,6 +404,7 @@ def test_what_is_not_a_backup_of_ours_stays(server: Path, tmp_path: Path) -> Non
     (backups / "by hand").mkdir(parents=True)
     (backups / "20000101-000000").write_bytes(b"a file")
     (backups / "20000101-000001").symlink_to(server)
+    (backups / "20000101-000002").mkdir()
     replace_all(
         {server / "App" / "MDaemon.ini": b"new"}, backups=backups, keep=1, now=NOW
     )
@@ -741,6 +745,13 @@ def test_the_lock_file_stays_and_is_empty_afterwards(tmp_path: Path) -> None:
         assert lock.stat().st_ino == number
 
 
+def test_what_an_earlier_holder_left_is_gone(tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    lock.write_bytes(b"x" * 1000)
+    with exclusive_lock(lock):
+        assert json.loads(lock.read_bytes())["pid"] == os.getpid()
+
+
 @pytest.mark.parametrize(
     "content", [b"", b"{", b"[]", b"1", b'{"pid": 1}', b"\xff\x00", b"[" * 9999]
 )
@@ -787,10 +798,10 @@ if sys.platform != "win32":
         return stat.S_IMODE(path.stat().st_mode)
 
     @pytest.mark.usefixtures("open_umask")
-    def test_private_files_are_private_from_the_first_byte(
+    def test_no_file_is_ever_more_open_than_it_will_be(
         server: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        (server / "App" / "MDaemon.ini").chmod(0o666)
+        (server / "App" / "MDaemon.ini").chmod(0o640)
         write = os.write
         modes = set()
 
@@ -806,10 +817,10 @@ if sys.platform != "win32":
         )
         with courtesy_lock(server / "W.ini"), exclusive_lock(tmp_path / "lock"):
             assert mode(tmp_path / "lock") == 0o600
-        assert modes == {0o600}
+        assert modes == {0o600, 0o640}
         assert mode(tmp_path / "account.json") == 0o600
         assert mode(server / "added.ini") == 0o600
-        assert mode(server / "App" / "MDaemon.ini") == 0o666
+        assert mode(server / "App" / "MDaemon.ini") == 0o640
         for path in (tmp_path / "backups").rglob("*"):
             assert mode(path) == (0o700 if path.is_dir() else 0o600)
 
@@ -901,7 +912,8 @@ if sys.platform != "win32":
         with pytest.raises(ValueError, match="it is not a regular file"):
             read_limited(path, 100)
 
-    def test_a_device_is_not_read() -> None:
+    def test_a_device_is_not_even_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(os, "open", lambda *_: pytest.fail("it was opened"))
         with pytest.raises(ValueError, match="it is not a regular file"):
             read_limited(Path("/dev/zero"), 100)
 

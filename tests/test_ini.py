@@ -279,6 +279,13 @@ def test_a_utf_16_file_cut_in_a_character_is_read_as_single_bytes() -> None:
     assert summary(data) == [("", "\0k\0", "\0v")]
 
 
+def test_an_edit_that_would_complete_a_cut_utf_16_file_is_refused() -> None:
+    data = codecs.BOM_UTF16_BE + b"k=old"
+    (entry,) = ini.entries(data)
+    with pytest.raises(ValueError, match="no line can hold this value"):
+        ini.substitute(data, {entry: "even"})
+
+
 def test_an_empty_value_can_be_set() -> None:
     data = b"[a]\r\none=\r\ntwo = \t\r\n"
     one, two = ini.entries(data)

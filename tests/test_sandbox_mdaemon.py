@@ -420,7 +420,10 @@ def test_a_broken_request_is_answered_and_recorded(server: Server) -> None:
     assert [request.status for request in server.requests] == [400]
 
 
-def test_a_silent_client_does_not_hold_up_the_others(server: Server) -> None:
+def test_a_silent_client_does_not_hold_up_the_others(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Page, "timeout", 60)
     with socket.create_connection(("127.0.0.1", server.http_port), timeout=10):
         assert get(server, "/none")[0] == 404
 
@@ -548,6 +551,20 @@ def test_a_part_serves_a_new_certificate_once_its_semaphore_is_taken(
     ) - parts
 
 
+def test_a_semaphore_waits_while_an_ini_file_cannot_be_read(server: Server) -> None:
+    ini = server.layout.app / "MDaemon.ini"
+    aside = ini.rename(ini.with_suffix(".aside"))
+    ini.mkdir()
+    file = drop(server.layout.app, "RELOADCACHE.SEM")
+    two_passes(server)
+    assert file.exists()
+    with server.changed:  # it must not look between the two
+        ini.rmdir()
+        aside.rename(ini)
+    server.wait_for(lambda: server.semaphores)
+    assert server.serving["mail"] == thumbprint(server.layout)
+
+
 # The RAW queue
 
 
@@ -632,6 +649,17 @@ def test_a_malformed_raw_message_is_put_aside_with_the_reason(server: Server) ->
         assert reason in (bad / f"{number}.raw.txt").read_text("utf-8")
     assert list(server.layout.raw.iterdir()) == []
     assert server.delivered == []
+
+
+def test_a_malformed_message_waits_while_it_cannot_be_put_aside(
+    server: Server,
+) -> None:
+    server.layout.bad.rmdir()
+    file = drop(server.layout.raw, "a.raw", b"nonsense")
+    two_passes(server)
+    assert file.exists()
+    server.layout.bad.mkdir()
+    server.wait_for((server.layout.bad / "a.raw").exists)
 
 
 def test_a_good_message_is_delivered_beside_a_bad_one(server: Server) -> None:
