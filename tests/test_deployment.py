@@ -1,0 +1,221 @@
+"""A certificate is in use when every port says so, or everything is put back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import pytest
+from cryptography import x509
+from hypothesis import given
+from hypothesis import strategies as st
+
+from letsencrypt_mdaemon.certificate import thumbprint
+from letsencrypt_mdaemon.deployment import Deployment, baseline, judge
+from letsencrypt_mdaemon.state import Change, Target
+from tests.certificates import leaf
+
+NOW = datetime(2026, 11, 23, tzinfo=UTC)
+OLD, NEW = leaf(serial=1), leaf(serial=2)
+OLD_PRINT, NEW_PRINT = thumbprint(OLD), thumbprint(NEW)
+TARGET = Target("App/MDaemon.ini", "SSL", "Certificate", "sha1:upper")
+MAIL, WEB, ADMIN = "smtps://127.0.0.1:465", "https://127.0.0.1:443", "https://[::1]:444"
+
+
+@dataclass
+class Scene:
+    """A server that is its own verifier.
+
+    Args:
+        reloads: Semaphore → endpoints that use the bound certificate afterwards.
+        breaks: Endpoints that serve nothing while they should serve the new one.
+        slow: How often one has to look before a reload shows.
+    """
+
+    reloads: dict[str, tuple[str, ...]]
+    breaks: tuple[str, ...] = ()
+    slow: int = 0
+    bound: str = OLD_PRINT
+    served: dict[str, str] = field(
+        default_factory=lambda: dict.fromkeys((MAIL, WEB, ADMIN), OLD_PRINT)
+    )
+    done: list[str] = field(default_factory=list)
+    _next: dict[str, str] = field(default_factory=dict)
+    _looks: int = 0
+
+    def bind(self, certificate: x509.Certificate, *, now: datetime) -> list[Change]:
+        assert now == NOW
+        before, self.bound = self.bound, thumbprint(certificate)
+        return [Change(TARGET, 1, before, self.bound)] if before != self.bound else []
+
+    def restore(self, changes: Sequence[Change], *, now: datetime) -> None:
+        assert now == NOW
+        for change in changes:
+            assert change.after == self.bound
+            self.bound = change.before
+
+    def reload(self) -> Iterator[str]:
+        for name, endpoints in self.reloads.items():
+            self.done.append(name)
+            for endpoint in endpoints:
+                broken = endpoint in self.breaks and self.bound == NEW_PRINT
+                self._next[endpoint] = "" if broken else self.bound
+            self._looks = 0
+            yield name
+
+    def observe(self) -> dict[str, str]:
+        self._looks += 1
+        if self._looks > self.slow:
+            self.served |= self._next
+        return {endpoint: was for endpoint, was in self.served.items() if was}
+
+    def deployment(self, *, patience: float = 0) -> Deployment:
+        before = {endpoint: was for endpoint, was in self.served.items() if was}
+        return Deployment(
+            self, self, before, patience=patience, sleep=lambda _seconds: None
+        )
+
+
+def test_the_ladder_is_left_at_the_first_rung_that_suffices() -> None:
+    everything = (MAIL, WEB, ADMIN)
+    scene = Scene({"RELOADCACHE.SEM": everything, "RESTARTWC.SEM": everything})
+
+    deployed = scene.deployment().carry_out(NEW, now=NOW)
+
+    assert scene.done == ["RELOADCACHE.SEM"]
+    assert deployed.reloaded == ("RELOADCACHE.SEM",)
+    assert deployed.proof is not None
+    assert set(deployed.proof.new) == set(everything)
+    assert deployed.proof.is_complete
+
+
+def test_the_ladder_is_climbed_as_long_as_a_port_is_left() -> None:
+    scene = Scene(
+        {"RELOADCACHE.SEM": (MAIL,), "RESTARTWC.SEM": (WEB,), "RESTART.SEM": (ADMIN,)}
+    )
+
+    deployed = scene.deployment().carry_out(NEW, now=NOW)
+
+    assert scene.done == ["RELOADCACHE.SEM", "RESTARTWC.SEM", "RESTART.SEM"]
+    assert deployed.proof is not None
+    assert deployed.proof.is_complete
+
+
+def test_a_port_that_never_reloads_is_told_as_old_and_nothing_is_put_back() -> None:
+    scene = Scene({"RELOADCACHE.SEM": (MAIL,), "RESTARTWC.SEM": (WEB,)})
+
+    deployed = scene.deployment().carry_out(NEW, now=NOW)
+
+    assert deployed.proof is not None
+    assert deployed.proof.old == (ADMIN,)
+    assert not deployed.proof.broken
+    assert scene.bound == NEW_PRINT
+
+
+def test_a_broken_port_stops_the_climb() -> None:
+    scene = Scene({"RELOADCACHE.SEM": (MAIL,), "RESTARTWC.SEM": (WEB,)}, breaks=(MAIL,))
+
+    deployed = scene.deployment().carry_out(NEW, now=NOW)
+
+    assert scene.done == ["RELOADCACHE.SEM"]
+    assert deployed.proof is not None
+    assert deployed.proof.broken == (MAIL,)
+
+
+def test_a_server_that_takes_a_while_is_waited_for() -> None:
+    scene = Scene({"RELOADCACHE.SEM": (MAIL, WEB, ADMIN)}, slow=5)
+
+    deployed = scene.deployment(patience=60).carry_out(NEW, now=NOW)
+
+    assert deployed.proof is not None
+    assert deployed.proof.is_complete
+
+
+def test_without_a_port_that_spoke_before_nothing_is_proven_and_all_rungs_taken() -> (
+    None
+):
+    scene = Scene({"RELOADCACHE.SEM": (), "RESTARTWC.SEM": ()}, served={})
+
+    deployed = scene.deployment().carry_out(NEW, now=NOW)
+
+    assert deployed.proof is None
+    assert deployed.reloaded == ("RELOADCACHE.SEM", "RESTARTWC.SEM")
+
+
+def test_a_server_restarted_by_hand_meanwhile_is_not_told_again() -> None:
+    scene = Scene({"RELOADCACHE.SEM": (MAIL,)}, bound=NEW_PRINT)
+    deployment = scene.deployment()
+    scene.served = dict.fromkeys(scene.served, NEW_PRINT)
+
+    deployed = deployment.carry_out(NEW, now=NOW)
+
+    assert scene.done == []
+    assert deployed.proof is not None
+    assert deployed.proof.is_complete
+
+
+def test_rolling_back_serves_again_what_was_served_and_says_that_nothing_is_lost() -> (
+    None
+):
+    scene = Scene(
+        {"RELOADCACHE.SEM": (MAIL,), "RESTARTWC.SEM": (WEB, ADMIN)}, breaks=(WEB,)
+    )
+    before = dict(scene.served)
+    deployment = scene.deployment()
+    deployed = deployment.carry_out(NEW, now=NOW)
+    assert deployed.proof is not None
+    assert deployed.proof.broken == (WEB,)
+
+    lost = deployment.roll_back(deployed.changes, now=NOW)
+
+    assert lost == ()
+    assert scene.observe() == before
+    assert scene.bound == OLD_PRINT
+
+
+def test_a_port_that_stays_broken_after_the_roll_back_is_named() -> None:
+    scene = Scene({"RELOADCACHE.SEM": (MAIL,)}, breaks=(MAIL,))
+    deployment = scene.deployment()
+    deployed = deployment.carry_out(NEW, now=NOW)
+    scene.reloads = {"RELOADCACHE.SEM": ()}
+
+    assert deployment.roll_back(deployed.changes, now=NOW) == (MAIL,)
+
+
+def test_a_server_that_takes_no_semaphore_up_cannot_be_said_to_be_healed() -> None:
+    scene = Scene({})
+
+    assert set(scene.deployment().roll_back((), now=NOW)) == {MAIL, WEB, ADMIN}
+
+
+prints = st.sampled_from(["", OLD_PRINT, NEW_PRINT, "F" * 40])
+ports = st.dictionaries(st.sampled_from([MAIL, WEB, ADMIN]), prints)
+
+
+@given(before=ports, after=ports)
+def test_every_port_that_served_before_gets_exactly_one_verdict(
+    before: dict[str, str], after: dict[str, str]
+) -> None:
+    before = {endpoint: was for endpoint, was in before.items() if was}
+
+    proof = judge(before, after, NEW_PRINT)
+
+    assert sorted([*proof.new, *proof.old, *proof.broken]) == sorted(before)
+    assert all(after[endpoint] == NEW_PRINT for endpoint in proof.new)
+    assert all(after[endpoint] == before[endpoint] for endpoint in proof.old)
+    assert all(
+        after.get(endpoint, "") not in {before[endpoint], NEW_PRINT}
+        for endpoint in proof.broken
+    )
+
+
+@pytest.mark.parametrize(
+    ("given_by_name", "expected"), [(True, {MAIL, WEB}), (False, {MAIL})]
+)
+def test_a_port_of_another_program_counts_only_if_it_was_named(
+    *, given_by_name: bool, expected: set[str]
+) -> None:
+    observed = {MAIL: OLD_PRINT, WEB: "F" * 40, ADMIN: ""}
+
+    assert set(baseline(observed, {OLD_PRINT}, given=given_by_name)) == expected
