@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Self
 
+from tests import debian_archive
+
 PACKAGE = "pebble"
-PATIENCE_SECONDS = 300
 
 
 class NoPebbleError(Exception):
@@ -45,49 +44,12 @@ def find(cache: Path) -> Pebble:
     found = found or Pebble.below(unpacked / "usr/bin")
     if found is None:
         shutil.rmtree(unpacked, ignore_errors=True)
-        with TemporaryDirectory(dir=cache) as download:
-            _run("dpkg-deb", "-x", str(_fetch(Path(download))), str(unpacked))
+        try:
+            debian_archive.unpack(PACKAGE, into=unpacked)
+        except debian_archive.ArchiveError as exc:
+            raise NoPebbleError(str(exc)) from exc
         found = Pebble.below(unpacked / "usr/bin")
     if found is None:
-        raise NoPebbleError(_need(f"it was not unpacked into {unpacked}."))
+        message = f"Debian's package {PACKAGE} has no program of that name."
+        raise NoPebbleError(message)
     return found
-
-
-def _fetch(folder: Path) -> Path:
-    """Download the package as any user may: with lists and caches of our own."""
-    for name in ("state/lists/partial", "cache/archives/partial"):
-        (folder / name).mkdir(parents=True)
-    options = (
-        "--quiet",
-        f"--option=Dir::State={folder / 'state'}",
-        f"--option=Dir::Cache={folder / 'cache'}",
-        "--option=Dir::State::status=/var/lib/dpkg/status",
-        # As root, apt would drop to a user who may not write here.
-        "--option=APT::Sandbox::User=root",
-    )
-    # A source of the system that is down makes apt fail, though ours may be there:
-    # whether the package comes is what counts.
-    update = _run("apt-get", *options, "update")
-    fetch = _run("apt-get", *options, "download", PACKAGE, cwd=folder)
-    package = next(folder.glob(f"{PACKAGE}_*.deb"), None)
-    if package is None:
-        raise NoPebbleError(_need("apt-get says:\n" + update.stderr + fetch.stderr))
-    return package
-
-
-def _run(*command: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    try:
-        return subprocess.run(
-            command,
-            cwd=cwd,
-            check=False,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE_SECONDS,
-        )
-    except (OSError, subprocess.TimeoutExpired) as exc:
-        raise NoPebbleError(_need(f"{command[0]} did not run: {exc}")) from exc
-
-
-def _need(why: str) -> str:
-    return f"These tests need Debian's package {PACKAGE}, on PATH or from apt; {why}"

@@ -19,6 +19,8 @@ CLONE_NEWNS = 0x00020000
 CLONE_NEWUSER = 0x10000000
 CLONE_NEWNET = 0x40000000
 MS_BIND = 0x1000
+MS_REC = 0x4000
+MS_PRIVATE = 0x40000
 SIOCSIFFLAGS = 0x8914
 IFF_UP = 0x1
 
@@ -28,22 +30,28 @@ RESOLVER = {
 }
 
 
-def enter(folder: Path) -> None:
+def enter(folder: Path, *, keep_users: bool = False) -> None:
     """Move this process, and all it starts from now on, into a private network.
 
     There is no way back. The process becomes root there, and only there.
 
     Args:
         folder: Where the files bound over those in /etc are kept.
+        keep_users: Root stays the root it is, and can become other users.
 
     Raises:
         OSError: The kernel refuses, or another thread runs in this process.
     """
     user, group = os.geteuid(), os.getegid()
-    _call("unshare", CLONE_NEWUSER | CLONE_NEWNS)
-    _write("/proc/self/setgroups", "deny")
-    _write("/proc/self/uid_map", f"0 {user} 1")
-    _write("/proc/self/gid_map", f"0 {group} 1")
+    if keep_users:
+        _call("unshare", CLONE_NEWNS)
+        # Else our mounts would be everybody's.
+        _call("mount", b"none", b"/", None, MS_REC | MS_PRIVATE, None)
+    else:
+        _call("unshare", CLONE_NEWUSER | CLONE_NEWNS)
+        _write("/proc/self/setgroups", "deny")
+        _write("/proc/self/uid_map", f"0 {user} 1")
+        _write("/proc/self/gid_map", f"0 {group} 1")
     for name, text in RESOLVER.items():
         theirs, ours = Path("/etc", name), folder / name
         ours.write_text(text, encoding="ascii")
@@ -53,6 +61,16 @@ def enter(folder: Path) -> None:
     # The last step, so that a kernel that allows less leaves us a network.
     _call("unshare", CLONE_NEWNET)
     _loopback_up()
+
+
+def lay_over(folder: Path, system: Path) -> None:
+    """Show the files of a folder in one of the system's, to this process only.
+
+    Raises:
+        OSError: The kernel refuses.
+    """
+    options = f"lowerdir={folder}:{system}".encode()
+    _call("mount", b"overlay", bytes(system), b"overlay", 0, options)
 
 
 def _loopback_up() -> None:
