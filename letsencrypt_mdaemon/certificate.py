@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 from cryptography import x509
@@ -12,7 +13,6 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import pkcs12
-from cryptography.x509.oid import ExtensionOID
 
 from letsencrypt_mdaemon.errors import AcmeError, words
 
@@ -23,7 +23,18 @@ PrivateKey: TypeAlias = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
 KeyType = Literal["rsa2048", "rsa3072", "rsa4096", "p256", "p384"]
 KEY_TYPES: tuple[KeyType, ...] = get_args(KeyType)
 
-_CURVES: dict[str, type[ec.EllipticCurve]] = {"p256": ec.SECP256R1, "p384": ec.SECP384R1}
+OURS = "letsencrypt-mdaemon"
+"""What every friendly name of ours begins with."""
+
+_CURVES: dict[str, ec.EllipticCurve] = {"p256": ec.SECP256R1(), "p384": ec.SECP384R1()}
+# What a certificate that anybody may have made raises when looked at closely.
+_ODD = (
+    ValueError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.ExtensionNotFound,
+    x509.UnsupportedGeneralNameType,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,14 +115,10 @@ class Certificate:
         return cls(certificates, load_key(key))
 
 
-OURS = "letsencrypt-mdaemon"
-"""What every friendly name of ours begins with."""
-
-
 def thumbprint(certificate: x509.Certificate) -> str:
     """Return the SHA-1 of the certificate's DER as Windows shows it: upper-case hex.
 
-    An identifier, not a protection: Windows' stores and dialogs know certificates by it.
+    An identifier, not a protection: it is what Windows' stores and dialogs use.
     """
     der = certificate.public_bytes(serialization.Encoding.DER)
     return hashlib.sha1(der, usedforsecurity=False).hexdigest().upper()
@@ -122,37 +129,33 @@ def dns_names(certificate: x509.Certificate) -> tuple[str, ...]:
 
     The common name does not count (RFC 9525, 2).
     """
-    try:
-        extension = certificate.extensions.get_extension_for_class(
-            x509.SubjectAlternativeName
-        )
-    except (x509.ExtensionNotFound, ValueError):
-        return ()
-    names = extension.value.get_values_for_type(x509.DNSName)
-    return tuple(name.lower() for name in names)
+    names = _alternatives(certificate)
+    return tuple(name.value.lower() for name in names if isinstance(name, x509.DNSName))
 
 
 def is_self_signed(certificate: x509.Certificate) -> bool:
     """Whether the certificate names itself as its issuer."""
-    return certificate.issuer == certificate.subject
+    try:
+        return certificate.issuer == certificate.subject
+    except (ValueError, TypeError):
+        return False
 
 
 def key_type(certificate: x509.Certificate) -> str:
-    """Return the kind of the certificate's public key: `rsa2048`, `p256`, …"""
-    key = certificate.public_key()
+    """Return the kind of the certificate's public key, such as `rsa2048` or `p256`."""
+    key = _public_key(certificate)
     if isinstance(key, rsa.RSAPublicKey):
         return f"rsa{key.key_size}"
     if isinstance(key, ec.EllipticCurvePublicKey):
-        return {"secp256r1": "p256", "secp384r1": "p384"}.get(
-            key.curve.name, key.curve.name
-        )
-    return type(key).__name__
+        names = {curve.name: name for name, curve in _CURVES.items()}
+        return names.get(key.curve.name, key.curve.name)
+    return "of another kind"
 
 
 def new_key(kind: KeyType) -> PrivateKey:
     """Make a private key."""
     if kind in _CURVES:
-        return ec.generate_private_key(_CURVES[kind]())
+        return ec.generate_private_key(_CURVES[kind])
     return rsa.generate_private_key(public_exponent=65537, key_size=int(kind[3:]))
 
 
@@ -165,11 +168,10 @@ def load_key(pem: bytes) -> PrivateKey:
     try:
         key = serialization.load_pem_private_key(pem, password=None)
     except (TypeError, UnsupportedAlgorithm) as exc:
-        message = f"not a private key that can be read: {exc}"
-        raise ValueError(message) from exc
+        raise ValueError(f"not a private key that can be read: {exc}") from exc
     if not isinstance(key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey):
-        message = f"a {type(key).__name__} is neither RSA nor ECDSA"
-        raise ValueError(message)  # noqa: TRY004 - the data is wrong, not the caller
+        # TRY004: the data is wrong, not the caller.
+        raise ValueError(f"{type(key).__name__} is neither RSA nor ECDSA")  # noqa: TRY004
     return key
 
 
@@ -216,16 +218,15 @@ def check(certificate: Certificate, names: Iterable[str], *, now: datetime) -> N
 def _check_leaf(certificate: Certificate, wanted: set[str]) -> list[str]:
     problems = []
     leaf = certificate.leaf
-    if leaf.public_key() != certificate.key.public_key():
+    if _public_key(leaf) != certificate.key.public_key():
         problems.append("it is for another key than ours")
-    try:
-        extension = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName)
-    except (x509.ExtensionNotFound, ValueError):
-        return [*problems, "it has no subjectAltName"]
+    alternatives = _alternatives(leaf)
+    if not alternatives:
+        return [*problems, "it has no subjectAltName that can be read"]
     found = set(dns_names(leaf))
     if missing := sorted(wanted - found):
         problems.append(f"it lacks {', '.join(missing)}")
-    others = [name for name in extension.value if not isinstance(name, x509.DNSName)]
+    others = [name for name in alternatives if not isinstance(name, x509.DNSName)]
     extra = sorted(found - wanted) + [str(name.value) for name in others]
     if extra:
         problems.append(f"it also holds {words(', '.join(extra))}, not asked for")
@@ -234,10 +235,10 @@ def _check_leaf(certificate: Certificate, wanted: set[str]) -> list[str]:
 
 def _check_chain(chain: tuple[x509.Certificate, ...]) -> list[str]:
     problems = []
-    for number, (child, parent) in enumerate(zip(chain, chain[1:], strict=False), 1):
+    for number, (child, parent) in enumerate(pairwise(chain), 1):
         try:
             child.verify_directly_issued_by(parent)
-        except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+        except (*_ODD, TypeError, InvalidSignature):
             problems.append(
                 f"certificate {number} of its chain ({_subject(child)}) is not "
                 f"signed by certificate {number + 1} ({_subject(parent)})"
@@ -253,32 +254,52 @@ def _check_chain(chain: tuple[x509.Certificate, ...]) -> list[str]:
 def _check_dates(chain: tuple[x509.Certificate, ...], now: datetime) -> list[str]:
     problems = []
     for certificate in chain:
-        if certificate.not_valid_before_utc > now:
-            start = certificate.not_valid_before_utc
-            problems.append(
-                f"{_subject(certificate)} is not valid before {start:%Y-%m-%d %H:%M} UTC"
-            )
-        if certificate.not_valid_after_utc <= now:
-            end = certificate.not_valid_after_utc
+        start, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+        if start > now:
+            early = f"is not valid before {start:%Y-%m-%d %H:%M} UTC"
+            problems.append(f"{_subject(certificate)} {early}")
+        if end <= now:
             problems.append(
                 f"{_subject(certificate)} expired on {end:%Y-%m-%d %H:%M} UTC"
             )
     return problems
 
 
+def _public_key(certificate: x509.Certificate) -> object:
+    """Return the public key, or None if it is of a kind that nobody here knows."""
+    try:
+        return certificate.public_key()
+    except _ODD:
+        return None
+
+
+def _alternatives(certificate: x509.Certificate) -> list[x509.GeneralName]:
+    """Return what subjectAltName holds: nothing if it is missing or makes no sense."""
+    try:
+        extension = certificate.extensions.get_extension_for_class(
+            x509.SubjectAlternativeName
+        )
+    except _ODD:
+        return []
+    return list(extension.value)
+
+
 def _is_ca(certificate: x509.Certificate) -> bool:
     try:
-        extension = certificate.extensions.get_extension_for_oid(
-            ExtensionOID.BASIC_CONSTRAINTS
+        extension = certificate.extensions.get_extension_for_class(
+            x509.BasicConstraints
         )
-    except (x509.ExtensionNotFound, ValueError):
+    except _ODD:
         return False
-    return isinstance(extension.value, x509.BasicConstraints) and extension.value.ca
+    return extension.value.ca
 
 
 def _subject(certificate: x509.Certificate) -> str:
-    name = certificate.subject.rfc4514_string()
-    return words(name) or ", ".join(dns_names(certificate)) or "without a subject"
+    try:
+        name = certificate.subject.rfc4514_string()
+    except (ValueError, TypeError):
+        name = ""
+    return words(name or ", ".join(dns_names(certificate)) or "without a subject")
 
 
 def _pem(chain: Iterable[x509.Certificate]) -> bytes:

@@ -1,11 +1,11 @@
 """What can go wrong, and the exit code each kind ends the program with.
 
-    Error                     1  anything unexpected
-    ├── ConfigError           2  usage or configuration
-    ├── AcmeError             3  the CA refused, limited or could not be reached
-    │   └── ChallengeError    4  the CA could not validate a name
-    ├── DeployError           5  issued, but not (everywhere) in use
-    └── BusyError             6  another run holds the lock
+Error                     1  anything unexpected
+├── ConfigError           2  usage or configuration
+├── AcmeError             3  the CA refused, limited or could not be reached
+│   └── ChallengeError    4  the CA could not validate a name
+├── DeployError           5  issued, but not (everywhere) in use
+└── BusyError             6  another run holds the lock
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from base64 import b64encode
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import product
 from typing import TYPE_CHECKING, Literal, get_args
@@ -26,9 +26,14 @@ Source = Literal["sha1", "sha256", "serial", "derserial"]
 Style = Literal["upper", "lower", "base64", "decimal"]
 
 SEPARATORS = {"": "", "space": " ", "colon": ":", "dash": "-", "comma": ","}
+SOURCES: tuple[Source, ...] = get_args(Source)
 SHORTEST = 8
 """Bytes; a shorter serial number would be found in places where it means nothing."""
+LONGEST = 21
+"""Bytes; serial numbers have 20 (RFC 5280, 4.1.2.2), and some CAs add DER's zero."""
 _LENGTHS = {"sha1": 20, "sha256": 32}
+_CASES: tuple[Style, ...] = ("upper", "lower")
+_ALNUM = r"[^\W_]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,22 +67,32 @@ class Form:
             data = data[::-1]
         if self.style == "base64":
             return b64encode(data).decode()
-        pairs = [f"{byte:02x}" for byte in data]
-        text = SEPARATORS[self.separator].join(pairs)
+        text = SEPARATORS[self.separator].join(f"{byte:02x}" for byte in data)
         return text.upper() if self.style == "upper" else text
 
     def shape(self) -> re.Pattern[str]:
-        """Return what any certificate's name in this form looks like."""
-        length = _LENGTHS.get(self.source, 0)
+        """Return what any certificate's name in this form looks like, in either case.
+
+        It matches where the name stands alone, not in the middle of anything longer.
+        """
         if self.style == "decimal":
-            return re.compile(r"(?<![0-9])[0-9]{16,49}(?![0-9])")
+            return re.compile(rf"(?<!{_ALNUM})[0-9]{{17,49}}(?!{_ALNUM})")
+        length = _LENGTHS.get(self.source)
         if self.style == "base64":
-            count = f"{{{(length * 4 + 2) // 3}}}" if length else "{11,28}"
-            return re.compile(rf"(?<![\w+/=])[A-Za-z0-9+/]{count}={{0,2}}(?![\w+/=])")
-        separator = re.escape(SEPARATORS[self.separator])
-        count = f"{{{length - 1}}}" if length else f"{{{SHORTEST - 1},20}}"
-        pair = "[0-9a-fA-F]{2}"
-        return re.compile(rf"(?<![0-9a-zA-Z]){pair}(?:{separator}{pair}){count}(?!\w)")
+            lengths = [length] if length else range(SHORTEST, LONGEST + 1)
+            every_length = "|".join(
+                f"[A-Za-z0-9+/]{{{-(-count * 4 // 3)}}}{'=' * (-count % 3)}"
+                for count in lengths
+            )
+            return re.compile(rf"(?<![\w+/])(?:{every_length})(?![\w+/=])")
+        pair, separator = "[0-9a-fA-F]{2}", re.escape(SEPARATORS[self.separator])
+        more = length - 1 if length else f"{SHORTEST - 1},{LONGEST - 1}"
+        # "0x" before it is as good as nothing.
+        before, after = rf"(?:(?<!{_ALNUM})|(?<=0[xX]))", rf"(?!{_ALNUM})"
+        if separator:
+            before += rf"(?<!{before}{pair}{separator})"
+            after += rf"(?!{separator}{pair}(?!{_ALNUM}))"
+        return re.compile(rf"{before}{pair}(?:{separator}{pair}){{{more}}}{after}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +116,12 @@ def parse(text: str) -> Form:
         ValueError: If it is none of them.
     """
     wanted = text.strip().lower()
-    for form in _all():
+    for form in every():
         if str(form) == wanted:
             return form
-    message = f"{text!r} is no form such as {DEFAULT}, sha1:lower:colon or sha256:base64"
-    raise ValueError(message)
+    raise ValueError(
+        f"{text!r} is no form such as {DEFAULT}, sha1:lower:colon or sha256:base64"
+    )
 
 
 def find(text: str, certificates: Iterable[x509.Certificate]) -> list[Hit]:
@@ -117,38 +133,40 @@ def find(text: str, certificates: Iterable[x509.Certificate]) -> list[Hit]:
             plain = text if form.style == "base64" else folded
             for start in _positions(plain, needle):
                 end = start + len(needle)
-                if _stands_alone(text, start, end, form):
+                alone = form.shape().match(plain, start)
+                if alone and alone.end() == end:
                     shown = _as_written(form, text[start:end])
                     hits.setdefault((start, end), Hit(certificate, shown, start, end))
     return [hits[place] for place in sorted(hits)]
+
+
+@lru_cache(maxsize=1)
+def every() -> tuple[Form, ...]:
+    """Return every form."""
+    hexadecimal = [
+        Form(source, style, separator, backwards)
+        for source, separator, backwards, style in product(
+            SOURCES, SEPARATORS, (False, True), _CASES
+        )
+    ]
+    base64 = [
+        Form(source, "base64", "", backwards)
+        for source, backwards in product(SOURCES, (False, True))
+    ]
+    return (*hexadecimal, *base64, Form("serial", "decimal"))
 
 
 # `str.lower` may change a text's length; this does not.
 _LOWER = {code: code + 32 for code in range(ord("A"), ord("Z") + 1)}
 
 
-@lru_cache(maxsize=1)
-def _all() -> tuple[Form, ...]:
-    hexadecimal = [
-        Form(source, style, separator, backwards)
-        for source, separator, backwards, style in product(
-            get_args(Source), SEPARATORS, (False, True), ("upper", "lower")
-        )
-    ]
-    base64 = [
-        Form(source, "base64", "", backwards)
-        for source, backwards in product(get_args(Source), (False, True))
-    ]
-    return (*hexadecimal, *base64, Form("serial", "decimal"))
-
-
 @lru_cache(maxsize=1000)
 def _needles(certificate: x509.Certificate) -> tuple[tuple[Form, str], ...]:
     """Return what to look for; hex in lower case only, the text is folded as well."""
-    found = {}
-    for form in _all():
-        short = len(_bytes(certificate, form.source)) < SHORTEST
-        if form.style != "upper" and not short:
+    short = len(_bytes(certificate, "serial")) < SHORTEST
+    found: dict[str, Form] = {}
+    for form in every():
+        if form.style != "upper" and (form.source in _LENGTHS or not short):
             found.setdefault(form.write(certificate), form)
     return tuple((form, needle) for needle, form in found.items())
 
@@ -160,9 +178,9 @@ def _bytes(certificate: x509.Certificate, source: Source) -> bytes:
     if source == "sha256":
         return hashlib.sha256(certificate.public_bytes(Encoding.DER)).digest()
     number = certificate.serial_number
-    bits = number.bit_length()
-    length = bits // 8 + 1 if source == "derserial" else -(-bits // 8)
-    return number.to_bytes(length, "big")
+    # Signed, as some negative ones are out there against RFC 5280, 4.1.2.2.
+    der = number.to_bytes(number.bit_length() // 8 + 1, "big", signed=True)
+    return der if source == "derserial" else der.lstrip(b"\0")
 
 
 def _positions(text: str, needle: str) -> Iterator[int]:
@@ -172,17 +190,7 @@ def _positions(text: str, needle: str) -> Iterator[int]:
         start = text.find(needle, start + 1)
 
 
-def _stands_alone(text: str, start: int, end: int, form: Form) -> bool:
-    """Whether it is not the middle of a longer number or text."""
-    before, after = text[start - 1 : start], text[end : end + 1]
-    if form.style == "base64":
-        return not re.match(r"[\w+/=]", before) and not re.match(r"[\w+/]", after)
-    # "0x" before it is as good as nothing.
-    alone = not before.isalnum() or text[max(start - 2, 0) : start].lower() == "0x"
-    return alone and not after.isalnum()
-
-
 def _as_written(form: Form, text: str) -> Form:
     if form.style == "lower" and text != text.translate(_LOWER):
-        return Form(form.source, "upper", form.separator, form.backwards)
+        return replace(form, style="upper")
     return form

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from typing import TYPE_CHECKING
 
@@ -10,6 +9,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\Z")
+LONGEST = 253
+"""Characters, written without the root's dot (RFC 1035, 2.3.4)."""
 
 
 def normalise(text: str) -> str:
@@ -21,34 +22,33 @@ def normalise(text: str) -> str:
         ValueError: With the reason, if no CA could prove the name by http-01.
     """
     name = text.strip()
-    name = name.removesuffix(".")
-    if not name:
-        message = "is empty"
-        raise ValueError(message)
     if "*" in name:
         # RFC 8555, 8.3 with 7.1.3: wildcards are proven by dns-01 only.
-        message = "is a wildcard, which cannot be proven over HTTP; list each name"
-        raise ValueError(message)
-    if _is_ip(name):
-        message = "is an IP address; only DNS names can go into this certificate"
-        raise ValueError(message)
+        raise ValueError(
+            "is a wildcard, which cannot be proven over HTTP; list each name"
+        )
+    if _is_ip(name.removesuffix(".")):
+        raise ValueError("is an IP address; only DNS names can go into the certificate")
     if not name.isascii() or "xn--" in name.lower():
         name = _to_ascii(name)
-    name = name.lower()
+    # After the mapping, which makes a dot of U+3002.
+    name = name.removesuffix(".").lower()
+    if not name:
+        raise ValueError("is empty")
     labels = name.split(".")
     if len(labels) == 1:
-        message = "has no dot; a public CA needs a full name such as mail.example.com"
-        raise ValueError(message)
+        raise ValueError(
+            "has no dot; a public CA needs a full name such as mail.example.com"
+        )
     for label in labels:
         if not _LABEL.match(label):
-            message = f"has the part {label!r}, which is not a DNS label (RFC 1123, 2.1)"
-            raise ValueError(message)
-    if len(name) > 253:  # noqa: PLR2004 - RFC 1035, 2.3.4, written without the root
-        message = "is longer than the 253 characters that DNS allows"
-        raise ValueError(message)
+            raise ValueError(
+                f"has the part {label!r}, which is not a DNS label (RFC 1123, 2.1)"
+            )
+    if len(name) > LONGEST:
+        raise ValueError(f"is longer than the {LONGEST} characters that DNS allows")
     if labels[-1].isdigit():
-        message = "ends in a number, as no top-level domain does"
-        raise ValueError(message)
+        raise ValueError("ends in a number, as no top-level domain does")
     return name
 
 
@@ -63,8 +63,10 @@ def unique(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def _is_ip(name: str) -> bool:
+    import ipaddress  # noqa: PLC0415 - the command line starts without
+
     try:
-        ipaddress.ip_address(name.strip("[]").split("%")[0])
+        ipaddress.ip_address(name.strip("[]"))
     except ValueError:
         # RFC 5321, 4.1.3: an address literal as a mail server's name, [IPv6:…].
         return name.startswith("[") and name.endswith("]")
@@ -76,6 +78,5 @@ def _to_ascii(name: str) -> str:
 
     try:
         return idna.encode(name, uts46=True).decode("ascii")
-    except idna.IDNAError as exc:
-        message = f"is not a valid international name: {exc}"
-        raise ValueError(message) from exc
+    except UnicodeError as exc:  # IDNAError is one
+        raise ValueError(f"is not a valid international name: {exc}") from exc

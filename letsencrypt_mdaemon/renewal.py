@@ -7,10 +7,11 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from letsencrypt_mdaemon.certificate import dns_names, is_self_signed, key_type
+from letsencrypt_mdaemon.errors import words
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from cryptography import x509
 
@@ -42,14 +43,18 @@ class Window:
         return self.start + (self.end - self.start) * generator.random()
 
 
+SHORT_LIVED = timedelta(days=10)
+"""The longest lifetime that is renewed at its half."""
+
+
 def backstop(certificate: x509.Certificate) -> datetime:
     """Return when a third of the lifetime is left; half, if it is ten days or less.
 
     Let's Encrypt's integration guide, "When to Renew".
     """
-    start, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
-    lifetime = end - start
-    return end - lifetime / (2 if lifetime <= timedelta(days=10) else 3)
+    lifetime = _lifetime(certificate)
+    left = lifetime / (2 if lifetime <= SHORT_LIVED else 3)
+    return certificate.not_valid_after_utc - left
 
 
 def decide(  # noqa: PLR0913 - each is one input of the decision
@@ -71,45 +76,65 @@ def decide(  # noqa: PLR0913 - each is one input of the decision
         key: The kind of key it should have.
         drawn: The moment drawn from the CA's suggested window.
     """
-    if (reason := _mismatch(in_use, ours, names, key)) and not force:
-        return Due(due=True, reason=reason, at=now)
     if force:
-        return Due(due=True, reason="it was forced", at=now)
+        return Due(due=True, reason="a new order was forced", at=now)
+    if reason := _unclear(in_use):
+        return Due(due=True, reason=reason, at=now)
     certificate = in_use[0]
-    assert certificate is not None  # noqa: S101 - or there was a mismatch
-    at, reason = backstop(certificate), "a third of its lifetime or less is left"
-    if certificate.not_valid_after_utc - certificate.not_valid_before_utc <= timedelta(
-        days=10
-    ):
-        reason = "half of its lifetime or less is left"
+    assert certificate is not None  # noqa: S101 - or it was unclear
+    if reason := _unwanted(certificate, ours=ours, names=names, key=key):
+        return Due(due=True, reason=reason, at=now)
+    at = backstop(certificate)
+    part = "half" if _lifetime(certificate) <= SHORT_LIVED else "a third"
+    rule = f"{part} or less of the certificate's lifetime is left"
     if drawn is not None and drawn < at:
-        at, reason = drawn, "the CA suggests it (ARI)"
-    left = certificate.not_valid_after_utc - now
-    if left <= timedelta(0):
-        return Due(due=True, reason="the certificate in use has expired", at=at)
-    if at <= now:
-        reason = f"{reason}: it expires in {days(left)}"
+        at, rule = drawn, "the CA suggests to renew the certificate (ARI)"
+    end = certificate.not_valid_after_utc
+    if end <= now:
+        reason = f"the certificate in use expired on {end:%Y-%m-%d}"
         return Due(due=True, reason=reason, at=at)
-    until = f"{certificate.not_valid_after_utc:%Y-%m-%d}"
-    reason = f"the certificate in use is good until {until} ({days(left)})"
+    left = days(end - now)
+    if at <= now:
+        return Due(due=True, reason=f"{rule}: it expires in {left}", at=at)
+    reason = f"the certificate in use is good until {end:%Y-%m-%d} ({left})"
     return Due(due=False, reason=reason, at=at)
 
 
-def _mismatch(
-    in_use: Sequence[x509.Certificate | None],
-    ours: bool,  # noqa: FBT001
+def may_drop(
+    failed: Collection[str],
     names: Sequence[str],
-    key: str,
-) -> str:
-    """Return why what is in use is not what should be, whatever its dates; or ""."""
-    known = {certificate for certificate in in_use if certificate is not None}
+    in_use: x509.Certificate | None,
+    now: datetime,
+) -> bool:
+    """Whether a certificate may go without names that the CA could not validate.
+
+    Never without the first name; and never without one that the certificate in use
+    covers as long as that has more than a week left: losing a name that works is worse
+    than waiting.
+    """
+    if not set(failed) <= set(names[1:]):
+        return False
+    if in_use is None or in_use.not_valid_after_utc - now <= timedelta(days=7):
+        return True
+    return is_self_signed(in_use) or not set(failed) & set(dns_names(in_use))
+
+
+def _unclear(in_use: Sequence[x509.Certificate | None]) -> str:
+    """Return why no single certificate is in use; "" if one is."""
+    known = set(in_use) - {None}
     if not known:
         return "the server's files name no certificate that is in the store"
     if None in in_use:
         return "some of the server's files name a certificate that is not in the store"
     if len(known) > 1:
         return "the server's files name different certificates"
-    certificate = known.pop()
+    return ""
+
+
+def _unwanted(
+    certificate: x509.Certificate, *, ours: bool, names: Sequence[str], key: str
+) -> str:
+    """Return why a certificate is not the one wanted, whatever its dates; or ""."""
     if is_self_signed(certificate):
         return "the certificate in use is self-signed"
     if not ours:
@@ -118,15 +143,19 @@ def _mismatch(
     changes = [f"+{name}" for name in names if name not in held]
     changes += [f"-{name}" for name in sorted(held - set(names))]
     if changes:
-        return f"the names changed: {', '.join(changes)}"
+        return f"the names changed: {words(', '.join(changes))}"
     if key_type(certificate) != key:
         return f"the key should be {key} and is {key_type(certificate)}"
     return ""
 
 
+def _lifetime(certificate: x509.Certificate) -> timedelta:
+    return certificate.not_valid_after_utc - certificate.not_valid_before_utc
+
+
 def days(span: timedelta) -> str:
     """Return a span as people say it: days, or hours when it is short."""
-    hours = int(span.total_seconds() // 3600)
-    if hours >= 48:  # noqa: PLR2004
-        return f"{hours // 24} days"
-    return f"{hours} hours" if hours != 1 else "1 hour"
+    if span >= timedelta(days=2):
+        return f"{span.days} days"
+    hours = span // timedelta(hours=1)
+    return "less than 2 hours" if hours < 2 else f"{hours} hours"  # noqa: PLR2004

@@ -1,0 +1,471 @@
+"""Certificates as values, and the checks before one is used."""
+
+from __future__ import annotations
+
+import ipaddress
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import pkcs12
+from cryptography.x509.oid import ExtensionOID
+
+from letsencrypt_mdaemon.certificate import (
+    KEY_TYPES,
+    Certificate,
+    KeyType,
+    check,
+    dns_names,
+    is_self_signed,
+    key_pem,
+    key_type,
+    load_key,
+    new_key,
+    signing_request,
+    thumbprint,
+    utc,
+)
+from letsencrypt_mdaemon.errors import AcmeError
+from tests import certificates
+from tests.certificates import NAME, OPENSSL_PEM, START, key, leaf
+
+NOW = START + timedelta(days=1)
+DAY = timedelta(days=1)
+SAN = ExtensionOID.SUBJECT_ALTERNATIVE_NAME
+
+
+def problems(
+    certificate: Certificate, *names: str, now: datetime = NOW
+) -> tuple[list[str], str]:
+    with pytest.raises(AcmeError) as caught:
+        check(certificate, names or [NAME], now=now)
+    head, _, listed = caught.value.message.partition(": ")
+    assert head == "The CA returned a certificate that cannot be used"
+    assert listed.endswith(".")
+    return listed.removesuffix(".").split("; "), caught.value.hint
+
+
+def not_signed(number: int, child: str, parent: str) -> str:
+    return (
+        f"certificate {number} of its chain ({child}) is not signed by certificate "
+        f"{number + 1} ({parent})"
+    )
+
+
+def odd(data: bytes) -> x509.Certificate:
+    """Return a certificate with these bytes as subjectAltName."""
+    extension = x509.UnrecognizedExtension(SAN, data)
+    signed = certificates.sign("odd", extensions=[extension])
+    return signed.certificate
+
+
+def with_a_repeated_extension() -> x509.Certificate:
+    signed = certificates.sign(
+        "odd",
+        extensions=[
+            x509.UnrecognizedExtension(x509.ObjectIdentifier("2.5.29.98"), b"a"),
+            x509.UnrecognizedExtension(x509.ObjectIdentifier("2.5.29.99"), b"a"),
+        ],
+    )
+    return certificates.with_bytes(
+        signed.certificate, b"\x06\x03\x55\x1d\x62", b"\x06\x03\x55\x1d\x63"
+    )
+
+
+def with_an_unknown_key() -> x509.Certificate:
+    """Return a certificate whose key is of an algorithm that nobody knows."""
+    return certificates.with_bytes(
+        certificates.leaf(),
+        bytes.fromhex("06072a8648ce3d0201"),
+        bytes.fromhex("06072a8648ce3d027f"),
+    )
+
+
+def with_an_unreadable_subject() -> x509.Certificate:
+    return certificates.with_bytes(
+        certificates.authority("\u00fc\u00fc").certificate,
+        "\u00fc\u00fc".encode(),
+        b"\xff\xfe\xfd\xfc",
+    )
+
+
+# What is asked of a certificate
+
+
+def test_a_certificate_is_its_leaf() -> None:
+    certificate = certificates.certificate([NAME, "Imap.Example.TEST"], serial=0x1A2B)
+
+    assert certificate.leaf == certificate.chain[0]
+    assert certificate.names == (NAME, "imap.example.test")
+    assert certificate.thumbprint == thumbprint(certificate.leaf)
+    assert certificate.friendly_name == (
+        "letsencrypt-mdaemon mail.example.test 2026-01-01 1A2B"
+    )
+
+
+def test_a_certificate_without_names_has_a_friendly_name_as_well() -> None:
+    certificate = Certificate((certificates.leaf([]),), certificates.key())
+
+    assert certificate.friendly_name.startswith(
+        "letsencrypt-mdaemon no name 2026-01-01"
+    )
+
+
+def test_the_key_is_never_shown() -> None:
+    certificate = certificates.certificate()
+    secret = certificates.key().private_numbers().private_value
+
+    shown = f"{certificate!r} {certificate} {[certificate]}"
+
+    assert "key" not in shown.lower()
+    assert str(secret) not in shown
+    assert f"{secret:x}" not in shown
+
+
+def test_the_thumbprint_is_the_one_that_openssl_and_windows_show() -> None:
+    # openssl x509 -noout -fingerprint -sha1, without the colons
+    shown = "08BC94C75C2492E27A3EC6B48FE0770E7309566C"
+
+    assert thumbprint(x509.load_pem_x509_certificate(OPENSSL_PEM)) == shown
+
+
+def test_names_are_the_dns_names_in_lower_case() -> None:
+    certificate = x509.load_pem_x509_certificate(OPENSSL_PEM)
+
+    assert dns_names(certificate) == (NAME, "imap.example.test")
+
+
+def test_the_common_name_is_no_name() -> None:
+    assert dns_names(certificates.sign("mail.example.test").certificate) == ()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"junk",
+        b"\x30\x02\xa5\x00",  # an ediPartyName
+        b"\x30\x04\xa3\x02\x05\x00",  # an x400Address
+        b"\x30\x03\x82\x01\xff",  # a DNS name that is not ASCII
+        b"\x30\x04\x87\x02\x01\x01",  # an IP address of two bytes
+    ],
+)
+def test_names_that_make_no_sense_are_no_names(data: bytes) -> None:
+    assert dns_names(odd(data)) == ()
+
+
+def test_names_beside_a_repeated_extension_are_no_names() -> None:
+    assert dns_names(with_a_repeated_extension()) == ()
+
+
+def test_self_signed_is_whose_issuer_is_its_subject() -> None:
+    assert is_self_signed(certificates.root().certificate)
+    assert not is_self_signed(certificates.intermediate().certificate)
+    assert not is_self_signed(certificates.leaf())
+    assert not is_self_signed(with_an_unreadable_subject())
+
+
+@pytest.mark.parametrize("kind", KEY_TYPES)
+def test_a_new_key_is_of_the_kind_asked_for(kind: KeyType) -> None:
+    signed = certificates.sign("x", own_key=new_key(kind))
+
+    assert key_type(signed.certificate) == kind
+
+
+def test_a_key_of_another_kind_has_a_name_as_well() -> None:
+    curve = certificates.sign("x", own_key=ec.generate_private_key(ec.SECP521R1()))
+
+    assert key_type(curve.certificate) == "secp521r1"
+    assert key_type(with_an_unknown_key()) == "of another kind"
+
+
+def test_a_moment_is_kept_in_utc_to_the_second() -> None:
+    zone = timezone(timedelta(hours=2))
+
+    moment = utc(datetime(2026, 3, 1, 1, 30, 15, 999_999, tzinfo=zone))
+
+    assert moment.isoformat() == "2026-02-28T23:30:15+00:00"
+    assert moment.tzinfo == UTC
+
+
+# Keys and files
+
+
+def test_chain_and_key_are_read_as_they_were_written() -> None:
+    certificate = certificates.certificate()
+
+    again = Certificate.from_pem(certificate.fullchain_pem, certificate.key_pem)
+
+    assert again.chain == certificate.chain
+    assert key_pem(again.key) == key_pem(certificate.key)
+    assert certificate.fullchain_pem == certificate.cert_pem + certificate.chain_pem
+    assert certificate.cert_pem.count(b"BEGIN CERTIFICATE") == 1
+    assert b"BEGIN PRIVATE KEY" in certificate.key_pem
+
+
+@pytest.mark.parametrize("chain", [b"", b"junk", key_pem(key())])
+def test_a_chain_that_is_none_is_refused(chain: bytes) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 - the library's words
+        Certificate.from_pem(chain, key_pem(key()))
+
+
+def test_a_key_that_cannot_be_used_is_refused() -> None:
+    encrypted = key().private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.BestAvailableEncryption(b"password"),
+    )
+    other = ed25519.Ed25519PrivateKey.generate().private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+
+    with pytest.raises(ValueError, match="not a private key that can be read"):
+        load_key(encrypted)
+    with pytest.raises(ValueError, match="Ed25519PrivateKey is neither RSA nor ECDSA"):
+        load_key(other)
+    for junk in (b"", b"junk", OPENSSL_PEM):
+        with pytest.raises(ValueError):  # noqa: PT011 - the library's words
+            load_key(junk)
+
+
+def test_a_pkcs12_file_is_read_with_its_password_only() -> None:
+    certificate = certificates.certificate()
+    data = certificate.pkcs12(b"pass word")
+
+    read = pkcs12.load_pkcs12(data, b"pass word")
+
+    assert isinstance(read.key, ec.EllipticCurvePrivateKey)
+    assert key_pem(read.key) == certificate.key_pem
+    assert read.cert is not None
+    assert read.cert.certificate == certificate.leaf
+    assert read.cert.friendly_name == certificate.friendly_name.encode()
+    assert [item.certificate for item in read.additional_certs] == [
+        certificates.intermediate().certificate
+    ]
+    secret = certificates.key().private_numbers().private_value.to_bytes(32, "big")
+    assert secret not in data
+    for password in (b"password", b"", None):
+        with pytest.raises(ValueError):  # noqa: PT011 - the library's words
+            pkcs12.load_pkcs12(data, password)
+
+
+def test_a_request_holds_the_names_and_nothing_else() -> None:
+    der = signing_request(key(), [NAME, "imap.example.test"])
+
+    request = x509.load_der_x509_csr(der)
+    (extension,) = request.extensions
+    assert isinstance(extension.value, x509.SubjectAlternativeName)
+    assert extension.value.get_values_for_type(x509.DNSName) == [
+        NAME,
+        "imap.example.test",
+    ]
+    assert list(request.subject) == []
+    assert request.public_key() == key().public_key()
+    assert request.is_signature_valid
+
+
+# The checks before it is used
+
+
+def test_what_was_asked_for_is_accepted() -> None:
+    certificate = certificates.certificate([NAME, "imap.example.test"])
+
+    check(certificate, ["imap.example.test", NAME], now=NOW)
+
+
+def test_a_chain_may_end_at_the_leaf_the_intermediate_or_the_root() -> None:
+    chain = (
+        leaf(),
+        certificates.intermediate().certificate,
+        certificates.root().certificate,
+    )
+
+    for length in (1, 2, 3):
+        check(Certificate(chain[:length], key()), [NAME], now=NOW)
+
+
+def test_an_rsa_certificate_is_accepted() -> None:
+    own_key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+
+    check(certificates.certificate(own_key=own_key), [NAME], now=NOW)
+
+
+def test_another_key_is_a_problem() -> None:
+    certificate = Certificate(certificates.certificate().chain, key(7))
+
+    found, hint = problems(certificate)
+
+    assert found == ["it is for another key than ours"]
+    assert hint == "Nothing was changed; tell the CA's operators."
+
+
+def test_a_key_that_nobody_knows_is_a_problem() -> None:
+    found, _ = problems(Certificate((with_an_unknown_key(),), key()))
+
+    assert found == ["it is for another key than ours"]
+
+
+def test_missing_and_extra_names_are_problems() -> None:
+    certificate = certificates.certificate([NAME, "b.test", "a.test"])
+
+    found, _ = problems(certificate, NAME, "d.test", "c.test")
+
+    assert found == [
+        "it lacks c.test, d.test",
+        "it also holds a.test, b.test, not asked for",
+    ]
+
+
+def test_anything_beside_our_names_is_a_problem() -> None:
+    others: list[x509.GeneralName] = [
+        x509.IPAddress(ipaddress.ip_address("192.0.2.1")),
+        x509.RFC822Name("m@a.test"),
+        x509.UniformResourceIdentifier("https://a.test/\x1b"),
+    ]
+    certificate = Certificate((leaf(others=others),), key())
+
+    found, _ = problems(certificate)
+
+    assert found == [
+        r"it also holds 192.0.2.1, m@a.test, https://a.test/\x1b, not asked for"
+    ]
+
+
+@pytest.mark.parametrize(
+    "certificate",
+    [leaf([]), odd(b"junk"), odd(b"\x30\x02\xa5\x00"), with_a_repeated_extension()],
+)
+def test_a_missing_or_senseless_subject_alt_name_is_a_problem(
+    certificate: x509.Certificate,
+) -> None:
+    found, _ = problems(Certificate((certificate,), key()))
+
+    assert found == ["it has no subjectAltName that can be read"]
+
+
+def test_a_chain_in_the_wrong_order_is_a_problem() -> None:
+    root, intermediate = certificates.root(), certificates.intermediate()
+    chain = (leaf(), root.certificate, intermediate.certificate)
+
+    found, _ = problems(Certificate(chain, key()))
+
+    assert found == [
+        not_signed(1, "mail.example.test", "CN=Example Root"),
+        not_signed(2, "CN=Example Root", "CN=Example R1"),
+    ]
+
+
+def test_an_unrelated_certificate_in_the_chain_is_a_problem() -> None:
+    unrelated = certificates.authority("Another\x1b[31m Root").certificate
+    chain = (*certificates.certificate().chain, unrelated)
+
+    found, _ = problems(Certificate(chain, key()))
+
+    assert found == [
+        not_signed(2, "CN=Example R1", r"CN=Another\x1b[31m Root"),
+    ]
+
+
+def test_a_signature_by_another_key_of_the_same_name_is_a_problem() -> None:
+    namesake = certificates.authority("Example R1", own_key=key(8)).certificate
+
+    found, _ = problems(Certificate((leaf(), namesake), key()))
+
+    assert found == [
+        not_signed(1, "mail.example.test", "CN=Example R1"),
+    ]
+
+
+def test_a_signature_that_was_tampered_with_is_a_problem() -> None:
+    tampered = certificates.with_bytes(leaf(), b"mail.example", b"evil.example")
+    chain = (tampered, certificates.intermediate().certificate)
+
+    found, _ = problems(Certificate(chain, key()), "evil.example.test")
+
+    assert found == [
+        not_signed(1, "evil.example.test", "CN=Example R1"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "extensions",
+    [
+        [],
+        [x509.BasicConstraints(ca=False, path_length=None)],
+        [x509.UnrecognizedExtension(ExtensionOID.BASIC_CONSTRAINTS, b"junk")],
+    ],
+)
+def test_an_issuer_that_is_no_ca_is_a_problem(
+    extensions: list[x509.ExtensionType],
+) -> None:
+    issuer = certificates.sign("Example R1", own_key=key(2), extensions=extensions)
+
+    found, _ = problems(Certificate((leaf(), issuer.certificate), key()))
+
+    assert found == [
+        "certificate 2 of its chain (CN=Example R1) is not a CA certificate"
+    ]
+
+
+def test_issuers_that_make_no_sense_are_problems() -> None:
+    chain = (leaf(), with_an_unreadable_subject(), with_an_unknown_key())
+
+    found, _ = problems(Certificate(chain, key()))
+
+    assert found == [
+        not_signed(1, "mail.example.test", "without a subject"),
+        not_signed(2, "without a subject", "mail.example.test"),
+        "certificate 3 of its chain (mail.example.test) is not a CA certificate",
+    ]
+
+
+def test_an_expired_certificate_is_a_problem_and_maybe_of_the_clock() -> None:
+    end = START + certificates.LIFETIME
+    certificate = certificates.certificate()
+
+    check(certificate, [NAME], now=end - timedelta(seconds=1))
+    found, hint = problems(certificate, now=end)
+
+    assert found == ["mail.example.test expired on 2026-04-01 00:00 UTC"]
+    assert hint == "This machine's clock says 2026-04-01 00:00 UTC: is that right?"
+
+
+def test_a_certificate_not_yet_valid_is_a_problem_and_maybe_of_the_clock() -> None:
+    certificate = certificates.certificate()
+
+    check(certificate, [NAME], now=START)
+    found, hint = problems(certificate, now=START - timedelta(minutes=1))
+
+    assert found == ["mail.example.test is not valid before 2026-01-01 00:00 UTC"]
+    assert hint == "This machine's clock says 2025-12-31 23:59 UTC: is that right?"
+
+
+def test_the_issuers_have_to_be_valid_as_well() -> None:
+    found, _ = problems(certificates.certificate(), now=START + 4000 * DAY)
+
+    assert found == [
+        "mail.example.test expired on 2026-04-01 00:00 UTC",
+        "CN=Example R1 expired on 2034-12-30 00:00 UTC",
+    ]
+
+
+def test_all_problems_are_told_at_once() -> None:
+    stranger = certificates.sign("Somebody", own_key=key(8))
+    mine = leaf(["b.test"], others=[x509.IPAddress(ipaddress.ip_address("::1"))])
+    certificate = Certificate((mine, stranger.certificate), key(9))
+
+    found, hint = problems(certificate, "a.test", now=START + 91 * DAY)
+
+    assert found == [
+        "it is for another key than ours",
+        "it lacks a.test",
+        "it also holds b.test, ::1, not asked for",
+        not_signed(1, "b.test", "CN=Somebody"),
+        "certificate 2 of its chain (CN=Somebody) is not a CA certificate",
+        "b.test expired on 2026-04-01 00:00 UTC",
+        "CN=Somebody expired on 2026-04-01 00:00 UTC",
+    ]
+    assert "clock" in hint
