@@ -6,6 +6,7 @@ import logging
 import time
 from base64 import urlsafe_b64encode
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from josepy.errors import DeserializationError
-from josepy.jwk import JWK, JWKEC
+from josepy.jwk import JWK, JWKEC, JWKRSA
 
 from letsencrypt_mdaemon.certificate import (
     Certificate,
@@ -27,7 +28,15 @@ from letsencrypt_mdaemon.certificate import (
 )
 from letsencrypt_mdaemon.errors import AcmeError, ChallengeError, ConfigError, words
 from letsencrypt_mdaemon.renewal import Window
-from letsencrypt_mdaemon.session import ERROR, Reply, Session, Signer, describe
+from letsencrypt_mdaemon.session import (
+    HINTS,
+    Reply,
+    Session,
+    Signer,
+    TransientError,
+    describe,
+    kind_of,
+)
 from letsencrypt_mdaemon.state import Account, CaState, OpenOrder
 
 if TYPE_CHECKING:
@@ -87,7 +96,7 @@ class _Authorization:
     def name(self) -> str:
         identifier = self.document.get("identifier")
         value = identifier.get("value") if isinstance(identifier, dict) else None
-        return str(value or "?").lower()
+        return words(value, 260).lower() if isinstance(value, str) else "?"
 
     @property
     def status(self) -> str:
@@ -124,6 +133,8 @@ class Issuer:
         contact: Mail addresses that the CA may use; may be empty.
         agree_tos: Whether the terms of service are agreed to, for a new account.
         patience: Seconds that all waiting for the CA may take, for one certificate.
+        sleep: Waits for some seconds.
+        clock: Seconds since any moment.
     """
 
     def __init__(  # noqa: PLR0913 - what an order needs
@@ -137,6 +148,7 @@ class Issuer:
         agree_tos: bool = False,
         patience: float = 300.0,
         sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.session = session
         self.state = state
@@ -146,6 +158,7 @@ class Issuer:
         self.agree_tos = agree_tos
         self.patience = patience
         self._sleep = sleep
+        self._clock = clock
         self._deadline = 0.0
         self._signer: Signer
 
@@ -166,15 +179,16 @@ class Issuer:
             reply = self.session.get(f"{url.rstrip('/')}/{identifier}")
             advice = reply.document()
             window = advice["suggestedWindow"]
-            start, end = (
-                datetime.fromisoformat(window[side]).astimezone(UTC)
-                for side in ("start", "end")
-            )
+            start, end = _moment(window["start"]), _moment(window["end"])
         except (AcmeError, KeyError, TypeError, ValueError, OverflowError) as exc:
             _log.info("The CA gave no advice on when to renew (ARI): %s", words(exc))
             return None, 6 * 3600.0
-        wait = min(max(reply.retry_after or 6 * 3600.0, 60.0), 86400.0)
+        wait = 6 * 3600.0 if reply.retry_after is None else reply.retry_after
+        wait = min(max(wait, 60.0), 86400.0)
         if end <= start:
+            _log.info(
+                "The CA suggests to renew in a window that ends as it starts (ARI)"
+            )
             return None, wait
         explanation = words(advice.get("explanationURL") or "", 300)
         return Window(start=start, end=end, explanation_url=explanation), wait
@@ -192,7 +206,7 @@ class Issuer:
             AcmeError: If the CA refuses otherwise, or what it returns is not usable.
             ConfigError: If its terms of service have to be agreed to first.
         """
-        self._deadline = time.monotonic() + self.patience
+        self._deadline = self._clock() + self.patience
         self._signer = self._account()
         order, key = self._resume(names) or self._open(names, replaces)
         if order.status == "pending":
@@ -200,7 +214,12 @@ class Issuer:
         if order.status == "ready":
             self._finalize(order, key, names)
         certificate = self._download(self._wait_for_certificate(order), key)
-        check(certificate, names, now=datetime.now(UTC))
+        try:
+            check(certificate, names, now=datetime.now(UTC))
+        except AcmeError:
+            # Resumed, the order would only lead to the same certificate.
+            self.state.forget_order()
+            raise
         return certificate
 
     # Account (7.3)
@@ -232,7 +251,7 @@ class Issuer:
         url = self.session.directory["newAccount"]
         location = self.session.post(url, request, Signer(key)).location
         if not location:
-            message = f"{url} made an account but did not say where (Location)."
+            message = f"{words(url, 300)} made an account but did not say where it is."
             raise AcmeError(message, hint="Tell the CA's operators.")
         self.state.save_account(Account(private, location))
         _log.info("Registered the account %s", words(location, 300))
@@ -241,23 +260,27 @@ class Issuer:
     # Order (7.4)
 
     def _resume(self, names: Sequence[str]) -> tuple[_Order, PrivateKey] | None:
-        """Return the order that an earlier run left open, if it still serves."""
+        """Return the order that an earlier run left open, if it still serves.
+
+        One that does not is forgotten when another takes its place.
+        """
         left = self.state.order()
-        if left is None:
+        if left is None or left.key_type != self.key_type:
             return None
-        if set(left.names) == set(names) and left.key_type == self.key_type:
-            try:
-                key = load_key(left.key_pem.encode())
-                order = _Order(left.url, {}, left.finalize)
-                order.update(self._post(left.url))
-            except (AcmeError, ValueError) as exc:
-                _log.info("The order left open cannot be resumed: %s", exc)
-            else:
-                if order.status in {"pending", "ready", "processing", "valid"}:
-                    _log.info("Resuming the order %s", words(left.url, 300))
-                    return order, key
-        self.state.forget_order()
-        return None
+        if set(left.names) != set(names):
+            return None
+        try:
+            key = load_key(left.key_pem.encode())
+            order = _Order(left.url, {}, left.finalize)
+            order.update(self._post(left.url))
+        except (AcmeError, ValueError) as exc:
+            _log.info("The order left open cannot be resumed: %s", words(exc))
+            return None
+        if order.status not in {"pending", "ready", "processing", "valid"}:
+            _log.info("The order left open is %s", words(order.status, 40))
+            return None
+        _log.info("Resuming the order %s", words(left.url, 300))
+        return order, key
 
     def _open(
         self, names: Sequence[str], replaces: x509.Certificate | None
@@ -272,7 +295,7 @@ class Issuer:
         try:
             reply = self._new_order(request)
         except AcmeError as exc:
-            kind = str(exc.problem.get("type", "")).removeprefix(ERROR)
+            kind = kind_of(exc.problem)
             if "replaces" not in request or kind in {"rateLimited", "badNonce"}:
                 raise
             # CAs refuse it for many reasons (replaced already, other account, unknown);
@@ -283,7 +306,8 @@ class Issuer:
         order = _Order(reply.location, {})
         order.update(reply)
         if not order.url or not order.finalize:
-            message = f"{reply.url} took the order but did not say where it is."
+            message = f"{words(reply.url, 300)} took the order but did not say where "
+            message += "it is, or where to finalize it."
             raise AcmeError(message, hint="Tell the CA's operators.")
         pem = key_pem(key).decode()
         left = OpenOrder(order.url, order.finalize, tuple(names), self.key_type, pem)
@@ -298,35 +322,42 @@ class Issuer:
         try:
             return self._post(url, request)
         except AcmeError as exc:
-            if exc.problem.get("type") != f"{ERROR}accountDoesNotExist":
+            kind = kind_of(exc.problem)
+            if kind == "unauthorized":  # Most often the account was deactivated.
+                file = self.state.folder / "account.json"
+                exc.hint = f"Remove {file} to register a new account, and run again."
+            if kind != "accountDoesNotExist":
                 raise
             # The CA was set up anew, as test CAs are at every start.
             _log.warning("The CA does not know our account any more: %s", exc)
-            self._signer = self._register(self._signer.key)
-            return self._post(url, request)
+        self._signer = self._register(self._signer.key)
+        return self._post(url, request)
 
     # Challenges (7.5, 8.3)
 
     def _authorize(self, order: _Order) -> None:
         """Prove every name that the CA has not seen proven yet."""
         urls = order.document.get("authorizations")
-        urls = [url for url in urls if isinstance(url, str)] if urls else []
+        urls = urls if isinstance(urls, list) else []
+        urls = [url for url in urls if isinstance(url, str)]
         found = self._each(self._authorization, urls)
         todo = [item for item in found if item.status == "pending"]
-        failed = {
-            item.name: "the CA offers no http-01 challenge"
-            for item in todo
-            if not _is_answerable(item.challenge)
-        }
+        if others := [x.name for x in todo if not _is_answerable(x.challenge)]:
+            self.state.forget_order()
+            raise ChallengeError(
+                f"The CA offers no http-01 challenge for {', '.join(others)}.",
+                hint="No other is available: leave them out, or choose another CA.",
+                names=dict.fromkeys(others, "no http-01 challenge is offered"),
+            )
         # A pending one may still carry the error of an earlier try.
-        others = (item for item in found if item.status != "pending")
-        failed |= {item.name: said for item in others if (said := item.failure())}
-        if failed:
+        decided = (item for item in found if item.status != "pending")
+        if failed := {item.name: said for item in decided if (said := item.failure())}:
             self._fail(failed, {})
         thumbprint = _b64(self._signer.key.thumbprint())
         tokens = {item.challenge["token"]: item for item in todo}
-        with self.solver.present({token: f"{token}.{thumbprint}" for token in tokens}):
-            started = time.monotonic()
+        texts = {token: f"{token}.{thumbprint}" for token in tokens}
+        with self.solver.present(texts) if texts else nullcontext():
+            started = self._clock()
             names = ", ".join(item.name for item in todo)
             _log.info("The CA is asked to validate %s", names or "nothing new")
             refused = self._each(self._answer, todo)
@@ -336,19 +367,19 @@ class Issuer:
                 if said is not None
             }
             self._settle(order, todo, failed)
-            _log.info("Validated in %.1f s", time.monotonic() - started)
+            _log.info("Validated in %.1f s", self._clock() - started)
 
     def _authorization(self, url: str) -> _Authorization:
         return _Authorization(url, self._post(url).document())
 
     def _answer(self, item: _Authorization) -> str | None:
         """Tell the CA to look; return why it would not, if it says so at once."""
-        if item.challenge.get("status") != "pending":
+        if item.challenge.get("status", "pending") != "pending":
             return None
         try:
             self._post(item.challenge["url"], {})
         except AcmeError as exc:
-            if not exc.problem:
+            if not exc.problem or _may_pass(exc):
                 raise
             # The authorization may have been decided already; it knows better.
             item.document = self._authorization(item.url).document
@@ -368,10 +399,10 @@ class Issuer:
         The order alone is asked first; the authorizations only when it takes longer,
         as not every CA lets an order follow an authorization that failed.
         """
-        started = time.monotonic()
+        started = self._clock()
+        until = self._deadline
         waiting = [item for item in todo if item.name not in failed]
         tokens = {item.name: str(item.challenge.get("token")) for item in todo}
-        grace = started + GRACE if failed else 0.0
         pause = 0.1
         while True:
             self._pause(pause, order.retry_after)
@@ -379,41 +410,43 @@ class Issuer:
             order.update(self._post(order.url))
             if order.status in {"ready", "processing", "valid"}:
                 return
-            if order.status == "invalid" or failed or time.monotonic() - started > 1:
-                fresh = self._each(lambda item: self._authorization(item.url), waiting)
-                for item in fresh:
-                    if said := item.failure():
-                        failed[item.name] = said
-                waiting = [
-                    item
-                    for item in fresh
-                    if item.status == "pending" and item.name not in failed
-                ]
-            now = time.monotonic()
-            if failed and not grace:
-                grace = now + GRACE
-            names = ", ".join(item.name for item in waiting)
+            now = self._clock()
+            if order.status == "invalid" or failed or now - started > 1:
+                waiting = self._sift(waiting, failed)
+            if failed:
+                until = min(until, now + GRACE)
+            elif order.status == "invalid":
+                self._fail_order(order)
+            if now > until or (failed and not waiting):
+                if now > self._deadline:
+                    late = f"the CA had not looked at it after {self.patience:.0f} s"
+                    failed |= {item.name: late for item in waiting}
+                if failed:
+                    self._fail(failed, tokens)
+                self._give_up(order, "had proof of every name and did not go on")
             _log.info(
                 "waiting for the CA to validate %s (%.0f s)",
-                names,
+                ", ".join(item.name for item in waiting) or "the order",
                 now - started,
                 extra={"progress": True},
             )
-            if failed and (not waiting or order.status == "invalid" or now > grace):
-                self._fail(failed, tokens)
-            if order.status == "invalid":
-                self._fail_order(order)
-            if now > self._deadline:
-                said = f"the CA had not looked at it after {self.patience:.0f} s"
-                late = {item.name: said for item in waiting}
-                self._fail(failed | late or {"the order": said}, tokens)
+
+    def _sift(
+        self, waiting: Sequence[_Authorization], failed: dict[str, str]
+    ) -> list[_Authorization]:
+        """Ask how each name fares; add those that failed, return those that may yet."""
+        fresh = self._each(lambda item: self._authorization(item.url), waiting)
+        failed |= {item.name: said for item in fresh if (said := item.failure())}
+        undecided = [item for item in fresh if item.status == "pending"]
+        return [item for item in undecided if item.name not in failed]
 
     def _fail(self, failed: Mapping[str, str], tokens: Mapping[str, str]) -> NoReturn:
         self.state.forget_order()
         lines = []
         for name, said in failed.items():
-            url = f"http://{name}/.well-known/acme-challenge/{tokens.get(name, '')}"
-            lines.append(f"\n  - {words(name)}: {words(url, 400)}: {said}")
+            url = f"http://{name}/.well-known/acme-challenge/{tokens.get(name)}"
+            where = f"{words(url, 400)}: " if name in tokens else ""
+            lines.append(f"\n  - {name}: {where}{said}")
         count = "1 name" if len(failed) == 1 else f"{len(failed)} names"
         raise ChallengeError(
             f"The CA could not validate {count}; nothing was changed:{''.join(lines)}",
@@ -425,10 +458,10 @@ class Issuer:
     def _fail_order(self, order: _Order) -> NoReturn:
         self.state.forget_order()
         error = order.document.get("error")
-        said = describe(error) if isinstance(error, dict) else "no reason given"
+        problem = error if isinstance(error, dict) else {}
+        said = describe(problem) or "no reason given"
+        hint = HINTS.get(kind_of(problem), "Run again; if it stays so, ask the CA.")
         message = f"The CA made the order invalid: {said}."
-        hint = "Run again; if it happens again, ask the CA."
-        problem = error if isinstance(error, dict) else None
         raise AcmeError(message, hint=hint, problem=problem)
 
     # Issuance (7.4)
@@ -444,9 +477,11 @@ class Issuer:
                 order.update(self._post(order.url))
                 if order.status in {"processing", "valid"}:
                     return
-                not_ready = exc.problem.get("type") == f"{ERROR}orderNotReady"
-                if not not_ready or time.monotonic() > self._deadline:
-                    if exc.problem:
+                if order.status == "invalid":
+                    self._fail_order(order)
+                not_ready = kind_of(exc.problem) == "orderNotReady"
+                if not not_ready or self._clock() > self._deadline:
+                    if not _may_pass(exc):
                         self.state.forget_order()
                     raise
                 self._pause(pause, exc.retry_after)
@@ -456,7 +491,7 @@ class Issuer:
 
     def _wait_for_certificate(self, order: _Order) -> str:
         """Return the certificate's URL once the order is valid."""
-        started = time.monotonic()
+        started = self._clock()
         pause = 0.05
         while True:
             url = order.document.get("certificate")
@@ -464,34 +499,44 @@ class Issuer:
                 return url
             if order.status == "invalid":
                 self._fail_order(order)
-            if time.monotonic() > self._deadline:
-                message = (
-                    f"The CA had not issued after {self.patience:.0f} s: the order "
-                )
-                message += f"{words(order.url)} is {words(order.status)!r}."
-                raise AcmeError(message, hint="The next run resumes this very order.")
+            if self._clock() > self._deadline:
+                self._give_up(order, "had not issued")
             _log.info(
                 "waiting for the CA to issue (%.0f s)",
-                time.monotonic() - started,
+                self._clock() - started,
                 extra={"progress": True},
             )
             self._pause(pause, order.retry_after)
             pause = min(pause * 1.6, 5.0)
             order.update(self._post(order.url))
 
+    def _give_up(self, order: _Order, what: str) -> NoReturn:
+        message = f"The CA {what} after {self.patience:.0f} s: the order "
+        message += f"{words(order.url, 300)} is {words(order.status, 40)!r}."
+        raise AcmeError(message, hint="The next run resumes this very order.")
+
     def _download(self, url: str, key: PrivateKey) -> Certificate:
         accept = "application/pem-certificate-chain"
         try:
-            reply = self._post(url, accept=accept)
+            try:
+                reply = self._post(url, accept=accept)
+            except AcmeError as exc:
+                if _may_pass(exc):
+                    raise
+                # It may reach all of a CA's servers a moment later.
+                self._pause(2.0, exc.retry_after)
+                reply = self._post(url, accept=accept)
+            chain = tuple(x509.load_pem_x509_certificates(reply.body))
         except AcmeError as exc:
-            # The certificate may reach all of a CA's servers a moment later.
-            self._pause(2.0, exc.retry_after)
-            reply = self._post(url, accept=accept)
-        try:
-            return Certificate(tuple(x509.load_pem_x509_certificates(reply.body)), key)
+            if not _may_pass(exc):
+                self.state.forget_order()
+            raise
         except ValueError as exc:
-            message = f"{url} holds no certificate chain in PEM: {words(exc, 200)}."
+            self.state.forget_order()
+            message = f"{words(url, 300)} holds no certificate chain in PEM: "
+            message += f"{words(exc, 200)}."
             raise AcmeError(message, hint="Tell the CA's operators.") from exc
+        return Certificate(chain, key)
 
     # Small parts
 
@@ -499,11 +544,11 @@ class Issuer:
         return self.session.post(url, payload, self._signer, accept=accept)
 
     def _pause(self, seconds: float, asked: float | None) -> None:
-        left = max(self._deadline - time.monotonic(), 0.05)
+        left = max(self._deadline - self._clock(), 0.05)
         self._sleep(min(max(seconds, min(asked or 0.0, 30.0)), left))
 
     def _each(self, act: Callable[[_T], _U], items: Iterable[_T]) -> list[_U]:
-        """Do the same for every item, a few at once, and return the results in order."""
+        """Do the same for every item, a few at once; return the results in order."""
         with ThreadPoolExecutor(IN_FLIGHT) as pool:
             return list(pool.map(act, items))
 
@@ -517,15 +562,28 @@ def ari_id(certificate: x509.Certificate) -> str | None:
         extension = certificate.extensions.get_extension_for_class(
             x509.AuthorityKeyIdentifier
         )
-    except (x509.ExtensionNotFound, ValueError):
+    except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError):
         return None
     identifier = extension.value.key_identifier
     if identifier is None:
         return None
     serial = certificate.serial_number
     # The INTEGER's content in DER: a leading zero byte keeps it positive.
-    number = serial.to_bytes(serial.bit_length() // 8 + 1, "big")
+    number = serial.to_bytes(serial.bit_length() // 8 + 1, "big", signed=True)
     return f"{_b64(identifier)}.{_b64(number)}"
+
+
+def _moment(text: str) -> datetime:
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError(f"{text} has no time zone (RFC 3339)")
+    return moment.astimezone(UTC)
+
+
+def _may_pass(error: AcmeError) -> bool:
+    """Whether a later run may succeed with the same order."""
+    limited = kind_of(error.problem) == "rateLimited"
+    return limited or isinstance(error, TransientError)
 
 
 def _is_answerable(challenge: Mapping[str, object]) -> bool:
@@ -535,15 +593,17 @@ def _is_answerable(challenge: Mapping[str, object]) -> bool:
 
 
 def _jwk(account: Account | None) -> JWK | None:
+    """Return the account's private key, if there is one and it can be used."""
     if account is None:
         return None
     try:
         key = JWK.from_json(account.key)
-    except (ValueError, KeyError, TypeError, DeserializationError) as exc:
-        kind = type(exc).__name__
-        _log.warning("The account key cannot be read (%s); a new one is made.", kind)
-        return None
-    return key if isinstance(key, JWK) else None
+    except (ValueError, KeyError, TypeError, DeserializationError):
+        key = None
+    if isinstance(key, JWKEC | JWKRSA) and "d" in account.key:
+        return key
+    _log.warning("The account key cannot be read; a new one is made.")
+    return None
 
 
 def _b64(data: bytes) -> str:

@@ -10,12 +10,15 @@ import json
 import logging
 import random
 import re
+import ssl
 import time
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, NoReturn
+from urllib.parse import urljoin
 
 import requests
 from acme import jws
@@ -41,6 +44,10 @@ TRIES = 4
 """Attempts for a request that was lost on the way or met an overloaded CA."""
 PATIENCE = 30.0
 """Seconds; a CA that asks for a longer pause in mid-request ends the run."""
+
+
+class TransientError(AcmeError):
+    """A request that was lost on the way or met an overloaded CA."""
 
 
 class _Header(jws.Header):
@@ -72,22 +79,40 @@ class Signer:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A CA's answer with a 2xx status."""
+    """A CA's answer."""
 
     url: str
     status: int
-    headers: Mapping[str, str]
-    body: bytes
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
 
     @property
     def location(self) -> str:
         """The resource's URL, empty if the CA named none."""
-        return self.headers.get("Location", "")
+        location = self.headers.get("Location", "")
+        return urljoin(self.url, location) if location else ""
 
     @property
     def retry_after(self) -> float | None:
         """Seconds the CA asks us to wait."""
         return retry_after(self.headers.get("Retry-After"), datetime.now(UTC))
+
+    @property
+    def nonce(self) -> str:
+        """The nonce it brings; "" if none, or one that is not base64url (6.5.1)."""
+        nonce = self.headers.get("Replay-Nonce", "")
+        return nonce if re.fullmatch(r"[A-Za-z0-9_-]{1,500}", nonce) else ""
+
+    @property
+    def is_refusal(self) -> bool:
+        """Whether it is no success."""
+        return not 200 <= self.status < 300  # noqa: PLR2004 - RFC 9110, 15.3
+
+    @property
+    def problem(self) -> dict[str, Any]:
+        """What a refusal says (6.7); empty if it is a page of a load balancer."""
+        problem = (_object(self.body) if self.is_refusal else None) or {}
+        return problem if problem.keys() & {"type", "detail"} else {}
 
     def document(self) -> dict[str, Any]:
         """Return the JSON object.
@@ -95,16 +120,13 @@ class Reply:
         Raises:
             AcmeError: If it is something else.
         """
-        try:
-            document = json.loads(self.body)
-        except (ValueError, RecursionError):
-            document = None
-        if not isinstance(document, dict):
+        document = _object(self.body)
+        if document is None:
             kind = words(self.headers.get("Content-Type", "no content type"), 80)
-            message = f"{self.url} answered with something else than a JSON object"
+            message = f"{words(self.url, 300)} answered with something else than a JSON"
             raise AcmeError(
-                f"{message} ({kind}): {words(self.body[:80].decode('latin-1'))!r}.",
-                hint="Check that directory-url is the URL of an ACME directory.",
+                f"{message} object ({kind}): {words(_title(self.body), 80)!r}.",
+                hint="Check directory-url, and whether a proxy answers instead.",
             )
         return document
 
@@ -116,7 +138,9 @@ class Session:
 
     Args:
         ca_bundle: PEM file with the only roots to trust for the CA's HTTPS; None =
-            those of the system. Proxies come from the environment.
+            those of REQUESTS_CA_BUNDLE, or else Mozilla's. Proxies come from the
+            environment, on Windows also from the system's settings.
+        timeout: Seconds that the CA may be silent.
         sleep: Waits for some seconds.
     """
 
@@ -125,10 +149,12 @@ class Session:
         directory_url: str,
         *,
         ca_bundle: Path | None = None,
+        timeout: float = 45.0,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.directory_url = directory_url
         self._verify: bool | str = str(ca_bundle) if ca_bundle else True
+        self._timeout = (min(timeout, 10.0), timeout)
         self._sleep = sleep
         self._nonces: deque[str] = deque(maxlen=50)
         self._directory: dict[str, Any] | None = None
@@ -142,11 +168,16 @@ class Session:
     def directory(self) -> dict[str, Any]:
         """The CA's directory (RFC 8555, 7.1.1), fetched once."""
         if self._directory is None:
-            directory = self.get(self.directory_url).document()
-            missing = {"newNonce", "newAccount", "newOrder"} - directory.keys()
+            try:
+                directory = self.get(self.directory_url).document()
+            except AcmeError as exc:
+                exc.hint = exc.hint or "Check directory-url."
+                raise
+            needed = ("newNonce", "newAccount", "newOrder")
+            missing = [x for x in needed if not isinstance(directory.get(x), str)]
             if missing:
-                message = f"{self.directory_url} is no ACME directory: it names no "
-                message += f"{', '.join(sorted(missing))}."
+                message = f"{words(self.directory_url, 300)} is no ACME directory: "
+                message += f"it names no {', '.join(missing)}."
                 raise AcmeError(message, hint="Check directory-url.")
             self._directory = directory
         return self._directory
@@ -163,7 +194,7 @@ class Session:
         Raises:
             AcmeError: If it cannot be had.
         """
-        return self._attempt(lambda: self._send("GET", url))
+        return self._attempt(lambda: self._accept(self._send("GET", url)))
 
     def post(
         self,
@@ -179,65 +210,59 @@ class Session:
             payload: What to send as JSON; None makes it a POST-as-GET (6.3).
 
         Raises:
-            AcmeError: If the CA refuses, or cannot be reached.
+            TransientError: If the CA cannot be reached or is overloaded.
+            AcmeError: If it refuses.
         """
         body = b"" if payload is None else json.dumps(payload).encode()
         headers = {"Content-Type": "application/jose+json"}
         if accept:
             headers["Accept"] = accept
 
+        new_nonce = self.directory["newNonce"]
+
         def once() -> Reply:
-            signed = self._sign(url, body, signer)
-            return self._send("POST", url, data=signed, headers=headers)
+            nonce = self._nonce(new_nonce)
+            for _ in range(NONCE_TRIES):
+                signed = _sign(url, body, signer, nonce)
+                reply = self._send("POST", url, data=signed, headers=headers)
+                if kind_of(reply.problem) != "badNonce":
+                    return self._accept(reply)
+                # 6.5: the rejection brings a fresh nonce, for this request and no
+                # other thread's. Its detail may quote the old one: it is not shown.
+                nonce = reply.nonce or self._nonce(new_nonce)
+            message = f"{words(url, 300)} refused {NONCE_TRIES} nonces of its own, one "
+            raise AcmeError(
+                f"{message}after the other.",
+                hint="Run again; if it happens again, ask the CA's operators.",
+                problem={"type": f"{ERROR}badNonce"},
+            )
 
-        rejected = 0
-        while True:
-            try:
-                return self._attempt(once)
-            except AcmeError as exc:
-                # 6.5: the rejection brings a fresh nonce; _send has kept it.
-                rejected += 1
-                bad_nonce = exc.problem.get("type") == f"{ERROR}badNonce"
-                if not bad_nonce or rejected == NONCE_TRIES:
-                    raise
+        return self._attempt(once)
 
-    def _sign(self, url: str, body: bytes, signer: Signer) -> str:
-        signed = _Jws.sign(
-            body,
-            key=signer.key,
-            alg=_algorithm(signer.key),
-            nonce=self._nonce(),  # type: ignore[arg-type] # see _Header
-            url=url,
-            kid=signer.kid or None,
-        )
-        return str(signed.json_dumps())
-
-    def _nonce(self) -> str:
-        while True:
-            try:
-                return self._nonces.popleft()
-            except IndexError:
-                self._fetch_nonce()  # Another thread may take it.
-
-    def _fetch_nonce(self) -> None:
-        url = self.directory["newNonce"]
-        reply = self._attempt(lambda: self._send("HEAD", url))
-        if not _nonce_in(reply.headers):
-            message = f"{url} gave no nonce in the header Replay-Nonce."
+    def _nonce(self, new_nonce: str) -> str:
+        """Return the freshest nonce at hand: old ones may have expired."""
+        with suppress(IndexError):
+            return self._nonces.pop()
+        reply = self._send("HEAD", new_nonce)
+        if reply.is_refusal:
+            _refuse(reply)
+        if not reply.nonce:
+            message = f"{words(new_nonce, 300)} gave no nonce in its Replay-Nonce."
             hint = "Check that directory-url is the URL of an ACME directory."
             raise AcmeError(message, hint=hint)
+        return reply.nonce
 
     def _attempt(self, send: Callable[[], Reply]) -> Reply:
-        """Send, and again after a pause if the request was lost or the CA overloaded."""
+        """Send, and again after a pause if that failed for a reason that may pass."""
         pause = 0.5
         for attempt in range(1, TRIES + 1):
             try:
                 return send()
-            except _TransientError as exc:
-                wait = max(exc.error.retry_after or 0.0, pause)
+            except TransientError as exc:
+                wait = max(exc.retry_after or 0.0, pause)
                 if attempt == TRIES or wait > PATIENCE:
-                    raise exc.error from exc.__cause__
-                _log.info("%s Trying again in %.0f s.", exc.error, wait)
+                    raise
+                _log.info("%s Trying again in %.3g s.", exc, wait)
                 self._sleep(wait * random.uniform(1, 1.2))  # noqa: S311 - no secret
                 pause *= 3
         raise AssertionError  # pragma: no cover - the loop returns or raises
@@ -249,33 +274,40 @@ class Session:
                 url,
                 # Given each time: REQUESTS_CA_BUNDLE would override the session's.
                 verify=self._verify,
-                timeout=(10, 45),
+                timeout=self._timeout,
                 allow_redirects=method == "GET",
                 stream=True,
                 **options,
             ) as response:
-                body = _read(response)
-                headers = response.headers
-                status = response.status_code
-        except requests.exceptions.SSLError as exc:
-            message = f"{url}: no trusted TLS connection: {_cause(exc)}."
-            hint = "For a private CA name its roots by ca-bundle; check the clock."
-            raise AcmeError(message, hint=hint) from exc
-        except (requests.ConnectionError, requests.Timeout) as exc:
-            message = f"{url} could not be reached: {_cause(exc)}."
-            hint = "Check the network, DNS, the proxy and directory-url."
-            raise _TransientError(AcmeError(message, hint=hint)) from exc
+                reply = Reply(
+                    url, response.status_code, response.headers, _read(response)
+                )
         except (requests.RequestException, OSError, ValueError) as exc:
-            message = f"{url} could not be asked: {_cause(exc)}."
-            raise AcmeError(message, hint="Check directory-url and ca-bundle.") from exc
-        if nonce := _nonce_in(headers):
-            self._nonces.append(nonce)
-        if len(body) > BODY_LIMIT:
-            message = f"{url} sent more than {BODY_LIMIT} bytes."
+            raise _unanswered(words(url, 300), exc) from exc
+        if len(reply.body) > BODY_LIMIT:
+            message = f"{words(url, 300)} sent more than {BODY_LIMIT} bytes."
             raise AcmeError(message, hint="Check directory-url.")
-        if not 200 <= status < 300:  # noqa: PLR2004 - success, RFC 9110, 15.3
-            _refuse(url, status, headers, body)
-        return Reply(url, status, headers, body)
+        return reply
+
+    def _accept(self, reply: Reply) -> Reply:
+        """Keep the nonce an answer brings, and raise what a refusal means."""
+        if reply.nonce:
+            self._nonces.append(reply.nonce)
+        if reply.is_refusal:
+            _refuse(reply)
+        return reply
+
+
+def _sign(url: str, body: bytes, signer: Signer, nonce: str) -> str:
+    signed = _Jws.sign(
+        body,
+        key=signer.key,
+        alg=_algorithm(signer.key),
+        nonce=nonce,  # type: ignore[arg-type] # see _Header
+        url=url,
+        kid=signer.kid or None,
+    )
+    return str(signed.json_dumps())
 
 
 def _algorithm(key: JWK) -> JWASignature:
@@ -287,20 +319,6 @@ def _algorithm(key: JWK) -> JWASignature:
     return ES256
 
 
-class _TransientError(Exception):
-    """Something that may be gone in a moment."""
-
-    def __init__(self, error: AcmeError) -> None:
-        super().__init__(str(error))
-        self.error = error
-
-
-def _nonce_in(headers: Mapping[str, str]) -> str:
-    """Return an answer's nonce; only base64url may be sent back (RFC 8555, 6.5.1)."""
-    nonce = headers.get("Replay-Nonce", "")
-    return nonce if re.fullmatch(r"[A-Za-z0-9_-]{1,500}", nonce) else ""
-
-
 def _read(response: requests.Response) -> bytes:
     body = b""
     for part in response.iter_content(65536):
@@ -310,60 +328,110 @@ def _read(response: requests.Response) -> bytes:
     return body
 
 
-def _refuse(url: str, status: int, headers: Mapping[str, str], body: bytes) -> NoReturn:
+def _unanswered(url: str, exc: Exception) -> AcmeError:
+    """Return what it means that a request brought no answer."""
+    # The innermost reason: the outer ones repeat the URL and the names of classes.
+    cause: BaseException = exc
+    while inner := cause.__cause__ or cause.__context__:
+        if isinstance(inner, AcmeError):
+            break  # An earlier request's, which somebody is just handling.
+        cause = inner
+    said = words(getattr(cause, "strerror", None) or cause, 300) or type(cause).__name__
+    if isinstance(exc, requests.exceptions.ProxyError):
+        message = f"{url} could not be reached through the proxy: {said}."
+        hint = "Check HTTPS_PROXY or the system's proxy; NO_PROXY names exceptions."
+        return TransientError(message, hint=hint)
+    hung_up = isinstance(cause, ssl.SSLEOFError | ConnectionError | TimeoutError)
+    if isinstance(exc, requests.exceptions.SSLError) and not hung_up:
+        message = f"{url}: no trusted TLS connection: {said}."
+        hint = "For a private CA name its roots by ca-bundle; check the clock."
+        return AcmeError(message, hint=hint)
+    if isinstance(exc, _LOST):
+        hint = "Check the network, DNS, the proxy and directory-url."
+        return TransientError(f"{url} could not be reached: {said}.", hint=hint)
+    hint = "Check directory-url and ca-bundle."
+    return AcmeError(f"{url} could not be asked: {said}.", hint=hint)
+
+
+_LOST = (
+    requests.ConnectionError,
+    requests.Timeout,
+    requests.exceptions.ChunkedEncodingError,  # the body ended too early
+    requests.exceptions.ContentDecodingError,
+)
+
+
+def _refuse(reply: Reply) -> NoReturn:
     """Raise what an answer that is no success means.
 
     Errors come as problem documents (RFC 8555, 6.7), or as HTML from a load balancer.
     """
-    try:
-        problem = json.loads(body)
-    except (ValueError, RecursionError):
-        problem = None
-    if not isinstance(problem, dict) or not problem.keys() & {"type", "detail"}:
-        problem = {}
-    wait = retry_after(headers.get("Retry-After"), datetime.now(UTC))
-    said = describe(problem) or words(_title(body), 200)
-    message = f"{url} refused with HTTP {status}" + (f": {said}" if said else "") + "."
-    kind = str(problem.get("type", "")).removeprefix(ERROR)
-    hint = _HINTS.get(kind, "")
-    if kind == "rateLimited" and wait:
-        until = datetime.now(UTC) + timedelta(seconds=wait)
-        hint = f"Wait until {until:%Y-%m-%d %H:%M} UTC."
-    error = AcmeError(message, hint=hint, problem=problem, retry_after=wait)
-    overloaded = status in {500, 502, 503, 504} or (status == 429 and not kind)  # noqa: PLR2004
-    if overloaded:
-        raise _TransientError(error)
-    raise error
+    problem, status, wait = reply.problem, reply.status, reply.retry_after
+    said = describe(problem) or words(_title(reply.body), 200)
+    kind = kind_of(problem)
+    hint = HINTS.get(kind, "")
+    # A CA's own limits hold for hours; only what a load balancer says passes soon.
+    transient = kind != "rateLimited" and status in {429, 500, 502, 503, 504}
+    if reply.location and status < 400:  # noqa: PLR2004 - RFC 9110, 15.4
+        said = f"it redirects to {words(reply.location, 300)}, as no CA does"
+        hint = "Check directory-url, and whether a proxy answers instead."
+    elif wait is not None and (transient or kind == "rateLimited"):
+        # Rounded up. The CA may want more: a day is the most that is believed.
+        until = datetime.now(UTC) + timedelta(seconds=wait + 59)
+        hint = f"Do not try again before {until:%Y-%m-%d %H:%M} UTC."
+    elif kind == "rateLimited" and re.search("https?://", said):
+        # So Let's Encrypt says that a name failed too often to be tried any more.
+        hint = "The CA has paused this: open the URL in its message to resume; until "
+        hint += "then further tries are useless."
+    elif transient:
+        hint = "The CA has trouble: run again later."
+    message = f"{words(reply.url, 300)} refused with HTTP {status}"
+    message += f": {said}." if said else "."
+    error = TransientError if transient else AcmeError
+    raise error(message, hint=hint, problem=problem, retry_after=wait)
 
 
-_HINTS = {
+HINTS = {
     "accountDoesNotExist": "Remove account.json in the state folder to register anew.",
     "externalAccountRequired": "This CA wants an external account; that is not "
-    "available yet.",
+    "available yet: choose another CA.",
     "invalidContact": "Set contact to a mail address that the CA accepts.",
     "unsupportedContact": "Set contact to a mail address that the CA accepts.",
     "userActionRequired": "Open the URL that the CA names, agree, and run again.",
-    "rateLimited": "Open the URL that the CA names, if any; do not force further runs.",
+    "rateLimited": "Do not force further runs; the scheduled ones try again.",
+    "rejectedIdentifier": "Leave the name out, or choose another CA.",
     "caa": "Change the CAA records of the name, or choose another CA.",
 }
 
 
 def describe(problem: Mapping[str, object]) -> str:
     """Return a problem document's words, its subproblems included (RFC 8555, 6.7.1)."""
-    parts = [
-        words(problem.get("detail") or problem.get("title") or "", 1000).rstrip(".")
-    ]
-    if kind := words(problem.get("type", ""), 200).removeprefix(ERROR):
-        parts.append(f"({kind})")
+    parts = [_said(problem)]
     subproblems = problem.get("subproblems")
     for sub in subproblems if isinstance(subproblems, list) else []:
         if isinstance(sub, dict):
             identifier = sub.get("identifier")
-            name = identifier.get("value") if isinstance(identifier, dict) else "?"
-            parts.append(f"[{words(name, 260)}: {describe(sub)}]")
-    if instance := problem.get("instance"):
+            value = identifier.get("value") if isinstance(identifier, dict) else None
+            name = words(value, 260) if isinstance(value, str) else "?"
+            parts.append(f"[{name}: {_said(sub)}]")
+    if isinstance(instance := problem.get("instance"), str):
         parts.append(f"– see {words(instance, 300)}")
+    return words(" ".join(part for part in parts if part), 5000)
+
+
+def _said(problem: Mapping[str, object]) -> str:
+    """Return detail (or title) and type, whatever else may stand in their places."""
+    texts = (problem.get(name) for name in ("detail", "title"))
+    said = next((text for text in texts if isinstance(text, str) and text), "")
+    kind = words(kind_of(problem), 200)
+    parts = (words(said, 1000).strip().rstrip("."), f"({kind})" if kind else "")
     return " ".join(part for part in parts if part)
+
+
+def kind_of(problem: Mapping[str, object]) -> str:
+    """Return the type that a problem document names, without ACME's prefix."""
+    kind = problem.get("type")
+    return kind.removeprefix(ERROR) if isinstance(kind, str) else ""
 
 
 def retry_after(value: str | None, now: datetime) -> float | None:
@@ -373,14 +441,14 @@ def retry_after(value: str | None, now: datetime) -> float | None:
     """
     if value is None:
         return None
-    if re.fullmatch(r"\s*-?[0-9]{1,18}\s*", value):
+    if re.fullmatch(r"\s*-?[0-9]+\s*", value):
         seconds = float(value)
     else:
         try:
             moment = parsedate_to_datetime(value)
             moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
             seconds = (moment - now).total_seconds()
-        except (ValueError, TypeError, OverflowError, IndexError):
+        except (ValueError, TypeError, OverflowError):
             return None
     return min(max(seconds, 0.0), 86400.0)
 
@@ -392,8 +460,10 @@ def _title(body: bytes) -> str:
     return (title[1] if title else text).strip().rstrip(".")
 
 
-def _cause(exc: BaseException) -> str:
-    """Return the innermost reason: the outer ones repeat the URL and class names."""
-    while exc.__cause__ or exc.__context__:
-        exc = exc.__cause__ or exc.__context__  # type: ignore[assignment]
-    return words(getattr(exc, "strerror", None) or exc, 300) or type(exc).__name__
+def _object(body: bytes) -> dict[str, Any] | None:
+    """Return a JSON object; None if it is anything else."""
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None

@@ -1,0 +1,199 @@
+"""What is said when there is no CA at the other end, or none to be trusted."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from letsencrypt_mdaemon.errors import AcmeError
+from letsencrypt_mdaemon.sandbox.ca import Answer
+from letsencrypt_mdaemon.session import TRIES, Reply, Session, TransientError
+from tests.peer import PAGE, serving_peer
+from tests.scene import Clock, Scene, scene_in
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Iterator[Scene]:
+    with scene_in(tmp_path) as scene:
+        yield scene
+
+
+def unreachable(session: Session) -> AcmeError:
+    """Return the error of a session that cannot even get the directory."""
+    with pytest.raises(AcmeError) as caught:
+        _ = session.directory
+    error = caught.value
+    assert error.exit_code == 3
+    assert session.directory_url in error.message
+    assert error.hint
+    return error
+
+
+def test_a_web_page_is_no_directory(scene: Scene) -> None:
+    page = Answer(200, body=PAGE)
+    scene.ca.faults.before("directory", page)
+
+    error = unreachable(scene.issuer().session)
+
+    assert "something else than a JSON object (text/html): 'Back soon'" in str(error)
+    assert "Check directory-url" in error.hint
+
+
+def test_a_directory_url_that_leads_nowhere_is_to_be_checked(scene: Scene) -> None:
+    url = f"{scene.ca.directory_url}/nowhere"
+
+    error = unreachable(Session(url, ca_bundle=scene.ca.ca_bundle))
+
+    assert "refused with HTTP 404" in str(error)
+    assert error.hint == "Check directory-url."
+
+
+@pytest.mark.parametrize(
+    "document", [{"newNonce": "x", "newOrder": 1, "newAccount": None}, {}]
+)
+def test_json_that_is_no_directory_is_not_taken_for_one(
+    document: dict[str, object],
+) -> None:
+    with serving_peer() as peer:
+        peer.directory = document
+        error = unreachable(Session(peer.url))
+
+    assert "is no ACME directory: it names no " in str(error)
+    assert "newAccount, newOrder." in str(error)
+    assert error.hint == "Check directory-url."
+
+
+def test_a_directory_may_have_moved(scene: Scene) -> None:
+    there = Answer(302, headers={"Location": scene.ca.directory_url})
+    scene.ca.faults.before("directory", there, times=1)
+
+    assert "newOrder" in scene.issuer().session.directory
+
+
+@pytest.mark.parametrize("body", [b"[]", b"1", b"{", b"\xff", b"[" * 100_000, b""])
+def test_an_answer_that_is_no_json_object_is_an_error(body: bytes) -> None:
+    reply = Reply("https://ca.example.test/x", 200, {}, body)
+
+    with pytest.raises(AcmeError, match=r"https://ca.example.test/x answered with"):
+        reply.document()
+
+
+def test_a_ca_whose_root_is_not_trusted_gets_no_request(scene: Scene) -> None:
+    session = Session(scene.ca.directory_url, sleep=scene.clock.sleep)
+
+    error = unreachable(session)
+
+    assert "no trusted TLS connection" in str(error)
+    assert "certificate verify failed" in str(error)
+    assert "ca-bundle" in error.hint
+    assert scene.clock.slept == []
+    assert scene.ca.requests == []
+
+
+def test_the_ca_bundle_wins_over_the_environment(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(scene.folder / "missing.pem"))
+
+    assert scene.obtain().names
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no PEM"])
+def test_a_ca_bundle_that_cannot_be_used_is_to_be_checked(
+    scene: Scene, content: bytes | None
+) -> None:
+    bundle = scene.folder / "bundle.pem"
+    if content is not None:
+        bundle.write_bytes(content)
+
+    error = unreachable(Session(scene.ca.directory_url, ca_bundle=bundle))
+
+    assert "ca-bundle" in error.hint
+
+
+def test_a_host_that_dns_does_not_know_is_named(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def getaddrinfo(*_: object, **__: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setenv("NO_PROXY", "*")
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+
+    error = unreachable(Session("https://ca.example.test/dir", sleep=clock.sleep))
+
+    assert "could not be reached: Name or service not known." in str(error)
+    assert "DNS" in error.hint
+    assert len(clock.slept) == TRIES - 1
+
+
+def test_a_proxy_that_refuses_is_told_from_a_ca_that_refuses(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NO_PROXY")
+    monkeypatch.delenv("no_proxy", raising=False)
+    with closed_port() as port:
+        proxy = f"http://user:pass-phrase@127.0.0.1:{port}"
+        for name in ("HTTPS_PROXY", "https_proxy"):
+            monkeypatch.setenv(name, proxy)
+        error = unreachable(scene.issuer().session)
+
+    assert "could not be reached through the proxy: " in str(error)
+    assert "HTTPS_PROXY" in error.hint
+    assert "pass-phrase" not in f"{error.message}{error.hint}"
+    assert scene.ca.requests == []
+
+
+def test_a_port_where_nobody_listens_is_tried_a_few_times(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_PROXY", "*")
+    with closed_port() as port:
+        session = Session(f"https://127.0.0.1:{port}/dir", sleep=clock.sleep)
+        error = unreachable(session)
+
+    assert "could not be reached: " in str(error)
+    assert len(clock.slept) == TRIES - 1
+
+
+def test_a_handshake_that_breaks_off_is_tried_again(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_PROXY", "*")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        callers = []
+
+        def hang_up_on_each() -> None:
+            for _ in range(TRIES):
+                connection, caller = listener.accept()
+                with connection:
+                    connection.recv(10000)
+                callers.append(caller)
+
+        thread = threading.Thread(target=hang_up_on_each)
+        thread.start()
+        port = listener.getsockname()[1]
+        session = Session(f"https://127.0.0.1:{port}/dir", sleep=clock.sleep)
+        error = unreachable(session)
+        thread.join()
+
+    assert len(callers) == TRIES
+    assert isinstance(error, TransientError)
+
+
+@contextmanager
+def closed_port() -> Iterator[int]:
+    """Yield a port of this machine that refuses connections."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))  # and does not listen
+        yield bound.getsockname()[1]
