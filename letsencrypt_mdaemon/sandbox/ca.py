@@ -106,12 +106,12 @@ class Problem(Exception):  # noqa: N818 - the RFC's word
 
 @dataclass(slots=True)
 class Request:
-    """What a client asked; `payload` is empty until its signature is found good."""
+    """What a client asked; `payload` is not verified, and empty if not readable."""
 
     method: str
     path: str
     resource: str
-    headers: Mapping[str, str]
+    headers: http.client.HTTPMessage
     payload: Document = field(default_factory=dict)
 
 
@@ -175,8 +175,10 @@ class Faults:
 
     def reject_nonce(self) -> bool:
         """Whether a good nonce is called bad this time."""
-        self.nonce_rejections -= 1
-        return self.nonce_rejections >= 0 or self.random.random() < self.rejection_rate
+        if self.nonce_rejections > 0:
+            self.nonce_rejections -= 1
+            return True
+        return self.random.random() < self.rejection_rate
 
 
 def html(status: int, retry_after: int | datetime | None = None) -> Answer:
@@ -196,6 +198,32 @@ def processing(answer: Answer) -> bool:
     del answer.document["certificate"]
     answer.document["status"] = "processing"
     return True
+
+
+def without_error(answer: Answer) -> None:
+    """Show no reason for an invalid challenge, as acme2certifier does."""
+    for challenge in answer.document.get("challenges", [answer.document]):
+        challenge.pop("error", None)
+
+
+def never_invalid(answer: Answer) -> None:
+    """Show an invalid order as pending, as acme2certifier does."""
+    if answer.document.get("status") == "invalid":
+        answer.document.pop("error", None)
+        answer.document["status"] = "pending"
+
+
+def upper_case(answer: Answer) -> None:
+    """Show the names of an order or an authorization in upper case."""
+    one = answer.document.get("identifier", {"value": ""})
+    for shown in answer.document.get("identifiers", [one]):
+        shown["value"] = shown["value"].upper()
+
+
+def shifted(draft: Draft, by: timedelta) -> Draft:
+    """Return a draft for another time."""
+    start, end = draft.not_before + by, draft.not_after + by
+    return replace(draft, not_before=start, not_after=end)
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +254,6 @@ class Message:
         curve = getattr(getattr(key.key, "curve", None), "name", None)
         if (
             "crit" in self.header
-            or not isinstance(key, accepted[name].kty)
             or curve != CURVES.get(name)
             or not accepted[name].verify(key.key, self.signed, self.signature)
         ):
@@ -353,22 +380,24 @@ class CertificateAuthority:
 
     def __exit__(self, *_: object) -> None:
         """Answer nobody any more, and wait for what is under way."""
-        with self._lock:
-            self._closing.set()
+        self._closing.set()
         self._server.shutdown()
         self._server.server_close()
-        for thread in self._threads:
+        with self._lock:  # the last answer may have started one more
+            threads = list(self._threads)
+        for thread in threads:
             thread.join()
 
     def _https(self) -> ssl.SSLContext:
-        key, now, pem = new_key(), datetime.now(UTC), ser.Encoding.PEM
-        root = authority("Sandbox HTTPS Root", now, key.public_key(), key)
+        now, pem = datetime.now(UTC), ser.Encoding.PEM
+        key, signer = new_key(), new_key()
+        root = authority("Sandbox HTTPS Root", now, signer.public_key(), signer)
         leaf = Draft(
             common_name="localhost",
             names=("localhost", "127.0.0.1"),
             key=key.public_key(),
             issuer=root,
-            signer=key,
+            signer=signer,
             not_before=now - HOUR,
             not_after=now + YEAR,
         ).sign()
@@ -388,14 +417,14 @@ class CertificateAuthority:
     # RFC 8555, section 6: transport
 
     def answer(
-        self, method: str, path: str, headers: Mapping[str, str], body: bytes
+        self, method: str, path: str, headers: http.client.HTTPMessage, body: bytes
     ) -> Answer:
         """Return what a client gets to see."""
         with self._lock:
             if self._closing.is_set():
                 return LOST
             resource = self._resources.get(self._base + path, NOWHERE)
-            request = Request(method, path, resource.name, headers)
+            request = Request(method, path, resource.name, headers, glance(body))
             self.requests.append(request)
             said = self.faults.overrule(f"before {resource.name}", request)
             if isinstance(said, Answer):
@@ -439,8 +468,8 @@ class CertificateAuthority:
             raise Problem("unauthorized", "This belongs to another account", 403)
         if message.payload and resource.name in {"order", "certificate"}:  # 6.3
             raise Problem("malformed", "Only POST-as-GET is for this")
-        request.payload = parse(message.payload) if message.payload else LOOK
-        return resource.post(account, request.payload)
+        asked = parse(message.payload) if message.payload else LOOK
+        return resource.post(account, asked)
 
     def _signer(self, header: Document, resource: str) -> Account:
         """Return who claims to have signed; for some resources that is just a key."""
@@ -646,7 +675,7 @@ class CertificateAuthority:
             for kind in ("dns-01", "http-01")
         ]
         for challenge in authorization["challenges"]:
-            post = partial(self._challenge, authorization, challenge)
+            post = partial(self._challenge, url, challenge)
             challenge["url"] = self._publish("challenge", post, account)
         if self.faults.authorizations_valid:
             decide(authorization, authorization["challenges"][1], "valid")
@@ -658,8 +687,9 @@ class CertificateAuthority:
         return Answer(document=known)
 
     def _challenge(
-        self, known: Document, challenge: Document, account: Account, asked: Document
+        self, url: str, challenge: Document, account: Account, asked: Document
     ) -> Answer:
+        known = self.authorizations[url]
         if asked is not LOOK and challenge["status"] == "pending":
             if known["status"] != "pending":
                 raise Problem("malformed", "The authorization is decided already")
@@ -674,7 +704,7 @@ class CertificateAuthority:
             else:
                 self._threads.append(Thread(target=self._validate, args=args))
                 self._threads[-1].start()
-        return Answer(document=challenge)
+        return Answer(200, challenge, {"Link": f'<{url}>;rel="up"'})
 
     def _validate(self, known: Document, challenge: Document, expected: str) -> None:
         """Decide a challenge by what the name's web server shows (8.3)."""
@@ -691,6 +721,8 @@ class CertificateAuthority:
         with self._lock:
             if error:
                 challenge["error"] = error.answer.document
+            else:
+                challenge["validated"] = rfc3339(self._now())
             if error and self.faults.failures_stay_pending:
                 challenge["status"] = "pending"
             else:
@@ -701,12 +733,18 @@ class CertificateAuthority:
         for _ in range(MOST_REDIRECTS + 1):
             address, response, seen = self._fetch(url)
             if response.status in REDIRECTS:
-                url = urljoin(url, response.getheader("Location", ""))
+                to = response.getheader("Location", "")
+                try:
+                    url = urljoin(url, to)
+                except ValueError as exc:
+                    detail = f"{address}: Fetching {url}: Invalid redirect to {to}"
+                    raise Problem("connection", detail) from exc
                 continue
             if response.status != http.client.OK:
                 detail = f"{address}: Invalid response from {url}: {response.status}"
                 raise Problem("unauthorized", detail, 403)
-            if seen.rstrip(b"\n\r\t ") != expected.encode():
+            whole = len(seen) < LARGEST_TOKEN_FILE
+            if not whole or seen.rstrip(b"\n\r\t ") != expected.encode():
                 detail = (
                     f"{address}: The key authorization file from the server did not "
                     f'match this challenge. Expected "{expected}" (got '
@@ -730,8 +768,8 @@ class CertificateAuthority:
         web = http.client.HTTPConnection(address, self.http_port, timeout=self.timeout)
         try:
             web.request("GET", path or "/", headers={"Host": host})
-            response = web.getresponse()
-            return address, response, response.read(LARGEST_TOKEN_FILE)
+            with web.getresponse() as response:
+                return address, response, response.read(LARGEST_TOKEN_FILE)
         except (OSError, http.client.HTTPException, ValueError) as exc:
             reasons = (said for kind, said in REASONS.items() if isinstance(exc, kind))
             detail = next(reasons, "Error getting validation data")
@@ -797,8 +835,8 @@ class Handler(BaseHTTPRequestHandler):
             body = self.rfile.read(int(length))
             answer = self.answer(self.command, self.path, self.headers, body)
         else:
-            answer = Problem("malformed", "100000 bytes are too many", 413).answer
-            self.close_connection = True
+            close = {"Connection": "close"}
+            answer = Problem("malformed", "The body is too long", 413, close).answer
         kind, body = answer.render()
         self.close_connection |= answer.cut or not answer.status
         if not answer.status:
@@ -806,7 +844,8 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(answer.status)
         for name, value in ({"Content-Type": kind} | answer.headers).items():
             self.send_header(name, value)
-        self.send_header("Content-Length", str(len(body)))
+        if answer.status != http.client.NO_CONTENT:
+            self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body[: len(body) // 2] if answer.cut else body)
@@ -922,12 +961,11 @@ def public_key(value: object) -> jwk.JWK:
     shown = value if isinstance(value, dict) else {}
     try:
         key = cast("jwk.JWK", jwk.JWK.from_json(shown))
-        is_public = not shown.keys() & {"d", "k"}
-        good = is_public and is_strong(ser.load_der_public_key(spki(key.key)))
+        strong = is_strong(ser.load_der_public_key(spki(key.key)))
     except (errors.Error, AttributeError, KeyError, TypeError, ValueError) as exc:
-        raise Problem("badPublicKey", "jwk cannot be read") from exc
-    if not good:
-        raise Problem("badPublicKey", "jwk is too weak, or not a public key")
+        raise Problem("badPublicKey", "jwk is not a public key") from exc
+    if not strong:
+        raise Problem("badPublicKey", "The key is too weak, or of an unknown kind")
     return key
 
 
@@ -992,6 +1030,13 @@ def parse(text: bytes) -> Document:
     if not isinstance(value, dict):
         raise Problem("malformed", "Not a JSON object")
     return value
+
+
+def glance(body: bytes) -> Document:
+    """Return the payload of a request nobody has verified, if it can be read."""
+    with suppress(Problem):
+        return parse(Message.read(parse(body)).payload)
+    return {}
 
 
 def member(document: Document, name: str, kind: type[T]) -> T:
