@@ -1,141 +1,442 @@
-"""Which certificate each port serves: TLS at once, or after STARTTLS."""
+"""Which certificate each port serves: TLS at once, or after STARTTLS.
+
+Nothing is trusted: what is served is looked at, not relied on.
+"""
 
 from __future__ import annotations
 
-import imaplib
 import logging
-import poplib
-import smtplib
 import socket
-import ssl
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from enum import Enum
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
-from cryptography import x509
+from OpenSSL import SSL
+
+from letsencrypt_mdaemon import starttls
+from letsencrypt_mdaemon.certificate import dns_names, thumbprint
+from letsencrypt_mdaemon.errors import words
+from letsencrypt_mdaemon.parallel import ask_all
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
+
+    from cryptography import x509
+
+    from letsencrypt_mdaemon.endpoints import Endpoint
 
 _log = logging.getLogger(__name__)
 
-PORTS = {
-    "smtp+starttls": 25,
-    "smtps": 465,
-    "imap+starttls": 143,
-    "imaps": 993,
-    "pop3+stls": 110,
-    "pop3s": 995,
-    "https": 443,
+PATIENCE = 10.0
+"""Seconds for a conversation with an endpoint, from its address to its certificate."""
+LINGER = 0.5
+"""Seconds for a server to hang up after our farewell."""
+GRACE = 1.0
+"""Seconds more until a conversation that DNS holds up is given up."""
+LIMIT = 64 << 10
+"""Bytes that a server may say before TLS."""
+TLS_LIMIT = 256 << 10
+"""Bytes of its part of the handshake; OpenSSL takes chains of up to 100 KB."""
+
+_FAREWELLS = {"smtp": b"QUIT\r\n", "imap": b"a3 LOGOUT\r\n", "pop3": b"QUIT\r\n"}
+_FIRST_RECORDS = {21, 22}  # alert and handshake: how the TLS of a server begins
+_OUTDATED = {"SSLv3": "SSL 3", "TLSv1": "TLS 1.0", "TLSv1.1": "TLS 1.1"}
+_BROKEN_OFF = "breaks off the connection"
+_REFUSALS = {
+    "tlsv1 alert protocol version": "refuses TLS 1.0 to 1.3",
+    "unsupported protocol": "offers none of TLS 1.0 to 1.3",
+    "unexpected eof while reading": "closes the connection during the handshake",
 }
-DEFAULTS = (
-    "smtp+starttls://127.0.0.1:25",
-    "smtp+starttls://127.0.0.1:587",
-    "smtps://127.0.0.1:465",
-    "imap+starttls://127.0.0.1:143",
-    "imaps://127.0.0.1:993",
-    "pop3+stls://127.0.0.1:110",
-    "pop3s://127.0.0.1:995",
-    "https://127.0.0.1:443",
-    "https://127.0.0.1:444",
-)
-"""This machine's mail ports, webmail, and Remote Administration."""
+"""What OpenSSL calls it, in plain words."""
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """A port and how TLS starts there."""
+class Outcome(Enum):
+    """What came of asking an endpoint for its certificate."""
 
-    scheme: str
-    host: str
-    port: int
+    SERVED = "served"
+    NOT_LISTENING = "not listening"
+    NO_STARTTLS = "no STARTTLS offered"
+    HANDSHAKE_FAILED = "handshake failed"
 
-    @classmethod
-    def parse(cls, url: str) -> Endpoint:
-        """Read `scheme://host[:port]`.
 
-        Raises:
-            ValueError: If it is something else.
-        """
-        parts = urlsplit(url)
-        if parts.scheme not in PORTS or not parts.hostname or parts.path.strip("/"):
-            message = f"{url!r} is no endpoint such as {', '.join(DEFAULTS[:3])}"
-            raise ValueError(message)
-        port = parts.port or PORTS[parts.scheme]
-        return cls(parts.scheme, parts.hostname, port)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """What an endpoint answered; equal answers are equal however long they took.
 
-    def __str__(self) -> str:
-        """Return it as it is written."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{self.scheme}://{host}:{self.port}"
+    Args:
+        detail: Why no certificate is served, in words, if there is more to say.
+        chain: As it was sent, leaf first.
+        tls: The version, such as `TLS 1.3`.
+        server_name: What it was asked for (SNI; RFC 6066, 3); may be empty.
+        differently: The answers for other names, where they were not the same.
+    """
+
+    outcome: Outcome
+    detail: str = ""
+    chain: tuple[x509.Certificate, ...] = ()
+    tls: str = ""
+    server_name: str = field(default="", compare=False)
+    seconds: float = field(default=0.0, compare=False)
+    differently: tuple[Served, ...] = ()
+
+    @property
+    def leaf(self) -> x509.Certificate | None:
+        """The certificate, if one is served."""
+        return self.chain[0] if self.outcome is Outcome.SERVED else None
+
+    @property
+    def thumbprint(self) -> str:
+        """The certificate's thumbprint; empty if none is served."""
+        return thumbprint(self.leaf) if self.leaf else ""
+
+    @property
+    def is_listening(self) -> bool:
+        """Whether anybody accepts connections there."""
+        return self.outcome is not Outcome.NOT_LISTENING
+
+    def serves(self, thumbprints: Collection[str]) -> bool:
+        """Whether it serves one of these certificates, for all the names asked."""
+        others = (other.serves(thumbprints) for other in self.differently)
+        return self.thumbprint in thumbprints and all(others)
+
+    def covers(self, name: str) -> bool:
+        """Whether the certificate is for a name (RFC 9525, 6.3)."""
+        held = dns_names(self.leaf) if self.leaf else ()
+        return name in held or f"*.{name.partition('.')[2]}" in held
+
+
+def observe(
+    endpoints: Iterable[Endpoint],
+    server_names: Sequence[str] = (),
+    *,
+    patience: float = PATIENCE,
+) -> dict[Endpoint, Served]:
+    """Return what each endpoint answers; all are asked at once.
+
+    An endpoint that has a name is asked for this one. The others are asked for the
+    first of the server names, and, where a certificate is served, for the second; only
+    where the answers differ, for all the rest.
+
+    Args:
+        patience: Seconds for a conversation.
+    """
+    names = {endpoint: _names(endpoint, server_names) for endpoint in endpoints}
+    found = _ask_all([(at, row[0]) for at, row in names.items()], patience)
+    first = {at: served for (at, _), served in found.items()}
+    second = [(at, row[1]) for at, row in names.items() if row[1:] and first[at].leaf]
+    found = _ask_all(second, patience)
+    differing = [at for (at, _), served in found.items() if served != first[at]]
+    rest = [(at, name) for at in differing for name in names[at][2:]]
+    found |= _ask_all(rest, patience)
+    for endpoint, served in first.items():
+        others = [other for (at, _), other in found.items() if at == endpoint]
+        differently = tuple(other for other in others if other != served)
+        first[endpoint] = replace(served, differently=differently)
+        _log.debug("%s: %s", endpoint, served.thumbprint or _in_words(served))
+    return first
 
 
 def served(
-    endpoints: Sequence[Endpoint], server_name: str, *, timeout: float = 5.0
+    endpoints: Iterable[Endpoint], server_name: str = "", *, patience: float = PATIENCE
 ) -> dict[Endpoint, x509.Certificate]:
-    """Return the certificate of each port that serves one; all are asked at once.
-
-    Nothing is verified: what is served is looked at, not relied on.
+    """Return the certificate of each endpoint that serves one.
 
     Args:
-        server_name: Sent as SNI (RFC 6066, 3).
-        timeout: Seconds for each step of a conversation.
+        server_name: What those without a name of their own are asked for.
     """
-    with ThreadPoolExecutor(max(len(endpoints), 1)) as pool:
-        found: Iterable[bytes | None] = pool.map(
-            lambda endpoint: _leaf(endpoint, server_name, timeout), endpoints
-        )
-        leaves = {}
-        for endpoint, der in zip(endpoints, found, strict=True):
-            if der is not None:
-                try:
-                    leaves[endpoint] = x509.load_der_x509_certificate(der)
-                except ValueError as exc:
-                    _log.debug("%s serves no readable certificate: %s", endpoint, exc)
-    return leaves
+    observed = observe(endpoints, [server_name], patience=patience)
+    return {at: answer.leaf for at, answer in observed.items() if answer.leaf}
 
 
-def _leaf(endpoint: Endpoint, server_name: str, timeout: float) -> bytes | None:
-    context = ssl.create_default_context()
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
+def failing(
+    observed: Mapping[Endpoint, Served],
+    expected: Collection[str],
+    given: Collection[Endpoint] = (),
+) -> list[Endpoint]:
+    """Return the endpoints that should serve one of some certificates, and do not.
+
+    That is each one that listens; and each of those given, unless it listens at another
+    address of its name.
+
+    Args:
+        expected: Thumbprints.
+    """
+    listening = {at.url for at, served in observed.items() if served.is_listening}
+    return [
+        at
+        for at, served in observed.items()
+        if not served.serves(expected)
+        and (served.is_listening or (at in given and at.url not in listening))
+    ]
+
+
+def _names(endpoint: Endpoint, server_names: Sequence[str]) -> Sequence[str]:
+    if endpoint.name or endpoint.is_by_name:
+        return (endpoint.name or endpoint.host,)
+    return server_names or ("",)
+
+
+def _in_words(served: Served) -> str:
+    return ": ".join(part for part in (served.outcome.value, served.detail) if part)
+
+
+def _ask_all(
+    questions: Iterable[tuple[Endpoint, str]], patience: float
+) -> dict[tuple[Endpoint, str], Served]:
+    questions = list(questions)
+    answers = ask_all(
+        lambda question: _ask(*question, patience),
+        questions,
+        patience=patience + GRACE,
+    )
+    late = Served(
+        outcome=Outcome.NOT_LISTENING,
+        detail=f"no answer in {patience:g} s",
+        seconds=patience,
+    )
+    return {question: answers.get(question, late) for question in questions}
+
+
+# One conversation
+
+
+class _Ended(Exception):  # noqa: N818 - an answer, not an error of ours
+    """The conversation ended without a certificate."""
+
+
+def _ask(endpoint: Endpoint, server_name: str, patience: float) -> Served:
+    """Ask an endpoint for its certificate, whatever it does."""
+    start = time.monotonic()
+    address = endpoint.host, endpoint.port
+    outcome = Outcome.NOT_LISTENING
+    detail = version = ""
+    chain: tuple[x509.Certificate, ...] = ()
+    seconds = None
+    line = None
     try:
-        connection = _handshake(endpoint, context, server_name, timeout)
-    except (
-        OSError,
-        smtplib.SMTPException,
-        imaplib.IMAP4.error,
-        poplib.error_proto,
-    ) as e:
-        _log.debug("%s: %s", endpoint, e)
-        return None
-    with connection:
-        return connection.getpeercert(binary_form=True)
+        with socket.create_connection(address, patience) as connection:
+            outcome = Outcome.HANDSHAKE_FAILED
+            line = _Line(connection, start + patience)
+            try:
+                _talk(line, endpoint.scheme)
+            except starttls.Unoffered:
+                seconds = time.monotonic() - start
+                _part(None, line, endpoint.scheme)
+                raise
+            tls = _handshake(line, server_name)
+            version, chain = tls.get_protocol_version_name(), _chain(tls)
+            seconds = time.monotonic() - start
+            _part(tls, line, endpoint.scheme)
+        if version in _OUTDATED:
+            detail = f"offers only {_OUTDATED[version]}, which clients refuse"
+        else:
+            outcome = Outcome.SERVED
+    except starttls.Unoffered as exc:
+        outcome, detail = Outcome.NO_STARTTLS, str(exc)
+    except (_Ended, starttls.Unspoken) as exc:
+        detail = str(exc)
+    except TimeoutError:
+        slow = "is not done" if line and line.heard else "no answer"
+        detail = f"{slow} in {patience:g} s"
+    except Exception as exc:  # noqa: BLE001
+        # Whatever a server makes of us, the answers of the others are worth having.
+        detail = _why(exc)
+        if detail == _BROKEN_OFF:
+            # Somebody is there, even if that was before we had said a word.
+            outcome = Outcome.HANDSHAKE_FAILED
+    return Served(
+        outcome=outcome,
+        detail=detail,
+        chain=chain,
+        tls=_OUTDATED.get(version) or version.replace("TLSv", "TLS "),
+        server_name=server_name,
+        seconds=time.monotonic() - start if seconds is None else seconds,
+    )
 
 
-def _handshake(
-    endpoint: Endpoint, context: ssl.SSLContext, server_name: str, timeout: float
-) -> ssl.SSLSocket:
-    host, port = endpoint.host, endpoint.port
-    sock: object
-    match endpoint.scheme:
-        case "smtp+starttls":
-            smtp = smtplib.SMTP(host, port, timeout=timeout)
-            smtp.starttls(context=context)
-            sock = smtp.sock
-        case "imap+starttls":
-            imap = imaplib.IMAP4(host, port, timeout=timeout)
-            imap.starttls(context)
-            sock = imap.sock
-        case "pop3+stls":
-            pop3 = poplib.POP3(host, port, timeout=timeout)
-            pop3.stls(context)
-            sock = pop3.sock
+def _why(error: Exception) -> str:
+    """Return in words why there was no conversation, or no more of it."""
+    match error:
+        case ConnectionRefusedError():
+            return "refuses the connection"
+        case ConnectionError():
+            return _BROKEN_OFF
+        case UnicodeError():
+            return "has a name that cannot be in DNS"
+        case OSError():
+            return words(error.strerror or error, 200)
         case _:
-            plain = socket.create_connection((host, port), timeout)
-            sock = context.wrap_socket(plain, server_hostname=server_name or None)
-    if not isinstance(sock, ssl.SSLSocket):
-        message = "no TLS after STARTTLS"
-        raise ssl.SSLError(message)
-    return sock
+            return f"{type(error).__name__}: {words(error, 200)}"
+
+
+class _Line:
+    """A connection with a deadline, and a limit to what is heard of it.
+
+    Raises:
+        TimeoutError: From every method, once the deadline has passed.
+    """
+
+    def __init__(self, connection: socket.socket, deadline: float) -> None:
+        self.connection = connection
+        self.deadline = deadline
+        self.limit = LIMIT
+        self.heard = 0
+        self._waiting = b""
+
+    def send(self, data: bytes) -> None:
+        """Send all of it."""
+        self._hurry()
+        self.connection.sendall(data)
+
+    def receive(self) -> bytes:
+        """Return what comes next.
+
+        Raises:
+            _Ended: If that is nothing, or if it becomes too much.
+        """
+        self._hurry()
+        data = self.connection.recv(16 << 10)
+        if not data:
+            raise _Ended("closes the connection")
+        self.heard += len(data)
+        if self.heard > self.limit:
+            raise _Ended(f"says more than {self.limit >> 10} KB")
+        return data
+
+    def read(self) -> bytes:
+        """Return the next line, without its end."""
+        while b"\n" not in self._waiting:
+            self._waiting += self.receive()
+        line, _, self._waiting = self._waiting.partition(b"\n")
+        return line.removesuffix(b"\r")
+
+    def end(self) -> None:
+        """Make sure that nothing is left of what was said.
+
+        Raises:
+            _Ended: If anything is. Whoever is between us and the server may have said
+                it, to have it taken as said under TLS (RFC 3207, 4.2).
+        """
+        if self._waiting:
+            raise _Ended(
+                f"says {len(self._waiting)} bytes after its answer to STARTTLS and "
+                "before TLS: somebody may have put them there"
+            )
+
+    def drain(self) -> None:
+        """Wait a moment for the other side to hang up, so that it hears all we said."""
+        self.deadline = min(self.deadline, time.monotonic() + LINGER)
+        while True:
+            self.receive()
+
+    def _hurry(self) -> None:
+        left = self.deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self.connection.settimeout(left)
+
+
+def _talk(line: _Line, scheme: str) -> None:
+    """Say what has to be said before TLS."""
+    match scheme:
+        case "smtp+starttls":
+            conversation = starttls.smtp(line.connection.getsockname()[0])
+        case "imap+starttls":
+            conversation = starttls.imap()
+        case "pop3+stls":
+            conversation = starttls.pop3()
+        case _:
+            return
+    try:
+        command = next(conversation)
+        while True:
+            if command:
+                line.send(command)
+            command = conversation.send(line.read())
+    except StopIteration:
+        line.end()
+
+
+def _handshake(line: _Line, server_name: str) -> SSL.Connection:
+    """Begin TLS.
+
+    Raises:
+        _Ended: If the other side does not.
+    """
+    tls = SSL.Connection(_context(), None)
+    if server_name:
+        tls.set_tlsext_host_name(server_name.encode("ascii"))
+    tls.set_connect_state()
+    line.limit = line.heard + TLS_LIMIT
+    begun = False
+    while True:
+        try:
+            tls.do_handshake()
+        except SSL.WantReadError:
+            _flush(tls, line)
+        except SSL.Error as exc:
+            with suppress(OSError):
+                _flush(tls, line)
+            raise _Ended(_reason(exc)) from exc
+        else:
+            _flush(tls, line)
+            return tls
+        data = line.receive()
+        if not begun and data[0] not in _FIRST_RECORDS:
+            first = data.partition(b"\n")[0].decode("utf-8", "backslashreplace").strip()
+            raise _Ended(f'does not speak TLS, but says "{words(first, 100)}"')
+        begun = True
+        tls.bio_write(data)
+
+
+def _part(tls: SSL.Connection | None, line: _Line, scheme: str) -> None:
+    """Say goodbye: a server may count it as an attack when nobody does."""
+    farewell = _FAREWELLS.get(scheme[:4], b"")
+    with suppress(OSError, SSL.Error, _Ended):
+        if tls is None:
+            line.send(farewell)
+        else:
+            if farewell:
+                tls.send(farewell)
+            tls.shutdown()
+            _flush(tls, line)
+        if farewell:
+            line.drain()
+
+
+def _context() -> SSL.Context:
+    """Return the settings that let us see as many certificates as possible."""
+    context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+    context.set_verify(SSL.VERIFY_NONE)
+    context.set_min_proto_version(0)
+    # Old versions, and keys and hashes that are too weak to be trusted.
+    context.set_cipher_list(b"DEFAULT:@SECLEVEL=0")
+    # RFC 5746 is unknown to some old servers.
+    context.set_options(SSL.OP_LEGACY_SERVER_CONNECT)
+    return context
+
+
+def _flush(tls: SSL.Connection, line: _Line) -> None:
+    with suppress(SSL.WantReadError):
+        while True:
+            line.send(tls.bio_read(16 << 10))
+
+
+def _chain(tls: SSL.Connection) -> tuple[x509.Certificate, ...]:
+    sent = tls.get_peer_cert_chain() or []
+    if not sent:
+        raise _Ended("shows no certificate")
+    try:
+        return tuple(certificate.to_cryptography() for certificate in sent)
+    except Exception as exc:
+        # ValueError, InvalidVersion: there are many ways to write nonsense.
+        raise _Ended("sends a certificate that cannot be read") from exc
+
+
+def _reason(error: SSL.Error) -> str:
+    """Return in words why a handshake failed."""
+    rows = error.args[0] if error.args else []
+    reason = str(rows[-1][-1]) if rows else "unknown reason"
+    return _REFUSALS.get(reason) or words(reason, 200)
