@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 import time
 import traceback
 from collections import deque
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 
 FILE_NAME = "LetsEncrypt.log"
 PACKAGE = "letsencrypt_mdaemon"
-_COLOURS = {logging.WARNING: "33", logging.ERROR: "31", logging.CRITICAL: "31"}
+_EARLIER = re.compile(rf"{Path(FILE_NAME).stem}-\d{{8}}-\d{{6}}[b-j]?\.log")
 
 _log = logging.getLogger(__name__)
 
@@ -50,14 +52,22 @@ class FileLog(logging.StreamHandler[TextIO]):
     def __init__(self, folder: Path, *, now: datetime, keep: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / FILE_NAME
-        _keep_earlier(self.path, keep)
+        try:
+            _keep_earlier(self.path, keep)
+        except (OSError, ValueError, OverflowError) as exc:
+            _log.warning("The earlier logs in %s are not kept: %s", folder, exc)
         stream = self.path.open("w", encoding="utf-8", errors="backslashreplace")
         super().__init__(stream)
         self.setFormatter(StampedLines())
         self.addFilter(_is_no_progress)
-        local = now.astimezone()
-        stream.write(f"{local:%Y-%m-%d %H:%M:%S %z} {PACKAGE.replace('_', '-')} started\n")
-        stream.flush()
+        program = PACKAGE.replace("_", "-")
+        try:
+            stream.write(f"{now.astimezone():%Y-%m-%d %H:%M:%S %z} {program} started\n")
+            stream.flush()
+        except OSError:
+            with suppress(OSError):  # it tries to write once more
+                stream.close()
+            raise
 
     def emit_traceback(self, error: BaseException) -> None:
         """Write where an unexpected error came from."""
@@ -121,8 +131,7 @@ class Console(logging.StreamHandler[TextIO]):
         elif self._terminal and time.monotonic() - self._drawn > 0.1:  # noqa: PLR2004
             self._clear()
             text = f"  … {record.getMessage()}"[:78]
-            self.stream.write(text)
-            self.stream.flush()
+            self._draw(text)
             self._width = len(text)
             self._drawn = time.monotonic()
 
@@ -132,13 +141,19 @@ class Console(logging.StreamHandler[TextIO]):
         if record.levelno >= logging.WARNING:
             text = f"{record.levelname.lower()}: {text}"
             if self._colour:
-                text = f"\x1b[{_COLOURS[record.levelno]}m{text}\x1b[0m"
+                colour = "31" if record.levelno >= logging.ERROR else "33"
+                text = f"\x1b[{colour}m{text}\x1b[0m"
         return text
 
     def _clear(self) -> None:
         if self._width:
-            self.stream.write("\r" + " " * self._width + "\r")
+            self._draw("\r" + " " * self._width + "\r")
             self._width = 0
+
+    def _draw(self, text: str) -> None:
+        with suppress(OSError, ValueError):  # a terminal may go away
+            self.stream.write(text)
+            self.stream.flush()
 
 
 def start(stream: TextIO, *, verbose: bool) -> tuple[logging.Logger, Lines]:
@@ -177,12 +192,13 @@ def _is_no_progress(record: logging.LogRecord) -> bool:
 
 def _keep_earlier(path: Path, keep: int) -> None:
     """Rename the last run's log by the time of its last line; remove the oldest."""
-    if path.exists() and keep:
+    if path.is_file() and keep:
         ended = datetime.fromtimestamp(path.stat().st_mtime).astimezone()
         stem = f"{path.stem}-{ended:%Y%m%d-%H%M%S}"
-        names = (path.with_name(f"{stem}{n}{path.suffix}") for n in ("", *"bcdefghij"))
-        free = next((name for name in names if not name.exists()), None)
-        path.replace(free or path.with_name(f"{stem}{path.suffix}"))
-    earlier = sorted(path.parent.glob(f"{path.stem}-[0-9]*-[0-9]*{path.suffix}"))
+        names = [path.with_name(f"{stem}{n}{path.suffix}") for n in ("", *"bcdefghij")]
+        path.replace(next((name for name in names if not name.exists()), names[-1]))
+    earlier = sorted(
+        other for other in path.parent.iterdir() if _EARLIER.fullmatch(other.name)
+    )
     for old in earlier[: max(len(earlier) - keep, 0)]:
         old.unlink(missing_ok=True)

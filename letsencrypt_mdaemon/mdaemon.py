@@ -1,14 +1,15 @@
-"""The installation: where it is, what its host name is, and how it is told to reload."""
+"""The installation: where it is, its host name, and how it is told to reload."""
 
 from __future__ import annotations
 
 import logging
-import os
+import math
+import os.path
 import re
-import smtplib
 import socket
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING
@@ -26,6 +27,15 @@ _log = logging.getLogger(__name__)
 DEFAULT = Path("C:/MDaemon")
 INI_LIMIT = 16 << 20
 """Bytes; the server's INI files have some hundred thousand."""
+PAUSE = 0.1
+"""Seconds between two looks for a semaphore."""
+GREETING_LIMIT = 4096
+"""Bytes of an SMTP greeting; a line of it has at most 512 (RFC 5321, 4.5.3.1.5)."""
+
+# Of a greeting's lines the last has a blank after the code; another code ends it too.
+_LAST_LINE = re.compile(rb"^220[ \r].*\n|\A(?!220).*\n", re.MULTILINE)
+# What follows is a domain or an address literal (RFC 5321, 4.2).
+_HOST = re.compile(rb"220[ -](\[[\w.:]+\]|[\w-]+(?:\.[\w-]+)+\.?)[ \r\n]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +47,15 @@ class Place:
 
 
 def places(given: Path | None, said_by: str) -> list[Place]:
-    """Return where to look: only where we are told, else the registry's and the default.
+    """Return where to look: where we are told, else where it usually is.
 
     Args:
+        given: The only place to look, if we are told one.
         said_by: Which option, variable or file gave the folder.
     """
     if given is not None:
         return [Place(given, said_by)]
-    found = []
+    found: list[Place] = []
     if sys.platform == "win32":
         from letsencrypt_mdaemon.windows import registry  # noqa: PLC0415 - lazily
 
@@ -61,36 +72,37 @@ def find(candidates: Sequence[Place]) -> Path:
     looked = []
     for place in candidates:
         root = place.folder
-        if root.name.lower() == "app" and child(root, "MDaemon.ini").exists():
+        if root.name.lower() == "app" and child(root, "MDaemon.ini").is_file():
             root = root.parent  # The registry's AppPath ends in \APP\.
-        if child(root, "App", "MDaemon.ini").exists():
+        app, file = child(root, "App"), child(root, "App", "MDaemon.ini")
+        if file.is_file():
             return root
-        missing = next(
-            (path for path in (root, child(root, "App")) if not path.is_dir()),
-            child(root, "App", "MDaemon.ini"),
-        )
-        looked.append(f"\n  - {place.folder} ({place.said_by}): {missing} is not there")
+        missing = next((path for path in (root, app) if not path.is_dir()), file)
+        looked.append(f"\n  - {place.folder} ({place.said_by}): {_lack(missing)}")
     raise ConfigError(
         f"No MDaemon was found. Looked in:{''.join(looked)}",
         hint="Name its folder, the one that holds App: --mdaemon-dir DIR.",
     )
 
 
+def _lack(path: Path) -> str:
+    what = "is there, but is something else" if path.exists() else "is not there"
+    return f"{path} {what}"
+
+
 def child(folder: Path, *names: str) -> Path:
     """Return a path below a folder; names count in any case, as on Windows.
 
-    A part that is not there is returned as it was given.
+    A part that is not there, or cannot be looked for, is returned as it was given.
     """
     for name in names:
-        exact = folder / name
-        if not exact.exists() and folder.is_dir():
-            wanted = name.lower()
-            with os.scandir(folder) as listing:
-                exact = next(
-                    (Path(item.path) for item in listing if item.name.lower() == wanted),
-                    exact,
-                )
-        folder = exact
+        path = folder / name
+        # What cannot be looked at is said by whoever opens it.
+        with suppress(OSError):
+            if not path.exists() and folder.is_dir():
+                listed = {item.name.lower(): item for item in folder.iterdir()}
+                path = listed.get(name.lower(), path)
+        folder = path
     return folder
 
 
@@ -107,7 +119,7 @@ def read_ini(path: Path) -> bytes:
     except ValueError as exc:
         message = f"{path} cannot be read as an INI file: {exc}."
     except OSError as exc:
-        message = f"{path} cannot be read: {exc.strerror}."
+        message = f"{path} cannot be read: {exc.strerror or exc}."
     raise ConfigError(message, hint="Check the path, and who may read it.")
 
 
@@ -141,28 +153,53 @@ def greeting(address: tuple[str, int] | None, timeout: float = 3.0) -> Source | 
     """Return the name that the mail server greets with (RFC 5321, 4.2 and 4.3.1).
 
     None if it does not answer in time, or greets without a name.
+
+    Args:
+        address: Host and port; None if there is nobody to ask.
+        timeout: Seconds, for all of it.
     """
     if address is None:
         return None
     host, port = address
+    deadline = time.monotonic() + timeout
     try:
-        with smtplib.SMTP(timeout=timeout) as client:
-            code, banner = client.connect(host, port)
-    except (OSError, smtplib.SMTPException) as exc:
+        with socket.create_connection(address, timeout) as connection:
+            text = _greeting(connection, deadline)
+            # Those who leave without a word may be taken for attackers.
+            with suppress(OSError):
+                connection.sendall(b"QUIT\r\n")
+    except (OSError, UnicodeError) as exc:  # the latter from names no DNS can hold
         _log.debug("No SMTP greeting from %s port %d: %s", host, port, exc)
         return None
-    first = banner.decode("latin-1").split(maxsplit=1)[:1]
-    if code != 220 or not first or "." not in first[0]:  # noqa: PLR2004 - ready
+    match = _HOST.match(text)
+    if match is None:
         return None
-    return Source(f"the SMTP greeting at {host} port {port}", first[0])
+    return Source(f"the SMTP greeting at {host} port {port}", match[1].decode("ascii"))
+
+
+def _greeting(connection: socket.socket, deadline: float) -> bytes:
+    """Return a greeting of one or more lines, or whatever came in its place."""
+    text = b""
+    while not _LAST_LINE.search(text):
+        connection.settimeout(max(deadline - time.monotonic(), 0.001))
+        piece = connection.recv(GREETING_LIMIT)
+        text += piece
+        if not piece or len(text) > GREETING_LIMIT:
+            message = "the greeting has no end"
+            raise ConnectionError(message)
+    return text
 
 
 def configured_names(root: Path) -> list[Source]:
     """Return what the server's files tell of the default domain's SMTP host name.
 
-    The key's place is not documented. Looked at are the keys named FQDN in App/MDaemon.ini
-    and, in the other INI-style files of App, in the section of the default domain: the
-    one that a value in `[Domain]` of MDaemon.ini names, else in every section.
+    The key's place is not documented. Looked at are the keys named FQDN in
+    App/MDaemon.ini; else, in the other INI-style files of App, in the section of the
+    default domain: the one that a value in `[Domain]` of MDaemon.ini names, or in every
+    section if there is none.
+
+    Raises:
+        ConfigError: If MDaemon.ini cannot be read.
     """
     path = child(root, "App", "MDaemon.ini")
     own = ini.entries(read_ini(path))
@@ -170,7 +207,7 @@ def configured_names(root: Path) -> list[Source]:
     if found:
         return found
     named = {entry.value.lower() for entry in own if entry.section.lower() == "domain"}
-    for other in sorted(path.parent.iterdir()):
+    for other in sorted(path.parent.glob("*")):
         if other == path or other.suffix.lower() not in {".ini", ".dat"}:
             continue
         try:
@@ -193,9 +230,9 @@ def host_name(configured: Sequence[Source], greeted: Source | None) -> str:
     Raises:
         ConfigError: If they tell nothing, nothing usable, or different names.
     """
-    hint = "Say which name is right: --host-name NAME (or host-name in the config file)."
+    hint = "Say which name is right: --host-name NAME (host-name in the config file)."
     names = {source.name() for source in configured}
-    if greeted is not None and len(names) > 1 and greeted.name() in names - {None}:
+    if greeted is not None and greeted.name() in names - {None}:
         return normalise(greeted.value)
     sources = [*configured, *([greeted] if greeted else [])]
     names = {source.name() for source in sources}
@@ -203,8 +240,8 @@ def host_name(configured: Sequence[Source], greeted: Source | None) -> str:
         return name
     listed = "".join(f"\n  - {source}" for source in sources)
     if not sources:
-        message = "The SMTP host name of the default domain was not found: no key FQDN in "
-        message += "the files of App, and no SMTP greeting with a name."
+        message = "The SMTP host name of the default domain was not found: no key FQDN "
+        message += "in the files of App, and no SMTP greeting with a name."
     elif len(sources) == 1 or not names - {None}:
         message = f"The SMTP host name of the default domain cannot be used:{listed}"
         hint = f"Correct it in the Domain Manager (Host name & IP). Or: {hint}"
@@ -228,8 +265,8 @@ def _source(root: Path, path: Path, entry: ini.Entry) -> Source:
 def raw_queue(root: Path) -> Path:
     r"""Return the folder of the RAW queue: `[Directories] Raw` in App/MDaemon.ini.
 
-    The value is a path on the server. Seen from another machine, `C:\MDaemon\Queues\Raw`
-    is looked up below the mounted folder.
+    The value is a path on the server. Seen from another machine, the end of
+    `C:\MDaemon\Queues\Raw` is looked up below the mounted folder.
 
     Raises:
         ConfigError: If the key or the folder is not there.
@@ -238,7 +275,7 @@ def raw_queue(root: Path) -> Path:
     hint = "Correct it, or send mail by SMTP: mail-server = smtp://HOST:PORT."
     found = ini.lookup(read_ini(path), "Directories", "Raw")
     if not found or not found[0].value:
-        message = f"{path} [Directories] Raw is not there: no RAW queue to send mail by."
+        message = f"{path} [Directories] Raw is not there, so there is no RAW queue."
         raise ConfigError(message, hint=hint)
     value = found[0].value.strip('"')
     folder = Path(value)
@@ -284,66 +321,91 @@ class Semaphores:
     def reload(self, *, running: bool) -> Iterator[str]:
         """Ask for a reload, gentlest first, and yield each semaphore taken up.
 
-        Nothing is asked of a server that does not run: it would act on the files when it
-        starts, maybe weeks later. Whatever was not taken up in time is withdrawn, and is
-        a warning that says what to do.
+        Nothing is asked of a server that does not run: it would act on the files when
+        it starts, maybe weeks later. Whatever was not taken up in time is withdrawn,
+        with a warning that says what to do.
 
         Args:
             running: Whether the server is known to run; if not, the semaphore that does
                 nothing but vanish tells.
         """
-        todo = "The files are written; restart MDaemon to make it use them."
-        if child(self.app, self.LOCK).exists():
-            path = child(self.app, self.LOCK)
-            _log.warning("%s forbids semaphores. %s", path, todo)
-            return
-        if not running and not self._is_taken_up(self.PROBE):
-            _log.warning(
-                "No MDaemon takes semaphores up in %s (waited %.0f s for %s): it seems "
-                "not to run. It uses the new certificate when it starts.",
-                self.app,
-                self.patience,
-                self.PROBE,
-            )
-            return
-        for name in self.names:
-            if not self._is_taken_up(name):
+        probe = () if running else (self.PROBE,)
+        for name in (*probe, *self.names):
+            if reason := self._why_not_taken_up(name):
                 _log.warning(
-                    "MDaemon did not take up %s in %.0f s; it was withdrawn. %s",
-                    name,
-                    self.patience,
-                    todo,
+                    "%s. MDaemon uses the new certificate when it starts: restart it "
+                    "if it runs.",
+                    reason,
                 )
                 return
-            yield name
+            if name in self.names:
+                yield name
 
-    def _is_taken_up(self, name: str) -> bool:
-        path = child(self.app, name)
+    def _why_not_taken_up(self, name: str) -> str:
+        """Ask for something and wait; return why it was not taken up, if it was not."""
+        lock, path = child(self.app, self.LOCK), child(self.app, name)
+        if lock.exists():
+            return f"{lock} forbids semaphores, so {name} was not asked for"
+        # One that somebody else put there may have been read before our files were.
+        others = path.exists()
+        if others and not self._vanishes(path):
+            return f"{path} was there before, and MDaemon does not take it up"
         try:
-            path.touch()
+            path.open("xb").close()
+        except FileExistsError:
+            return f"{path} was put there by another program at the same time"
         except OSError as exc:
-            _log.warning("%s cannot be written: %s", path, exc.strerror)
-            return False
-        deadline = time.monotonic() + self.patience
-        while path.exists():
-            if time.monotonic() > deadline:
-                path.unlink(missing_ok=True)
-                return False
-            _log.info(
-                "waiting for MDaemon to take up %s", name, extra={"progress": True}
-            )
-            self._sleep(0.1)
-        return True
+            return f"{path} cannot be written: {exc.strerror or exc}"
+        vanished = False
+        try:
+            vanished = self._vanishes(path)
+        finally:  # also when interrupted
+            vanished = vanished or not _withdraw(path)
+        if vanished:
+            return ""
+        return (
+            f"MDaemon did not take up {name} in {self.patience:.0f} s; it was withdrawn"
+        )
+
+    def _vanishes(self, path: Path) -> bool:
+        """Wait until the file is gone, or until patience is."""
+        for _ in range(math.ceil(self.patience / PAUSE)):
+            if not path.exists():
+                return True
+            text = "waiting for MDaemon to take up %s"
+            _log.info(text, path.name, extra={"progress": True})
+            self._sleep(PAUSE)
+        return not path.exists()
+
+
+def _withdraw(path: Path) -> bool:
+    """Remove a semaphore of ours; return whether it was still there."""
+    try:
+        path.unlink()
+    except FileNotFoundError:
+        return False
+    except OSError as exc:
+        _log.warning("%s cannot be withdrawn: %s", path, exc.strerror or exc)
+    return True
+
+
+def file_below(root: Path, name: str) -> Path:
+    """Return a file below the installation, whatever slashes and case its name has.
+
+    Raises:
+        ConfigError: If the name, or a link, leads out of the installation.
+    """
+    path = child(root, *re.split(r"[\\/]", name))
+    if not is_below(path, root):
+        message = f"{path} leads out of {root}, to {os.path.realpath(path)}."
+        raise ConfigError(message, hint="Name a file below MDaemon's folder.")
+    return path
 
 
 def is_below(path: Path, folder: Path) -> bool:
     """Whether a path is the folder or in it, links followed."""
-    return path.resolve().is_relative_to(folder.resolve())
-
-
-def file_below(root: Path, name: str) -> Path:
-    """Return a file below the installation, whatever slashes and case its name has."""
-    return child(root, *re.split(r"[\\/]", name))
+    # `Path.resolve` does not stand links that lead in a circle.
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
 
 
 def listens(port: int) -> bool:

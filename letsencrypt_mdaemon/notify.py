@@ -8,8 +8,8 @@ import secrets
 import smtplib
 import socket
 import ssl
+from contextlib import suppress
 from dataclasses import dataclass, field
-from email.message import EmailMessage
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
@@ -19,6 +19,10 @@ from letsencrypt_mdaemon.errors import Error, words
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
+
+
+LINE = 900
+"""Characters of a line of the mail; SMTP takes 998 (RFC 5321, 4.5.3.1.6)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +39,15 @@ class Mail:
         cls, sender: str, recipients: Sequence[str], subject: str, lines: Iterable[str]
     ) -> Mail:
         """Make a mail of lines that may hold anything."""
-        body = "\r\n".join(_ascii(words(line, 1000)) for line in lines)
-        return cls(sender, tuple(recipients), _ascii(words(subject, 200)), body + "\r\n")
+        texts = [_ascii(line, 4000) for line in lines]
+        pieces = [
+            text[start : start + LINE]
+            for text in texts
+            for start in range(0, max(len(text), 1), LINE)
+        ]
+        addresses = tuple(_ascii(address, 320) for address in recipients)
+        body = "".join(f"{piece}\r\n" for piece in pieces)
+        return cls(_ascii(sender, 320), addresses, _ascii(subject, 200), body)
 
 
 class Transport(Protocol):
@@ -50,8 +61,8 @@ class Transport(Protocol):
 class RawQueue:
     """The server's queue of RAW messages, which needs no login.
 
-    The format is the vendor's: `Name <value>` lines, a blank line, the body. A file whose
-    name begins with P would pass by the content filter, so none of ours does.
+    The format is the vendor's: `Name <value>` lines, a blank line, the body. A file
+    whose name begins with P would pass by the content filter, so none of ours does.
 
     Args:
         find: Returns the queue's folder; called when there is a mail to send.
@@ -75,7 +86,8 @@ class RawQueue:
         }
         # A header's value ends at the bracket, so it may hold none.
         head = "".join(
-            f"{name} <{re.sub(r'[<>]', ' ', value)}>\r\n" for name, value in headers.items()
+            f"{name} <{re.sub('[<>]', ' ', value)}>\r\n"
+            for name, value in headers.items()
         )
         unfinished = folder / f"letsencrypt-{secrets.token_hex(8)}.tmp"
         final = unfinished.with_suffix(".raw")
@@ -83,9 +95,11 @@ class RawQueue:
             unfinished.write_bytes(f"{head}\r\n{mail.body}".encode("ascii"))
             unfinished.rename(final)
         except OSError as exc:
-            unfinished.unlink(missing_ok=True)
-            message = f"The RAW message {final} cannot be written: {exc.strerror}."
-            raise Error(message, hint="Let this account write there.") from exc
+            with suppress(OSError):
+                unfinished.unlink()
+            message = f"The RAW message {final} cannot be written: "
+            hint = "Make room, or let this account write there."
+            raise Error(f"{message}{exc.strerror or exc}.", hint=hint) from exc
         return f"into {final}"
 
 
@@ -113,22 +127,26 @@ class Smtp:
         Raises:
             Error: If no recipient could be reached, or not all of them.
         """
-        message = EmailMessage()
-        message["From"] = mail.sender
-        message["To"] = ", ".join(mail.recipients)
-        message["Subject"] = mail.subject
-        message["Date"] = formatdate(localtime=True)
-        message.set_content(mail.body, cte="7bit")
+        headers = {
+            "From": mail.sender,
+            "To": ",\r\n ".join(mail.recipients),
+            "Subject": mail.subject,
+            "Date": formatdate(localtime=True),
+            "MIME-Version": "1.0",
+            "Content-Type": "text/plain; charset=us-ascii",
+        }
+        head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        data = f"{head}\r\n{mail.body}".encode("ascii")
+        hint = "Check mail-server, mail-user and its password."
         try:
             with self._connect() as client:
-                refused = client.send_message(message, mail.sender, mail.recipients)
+                refused = client.sendmail(mail.sender, mail.recipients, data)
         except (OSError, smtplib.SMTPException, ValueError) as exc:
-            said = words(exc, 300)
-            text = f"{self.url} did not take the mail: {said}."
-            raise Error(text, hint="Check mail-server, mail-user and its password.") from exc
+            message = f"{self.url} did not take the mail: {words(exc, 300)}."
+            raise Error(message, hint=hint) from exc
         if refused:
-            text = f"{self.url} refused the recipients {', '.join(refused)}."
-            raise Error(text, hint="Check the addresses in to.")
+            message = f"{self.url} refused the recipients {', '.join(refused)}."
+            raise Error(message, hint="Check the addresses in to.")
         return f"by {self.url}"
 
     def _connect(self) -> smtplib.SMTP:
@@ -146,18 +164,29 @@ class Smtp:
         else:
             client = smtplib.SMTP(host, parts.port or 25, timeout=self.timeout)
         try:
-            client.ehlo()
+            client.ehlo_or_helo_if_needed()
             if not isinstance(client, smtplib.SMTP_SSL) and (
                 self.user or client.has_extn("starttls")
             ):
                 client.starttls(context=context)
-                client.ehlo()
             if self.user:
-                client.login(self.user, self.password)
+                self._log_in(client)
         except BaseException:
             client.close()
             raise
         return client
+
+    def _log_in(self, client: smtplib.SMTP) -> None:
+        hint = "Check mail-user and its password."
+        # Both errors hold what was sent, one in the server's words.
+        try:
+            client.login(self.user, self.password)
+        except smtplib.SMTPAuthenticationError as exc:
+            message = f"{self.url} did not accept the login of {self.user}"
+            raise Error(f"{message} (code {exc.smtp_code}).", hint=hint) from None
+        except UnicodeEncodeError:
+            message = "mail-user or its password is not ASCII, which no login allows."
+            raise Error(message, hint=hint) from None
 
 
 def failure(
@@ -192,5 +221,6 @@ def trial() -> tuple[str, list[str]]:
     return subject, lines
 
 
-def _ascii(text: str) -> str:
-    return text.encode("ascii", "backslashreplace").decode("ascii")
+def _ascii(text: str, limit: int) -> str:
+    """Return a text on one line, anything but ASCII as escapes."""
+    return words(text, limit).encode("ascii", "backslashreplace").decode()[:limit]

@@ -1,6 +1,7 @@
 """What a run remembers for the next one: account, open order, pending, history.
 
-    <state>/installation.json      targets learned, certificates bound, and since when
+    <state>/installation.json      targets learned, certificates obtained and verified
+    <state>/attempt.json           a certificate being put into use, or rolled back
     <state>/<CA>/account.json      the account key at this CA, and the account's URL
     <state>/<CA>/order.json        the open order, with the key of its certificate
     <state>/<CA>/pending.pem       issued, not yet in use: chain and key
@@ -8,21 +9,27 @@
     <state>/staging/<CA>/…         the same for rehearsals
     <state>/backups/, <state>/lock
 
-Every file is private, and written whole or not at all. One that cannot be read is set
+Every file is private, and written whole or not at all. One that makes no sense is set
 aside under another name, said so, and rebuilt.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import re
-from dataclasses import asdict, dataclass
+import secrets
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeVar
 
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.x509 import InvalidVersion
+
 from letsencrypt_mdaemon.certificate import Certificate
-from letsencrypt_mdaemon.files import make_private_folder, write_private
+from letsencrypt_mdaemon.errors import DeployError, Error
+from letsencrypt_mdaemon.files import make_private_folder, read_limited, write_private
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,6 +40,12 @@ _T = TypeVar("_T")
 
 HISTORY = 50
 """Certificates remembered, newest last."""
+LIMIT = 1 << 20
+"""Bytes of a state file; ours have some ten thousand at most."""
+_NONSENSE = (
+    *(ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError),
+    *(InvalidVersion, UnsupportedAlgorithm),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,18 +68,66 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
+class Change:
+    """One INI value, before and after.
+
+    Args:
+        line: Counted from 1; 0 if the key was not there.
+    """
+
+    target: Target
+    line: int
+    before: str
+    after: str
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A certificate being put into use: kept until it is proven, or rolled back.
+
+    Args:
+        before: What each port served before: endpoint → thumbprint.
+        changes: What was changed in the server's files.
+        failed: When it was rolled back; None while it is under way.
+        undoing: Whether it is being rolled back.
+    """
+
+    thumbprint: str
+    before: dict[str, str]
+    changes: tuple[Change, ...]
+    undoing: bool = False
+    failed: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Issued:
     """A certificate this program obtained.
 
     Args:
-        bound: When the server's files began to name it; None if they never did.
+        verified: When every port that spoke TLS was seen to serve it; None if never.
     """
 
     thumbprint: str
     directory_url: str
     names: tuple[str, ...]
     obtained: datetime
-    bound: datetime | None = None
+    verified: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """A name that is wanted, and that the certificate goes without for now.
+
+    Args:
+        since: When the CA first could not validate it.
+        tried: When it was tried last.
+        why: The CA's words.
+    """
+
+    name: str
+    since: datetime
+    tried: datetime
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +136,7 @@ class Memory:
 
     targets: tuple[Target, ...] = ()
     issued: tuple[Issued, ...] = ()
+    dropped: tuple[Dropped, ...] = ()
 
     def find(self, thumbprint: str) -> Issued | None:
         """Return what is remembered of a certificate."""
@@ -84,7 +146,7 @@ class Memory:
     def remember(self, item: Issued) -> Memory:
         """Return the memory with a certificate added or replaced."""
         others = [old for old in self.issued if old.thumbprint != item.thumbprint]
-        return Memory(self.targets, tuple([*others, item][-HISTORY:]))
+        return replace(self, issued=tuple([*others, item][-HISTORY:]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,9 +211,13 @@ class State:
 
     def ca(self, directory_url: str, *, staging: bool) -> CaState:
         """Return what belongs to one CA; rehearsals have their own."""
-        name = re.sub(r"[^A-Za-z0-9.-]+", "_", directory_url.split("://", 1)[1])
+        readable = re.sub(
+            r"[^a-z0-9.-]+", "_", directory_url.partition("://")[2].lower()
+        )
+        # Two URLs may look the same when written like this.
+        digest = hashlib.sha256(directory_url.encode("utf-8", "replace")).hexdigest()
         folder = self.folder / "staging" if staging else self.folder
-        return CaState(folder / name.strip("_."))
+        return CaState(folder / f"{readable[:60].strip('_.')}-{digest[:12]}")
 
     def load(self) -> Memory:
         """Return what is remembered of the installation."""
@@ -160,6 +226,18 @@ class State:
     def save(self, memory: Memory) -> None:
         """Remember it."""
         _write(self.folder / "installation.json", asdict(memory))
+
+    def attempt(self) -> Attempt | None:
+        """Return the attempt that an earlier run left, or that was rolled back."""
+        return _read(self.folder / "attempt.json", _attempt)
+
+    def save_attempt(self, attempt: Attempt) -> None:
+        """Keep an attempt before it changes anything."""
+        _write(self.folder / "attempt.json", asdict(attempt))
+
+    def forget_attempt(self) -> None:
+        """Forget the attempt, once it is decided."""
+        _forget(self.folder / "attempt.json")
 
 
 class CaState:
@@ -189,22 +267,25 @@ class CaState:
 
     def forget_order(self) -> None:
         """Forget the open order."""
-        (self.folder / "order.json").unlink(missing_ok=True)
+        _forget(self.folder / "order.json")
 
     def pending(self) -> Certificate | None:
         """Return the certificate that was issued and is not in use yet."""
         return _read(self.folder / "pending.pem", _pending)
 
     def keep(self, certificate: Certificate) -> None:
-        """Keep an issued certificate before anything else can fail."""
-        make_private_folder(self.folder)
+        """Keep an issued certificate before anything else can fail.
+
+        Raises:
+            DeployError: If it cannot be kept; then the order is, and can be resumed.
+        """
         pem = certificate.key_pem + certificate.fullchain_pem
-        write_private(self.folder / "pending.pem", pem)
+        _save(self.folder / "pending.pem", pem, DeployError)
         self.forget_order()
 
     def forget_pending(self) -> None:
         """Forget the pending certificate, once it is in use."""
-        (self.folder / "pending.pem").unlink(missing_ok=True)
+        _forget(self.folder / "pending.pem")
 
     def draw(self) -> Draw | None:
         """Return the moment drawn from the last suggested window."""
@@ -216,42 +297,63 @@ class CaState:
 
 
 def _write(path: Path, document: dict[str, object]) -> None:
-    make_private_folder(path.parent)
     text = json.dumps(document, indent=2, default=_encode) + "\n"
-    write_private(path, text.encode())
+    _save(path, text.encode())
 
 
-def _encode(value: object) -> str:
-    if isinstance(value, datetime):
-        return value.astimezone(UTC).isoformat()
-    raise TypeError(type(value).__name__)
+def _save(path: Path, data: bytes, failure: type[Error] = Error) -> None:
+    try:
+        make_private_folder(path.parent)
+        write_private(path, data)
+    except OSError as exc:
+        message = f"{path} cannot be written: {exc.strerror or exc}."
+        hint = "Make room, or let this account write there."
+        raise failure(message, hint=hint) from exc
+
+
+def _forget(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as exc:
+        message = f"{path} cannot be removed: {exc.strerror or exc}."
+        raise Error(message, hint="Let this account write there.") from exc
+
+
+def _encode(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat()
 
 
 def _read(path: Path, parse: Callable[[bytes], _T]) -> _T | None:
     """Read a file of ours; one that makes no sense is set aside and said."""
     try:
-        data = path.read_bytes()
+        return parse(read_limited(path, LIMIT))
     except FileNotFoundError:
         return None
+    except _NONSENSE as exc:
+        reason = type(exc).__name__
+    except OSError as exc:
+        message = f"{path} cannot be read: {exc.strerror or exc}."
+        raise Error(message, hint="Let this account read and write there.") from exc
+    _set_aside(path, reason)
+    return None
+
+
+def _set_aside(path: Path, reason: str) -> None:
+    stamp = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+    aside = path.with_name(f"{path.name}.damaged-{stamp}")
     try:
-        return parse(data)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
-        aside = _free_name(path)
         path.replace(aside)
-        _log.warning(
-            "%s could not be read (%s) and was set aside as %s; it is rebuilt as far "
-            "as possible.",
-            path,
-            type(exc).__name__,
-            aside.name,
-        )
-        return None
-
-
-def _free_name(path: Path) -> Path:
-    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-    names = (path.with_name(f"{path.name}.damaged-{stamp}{n}") for n in ("", *"bcdefgh"))
-    return next((name for name in names if not name.exists()), path.with_suffix(".damaged"))
+    except OSError as exc:
+        message = f"{path} makes no sense and cannot be set aside: {exc}."
+        hint = "Remove it, or let this account write there."
+        raise Error(message, hint=hint) from exc
+    _log.warning(
+        "%s could not be read (%s) and was set aside as %s; it is rebuilt as far as "
+        "possible.",
+        path,
+        reason,
+        aside.name,
+    )
 
 
 def _document(data: bytes) -> dict[str, object]:
@@ -292,7 +394,15 @@ def _memory(data: bytes) -> Memory:
     document = _document(data)
     targets = [_target(item) for item in _list(document["targets"])]
     issued = [_issued(item) for item in _list(document["issued"])]
-    return Memory(tuple(targets), tuple(issued))
+    dropped = [_dropped(item) for item in _list(document.get("dropped", []))]
+    return Memory(tuple(targets), tuple(issued), tuple(dropped))
+
+
+def _dropped(item: object) -> Dropped:
+    if not isinstance(item, dict):
+        raise TypeError
+    since, tried = _moment(item["since"]), _moment(item["tried"])
+    return Dropped(_string(item["name"]), since, tried, _string(item["why"]))
 
 
 def _target(item: object) -> Target:
@@ -309,8 +419,30 @@ def _issued(item: object) -> Issued:
         directory_url=_string(item["directory_url"]),
         names=_strings(item["names"]),
         obtained=_moment(item["obtained"]),
-        bound=_optional(item["bound"]),
+        verified=_optional(item["verified"]),
     )
+
+
+def _attempt(data: bytes) -> Attempt:
+    document = _document(data)
+    before = document["before"]
+    undoing = document["undoing"]
+    if not isinstance(before, dict) or not isinstance(undoing, bool):
+        raise TypeError
+    return Attempt(
+        thumbprint=_string(document["thumbprint"]),
+        before={_string(port): _string(was) for port, was in before.items()},
+        changes=tuple(_change(item) for item in _list(document["changes"])),
+        undoing=undoing,
+        failed=_optional(document["failed"]),
+    )
+
+
+def _change(item: object) -> Change:
+    if not isinstance(item, dict) or not isinstance(item["line"], int):
+        raise TypeError
+    before, after = _string(item["before"]), _string(item["after"])
+    return Change(_target(item["target"]), item["line"], before, after)
 
 
 def _account(data: bytes) -> Account:

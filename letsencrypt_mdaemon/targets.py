@@ -6,6 +6,7 @@ which is in the store, or which a port of the server serves, is a target.
 
 from __future__ import annotations
 
+import codecs
 import logging
 import os
 from collections import defaultdict
@@ -19,10 +20,10 @@ from letsencrypt_mdaemon.certificate import dns_names, thumbprint
 from letsencrypt_mdaemon.errors import ConfigError, DeployError, words
 from letsencrypt_mdaemon.files import courtesy_lock, replace_all
 from letsencrypt_mdaemon.mdaemon import file_below, is_below, read_ini
-from letsencrypt_mdaemon.state import Target
+from letsencrypt_mdaemon.state import Change, Target
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from datetime import datetime
 
     from cryptography import x509
@@ -46,16 +47,6 @@ class Found:
     line: int
     target: Target | None
     certificate: x509.Certificate
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """One INI value, before and after."""
-
-    target: Target
-    lines: tuple[int, ...]
-    before: str
-    after: str
 
 
 def discover(
@@ -119,15 +110,21 @@ def _files(root: Path, skip: Sequence[Path]) -> Iterator[Path]:
             and (here / name).resolve() not in ours
         )
         for name in sorted(files):
-            if name.lower().endswith((".ini", ".dat")):
+            if not name.lower().endswith((".ini", ".dat")):
+                continue
+            if is_below(here / name, root):
                 yield here / name
+            else:
+                _log.warning("Not searched: %s leads out of %s", here / name, root)
 
 
 def _in_file(
     name: str, data: bytes, certificates: Collection[x509.Certificate]
 ) -> list[Found]:
     # One look at the whole file first: hardly any names a certificate at all.
-    everywhere = forms.find(data.decode("latin-1").replace("\0", ""), certificates)
+    everywhere = [
+        hit for text in _texts(data) for hit in forms.find(text, certificates)
+    ]
     if not everywhere:
         return []
     found = []
@@ -138,9 +135,20 @@ def _in_file(
     inside = {item.certificate for item in found}
     found += [
         Found(name, 0, None, certificate)
-        for certificate in {hit.certificate for hit in everywhere} - inside
+        for certificate in dict.fromkeys(hit.certificate for hit in everywhere)
+        if certificate not in inside
     ]
     return found
+
+
+def _texts(data: bytes) -> Iterator[str]:
+    """Yield what the file may say, whether it is INI or not."""
+    # What is not ASCII is no part of a name, and must not look like one.
+    yield data.decode("ascii", "replace")
+    if b"\0" in data:
+        yield data.replace(b"\0", b"").decode("ascii", "replace")
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        yield data.decode("utf-16", "replace")
 
 
 class Bindings:
@@ -175,17 +183,21 @@ class Bindings:
         Args:
             names: The names we are about: they tell which one counts in a list.
         """
-        files = {target.file: b"" for target in self.targets}
-        for name in files:
-            files[name] = read_ini(file_below(self.root, name))
+        files = {
+            name: read_ini(file_below(self.root, name))
+            for name in {target.file for target in self.targets}
+        }
         named: dict[Target, x509.Certificate | None] = {}
         for target in self.targets:
             values = ini.lookup(files[target.file], target.section, target.key)
-            found = [self._choose(target, entry.value, names) for entry in values]
+            found = {
+                hits[0].certificate if hits else None
+                for hits in (
+                    self._choose(target, entry.value, names) for entry in values
+                )
+            }
             # Repeated keys that name different certificates count as naming none.
-            same = {hit.certificate for hit in found if hit is not None}
-            complete = len(same) == 1 and None not in found
-            named[target] = same.pop() if complete else None
+            named[target] = found.pop() if len(found) == 1 else None
         return named
 
     def bind(
@@ -203,26 +215,60 @@ class Bindings:
             ConfigError: If a file or a value cannot be understood; nothing is changed.
             DeployError: If a file cannot be written; all are as they were.
         """
-        by_file: dict[str, list[Target]] = defaultdict(list)
-        for target in self.targets:
-            by_file[target.file].append(target)
         changes: list[Change] = []
+
+        def edit(target: Target, data: bytes) -> bytes:
+            return self._bind_one(target, data, certificate, changes)
+
+        self._rewrite(edit, self.targets, now=now, dry_run=dry_run)
+        return changes
+
+    def restore(self, changes: Sequence[Change], *, now: datetime) -> None:
+        """Take changes back, where the value is still what it became.
+
+        Raises:
+            ConfigError: If a file cannot be read; nothing is changed.
+            DeployError: If a file cannot be written; all are as they were.
+        """
+
+        def edit(target: Target, data: bytes) -> bytes:
+            ours = [change for change in changes if change.target == target]
+            # The lines may have moved, but among several they tell which is which.
+            by_value = {change.after: change.before for change in ours}
+            by_line = {(change.line, change.after): change.before for change in ours}
+            edits = {
+                entry: by_line.get((entry.line, entry.value), by_value[entry.value])
+                for entry in ini.lookup(data, target.section, target.key)
+                if entry.value in by_value
+            }
+            return _written(target, lambda: ini.substitute(data, edits))
+
+        self._rewrite(edit, [change.target for change in changes], now=now)
+
+    def _rewrite(
+        self,
+        edit: Callable[[Target, bytes], bytes],
+        targets: Sequence[Target],
+        *,
+        now: datetime,
+        dry_run: bool = False,
+    ) -> None:
+        """Edit the files of some targets: all are prepared, then all are replaced."""
+        by_file: dict[Path, list[Target]] = defaultdict(list)
+        for target in dict.fromkeys(targets):
+            by_file[file_below(self.root, target.file)].append(target)
         contents: dict[Path, bytes] = {}
         with ExitStack() as locks:
-            for name, targets in by_file.items():
-                path = file_below(self.root, name)
-                if not is_below(path, self.root):
-                    message = f"{path} leads out of {self.root}."
-                    raise ConfigError(message, hint="Name a file below MDaemon's folder.")
+            for path, in_file in by_file.items():
                 if not dry_run:
                     locks.enter_context(courtesy_lock(path))
-                data = read_ini(path)
-                for target in targets:
-                    data = self._bind_one(target, data, certificate, changes)
-                contents[path] = data
-            if not dry_run and changes:
+                data = former = read_ini(path)
+                for target in in_file:
+                    data = edit(target, data)
+                if data != former:
+                    contents[path] = data
+            if contents and not dry_run:
                 replace_all(contents, backups=self.backups, keep=self.keep, now=now)
-        return changes
 
     def references(self, *, skip: Sequence[Path]) -> set[str]:
         """Return the thumbprints of the known certificates that any INI value names."""
@@ -239,8 +285,9 @@ class Bindings:
         found = ini.lookup(data, target.section, target.key)
         if not found:
             value = _form(target).write(certificate)
-            changes.append(Change(target, (), "", value))
-            return _written(target, ini.set_value, data, target.section, target.key, value)
+            changes.append(Change(target, 0, "", value))
+            place = target.section, target.key
+            return _written(target, lambda: ini.set_value(data, *place, value))
         names = dns_names(certificate)
         edits = {
             entry: self._replaced(target, entry.value, certificate, names)
@@ -249,20 +296,21 @@ class Bindings:
         edits = {entry: value for entry, value in edits.items() if value != entry.value}
         if not edits:
             return data
-        lines = tuple(entry.line for entry in edits)
         if len(found) > 1:
             every = ", ".join(str(entry.line) for entry in found)
             _log.warning(
-                "%s stands %d times (lines %s); changed in line %s. Windows' own functions "
-                "take the first, other readers the last: remove all but one.",
+                "%s stands %d times (lines %s); changed in line %s. Windows' own "
+                "functions take the first, other readers the last: remove all but one.",
                 target,
                 len(found),
                 every,
-                ", ".join(map(str, lines)),
+                ", ".join(str(entry.line) for entry in edits),
             )
-        entry, value = next(iter(edits.items()))
-        changes.append(Change(target, lines, entry.value, value))
-        return _written(target, ini.substitute, data, edits)
+        changes += [
+            Change(target, entry.line, entry.value, value)
+            for entry, value in edits.items()
+        ]
+        return _written(target, lambda: ini.substitute(data, edits))
 
     def _replaced(
         self,
@@ -272,15 +320,17 @@ class Bindings:
         names: Collection[str],
     ) -> str:
         """Return the value, naming the certificate in place of the one it names now."""
-        hit = self._choose(target, value, names)
-        if hit is not None and hit.certificate == certificate:
+        if forms.find(value, [certificate]):
             return value
         form = _form(target)
-        if hit is not None:
-            new = hit.form.write(certificate)
-            return value[: hit.start] + new + value[hit.end :]
         if not value:
             return form.write(certificate)
+        if hits := self._choose(target, value, names):
+            done, pieces = 0, []
+            for hit in hits:
+                pieces += [value[done : hit.start], hit.form.write(certificate)]
+                done = hit.end
+            return "".join([*pieces, value[done:]])
         shaped = list(form.shape().finditer(value))
         if len(shaped) == 1:
             # Another certificate than any we know, in the form that we do know.
@@ -298,28 +348,27 @@ class Bindings:
 
     def _choose(
         self, target: Target, value: str, names: Collection[str]
-    ) -> forms.Hit | None:
+    ) -> list[forms.Hit]:
         """Return where a value names the certificate that we look after.
 
         In a list of several this is ours, else the one for most of our names.
         """
         hits = forms.find(value, self.known)
-        if len(hits) <= 1:
-            return hits[0] if hits else None
+        certificates = dict.fromkeys(hit.certificate for hit in hits)
         wanted = set(names)
 
-        def rank(hit: forms.Hit) -> tuple[bool, int, datetime]:
-            shared = len(wanted & set(dns_names(hit.certificate)))
-            ours = thumbprint(hit.certificate) in self.ours
-            return ours, shared, hit.certificate.not_valid_after_utc
+        def rank(certificate: x509.Certificate) -> tuple[bool, int, datetime]:
+            shared = len(wanted & set(dns_names(certificate)))
+            ours = thumbprint(certificate) in self.ours
+            return ours, shared, certificate.not_valid_after_utc
 
-        best = max(hits, key=rank)
-        if rank(best)[:2] == (False, 0):
-            message = f"{target} lists {len(hits)} certificates, none of them for "
-            message += f"{', '.join(sorted(wanted))}: which one is to be replaced?"
-            hint = "Leave only that one there in MDaemon's dialog, once; or name targets."
+        best = max(certificates, key=rank, default=None)
+        if best and len(certificates) > 1 and rank(best)[:2] == (False, 0):
+            message = f"{target} lists {len(certificates)} certificates, none of them "
+            message += f"for {', '.join(sorted(wanted))}: which is to be replaced?"
+            hint = "Leave only that one there in MDaemon's dialog, once."
             raise ConfigError(message, hint=hint)
-        return best
+        return [hit for hit in hits if hit.certificate == best]
 
 
 def _place(target: Target) -> tuple[str, str, str]:
@@ -330,12 +379,13 @@ def _form(target: Target) -> forms.Form:
     return forms.parse(target.form) if target.form else forms.DEFAULT
 
 
-def _written(target: Target, write: object, *arguments: object) -> bytes:
+def _written(target: Target, write: Callable[[], bytes]) -> bytes:
     try:
-        return write(*arguments)  # type: ignore[operator,no-any-return]
+        return write()
     except ValueError as exc:
         message = f"{target} cannot be written: {exc}."
-        raise DeployError(message, hint="Nothing was changed; look at the file.") from exc
+        hint = "Nothing was changed; look at the file."
+        raise DeployError(message, hint=hint) from exc
 
 
 def explicit(root: Path, targets: Mapping[str, Target]) -> tuple[Target, ...]:

@@ -1,21 +1,26 @@
-"""Token files for http-01 in the folder that the web server publishes (RFC 8555, 8.3)."""
+"""Token files for http-01 in the folder that the web server shows (RFC 8555, 8.3)."""
 
 from __future__ import annotations
 
 import json
 import logging
 import re
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from letsencrypt_mdaemon.errors import AcmeError, ConfigError, words
-from letsencrypt_mdaemon.files import make_private_folder, write_private
+from letsencrypt_mdaemon.files import make_private_folder, read_limited, write_private
+from letsencrypt_mdaemon.mdaemon import is_below
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 _log = logging.getLogger(__name__)
+
+FOLDERS = (".well-known", ".well-known/acme-challenge")
+LIMIT = 1 << 20
+"""Bytes; a key authorization has about a hundred, the journal of 100 of them 20,000."""
 
 # Base64url (RFC 8555, 8.1), and no longer than a file name may be.
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{1,200}\Z")
@@ -28,8 +33,8 @@ class Webroot:
 
     Args:
         folder: The webroot; `.well-known/acme-challenge` is made below it.
-        journal: A file of ours that names the token files while they exist, so that
-            the run after a crash can remove them.
+        journal: A file of ours that tells what we make there, so that the run after a
+            crash can remove it.
     """
 
     def __init__(self, folder: Path, journal: Path) -> None:
@@ -48,96 +53,156 @@ class Webroot:
             ConfigError: If the files cannot be written there.
         """
         for token in tokens:
-            if not _TOKEN.match(token) or _DEVICE.match(token):
+            if not _is_file_name(token):
                 message = f"The CA sent the token {words(token, 80)!r}, not a base64url"
                 raise AcmeError(
                     f"{message} one as RFC 8555, 8.1 asks; no file was written for it.",
                     hint="Check the directory URL; tell the CA's operators.",
                 )
         self.sweep()
-        made: list[Path] = []
+        missing = self._missing_folders()
+        texts = {token: text.encode("ascii") for token, text in tokens.items()}
+        # Before the journal calls them ours.
+        absent = [token for token in texts if not self._is_there(token, texts[token])]
         try:
-            folder = self._make_folders(made)
-            make_private_folder(self.journal.parent)
-            write_private(self.journal, json.dumps(dict(tokens)).encode())
-            for token, text in tokens.items():
-                _create(folder / token, text.encode("ascii"))
+            self._begin({"folders": missing, "tokens": dict(tokens)})
+            for name in missing:
+                _make(self.folder / name)
+            for token in absent:
+                _create(self._file(token), texts[token])
             yield
         finally:
             self.sweep()
-            for folder in reversed(made):
-                _remove_if_empty(folder)
 
     def sweep(self) -> None:
-        """Remove the token files that the journal names, if they are still ours."""
-        try:
-            tokens = json.loads(self.journal.read_bytes())
-            texts = {str(token): str(text) for token, text in tokens.items()}
-        except FileNotFoundError:
+        """Remove what the journal names, as far as it is still ours."""
+        journal = self._journal()
+        if journal is None:
             return
-        except (ValueError, AttributeError, OSError) as exc:
-            _log.warning("%s could not be read: %s", self.journal, exc)
-            texts = {}
-        left = False
-        for token, text in texts.items():
-            if not _TOKEN.match(token):
-                continue  # The journal is a file as well, and may hold anything.
-            file = self.folder / ".well-known" / "acme-challenge" / token
+        folders, texts = journal
+        if not is_below(self._file("x"), self.folder):
+            _log.warning("%s is left alone: a link leads out of it", self.folder)
+            return
+        if [token for token in texts if not self._is_removed(token, texts[token])]:
+            return
+        for name in reversed(folders):
             try:
-                # A run that was killed while writing leaves the text's beginning.
-                if text.encode().startswith(file.read_bytes()):
-                    file.unlink()
-            except FileNotFoundError:
-                pass
+                (self.folder / name).rmdir()
             except OSError as exc:
-                left = True
-                _log.warning("The token file %s could not be removed: %s", file, exc)
-        if not left:
+                _log.debug("%s stays: %s", self.folder / name, exc)
+        try:
             self.journal.unlink(missing_ok=True)
+        except OSError as exc:
+            _log.warning("%s cannot be removed: %s", self.journal, exc.strerror or exc)
 
-    def _make_folders(self, made: list[Path]) -> Path:
-        hint = "Set webroot to the folder that is served on port 80."
+    def _is_removed(self, token: str, text: bytes) -> bool:
+        """Remove a token file if it is ours; return whether nothing of ours is left."""
+        file = self._file(token)
+        try:
+            # A run that was killed while writing leaves the text's beginning.
+            if text.startswith(read_limited(file, LIMIT)):
+                file.unlink()
+        except (FileNotFoundError, ValueError):
+            return True
+        except OSError as exc:
+            what = "The token file %s cannot be removed: %s"
+            _log.warning(what, file, exc.strerror or exc)
+            return False
+        return True
+
+    def _journal(self) -> tuple[list[str], dict[str, bytes]] | None:
+        """Read the journal, which is a file as well, and may hold anything."""
+        try:
+            document = json.loads(read_limited(self.journal, LIMIT))
+            texts = {
+                token: str(text).encode("ascii")
+                for token, text in document["tokens"].items()
+                if _is_file_name(token)
+            }
+            return [name for name in FOLDERS if name in document["folders"]], texts
+        except FileNotFoundError:
+            return None
+        except OSError as exc:
+            _log.warning("%s cannot be read: %s", self.journal, exc.strerror or exc)
+            return None
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            _log.warning("%s makes no sense and is dropped", self.journal)
+            return [], {}
+
+    def _begin(self, document: Mapping[str, object]) -> None:
+        try:
+            make_private_folder(self.journal.parent)
+            write_private(self.journal, json.dumps(document).encode())
+        except OSError as exc:
+            message = f"{self.journal} cannot be written: {exc.strerror or exc}."
+            hint = "Make room, or let this account write there."
+            raise ConfigError(message, hint=hint) from exc
+
+    def _missing_folders(self) -> list[str]:
         if not self.folder.is_dir():
             message = f"The webroot {self.folder} is not there, or is no folder."
+            hint = "Set webroot to the folder that is served on port 80."
             raise ConfigError(message, hint=hint)
-        inside = self.folder.resolve()
-        folder = self.folder
-        for part in (".well-known", "acme-challenge"):
-            folder /= part
-            if not folder.resolve().is_relative_to(inside):
-                message = f"{folder} is a link to {folder.resolve()}, out of the webroot."
-                raise ConfigError(message, hint="Remove the link, or set webroot to it.")
-            try:
-                folder.mkdir()
-                made.append(folder)
-            except FileExistsError:
-                if not folder.is_dir():
+        missing = []
+        for name in FOLDERS:
+            folder = self.folder / name
+            if not is_below(folder, self.folder):
+                message = f"{folder} is a link out of the webroot."
+                raise ConfigError(message, hint="Remove the link.")
+            if not folder.is_dir():
+                if folder.exists() or folder.is_symlink():
                     message = f"{folder} is not a folder."
-                    raise ConfigError(message, hint="Remove it.") from None
-            except OSError as exc:
-                message = f"The folder {folder} cannot be made: {exc.strerror}."
-                raise ConfigError(message, hint="Run as one who may write there.") from exc
-        return folder
+                    raise ConfigError(message, hint="Remove it.")
+                missing.append(name)
+        return missing
+
+    def _is_there(self, token: str, text: bytes) -> bool:
+        """Whether the file is there already, by a run whose journal was lost.
+
+        Raises:
+            ConfigError: If it is there and not ours.
+        """
+        file = self._file(token)
+        try:
+            if read_limited(file, LIMIT) == text:
+                return True
+        except FileNotFoundError:
+            if not file.is_symlink():
+                return False
+        except (OSError, ValueError) as exc:
+            _log.debug("%s: %s", file, exc)
+        message = f"{file} is there already, and is not ours."
+        raise ConfigError(message, hint="Remove it if nothing else needs it.")
+
+    def _file(self, token: str) -> Path:
+        return self.folder / FOLDERS[-1] / token
+
+
+def _is_file_name(token: str) -> bool:
+    return bool(_TOKEN.match(token)) and not _DEVICE.match(token)
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir()
+        _let_others_read(folder, 0o755)
+    except OSError as exc:
+        message = f"The folder {folder} cannot be made: {exc.strerror or exc}."
+        raise ConfigError(message, hint="Run as one who may write there.") from exc
 
 
 def _create(file: Path, text: bytes) -> None:
-    hint = "Run as one who may write there."
     try:
         with file.open("xb") as stream:
             stream.write(text)
-        file.chmod(0o644)  # The web server may run as somebody else.
-    except FileExistsError:
-        if not file.is_file() or file.read_bytes() != text:
-            message = f"{file} is there already, and is not ours."
-            hint = "Remove it if nothing else needs it."
-            raise ConfigError(message, hint=hint) from None
+        _let_others_read(file, 0o644)
     except OSError as exc:
-        message = f"The token file {file} cannot be written: {exc.strerror}."
+        message = f"The token file {file} cannot be written: {exc.strerror or exc}."
+        hint = "Make room, or run as one who may write there."
         raise ConfigError(message, hint=hint) from exc
 
 
-def _remove_if_empty(folder: Path) -> None:
-    try:
-        folder.rmdir()
-    except OSError:
-        _log.debug("%s stays: it is not empty", folder)
+def _let_others_read(path: Path, mode: int) -> None:
+    # The web server may run as somebody else; not every file system has modes.
+    with suppress(OSError):
+        path.chmod(mode)

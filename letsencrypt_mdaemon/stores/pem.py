@@ -1,20 +1,20 @@
 """A store on every platform: a folder for each certificate, in PEM.
 
-    <store>/<friendly name>/cert.pem, chain.pem, fullchain.pem, privkey.pem
-                            and cert.pfx if a password for it is given
+<store>/<friendly name>/cert.pem, chain.pem, fullchain.pem, privkey.pem
+                        and cert.pfx if a password for it is given
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import shutil
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from cryptography import x509
 
 from letsencrypt_mdaemon.certificate import thumbprint
-from letsencrypt_mdaemon.errors import DeployError
+from letsencrypt_mdaemon.errors import ConfigError, DeployError
 from letsencrypt_mdaemon.files import make_private_folder, read_limited, write_private
 
 if TYPE_CHECKING:
@@ -44,11 +44,25 @@ class PemStore:
         self._pfx_password = pfx_password
 
     def certificates(self) -> Iterator[tuple[x509.Certificate, str]]:
-        """Yield each certificate with its friendly name, which is its folder's."""
+        """Yield each certificate with its friendly name, which is its folder's.
+
+        Raises:
+            ConfigError: If the store cannot be read.
+        """
         for folder in self._folders():
             leaf = _leaf(folder)
             if leaf is not None:
                 yield leaf, folder.name
+
+    def chain(self, wanted: str) -> tuple[x509.Certificate, ...]:
+        """Return the chain that came with a certificate; empty if it is not kept."""
+        for folder in self._folders():
+            leaf = _leaf(folder)
+            if leaf is not None and thumbprint(leaf) == wanted:
+                with suppress(OSError, ValueError, x509.InvalidVersion):
+                    pem = read_limited(folder / "fullchain.pem", LIMIT)
+                    return tuple(x509.load_pem_x509_certificates(pem))
+        return ()
 
     def install(self, certificate: Certificate) -> None:
         """Put a certificate into the store, if it is not there; all of it or nothing.
@@ -57,31 +71,36 @@ class PemStore:
             DeployError: If it cannot be written.
         """
         final = self.folder / certificate.friendly_name
-        if _leaf(final) == certificate.leaf:
-            return
-        unfinished = self.folder / (_UNFINISHED + certificate.friendly_name)
         files = {
             "privkey.pem": certificate.key_pem,
             "cert.pem": certificate.cert_pem,
             "chain.pem": certificate.chain_pem,
             "fullchain.pem": certificate.fullchain_pem,
         }
+        if all(_holds(final / name, data) for name, data in files.items()) and (
+            not self._pfx_password or (final / "cert.pfx").is_file()
+        ):
+            return
         if self._pfx_password:
             files["cert.pfx"] = certificate.pkcs12(self._pfx_password)
+        unfinished = self._unfinished(final)
+        replaced = self._unfinished(final, " replaced")
         try:
-            self._remove_unfinished()
+            self._sweep()
             make_private_folder(unfinished)
             for name, data in files.items():
                 write_private(unfinished / name, data)
             if final.exists():
-                aside = self.folder / f"{_UNFINISHED}{final.name} damaged"
-                final.rename(aside)
+                final.rename(replaced)
             unfinished.rename(final)
         except OSError as exc:
             shutil.rmtree(unfinished, ignore_errors=True)
+            with suppress(OSError):
+                replaced.rename(final)
             message = f"The certificate cannot be put into the store {self.folder}: "
-            hint = "Make room, or let this account write there. The certificate is kept."
-            raise DeployError(f"{message}{exc.strerror}.", hint=hint) from exc
+            hint = "Make room, or let this account write there; it is kept till then."
+            raise DeployError(f"{message}{exc.strerror or exc}.", hint=hint) from exc
+        shutil.rmtree(replaced, ignore_errors=True)
 
     def remove(self, wanted: str) -> None:
         """Remove the certificate with this thumbprint, if it is there.
@@ -93,27 +112,47 @@ class PemStore:
             leaf = _leaf(folder)
             if leaf is not None and thumbprint(leaf) == wanted:
                 try:
-                    # A rename is whole; what a crash leaves is swept up later.
-                    aside = self.folder / (_UNFINISHED + folder.name)
-                    folder.rename(aside)
-                    shutil.rmtree(aside)
+                    self._sweep()
+                    # A rename is whole; what a crash leaves then is swept up later.
+                    aside = folder.rename(self._unfinished(folder))
+                    _remove(aside)
                 except OSError as exc:
-                    message = f"{folder} cannot be removed: {exc.strerror}."
+                    message = f"{folder} cannot be removed: {exc.strerror or exc}."
                     raise DeployError(message, hint="Remove it by hand.") from exc
 
     def _folders(self) -> list[Path]:
-        if not self.folder.is_dir():
+        try:
+            found = sorted(self.folder.iterdir())
+        except FileNotFoundError:
             return []
-        with os.scandir(self.folder) as listing:
-            names = sorted(item.name for item in listing if item.is_dir())
-        return [
-            self.folder / name for name in names if not name.startswith(_UNFINISHED)
-        ]
+        except OSError as exc:
+            message = f"The store {self.folder} cannot be read: {exc.strerror or exc}."
+            hint = "Name a folder, and let us read it."
+            raise ConfigError(message, hint=hint) from exc
+        return [path for path in found if not path.name.startswith(_UNFINISHED)]
 
-    def _remove_unfinished(self) -> None:
+    def _unfinished(self, folder: Path, suffix: str = "") -> Path:
+        return self.folder / f"{_UNFINISHED}{folder.name}{suffix}"
+
+    def _sweep(self) -> None:
+        """Remove what a run that was killed left behind."""
         if self.folder.is_dir():
-            for folder in self.folder.glob(f"{_UNFINISHED}*"):
-                shutil.rmtree(folder)
+            for path in self.folder.glob(f"{_UNFINISHED}*"):
+                _remove(path)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+def _holds(path: Path, data: bytes) -> bool:
+    try:
+        return read_limited(path, LIMIT) == data
+    except (OSError, ValueError):
+        return False
 
 
 def _leaf(folder: Path) -> x509.Certificate | None:
@@ -121,8 +160,8 @@ def _leaf(folder: Path) -> x509.Certificate | None:
         try:
             pem = read_limited(folder / name, LIMIT)
             return x509.load_pem_x509_certificates(pem)[0]
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             continue
-        except (OSError, ValueError) as exc:
+        except (OSError, ValueError, x509.InvalidVersion) as exc:
             _log.warning("%s is left out: %s", folder / name, exc)
     return None

@@ -1,0 +1,358 @@
+"""What others meet, made small: a store, a server and a CA in memory; sick disks."""
+
+from __future__ import annotations
+
+import base64
+import errno
+import itertools
+import os
+import socket
+import sys
+import threading
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from letsencrypt_mdaemon.certificate import Certificate, thumbprint
+from letsencrypt_mdaemon.errors import DeployError
+from letsencrypt_mdaemon.renewal import Window
+from letsencrypt_mdaemon.state import Change, Target
+
+if sys.platform != "win32":
+    import resource
+
+LOCALHOST = "127.0.0.1"
+
+
+class MemoryStore:
+    """A store that keeps certificates nowhere else: `workflow.Store`."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, tuple[x509.Certificate, str]] = {}
+
+    def certificates(self) -> list[tuple[x509.Certificate, str]]:
+        """Return each certificate with its friendly name."""
+        return list(self.kept.values())
+
+    def install(self, certificate: Certificate) -> None:
+        """Make sure that it is there."""
+        entry = (certificate.leaf, certificate.friendly_name)
+        self.kept.setdefault(certificate.thumbprint, entry)
+
+    def remove(self, wanted: str) -> None:
+        """Make sure that it is not there."""
+        self.kept.pop(wanted, None)
+
+    def put(self, leaf: x509.Certificate, friendly_name: str) -> None:
+        """Put a certificate there as somebody else would."""
+        self.kept[thumbprint(leaf)] = (leaf, friendly_name)
+
+
+TARGETS = tuple(
+    Target(file, "SSL", "Certificate", "sha1:upper")
+    for file in ("App/MDaemon.ini", "WorldClient/WorldClient.ini")
+)
+PORTS = ("smtps://127.0.0.1:465", "https://127.0.0.1:443")
+RUNGS = ("RELOADCACHE.SEM", "RESTARTWC.SEM")
+
+
+class MemoryServer:
+    """A server of two INI values and two ports: `workflow.Server`, and its verifier.
+
+    Its first semaphore reloads the first port, the second one the second.
+
+    Args:
+        store: Where it knows certificates from.
+
+    Attributes:
+        values: Target → thumbprint that it names.
+        ports: Endpoint → thumbprint that it serves; empty if it serves none.
+        others: Thumbprints that other INI values name.
+        broken: Ports that serve nothing with any certificate but the first one.
+        deaf: Ports that use no other certificate before the server is restarted.
+        failing: What cannot be done: bind, restore.
+        done: What was asked of it, in order.
+    """
+
+    def __init__(self, store: MemoryStore, first: x509.Certificate) -> None:
+        self.store = store
+        self.first = thumbprint(first)
+        self.values = dict.fromkeys(TARGETS, self.first)
+        self.ports = dict.fromkeys(PORTS, self.first)
+        self.others: set[str] = set()
+        self.broken: set[str] = set()
+        self.deaf: set[str] = set()
+        self.failing: set[str] = set()
+        self.done: list[str] = []
+
+    def named(self, names: Collection[str]) -> dict[Target, x509.Certificate | None]:
+        """Return which certificate each target names."""
+        assert names
+        known = {print_: leaf for print_, (leaf, _) in self.store.kept.items()}
+        return {target: known.get(value) for target, value in self.values.items()}
+
+    def bind(
+        self, certificate: x509.Certificate, *, now: datetime, dry_run: bool = False
+    ) -> list[Change]:
+        """Make every target name it."""
+        new = thumbprint(certificate)
+        changes = [
+            Change(target, 1, value, new)
+            for target, value in self.values.items()
+            if value != new
+        ]
+        if not dry_run:
+            self._do("bind", now)
+            self.values = dict.fromkeys(TARGETS, new)
+        return changes
+
+    def restore(self, changes: Sequence[Change], *, now: datetime) -> None:
+        """Take changes back, as far as the values are still what they became."""
+        self._do("restore", now)
+        for change in reversed(changes):
+            if self.values[change.target] == change.after:
+                self.values[change.target] = change.before
+
+    def reload(self) -> Iterator[str]:
+        """Take up one semaphore after the other."""
+        for rung, port, value in zip(RUNGS, PORTS, self.values.values(), strict=True):
+            self.done.append(rung)
+            broken = port in self.broken and value != self.first
+            if port not in self.deaf:
+                self.ports[port] = "" if broken else value
+            yield rung
+
+    def restart(self) -> None:
+        """Let every port use what the files name, as somebody does by hand."""
+        self.ports = dict(zip(PORTS, self.values.values(), strict=True))
+
+    def observe(self) -> dict[str, str]:
+        """Return which certificate each port serves."""
+        return {port: served for port, served in self.ports.items() if served}
+
+    def references(self) -> set[str]:
+        """Return the thumbprints that any value names."""
+        return {*self.values.values(), *self.others}
+
+    def _do(self, what: str, now: datetime) -> None:
+        assert now.tzinfo
+        if what in self.failing:
+            raise DeployError(f"{what} is not possible.", hint="Wait.")
+        self.done.append(what)
+
+
+class MemoryIssuer:
+    """A CA that issues at once: `workflow.Issuer`.
+
+    Args:
+        issue: Makes a certificate for some names.
+
+    Attributes:
+        errors: What is raised instead, one after the other.
+        windows: What is advised, one after the other; then nothing.
+        orders: The names of each order that was taken, and what it replaces.
+    """
+
+    def __init__(self, issue: Callable[[Sequence[str]], Certificate]) -> None:
+        self.issue = issue
+        self.errors: list[Exception] = []
+        self.windows: list[Window] = []
+        self.orders: list[tuple[tuple[str, ...], str | None]] = []
+
+    def suggested_window(self, _: x509.Certificate) -> tuple[Window | None, float]:
+        """Return the next advice, good for an hour."""
+        if self.errors:
+            raise self.errors.pop(0)
+        return (self.windows.pop(0) if self.windows else None), 3600.0
+
+    def obtain(
+        self, names: Sequence[str], replaces: x509.Certificate | None
+    ) -> Certificate:
+        """Return a new certificate."""
+        if self.errors:
+            raise self.errors.pop(0)
+        replaced = thumbprint(replaces) if replaces is not None else None
+        self.orders.append((tuple(names), replaced))
+        return self.issue(names)
+
+
+# What is about to happen to files is told by Python itself (PEP 578), whoever does it
+# and by whatever function; an error that is raised then is what the caller gets.
+
+Rule: TypeAlias = Callable[[Path], None]
+_on_change: list[Rule] = []
+_on_read: list[Rule] = []
+
+
+def _audit(event: str, arguments: tuple[Any, ...]) -> None:
+    if not (_on_change or _on_read):
+        return
+    if event in {"open", "os.mkdir", "os.remove", "os.rmdir", "os.rename"}:
+        path = arguments[0]
+        reads = event == "open" and not arguments[2] & (os.O_WRONLY | os.O_RDWR)
+        if isinstance(path, str | bytes | os.PathLike):
+            for rule in (_on_read if reads else _on_change)[:]:
+                rule(Path(os.fsdecode(path)))
+
+
+sys.addaudithook(_audit)
+
+
+@contextmanager
+def watched(folder: Path, rule: Rule) -> Iterator[None]:
+    """Call `rule` before each change in a folder, with what is about to change."""
+
+    def below(path: Path) -> None:
+        if path.is_relative_to(folder):
+            rule(path)
+
+    _on_change.append(below)
+    try:
+        yield
+    finally:
+        _on_change.remove(below)
+
+
+@contextmanager
+def unreadable(file: Path) -> Iterator[None]:
+    """Let nobody read a file, not even root."""
+
+    def refuse(path: Path) -> None:
+        if path == file:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    _on_read.append(refuse)
+    try:
+        yield
+    finally:
+        _on_read.remove(refuse)
+
+
+@contextmanager
+def read_only(
+    folder: Path, *, allowed: int = 0, refused: int = sys.maxsize
+) -> Iterator[None]:
+    """Let nobody change anything in a folder, not even root.
+
+    Args:
+        allowed: How many changes are let through before the first is refused.
+        refused: How many are refused then.
+    """
+    count = itertools.count()
+
+    def refuse(path: Path) -> None:
+        if allowed <= next(count) < allowed + refused:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    with watched(folder, refuse):
+        yield
+
+
+@contextmanager
+def full_disk(folder: Path) -> Iterator[None]:
+    """Let nobody write to files in a folder; they can still be made."""
+    if sys.platform == "win32":
+
+        def fill(path: Path) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+        with watched(folder, fill):
+            yield
+    else:
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+        def fill(_: Path) -> None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+
+        try:
+            with watched(folder, fill):
+                yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Return every file below a folder."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def huge(path: Path) -> None:
+    """Make a file of 50 MB that takes no room."""
+    with path.open("xb") as stream:
+        stream.truncate(50 << 20)
+
+
+@contextmanager
+def private(folder: Path) -> Iterator[None]:
+    """Fail if a file in a folder can be read by others, be it for a moment.
+
+    Looked at before each change that follows, with a umask that hides nothing.
+    """
+
+    def look(_: Path) -> None:
+        for path in (folder, *folder.rglob("*")):
+            with suppress(FileNotFoundError):
+                assert os.name == "nt" or not path.stat().st_mode & 0o077, path
+
+    former = os.umask(0)
+    try:
+        with watched(folder, look):
+            yield
+        look(folder)
+    finally:
+        os.umask(former)
+
+
+def odd_version(certificate: x509.Certificate) -> bytes:
+    """Return a certificate in PEM as of a version that does not exist."""
+    pem = certificate.public_bytes(Encoding.PEM).decode()
+    der = base64.b64decode("".join(pem.splitlines()[1:-1]))
+    third = b"\xa0\x03\x02\x01\x02"
+    assert der.count(third) == 1
+    odd = base64.encodebytes(der.replace(third, third[:-1] + b"\x09"))
+    begin, end = b"-----BEGIN CERTIFICATE-----\n", b"-----END CERTIFICATE-----\n"
+    return begin + odd + end
+
+
+@contextmanager
+def talker(
+    *, says: bytes = b"", forever: bool = False, heard: list[bytes] | None = None
+) -> Iterator[tuple[str, int]]:
+    """Listen on a port of this machine, say something to the first who comes, hang up.
+
+    Args:
+        forever: Say it again and again until the other side hangs up; nothing said
+            again and again is silence.
+        heard: Filled with what the other side says until it hangs up.
+    """
+
+    def talk() -> None:
+        with suppress(OSError):
+            connection, _ = listener.accept()
+            with connection:
+                connection.sendall(says)
+                while forever and says:
+                    connection.sendall(says)
+                while forever and connection.recv(1000):
+                    pass
+                while heard is not None and (piece := connection.recv(1000)):
+                    heard.append(piece)
+
+    with socket.create_server((LOCALHOST, 0)) as listener:
+        thread = threading.Thread(target=talk)
+        thread.start()
+        try:
+            yield LOCALHOST, listener.getsockname()[1]
+        finally:
+            with suppress(OSError):  # nobody may have come
+                socket.create_connection(listener.getsockname()).close()
+            thread.join()

@@ -1,0 +1,661 @@
+"""The installation is found, its host name is not guessed, semaphores are polite."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from letsencrypt_mdaemon import mdaemon
+from letsencrypt_mdaemon.errors import ConfigError
+from letsencrypt_mdaemon.mdaemon import Place, Semaphores, Source
+from tests.fakes import LOCALHOST, huge, read_only, talker, unreadable, watched
+
+
+def install(root: Path, ini: str = "", *, app: str = "App") -> Path:
+    """Make the least that counts as an MDaemon."""
+    (root / app).mkdir(parents=True)
+    (root / app / "MDaemon.ini").write_bytes(ini.replace("\n", "\r\n").encode())
+    return root
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return install(tmp_path / "MDaemon")
+
+
+def tell(ini: Path, text: str) -> None:
+    ini.write_bytes(text.replace("\n", "\r\n").encode())
+
+
+# Where it is
+
+
+def test_only_the_folder_that_was_named_is_looked_at(tmp_path: Path) -> None:
+    assert mdaemon.places(tmp_path, "--mdaemon-dir") == [
+        Place(tmp_path, "--mdaemon-dir")
+    ]
+
+
+def test_without_a_word_the_default_folder_is_looked_at_last() -> None:
+    *_, last = mdaemon.places(None, "")
+    assert last == Place(Path("C:/MDaemon"), "the default folder")
+
+
+@pytest.mark.parametrize("app", ["App", "APP", "app"])
+def test_the_server_is_found_whatever_case_its_folder_has(
+    tmp_path: Path, app: str
+) -> None:
+    root = install(tmp_path / "MDaemon", app=app)
+    assert mdaemon.find([Place(root, "")]) == root
+
+
+@pytest.mark.parametrize("app", ["App", "APP"])
+def test_the_folder_app_itself_may_be_named(tmp_path: Path, app: str) -> None:
+    # As the registry does.
+    root = install(tmp_path / "MDaemon", app=app)
+    assert mdaemon.find([Place(root / app, "")]) == root
+
+
+def test_a_server_in_a_folder_called_app_is_found(tmp_path: Path) -> None:
+    root = install(tmp_path / "app")
+    assert mdaemon.find([Place(root, "")]) == root
+
+
+def test_the_first_place_that_has_a_server_wins(tmp_path: Path) -> None:
+    places = [
+        Place(tmp_path / "none", "a"),
+        Place(install(tmp_path / "one"), "b"),
+        Place(install(tmp_path / "two"), "c"),
+    ]
+    assert mdaemon.find(places) == tmp_path / "one"
+
+
+def test_if_there_is_no_server_the_error_says_where_it_looked_and_what_was_missing(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "half" / "App").mkdir(parents=True)
+    (tmp_path / "file").touch()
+    install(tmp_path / "odd")
+    (tmp_path / "odd" / "App" / "MDaemon.ini").unlink()
+    (tmp_path / "odd" / "App" / "MDaemon.ini").mkdir()
+    missing = {
+        "gone": ("gone", "is not there"),
+        "empty": ("empty/App", "is not there"),
+        "half": ("half/App/MDaemon.ini", "is not there"),
+        "file": ("file", "is there, but is something else"),
+        "odd": ("odd/App/MDaemon.ini", "is there, but is something else"),
+    }
+    with pytest.raises(ConfigError) as caught:
+        mdaemon.find([Place(tmp_path / name, f"said {name}") for name in missing])
+    assert caught.value.message.splitlines() == [
+        "No MDaemon was found. Looked in:",
+        *(
+            f"  - {tmp_path / name} (said {name}): {tmp_path / path} {why}"
+            for name, (path, why) in missing.items()
+        ),
+    ]
+    assert "--mdaemon-dir" in caught.value.hint
+
+
+def test_what_is_not_there_keeps_the_name_it_was_given(root: Path) -> None:
+    assert mdaemon.child(root, "app", "New.SEM") == root / "App" / "New.SEM"
+    assert mdaemon.child(root, "None", "MDaemon.ini") == root / "None" / "MDaemon.ini"
+
+
+def test_an_exact_name_goes_before_one_in_another_case(tmp_path: Path) -> None:
+    (tmp_path / "APP").mkdir()
+    (tmp_path / "App").mkdir(exist_ok=True)  # the same on Windows
+    assert mdaemon.child(tmp_path, "App") == tmp_path / "App"
+
+
+def test_a_file_below_the_server_is_found_by_either_slash(root: Path) -> None:
+    ini = root / "App" / "MDaemon.ini"
+    assert mdaemon.file_below(root, r"app\mdaemon.INI") == ini
+    assert mdaemon.file_below(root, "App/MDaemon.ini") == ini
+
+
+@pytest.mark.parametrize("name", ["../x.ini", r"App\..\..\x.ini", "App/../../x.ini"])
+def test_a_name_that_leads_out_of_the_server_is_refused(root: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match="leads out of"):
+        mdaemon.file_below(root, name)
+
+
+def test_a_link_that_leads_out_of_the_server_is_refused(
+    root: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "else").mkdir()
+    (root / "linked").symlink_to(tmp_path / "else", target_is_directory=True)
+    with pytest.raises(ConfigError, match="leads out of"):
+        mdaemon.file_below(root, "linked/x.ini")
+
+
+def test_a_circle_of_links_is_no_way_into_the_server(root: Path) -> None:
+    (root / "circle").symlink_to(root / "circle")
+    assert not mdaemon.file_below(root, "circle/x.ini").exists()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (Path.resolve, "is not there"),
+        (Path.mkdir, "it is a folder"),
+        (huge, "it is larger than"),
+    ],
+)
+def test_an_ini_file_that_is_none_is_an_error_with_its_name(
+    tmp_path: Path, make: Callable[[Path], object], message: str
+) -> None:
+    path = tmp_path / "X.ini"
+    make(path)
+    with pytest.raises(ConfigError, match=message) as caught:
+        mdaemon.read_ini(path)
+    assert str(path) in caught.value.message
+
+
+def test_an_ini_file_that_cannot_be_read_is_an_error_with_its_name(root: Path) -> None:
+    path = root / "App" / "MDaemon.ini"
+    with unreadable(path), pytest.raises(ConfigError, match="Permission") as caught:
+        mdaemon.read_ini(path)
+    assert str(path) in caught.value.message
+
+
+# Its host name
+
+
+def names(root: Path) -> dict[str, str]:
+    return {source.where: source.value for source in mdaemon.configured_names(root)}
+
+
+def decide(root: Path, greeted: str | None = None) -> str:
+    source = Source("the SMTP greeting at 127.0.0.1 port 25", greeted or "")
+    return mdaemon.host_name(
+        mdaemon.configured_names(root), source if greeted else None
+    )
+
+
+def test_the_host_name_stands_in_mdaemon_ini(root: Path) -> None:
+    tell(root / "App" / "MDaemon.ini", "[Domain]\nfqdn = Mail.Example.Test.\n")
+    where = f"{Path('App/MDaemon.ini')} [Domain] fqdn"
+    assert names(root) == {where: "Mail.Example.Test."}
+    assert decide(root) == "mail.example.test"
+
+
+def test_an_international_host_name_becomes_ascii(root: Path) -> None:
+    tell(root / "App" / "MDaemon.ini", "[Domain]\nFQDN=mail.bücher.example\n")
+    assert decide(root) == "mail.xn--bcher-kva.example"
+
+
+DOMAINS = """\
+[example.test]
+FQDN=mail.example.test
+[example.org]
+FQDN=mx.example.org
+[empty.example]
+FQDN=
+"""
+
+
+def test_of_several_domains_the_one_counts_that_mdaemon_ini_names(root: Path) -> None:
+    tell(root / "App" / "MDaemon.ini", "[Domain]\nName=Example.Org\n")
+    tell(root / "App" / "Domains.dat", DOMAINS)
+    assert decide(root) == "mx.example.org"
+
+
+def test_of_several_domains_the_greeting_chooses(root: Path) -> None:
+    tell(root / "App" / "Domains.dat", DOMAINS)
+    assert decide(root, "MX.example.org") == "mx.example.org"
+
+
+def test_of_several_domains_none_is_guessed(root: Path) -> None:
+    tell(root / "App" / "Domains.dat", DOMAINS)
+    with pytest.raises(ConfigError, match="is not clear") as caught:
+        decide(root)
+    file = Path("App/Domains.dat")
+    assert caught.value.message.splitlines()[1:] == [
+        f"  - {file} [example.test] FQDN says mail.example.test",
+        f"  - {file} [example.org] FQDN says mx.example.org",
+    ]
+    assert "--host-name" in caught.value.hint
+
+
+def test_a_greeting_that_is_none_of_several_domains_chooses_nothing(root: Path) -> None:
+    tell(root / "App" / "Domains.dat", DOMAINS)
+    with pytest.raises(ConfigError, match=r"port 25 says other\.example"):
+        decide(root, "other.example")
+
+
+def test_if_file_and_greeting_disagree_the_error_shows_both(root: Path) -> None:
+    tell(root / "App" / "MDaemon.ini", "[Domain]\nFQDN=mail.example.test\n")
+    with pytest.raises(ConfigError, match="is not clear") as caught:
+        decide(root, "mail.example.org")
+    assert caught.value.message.splitlines()[1:] == [
+        f"  - {Path('App/MDaemon.ini')} [Domain] FQDN says mail.example.test",
+        "  - the SMTP greeting at 127.0.0.1 port 25 says mail.example.org",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ("[192.0.2.1]", "is an IP address"),
+        ("192.0.2.1", "is an IP address"),
+        ("[IPv6:2001:db8::1]", "is an IP address"),
+        ("mailserver", "has no dot"),
+        ("*.example.test", "is a wildcard"),
+        ("mail_1.example.test", "is not a DNS label"),
+    ],
+)
+@pytest.mark.parametrize("greeted", [None, "mail.example.test"])
+def test_a_host_name_no_certificate_can_hold_is_refused_with_the_reason(
+    root: Path, value: str, reason: str, greeted: str | None
+) -> None:
+    tell(root / "App" / "MDaemon.ini", f"[Domain]\nFQDN={value}\n")
+    with pytest.raises(ConfigError) as caught:
+        decide(root, greeted)
+    assert f"[Domain] FQDN says {value!r}, which" in caught.value.message
+    assert reason in caught.value.message
+    assert "--host-name" in caught.value.hint
+
+
+def test_without_a_name_in_the_files_the_greeting_tells_it(root: Path) -> None:
+    assert decide(root, "mail.example.test") == "mail.example.test"
+
+
+def test_if_nothing_tells_a_name_the_error_says_what_was_looked_for(root: Path) -> None:
+    with pytest.raises(ConfigError, match="no key FQDN") as caught:
+        decide(root)
+    assert "--host-name" in caught.value.hint
+
+
+def test_a_hostile_value_is_shown_without_its_control_characters(root: Path) -> None:
+    tell(root / "App" / "MDaemon.ini", "[Domain]\nFQDN=\x1b[31mevil\x07\u202e\n")
+    with pytest.raises(ConfigError) as caught:
+        decide(root)
+    listed = caught.value.message.replace("\n", "")
+    assert listed.isprintable()
+
+
+@given(st.binary(max_size=200))
+def test_odd_files_beside_mdaemon_ini_do_not_matter(
+    tmp_path_factory: pytest.TempPathFactory, data: bytes
+) -> None:
+    root = install(tmp_path_factory.mktemp("odd") / "MDaemon")
+    tell(root / "App" / "MDaemon.ini", "[Domain]\nName=example.test\n")
+    tell(root / "App" / "Domains.dat", "[example.test]\nFQDN=mail.example.test\n")
+    (root / "App" / "Other.dat").write_bytes(data)
+    assert "mail.example.test" in names(root).values()
+
+
+def test_a_folder_named_like_a_database_is_passed_by(root: Path) -> None:
+    (root / "App" / "Folder.dat").mkdir()
+    tell(root / "App" / "Domains.dat", DOMAINS)
+    assert set(names(root).values()) == {"mail.example.test", "mx.example.org"}
+
+
+# What it greets with
+
+
+def greeting(says: bytes, *, forever: bool = False) -> str | None:
+    # Enough for a machine under load; who is silent costs it in full.
+    timeout = 5.0 if says else 0.2
+    with talker(says=says, forever=forever) as address:
+        source = mdaemon.greeting(address, timeout)
+        return source.value if source else None
+
+
+@pytest.mark.parametrize(
+    ("says", "name"),
+    [
+        (b"220 mail.example.test ESMTP MDaemon 25.0; hello\r\n", "mail.example.test"),
+        (b"220 mail.example.test\r\n", "mail.example.test"),
+        (b"220-mail.example.test ESMTP\r\n220-x\r\n220 \r\n", "mail.example.test"),
+        (b"220 [192.0.2.1] ESMTP\r\n", "[192.0.2.1]"),
+    ],
+)
+def test_the_server_greets_with_its_name(says: bytes, name: str) -> None:
+    assert greeting(says) == name
+
+
+def test_the_greeting_says_where_it_was_heard() -> None:
+    with talker(says=b"220 mail.example.test ESMTP\r\n") as address:
+        source = mdaemon.greeting(address)
+    assert source is not None
+    assert source.where == f"the SMTP greeting at 127.0.0.1 port {address[1]}"
+    assert str(source).endswith("says mail.example.test")
+
+
+@pytest.mark.parametrize("code", ["220", "220-x.example.test\r\n220", "554"])
+def test_the_server_is_left_with_a_farewell(code: str) -> None:
+    heard: list[bytes] = []
+    says = f"{code} mail.example.test\r\n".encode()
+    with talker(says=says, heard=heard) as address:
+        mdaemon.greeting(address)
+    assert b"".join(heard) == b"QUIT\r\n"
+
+
+@pytest.mark.parametrize(
+    "says",
+    [
+        b"220 ready\r\n",
+        b"220 Welcome. Come in\r\n",
+        b"220\r\n",
+        b"220  two.blanks.example\r\n",
+        b"421 mail.example.test too many connections\r\n",
+        b"554 mail.example.test\r\n",
+        b"220mail.example.test\r\n",
+        b"220 mail.exa\x1b[31mmple.test\r\n",
+        b"220 m\xc3\xa4il.example.test\r\n",
+        b"HTTP/1.1 400 Bad Request\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\n",
+        b"220 cut.off.example",
+        b"220-never.ends.example\r\n",
+    ],
+)
+def test_an_odd_greeting_is_no_source(says: bytes) -> None:
+    assert greeting(says) is None
+
+
+def test_a_server_that_hangs_up_without_a_word_is_no_source() -> None:
+    with talker() as address:
+        assert mdaemon.greeting(address) is None
+
+
+def test_a_silent_server_is_no_source() -> None:
+    assert greeting(b"", forever=True) is None
+
+
+@pytest.mark.parametrize("piece", [b"220-mail.example.test\r\n", b"220 x" * 1000])
+def test_a_greeting_without_end_is_no_source(piece: bytes) -> None:
+    assert greeting(piece, forever=True) is None
+
+
+@given(st.binary(max_size=100))
+def test_a_greeting_is_a_plain_word_or_nothing(says: bytes) -> None:
+    value = greeting(b"220 " + says + b"\r\n")
+    assert value is None or (value.isascii() and value.isprintable() and "." in value)
+
+
+def test_nobody_who_answers_is_no_source() -> None:
+    with socket.create_server((LOCALHOST, 0)) as listener:
+        address = listener.getsockname()
+    assert mdaemon.greeting(address) is None
+    assert mdaemon.greeting(None) is None
+    assert mdaemon.greeting(("x" * 70 + ".example", 25)) is None
+
+
+def test_a_port_is_known_to_be_listened_to() -> None:
+    with socket.create_server((LOCALHOST, 0)) as listener:
+        port = listener.getsockname()[1]
+        assert mdaemon.listens(port)
+    assert not mdaemon.listens(port)
+
+
+# The RAW queue
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        r"C:\MDaemon\Queues\Raw",
+        r"c:\mdaemon\queues\RAW\\"[:-1],
+        r'"C:\MDaemon\Queues\Raw"',
+        r"\\server\share\MDaemon\Queues\Raw",
+        r"Queues\Raw",
+        r"D:\elsewhere\Raw",
+    ],
+)
+def test_the_raw_queue_is_found_below_the_mounted_folder(
+    root: Path, value: str
+) -> None:
+    # As seen from another machine. Only the last one stands where it says it does.
+    queue = root / ("Raw" if "elsewhere" in value else "Queues/Raw")
+    queue.mkdir(parents=True)
+    tell(root / "App" / "MDaemon.ini", f"[Directories]\nRaw={value}\n")
+    assert mdaemon.raw_queue(root) == queue
+
+
+def test_the_raw_queue_may_be_far_from_the_server(root: Path, tmp_path: Path) -> None:
+    queue = tmp_path / "Spool"
+    queue.mkdir()
+    tell(root / "App" / "MDaemon.ini", f"[directories]\nRAW = {queue}\n")
+    assert mdaemon.raw_queue(root) == queue
+
+
+@pytest.mark.parametrize("ini", ["", "[Directories]\nRaw=\n", "[Other]\nRaw=C:\\x\n"])
+def test_without_its_key_there_is_no_raw_queue(root: Path, ini: str) -> None:
+    tell(root / "App" / "MDaemon.ini", ini)
+    with pytest.raises(ConfigError, match=r"\[Directories\] Raw is not there") as error:
+        mdaemon.raw_queue(root)
+    assert "mail-server = smtp://" in error.value.hint
+
+
+@pytest.mark.parametrize(
+    "value", [r"C:\MDaemon\Queues\Raw", "..", r"..\..", "\\", ".", "a\0b", '""', "C:"]
+)
+def test_a_raw_queue_that_is_not_there_is_an_error(root: Path, value: str) -> None:
+    tell(root / "App" / "MDaemon.ini", f"[Directories]\nRaw={value}\n")
+    with pytest.raises(ConfigError, match="which is not there"):
+        mdaemon.raw_queue(root)
+
+
+# Semaphores
+
+
+class Ear:
+    """A server that looks for semaphores whenever somebody waits.
+
+    Args:
+        deaf: Those it does not take up.
+    """
+
+    def __init__(self, app: Path, *deaf: str) -> None:
+        self.app = app
+        self.deaf = deaf
+        self.heard: list[str] = []
+        self.waited = 0
+
+    def __call__(self, _: float) -> None:
+        self.waited += 1
+        found = [path for path in self.app.iterdir() if path.suffix == ".SEM"]
+        assert len(found) == 1, "one at a time"
+        if found[0].name not in self.deaf:
+            assert found[0].read_bytes() == b""
+            found[0].unlink()
+            self.heard.append(found[0].name)
+
+
+NAMES = ("RELOADCACHE.SEM", "RESTARTWC.SEM")
+
+
+@pytest.fixture
+def app(root: Path) -> Path:
+    return root / "App"
+
+
+def never(_: float) -> None:
+    pytest.fail("waited for nothing")
+
+
+def semaphores(app: Path, server: Callable[[float], None]) -> Semaphores:
+    return Semaphores(app, NAMES, patience=2, sleep=server)
+
+
+def left(app: Path) -> list[str]:
+    return sorted(path.name for path in app.iterdir() if path.suffix == ".SEM")
+
+
+def test_semaphores_are_put_there_one_after_the_other_gentlest_first(app: Path) -> None:
+    server = Ear(app)
+    reloading = semaphores(app, server).reload(running=True)
+    assert server.heard == []
+    assert next(reloading) == NAMES[0]
+    assert server.heard == [NAMES[0]]
+    assert list(reloading) == [NAMES[1]]
+    assert server.heard == list(NAMES)
+
+
+def test_the_caller_may_stop_after_a_gentle_one(app: Path) -> None:
+    server = Ear(app)
+    reloading = semaphores(app, server).reload(running=True)
+    assert isinstance(reloading, Iterator)
+    assert next(reloading) == NAMES[0]
+    del reloading
+    assert server.heard == [NAMES[0]]
+    assert left(app) == []
+
+
+def test_a_server_that_takes_its_time_is_waited_for(app: Path) -> None:
+    server = Ear(app)
+    looks = iter([False] * 19)
+    patient = semaphores(app, lambda _: server(_) if next(looks, True) else None)
+    assert list(patient.reload(running=True)) == list(NAMES)
+
+
+def test_a_semaphore_that_is_not_taken_up_is_withdrawn_and_said(
+    app: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = Ear(app, "RELOADCACHE.SEM")
+    assert list(semaphores(app, server).reload(running=True)) == []
+    assert left(app) == []
+    assert server.waited == 20
+    (message,) = caplog.messages
+    assert message == (
+        "MDaemon did not take up RELOADCACHE.SEM in 2 s; it was withdrawn. MDaemon "
+        "uses the new certificate when it starts: restart it if it runs."
+    )
+
+
+def test_a_semaphore_taken_up_at_the_last_moment_counts(app: Path) -> None:
+    taken: list[str] = []
+
+    def take(path: Path) -> None:
+        # It vanishes between our last look and our removing it.
+        if path.exists() and path.name not in taken:
+            taken.append(path.name)
+            path.unlink()
+
+    with watched(app, take):
+        silent = semaphores(app, lambda _: None)
+        assert list(silent.reload(running=True)) == list(NAMES)
+    assert taken == list(NAMES)
+
+
+def test_waiting_is_shown_as_progress(
+    app: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    assert list(semaphores(app, Ear(app)).reload(running=True)) == list(NAMES)
+    shown = [
+        (record.getMessage(), vars(record)["progress"]) for record in caplog.records
+    ]
+    assert shown == [(f"waiting for MDaemon to take up {name}", True) for name in NAMES]
+
+
+@pytest.mark.parametrize("lock", ["LOCKSEMS.SEM", "LockSems.sem"])
+@pytest.mark.parametrize("running", [True, False])
+def test_nothing_is_asked_while_semaphores_are_locked(
+    app: Path, caplog: pytest.LogCaptureFixture, lock: str, *, running: bool
+) -> None:
+    (app / lock).touch()
+    assert list(semaphores(app, never).reload(running=running)) == []
+    assert [path.name for path in app.iterdir() if path.suffix.lower() == ".sem"] == [
+        lock
+    ]
+    assert f"{app / lock} forbids semaphores" in caplog.text
+    assert "restart it" in caplog.text
+
+
+def test_nothing_more_is_asked_once_semaphores_are_locked(
+    app: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    reloading = semaphores(app, Ear(app)).reload(running=True)
+    assert next(reloading) == NAMES[0]
+    (app / "LOCKSEMS.SEM").touch()
+    assert list(reloading) == []
+    assert left(app) == ["LOCKSEMS.SEM"]
+    assert "RESTARTWC.SEM was not asked for" in caplog.text
+
+
+def test_a_server_that_may_not_run_is_probed_first(app: Path) -> None:
+    server = Ear(app)
+    assert list(semaphores(app, server).reload(running=False)) == list(NAMES)
+    assert server.heard == ["WATCHDOG.SEM", *NAMES]
+
+
+def test_a_server_that_does_not_run_is_asked_for_nothing_but_the_probe(
+    app: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    seen = set()
+    silent = semaphores(app, lambda _: seen.update(left(app)))
+    assert list(silent.reload(running=False)) == []
+    assert seen == {"WATCHDOG.SEM"}
+    assert left(app) == []
+    assert "did not take up WATCHDOG.SEM" in caplog.text
+    assert "when it starts" in caplog.text
+
+
+def test_a_semaphore_that_somebody_else_put_there_stays(
+    app: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (app / "RELOADCACHE.SEM").write_bytes(b"theirs")
+    silent = semaphores(app, lambda _: None)
+    assert list(silent.reload(running=True)) == []
+    assert (app / "RELOADCACHE.SEM").read_bytes() == b"theirs"
+    assert left(app) == ["RELOADCACHE.SEM"]
+    assert "was there before" in caplog.text
+
+
+def test_a_semaphore_put_there_while_we_look_stays(
+    app: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Twice(Ear):
+        def __call__(self, seconds: float) -> None:
+            super().__call__(seconds)
+            (self.app / self.heard[-1]).symlink_to(self.app / "dangling")
+
+    (app / NAMES[0]).touch()
+    assert list(semaphores(app, Twice(app)).reload(running=True)) == []
+    assert (app / NAMES[0]).is_symlink()
+    assert "by another program" in caplog.text
+
+
+def test_after_somebody_elses_semaphore_we_put_our_own(app: Path) -> None:
+    # The server may have read its files for that one before they were changed.
+    (app / "RELOADCACHE.SEM").touch()
+    server = Ear(app)
+    assert list(semaphores(app, server).reload(running=True)) == list(NAMES)
+    assert server.heard == ["RELOADCACHE.SEM", *NAMES]
+
+
+def test_a_semaphore_is_withdrawn_when_the_run_is_interrupted(app: Path) -> None:
+    def interrupt(_: float) -> None:
+        raise KeyboardInterrupt
+
+    reloading = semaphores(app, interrupt).reload(running=True)
+    with pytest.raises(KeyboardInterrupt):
+        next(reloading)
+    assert left(app) == []
+
+
+def test_a_semaphore_that_cannot_be_written_is_a_warning(
+    app: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with read_only(app):
+        assert list(semaphores(app, never).reload(running=True)) == []
+    assert "RELOADCACHE.SEM cannot be written: Permission denied" in caplog.text
+    assert "withdrawn" not in caplog.text
+
+
+def test_a_semaphore_that_cannot_be_withdrawn_is_a_warning(
+    app: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with read_only(app, allowed=1):
+        silent = semaphores(app, lambda _: None)
+        assert list(silent.reload(running=True)) == []
+    assert "RELOADCACHE.SEM cannot be withdrawn: Permission denied" in caplog.text

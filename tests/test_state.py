@@ -1,0 +1,499 @@
+"""What a run remembers survives anything: kept whole, private, or set aside."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from letsencrypt_mdaemon.certificate import Certificate, key_pem
+from letsencrypt_mdaemon.errors import DeployError, Error
+from letsencrypt_mdaemon.state import (
+    HISTORY,
+    Account,
+    Attempt,
+    CaState,
+    Change,
+    Draw,
+    Issued,
+    Memory,
+    OpenOrder,
+    State,
+    Target,
+)
+from tests.certificates import certificate, key, leaf
+from tests.fakes import (
+    contents,
+    full_disk,
+    huge,
+    odd_version,
+    private,
+    read_only,
+    unreadable,
+)
+
+NOW = datetime(2026, 3, 1, 12, 30, 15, tzinfo=UTC)
+URL = "https://ca.example.test/directory"
+TARGET = Target("App/MDaemon.ini", "SSL", "Certificate", "sha1:upper")
+
+MOMENTS = st.integers(0, 250_000_000_000).map(lambda n: datetime.fromtimestamp(n, UTC))
+TEXT = st.text(max_size=6)
+TARGETS = st.builds(Target, TEXT, TEXT, TEXT, TEXT)
+ISSUED = st.builds(
+    Issued,
+    TEXT,
+    TEXT,
+    st.lists(TEXT, max_size=2).map(tuple),
+    MOMENTS,
+    st.none() | MOMENTS,
+)
+CHANGES = st.builds(Change, TARGETS, st.integers(0, 9), TEXT, TEXT)
+
+SAMPLES: dict[str, Any] = {
+    "installation.json": Memory(
+        (TARGET,), (Issued("AB", URL, ("mail.example.test",), NOW, None),)
+    ),
+    "attempt.json": Attempt("AB", {"https://127.0.0.1:443": "CD"}, (
+        Change(TARGET, 3, "CD", "AB"),
+    ), failed=NOW),
+    "account.json": Account({"kty": "EC", "d": "hidden"}, f"{URL}/1"),
+    "order.json": OpenOrder(URL, URL, ("mail.example.test",), "p256", "hidden"),
+    "pending.pem": certificate(),
+    "renewal.json": Draw("AB", NOW, NOW, NOW, NOW, "https://example.test/why"),
+}  # fmt: skip
+
+
+def save(state: State, name: str, value: Any) -> Path:  # noqa: ANN401
+    """Save a value, and return the file that holds it."""
+    ca = state.ca(URL, staging=False)
+    savers: dict[str, Callable[[Any], None]] = {
+        "installation.json": state.save,
+        "attempt.json": state.save_attempt,
+        "account.json": ca.save_account,
+        "order.json": ca.save_order,
+        "pending.pem": ca.keep,
+        "renewal.json": ca.save_draw,
+    }
+    savers[name](value)
+    (path,) = state.folder.rglob(name)
+    return path
+
+
+def load(state: State, name: str) -> Any:  # noqa: ANN401
+    ca = state.ca(URL, staging=False)
+    loaders: dict[str, Callable[[], Any]] = {
+        "installation.json": state.load,
+        "attempt.json": state.attempt,
+        "account.json": ca.account,
+        "order.json": ca.order,
+        "pending.pem": ca.pending,
+        "renewal.json": ca.draw,
+    }
+    value = loaders[name]()
+    # Keys know no equality.
+    return (value.chain, value.key_pem) if isinstance(value, Certificate) else value
+
+
+def sample(name: str) -> Any:  # noqa: ANN401
+    """Return a sample as it is loaded."""
+    value = SAMPLES[name]
+    return (value.chain, value.key_pem) if isinstance(value, Certificate) else value
+
+
+def is_nothing(value: object) -> bool:
+    return value is None or value == Memory()
+
+
+each = pytest.mark.parametrize("name", SAMPLES)
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> State:
+    return State(tmp_path / "state")
+
+
+@pytest.fixture
+def ca(state: State) -> CaState:
+    return state.ca(URL, staging=False)
+
+
+# Round trips
+
+
+@each
+def test_what_is_saved_is_loaded(state: State, name: str) -> None:
+    assert is_nothing(load(state, name))
+    save(state, name, SAMPLES[name])
+    assert load(State(state.folder), name) == sample(name)
+
+
+@given(
+    st.fixed_dictionaries(
+        {
+            "installation.json": st.builds(
+                Memory,
+                st.lists(TARGETS, max_size=2).map(tuple),
+                st.lists(ISSUED, max_size=2).map(tuple),
+            ),
+            "attempt.json": st.builds(
+                Attempt,
+                TEXT,
+                st.dictionaries(TEXT, TEXT, max_size=2),
+                st.lists(CHANGES, max_size=2).map(tuple),
+                st.booleans(),
+                st.none() | MOMENTS,
+            ),
+            "account.json": st.builds(Account, st.dictionaries(TEXT, TEXT), TEXT),
+            "order.json": st.builds(
+                OpenOrder, TEXT, TEXT, st.lists(TEXT).map(tuple), TEXT, TEXT
+            ),
+            "renewal.json": st.builds(
+                Draw,
+                TEXT,
+                *[st.none() | MOMENTS] * 3,
+                MOMENTS,
+                TEXT,
+            ),
+        }
+    )
+)
+def test_whatever_is_saved_is_loaded(
+    tmp_path_factory: pytest.TempPathFactory, values: dict[str, object]
+) -> None:
+    state = State(tmp_path_factory.mktemp("state"))
+    for name, value in values.items():
+        save(state, name, value)
+    assert {name: load(state, name) for name in values} == values
+
+
+@each
+def test_what_is_saved_anew_replaces_the_former(state: State, name: str) -> None:
+    path = save(state, name, SAMPLES[name])
+    before = path.read_bytes()
+    save(state, name, SAMPLES[name])
+    assert path.read_bytes() == before
+    assert [item.name for item in path.parent.iterdir() if item.is_file()] == [name]
+
+
+def test_what_is_forgotten_is_gone_and_may_be_forgotten_twice(
+    state: State, ca: CaState
+) -> None:
+    forget = {
+        "attempt.json": state.forget_attempt,
+        "order.json": ca.forget_order,
+        "pending.pem": ca.forget_pending,
+    }
+    for name, function in forget.items():
+        save(state, name, SAMPLES[name])
+        function()
+        function()
+        assert is_nothing(load(state, name))
+
+
+def test_an_order_is_forgotten_once_its_certificate_is_kept(ca: CaState) -> None:
+    ca.save_order(SAMPLES["order.json"])
+    ca.keep(certificate())
+    assert ca.order() is None
+
+
+def test_a_certificate_is_remembered_once_and_the_oldest_are_forgotten() -> None:
+    memory = Memory((TARGET,), ())
+    for number in range(HISTORY + 5):
+        memory = memory.remember(Issued(str(number), URL, (), NOW))
+    memory = memory.remember(Issued("7", URL, ("new",), NOW))
+    assert len(memory.issued) == HISTORY
+    assert memory.targets == (TARGET,)
+    assert memory.find("4") is None
+    found = memory.find("7")
+    assert found is not None
+    assert found.names == ("new",)
+    assert memory.issued[-1] == found
+
+
+# Damage
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=4)
+    | st.sampled_from(
+        ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "\ud800"]
+    ),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.text(max_size=4), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:  # noqa: ANN401
+    """Return the way to everything in a JSON document."""
+    found = [path]
+    inner = enumerate(value) if isinstance(value, list) else ()
+    for key_, item in value.items() if isinstance(value, dict) else inner:
+        found += places(item, (*path, key_))
+    return found
+
+
+@st.composite
+def damaged(draw: st.DrawFn) -> tuple[str, bytes]:
+    """Draw the name of a file of ours, and something odd that it may hold."""
+    name = draw(st.sampled_from(list(SAMPLES)))
+    if draw(st.booleans()):
+        return name, draw(st.binary(max_size=60))
+    if name.endswith(".pem"):
+        data = bytearray(certificate().key_pem + certificate().fullchain_pem)
+        data[draw(st.integers(0, len(data) - 1))] = draw(st.integers(0, 255))
+        return name, bytes(data[: draw(st.integers(0, len(data)))])
+    document = DOCUMENTS[name]
+    *way, last = draw(st.sampled_from(places(document)[1:]))
+    document = json.loads(json.dumps(document))
+    parent = document
+    for step in way:
+        parent = parent[step]
+    if draw(st.booleans()):
+        del parent[last]
+    else:
+        parent[last] = draw(JSON)
+    return name, json.dumps(document).encode()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def documents(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Write each sample once, to know what the files look like."""
+    state = State(tmp_path_factory.mktemp("documents"))
+    for name, value in SAMPLES.items():
+        path = save(state, name, value)
+        if name.endswith(".json"):
+            DOCUMENTS[name] = json.loads(path.read_bytes())
+
+
+DOCUMENTS: dict[str, Any] = {}
+
+
+@given(damaged())
+@example(("account.json", b"[]"))
+@example(("account.json", b'{"key": [], "url": ""}'))
+@example(("account.json", b'{"key": {}, "url": 1}'))
+@example(("installation.json", b'{"targets": {}, "issued": []}'))
+@example(("installation.json", b'{"targets": [1], "issued": []}'))
+@example(("installation.json", b'{"targets": [], "issued": [1]}'))
+@example(("renewal.json", b'{"thumbprint": "", "start": "2026-01-01"}'))
+@example(("attempt.json", b'{"before": [], "undoing": 1}'))
+@example(("account.json", b"[" * 100_000))
+@example(("order.json", b"9" * 10_000))
+@example(("installation.json", b""))
+@example(("pending.pem", certificate().fullchain_pem))
+@example(("pending.pem", certificate().key_pem))
+@example(("pending.pem", key_pem(key(7)) + certificate().fullchain_pem))
+@example(("pending.pem", certificate().key_pem + odd_version(leaf())))
+def test_a_file_may_hold_anything_and_is_rebuilt(
+    tmp_path_factory: pytest.TempPathFactory, case: tuple[str, bytes]
+) -> None:
+    name, data = case
+    state = State(tmp_path_factory.mktemp("state"))
+    path = save(state, name, SAMPLES[name])
+    path.write_bytes(data)
+    value = load(state, name)
+    if aside := list(path.parent.glob(f"{name}.damaged-*")):
+        assert is_nothing(value)
+        assert [item.read_bytes() for item in aside] == [data]
+        assert not path.exists()
+    else:
+        assert type(value) is type(sample(name))
+    save(state, name, SAMPLES[name])
+    assert load(state, name) == sample(name)
+
+
+@each
+def test_a_damaged_file_is_set_aside_under_another_name_and_said(
+    state: State, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = save(state, name, SAMPLES[name])
+    for data in (b"\0", b"{}"):
+        path.write_bytes(data)
+        assert is_nothing(load(state, name))
+        assert not path.exists()
+    kept = [item.read_bytes() for item in path.parent.glob(f"{name}.damaged-*")]
+    assert sorted(kept) == [b"\0", b"{}"]
+    assert len(caplog.messages) == 2
+    for message in caplog.messages:
+        assert message.startswith(f"{path} could not be read")
+        assert f"was set aside as {name}.damaged-" in message
+
+
+@each
+@pytest.mark.parametrize("make", [Path.mkdir, huge])
+def test_what_is_no_file_of_ours_at_all_is_set_aside(
+    state: State, name: str, make: Callable[[Path], None]
+) -> None:
+    path = save(state, name, SAMPLES[name])
+    path.unlink()
+    make(path)
+    assert is_nothing(load(state, name))
+    save(state, name, SAMPLES[name])
+    assert load(state, name) == sample(name)
+
+
+def test_a_pending_certificate_without_its_own_key_is_set_aside(
+    state: State, ca: CaState
+) -> None:
+    save(state, "pending.pem", Certificate(certificate().chain, key(7)))
+    assert ca.pending() is None
+    assert [path.name[:12] for path in ca.folder.iterdir()] == ["pending.pem."]
+
+
+# Privacy
+
+
+@each
+def test_every_file_and_folder_is_private_from_the_first_byte(
+    state: State, name: str
+) -> None:
+    state.folder.mkdir(mode=0o700)
+    with private(state.folder):
+        path = save(state, name, SAMPLES[name])
+        path.write_bytes(b"damaged")
+        load(state, name)
+        save(state, name, SAMPLES[name])
+    assert path.exists()
+
+
+def test_the_state_folder_itself_is_made_private(state: State) -> None:
+    with private(state.folder):
+        save(state, "account.json", SAMPLES["account.json"])
+
+
+def test_no_repr_shows_a_key(ca: CaState) -> None:
+    ca.keep(certificate())
+    pem = certificate().key_pem.decode().splitlines()[1]
+    for value in (*SAMPLES.values(), ca.pending()):
+        assert "hidden" not in repr(value)
+        assert pem not in repr(value)
+        assert "PrivateKey" not in repr(value)
+    assert URL in repr(SAMPLES["account.json"])
+
+
+# Disks that fail
+
+
+@each
+@pytest.mark.parametrize("failing", [full_disk, read_only])
+def test_what_cannot_be_saved_is_an_error_and_the_former_stays(
+    state: State, name: str, failing: Callable[..., Any]
+) -> None:
+    save(state, name, SAMPLES[name])
+    before = contents(state.folder)
+    expected = DeployError if name == "pending.pem" else Error
+    with (
+        failing(state.folder),
+        pytest.raises(Error, match="cannot be written") as error,
+    ):
+        save(state, name, SAMPLES[name])
+    assert type(error.value) is expected
+    assert name in error.value.message
+    assert error.value.hint
+    assert contents(state.folder) == before
+
+
+def test_a_certificate_that_cannot_be_kept_leaves_its_order(
+    state: State, ca: CaState
+) -> None:
+    # So that the next run can take it from the CA.
+    ca.save_order(SAMPLES["order.json"])
+    with full_disk(state.folder), pytest.raises(DeployError):
+        ca.keep(certificate())
+    assert ca.order() == SAMPLES["order.json"]
+    assert ca.pending() is None
+
+
+@each
+def test_what_cannot_be_read_is_an_error_and_stays(state: State, name: str) -> None:
+    # It may be fine: setting it aside would lose the account.
+    path = save(state, name, SAMPLES[name])
+    with unreadable(path), pytest.raises(Error, match="cannot be read") as caught:
+        load(state, name)
+    assert str(path) in caught.value.message
+    assert caught.value.hint
+    assert load(state, name) == sample(name)
+
+
+def test_what_cannot_be_forgotten_is_an_error(state: State, ca: CaState) -> None:
+    save(state, "order.json", SAMPLES["order.json"])
+    with read_only(state.folder), pytest.raises(Error, match="cannot be removed"):
+        ca.forget_order()
+
+
+def test_what_cannot_be_set_aside_is_an_error(state: State) -> None:
+    path = save(state, "account.json", SAMPLES["account.json"])
+    path.write_bytes(b"damaged")
+    with (
+        read_only(state.folder),
+        pytest.raises(Error, match="cannot be set aside") as caught,
+    ):
+        load(state, "account.json")
+    assert str(path) in caught.value.message
+    assert path.read_bytes() == b"damaged"
+
+
+def test_a_folder_that_is_a_file_is_an_error(state: State) -> None:
+    state.folder.write_bytes(b"theirs")
+    for name, value in SAMPLES.items():
+        with pytest.raises(Error, match="cannot be"):
+            save(state, name, value)
+    assert state.folder.read_bytes() == b"theirs"
+
+
+# Folders
+
+URLS = st.one_of(
+    st.text(max_size=12).map("https://{}".format),
+    st.text("aAb./_-:%?=~\\ ", max_size=12).map("https://ca/{}".format),
+    st.sampled_from(
+        ["http://localhost:14000/dir", "https://con", "https://ca/" + "x" * 500]
+    ),
+)
+
+
+CAS = st.tuples(URLS, st.booleans())
+
+
+@given(CAS, CAS)
+@example(("https://ca/a_b", False), ("https://ca/a/b", False))
+@example(("https://ca/a", False), ("https://ca/A", False))
+@example(("https://ca/a", False), ("http://ca/a", False))
+@example(("https://staging", False), ("https://ca", True))
+@example(("https://../../x", True), ("https://..", True))
+def test_cas_never_share_a_folder_nor_leave_the_state_folder(
+    one: tuple[str, bool], two: tuple[str, bool]
+) -> None:
+    state = State(Path("state"))
+    folders = [state.ca(url, staging=staging).folder for url, staging in (one, two)]
+    for folder, (_, staging) in zip(folders, (one, two), strict=True):
+        top = state.folder / "staging" if staging else state.folder
+        assert folder.parent == top
+        # A name that Windows takes as it is.
+        assert re.fullmatch(r"(?!\.)[a-z0-9._-]*-[0-9a-f]{12}", folder.name)
+        assert len(folder.name) < 80
+    assert (len({str(folder).lower() for folder in folders}) == 1) == (one == two)
+
+
+def test_the_folder_of_a_ca_can_be_recognised() -> None:
+    folder = State(Path("state")).ca(URL, staging=False).folder
+    assert folder.name.startswith("ca.example.test_directory-")
+
+
+def test_other_things_in_the_state_folder_have_their_places(tmp_path: Path) -> None:
+    state = State(tmp_path)
+    assert state.lock == tmp_path / "lock"
+    assert state.backups == tmp_path / "backups"
