@@ -1,4 +1,4 @@
-"""One run: decide, obtain, keep, install, bind, reload, remove – in this order.
+"""One run: decide, obtain, keep, install, bind, reload, prove, remove – in this order.
 
 Each step is "make it so": done twice it does nothing the second time. Whatever a run
 leaves undone, because it failed or was killed, the next one finishes.
@@ -10,9 +10,9 @@ import logging
 import random
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NoReturn, Protocol
 
-from letsencrypt_mdaemon import renewal
+from letsencrypt_mdaemon import deployment, renewal
 from letsencrypt_mdaemon.certificate import (
     OURS,
     Certificate,
@@ -21,19 +21,28 @@ from letsencrypt_mdaemon.certificate import (
     thumbprint,
     utc,
 )
-from letsencrypt_mdaemon.errors import AcmeError, DeployError
-from letsencrypt_mdaemon.state import Draw, Issued
+from letsencrypt_mdaemon.errors import (
+    AcmeError,
+    ChallengeError,
+    ConfigError,
+    DeployError,
+)
+from letsencrypt_mdaemon.state import Attempt, Draw, Dropped, Issued
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from cryptography import x509
 
     from letsencrypt_mdaemon.renewal import Due, Window
-    from letsencrypt_mdaemon.state import CaState, State, Target
-    from letsencrypt_mdaemon.targets import Change
+    from letsencrypt_mdaemon.state import CaState, Change, State, Target
 
 _log = logging.getLogger(__name__)
+
+RETRY = timedelta(hours=20)
+"""After a roll-back: once a day, also when the schedule wavers."""
+URGENT = timedelta(days=3)
+"""With less left of the certificate in use, every run tries."""
 
 
 class Issuer(Protocol):
@@ -68,7 +77,7 @@ class Store(Protocol):
         ...
 
 
-class Server(Protocol):
+class Server(deployment.Server, Protocol):
     """The mail server's files, and its ear for changes."""
 
     def named(self, names: Collection[str]) -> Mapping[Target, x509.Certificate | None]:
@@ -79,10 +88,6 @@ class Server(Protocol):
         self, certificate: x509.Certificate, *, now: datetime, dry_run: bool = False
     ) -> Sequence[Change]:
         """Make every target name it; with `dry_run` only return what would change."""
-        ...
-
-    def reload(self) -> Iterator[str]:
-        """Ask the server to use it, gentlest first, and yield what it took up."""
         ...
 
     def references(self) -> Collection[str]:
@@ -100,7 +105,13 @@ class Order:
         directory_url: The CA.
         force: Order even if none is due.
         dry_run: Only say what would be done.
+        drop: Rather go without names that fail than without a certificate.
         rehearse: Obtain it, and put it to no use.
+        issue_only: Leave the cut-over to a later run.
+        activate_only: Only put into use what an earlier run obtained.
+        reload: Whether the server is told, and its ports are looked at.
+        given: Whether the administrator named the endpoints.
+        patience: Seconds that the ports have to change after each step of a reload.
         remove_old: Remove superseded certificates of ours.
     """
 
@@ -109,7 +120,13 @@ class Order:
     directory_url: str
     force: bool = False
     dry_run: bool = False
+    drop: bool = False
     rehearse: bool = False
+    issue_only: bool = False
+    activate_only: bool = False
+    reload: bool = True
+    given: bool = False
+    patience: float = 60.0
     remove_old: bool = False
 
 
@@ -119,6 +136,7 @@ class Parts:
 
     store: Store
     server: Server
+    verifier: deployment.Verifier
     state: State
     ca: CaState
 
@@ -133,7 +151,9 @@ class Outcome:
         certificate: The one in use afterwards; in a rehearsal the one obtained.
         next_at: When it will be due.
         reloaded: The semaphores that the server took up.
+        proof: What its ports serve; None if nothing could be proven.
         removed: Thumbprints of the certificates removed.
+        dropped: The names that the certificate goes without for now.
     """
 
     renewed: bool
@@ -143,7 +163,29 @@ class Outcome:
     next_at: datetime | None = None
     changes: tuple[Change, ...] = ()
     reloaded: tuple[str, ...] = ()
+    proof: deployment.Proof | None = None
     removed: tuple[str, ...] = ()
+    dropped: tuple[Dropped, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Situation:
+    """What a run finds.
+
+    Args:
+        names: The names it should have now: those wanted, without the dropped ones.
+        in_use: The one certificate that all the targets name, if it is one.
+        ours: Whether this program obtained that from this CA.
+        pending: Issued earlier, not in use yet, and still what is wanted.
+    """
+
+    names: tuple[str, ...]
+    dropped: tuple[Dropped, ...]
+    named: tuple[x509.Certificate | None, ...]
+    in_use: x509.Certificate | None
+    ours: bool
+    pending: Certificate | None
+    attempt: Attempt | None
 
 
 def renew(order: Order, parts: Parts, issuer: Issuer, *, now: datetime) -> Outcome:
@@ -155,68 +197,125 @@ def renew(order: Order, parts: Parts, issuer: Issuer, *, now: datetime) -> Outco
             kept, and the next run continues with it.
         ConfigError: The server's files or the settings do not allow it.
     """
-    pending = None if order.force else _usable(parts.ca.pending(), order, now)
     if order.rehearse:
-        return _rehearse(order, pending, parts, issuer)
-    named = parts.server.named(order.names)
-    in_use = _single(named.values())
-    ours = in_use is not None and _is_ours(in_use, order, parts)
-    if pending is not None:
-        reason = "an earlier run obtained a certificate that is not in use yet"
-        due = renewal.Due(due=True, reason=reason, at=now)
-    else:
-        drawn = None
-        if in_use is not None and ours and not order.force:
-            drawn = _drawn(in_use, parts.ca, issuer, now, keep=not order.dry_run)
-        due = _decide(order, named.values(), now, ours=ours, drawn=drawn)
-    if due.due:
-        _log.info("Due: %s", due.reason)
-    else:
-        _log.info("Nothing is due before %s: %s", f"{due.at:%Y-%m-%d}", due.reason)
+        return _rehearse(order, parts, issuer, now)
+    attempt = parts.state.attempt()
+    if attempt is not None and attempt.undoing and not order.dry_run:
+        _roll_back(order, attempt, (), parts, now)
+    found = _look(order, parts, now)
+    due = _decide(order, found, parts.ca, issuer, now)
+    _log.info("%s: %s", "Due" if due.due else "Nothing is due", due.reason)
     if order.dry_run or not due.due:
-        plan = bool(pending) and due.due
-        return Outcome(
-            renewed=False,
-            reason=due.reason,
-            names=order.names,
-            certificate=in_use,
-            next_at=due.at,
-            changes=_planned(pending, parts, now) if plan else (),
-        )
+        return _nothing_done(order, found, due, parts, now)
+    pending = found.pending or _obtain(order, found, parts, issuer, now)
     if pending is None:
-        if order.force:
-            parts.ca.forget_order()
-        pending = issuer.obtain(order.names, in_use if ours else None)
-        # Before anything else can fail: a certificate that was issued is never lost.
-        parts.ca.keep(pending)
-    return _deploy(order, due, pending, parts, now)
+        found = _look(order, parts, now)
+        return _nothing_done(order, found, _by_rule(order, found, now), parts, now)
+    # A run may have died between keeping the certificate and this.
+    parts.ca.forget_order()
+    _remember(pending, order, parts, now)
+    parts.store.install(pending)
+    if order.issue_only:
+        reason = f"{due.reason}; issued, and kept until `activate` puts it into use"
+        return Outcome(
+            renewed=False, reason=reason, names=order.names, certificate=found.in_use
+        )
+    return _deploy(order, due.reason, pending.leaf, parts, now)
 
 
 def due(
     order: Order, parts: Parts, *, now: datetime
 ) -> tuple[Due, x509.Certificate | None]:
     """Return whether it is due, without asking the CA, and what is in use."""
-    named = parts.server.named(order.names)
-    in_use = _single(named.values())
-    ours = in_use is not None and _is_ours(in_use, order, parts)
-    draw = parts.ca.draw()
-    fits = draw is not None and in_use and draw.thumbprint == thumbprint(in_use)
-    drawn = draw.at if draw is not None and fits else None
-    return _decide(order, named.values(), now, ours=ours, drawn=drawn), in_use
+    found = _look(order, parts, now)
+    return _decide(order, found, parts.ca, None, now), found.in_use
+
+
+def roll_back(order: Order, parts: Parts, *, now: datetime) -> Outcome:
+    """Go back to the last certificate that was seen to work, and prove it.
+
+    Raises:
+        ConfigError: If there is none that is still valid and in the store.
+        DeployError: If it is not in use everywhere afterwards.
+    """
+    in_use = set(parts.server.named(order.names).values())
+    stored = {thumbprint(leaf): leaf for leaf, _ in parts.store.certificates()}
+    for issued in reversed(parts.state.load().issued):
+        leaf = stored.get(issued.thumbprint)
+        if leaf is None or issued.verified is None or in_use == {leaf}:
+            continue
+        if leaf.not_valid_before_utc <= now < leaf.not_valid_after_utc:
+            reason = (
+                f"rolled back to the certificate verified on {issued.verified:%Y-%m-%d}"
+            )
+            parts.ca.forget_pending()
+            return _deploy(order, reason, leaf, parts, now)
+    raise ConfigError(
+        "There is no certificate to go back to: none that was verified on every port "
+        "is still valid and in the store.",
+        hint="`renew --force` obtains a new one.",
+    )
+
+
+def _look(order: Order, parts: Parts, now: datetime) -> _Situation:
+    named = tuple(parts.server.named(order.names).values())
+    in_use = named[0] if len(set(named)) == 1 else None
+    dropped = parts.state.load().dropped if order.drop else ()
+    dropped = tuple(item for item in dropped if item.name in order.names[1:])
+    without = {item.name for item in dropped}
+    names = tuple(name for name in order.names if name not in without)
+    pending = None
+    if not order.force:
+        pending = _usable(parts.ca.pending(), [names, order.names], order, now)
+    return _Situation(
+        names=names,
+        dropped=dropped,
+        named=named,
+        in_use=in_use,
+        ours=in_use is not None and _is_ours(in_use, order, parts),
+        pending=pending,
+        attempt=parts.state.attempt(),
+    )
 
 
 def _decide(
     order: Order,
-    in_use: Collection[x509.Certificate | None],
+    found: _Situation,
+    ca: CaState,
+    issuer: Issuer | None,
     now: datetime,
-    *,
-    ours: bool,
-    drawn: datetime | None,
+) -> Due:
+    """Return what is due; the CA is asked for its advice only if there is an issuer."""
+    if found.pending is not None:
+        return _resume(order, found, found.pending, now)
+    if order.activate_only:
+        reason = "no certificate waits to be put into use"
+        return renewal.Due(due=False, reason=reason, at=now)
+    drawn = None
+    if found.in_use is not None and found.ours and not order.force:
+        draw = ca.draw()
+        if draw is None or draw.thumbprint != thumbprint(found.in_use):
+            draw = None
+        if issuer is not None:
+            draw = _drawn(found.in_use, draw, issuer, now)
+            if not order.dry_run:
+                ca.save_draw(draw)
+        drawn = draw.at if draw else None
+    due = _by_rule(order, found, now, drawn=drawn)
+    again = [item.name for item in found.dropped if item.tried + RETRY <= now]
+    if again and not due.due:
+        reason = f"{', '.join(again)} could not be validated before, and is tried again"
+        return renewal.Due(due=True, reason=reason, at=now)
+    return due
+
+
+def _by_rule(
+    order: Order, found: _Situation, now: datetime, *, drawn: datetime | None = None
 ) -> Due:
     return renewal.decide(
-        list(in_use),
-        ours=ours,
-        names=order.names,
+        found.named,
+        ours=found.ours,
+        names=found.names,
         key=order.key_type,
         now=now,
         drawn=drawn,
@@ -224,60 +323,199 @@ def _decide(
     )
 
 
-def _deploy(
-    order: Order, due: Due, pending: Certificate, parts: Parts, now: datetime
+def _nothing_done(
+    order: Order, found: _Situation, due: Due, parts: Parts, now: datetime
 ) -> Outcome:
-    """Put the pending certificate into use: install, bind, reload, remove."""
-    _remember(pending, order, parts, now)
-    parts.store.install(pending)
-    changes = parts.server.bind(pending.leaf, now=now)
-    for change in changes:
-        before = change.before or "(nothing)"
-        _log.info("%s: %s → %s", change.target, before, change.after)
-    reloaded = []
-    for name in parts.server.reload():
-        _log.info("The server took up %s", name)
-        reloaded.append(name)
-    _remember(pending, order, parts, now, bound=now)
+    """Return that nothing is due; or, in a dry run, what would be changed."""
+    changes: Sequence[Change] = ()
+    if due.due and found.pending is not None:
+        changes = parts.server.bind(found.pending.leaf, now=now, dry_run=True)
+    return Outcome(
+        renewed=False,
+        reason=due.reason,
+        names=order.names,
+        certificate=found.in_use,
+        next_at=due.at,
+        changes=tuple(changes),
+        dropped=found.dropped,
+    )
+
+
+def _obtain(
+    order: Order, found: _Situation, parts: Parts, issuer: Issuer, now: datetime
+) -> Certificate | None:
+    """Obtain a certificate, if need be without names that the CA cannot validate.
+
+    None if the one in use is as good as what could be had.
+    """
+    if order.force:
+        parts.ca.forget_order()
+    replaces = found.in_use if found.ours else None
+    try:
+        certificate = issuer.obtain(order.names, replaces)
+        _drop({}, parts, now)
+    except ChallengeError as exc:
+        if not order.drop or not renewal.may_drop(
+            exc.names, order.names, found.in_use, now
+        ):
+            raise
+        _log.warning("%s", exc)
+        _drop(exc.names, parts, now)
+        rest = tuple(name for name in order.names if name not in exc.names)
+        if not _by_rule(order, replace(found, names=rest), now).due:
+            return None
+        _log.warning("The certificate goes without %s.", ", ".join(exc.names))
+        certificate = issuer.obtain(rest, replaces)
+    # Before anything else can fail: a certificate that was issued is never lost.
+    parts.ca.keep(certificate)
+    return certificate
+
+
+def _drop(failed: Mapping[str, str], parts: Parts, now: datetime) -> None:
+    """Remember which names the certificate goes without, since when, and why."""
+    memory = parts.state.load()
+    before = {item.name: item for item in memory.dropped}
+    moment = utc(now)
+    dropped = tuple(
+        Dropped(name, before[name].since if name in before else moment, moment, why)
+        for name, why in failed.items()
+    )
+    if dropped != memory.dropped:
+        parts.state.save(replace(memory, dropped=dropped))
+
+
+def _resume(
+    order: Order, found: _Situation, pending: Certificate, now: datetime
+) -> Due:
+    """Return whether the pending certificate is tried now: after a roll-back daily."""
+    failed = found.attempt.failed if found.attempt else None
+    same = found.attempt and found.attempt.thumbprint == pending.thumbprint
+    if failed is None or not same:
+        reason = "an earlier run obtained a certificate that is not in use yet"
+        return renewal.Due(due=True, reason=reason, at=now)
+    again = failed + RETRY
+    left = found.in_use.not_valid_after_utc - now if found.in_use else timedelta(0)
+    reason = f"a new certificate was rolled back on {failed:%Y-%m-%d %H:%M} UTC"
+    if again <= now or left < URGENT or order.activate_only:
+        return renewal.Due(due=True, reason=f"{reason} and is tried again", at=now)
+    when = f"{again:%Y-%m-%d %H:%M} UTC"
+    _log.warning("%s; it is tried again after %s", reason, when)
+    return renewal.Due(due=False, reason=reason, at=again)
+
+
+def _deploy(
+    order: Order, reason: str, leaf: x509.Certificate, parts: Parts, now: datetime
+) -> Outcome:
+    """Put a certificate of the store into use, prove it, or roll back."""
+    attempt = parts.state.attempt()
+    if attempt is not None and attempt.failed is None:
+        # A run that was killed, or that left ports on the old certificate.
+        before, changes = attempt.before, attempt.changes
+    else:
+        before, changes = _before(order, parts), ()
+    changes += tuple(parts.server.bind(leaf, now=now, dry_run=True))
+    attempt = Attempt(thumbprint(leaf), before, changes)
+    parts.state.save_attempt(attempt)
+    deploying = deployment.Deployment(
+        parts.server, parts.verifier, before, patience=order.patience
+    )
+    deployed = deploying.carry_out(leaf, now=now)
+    proof = deployed.proof
+    if proof is not None and proof.broken:
+        _roll_back(order, attempt, proof.broken, parts, now)
+    if proof is not None and proof.old:
+        raise DeployError(
+            f"The new certificate is issued and written into the server's files, but "
+            f"these ports still serve the old one: {', '.join(proof.old)}.",
+            hint="Restart MDaemon (or let this program: allow-restart = yes). The next "
+            "run looks again, and orders nothing.",
+        )
+    if proof is None:
+        _log.warning("No port that serves TLS was seen: nothing could be proven.")
+    memory = parts.state.load()
+    if proof is not None and (issued := memory.find(thumbprint(leaf))):
+        parts.state.save(memory.remember(replace(issued, verified=utc(now))))
+    # In this order: an attempt that outlives its certificate would spoil the next one.
+    parts.state.forget_attempt()
     parts.ca.forget_pending()
-    next_at = renewal.backstop(pending.leaf)
+    next_at = renewal.backstop(leaf)
     _log.info(
-        "In use: %s, until %s; due again about %s",
-        pending.thumbprint,
-        f"{pending.leaf.not_valid_after_utc:%Y-%m-%d}",
+        "In use%s: %s, until %s; due again about %s",
+        f" at {len(proof.new)} ports" if proof else "",
+        thumbprint(leaf),
+        f"{leaf.not_valid_after_utc:%Y-%m-%d}",
         f"{next_at:%Y-%m-%d}",
     )
     return Outcome(
         renewed=True,
-        reason=due.reason,
+        reason=reason,
         names=order.names,
-        certificate=pending.leaf,
+        certificate=leaf,
         next_at=next_at,
-        changes=tuple(changes),
-        reloaded=tuple(reloaded),
-        removed=_remove_old(order, pending, parts),
+        changes=deployed.changes,
+        reloaded=deployed.reloaded,
+        proof=proof,
+        dropped=memory.dropped,
+        removed=_remove_old(order, leaf, parts),
+    )
+
+
+def _before(order: Order, parts: Parts) -> dict[str, str]:
+    """Return what the ports serve that are ours to change."""
+    if not order.reload:
+        return {}
+    named = {
+        thumbprint(leaf) for leaf in parts.server.named(order.names).values() if leaf
+    }
+    issued = {item.thumbprint for item in parts.state.load().issued}
+    observed = parts.verifier.observe()
+    return deployment.baseline(observed, named | issued, given=order.given)
+
+
+def _roll_back(
+    order: Order,
+    attempt: Attempt,
+    broken: Sequence[str],
+    parts: Parts,
+    now: datetime,
+) -> NoReturn:
+    """Put everything back and say so; whatever happens, the run has failed."""
+    what = (
+        f"The new certificate broke {', '.join(broken)}"
+        if broken
+        else ("An earlier run was interrupted while it was rolling back")
+    )
+    _log.warning("%s: rolling back.", what)
+    parts.state.save_attempt(replace(attempt, undoing=True))
+    deploying = deployment.Deployment(
+        parts.server, parts.verifier, attempt.before, patience=order.patience
+    )
+    lost = deploying.roll_back(attempt.changes, now=now)
+    done = Attempt(attempt.thumbprint, {}, (), failed=utc(now))
+    parts.state.save_attempt(done)
+    if lost:
+        message = f"{what}; the files are as they were, but these ports do not serve "
+        message += f"what they did: {', '.join(lost)}."
+        raise DeployError(message, hint="Restart MDaemon, and look at these ports.")
+    served = ", ".join(attempt.before)
+    raise DeployError(
+        f"{what}; it was rolled back, and every port serves again what it served "
+        f"before: {served}.",
+        hint="The new certificate is kept and tried again in a day. See why the server "
+        "does not take it: its key (key-type), its chain, the log of the server.",
     )
 
 
 def _drawn(
-    certificate: x509.Certificate,
-    ca: CaState,
-    issuer: Issuer,
-    now: datetime,
-    *,
-    keep: bool,
-) -> datetime | None:
+    certificate: x509.Certificate, kept: Draw | None, issuer: Issuer, now: datetime
+) -> Draw:
     """Return the moment drawn from the CA's suggested window (RFC 9773, 4.2 and 4.3).
 
     Drawn once for each window and kept; asked again when the CA wants to be asked.
     """
-    print_ = thumbprint(certificate)
-    kept = ca.draw()
-    if kept is not None and kept.thumbprint != print_:
-        kept = None
     # A clock that was wrong when it was kept does not silence us for long.
     if kept is not None and now < kept.ask_again < now + timedelta(days=2):
-        return kept.at
+        return kept
     try:
         window, seconds = issuer.suggested_window(certificate)
     except AcmeError as exc:
@@ -286,33 +524,37 @@ def _drawn(
         window, seconds = None, 3600.0
     ask_again = now + timedelta(seconds=seconds)
     if window is None:
-        draw = kept or Draw(print_, None, None, None, ask_again)
-        draw = replace(draw, ask_again=ask_again)
-    elif kept is not None and (kept.start, kept.end) == (window.start, window.end):
-        draw = replace(kept, ask_again=ask_again)
-    else:
-        moment = utc(window.draw(random.SystemRandom()))
-        url = window.explanation_url
-        draw = Draw(print_, window.start, window.end, moment, ask_again, url)
-        _log.info(
-            "The CA suggests to renew between %s and %s; drawn: %s UTC%s",
-            f"{window.start:%Y-%m-%d %H:%M}",
-            f"{window.end:%Y-%m-%d %H:%M}",
-            f"{moment:%Y-%m-%d %H:%M}",
-            f"; why: {url}" if url else "",
-        )
-    if keep:
-        ca.save_draw(draw)
-    return draw.at
+        kept = kept or Draw(thumbprint(certificate), None, None, None, ask_again)
+        return replace(kept, ask_again=ask_again)
+    if kept is not None and (kept.start, kept.end) == (window.start, window.end):
+        return replace(kept, ask_again=ask_again)
+    moment = utc(window.draw(random.SystemRandom()))
+    url = window.explanation_url
+    _log.info(
+        "The CA suggests to renew between %s and %s; drawn: %s UTC%s",
+        f"{window.start:%Y-%m-%d %H:%M}",
+        f"{window.end:%Y-%m-%d %H:%M}",
+        f"{moment:%Y-%m-%d %H:%M}",
+        f"; why: {url}" if url else "",
+    )
+    print_ = thumbprint(certificate)
+    return Draw(print_, window.start, window.end, moment, ask_again, url)
 
 
 def _usable(
-    pending: Certificate | None, order: Order, now: datetime
+    pending: Certificate | None,
+    wanted: Sequence[Sequence[str]],
+    order: Order,
+    now: datetime,
 ) -> Certificate | None:
-    """Return the pending certificate if it is still what is wanted."""
+    """Return the pending certificate if it is still one that is wanted.
+
+    Args:
+        wanted: The names it may have: any of these.
+    """
     if pending is None:
         return None
-    fits = set(pending.names) == set(order.names)
+    fits = any(set(pending.names) == set(names) for names in wanted)
     fits = fits and key_type(pending.leaf) == order.key_type
     if fits and now < renewal.backstop(pending.leaf):
         return pending
@@ -320,10 +562,11 @@ def _usable(
     return None
 
 
-def _rehearse(
-    order: Order, pending: Certificate | None, parts: Parts, issuer: Issuer
-) -> Outcome:
+def _rehearse(order: Order, parts: Parts, issuer: Issuer, now: datetime) -> Outcome:
     """Obtain a certificate and put it to no use."""
+    pending = None
+    if not order.force:
+        pending = _usable(parts.ca.pending(), [order.names], order, now)
     if pending is not None:
         reason = "rehearsed before: that certificate is still good; --force repeats it"
     elif order.dry_run:
@@ -338,20 +581,6 @@ def _rehearse(
         names=order.names,
         certificate=pending.leaf if pending else None,
     )
-
-
-def _planned(
-    pending: Certificate | None, parts: Parts, now: datetime
-) -> tuple[Change, ...]:
-    if pending is None:
-        return ()
-    return tuple(parts.server.bind(pending.leaf, now=now, dry_run=True))
-
-
-def _single(certificates: Iterable[x509.Certificate | None]) -> x509.Certificate | None:
-    """Return the one certificate that all the targets name, if it is one."""
-    found = set(certificates)
-    return found.pop() if len(found) == 1 else None
 
 
 def _is_ours(certificate: x509.Certificate, order: Order, parts: Parts) -> bool:
@@ -369,24 +598,20 @@ def _is_ours(certificate: x509.Certificate, order: Order, parts: Parts) -> bool:
 
 
 def _remember(
-    certificate: Certificate,
-    order: Order,
-    parts: Parts,
-    now: datetime,
-    *,
-    bound: datetime | None = None,
+    certificate: Certificate, order: Order, parts: Parts, now: datetime
 ) -> None:
-    issued = Issued(
-        thumbprint=certificate.thumbprint,
-        directory_url=order.directory_url,
-        names=certificate.names,
-        obtained=utc(now),
-        bound=utc(bound) if bound else None,
-    )
-    parts.state.save(parts.state.load().remember(issued))
+    memory = parts.state.load()
+    if memory.find(certificate.thumbprint) is None:
+        issued = Issued(
+            thumbprint=certificate.thumbprint,
+            directory_url=order.directory_url,
+            names=certificate.names,
+            obtained=utc(now),
+        )
+        parts.state.save(memory.remember(issued))
 
 
-def _remove_old(order: Order, new: Certificate, parts: Parts) -> tuple[str, ...]:
+def _remove_old(order: Order, new: x509.Certificate, parts: Parts) -> tuple[str, ...]:
     """Remove certificates of ours that this one supersedes and that nothing names.
 
     A failure is a warning: the new certificate is in use.
@@ -400,9 +625,9 @@ def _remove_old(order: Order, new: Certificate, parts: Parts) -> tuple[str, ...]
         for leaf, name in list(parts.store.certificates()):
             print_ = thumbprint(leaf)
             ours = memory.find(print_) is not None or name.startswith(f"{OURS} ")
-            older = leaf.not_valid_before_utc <= new.leaf.not_valid_before_utc
-            superseded = older and bool(set(dns_names(leaf)) & set(new.names))
-            if ours and superseded and leaf != new.leaf and print_ not in referenced:
+            older = leaf.not_valid_before_utc <= new.not_valid_before_utc
+            superseded = older and bool(set(dns_names(leaf)) & set(dns_names(new)))
+            if ours and superseded and leaf != new and print_ not in referenced:
                 parts.store.remove(print_)
                 _log.info("Removed the superseded certificate %s", name)
                 removed.append(print_)

@@ -1,0 +1,612 @@
+"""What a run leaves when a step of it fails, and what the next run makes of that."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+
+from letsencrypt_mdaemon import renewal, workflow
+from letsencrypt_mdaemon.certificate import Certificate, thumbprint
+from letsencrypt_mdaemon.errors import (
+    AcmeError,
+    ChallengeError,
+    ConfigError,
+    DeployError,
+)
+from letsencrypt_mdaemon.renewal import Window
+from letsencrypt_mdaemon.state import State
+from letsencrypt_mdaemon.workflow import Order, Outcome, Parts
+from tests.certificates import START, certificate, leaf
+from tests.fakes import PORTS, RUNGS, MemoryIssuer, MemoryServer, MemoryStore, contents
+
+NAMES = ("mail.example.test", "imap.example.test")
+NOW = START + timedelta(hours=1)
+DAY = timedelta(days=1)
+DIRECTORY = "https://ca.test/directory"
+ORDER = Order(names=NAMES, key_type="p256", directory_url=DIRECTORY, patience=0)
+
+
+class Store(MemoryStore):
+    """A store in memory; what is in `failing` cannot be done with it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.failing: set[str] = set()
+
+    def install(self, certificate: Certificate) -> None:
+        self._try("install")
+        super().install(certificate)
+
+    def remove(self, wanted: str) -> None:
+        self._try("remove")
+        super().remove(wanted)
+
+    def _try(self, what: str) -> None:
+        if what in self.failing:
+            raise DeployError(f"{what} is not possible.", hint="Wait.")
+
+
+@dataclass
+class Scene:
+    """An installation in memory, and a CA that issues for 90 days from then on."""
+
+    store: Store
+    server: MemoryServer
+    issuer: MemoryIssuer
+    parts: Parts
+    first: x509.Certificate
+    now: datetime = NOW
+
+    def renew(self, **order: object) -> Outcome:
+        """Run with an order that differs from the usual one."""
+        wanted = replace(ORDER, **order)  # type: ignore[arg-type]
+        return workflow.renew(wanted, self.parts, self.issuer, now=self.now)
+
+    def roll_back(self) -> Outcome:
+        """Go back to the last certificate that worked."""
+        return workflow.roll_back(ORDER, self.parts, now=self.now)
+
+    @property
+    def bound(self) -> set[str]:
+        """The thumbprints that the server's files name."""
+        return set(self.server.values.values())
+
+    @property
+    def old(self) -> str:
+        """The thumbprint of what was there in the beginning."""
+        return thumbprint(self.first)
+
+    @property
+    def pending(self) -> str:
+        """The thumbprint of the certificate that waits; empty if none does."""
+        found = self.parts.ca.pending()
+        return found.thumbprint if found else ""
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Scene:
+    serials = itertools.count(2)
+
+    def issue(names: Sequence[str]) -> Certificate:
+        return certificate(names, start=made.now, serial=next(serials))
+
+    store = Store()
+    first = leaf(NAMES, serial=1)
+    store.put(first, "chosen by hand")
+    server = MemoryServer(store, first)
+    state = State(tmp_path / "state")
+    parts = Parts(
+        store=store,
+        server=server,
+        verifier=server,
+        state=state,
+        ca=state.ca(DIRECTORY, staging=False),
+    )
+    made = Scene(store, server, MemoryIssuer(issue), parts, first)
+    return made
+
+
+def new(outcome: Outcome) -> str:
+    """Return the thumbprint of the certificate that a run has put into use."""
+    assert outcome.renewed
+    assert outcome.certificate is not None
+    return thumbprint(outcome.certificate)
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return what was warned of."""
+    return [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
+
+
+# Nothing fails
+
+
+def test_a_run_obtains_installs_binds_reloads_and_proves_in_this_order(
+    scene: Scene,
+) -> None:
+    outcome = scene.renew()
+
+    assert scene.issuer.orders == [(NAMES, None)]
+    assert scene.server.done == ["bind", *RUNGS]
+    assert scene.bound == {new(outcome)}
+    assert outcome.reloaded == RUNGS
+    assert outcome.proof is not None
+    assert outcome.proof.new == PORTS
+    assert len(outcome.changes) == 2
+    assert scene.pending == ""
+    assert scene.parts.state.attempt() is None
+
+
+def test_the_next_run_does_nothing(scene: Scene) -> None:
+    first = new(scene.renew())
+    scene.server.done.clear()
+    scene.now += DAY
+
+    outcome = scene.renew()
+
+    assert not outcome.renewed
+    assert scene.server.done == []
+    assert len(scene.issuer.orders) == 1
+    assert scene.bound == {first}
+
+
+def test_an_order_replaces_the_certificate_in_use_only_if_it_is_ours(
+    scene: Scene,
+) -> None:
+    ours = new(scene.renew())
+    scene.now += 80 * DAY
+
+    scene.renew()
+
+    assert scene.issuer.orders == [(NAMES, None), (NAMES, ours)]
+
+
+def test_ports_that_speak_no_tls_leave_a_warning(
+    scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    scene.server.ports = dict.fromkeys(PORTS, "")
+
+    outcome = scene.renew()
+
+    assert outcome.renewed
+    assert outcome.proof is None
+    assert any("nothing could be proven" in line for line in warnings(caplog))
+
+
+# decide, obtain: as before
+
+
+@pytest.mark.parametrize("error", [AcmeError("Too many."), ConfigError("Agree first.")])
+def test_a_certificate_that_is_not_issued_leaves_all_as_it_was(
+    error: Exception, scene: Scene
+) -> None:
+    scene.issuer.errors.append(error)
+
+    with pytest.raises(type(error)):
+        scene.renew()
+
+    assert scene.server.done == []
+    assert scene.store.kept.keys() == {scene.old}
+    assert scene.pending == ""
+    assert new(scene.renew())
+
+
+def test_a_ca_that_gives_no_advice_keeps_no_run_from_deciding(
+    scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    scene.renew()
+    scene.now += DAY
+    scene.issuer.errors.append(AcmeError("It cannot be reached."))
+
+    outcome = scene.renew()
+
+    assert not outcome.renewed
+    assert any("It cannot be reached." in line for line in warnings(caplog))
+
+
+def test_a_window_is_drawn_from_once_and_obeyed(scene: Scene) -> None:
+    scene.renew()
+    window = Window(start=scene.now + 5 * DAY, end=scene.now + 6 * DAY)
+    scene.issuer.windows = [window, window, window]
+    drawn = set()
+    for _ in range(3):
+        scene.now += DAY
+        outcome = scene.renew()
+        assert not outcome.renewed
+        drawn.add(outcome.next_at)
+
+    (moment,) = drawn
+    assert moment is not None
+    assert window.start <= moment <= window.end
+    scene.now = moment
+    assert "ARI" in scene.renew().reason
+
+
+def test_changed_names_are_told_in_their_order(scene: Scene) -> None:
+    scene.renew()
+    more = tuple(f"{letter}.example.test" for letter in "zyxabc")
+
+    outcome = scene.renew(names=NAMES + more)
+
+    assert outcome.reason == f"the names changed: +{', +'.join(more)}"
+
+
+# obtain: a name fails, and the certificate may go without it
+
+POP = "pop.example.test"
+
+
+def unproven(*names: str) -> ChallengeError:
+    """Return what a CA says that cannot validate some names."""
+    return ChallengeError("It failed.", names=dict.fromkeys(names, "Nobody answers."))
+
+
+def test_a_name_that_fails_is_left_out_if_wanted_and_tried_again_a_day_later(
+    scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    scene.issuer.errors.append(unproven(POP))
+
+    outcome = scene.renew(names=(*NAMES, POP), drop=True)
+
+    assert new(outcome)
+    assert scene.issuer.orders == [(NAMES, None)]
+    assert any(POP in line for line in warnings(caplog))
+    assert [item.name for item in outcome.dropped] == [POP]
+    assert not scene.renew(names=(*NAMES, POP), drop=True).renewed
+    scene.now += DAY
+    scene.issuer.errors += [AcmeError("No advice."), unproven(POP)]
+    again = scene.renew(names=(*NAMES, POP), drop=True)
+    assert not again.renewed
+    assert [item.since for item in again.dropped] == [NOW]
+    scene.now += DAY
+    whole = scene.renew(names=(*NAMES, POP), drop=True)
+    assert new(whole)
+    assert whole.dropped == ()
+    assert scene.issuer.orders[-1][0] == (*NAMES, POP)
+
+
+@pytest.mark.parametrize(
+    ("failing", "drop"), [(POP, False), (NAMES[0], True), (NAMES[1], True)]
+)
+def test_a_name_that_fails_ends_the_run_unless_it_is_wanted_otherwise_and_no_loss(
+    failing: str,
+    drop: bool,  # noqa: FBT001
+    scene: Scene,
+) -> None:
+    scene.issuer.errors.append(unproven(failing))
+
+    with pytest.raises(ChallengeError):
+        scene.renew(names=(*NAMES, POP), drop=drop)
+
+    assert scene.server.done == []
+    assert scene.issuer.orders == []
+
+
+# install, bind: the certificate is kept, the files are old
+
+
+def test_a_certificate_that_cannot_be_installed_is_kept_and_installed_by_the_next_run(
+    scene: Scene,
+) -> None:
+    scene.store.failing.add("install")
+
+    with pytest.raises(DeployError, match="install is not possible"):
+        scene.renew()
+
+    assert scene.bound == {scene.old}
+    kept = scene.pending
+    assert kept
+    scene.store.failing.clear()
+    assert new(scene.renew()) == kept
+    assert len(scene.issuer.orders) == 1
+    assert scene.pending == ""
+
+
+def test_a_certificate_that_cannot_be_bound_is_kept_and_bound_by_the_next_run(
+    scene: Scene,
+) -> None:
+    scene.server.failing.add("bind")
+
+    with pytest.raises(DeployError, match="bind is not possible"):
+        scene.renew()
+
+    assert scene.bound == {scene.old}
+    kept = scene.pending
+    assert set(scene.store.kept) == {scene.old, kept}
+    scene.server.failing.clear()
+    assert new(scene.renew()) == kept
+    assert len(scene.issuer.orders) == 1
+
+
+@pytest.mark.parametrize(
+    "order", [{"names": NAMES[:1]}, {"key_type": "p384"}, {"force": True}]
+)
+def test_a_kept_certificate_that_is_not_wanted_any_more_is_not_used(
+    order: dict[str, object], scene: Scene
+) -> None:
+    scene.server.failing.add("bind")
+    with pytest.raises(DeployError):
+        scene.renew()
+    kept = scene.pending
+    scene.server.failing.clear()
+
+    outcome = scene.renew(**order)
+
+    assert new(outcome) != kept
+    assert len(scene.issuer.orders) == 2
+
+
+def test_a_kept_certificate_that_would_be_due_itself_is_not_used(scene: Scene) -> None:
+    scene.server.failing.add("bind")
+    with pytest.raises(DeployError):
+        scene.renew()
+    kept = scene.pending
+    scene.server.failing.clear()
+    scene.now += 61 * DAY
+
+    assert new(scene.renew()) != kept
+
+
+# reload, prove: a port is broken
+
+
+def broken(scene: Scene) -> str:
+    """Let a port break with the new certificate, and return that."""
+    scene.server.broken.add(PORTS[1])
+    with pytest.raises(DeployError, match="rolled back") as failed:
+        scene.renew()
+    assert PORTS[1] in failed.value.message
+    return scene.pending
+
+
+def test_a_broken_port_puts_everything_back(scene: Scene) -> None:
+    kept = broken(scene)
+
+    assert scene.bound == set(scene.server.ports.values()) == {scene.old}
+    assert scene.server.done == ["bind", *RUNGS, "restore", *RUNGS]
+    assert kept in scene.store.kept
+
+
+def test_what_was_rolled_back_is_tried_again_a_day_later_without_an_order(
+    scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept = broken(scene)
+    scene.server.broken.clear()
+    scene.server.done.clear()
+    scene.now += timedelta(hours=12)
+
+    outcome = scene.renew()
+
+    assert not outcome.renewed
+    assert scene.server.done == []
+    assert any("it is tried again after" in line for line in warnings(caplog))
+    scene.now += timedelta(hours=12)
+    assert new(scene.renew()) == kept
+    assert len(scene.issuer.orders) == 1
+
+
+def test_what_was_rolled_back_is_tried_at_once_if_asked(scene: Scene) -> None:
+    kept = broken(scene)
+    scene.server.broken.clear()
+
+    assert new(scene.renew(activate_only=True)) == kept
+
+
+def test_what_was_rolled_back_is_tried_at_every_run_when_it_is_urgent(
+    scene: Scene,
+) -> None:
+    scene.now = scene.first.not_valid_after_utc - 2 * DAY
+    kept = broken(scene)
+    scene.server.broken.clear()
+    scene.now += timedelta(hours=1)
+
+    assert new(scene.renew()) == kept
+
+
+def test_a_roll_back_that_fails_is_finished_by_the_next_run(scene: Scene) -> None:
+    scene.server.broken.add(PORTS[1])
+    scene.server.failing.add("restore")
+    with pytest.raises(DeployError, match="restore is not possible"):
+        scene.renew()
+    assert scene.bound != {scene.old}
+    scene.server.failing.clear()
+
+    with pytest.raises(DeployError, match="interrupted while it was rolling back"):
+        scene.renew()
+
+    assert scene.bound == set(scene.server.ports.values()) == {scene.old}
+    scene.server.broken.clear()
+    assert new(scene.renew(activate_only=True))
+
+
+def test_a_port_that_stays_lost_after_a_roll_back_is_named(scene: Scene) -> None:
+    scene.server.broken.add(PORTS[1])
+    reload = scene.server.reload
+
+    def deaf_from_now_on() -> object:
+        if "restore" in scene.server.done:
+            scene.server.deaf.add(PORTS[1])
+        return reload()
+
+    scene.server.reload = deaf_from_now_on  # type: ignore[method-assign,assignment]
+
+    with pytest.raises(DeployError, match="do not serve what they did") as failed:
+        scene.renew()
+
+    assert PORTS[1] in failed.value.message
+    assert scene.bound == {scene.old}
+
+
+# reload, prove: a port is still old
+
+
+def test_a_port_that_stays_old_fails_the_run_and_the_next_one_looks_again(
+    scene: Scene,
+) -> None:
+    scene.server.deaf.add(PORTS[1])
+
+    with pytest.raises(DeployError, match="still serve the old one") as failed:
+        scene.renew()
+
+    assert PORTS[1] in failed.value.message
+    assert PORTS[0] not in failed.value.message
+    kept = scene.pending
+    assert scene.bound == {kept}
+    with pytest.raises(DeployError, match="still serve the old one"):
+        scene.renew()
+    assert scene.server.done == ["bind", *RUNGS, "bind", *RUNGS]
+    scene.server.restart()
+    scene.server.done.clear()
+    outcome = scene.renew()
+    assert new(outcome) == kept
+    assert outcome.reloaded == ()
+    assert len(scene.issuer.orders) == 1
+
+
+# remove
+
+
+def test_an_old_certificate_that_cannot_be_removed_is_a_warning_until_the_next_time(
+    scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = new(scene.renew(remove_old=True))
+    scene.now += 80 * DAY
+    scene.store.failing.add("remove")
+
+    outcome = scene.renew(remove_old=True)
+
+    assert outcome.removed == ()
+    assert any("remove is not possible" in line for line in warnings(caplog))
+    second = new(outcome)
+    scene.store.failing.clear()
+    scene.now += 80 * DAY
+    assert set(scene.renew(remove_old=True).removed) == {first, second}
+    assert scene.old in scene.store.kept
+
+
+def test_an_old_certificate_that_something_else_names_is_not_removed(
+    scene: Scene,
+) -> None:
+    first = new(scene.renew())
+    scene.server.others.add(first)
+    scene.now += 80 * DAY
+
+    assert scene.renew(remove_old=True).removed == ()
+
+
+# Not all of it
+
+
+def test_a_dry_run_leaves_nothing_anywhere(scene: Scene, tmp_path: Path) -> None:
+    outcome = scene.renew(dry_run=True)
+
+    assert not outcome.renewed
+    assert "not obtained from this CA" in outcome.reason
+    assert scene.server.done == []
+    assert scene.issuer.orders == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_tells_what_a_kept_certificate_would_change(
+    scene: Scene, tmp_path: Path
+) -> None:
+    scene.server.failing.add("bind")
+    with pytest.raises(DeployError):
+        scene.renew()
+    before = contents(tmp_path)
+
+    outcome = scene.renew(dry_run=True)
+
+    assert [change.after for change in outcome.changes] == [scene.pending] * 2
+    assert scene.bound == {scene.old}
+    assert contents(tmp_path) == before
+
+
+def test_a_dry_run_does_not_finish_a_roll_back(scene: Scene, tmp_path: Path) -> None:
+    scene.server.broken.add(PORTS[1])
+    scene.server.failing.add("restore")
+    with pytest.raises(DeployError):
+        scene.renew()
+    scene.server.failing.clear()
+    scene.server.done.clear()
+    before = contents(tmp_path)
+
+    scene.renew(dry_run=True)
+
+    assert scene.server.done == []
+    assert contents(tmp_path) == before
+
+
+def test_a_rehearsal_keeps_its_certificate_and_uses_it_nowhere(scene: Scene) -> None:
+    outcome = scene.renew(rehearse=True)
+
+    assert not outcome.renewed
+    assert outcome.certificate is not None
+    assert scene.pending == thumbprint(outcome.certificate)
+    assert scene.server.done == []
+    assert scene.store.kept.keys() == {scene.old}
+    again = scene.renew(rehearse=True)
+    assert again.certificate == outcome.certificate
+    assert len(scene.issuer.orders) == 1
+
+
+def test_a_certificate_that_is_only_issued_waits_until_it_is_activated(
+    scene: Scene,
+) -> None:
+    issued = scene.renew(issue_only=True)
+
+    assert not issued.renewed
+    assert scene.server.done == []
+    kept = scene.pending
+    assert set(scene.store.kept) == {scene.old, kept}
+    assert new(scene.renew(activate_only=True)) == kept
+    assert len(scene.issuer.orders) == 1
+
+
+def test_there_may_be_nothing_to_activate(scene: Scene) -> None:
+    outcome = scene.renew(activate_only=True)
+
+    assert not outcome.renewed
+    assert outcome.reason == "no certificate waits to be put into use"
+    assert scene.issuer.orders == []
+
+
+# Back
+
+
+def test_back_is_to_the_last_certificate_that_was_proven(scene: Scene) -> None:
+    first = new(scene.renew())
+    scene.now += 61 * DAY
+    second = new(scene.renew())
+
+    outcome = scene.roll_back()
+
+    assert new(outcome) == first
+    assert scene.bound == set(scene.server.ports.values()) == {first}
+    assert second in scene.store.kept
+
+
+def test_back_is_nowhere_if_nothing_proven_is_left(scene: Scene) -> None:
+    first = new(scene.renew())
+    scene.now += 61 * DAY
+    second = new(scene.renew())
+    scene.store.remove(first)
+
+    with pytest.raises(ConfigError, match="no certificate to go back to"):
+        scene.roll_back()
+
+    assert scene.bound == {second}
+
+
+def test_the_backstop_is_told_as_when_it_is_due_again(scene: Scene) -> None:
+    outcome = scene.renew()
+
+    assert outcome.certificate is not None
+    assert outcome.next_at == renewal.backstop(outcome.certificate)
