@@ -1,8 +1,9 @@
-"""The program as a user runs it, beside a sandbox MDaemon, in a process of its own."""
+"""The program as a user runs it beside a sandbox MDaemon, or else in this process."""
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -12,6 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from click.testing import CliRunner
+
+from letsencrypt_mdaemon import log
+from letsencrypt_mdaemon.cli import cli
 from letsencrypt_mdaemon.sandbox import mdaemon
 
 HOST_NAME = "mail.example.test"
@@ -64,12 +69,23 @@ class Program:
     def run(
         self, name: str, *options: str, environ: Mapping[str, str] | None = None
     ) -> Ran:
-        """Run a command to its end."""
+        """Run a command to its end, in a process of its own."""
         return run(self.command(name, *options), environ)
 
     def renew(self, *options: str, environ: Mapping[str, str] | None = None) -> Ran:
-        """Run `renew`."""
+        """Run `renew` in a process of its own."""
         return self.run("renew", *options, environ=environ)
+
+    def here(
+        self,
+        name: str,
+        *options: str,
+        environ: Mapping[str, str] | None = None,
+        as_json: bool = True,
+    ) -> Ran:
+        """Run a command in this process: that is faster, and can be patched."""
+        reports = ["--json"] if as_json else []
+        return here([*name.split(), *self.options, *options, *reports], environ)
 
     def bound(self) -> set[str]:
         """Return the thumbprints that the server's files name now."""
@@ -107,6 +123,25 @@ def run(command: Sequence[str], environ: Mapping[str, str] | None = None) -> Ran
     return Ran(done.returncode, done.stdout, done.stderr)
 
 
+def here(arguments: Sequence[str], environ: Mapping[str, str] | None = None) -> Ran:
+    """Run the program in this process; leave the package's logger as it was."""
+    gone = {name: None for name in os.environ if name.startswith(PREFIX)}
+    logger = logging.getLogger(log.PACKAGE)
+    handlers, level, propagate = logger.handlers[:], logger.level, logger.propagate
+    try:
+        result = CliRunner().invoke(
+            cli,
+            list(arguments),
+            env={**gone, "NO_PROXY": "*", **(environ or {})},
+            catch_exceptions=False,
+            prog_name="letsencrypt-mdaemon",
+        )
+    finally:
+        logger.handlers[:], logger.propagate = handlers, propagate
+        logger.setLevel(level)
+    return Ran(result.exit_code, result.stdout, result.stderr)
+
+
 def environment() -> dict[str, str]:
     """Return an environment without settings of ours and without proxies."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(PREFIX)}
@@ -115,16 +150,22 @@ def environment() -> dict[str, str]:
 
 @contextmanager
 def beside_sandbox(
-    folder: Path, *, http_port: int = 0, host_name: str = HOST_NAME
+    folder: Path, *, http_port: int = 0, host_name: str = HOST_NAME, tls: bool = False
 ) -> Iterator[Program]:
-    """Make a sandbox MDaemon, let it live, and return the program set up for it."""
+    """Make a sandbox MDaemon, let it live, and return the program set up for it.
+
+    Args:
+        tls: Let all its ports speak TLS, and be looked at.
+    """
     layout = mdaemon.create(folder, host_name=host_name)
-    with mdaemon.Server(folder, http_port=http_port) as server:
+    with mdaemon.Server(folder, http_port=http_port, tls=tls) as server:
+        # Else nothing listens where is looked.
+        endpoints = server.endpoints.values() or ["https://127.0.0.1:1"]
         options = [
             *("--mdaemon-dir", str(folder)),
             *("--store", f"pem:{layout.certificates}"),
             *("--smtp-address", f"127.0.0.1:{server.smtp_port}"),
-            *("--endpoint", "https://127.0.0.1:1"),  # nothing listens there
+            *("--endpoint", ",".join(endpoints)),
             "--skip-port-check",
         ]
         yield Program(server, options)

@@ -325,7 +325,7 @@ def test_without_aiosmtpd_the_error_says_what_to_install(
     layout: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = threading.enumerate()
-    monkeypatch.setitem(sys.modules, "aiosmtpd.controller", None)
+    monkeypatch.setitem(sys.modules, "aiosmtpd.smtp", None)
     with pytest.raises(Error, match="aiosmtpd") as caught, Server(layout.folder):
         pass
     assert caught.value.hint == 'pip install "letsencrypt-mdaemon[demo]"'

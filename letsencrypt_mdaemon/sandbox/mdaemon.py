@@ -1,9 +1,10 @@
 """A small MDaemon that lives in one folder: the demo and the tests try things on it.
 
 It has the folders, INI files, semaphores and RAW queue of the real server, serves its
-webroot over HTTP and greets on SMTP. Which keys of the real server name its certificate
-is not public, nor is the domain database's file name: `TARGETS`, `Domains.dat` and
-`[Domain]` are the sandbox's own invention and say nothing about the real one.
+webroot over HTTP and greets on SMTP; if asked to, it speaks TLS on all its ports, and
+goes wrong there. Which keys of the real server name its certificate is not public, nor
+is the domain database's file name: `TARGETS`, `Domains.dat` and `[Domain]` are the
+sandbox's own invention and say nothing about the real one.
 """
 
 from __future__ import annotations
@@ -14,28 +15,25 @@ import re
 import sys
 import threading
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from functools import partial
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from enum import Enum
+from functools import cached_property, partial
 from http import HTTPStatus
 from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
 from socketserver import ThreadingTCPServer
-from typing import TYPE_CHECKING, NamedTuple, Self, cast
-
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
+from time import monotonic
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 from letsencrypt_mdaemon.errors import Error
+from letsencrypt_mdaemon.sandbox.ports import LOCALHOST, PORTS, Ports
+from letsencrypt_mdaemon.sandbox.store import Identity, find, self_signed, write
 
 if TYPE_CHECKING:
-    import asyncio
+    import ssl
     from collections.abc import Callable, Iterator
 
-    from aiosmtpd.smtp import SMTP, Envelope, Session
-
-LOCALHOST = "127.0.0.1"
 FOREIGN = "0F1E2D3C4B5A69788796A5B4C3D2E1F001234567"
 """Thumbprint of somebody else's certificate: it is named, too, and must survive."""
 
@@ -60,7 +58,10 @@ RELOADS = {
     "RESTARTWC.SEM": ("webmail",),
     "RESTART.SEM": ("mail", "webmail", "admin"),
 }
-"""Semaphore → the parts that read their INI file again; any other one does nothing."""
+"""Semaphore → the parts that read their INI file again; any other one does nothing.
+
+`RESTART….SEM` hangs up on the parts' clients, and for a moment nothing listens there.
+"""
 
 # In Windows-1252 this has the bytes 96, FC, DF, 80 and 85: they are not UTF-8, and
 # str.splitlines makes two lines of it.
@@ -195,9 +196,9 @@ def create(
         ) from exc
     for place in PLACES:
         (layout.folder / place).mkdir(parents=True)
-    thumbprint = write_certificate(
-        layout.certificates / "self-signed", host_name, now or datetime.now(UTC)
-    )
+    identity = self_signed(host_name, now or datetime.now(UTC))
+    write(identity, layout.certificates / "self-signed")
+    thumbprint = identity.thumbprint
     values = {
         "remark": REMARK,
         "host_name": host_name,
@@ -215,38 +216,6 @@ def create(
         file.parent.mkdir(exist_ok=True)
         file.write_bytes(text.encode("utf-8" if text[0] == "\ufeff" else "cp1252"))
     return layout
-
-
-def write_certificate(place: Path, host_name: str, now: datetime) -> str:
-    """Write a self-signed certificate and its key as PEM; return its thumbprint."""
-    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, host_name)])
-    names = x509.SubjectAlternativeName([x509.DNSName(host_name)])
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now)
-        .not_valid_after(now + timedelta(days=3652))
-        .add_extension(names, critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    pem = certificate.public_bytes(serialization.Encoding.PEM)
-    place.mkdir()
-    (place / "cert.pem").write_bytes(pem)
-    (place / "chain.pem").write_bytes(b"")
-    (place / "fullchain.pem").write_bytes(pem)
-    (place / "privkey.pem").touch(mode=0o600)  # private before the key is in it
-    (place / "privkey.pem").write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
-    return certificate.fingerprint(hashes.SHA1()).hex().upper()  # noqa: S303  a name
 
 
 def read_value(file: Path, section: str, key: str) -> str:
@@ -270,13 +239,16 @@ def read_value(file: Path, section: str, key: str) -> str:
     return ""
 
 
+def named(folder: Path, part: str) -> list[str]:
+    """Return the thumbprints a part's INI file names now; maybe just an empty one."""
+    target = TARGETS[part]
+    value = read_value(folder / target.file, target.section, target.key)
+    return value.replace(" ", "").upper().split(",")
+
+
 def bound(folder: Path) -> dict[str, str]:
     """Return the thumbprint each part's INI file names now; of a list, the first."""
-    values = {part: read_value(folder / t.file, *t[1:]) for part, t in TARGETS.items()}
-    return {
-        part: value.split(",")[0].replace(" ", "").upper()
-        for part, value in values.items()
-    }
+    return {part: named(folder, part)[0] for part in TARGETS}
 
 
 def parse_raw(data: bytes) -> bytes:
@@ -350,29 +322,65 @@ class Page(SimpleHTTPRequestHandler):
         """Write nothing: requests are recorded."""
 
 
+class Fault(Enum):
+    """What goes wrong in a part of the server once another certificate is named."""
+
+    DEAD = "nothing listens any more"
+    NO_TLS = "TLS is neither offered nor begun"
+    WRONG = "it shows a self-signed certificate for another name"
+    NO_CHAIN = "it shows the new certificate without any intermediate"
+    STALE_CHAIN = "it shows the new certificate with the former one's intermediates"
+
+
 class Server:
     """The running sandbox: a context manager around all that lives in its folder.
+
+    It shows the first certificate that a part's INI file names and the store has; if
+    there is none, or its key does not fit, the part goes on without TLS. It goes wrong
+    where a test or the demo asks it to:
+
+        server.ignore.add("RESTARTWC.SEM")  # as a server that hangs
+        server.reloads["RESTARTWC.SEM"] = ()  # takes it up, and nothing changes
+        server.reloads = dict.fromkeys(RELOADS, ("mail",))  # mail reloads, whatever
+        server.downtime = 5  # seconds that a restart takes
+        server.spoil(Fault.DEAD, "webmail")  # with any certificate but today's
 
     Args:
         folder: A folder made by `create`.
         http_port: Where the webroot is served; 0 = a free port, known once entered.
         pickup: Seconds between two looks at semaphores and RAW queue.
+        tls: Open all the ports, and not just a plain one for SMTP.
 
     Attributes:
-        ignore: Semaphores to leave alone, in upper case, to play a server that hangs.
+        smtp_port: Where it greets; known once entered, as `endpoints`.
+        ignore: Semaphores to leave alone, in upper case.
+        reloads: What each semaphore does, as `RELOADS`.
+        downtime: Seconds from a restart's begin until its end.
+        faults: Part of the server → its fault, and the certificate that is free of it.
         semaphores: Names consumed so far, in upper case, in order.
         serving: Part of the server → thumbprint of the certificate it would use now.
+        down: Part of the server → since when it is not listening, restarting.
         passes: How often it has looked at semaphores and RAW queue.
     """
 
     def __init__(
-        self, folder: Path, *, http_port: int = 0, pickup: float = 0.05
+        self,
+        folder: Path,
+        *,
+        http_port: int = 0,
+        pickup: float = 0.05,
+        tls: bool = False,
     ) -> None:
         self.layout = Layout.of(folder)
         self.http_port = http_port
         self.smtp_port = 0
         self.pickup = pickup
+        self.tls = tls
         self.ignore: set[str] = set()
+        self.reloads = RELOADS.copy()
+        self.downtime = 0.0
+        self.faults: dict[str, tuple[Fault, str]] = {}
+        self.down: dict[str, float] = {}
         self.requests: list[Request] = []
         self.semaphores: list[str] = []
         self.delivered: list[Path] = []
@@ -391,10 +399,14 @@ class Server:
             )
         self.host_name = read_value(ini, "Domain", "FQDN")
         self.raw = Path(read_value(ini, "Directories", "Raw"))
-        self.serving = bound(self.layout.folder)
+        labels = PORTS if self.tls else ["smtp"]
+        self.ports = Ports(self.host_name, self.deliver, labels)
         with ExitStack() as starting:
-            for part in (self.smtp, self.web, self.watch):
-                starting.enter_context(part())
+            starting.enter_context(self.ports)
+            self.load(*TARGETS)
+            self.smtp_port = self.ports.numbers["smtp"]
+            starting.enter_context(self.web())
+            starting.enter_context(self.watch())
             self.running = starting.pop_all()
         return self
 
@@ -410,6 +422,15 @@ class Server:
         with self.changed:
             if not self.changed.wait_for(predicate, timeout):
                 raise TimeoutError(f"the sandbox did not get there in {timeout:g} s")
+
+    @property
+    def endpoints(self) -> dict[str, str]:
+        """Label, as in `ports.PORTS` → URL; empty without TLS."""
+        numbers = self.ports.numbers if self.tls else {}
+        return {
+            label: f"{PORTS[label].scheme}://{LOCALHOST}:{number}"
+            for label, number in numbers.items()
+        }
 
     @contextmanager
     def web(self) -> Iterator[None]:
@@ -428,43 +449,6 @@ class Server:
             yield
 
     @contextmanager
-    def smtp(self) -> Iterator[None]:
-        """Greet on SMTP and take mail."""
-        try:
-            from aiosmtpd.controller import Controller  # noqa: PLC0415  an extra
-        except ImportError as exc:
-            raise Error(
-                "the sandbox speaks SMTP by aiosmtpd, which is not installed",
-                hint='pip install "letsencrypt-mdaemon[demo]"',
-            ) from exc
-
-        class FreePort(Controller):
-            def _trigger_server(self) -> None:
-                # It knocks at its own port to see it work; 0 is none to knock at.
-                server = cast("asyncio.Server", self.server)
-                self.port = server.sockets[0].getsockname()[1]
-                super()._trigger_server()  # type: ignore[no-untyped-call]
-
-        name, ident = self.host_name, "ESMTP sandbox"
-        controller = FreePort(self, LOCALHOST, 0, server_hostname=name, ident=ident)
-        try:
-            controller.start()
-            self.smtp_port = controller.port
-            yield
-        finally:
-            controller.stop(no_assert=True)
-
-    async def handle_DATA(  # noqa: N802  aiosmtpd looks for this name
-        self, _server: SMTP, _session: Session, envelope: Envelope
-    ) -> str:
-        """Deliver what came by SMTP, its envelope on top (RFC 5321, section 4.4)."""
-        lines = [f"Return-Path: <{envelope.mail_from}>"]
-        lines += [f"Delivered-To: {address}" for address in envelope.rcpt_tos]
-        head = "".join(f"{line}\r\n" for line in lines).encode()
-        self.deliver(head + (envelope.original_content or b""))
-        return "250 Message accepted for delivery"
-
-    @contextmanager
     def watch(self) -> Iterator[None]:
         """Look at semaphores and RAW queue again and again."""
         ending = threading.Event()
@@ -472,8 +456,10 @@ class Server:
         def look() -> None:
             while not ending.wait(self.pickup):
                 with self.changed:
-                    self.take_semaphores()
-                    self.take_raw()
+                    self.come_back()
+                    if "mail" not in self.down:  # that is MDaemon itself
+                        self.take_semaphores()
+                        self.take_raw()
                     self.passes += 1
                     self.changed.notify_all()
 
@@ -488,10 +474,82 @@ class Server:
         for path, name in found.items():
             if name not in self.ignore:
                 with suppress(OSError):  # on Windows, still open elsewhere: next time
-                    now = bound(self.layout.folder)
-                    self.serving |= {part: now[part] for part in RELOADS.get(name, ())}
+                    parts = self.reloads.get(name, ())
+                    if name.startswith("RESTART"):
+                        self.go_down(*parts)
+                        self.come_back()
+                    else:
+                        self.load(*(part for part in parts if part not in self.down))
                     path.unlink()
                     self.semaphores.append(name)
+
+    def go_down(self, *parts: str) -> None:
+        """Stop listening; `come_back` ends that."""
+        for part in parts:
+            self.ports.close(part)
+            self.down[part] = monotonic()
+
+    def come_back(self) -> None:
+        """Start each part that has been down for long enough."""
+        for part, since in list(self.down.items()):
+            if monotonic() - since >= self.downtime:
+                with suppress(OSError):  # no such file or port to be had: next time
+                    self.load(part)
+                    del self.down[part]
+
+    def load(self, *parts: str) -> None:
+        """Let parts use the certificate that their INI files name now, and listen.
+
+        Raises:
+            OSError: A file cannot be read, or a port cannot be had.
+        """
+        store = self.layout.certificates
+        for part in parts:
+            names = named(self.layout.folder, part)
+            found = next(filter(None, (find(store, name) for name in names)), None)
+            self.serving[part] = found.thumbprint if found else names[0]
+            fault, good = self.faults.get(part, (None, ""))
+            if self.serving[part] == good:
+                fault = None
+            if fault is Fault.DEAD:
+                self.ports.close(part)
+            elif self.tls:
+                self.ports.open(part, self.context(found, fault, good))
+            else:
+                self.ports.open(part, None)
+
+    def context(
+        self, found: Identity | None, fault: Fault | None, good: str
+    ) -> ssl.SSLContext | None:
+        """Return a part's TLS settings; None if it speaks none."""
+        if found and fault is Fault.NO_CHAIN:
+            found = replace(found, chain=found.chain[:1])
+        elif found and fault is Fault.STALE_CHAIN:
+            former = find(self.layout.certificates, good)
+            others = former.chain[1:] if former else ()
+            found = replace(found, chain=(found.chain[0], *others))
+        elif fault is Fault.WRONG:
+            found = self.stranger
+        elif fault is Fault.NO_TLS:
+            found = None
+        with suppress(OSError):  # the key does not fit
+            return found.context() if found else None
+        return None
+
+    @cached_property
+    def stranger(self) -> Identity:
+        """What is shown by mistake."""
+        return self_signed("other.example.test", datetime.now(UTC))
+
+    def spoil(self, fault: Fault, *parts: str) -> None:
+        """Let a fault be in parts with any certificate but the one they use now.
+
+        Args:
+            parts: Which; none = all. The fault shows when a part reloads.
+        """
+        with self.changed:
+            for part in parts or TARGETS:
+                self.faults[part] = fault, self.serving[part]
 
     def take_raw(self) -> None:
         """Deliver each RAW message, or put it aside with the reason why not."""
@@ -542,8 +600,10 @@ def main() -> None:
     folder = parser.parse_args().directory
     if not folder.exists():
         create(folder)
-    with Server(folder) as server:
+    with Server(folder, tls=True) as server:
         sys.stdout.write(f"HTTP port {server.http_port}, SMTP {server.smtp_port}\n")
+        for label, url in server.endpoints.items():
+            sys.stdout.write(f"{label}: {url}\n")
         sys.stdout.flush()
         sys.stdin.read()
 

@@ -1,0 +1,405 @@
+"""The sandbox's mail, webmail and administration ports, all served by one thread.
+
+SMTP is aiosmtpd's. IMAP, POP3 and HTTP are as small as honest: nobody can log in, but
+whatever is answered, and how TLS starts, is what the RFCs want.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections import defaultdict
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from http import HTTPStatus
+from threading import Thread
+from typing import TYPE_CHECKING, NamedTuple, Self, TypeVar, cast
+from weakref import WeakSet
+
+from letsencrypt_mdaemon.errors import Error
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable, Coroutine, Iterable
+
+    from aiosmtpd.smtp import SMTP, Envelope, Session
+
+LOCALHOST = "127.0.0.1"
+LONGEST = 10_000
+"""Bytes of a command or of an HTTP request's head; who says more is hung up on."""
+T = TypeVar("T")
+
+
+class Port(NamedTuple):
+    """What is spoken at a port, how TLS starts there, and which part it belongs to."""
+
+    speaks: str
+    tls: str
+    part: str
+
+    @property
+    def scheme(self) -> str:
+        """The beginning of an endpoint's URL."""
+        return self.speaks + self.tls
+
+
+PORTS = {
+    "smtp": Port("smtp", "+starttls", "mail"),  # 25
+    "submission": Port("smtp", "+starttls", "mail"),  # 587
+    "smtps": Port("smtp", "s", "mail"),  # 465
+    "imap": Port("imap", "+starttls", "mail"),  # 143
+    "imaps": Port("imap", "s", "mail"),  # 993
+    "pop3": Port("pop3", "+stls", "mail"),  # 110
+    "pop3s": Port("pop3", "s", "mail"),  # 995
+    "webmail": Port("http", "s", "webmail"),  # 443
+    "admin": Port("http", "s", "admin"),  # 444
+}
+"""Label → port; what number the real one has."""
+
+
+# What is said: a request's bytes in, an answer's bytes out
+
+
+class Answer(NamedTuple):
+    """What is said, and whether TLS or the end of the connection follows."""
+
+    says: bytes
+    then_tls: bool = False
+    then_ends: bool = False
+
+
+# RFC 3501, section 9: a tag is made of anything but "+" and the atom-specials.
+COMMAND = re.compile(rb"([!#-$&',-\[\]-z|}~]+) ([A-Za-z]+)( .*)?", re.DOTALL)
+
+
+def imap(line: bytes, *, offers_tls: bool) -> Answer:
+    """Answer an IMAP command before login (RFC 3501, sections 6.1 and 6.2)."""
+    found = COMMAND.fullmatch(line)
+    if not found:
+        return Answer(b"* BAD That is no command\r\n")
+    tag, command, rest = found[1], found[2].upper(), found[3]
+    match command, rest:
+        case b"CAPABILITY", None:
+            starts = b" STARTTLS" if offers_tls else b""
+            says = b"* CAPABILITY IMAP4rev1%s LOGINDISABLED\r\n" % starts
+            answer = Answer(says + tag + b" OK That is all\r\n")
+        case b"NOOP", None:
+            answer = Answer(tag + b" OK Nothing is done\r\n")
+        case b"LOGOUT", None:
+            says = b"* BYE The sandbox says goodbye\r\n" + tag + b" OK Goodbye\r\n"
+            answer = Answer(says, then_ends=True)
+        case b"STARTTLS", None if offers_tls:
+            answer = Answer(tag + b" OK Begin TLS now\r\n", then_tls=True)
+        case b"LOGIN" | b"AUTHENTICATE", bytes():
+            answer = Answer(tag + b" NO Nobody can log in\r\n")
+        case _:
+            answer = Answer(tag + b" BAD That is not possible\r\n")
+    return answer
+
+
+def pop3(line: bytes, *, offers_tls: bool) -> Answer:
+    """Answer a POP3 command before login (RFCs 1939; 2449, 5; 2595, 4)."""
+    match line.upper():
+        case b"CAPA":
+            starts = b"STLS\r\n" if offers_tls else b""
+            return Answer(b"+OK\r\n" + starts + b"IMPLEMENTATION sandbox\r\n.\r\n")
+        case b"QUIT":
+            return Answer(b"+OK Goodbye\r\n", then_ends=True)
+        case b"STLS" if offers_tls:
+            return Answer(b"+OK Begin TLS now\r\n", then_tls=True)
+    # NOOP as well is for those who have logged in.
+    return Answer(b"-ERR That is not possible\r\n")
+
+
+def http(head: bytes, *, offers_tls: bool) -> Answer:  # noqa: ARG001
+    """Answer an HTTP request with a page (RFC 9112)."""
+    status, page = HTTPStatus.OK, b"A sandbox is here, and nothing to see.\n"
+    found = re.match(rb"([!-~]+) [!-~]+ HTTP/1\.[01](?:\r\n|\Z)", head)
+    if not found:
+        status, page = HTTPStatus.BAD_REQUEST, b""
+    elif found[1] not in {b"GET", b"HEAD"}:
+        status, page = HTTPStatus.NOT_IMPLEMENTED, b""
+    lines = [
+        f"HTTP/1.1 {status.value} {status.phrase}",
+        "Content-Type: text/plain",
+        f"Content-Length: {len(page)}",
+        "Connection: close",
+    ]
+    says = "".join(f"{line}\r\n" for line in [*lines, ""]).encode()
+    body = b"" if found and found[1] == b"HEAD" else page
+    return Answer(says + body, then_ends=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Dialogue:
+    """A protocol of requests and answers; the server begins with its name."""
+
+    greets: str
+    ends: bytes
+    answer: Callable[..., Answer]
+
+
+DIALOGUES = {
+    "imap": Dialogue("* OK {} IMAP4rev1 sandbox\r\n", b"\r\n", imap),
+    "pop3": Dialogue("+OK {} POP3 sandbox\r\n", b"\r\n", pop3),
+    "http": Dialogue("", b"\r\n\r\n", http),
+}
+
+
+# Who says it
+
+
+class Chat(asyncio.Protocol):
+    """Holds a dialogue with one client; with a context, TLS may be started."""
+
+    def __init__(
+        self,
+        ports: Ports,
+        dialogue: Dialogue,
+        context: ssl.SSLContext | None,
+    ) -> None:
+        self.ports = ports
+        self.dialogue = dialogue
+        self.context = context
+        self.transport: asyncio.Transport | None = None
+        self.said = b""
+        self.greeting = dialogue.greets.format(ports.host_name).encode()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Greet; after STARTTLS this is called again, and the client begins."""
+        self.transport = cast("asyncio.Transport", transport)
+        self.transport.write(self.greeting)
+        self.greeting = b""
+        self.proceed()
+
+    def data_received(self, data: bytes) -> None:
+        """Answer what is complete."""
+        self.said += data
+        self.proceed()
+
+    def proceed(self) -> None:
+        """Answer what is complete; while TLS is negotiated, there is nobody to."""
+        ends = self.dialogue.ends
+        while self.transport and not self.transport.is_closing() and ends in self.said:
+            request, _, self.said = self.said.partition(ends)
+            answer = self.dialogue.answer(request, offers_tls=self.context is not None)
+            if answer.then_tls and self.said:
+                # Whatever came with STARTTLS may be anybody's: RFC 3207, section 4.2.
+                self.transport.close()
+                return
+            self.transport.write(answer.says)
+            if answer.then_ends:
+                self.transport.close()
+            elif answer.then_tls and self.context:
+                transport, self.transport = self.transport, None
+                context, self.context = self.context, None
+                self.ports.start_tls(transport, self, context, self.connection_made)
+        if len(self.said) > LONGEST and self.transport:
+            self.transport.close()
+
+
+class Door(asyncio.Protocol):
+    """Lets one client in: by TLS if the port begins with it, then to its protocol.
+
+    While TLS is negotiated it stands in for the protocol, to which something may
+    be said, even goodbye, with the last bytes of the handshake.
+    """
+
+    def __init__(self, ports: Ports, label: str) -> None:
+        self.ports = ports
+        self.label = label
+        self.protocol: asyncio.Protocol | None = None
+        self.said = b""
+        self.gone = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin with TLS, or let the client in, or turn it away."""
+        transport = cast("asyncio.Transport", transport)
+        port, ports = PORTS[self.label], self.ports
+        context = ports.contexts.get(port.part)
+        ports.transports[self.label].add(transport)
+        if self.label not in ports.listening:
+            transport.abort()
+        elif port.tls != "s":
+            self.protocol = ports.protocol(port, context)
+            transport.set_protocol(self.protocol)
+            self.protocol.connection_made(transport)
+        elif context is None:
+            transport.close()
+        else:
+            ports.start_tls(transport, self, context, self.admit)
+
+    def admit(self, transport: asyncio.Transport) -> None:
+        """Let a client in that speaks TLS by now."""
+        if not self.gone:
+            self.protocol = self.ports.protocol(PORTS[self.label], None)
+            transport.set_protocol(self.protocol)
+            self.protocol.connection_made(transport)
+            if self.said:
+                self.protocol.data_received(self.said)
+
+    def data_received(self, data: bytes) -> None:
+        """Keep it for the protocol."""
+        self.said += data
+
+    def eof_received(self) -> None:
+        """Take the client for gone."""
+        self.gone = True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Pass it on."""
+        self.gone = True
+        if self.protocol:
+            self.protocol.connection_lost(exc)
+
+
+class Inbox:
+    """Takes the mail that comes by SMTP, as aiosmtpd wants it."""
+
+    def __init__(self, deliver: Callable[[bytes], None]) -> None:
+        self.deliver = deliver
+
+    async def handle_DATA(  # noqa: N802  aiosmtpd looks for this name
+        self, _server: SMTP, _session: Session, envelope: Envelope
+    ) -> str:
+        """Deliver a mail, its envelope on top (RFC 5321, section 4.4)."""
+        lines = [f"Return-Path: <{envelope.mail_from}>"]
+        lines += [f"Delivered-To: {address}" for address in envelope.rcpt_tos]
+        head = "".join(f"{line}\r\n" for line in lines).encode()
+        # Not in this thread: who delivers may wait for one that waits for this one.
+        await asyncio.to_thread(self.deliver, head + (envelope.original_content or b""))
+        return "250 Message accepted for delivery"
+
+    async def handle_exception(self, error: Exception) -> str:
+        """Tell the client alone: that its handshake failed is no news."""
+        return f"451 {type(error).__name__}: {error}"
+
+
+class Ports:
+    """Ports on this machine, on free numbers that are kept while it runs.
+
+    Args:
+        host_name: The name in greetings.
+        deliver: Takes the mail that comes by SMTP; called in a thread of its own.
+        labels: Which of `PORTS`.
+
+    Attributes:
+        numbers: Label → port number, of those that have been open.
+        contexts: Part → its TLS settings; without, TLS is neither offered nor begun.
+        listening: Label → what listens there now.
+        transports: Label → the connections there.
+    """
+
+    def __init__(
+        self, host_name: str, deliver: Callable[[bytes], None], labels: Iterable[str]
+    ) -> None:
+        self.host_name = host_name
+        self.inbox = Inbox(deliver)
+        self.labels = tuple(labels)
+        self.numbers: dict[str, int] = {}
+        self.contexts: dict[str, ssl.SSLContext | None] = {}
+        self.listening: dict[str, asyncio.Server] = {}
+        self.transports = defaultdict[str, WeakSet[asyncio.Transport]](WeakSet)
+        self.negotiations: set[asyncio.Task[None]] = set()
+
+    def __enter__(self) -> Self:
+        try:
+            from aiosmtpd.smtp import SMTP  # noqa: PLC0415  an extra
+        except ImportError as exc:
+            raise Error(
+                "the sandbox speaks SMTP by aiosmtpd, which is not installed",
+                hint='pip install "letsencrypt-mdaemon[demo]"',
+            ) from exc
+        self.smtp = SMTP
+        self.loop = asyncio.new_event_loop()
+        self.thread = Thread(target=self.loop.run_forever)
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._do(self._end())
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.thread.join()
+        self.loop.close()
+
+    def open(self, part: str, context: ssl.SSLContext | None) -> None:
+        """Make sure that a part's ports listen, and use these TLS settings from now on.
+
+        Raises:
+            OSError: One cannot listen; maybe another program has taken its number.
+        """
+        self._do(self._open(part, context))
+
+    def close(self, part: str) -> None:
+        """Make sure that a part's ports do not listen, and hang up on its clients."""
+        self._do(self._close(part))
+
+    def _do(self, work: Coroutine[object, object, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result()
+
+    def _labels(self, part: str) -> list[str]:
+        return [label for label in self.labels if PORTS[label].part == part]
+
+    async def _open(self, part: str, context: ssl.SSLContext | None) -> None:
+        self.contexts[part] = context
+        for label in self._labels(part):
+            if label not in self.listening:
+                number = self.numbers.get(label, 0)
+                door = partial(Door, self, label)
+                server = await self.loop.create_server(door, LOCALHOST, number)
+                self.listening[label] = server
+                self.numbers[label] = server.sockets[0].getsockname()[1]
+
+    async def _close(self, part: str) -> None:
+        for label in self._labels(part):
+            if server := self.listening.pop(label, None):
+                server.close()
+            for transport in self.transports.pop(label, ()):
+                transport.abort()
+        await asyncio.sleep(0)  # the connections are closed in the loop's next round
+
+    async def _end(self) -> None:
+        for part in {port.part for port in PORTS.values()}:
+            await self._close(part)
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        await self.loop.shutdown_default_executor()
+
+    def protocol(self, port: Port, context: ssl.SSLContext | None) -> asyncio.Protocol:
+        """Return what speaks with a new client; with a context, TLS may be started."""
+        if port.speaks != "smtp":
+            return Chat(self, DIALOGUES[port.speaks], context)
+        return self.smtp(
+            self.inbox,
+            hostname=self.host_name,
+            ident="ESMTP sandbox",
+            enable_SMTPUTF8=True,
+            tls_context=context,
+            loop=self.loop,
+        )
+
+    def start_tls(
+        self,
+        transport: asyncio.Transport,
+        protocol: asyncio.Protocol,
+        context: ssl.SSLContext,
+        then: Callable[[asyncio.Transport], None],
+    ) -> None:
+        """Negotiate TLS with a client, then go on; if that fails, hang up."""
+
+        async def negotiate() -> None:
+            with suppress(OSError):  # the client's own affair
+                secure = await self.loop.start_tls(
+                    transport, protocol, context, server_side=True
+                )
+                if secure:
+                    then(secure)
+
+        # Until now it reads in plain text; what comes next is for TLS.
+        transport.pause_reading()
+        task = self.loop.create_task(negotiate())
+        self.negotiations.add(task)
+        task.add_done_callback(self.negotiations.discard)

@@ -1,0 +1,961 @@
+"""`renew`: what a run leaves in the files, at the CA, in the log and in mailboxes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import ssl
+import stat
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from socketserver import BaseRequestHandler, ThreadingTCPServer
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import load_pem_private_key, pkcs12
+
+from letsencrypt_mdaemon.certificate import thumbprint
+from letsencrypt_mdaemon.sandbox import mdaemon
+from letsencrypt_mdaemon.sandbox.ca import CertificateAuthority, Problem, ari_name
+from tests.program import HOST_NAME, PREFIX, Program, Ran, run
+
+IMAP, POP = "imap.example.test", "pop.example.test"
+BOOKS = "xn--bcher-kva.example.test"
+UNKNOWN = "AA" * 20
+"""Thumbprint of a certificate that nobody has."""
+
+
+# What there is to see
+
+
+def folders(program: Program) -> list[Path]:
+    """Return the folders of our certificates in the store."""
+    return sorted(program.layout.certificates.glob("letsencrypt-mdaemon *"))
+
+
+def leaf(folder: Path) -> x509.Certificate:
+    """Return the certificate in a folder of the store."""
+    return x509.load_pem_x509_certificate((folder / "cert.pem").read_bytes())
+
+
+def stored(program: Program) -> set[str]:
+    """Return the thumbprints of all the certificates in the store."""
+    files = program.layout.certificates.glob("*/cert.pem")
+    return {thumbprint(leaf(file.parent)) for file in files}
+
+
+def asked(ca: CertificateAuthority) -> list[str]:
+    """Return what the CA was asked for since the last time, in order."""
+    resources = [request.resource for request in ca.requests]
+    ca.requests.clear()
+    return resources
+
+
+def tree(folder: Path) -> dict[str, tuple[int, bytes]]:
+    """Return everything below a folder: when it was changed, and its bytes."""
+    return {
+        str(path.relative_to(folder)): (
+            path.stat().st_mtime_ns,
+            path.read_bytes() if path.is_file() else b"",
+        )
+        for path in folder.rglob("*")
+    }
+
+
+def semaphores(program: Program) -> list[str]:
+    """Return the semaphore files that wait for the server."""
+    return [path.name for path in program.layout.app.glob("*.SEM")]
+
+
+def mails(program: Program) -> list[Path]:
+    """Return all mails, delivered or not."""
+    layout = program.layout
+    places = (layout.raw, layout.delivered, layout.bad)
+    return [path for place in places for path in place.iterdir()]
+
+
+# What there is to do
+
+
+def renewed(program: Program, *options: str) -> str:
+    """Renew without a reload, and return the new certificate's thumbprint."""
+    ran = program.here("renew", "--no-reload", *options)
+    assert ran.exit_code == 0, ran.messages
+    assert ran.report["renewed"], ran.report["reason"]
+    return str(ran.report["certificate"]["thumbprint"])
+
+
+def rewritten(data: bytes, old: str, new: str) -> bytes:
+    """Return an INI file of the sandbox with another thumbprint, in its own form."""
+    forms = (str.upper, str.lower, lambda text: bytes.fromhex(text).hex(" ").upper())
+    for form in forms:
+        data = data.replace(form(old).encode(), form(new).encode())
+    return data
+
+
+def forget_partner(program: Program) -> None:
+    """Take the other certificate out of webmail's list: nobody knows that one."""
+    file = program.layout.folder / mdaemon.TARGETS["webmail"].file
+    partner = f",{mdaemon.FOREIGN}".lower().encode()
+    file.write_bytes(file.read_bytes().replace(partner, b""))
+
+
+def choose(program: Program, new: str, *parts: str) -> None:
+    """Choose a certificate by hand for parts of the server, as in its dialog."""
+    named = mdaemon.bound(program.layout.folder)
+    for part in parts or mdaemon.TARGETS:
+        file = program.layout.folder / mdaemon.TARGETS[part].file
+        file.write_bytes(rewritten(file.read_bytes(), named[part], new))
+
+
+def configure(program: Program, text: str) -> Path:
+    """Write the config file where it is looked for."""
+    file = program.layout.letsencrypt / "letsencrypt-mdaemon.ini"
+    file.write_text(text, "utf-8")
+    return file
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[int]:
+    """Serve a certificate over TLS, and nothing else, on a port of this machine."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "fullchain.pem", folder / "privkey.pem")
+
+    class Handshake(BaseRequestHandler):
+        def handle(self) -> None:
+            with suppress(OSError):
+                context.wrap_socket(self.request, server_side=True).close()
+
+    with (
+        ThreadingTCPServer(("127.0.0.1", 0), Handshake) as server,
+        mdaemon.thread(partial(server.serve_forever, 0.02), server.shutdown),
+    ):
+        yield server.server_address[1]
+
+
+# The whole job
+
+
+def test_the_first_run_puts_a_certificate_into_use(
+    program: Program, ca: CertificateAuthority
+) -> None:
+    before = program.snapshot()
+    (old,) = program.bound()
+
+    ran = program.renew("--alternate-host-names", f"{IMAP},{POP}")
+
+    assert ran.exit_code == 0, ran.messages
+    report = ran.report
+    assert report["renewed"]
+    assert report["reason"] == "the certificate in use is self-signed"
+    assert report["names"] == [HOST_NAME, IMAP, POP]
+    new = report["certificate"]["thumbprint"]
+    assert [change["file"] for change in report["changes"]] == [
+        target.file for target in sorted(mdaemon.TARGETS.values())
+    ]
+    # Only the three values differ: the list's other entry, remarks, odd bytes stay.
+    (place,) = folders(program)
+    inside = place.relative_to(program.layout.folder)
+    files = ("cert.pem", "chain.pem", "fullchain.pem", "privkey.pem")
+    after = program.snapshot()
+    assert {str(inside / name) for name in files} == after.keys() - before.keys()
+    for name, data in before.items():
+        own = name in mdaemon.INI_FILES
+        assert after[name] == (rewritten(data, old, new) if own else data), name
+    assert sum(after[name] != before[name] for name in before) == 3
+    assert program.bound() == {new}
+    assert program.server.semaphores == ["RELOADCACHE.SEM", "RESTARTWC.SEM"]
+    assert report["reloaded"] == program.server.semaphores
+    assert program.server.serving["mail"] == new
+    assert program.server.serving["webmail"] == new
+    assert len(ca.orders) == 1
+
+
+def test_the_store_gets_the_chain_and_a_private_key(
+    program: Program, ca: CertificateAuthority
+) -> None:
+    new = renewed(program)
+
+    (place,) = folders(program)
+    pem = (place / "fullchain.pem").read_bytes()
+    chain = x509.load_pem_x509_certificates(pem)
+    assert thumbprint(chain[0]) == new
+    assert chain[0] == leaf(place)
+    assert pem == b"".join(
+        (place / name).read_bytes() for name in ("cert.pem", "chain.pem")
+    )
+    for child, parent in zip(chain, [*chain[1:], ca.root], strict=True):
+        child.verify_directly_issued_by(parent)
+    file = place / "privkey.pem"
+    key = load_pem_private_key(file.read_bytes(), None)
+    assert key.public_key() == chain[0].public_key()
+    if os.name == "posix":
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+        assert stat.S_IMODE(place.stat().st_mode) == 0o700
+
+
+def test_nothing_is_left_of_the_challenges(program: Program) -> None:
+    before = tree(program.layout.webroot).keys()
+
+    renewed(program, "--alternate-host-names", f"{IMAP},{POP}")
+
+    assert len(program.server.requests) == 3
+    assert tree(program.layout.webroot).keys() == before
+
+
+def test_a_second_run_finds_nothing_due_and_orders_nothing(
+    program: Program, ca: CertificateAuthority
+) -> None:
+    new = renewed(program)
+    before = program.snapshot()
+    asked(ca)
+
+    ran = program.renew()
+
+    assert ran.exit_code == 0, ran.messages
+    assert not ran.report["renewed"]
+    assert ran.report["reason"].startswith("the certificate in use is good until ")
+    assert ran.report["certificate"]["thumbprint"] == new
+    assert set(asked(ca)) <= {"directory", "renewalInfo"}
+    assert program.snapshot() == before
+    assert program.server.semaphores == []
+
+
+def test_one_account_serves_all_orders(
+    program: Program, ca: CertificateAuthority
+) -> None:
+    renewed(program)
+    renewed(program, "--force")
+    renewed(program, "--alternate-host-names", IMAP)
+
+    assert len(ca.accounts) == 1
+    assert asked(ca).count("newAccount") == 1
+
+
+# Proof
+
+
+def test_every_port_is_seen_to_serve_the_new_certificate(secure: Program) -> None:
+    ran = secure.renew()
+
+    assert ran.exit_code == 0, ran.messages
+    new = ran.report["certificate"]["thumbprint"]
+    proof = ran.report["proof"]
+    assert set(proof.pop("new")) == set(secure.server.endpoints.values())
+    assert proof == {"old": [], "broken": []}
+    assert ran.report["reloaded"] == ["RELOADCACHE.SEM"]
+    assert ran.report["warnings"] == []
+    assert set(secure.here("status").report["served"].values()) == {new}
+
+
+def test_the_server_is_restarted_only_if_that_is_allowed_and_needed(
+    secure: Program,
+) -> None:
+    secure.server.reloads = mdaemon.RELOADS.copy()
+    ladder = ["RELOADCACHE.SEM", "RESTARTWC.SEM"]
+    admin = secure.server.endpoints["admin"]
+
+    first = secure.here("renew")
+
+    assert first.exit_code == 5
+    assert f"still serve the old one: {admin}." in first.report["error"]["message"]
+    assert secure.server.semaphores == ladder
+    second = secure.here("renew", "--allow-restart")
+    assert second.exit_code == 0, second.messages
+    assert secure.server.semaphores == [*ladder, *ladder, "RESTART.SEM"]
+    new = second.report["certificate"]["thumbprint"]
+    assert set(secure.server.serving.values()) == {new}
+
+
+def test_a_certificate_that_a_port_does_not_take_is_rolled_back(
+    secure: Program,
+) -> None:
+    (old,) = secure.bound()
+    before = secure.snapshot()
+    secure.server.spoil(mdaemon.Fault.NO_TLS, "webmail")
+
+    ran = secure.here("renew", "--to", "anna@example.test")
+
+    assert ran.exit_code == 5
+    webmail = secure.server.endpoints["webmail"]
+    assert f"The new certificate broke {webmail}" in ran.report["error"]["message"]
+    after = secure.snapshot()
+    assert {name: after[name] for name in before} == before
+    assert set(secure.here("status").report["served"].values()) == {old}
+    secure.server.wait_for(lambda: secure.server.delivered)
+    later = secure.here("renew")
+    assert later.exit_code == 0
+    assert not later.report["renewed"]
+    assert secure.bound() == {old}
+    secure.server.faults.clear()
+    cured = secure.here("activate")
+    assert cured.exit_code == 0, cured.messages
+    assert secure.bound() == {cured.report["certificate"]["thumbprint"]} != {old}
+
+
+def test_rollback_goes_back_to_the_certificate_before(secure: Program) -> None:
+    first = secure.here("renew").report["certificate"]
+    second = secure.here("renew", "--force").report["certificate"]
+    assert secure.bound() == {second["thumbprint"]}
+
+    ran = secure.here("rollback")
+
+    assert ran.exit_code == 0, ran.messages
+    assert ran.report["certificate"] == first
+    assert secure.bound() == {first["thumbprint"]}
+
+
+def test_a_certificate_may_be_obtained_now_and_put_into_use_later(
+    program: Program, ca: CertificateAuthority
+) -> None:
+    (old,) = program.bound()
+
+    issued = program.here("renew", "--no-activate")
+
+    assert issued.exit_code == 0, issued.messages
+    assert not issued.report["renewed"]
+    assert program.bound() == {old}
+    activated = program.here("activate")
+    assert activated.exit_code == 0, activated.messages
+    assert program.bound() == {activated.report["certificate"]["thumbprint"]} != {old}
+    assert len(ca.orders) == 1
+
+
+# Due again
+
+
+def test_other_names_are_a_reason_to_renew(program: Program) -> None:
+    renewed(program, "--alternate-host-names", IMAP)
+
+    ran = program.here("renew", "--no-reload", "--alternate-host-names", POP)
+
+    assert ran.report["reason"] == f"the names changed: +{POP}, -{IMAP}"
+    assert ran.report["certificate"]["names"] == [HOST_NAME, POP]
+    assert program.bound() == {ran.report["certificate"]["thumbprint"]}
+
+
+def test_another_kind_of_key_is_a_reason_to_renew(program: Program) -> None:
+    renewed(program)
+
+    ran = program.here("renew", "--no-reload", "--key-type", "p384")
+
+    assert ran.report["renewed"]
+    assert ran.report["reason"] == "the key should be p384 and is p256"
+
+
+def test_a_certificate_that_the_store_has_lost_is_a_reason_to_renew(
+    program: Program,
+) -> None:
+    forget_partner(program)
+    lost = renewed(program)
+    (place,) = folders(program)
+    shutil.rmtree(place)
+
+    ran = program.here("renew", "--no-reload")
+
+    assert ran.report["renewed"]
+    assert ran.report["reason"] == (
+        "the server's files name no certificate that is in the store"
+    )
+    assert program.bound() == {ran.report["certificate"]["thumbprint"]} != {lost}
+    replaced = {line for line in ran.report["warnings"] if lost.lower() in line.lower()}
+    assert len(replaced) == 2  # the third one has it in pairs
+
+
+def test_another_certificate_chosen_by_hand_is_a_reason_to_renew(
+    program: Program,
+) -> None:
+    (self_signed,) = program.bound()
+    renewed(program)
+    choose(program, self_signed, "webmail")
+
+    ran = program.here("renew", "--no-reload")
+
+    assert ran.report["renewed"]
+    assert ran.report["reason"] == "the server's files name different certificates"
+    assert program.bound() == {ran.report["certificate"]["thumbprint"]}
+
+
+@pytest.mark.parametrize(
+    ("lifetime", "age", "reason"),
+    [
+        (90, 70, "a third or less of the certificate's lifetime is left: it expires"),
+        (6, 4, "half or less of the certificate's lifetime is left: it expires"),
+    ],
+)
+def test_a_certificate_that_expires_soon_is_renewed(
+    lifetime: int,
+    age: int,
+    reason: str,
+    program: Program,
+    ca: CertificateAuthority,
+) -> None:
+    ca.faults.before("renewalInfo", Problem("malformed", "No advice", 404))
+    ca.lifetime = timedelta(days=lifetime)
+    ca.clock = lambda: datetime.now(UTC) - timedelta(days=age)
+    renewed(program)
+
+    ran = program.here("renew", "--no-reload")
+
+    assert ran.report["renewed"]
+    assert ran.report["reason"].startswith(reason)
+
+
+def test_a_window_in_the_past_is_a_reason_to_renew(
+    program: Program, ca: CertificateAuthority
+) -> None:
+    renewed(program)
+    (first,) = ca.issued
+    ca.suggested_window = past(hours=2), past(hours=1)
+    ca.explanation_url = "https://ca.test/mass-revocation"
+
+    ran = program.here("renew", "--no-reload")
+
+    assert ran.report["renewed"]
+    assert ran.report["reason"].startswith("the CA suggests to renew the certificate")
+    assert "https://ca.test/mass-revocation" in program.log()
+    (order,) = [r.payload for r in ca.requests if r.resource == "newOrder"][1:]
+    assert order["replaces"] == first
+
+
+def past(**ago: int) -> datetime:
+    """Return a moment some time ago."""
+    return datetime.now(UTC) - timedelta(**ago)
+
+
+def test_the_ca_is_not_asked_for_its_advice_at_every_run(
+    program: Program, ca: CertificateAuthority
+) -> None:
+    renewed(program)
+    asked(ca)
+    assert program.here("renew").exit_code == 0
+    assert asked(ca) == ["directory", "renewalInfo"]
+
+    ran = program.here("renew")
+
+    assert ran.exit_code == 0
+    assert asked(ca) == []
+
+
+# Told otherwise
+
+
+def test_force_orders_though_nothing_is_due(
+    program: Program, ca: CertificateAuthority
+) -> None:
+    first = renewed(program)
+
+    ran = program.here("renew", "--no-reload", "--force")
+
+    assert ran.report["reason"] == "a new order was forced"
+    second = ran.report["certificate"]["thumbprint"]
+    assert program.bound() == {second} != {first}
+    assert stored(program) >= {first, second}
+    assert ari_name(leaf(folders(program)[0])) in ca.issued
+
+
+@pytest.mark.parametrize(
+    "before", ["nothing", "a run", "a run that failed", "a run that was killed"]
+)
+def test_a_dry_run_changes_no_byte_and_orders_nothing(
+    before: str, program: Program, ca: CertificateAuthority, tmp_path: Path
+) -> None:
+    if before == "a run":
+        renewed(program)
+    if before == "a run that failed":
+        ini = program.layout.app / "MDaemon.ini"
+        ini.chmod(0o444)
+        assert program.here("renew", "--no-reload").exit_code == 5
+        ini.chmod(0o644)
+    if before == "a run that was killed":
+        leave_a_token(program)
+    asked(ca)
+    seen = tree(tmp_path)
+
+    options = ("--force",) if before == "a run" else ()
+    ran = program.here("renew", "--dry-run", "--to", "root@example.test", *options)
+
+    assert ran.exit_code == 0, ran.messages
+    assert tree(tmp_path) == seen
+    assert set(asked(ca)) <= {"directory", "renewalInfo"}
+    assert ran.report["dry_run"]
+    assert not ran.report["renewed"]
+    assert ran.report["log"] is None
+    assert len(ran.report["targets"]) == 3
+    assert len(ran.report["changes"]) == (3 if before == "a run that failed" else 0)
+
+
+def leave_a_token(program: Program) -> None:
+    """Leave what a run leaves that is killed while the CA validates."""
+    renewed(program, "--host-name", "www.example.test")
+    (account,) = program.state.glob("*/account.json")
+    journal = {"folders": [".well-known"], "tokens": {"token": "token.x"}}
+    account.with_name("presented.json").write_text(json.dumps(journal))
+    place = program.layout.webroot / ".well-known" / "acme-challenge"
+    place.mkdir(parents=True)
+    (place / "token").write_text("token.x")
+
+
+def test_a_dry_run_that_fails_leaves_no_trace_and_mails_nobody(
+    program: Program, tmp_path: Path
+) -> None:
+    choose(program, UNKNOWN)
+    seen = tree(tmp_path)
+
+    ran = program.here("renew", "--dry-run", "--to", "root@example.test")
+
+    assert ran.exit_code == 2
+    assert tree(tmp_path) == seen
+
+
+def test_a_rehearsal_obtains_a_certificate_and_puts_it_to_no_use(
+    program: Program, ca: CertificateAuthority
+) -> None:
+    before = program.snapshot()
+
+    ran = program.here("renew", "--staging")
+
+    assert ran.exit_code == 0, ran.messages
+    assert not ran.report["renewed"]
+    assert ran.report["staging"]
+    assert ran.report["reason"].startswith("rehearsed: the CA issued a certificate")
+    assert len(ca.issued) == 1
+    assert program.snapshot() == before
+    assert program.server.semaphores == []
+    (kept,) = program.state.rglob("pending.pem")
+    assert (program.state / "staging") in kept.parents
+
+
+def test_a_second_rehearsal_says_that_it_was_done(
+    program: Program, ca: CertificateAuthority
+) -> None:
+    first = program.here("renew", "--staging").report
+    asked(ca)
+
+    ran = program.here("renew", "--staging")
+
+    assert ran.exit_code == 0, ran.messages
+    assert ran.report["reason"].startswith("rehearsed before")
+    assert ran.report["certificate"] == first["certificate"]
+    assert asked(ca) == []
+    again = program.here("renew", "--staging", "--force")
+    assert again.report["certificate"] != first["certificate"]
+
+
+def test_a_rehearsal_has_an_account_of_its_own_and_no_say_in_the_real_run(
+    program: Program, ca: CertificateAuthority
+) -> None:
+    rehearsed = program.here("renew", "--staging").report["certificate"]["thumbprint"]
+
+    new = renewed(program)
+
+    assert new != rehearsed
+    assert len(ca.accounts) == 2
+
+
+def test_without_a_reload_no_semaphore_is_written(program: Program) -> None:
+    ran = program.here("renew", "--no-reload")
+
+    assert ran.report["renewed"]
+    assert ran.report["reloaded"] == []
+    passes = program.server.passes
+    program.server.wait_for(lambda: program.server.passes > passes + 1)
+    assert program.server.semaphores == semaphores(program) == []
+    assert "The server is not told to reload." in program.log()
+
+
+def test_a_server_that_does_not_answer_is_a_warning(program: Program) -> None:
+    program.server.ignore.add("RELOADCACHE.SEM")
+
+    ran = program.here("renew", "--reload-timeout", "1")
+
+    assert ran.exit_code == 0, ran.messages
+    assert ran.report["renewed"]
+    assert ran.report["reloaded"] == program.server.semaphores == []
+    warning = "MDaemon did not take up RELOADCACHE.SEM in 1 s"
+    assert any(warning in line for line in ran.report["warnings"])
+    assert semaphores(program) == []
+    assert program.bound() == {ran.report["certificate"]["thumbprint"]}
+    assert not program.here("renew").report["renewed"]
+
+
+def test_a_server_that_does_not_run_is_asked_for_nothing(program: Program) -> None:
+    program.server.ignore.add("WATCHDOG.SEM")
+
+    ran = program.here("renew", "--smtp-address", "none", "--reload-timeout", "1")
+
+    assert ran.exit_code == 0, ran.messages
+    assert ran.report["renewed"]
+    warning = "MDaemon uses the new certificate when it starts"
+    assert any(warning in line for line in ran.report["warnings"])
+    assert program.server.semaphores == semaphores(program) == []
+
+
+def test_old_certificates_are_removed_if_ours_superseded_and_named_nowhere(
+    program: Program,
+) -> None:
+    (self_signed,) = program.bound()
+    for_others = renewed(program, "--host-name", "www.example.test")
+    named = renewed(program)
+    notes = program.layout.app / "Notes.dat"
+    notes.write_text(f"Partner knows {named}\n")
+    superseded = renewed(program, "--force")
+
+    ran = program.here("renew", "--no-reload", "--force", "--remove-old-certificates")
+
+    assert ran.report["removed"] == [superseded]
+    new = ran.report["certificate"]["thumbprint"]
+    assert stored(program) == {self_signed, for_others, named, new}
+
+
+def test_a_pkcs12_file_is_written_if_there_is_a_password(
+    program: Program, tmp_path: Path
+) -> None:
+    password = tmp_path / "password.txt"
+    password.write_text("grün und 3 Blanks\n", "utf-8")
+
+    new = renewed(program, "--pfx-password-file", str(password))
+
+    (place,) = folders(program)
+    data = (place / "cert.pfx").read_bytes()
+    held = pkcs12.load_pkcs12(data, "grün und 3 Blanks".encode())
+    assert held.cert is not None
+    assert thumbprint(held.cert.certificate) == new
+    assert held.key is not None
+    assert len(held.additional_certs) == 1
+    if os.name == "posix":
+        assert stat.S_IMODE((place / "cert.pfx").stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\n", b"\xff\xfe"])
+def test_a_pkcs12_password_that_is_none_is_refused(
+    content: bytes | None, program: Program, ca: CertificateAuthority, tmp_path: Path
+) -> None:
+    password = tmp_path / "password.txt"
+    if content is not None:
+        password.write_bytes(content)
+
+    ran = program.here("renew", "--pfx-password-file", str(password))
+
+    assert ran.exit_code == 2
+    assert "pfx-password-file" in ran.report["error"]["message"]
+    assert ca.orders == {}
+
+
+# Names
+
+
+def test_the_host_name_is_read_from_the_servers_files(program: Program) -> None:
+    ran = program.here("renew", "--dry-run", "--smtp-address", "none")
+
+    assert ran.report["names"] == [HOST_NAME]
+
+
+def test_a_host_name_given_overrides_the_servers(program: Program) -> None:
+    ran = program.here("renew", "--no-reload", "--host-name", "WWW.example.test.")
+
+    assert ran.report["names"] == ["www.example.test"]
+    assert ran.report["certificate"]["names"] == ["www.example.test"]
+
+
+def test_alternate_names_may_be_written_in_odd_ways(program: Program) -> None:
+    ran = program.renew(
+        *("--alternate-host-names", " IMAP.Example.Test ,,pop.example.test.;"),
+        *("--alternate-host-names", "bücher.example.test  imap.example.test"),
+        *("--alternate-host-names", HOST_NAME),
+    )
+
+    assert ran.exit_code == 0, ran.messages
+    assert ran.report["names"] == [HOST_NAME, IMAP, POP, BOOKS]
+    (place,) = folders(program)
+    names = leaf(place).extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    assert set(names.value.get_values_for_type(x509.DNSName)) == {
+        *(HOST_NAME, IMAP, POP, BOOKS)
+    }
+
+
+@pytest.mark.parametrize("where", ["option", "environment", "file"])
+def test_alternate_names_are_read_wherever_they_are_written(
+    where: str, program: Program
+) -> None:
+    text = "bücher.example.test, IMAP.example.test"
+    options = ["--alternate-host-names", text] if where == "option" else []
+    environ = {}
+    if where == "environment":
+        environ[f"{PREFIX}ALTERNATE_HOST_NAMES"] = text
+    if where == "file":
+        configure(program, f"[letsencrypt-mdaemon]\nalternate-host-names = {text}\n")
+
+    ran = program.renew("--dry-run", *options, environ=environ)
+
+    assert ran.exit_code == 0, ran.messages
+    assert ran.report["names"] == [HOST_NAME, BOOKS, IMAP]
+
+
+# Targets
+
+
+def test_targets_in_the_config_file_are_the_only_ones(program: Program) -> None:
+    (old,) = program.bound()
+    configure(
+        program,
+        "[target post]\nfile = app\\MDAEMON.INI\nsection = ssl\nkey = certificate\n",
+    )
+
+    new = renewed(program)
+
+    assert mdaemon.bound(program.layout.folder) == {
+        "mail": new,
+        "webmail": old,
+        "admin": old,
+    }
+
+
+def test_targets_once_learned_are_remembered(program: Program) -> None:
+    forget_partner(program)
+    first = renewed(program)
+    shutil.rmtree(program.layout.certificates)
+    choose(program, UNKNOWN)
+
+    second = renewed(program)
+
+    assert program.bound() == {second} != {first}
+    memory = json.loads((program.state / "installation.json").read_text("utf-8"))
+    assert {item["file"] for item in memory["targets"]} == {
+        target.file for target in mdaemon.TARGETS.values()
+    }
+
+
+def test_a_certificate_that_only_a_port_serves_tells_the_targets(
+    program: Program, tmp_path: Path
+) -> None:
+    elsewhere = tmp_path / "self-signed"
+    (program.layout.certificates / "self-signed").rename(elsewhere)
+
+    with serving(elsewhere) as port:
+        new = renewed(program, "--endpoint", f"https://127.0.0.1:{port}")
+
+    assert program.bound() == {new}
+    assert stored(program) == {new}
+
+
+def test_without_any_target_the_one_thing_to_do_is_said(
+    program: Program, ca: CertificateAuthority
+) -> None:
+    choose(program, UNKNOWN)
+
+    ran = program.here("renew")
+
+    assert ran.exit_code == 2
+    error = ran.report["error"]
+    assert error["type"] == "ConfigError"
+    assert "It is not known where the server keeps its choice" in error["message"]
+    assert error["hint"].startswith("Choose any certificate of the store once in MDae")
+    assert error["message"] in program.log()
+    assert asked(ca) == []
+
+
+# The log
+
+
+def test_the_log_tells_the_story_of_the_run_line_by_line(secure: Program) -> None:
+    (old,) = secure.bound()
+
+    ran = secure.here("renew", "--alternate-host-names", IMAP)
+
+    assert ran.exit_code == 0, ran.messages
+    assert Path(ran.report["log"]) == secure.layout.logs / "LetsEncrypt.log"
+    new = ran.report["certificate"]["thumbprint"]
+    lines = secure.log().splitlines()
+    stamp = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d "
+    assert all(re.match(stamp, line) for line in lines)
+    assert re.fullmatch(stamp + r"[+-]\d{4} letsencrypt-mdaemon started", lines[0])
+    story = [line[20:] for line in lines[1:]]
+    for said in (
+        "The certificate is named in App/MDaemon.ini [SSL] Certificate as sha1:upper",
+        "Due: the certificate in use is self-signed",
+        f"App/MDaemon.ini [SSL] Certificate: {old} → {new}",
+        "The server took up RELOADCACHE.SEM",
+    ):
+        assert said in story
+    assert any(line.startswith("Ordered a certificate for mail.") for line in story)
+    assert story == ran.messages.splitlines()
+
+
+def test_each_run_begins_its_log_anew_and_keeps_earlier_ones(program: Program) -> None:
+    renewed(program)
+    first = program.log()
+    renewed(program, "--force")
+    second = program.log()
+
+    program.here("renew", "--keep-logs", "1")
+
+    assert "Nothing is due" in program.log()
+    assert "forced" not in program.log()
+    (kept,) = program.layout.logs.glob("LetsEncrypt-*.log")
+    assert kept.read_text("utf-8") == second != first
+
+
+def test_the_log_goes_where_it_is_told_to(program: Program, tmp_path: Path) -> None:
+    place = tmp_path / "Protokolle – heute"
+
+    ran = program.here("renew", "--no-reload", "--log-dir", str(place))
+
+    assert Path(ran.report["log"]) == place / "LetsEncrypt.log"
+    assert "Due: " in (place / "LetsEncrypt.log").read_text("utf-8")
+    assert list(program.layout.logs.iterdir()) == []
+
+
+# Mail
+
+
+def fail(program: Program, ca: CertificateAuthority, *options: str) -> Ran:
+    """Let a run fail because the CA finds no name."""
+    ca.resolve = lambda _: None
+    ran = program.here("renew", *options)
+    assert ran.exit_code == 4, ran.messages
+    return ran
+
+
+def test_a_failed_run_is_mailed_with_what_to_do_and_what_is_in_use(
+    program: Program, ca: CertificateAuthority
+) -> None:
+    (in_use,) = program.bound()
+
+    ran = fail(program, ca, "--to", "anna@example.test,berta@example.test")
+
+    program.server.wait_for(lambda: program.server.delivered)
+    (mail,) = mails(program)
+    text = mail.read_text("ascii")
+    head, body = text.split("\n\n", 1)
+    assert "To: anna@example.test,berta@example.test" in head
+    assert f"Subject: letsencrypt-mdaemon: renewing {HOST_NAME} failed (exit 4)" in head
+    flat = " ".join(body.split())
+    assert " ".join(ran.report["error"]["message"].split()) in flat
+    assert ran.report["error"]["hint"] in flat
+    assert f"In use now: {in_use} for {HOST_NAME}, until " in flat
+    assert "Due: the certificate in use is self-signed" in body
+
+
+def test_a_failed_run_is_mailed_to_nobody_unless_asked(
+    program: Program, ca: CertificateAuthority
+) -> None:
+    fail(program, ca)
+
+    assert mails(program) == []
+
+
+def test_a_run_that_succeeds_is_not_mailed(program: Program) -> None:
+    renewed(program, "--to", "anna@example.test")
+    assert not program.here("renew", "--to", "anna@example.test").report["renewed"]
+
+    assert mails(program) == []
+
+
+# Secrets
+
+
+def secrets(program: Program) -> set[str]:
+    """Return what nobody may see: every line of a key, and the account's `d`."""
+    found = set()
+    for file in program.layout.folder.rglob("*"):
+        if file.suffix in {".pem", ".json"}:
+            text = file.read_text("utf-8").replace("\\n", "\n")
+            found |= set(re.findall(r'"d": "([^"]+)"', text))
+            for key in re.findall(r"PRIVATE KEY-+\n(.+?)-+END", text, re.DOTALL):
+                found |= set(key.split())
+    return found
+
+
+def test_no_secret_is_in_a_log_a_message_or_a_mail(
+    program: Program, ca: CertificateAuthority, tmp_path: Path
+) -> None:
+    password = tmp_path / "password.txt"
+    password.write_text("pfx-secret")
+    options = ["-v", "--no-reload", "--to", "anna@example.test", "--force"]
+    options += ["--pfx-password-file", str(password)]
+    environ = {f"{PREFIX}MAIL_PASSWORD": "mail-secret"}
+    ini = program.layout.app / "MDaemon.ini"
+    hidden, rans = {"pfx-secret", "mail-secret"}, []
+
+    def renew(exit_code: int) -> None:
+        ran = program.here("renew", *options, environ=environ)
+        assert ran.exit_code == exit_code, ran.messages
+        rans.append(ran)
+        hidden.update(secrets(program))
+
+    renew(0)
+    ini.chmod(0o444)
+    renew(5)  # with a pending certificate
+    ini.chmod(0o644)
+    ca.faults.before("finalize", Problem("rateLimited", "Later", 429), times=1)
+    renew(3)  # with an open order
+    (account,) = program.state.glob("*/account.json")
+    account.write_text(
+        account.read_text("utf-8").replace('"P-256"', '"P-257"'), "utf-8"
+    )
+    renew(0)
+    rans.append(program.here("config show", *options, environ=environ))
+    rans.append(program.here("status", *options, environ=environ))
+
+    program.server.wait_for(lambda: len(program.server.delivered) == 2)
+    logs = [file.read_text("utf-8") for file in program.layout.logs.iterdir()]
+    letters = [file.read_text("ascii") for file in mails(program)]
+    assert len(logs) == 4
+    assert len(hidden) > 20
+    for text in [*logs, *letters, *(ran.output + ran.messages for ran in rans)]:
+        assert not [secret for secret in hidden if secret in text]
+
+
+# As the old script was called
+
+
+def test_the_old_scripts_command_line_works_unchanged(
+    program: Program, ca: CertificateAuthority
+) -> None:
+    environ = {
+        f"{PREFIX}MDAEMON_DIR": str(program.layout.folder),
+        f"{PREFIX}STORE": f"pem:{program.layout.certificates}",
+        f"{PREFIX}DIRECTORY_URL": ca.directory_url,
+        f"{PREFIX}CA_BUNDLE": str(ca.ca_bundle),
+        f"{PREFIX}AGREE_TOS": "yes",
+        f"{PREFIX}KEY_TYPE": "p256",
+        f"{PREFIX}SMTP_ADDRESS": f"127.0.0.1:{program.server.smtp_port}",
+        f"{PREFIX}ENDPOINT": "https://127.0.0.1:1",
+    }
+    this = [sys.executable, "-m", "letsencrypt_mdaemon"]
+    switches = ["-AlternateHostNames", f"{IMAP},{POP}", "-IISSiteName", "My Site"]
+    switches += ["-To", "x@example.test", "-RemoveOldCertificates", "-SkipPortCheck"]
+
+    first = run([*this, *switches], environ)
+
+    assert first.exit_code == 0, first.messages
+    assert first.output.startswith("Done: the certificate in use is self-signed.")
+    assert "IIS is not supported yet: the bindings of the site 'My Site'" in (
+        first.messages
+    )
+    assert "IIS is not supported yet" in program.log()
+    (place,) = folders(program)
+    assert program.bound() == {thumbprint(leaf(place))}
+
+    # In the spellings that PowerShell takes, from a run that fails.
+    ca.resolve = lambda _: None
+    odd = ["-alternatehostnames", IMAP, "-to:x@example.test", "-skip:$true"]
+    second = run([*this, *odd, "--force"], environ)
+
+    assert second.exit_code == 4, second.messages
+    program.server.wait_for(lambda: program.server.delivered)
+
+
+def test_a_wrong_switch_of_the_old_script_is_refused_with_the_right_ones() -> None:
+    ran = run([sys.executable, "-m", "letsencrypt_mdaemon", "-Staging"])
+
+    assert ran.exit_code == 2
+    assert "-Staging fits no parameter" in ran.messages
+    assert "-AlternateHostNames" in ran.messages
