@@ -7,17 +7,19 @@ import sys
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
-from letsencrypt_mdaemon import mdaemon, targets, verifier
+from letsencrypt_mdaemon import endpoints, mdaemon, targets, verification, verifier
 from letsencrypt_mdaemon.certificate import OURS, thumbprint
+from letsencrypt_mdaemon.chain import Roots
 from letsencrypt_mdaemon.errors import ConfigError, words
 from letsencrypt_mdaemon.names import unique
 from letsencrypt_mdaemon.notify import Mail, RawQueue, Smtp
-from letsencrypt_mdaemon.state import CaState, Memory, State, Target
+from letsencrypt_mdaemon.state import CaState, Change, Memory, State, Target
 from letsencrypt_mdaemon.stores.pem import PemStore
+from letsencrypt_mdaemon.verification import Verification
 from letsencrypt_mdaemon.workflow import Order, Parts
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
     from pathlib import Path
 
@@ -25,8 +27,10 @@ if TYPE_CHECKING:
 
     from letsencrypt_mdaemon.certificate import KeyType
     from letsencrypt_mdaemon.config import Config, Loaded
+    from letsencrypt_mdaemon.endpoints import Endpoint
     from letsencrypt_mdaemon.issuer import Issuer
     from letsencrypt_mdaemon.notify import Transport
+    from letsencrypt_mdaemon.verifier import Served
     from letsencrypt_mdaemon.workflow import Store
 
 _log = logging.getLogger(__name__)
@@ -38,7 +42,8 @@ class Installation:
 
     Args:
         known: Certificates of the store and those that ports serve, by thumbprint.
-        served: Which port serves which of them.
+        endpoints: Its ports that speak TLS.
+        observed: What they serve, as far as they were looked at.
         greeted: What the mail server greets with, if it does.
     """
 
@@ -47,8 +52,9 @@ class Installation:
     state: State
     memory: Memory
     store: Store
-    known: dict[str, x509.Certificate]
-    served: dict[str, str]
+    known: Mapping[str, x509.Certificate]
+    endpoints: Sequence[Endpoint]
+    observed: Mapping[Endpoint, Served]
     greeted: mdaemon.Source | None
 
     @property
@@ -65,6 +71,90 @@ class Installation:
             if name.startswith(f"{OURS} ")
         }
         return named | {item.thumbprint for item in self.memory.issued}
+
+    @property
+    def served(self) -> dict[str, str]:
+        """Which port serves which certificate; of our addresses that agree, one."""
+        found: dict[tuple[str, ...], str] = {}
+        for endpoint, served in self.observed.items():
+            if served.leaf:
+                where = endpoint.host if self.config.endpoint else ""
+                port = endpoint.scheme, str(endpoint.port), where
+                found.setdefault((*port, served.thumbprint), str(endpoint))
+        return {endpoint: print_ for (*_, print_), endpoint in found.items()}
+
+    def look(self, names: Sequence[str], *, public: bool = False) -> Installation:
+        """Return it with what its ports serve now.
+
+        Args:
+            names: What the ports are asked for (SNI).
+            public: Look at them through DNS as well.
+        """
+        asked = [*self.endpoints]
+        if public:
+            asked += endpoints.public(self.endpoints, names)
+        observed = verifier.observe(asked, names)
+        known = dict(self.known)
+        for served in observed.values():
+            if served.leaf:
+                known.setdefault(served.thumbprint, served.leaf)
+        return replace(self, known=known, observed=observed)
+
+    def verify(self, *, now: datetime) -> Verification:
+        """Look at the ports, and compare them with what the server's files name.
+
+        Raises:
+            ConfigError: If the settings do not allow it.
+        """
+        config = self.config
+        try:
+            roots = Roots(config.ca_bundle, now=now)
+        except ValueError as exc:
+            hint = "Name a PEM file of roots."
+            raise ConfigError(f"ca-bundle: {exc}.", hint=hint) from exc
+        try:
+            names = self.names()
+        except ConfigError as exc:
+            _log.warning("%s The ports are asked without a name.", exc.message)
+            names = ()
+        seen = self.look(names, public=config.public)
+        right = seen.named(names)
+        ports = verification.judge(
+            seen.observed,
+            expected=None if right is None else {thumbprint(leaf) for leaf in right},
+            given=self.endpoints if config.endpoint else (),
+            roots=roots,
+            issued=self.issued_chain,
+            require_trusted=config.require_trusted,
+        )
+        return Verification(
+            names=names,
+            right=right,
+            ports=tuple(ports),
+            now=now,
+            require_trusted=config.require_trusted,
+        )
+
+    def named(self, names: Collection[str]) -> tuple[x509.Certificate, ...] | None:
+        """Return the known certificates that the server's files name.
+
+        None if it is not known where they name any.
+        """
+        try:
+            found = self.targets()
+        except ConfigError:
+            if self.config.targets:
+                raise
+            return None
+        named = self.server(found).named(names).values()
+        return tuple(leaf for leaf in dict.fromkeys(named) if leaf is not None)
+
+    def issued_chain(self, wanted: str) -> tuple[x509.Certificate, ...]:
+        """Return the chain that the CA issued, by its leaf; empty if it is not kept."""
+        pending = self.ca.pending()
+        if pending is not None and pending.thumbprint == wanted:
+            return pending.chain
+        return self.store.chain(wanted) if isinstance(self.store, PemStore) else ()
 
     def warn_of_what_is_missing(self) -> None:
         """Say what was asked for and is not available in this version."""
@@ -126,16 +216,25 @@ class Installation:
         Raises:
             ConfigError: If that one is not clear, or if there are too many.
         """
+        names = self.wanted_names()
+        if len(names) > self.config.max_names:
+            most = self.config.max_names
+            message = f"{len(names)} names are more than the CA's {most}."
+            hint = "Leave some out; max-names is for a CA that allows more."
+            raise ConfigError(message, hint=hint)
+        return names
+
+    def wanted_names(self) -> tuple[str, ...]:
+        """Return the names, however many.
+
+        Raises:
+            ConfigError: If the server's own one is not clear.
+        """
         config = self.config
         first = config.host_name or mdaemon.host_name(
             mdaemon.configured_names(self.root), self.greeted
         )
-        names = unique([first, *config.alternate_host_names])
-        if len(names) > config.max_names:
-            message = f"{len(names)} names are more than the CA's {config.max_names}."
-            hint = "Leave some out; max-names is for a CA that allows more."
-            raise ConfigError(message, hint=hint)
-        return names
+        return unique([first, *config.alternate_host_names])
 
     def server(self, targets_: Iterable[Target]) -> MailServer:
         """Return the server as the workflow sees it."""
@@ -150,7 +249,7 @@ class Installation:
         )
         semaphores = mdaemon.Semaphores(
             mdaemon.child(self.root, "App"),
-            () if config.no_reload else config.reload_semaphores,
+            self._ladder(),
             patience=config.reload_timeout,
         )
         running = self.greeted is not None
@@ -161,6 +260,7 @@ class Installation:
         return Parts(
             store=self.store,
             server=server,
+            verifier=Ports(self.endpoints, self._server_name()),
             state=self.state,
             ca=self.ca,
         )
@@ -172,11 +272,15 @@ class Installation:
         from letsencrypt_mdaemon.webroot import Webroot  # noqa: PLC0415
 
         config = self.config
-        webroot = config.webroot or mdaemon.child(self.root, "WorldClient", "HTML")
+        folder = config.webroot or mdaemon.child(self.root, "WorldClient", "HTML")
+        webroot = Webroot(folder, self.ca.folder / "presented.json")
+        if not config.dry_run:
+            # What a run that was killed showed; its order may need no token any more.
+            webroot.sweep()
         return Issuer(
             Session(config.ca, ca_bundle=config.ca_bundle),
             self.ca,
-            Webroot(webroot, self.ca.folder / "presented.json"),
+            webroot,
             key_type=cast("KeyType", config.key_type),
             contact=config.contact,
             agree_tos=config.agree_tos,
@@ -192,12 +296,41 @@ class Installation:
             directory_url=config.ca,
             force=config.force,
             dry_run=config.dry_run,
+            drop=config.on_name_failure == "drop",
             rehearse=config.staging,
+            issue_only=config.no_activate,
+            reload=not config.no_reload,
+            given=bool(config.endpoint),
+            patience=config.verify_timeout,
             remove_old=config.remove_old_certificates,
         )
 
+    def _ladder(self) -> tuple[str, ...]:
+        """Return the semaphores of a reload, gentlest first."""
+        config = self.config
+        if config.no_reload:
+            return ()
+        restart = ("RESTART.SEM",) if config.allow_restart else ()
+        return unique([*config.reload_semaphores, *restart])
+
+    def _server_name(self) -> str:
+        return _server_name(self.config, self.greeted)
+
     def _own_folders(self) -> list[Path]:
         return [self.state.folder]
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """The server's ports: `deployment.Verifier`."""
+
+    endpoints: Sequence[Endpoint]
+    server_name: str
+
+    def observe(self) -> dict[str, str]:
+        """Return which certificate each endpoint serves now."""
+        served = verifier.served(self.endpoints, self.server_name)
+        return {str(endpoint): thumbprint(leaf) for endpoint, leaf in served.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,9 +348,13 @@ class MailServer:
 
     def bind(
         self, certificate: x509.Certificate, *, now: datetime, dry_run: bool = False
-    ) -> list[targets.Change]:
+    ) -> list[Change]:
         """Make every target name the certificate."""
         return self.bindings.bind(certificate, now=now, dry_run=dry_run)
+
+    def restore(self, changes: Sequence[Change], *, now: datetime) -> None:
+        """Take changes back."""
+        self.bindings.restore(changes, now=now)
 
     def reload(self) -> Iterator[str]:
         """Ask the server to reload, and yield what it took up."""
@@ -243,8 +380,11 @@ def state_of(config: Config, root: Path) -> State:
     return State(config.state_dir or default)
 
 
-def open_installation(config: Config, root: Path) -> Installation:
-    """Look at an installation: its store, its ports, its greeting.
+def open_installation(config: Config, root: Path, *, look: bool = True) -> Installation:
+    """Look at an installation: its store, its greeting, its ports.
+
+    Args:
+        look: Also at the ports.
 
     Raises:
         ConfigError: If the store or an endpoint cannot be used.
@@ -253,14 +393,18 @@ def open_installation(config: Config, root: Path) -> Installation:
     store = _store(config, state)
     greeted = mdaemon.greeting(config.smtp_address)
     known = {thumbprint(leaf): leaf for leaf, _ in store.certificates()}
-    served = {}
-    sni = config.host_name or (greeted.name() if greeted else None) or ""
-    for endpoint, leaf in verifier.served(_endpoints(config), sni).items():
-        served[str(endpoint)] = thumbprint(leaf)
-        known.setdefault(thumbprint(leaf), leaf)
-    return Installation(
-        config, root, state, state.load(), store, known, served, greeted
+    installation = Installation(
+        config=config,
+        root=root,
+        state=state,
+        memory=state.load(),
+        store=store,
+        known=known,
+        endpoints=_endpoints(config),
+        observed={},
+        greeted=greeted,
     )
+    return installation.look([_server_name(config, greeted)]) if look else installation
 
 
 def transport(config: Config, root: Path | None) -> Transport:
@@ -302,6 +446,11 @@ def _store(config: Config, state: State) -> PemStore:
     return PemStore(path, pfx_password=password)
 
 
+def _server_name(config: Config, greeted: mdaemon.Source | None) -> str:
+    """Return the name to ask the ports for (SNI), as far as it is known."""
+    return config.host_name or (greeted.name() if greeted else None) or ""
+
+
 def _secret(path: Path, setting: str) -> str:
     try:
         return path.read_text("utf-8").rstrip("\r\n")
@@ -310,13 +459,16 @@ def _secret(path: Path, setting: str) -> str:
         raise ConfigError(message, hint="Check the path, and who may read it.") from exc
 
 
-def _endpoints(config: Config) -> list[verifier.Endpoint]:
-    endpoints, problems = [], []
-    for url in config.endpoint or verifier.DEFAULTS:
+def _endpoints(config: Config) -> list[Endpoint]:
+    """Return the endpoints given, else this machine's usual ones."""
+    if not config.endpoint:
+        return endpoints.usual(endpoints.own_addresses())
+    given, problems = [], []
+    for url in config.endpoint:
         try:
-            endpoints.append(verifier.Endpoint.parse(url))
+            given.append(endpoints.Endpoint.parse(url))
         except ValueError as exc:
             problems.append(str(exc))
     if problems:
         raise ConfigError("; ".join(problems), hint="Correct the setting endpoint.")
-    return endpoints
+    return endpoints.resolved(given)

@@ -12,22 +12,26 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from letsencrypt_mdaemon import __version__, config, legacy
-from letsencrypt_mdaemon.errors import ConfigError, Error
+from letsencrypt_mdaemon.errors import BusyError, ConfigError, Error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from datetime import datetime
 
+    from letsencrypt_mdaemon.assembly import Installation
     from letsencrypt_mdaemon.run import Run
+    from letsencrypt_mdaemon.workflow import Order, Outcome, Parts
 
     Command = Callable[[Run], None]
 
 PLACES = ("mdaemon-dir", "log-dir", "state-dir", "store")
 WANTED = ("host-name", "alternate-host-names", "directory-url", "key-type", "staging")
+# What fits the screen; `config show` tells all of them.
 RENEW = (
     *("host-name", "alternate-host-names", "key-type", "directory-url", "ca-bundle"),
-    *("agree-tos", "to", "remove-old-certificates", "iis-site-name", "skip-port-check"),
+    *("agree-tos", "to", "remove-old-certificates", "skip-port-check"),
     *("no-reload", "staging", "dry-run", "force", "json"),
-    *("mdaemon-dir", "webroot", "log-dir", "state-dir", "store"),
+    *("mdaemon-dir", "webroot", "store"),
 )
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -68,7 +72,7 @@ def _command(
             options = {
                 name.replace("_", "-"): (value,) if isinstance(value, str) else value
                 for name, value in given.items()
-                if value
+                if value is not None and value != ()
             }
             name = context.command_path.split(" ", 1)[1]
             with Run(name, options, file=file, verbose=verbose) as run:
@@ -98,28 +102,71 @@ def _options(shown: tuple[str, ...]) -> list[click.Parameter]:
     for name in dict.fromkeys([*shown, *table]):
         row = table[name]
         if not row.secret:
+            # A flag's value on any other option would make its argument optional.
+            kind: dict[str, Any] = {"metavar": row.metavar}
+            if row.flag:
+                kind = {"is_flag": True, "flag_value": "yes"}
             option = click.Option(
                 [f"--{name}", name.replace("-", "_")],
-                is_flag=row.flag,
-                flag_value="yes" if row.flag else None,
                 type=str,
+                default=None,
                 multiple=row.many,
-                metavar=None if row.flag else row.metavar,
                 help=row.help,
                 hidden=name not in shown,
+                **kind,
             )
             options.append(option)
     return options
 
 
-@_command(
-    cli, *RENEW, example="renew --agree-tos --alternate-host-names imap.example.com"
-)
+@_command(cli, *RENEW, example="renew --agree-tos --to me@example.com")
 def renew(run: Run) -> None:
     """Renew the certificate if it is due, and make the server use it."""
-    from datetime import UTC, datetime  # noqa: PLC0415 - as in the following commands
+    from letsencrypt_mdaemon import workflow  # noqa: PLC0415
 
-    from letsencrypt_mdaemon import report, workflow  # noqa: PLC0415
+    _carry_out(
+        run,
+        lambda installation, order, parts, now: workflow.renew(
+            order, parts, installation.issuer(), now=now
+        ),
+    )
+
+
+@_command(cli, *PLACES, *WANTED, "no-reload", "dry-run", "json", example="activate")
+def activate(run: Run) -> None:
+    """Put into use what `renew --no-activate` obtained, or what was rolled back."""
+    from dataclasses import replace  # noqa: PLC0415
+
+    from letsencrypt_mdaemon import workflow  # noqa: PLC0415
+
+    _carry_out(
+        run,
+        lambda installation, order, parts, now: workflow.renew(
+            replace(order, activate_only=True, issue_only=False, force=False),
+            parts,
+            installation.issuer(),
+            now=now,
+        ),
+    )
+
+
+@_command(cli, *PLACES, *WANTED, "no-reload", "json", example="rollback")
+def rollback(run: Run) -> None:
+    """Go back to the last certificate that was seen to work on every port."""
+    from letsencrypt_mdaemon import workflow  # noqa: PLC0415
+
+    _carry_out(
+        run, lambda _, order, parts, now: workflow.roll_back(order, parts, now=now)
+    )
+
+
+def _carry_out(
+    run: Run, act: Callable[[Installation, Order, Parts, datetime], Outcome]
+) -> None:
+    """Change the server: as the only run, with log and mail; print the outcome."""
+    from datetime import UTC, datetime  # noqa: PLC0415
+
+    from letsencrypt_mdaemon import report  # noqa: PLC0415
 
     now = datetime.now(UTC)
     settings = run.config
@@ -132,26 +179,18 @@ def renew(run: Run) -> None:
     server = installation.server(targets)
     run.in_use = report.in_use(server.named(names).values())
     parts = installation.parts(server)
-    order, issuer = installation.order(names), installation.issuer()
-    outcome = workflow.renew(order, parts, issuer, now=now)
+    outcome = act(installation, installation.order(names), parts, now)
     document = run.document(
-        renewed=outcome.renewed,
+        **report.outcome(outcome),
         dry_run=settings.dry_run,
         staging=settings.staging,
-        reason=outcome.reason,
-        names=list(outcome.names),
         directory_url=settings.ca,
-        certificate=report.certificate(outcome.certificate),
-        due_at=report.iso(outcome.next_at),
         targets=[report.target(item) for item in targets],
-        changes=[report.change(item) for item in outcome.changes],
-        reloaded=list(outcome.reloaded),
-        removed=list(outcome.removed),
     )
     if settings.json:
         report.print_json(document)
         return
-    head = "Renewed" if outcome.renewed else "Nothing to do"
+    head = "Done" if outcome.renewed else "Nothing to do"
     if settings.dry_run:
         head = "Dry run, nothing was changed"
     elif settings.staging:
@@ -188,6 +227,7 @@ def status(run: Run) -> None:
             report.target(item) | {"certificate": report.certificate(named[item])}
             for item in targets
         ],
+        dropped=[report.dropped(item) for item in installation.memory.dropped],
         served=installation.served,
     )
     show_as = report.print_json if run.config.json else report.print_status
@@ -210,7 +250,86 @@ def discover(run: Run) -> None:
     show_as(document)
 
 
-@cli.group("config", context_settings=CONTEXT)
+@_command(
+    cli,
+    *("endpoint", "public", "require-trusted", "json"),
+    *("host-name", "alternate-host-names", "ca-bundle", "mdaemon-dir", "store"),
+    example="verify --endpoint imaps://mail.example.com",
+)
+def verify(run: Run) -> None:
+    """Show which certificate each port serves, and whether it is the right one.
+
+    Right is the certificate that the server's files name. Exit code 5 unless every
+    port that listens (with --endpoint: every one given) serves it; 0 if nobody
+    listens, or where it is not known which one is right as long as each port serves
+    one. Trusted are Mozilla's roots and those of --ca-bundle.
+
+    Asked are the usual ports at all addresses of this machine, for the first name;
+    for the second too, and for all of them where the answers differ. An --endpoint by
+    name is asked for this name, at each of its addresses.
+    """
+    from datetime import UTC, datetime  # noqa: PLC0415
+
+    from letsencrypt_mdaemon import report, verification  # noqa: PLC0415
+    from letsencrypt_mdaemon.errors import DeployError  # noqa: PLC0415
+
+    installation = run.installation(look=False)
+    found = installation.verify(now=datetime.now(UTC))
+    run.findings = {
+        "mdaemon_dir": str(installation.root),
+        **report.verification(found),
+    }
+    if not run.config.json:
+        report.print_verification(found)
+    message, hint = verification.failure(found.ports)
+    if message:
+        raise DeployError(message, hint=hint)
+    if run.config.json:
+        report.print_json(run.document(0, **run.findings))
+
+
+@_command(
+    cli,
+    *("host-name", "alternate-host-names", "directory-url", "ca-bundle", "webroot"),
+    *(*PLACES, "skip-port-check", "json"),
+    example="doctor --alternate-host-names imap.example.com",
+)
+def doctor(run: Run) -> None:
+    """Tell whether the CA would validate every name, and if not, exactly why."""
+    from datetime import UTC, datetime  # noqa: PLC0415
+
+    from letsencrypt_mdaemon import checkup, report  # noqa: PLC0415
+
+    alone = None
+    try:
+        run.be_alone()
+    except BusyError:
+        raise
+    except Error as exc:
+        alone = exc
+    installation = run.installation()
+    found = checkup.examine(
+        installation,
+        installation.wanted_names(),
+        now=datetime.now(UTC),
+        patience=45,
+        alone=alone,
+    )
+    document = report.checkup(found)
+    if not run.config.json:
+        report.print_checkup(document)
+    if found.failures:
+        run.findings = document
+        raise found.error()
+    if run.config.json:
+        report.print_json(run.document(**document))
+
+
+@cli.group(
+    "config",
+    context_settings=CONTEXT,
+    epilog="Example:  letsencrypt-mdaemon config show",
+)
 def config_group() -> None:
     """Show the configuration."""
 
@@ -248,8 +367,9 @@ def notify_test(run: Run) -> None:
     "--directory", metavar="DIR", help="Where.  [default: a temporary folder]"
 )
 @click.option("--keep", is_flag=True, help="Leave everything there afterwards.")
+@click.option("--break", "broken", is_flag=True, help="Show a run that is rolled back.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def demo(directory: str | None, *, keep: bool, as_json: bool) -> None:
+def demo(directory: str | None, *, keep: bool, broken: bool, as_json: bool) -> None:
     """Try all of it with a small MDaemon and a small CA on this machine."""
     try:
         from pathlib import Path  # noqa: PLC0415
@@ -259,7 +379,10 @@ def demo(directory: str | None, *, keep: bool, as_json: bool) -> None:
         folder = Path(directory) if directory else None
         # With --json the story goes to stderr: stdout is the result alone.
         result = story.run(
-            folder, keep=keep, say=lambda line: click.echo(line, err=as_json)
+            folder,
+            keep=keep,
+            broken=broken,
+            say=lambda line: click.echo(line, err=as_json),
         )
     except Error as exc:
         _complain(exc)

@@ -17,9 +17,10 @@ from letsencrypt_mdaemon.errors import ConfigError, words
 from letsencrypt_mdaemon.names import normalise, split, unique
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 PREFIX = "LETSENCRYPT_MDAEMON_"
+CONFIG = PREFIX + "CONFIG"
 FILE_NAME = "letsencrypt-mdaemon.ini"
 SECTION = "letsencrypt-mdaemon"
 LETSENCRYPT = "https://acme-v02.api.letsencrypt.org/directory"
@@ -64,11 +65,17 @@ class TargetText:
 
 
 def _text(text: str, _: Path) -> str:
+    if re.search(r"[\x00-\x1f\x7f]", text.strip()):
+        raise ValueError("holds a line break or another control character")
     return text.strip()
 
 
 def _path(text: str, base: Path) -> Path:
-    return base / text.strip()
+    path = _text(text, base)
+    if not path:
+        # Joined to the base it would be that folder.
+        raise ValueError("is empty; write a path")
+    return base / path
 
 
 def _flag(text: str, _: Path) -> bool:
@@ -77,15 +84,13 @@ def _flag(text: str, _: Path) -> bool:
     try:
         return answers[text.strip().lower()]
     except KeyError:
-        message = f"is {text!r}; write yes or no"
-        raise ValueError(message) from None
+        raise ValueError(f"is {text!r}; write yes or no") from None
 
 
 def _number(low: int, high: int) -> Callable[[str, Path], int]:
     def parse(text: str, _: Path) -> int:
         if not re.fullmatch(r"\s*[0-9]{1,9}\s*", text) or not low <= int(text) <= high:
-            message = f"is {text!r}; write a whole number from {low} to {high}"
-            raise ValueError(message)
+            raise ValueError(f"is {text!r}; write a whole number from {low} to {high}")
         return int(text)
 
     return parse
@@ -94,8 +99,7 @@ def _number(low: int, high: int) -> Callable[[str, Path], int]:
 def _one_of(*choices: str) -> Callable[[str, Path], str]:
     def parse(text: str, _: Path) -> str:
         if text.strip().lower() not in choices:
-            message = f"is {text!r}; choose one of {', '.join(choices)}"
-            raise ValueError(message)
+            raise ValueError(f"is {text!r}; choose one of {', '.join(choices)}")
         return text.strip().lower()
 
     return parse
@@ -105,8 +109,7 @@ def _name(text: str, _: Path) -> str:
     try:
         return normalise(text)
     except ValueError as exc:
-        message = f"{text.strip()!r} {exc}"
-        raise ValueError(message) from None
+        raise ValueError(f"{text.strip()!r} {exc}") from None
 
 
 def _names(text: str, base: Path) -> tuple[str, ...]:
@@ -122,55 +125,86 @@ def _names(text: str, base: Path) -> tuple[str, ...]:
 
 
 def _addresses(text: str, _: Path) -> tuple[str, ...]:
-    if "\r" in text or "\n" in text:
-        message = f"{words(text)!r} holds a line break"
-        raise ValueError(message)
+    if re.search(r"[\r\n]", text):
+        raise ValueError(f"{text!r} holds a line break")
     addresses = [word.strip() for word in text.split(",") if word.strip()]
     for address in addresses:
-        # Printable ASCII without what would end a RAW header value or a list.
-        if not re.fullmatch(r"[!-~]+@[!-~]+", address) or set(address) & set('<>,;"'):
-            message = f"{words(address)!r} is not a mail address such as you@example.com"
-            raise ValueError(message)
+        # RFC 5321, 4.1.2, without quoted local parts: nothing that would end a list, or
+        # a header's value in a RAW message.
+        if not re.fullmatch(
+            r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+@([A-Za-z0-9.-]+|\[[A-Za-z0-9.:]+\])",
+            address,
+        ):
+            raise ValueError(
+                f"{address!r} is not a mail address such as you@example.com"
+            )
     return unique(addresses)
+
+
+def _sender(text: str, base: Path) -> tuple[str, ...]:
+    addresses = _addresses(text, base)
+    if len(addresses) > 1:
+        raise ValueError(f"is {text.strip()!r}; write one address")
+    return addresses
 
 
 def _directory_url(text: str, _: Path) -> str:
     url = text.strip()
+    if "@" in url:
+        raise ValueError("holds an @; no login is sent to a CA")
     # RFC 8555, 6.1: HTTPS only. A CA on this very machine may do without.
-    if not re.match(r"https://[^/\s]+|http://(localhost|127\.0\.0\.1|\[::1\])[:/]", url):
-        message = f"is {url!r}; a CA's directory is an https:// URL"
-        raise ValueError(message)
+    host = r"(https://[^/?#\s]+|http://(localhost|127\.0\.0\.1|\[::1\])(:[0-9]+)?)"
+    if not url.isprintable() or not re.fullmatch(rf"{host}(/\S*)?", url):
+        raise ValueError(f"is {url!r}; a CA's directory is an https:// URL")
     return url
 
 
 def _store(text: str, base: Path) -> str:
     kind, colon, folder = text.strip().partition(":")
-    if kind.lower() == "pem" and colon and folder.strip():
-        return f"pem:{base / folder.strip()}"
+    if kind.lower() == "pem" and folder.strip():
+        return f"pem:{_path(folder, base)}"
     if kind.lower() == "windows" and not colon:
         return "windows"
-    message = f"is {text!r}; write pem:FOLDER or windows"
-    raise ValueError(message)
+    raise ValueError(f"is {text!r}; write pem:FOLDER or windows")
+
+
+_HOST = r"(\[[0-9a-fA-F:]+\]|[A-Za-z0-9._-]+)"
+
+
+def _is_port(text: str) -> bool:
+    return 0 < int(text) < 65536  # noqa: PLR2004 - the highest port plus one
 
 
 def _server_address(text: str, _: Path) -> tuple[str, int] | None:
     if text.strip().lower() == "none":
         return None
-    match = re.fullmatch(r"\s*(\[[0-9a-fA-F:]+\]|[^\s:/]+)(?::([0-9]{1,5}))?\s*", text)
-    port = int(match[2] or 25) if match else 0
-    if not match or not 0 < port < 65536:  # noqa: PLR2004 - the highest port plus one
-        message = f"is {text!r}; write HOST:PORT, or none"
-        raise ValueError(message)
-    return match[1].strip("[]"), port
+    match = re.fullmatch(rf"{_HOST}(?::([0-9]{{1,5}}))?", text.strip())
+    if not match or not _is_port(match[2] or "25"):
+        raise ValueError(f"is {text!r}; write HOST:PORT, or none")
+    return match[1].strip("[]"), int(match[2] or 25)
+
+
+def _dns_server(text: str, _: Path) -> tuple[str, int] | None:
+    if text.strip().lower() == "none":
+        return None
+    address = r"(\[[0-9a-fA-F:]+\]|[0-9]{1,3}(?:\.[0-9]{1,3}){3})"
+    match = re.fullmatch(rf"{address}(?::([0-9]{{1,5}}))?", text.strip())
+    if not match or not _is_port(match[2] or "53"):
+        raise ValueError(f"is {text!r}; write ADDRESS:PORT, or none")
+    return match[1].strip("[]"), int(match[2] or 53)
 
 
 def _mail_server(text: str, _: Path) -> str:
     url = text.strip()
-    if url.lower() != "raw" and not re.fullmatch(
-        r"smtps?://(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+)(:[0-9]{1,5})?/?", url
-    ):
-        message = f"is {url!r}; write raw, smtp://HOST:PORT or smtps://HOST:PORT"
-        raise ValueError(message)
+    if url.lower() == "raw":
+        return "raw"
+    if "@" in url:
+        raise ValueError("holds an @; a login is set by mail-user and its password")
+    match = re.fullmatch(rf"smtps?://{_HOST}(?::([0-9]{{1,5}}))?/?", url)
+    if not match or not _is_port(match[2] or "25"):
+        raise ValueError(
+            f"is {url!r}; write raw, smtp://HOST:PORT or smtps://HOST:PORT"
+        )
     return url
 
 
@@ -182,17 +216,18 @@ def _semaphores(text: str, base: Path) -> tuple[str, ...]:
     names = _list(text, base)
     for name in names:
         if not re.fullmatch(r"[A-Za-z0-9_-]+\.SEM", name, re.IGNORECASE):
-            message = f"{name!r} is not the name of a semaphore file such as X.SEM"
-            raise ValueError(message)
+            raise ValueError(
+                f"{name!r} is not the name of a semaphore file such as X.SEM"
+            )
     return names
 
 
 def _setting(  # noqa: PLR0913 - a row of the table of settings
-    default: Parsed,
     help: str,  # noqa: A002 - click's word for it
     parse: Callable[[str, Path], Parsed] = _text,
     metavar: str = "TEXT",
     *,
+    default: Parsed,
     many: bool = False,
     secret: bool = False,
 ) -> Any:  # noqa: ANN401 - stands where the field's default stands
@@ -212,101 +247,177 @@ class Config:
     """Everything a run is told from outside."""
 
     mdaemon_dir: Path | None = _setting(
-        None, "MDaemon's folder.  [default: found]", _path, "DIR"
+        "MDaemon's folder.  [default: found]", _path, "DIR", default=None
     )
     webroot: Path | None = _setting(
-        None, "Folder served on port 80.  [default: WorldClient/HTML]", _path, "DIR"
+        "Folder served on port 80.  [default: WorldClient/HTML]",
+        _path,
+        "DIR",
+        default=None,
     )
     log_dir: Path | None = _setting(
-        None, "Where LetsEncrypt.log goes.  [default: Logs]", _path, "DIR"
+        "Where LetsEncrypt.log goes.  [default: Logs]", _path, "DIR", default=None
     )
     state_dir: Path | None = _setting(
-        None, "Account key and history.  [default: LetsEncrypt/…]", _path, "DIR"
+        "Account key and history.  [default: LetsEncrypt/…]",
+        _path,
+        "DIR",
+        default=None,
     )
     store: str = _setting(
-        "", "Where certificates go: pem:FOLDER or windows.", _store, "STORE"
+        "Where certificates go: pem:FOLDER or windows.", _store, "STORE", default=""
     )
     host_name: str = _setting(
-        "", "First name of the certificate.  [default: the server's]", _name, "NAME"
+        "First name of the certificate.  [default: the server's]",
+        _name,
+        "NAME",
+        default="",
     )
     alternate_host_names: tuple[str, ...] = _setting(
-        (), "More names, separated by commas.", _names, "NAMES", many=True
+        "More names, separated by commas.", _names, "NAMES", default=(), many=True
     )
-    iis_site_name: str = _setting("", "IIS site to bind (not available yet).", _text)
+    iis_site_name: str = _setting("IIS site to bind (not available yet).", default="")
     directory_url: str = _setting(
-        "", "The CA.  [default: Let's Encrypt]", _directory_url, "URL"
+        "The CA.  [default: Let's Encrypt]", _directory_url, "URL", default=""
     )
     ca_bundle: Path | None = _setting(
-        None, "PEM file: trust only these roots for the CA's HTTPS.", _path, "FILE"
+        "PEM file: trust only these roots for the CA's HTTPS.",
+        _path,
+        "FILE",
+        default=None,
     )
-    agree_tos: bool = _setting(False, "Agree to the CA's terms of service.", _flag)  # noqa: FBT003
+    agree_tos: bool = _setting(
+        "Agree to the CA's terms of service.", _flag, default=False
+    )
     key_type: str = _setting(
-        "rsa2048",
         "rsa2048 (default), rsa3072, rsa4096, p256 or p384.",
         _one_of("rsa2048", "rsa3072", "rsa4096", "p256", "p384"),
         "TYPE",
+        default="rsa2048",
     )
     to: tuple[str, ...] = _setting(
-        (), "Mail these addresses when a run fails.", _addresses, "ADDRESSES", many=True
+        "Mail these addresses when a run fails.",
+        _addresses,
+        "ADDRESSES",
+        default=(),
+        many=True,
     )
     remove_old_certificates: bool = _setting(
-        False,  # noqa: FBT003
-        "Remove our superseded certificates.",
-        _flag,
+        "Remove our superseded certificates.", _flag, default=False
     )
-    skip_port_check: bool = _setting(False, "Do not look whether port 80 answers.", _flag)  # noqa: FBT003
+    skip_port_check: bool = _setting(
+        "Do not look whether port 80 answers.", _flag, default=False
+    )
     staging: bool = _setting(
-        False,  # noqa: FBT003
-        "Rehearse with the staging CA; change nothing in use.",
-        _flag,
+        "Rehearse with the staging CA; change nothing in use.", _flag, default=False
     )
-    no_reload: bool = _setting(False, "Do not tell the server to reload.", _flag)  # noqa: FBT003
-    dry_run: bool = _setting(False, "Say what would be done; change nothing.", _flag)  # noqa: FBT003
-    force: bool = _setting(False, "Order a certificate even if none is due.", _flag)  # noqa: FBT003
-    json: bool = _setting(False, "Print the result as JSON.", _flag)  # noqa: FBT003
+    no_reload: bool = _setting(
+        "Do not tell the server to reload.", _flag, default=False
+    )
+    dry_run: bool = _setting(
+        "Say what would be done; change nothing.", _flag, default=False
+    )
+    force: bool = _setting(
+        "Order a certificate even if none is due.", _flag, default=False
+    )
+    json: bool = _setting("Print the result as JSON.", _flag, default=False)
 
     contact: tuple[str, ...] = _setting(
-        (), "Mail addresses the CA may use.", _addresses, "ADDRESSES", many=True
+        "Mail addresses the CA may use.",
+        _addresses,
+        "ADDRESSES",
+        default=(),
+        many=True,
     )
     max_names: int = _setting(
-        100, "Most names the CA's profile allows.", _number(1, 1000), "N"
+        "Most names the CA's profile allows.", _number(1, 1000), "N", default=100
     )
     validation_timeout: int = _setting(
-        300, "Seconds to wait for the CA, in all.", _number(1, 86400), "SECONDS"
+        "Seconds to wait for the CA, in all.",
+        _number(1, 86400),
+        "SECONDS",
+        default=300,
     )
     pfx_password_file: Path | None = _setting(
-        None, "Also write a PKCS#12 file, with this file's password.", _path, "FILE"
+        "Also write a PKCS#12 file, with this file's password.",
+        _path,
+        "FILE",
+        default=None,
     )
     smtp_address: tuple[str, int] | None = _setting(
-        ("127.0.0.1", 25), "Where MDaemon greets; or none.", _server_address, "HOST:PORT"
+        "Where MDaemon greets; or none.",
+        _server_address,
+        "HOST:PORT",
+        default=("127.0.0.1", 25),
     )
     endpoint: tuple[str, ...] = _setting(
-        (), "Ports whose certificates are looked at.", _list, "URLS", many=True
+        "Ports whose certificates are looked at.", _list, "URLS", default=(), many=True
+    )
+    public: bool = _setting(
+        "Look through DNS as well; may fail behind NAT.", _flag, default=False
+    )
+    require_trusted: bool = _setting(
+        "Fail where a chain is not trusted.", _flag, default=False
     )
     reload_semaphores: tuple[str, ...] = _setting(
-        ("RELOADCACHE.SEM", "RESTARTWC.SEM"),
         "Semaphore files, gentlest first.",
         _semaphores,
         "NAMES",
+        default=("RELOADCACHE.SEM", "RESTARTWC.SEM"),
         many=True,
     )
     reload_timeout: int = _setting(
-        30, "Seconds to wait for each semaphore.", _number(1, 3600), "SECONDS"
+        "Seconds to wait for each semaphore.", _number(1, 3600), "SECONDS", default=30
+    )
+    allow_restart: bool = _setting(
+        "Restart MDaemon if a port keeps the old certificate.", _flag, default=False
+    )
+    verify_timeout: int = _setting(
+        "Seconds for the ports to change.", _number(1, 3600), "SECONDS", default=60
+    )
+    on_name_failure: str = _setting(
+        "What a name that fails does: fail (default), or drop.",
+        _one_of("fail", "drop"),
+        "RULE",
+        default="fail",
+    )
+    no_activate: bool = _setting(
+        "Obtain and keep; `activate` puts it into use.", _flag, default=False
     )
     mail_server: str = _setting(
-        "raw", "How mail is sent: raw, smtp://HOST:PORT or smtps://…", _mail_server, "URL"
+        "How mail is sent: raw, smtp://HOST:PORT or smtps://…",
+        _mail_server,
+        "URL",
+        default="raw",
     )
     mail_from: tuple[str, ...] = _setting(
-        (), "Sender of the mail.  [default: the first of --to]", _addresses, "ADDRESS"
+        "Sender of the mail.  [default: the first of --to]",
+        _sender,
+        "ADDRESS",
+        default=(),
     )
-    mail_user: str = _setting("", "Login at the mail server.", _text)
+    mail_user: str = _setting("Login at the mail server.", default="")
     mail_password_file: Path | None = _setting(
-        None, "File that holds the login's password.", _path, "FILE"
+        "File that holds the login's password.", _path, "FILE", default=None
     )
-    mail_password: str = _setting("", "The login's password.", _text, secret=True)
-    keep_logs: int = _setting(30, "Earlier logs to keep.", _number(0, 10000), "N")
+    mail_password: str = _setting("The login's password.", default="", secret=True)
+    validation_port: int = _setting(
+        "Where a laboratory's CA looks instead of port 80.",
+        _number(1, 65535),
+        "PORT",
+        default=80,
+    )
+    validation_dns: tuple[str, int] | None = _setting(
+        "The DNS server that a laboratory's CA asks.",
+        _dns_server,
+        "ADDRESS:PORT",
+        default=None,
+    )
+    keep_logs: int = _setting(
+        "Earlier logs to keep.", _number(0, 10000), "N", default=30
+    )
     keep_backups: int = _setting(
-        10, "Backups of INI files to keep.", _number(1, 10000), "N"
+        "Backups of INI files to keep.", _number(1, 10000), "N", default=10
     )
 
     targets: tuple[TargetText, ...] = ()
@@ -357,105 +468,139 @@ def load(
 
     Args:
         options: What the command line gave, by setting name.
+        environ: The environment; an empty variable counts as none.
         file: The config file, if there is one.
 
     Raises:
         ConfigError: Listing every problem, each with where it stands.
     """
-    problems: list[str] = []
-    table = dict(settings())
-    values: dict[str, Parsed] = {}
-    origins: dict[str, str] = {}
-
-    def take(name: str, text: str, origin: str, base: Path) -> None:
-        try:
-            values[name] = table[name].parse(text, base)
-        except ValueError as exc:
-            problems.append(f"{origin}: {exc}")
-        origins[name] = origin
-
-    targets: list[TargetText] = []
+    draft = _Draft()
     if file is not None:
-        for section, keys in _read(file).items():
-            where = f"{file} [{section}]"
-            if section.lower().startswith("target "):
-                target = _target(section, keys, where, problems)
-                targets.append(target)
-                origins[f"target {target.name}"] = where
-            elif section.lower() != SECTION:
-                known = [SECTION, "target NAME"]
-                problems.append(f"{where}: unknown section{_nearest(section, known)}")
-            else:
-                for key, text in keys.items():
-                    if key in table:
-                        take(key, text, f"{where} {key}", file.absolute().parent)
-                    else:
-                        problems.append(f"{where} {key}: unknown{_nearest(key, table)}")
-    for name in table:
-        variable = PREFIX + name.replace("-", "_").upper()
-        if variable in environ:
-            take(name, environ[variable], f"environment {variable}", Path())
-    problems += _unknown_variables(environ, table)
+        draft.take_file(file)
+    draft.take_environment(environ)
     for name, texts in options.items():
-        take(name, ",".join(texts), f"command line --{name}", Path())
-    if problems:
-        raise _error(problems)
-    given = {name.replace("-", "_"): value for name, value in values.items()}
-    return Loaded(Config(**given, targets=tuple(targets)), origins, file)
+        draft.take(name, ",".join(texts), f"command line --{name}", Path())
+    if draft.problems:
+        raise _error(draft.problems)
+    return Loaded(draft.config(), draft.origins, file)
 
 
-def _read(file: Path) -> dict[str, dict[str, str]]:
-    """Read the config file: INI, where a backslash is just a backslash."""
+class _Draft:
+    """What was taken so far, and what is wrong with it."""
+
+    def __init__(self) -> None:
+        self.table = dict(settings())
+        self.values: dict[str, Parsed] = {}
+        self.origins: dict[str, str] = {}
+        self.targets: list[TargetText] = []
+        self.problems: list[str] = []
+
+    def config(self) -> Config:
+        given = {name.replace("-", "_"): value for name, value in self.values.items()}
+        return Config(**given, targets=tuple(self.targets))
+
+    def take(self, name: str, text: str, origin: str, base: Path) -> None:
+        try:
+            self.values[name] = self.table[name].parse(text, base)
+        except ValueError as exc:
+            self.problems.append(f"{origin}: {words(exc)}")
+        self.origins[name] = origin
+
+    def take_environment(self, environ: Mapping[str, str]) -> None:
+        names = {name.replace("-", "_").upper(): name for name in self.table}
+        for variable, text in environ.items():
+            if not variable.startswith(PREFIX) or variable == CONFIG:
+                continue
+            name = variable.removeprefix(PREFIX)
+            where = f"environment {words(variable)}"
+            if name not in names:
+                nearest = _nearest(name, names, PREFIX)
+                self.problems.append(f"{where}: unknown{nearest}")
+            elif text:
+                self.take(names[name], text, where, Path())
+
+    def take_file(self, file: Path) -> None:
+        sections, problems = _read(file)
+        self.problems += problems
+        seen = set()
+        for section, keys in sections.items():
+            where = f"{file} [{words(section)}]"
+            name = " ".join(section.lower().split())
+            if name in seen:
+                self.problems.append(f"{where}: stands there again")
+            seen.add(name)
+            if section.lower() == SECTION:
+                self._take_settings(keys, where, file.absolute().parent)
+            elif match := re.fullmatch(r"target\s+(\S.*)", section, re.IGNORECASE):
+                self._take_target(match[1].strip(), keys, where)
+            else:
+                nearest = _nearest(section, [SECTION, "target NAME"])
+                self.problems.append(f"{where}: unknown section{nearest}")
+
+    def _take_settings(self, keys: Mapping[str, str], where: str, base: Path) -> None:
+        for key, text in keys.items():
+            if key in self.table:
+                self.take(key, text, f"{where} {key}", base)
+            else:
+                nearest = _nearest(key, self.table)
+                self.problems.append(f"{where} {words(key)}: unknown{nearest}")
+
+    def _take_target(self, name: str, keys: Mapping[str, str], where: str) -> None:
+        values = {"file": "", "section": "", "key": "", "form": ""}
+        for key, text in keys.items():
+            if key not in values:
+                nearest = _nearest(key, values)
+                self.problems.append(f"{where} {words(key)}: unknown{nearest}")
+                continue
+            try:
+                values[key] = _text(text, Path())
+            except ValueError as exc:
+                self.problems.append(f"{where} {key}: {exc}")
+        if not values["file"] or not values["key"]:
+            self.problems.append(f"{where}: file and key are needed")
+        parts = re.split(r"[\\/]", values["file"] or "x")
+        if {"", ".."} & set(parts) or ":" in values["file"]:
+            self.problems.append(f"{where} file: write a path below MDaemon's folder")
+        self.targets.append(TargetText(words(name), **values))
+        self.origins[f"target {words(name)}"] = where
+
+
+def _read(file: Path) -> tuple[dict[str, dict[str, str]], list[str]]:
+    """Read the config file: INI, where a backslash is just a backslash.
+
+    Returns:
+        The sections, and what is wrong. No line is quoted: it may hold a password.
+    """
     import configparser  # noqa: PLC0415 - not needed for --help
 
     parser = configparser.ConfigParser(
         interpolation=None, delimiters=("=",), default_section=""
     )
     try:
-        parser.read_string(file.read_text("utf-8-sig"), source=str(file))
-    except (OSError, UnicodeDecodeError) as exc:
-        message = f"The config file {file} cannot be read: {exc}"
-        raise ConfigError(message, hint="Save it as UTF-8 text.") from exc
-    except configparser.Error as exc:
-        message = f"The config file is not INI: {words(exc)}"
-        hint = f"Settings stand below [{SECTION}] as `name = value`."
-        raise ConfigError(message, hint=hint) from exc
-    return {section: dict(parser.items(section)) for section in parser.sections()}
+        parser.read_string(file.read_text("utf-8-sig"))
+    except OSError as exc:
+        return {}, [f"{file} cannot be read: {exc.strerror}"]
+    except UnicodeDecodeError:
+        return {}, [f"{file} is not UTF-8 text: save it as such"]
+    except configparser.MissingSectionHeaderError as exc:
+        return {}, [f"{file} line {exc.lineno}: stands before [{SECTION}]"]
+    except configparser.ParsingError as exc:
+        return {}, [
+            f"{file} line {line}: is not name = value" for line, _ in exc.errors
+        ]
+    except (
+        configparser.DuplicateSectionError,
+        configparser.DuplicateOptionError,
+    ) as exc:
+        what = getattr(exc, "option", f"[{exc.section}]")
+        return {}, [f"{file} line {exc.lineno}: {words(what)} stands there again"]
+    return {name: dict(parser[name]) for name in parser.sections()}, []
 
 
-def _target(
-    section: str, keys: Mapping[str, str], where: str, problems: list[str]
-) -> TargetText:
-    known = {"file": "", "section": "", "key": "", "form": ""}
-    for key in keys.keys() - known.keys():
-        problems.append(f"{where} {key}: unknown{_nearest(key, known)}")
-    values = known | {key: keys[key].strip() for key in keys.keys() & known.keys()}
-    if not values["file"] or not values["key"]:
-        problems.append(f"{where}: file and key are needed")
-    if {"..", ""} & set(re.split(r"[\\/]", values["file"] or "x")) or (
-        ":" in values["file"]
-    ):
-        problems.append(f"{where} file: write a path below MDaemon's folder")
-    return TargetText(section.split(None, 1)[1], **values)
-
-
-def _unknown_variables(
-    environ: Mapping[str, str], table: Mapping[str, Setting]
-) -> list[str]:
-    known = {PREFIX + name.replace("-", "_").upper() for name in table}
-    known.add(PREFIX + "CONFIG")
-    return [
-        f"environment {variable}: unknown{_nearest(variable, known)}"
-        for variable in environ
-        if variable.startswith(PREFIX) and variable not in known
-    ]
-
-
-def _nearest(word: str, known: Mapping[str, object] | Sequence[str] | set[str]) -> str:
-    found = get_close_matches(word.lower(), list(known), 1) or get_close_matches(
-        word, list(known), 1
-    )
-    return f"; did you mean {found[0]}?" if found else ""
+def _nearest(word: str, known: Iterable[str], prefix: str = "") -> str:
+    by_lower = {name.lower(): name for name in known}
+    found = get_close_matches(word.lower(), list(by_lower), 1)
+    return f"; did you mean {prefix}{by_lower[found[0]]}?" if found else ""
 
 
 def _error(problems: Sequence[str]) -> ConfigError:
@@ -472,7 +617,7 @@ def _show(value: object) -> str:
         case bool():
             return "yes" if value else "no"
         case (str(host), int(port)):
-            return f"{host}:{port}"
+            return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         case tuple():
             return ",".join(map(str, value))
         case _:

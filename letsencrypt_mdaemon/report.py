@@ -3,24 +3,46 @@
 from __future__ import annotations
 
 import json
+import os
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from letsencrypt_mdaemon import certificate as certificates
+from letsencrypt_mdaemon import verification as verify
+from letsencrypt_mdaemon.chain import Ending, title
 from letsencrypt_mdaemon.errors import words
+from letsencrypt_mdaemon.verifier import Outcome as Answer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime
 
     from cryptography import x509
 
-    from letsencrypt_mdaemon.state import Target
-    from letsencrypt_mdaemon.targets import Change, Found
+    from letsencrypt_mdaemon.checkup import Checkup
+    from letsencrypt_mdaemon.deployment import Proof
+    from letsencrypt_mdaemon.doctor.examination import Examination, Examined
+    from letsencrypt_mdaemon.doctor.findings import Finding
+    from letsencrypt_mdaemon.state import Change, Dropped, Target
+    from letsencrypt_mdaemon.targets import Found
+    from letsencrypt_mdaemon.verification import Port, Verification
+    from letsencrypt_mdaemon.verifier import Served
+    from letsencrypt_mdaemon.workflow import Outcome
 
 SCHEMA = 1
 """Version of the JSON; it grows when a key changes its meaning or goes away."""
+
+WIDTH = 100
+"""Columns of a table."""
+
+HINTS = 3
+"""Pieces of the doctor's advice that a failed run shows."""
+_SCREENING = (
+    "Where all is well from here the CA's networks are treated otherwise: it asks from "
+    "several countries, so look at Location and Dynamic Screening and the firewall."
+)
 
 Document = dict[str, Any]
 
@@ -40,7 +62,7 @@ def certificate(value: x509.Certificate | None) -> Document | None:
     return {
         "thumbprint": certificates.thumbprint(value),
         "names": [words(name) for name in certificates.dns_names(value)],
-        "issuer": words(value.issuer.rfc4514_string()),
+        "issuer": title(value, "issuer"),
         "not_before": iso(value.not_valid_before_utc),
         "not_after": iso(value.not_valid_after_utc),
     }
@@ -53,8 +75,8 @@ def target(value: Target) -> Document:
 
 def change(value: Change) -> Document:
     """Return which INI value changed, from what to what."""
-    lines = {"lines": list(value.lines), "before": value.before, "after": value.after}
-    return target(value.target) | lines
+    text = {"line": value.line, "before": value.before, "after": value.after}
+    return target(value.target) | text
 
 
 def found(value: Found) -> Document:
@@ -67,6 +89,113 @@ def found(value: Found) -> Document:
         "line": value.line,
         "form": value.target.form if value.target else None,
         "thumbprint": certificates.thumbprint(value.certificate),
+    }
+
+
+def outcome(value: Outcome) -> Document:
+    """Return what a run did, or would do."""
+    return {
+        "renewed": value.renewed,
+        "reason": value.reason,
+        "names": list(value.names),
+        "certificate": certificate(value.certificate),
+        "due_at": iso(value.next_at),
+        "changes": [change(item) for item in value.changes],
+        "reloaded": list(value.reloaded),
+        "proof": proof(value.proof),
+        "removed": list(value.removed),
+        "dropped": [dropped(item) for item in value.dropped],
+    }
+
+
+def dropped(value: Dropped) -> Document:
+    """Return a name that the certificate goes without, since when, and why."""
+    return {"name": value.name, "since": iso(value.since), "why": words(value.why)}
+
+
+def proof(value: Proof | None) -> Document | None:
+    """Return how the ports serve a certificate."""
+    if value is None:
+        return None
+    return {"new": value.new, "old": value.old, "broken": value.broken}
+
+
+def verification(value: Verification) -> Document:
+    """Return what the ports serve, beside what they should."""
+    right = value.right
+    return {
+        "names": list(value.names),
+        "expected": None if right is None else [certificate(one) for one in right],
+        "proven": value.is_proven,
+        "ports": [port(each) for each in value.ports],
+    }
+
+
+def port(value: Port) -> Document:
+    """Return what an endpoint answered, and what that is worth."""
+    endpoint, chain = value.endpoint, value.chain
+    return {
+        "endpoint": endpoint.url,
+        "address": endpoint.host,
+        "port": endpoint.port,
+        "origin": value.origin,
+        "good": value.is_good,
+        **_answer(value.served),
+        "expected": value.is_expected,
+        "tls": value.served.tls or None,
+        "seconds": round(value.served.seconds, 3),
+        "chain": chain
+        and {
+            "subjects": [title(one, "subject") for one in value.served.chain],
+            "in_order": chain.in_order,
+            "complete": chain.is_complete,
+            "ending": chain.ending.name.lower(),
+            "ends_at": chain.ends_at,
+            "missing": list(chain.missing),
+            "as_issued": chain.as_issued,
+            "trusted": not chain.distrust,
+            "distrust": chain.distrust,
+        },
+        "differently": [_answer(other) for other in value.served.differently],
+    }
+
+
+def _answer(value: Served) -> Document:
+    return {
+        "server_name": value.server_name,
+        "outcome": value.outcome.name.lower(),
+        "detail": value.detail,
+        "certificate": certificate(value.chain[0] if value.chain else None),
+    }
+
+
+def checkup(value: Checkup) -> Document:
+    """Return what the doctor found."""
+    return {
+        "names": [examined(item) for item in value.names],
+        "machine": [finding(item) for item in value.machine],
+        "account": words(value.account) or None,
+    }
+
+
+def examined(value: Examined) -> Document:
+    """Return what was found about a name."""
+    return {
+        "name": value.name,
+        "served_at": list(value.served),
+        "findings": [finding(item) for item in value.findings],
+        "caa_record": words(value.publish) or None,
+    }
+
+
+def finding(value: Finding) -> Document:
+    """Return a finding with its advice."""
+    return {
+        "code": value.code,
+        "weight": value.weight,
+        "seen": value.seen,
+        "ca": value.advice.ca,
+        "change": value.advice.change,
     }
 
 
@@ -102,7 +231,10 @@ def print_outcome(document: Mapping[str, Any], head: str) -> None:
         _row("would change", *(_place(item) for item in document["targets"]))
     _row("changed", *(f"{_place(c)} = {c['after']}" for c in document["changes"]))
     _row("reloaded", *document["reloaded"])
+    if row := document["proof"]:
+        _row("proven at", *row["new"])
     _row("removed", *document["removed"])
+    _row("goes without", *map(_missing, document["dropped"]))
     if document["log"]:
         _row("log", document["log"])
 
@@ -117,6 +249,7 @@ def print_status(document: Mapping[str, Any]) -> None:
         _row("valid until", row["not_after"])
     at = "now" if document["due"] else document["due_at"]
     _row("due", f"{at}: {document['reason']}")
+    _row("goes without", *map(_missing, document["dropped"]))
     if row := document["pending"]:
         _row("pending", f"{row['thumbprint']}, issued and not in use yet")
     for item in document["targets"]:
@@ -147,6 +280,139 @@ def print_found(document: Mapping[str, Any]) -> None:
         )
 
 
+def print_verification(found: Verification) -> None:
+    """Print a table of what the ports serve, and below it what is odd about them."""
+    ports, right = found.ports, found.right
+    if right is None:
+        _say(
+            "It is not known which certificate the ports should serve: no INI value is "
+            "known to name one. `discover` tells more."
+        )
+    elif not right:
+        _say("The server's files name a certificate that is not known.")
+    for one in right or ():
+        names = ", ".join(words(name) for name in certificates.dns_names(one))
+        until = f"{one.not_valid_after_utc:%Y-%m-%d}"
+        _say(f"Expected: {certificates.thumbprint(one)}, until {until}, for {names}.")
+    columns = "{:<4} {:>5} {:<13}  {:<16}  {:<10}  {:<11}  {:<3}  {:>6}  {}"
+    head = ("", "Port", "", "Serves", "Until", "Chain", "TLS", "Time", "Where")
+    click.echo(columns.format(*head).rstrip())
+    groups = verify.grouped(ports)
+    notes: dict[str, list[str]] = {}
+    origin = ""
+    for group in groups:
+        if group[0].origin == "dns" != origin:
+            click.echo(
+                "Through DNS, which may fail behind NAT and be right for others:"
+            )
+        origin = group[0].origin
+        row = columns.format(*_cells(group, groups)).rstrip()
+        listens = group[0].served.is_listening
+        colour = ("green" if listens else None) if group[0].is_good else "red"
+        click.echo(row if os.environ.get("NO_COLOR") else click.style(row, fg=colour))
+        place = verify.place(group, groups)
+        for remark in verify.remarks(
+            group[0], now=found.now, require_trusted=found.require_trusted
+        ):
+            notes.setdefault(remark, []).append(place)
+    for remark, places in notes.items():
+        shown = ", ".join(places[:6])
+        if len(places) > 6:  # noqa: PLR2004 - the table has them all
+            shown += f" and {len(places) - 6} more"
+        _say(f"{shown if len(places) < len(groups) else 'Every port'}: {remark}.")
+    if not any(each.served.is_listening for each in ports):
+        _say("Nobody listens at any of these ports, so nothing could be proven.")
+
+
+def _cells(group: Sequence[Port], groups: Sequence[Sequence[Port]]) -> Sequence[str]:
+    port = group[0]
+    served, listens = port.served, port.served.is_listening
+    serves = {
+        Answer.SERVED: f"{served.thumbprint[:8]}...",
+        Answer.NOT_LISTENING: "not listening",
+        Answer.NO_STARTTLS: "no STARTTLS",
+        Answer.HANDSHAKE_FAILED: "handshake failed",
+    }[served.outcome]
+    if port.is_expected is not None:
+        other = "differs by name" if served.differently else "another"
+        serves = "the expected one" if port.is_expected else other
+    leaf = served.chain[0] if served.chain else None
+    where = verify.where(group, groups)
+    return (
+        "FAIL" if not port.is_good else "ok" if listens else "-",
+        str(port.endpoint.port),
+        port.endpoint.scheme,
+        serves,
+        f"{leaf.not_valid_after_utc:%Y-%m-%d}" if leaf else "",
+        _chain_in_a_word(port),
+        served.tls.removeprefix("TLS "),
+        f"{served.seconds:.2f}s" if listens else "",
+        where if len(where) <= 18 else f"{where[:16]}..",  # noqa: PLR2004 - the rest
+    )
+
+
+def _chain_in_a_word(port: Port) -> str:
+    chain = port.chain
+    if chain is None:
+        return ""
+    if chain.ending is Ending.SELF_SIGNED:
+        return "self-signed"
+    if not chain.in_order:
+        return "wrong order"
+    if not chain.distrust:
+        return "trusted"
+    words_ = {True: "complete", False: "incomplete", None: "unknown"}
+    return words_[chain.is_complete]
+
+
+def _say(text: str) -> None:
+    """Print a sentence or two, in lines that fit."""
+    lines = textwrap.wrap(text, WIDTH, subsequent_indent="    ", break_on_hyphens=False)
+    click.echo("\n".join(lines))
+
+
+def second_opinion(found: Examination) -> tuple[str, list[str]]:
+    """Return what the doctor sees of names that the CA refused, and what to do."""
+    rows = [("", item) for item in found.server]
+    rows += [(f"{row.name}: ", item) for row in found.names for item in row.findings]
+    lines = [f"  - {item}" for item in dict.fromkeys(str(row[1]) for row in rows)]
+    counted = [row[1] for row in rows if row[1].weight != "note"]
+    hints = list(dict.fromkeys(item.advice.change for item in counted))[:HINTS]
+    good = [row.name for row in found.names if row.served and row.weight == "note"]
+    if good:
+        lines.append(f"  - the file is there: {', '.join(good)}")
+        hints.append(_SCREENING)
+    head = "Seen from this machine:" if lines else "From here nothing wrong is seen."
+    return "\n".join([head, *lines]), hints
+
+
+def print_checkup(document: Mapping[str, Any]) -> None:
+    """Print what the doctor found."""
+    for row in document["names"]:
+        weights = {item["weight"] for item in row["findings"]}
+        verdict = "good" if row["served_at"] else "nothing wrong is seen"
+        if "failure" in weights:
+            verdict = "would fail"
+        elif "warning" in weights:
+            verdict = "may fail"
+        click.echo(f"{row['name']}: {verdict}")
+        _row("served at", *row["served_at"])
+        _findings(row["findings"])
+    click.echo("This machine and the CA: " + ("" if document["machine"] else "good"))
+    _findings(document["machine"])
+    if records := [row["caa_record"] for row in document["names"] if row["caa_record"]]:
+        click.echo("To let only this account get certificates, publish in DNS:")
+        for text in records:
+            click.echo(f"  {text}")
+
+
+def _findings(items: Iterable[Mapping[str, Any]]) -> None:
+    for item in items:
+        _row(item["weight"], f"{item['code']}: {item['seen']}")
+        _row("the CA", *filter(None, [item["ca"]]))
+        _row("to do", item["change"])
+
+
 def print_settings(document: Mapping[str, Any]) -> None:
     """Print every setting, and where its value comes from."""
     click.echo(f"Config file: {document['config_file'] or 'none'}")
@@ -158,6 +424,10 @@ def _row(name: str, *values: object) -> None:
     """Print one thing, its values below each other."""
     for label, value in zip((name, *[""] * len(values)), values, strict=False):
         click.echo(f"  {label:<12} {value}")
+
+
+def _missing(item: Mapping[str, Any]) -> str:
+    return f"{item['name']} since {item['since']}: {item['why']}"
 
 
 def _place(item: Mapping[str, Any]) -> str:

@@ -6,16 +6,16 @@ import logging
 import os
 import sys
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, Self
 
 from letsencrypt_mdaemon import assembly, config, log, mdaemon, notify, report
-from letsencrypt_mdaemon.errors import ChallengeError, Error, words
+from letsencrypt_mdaemon.errors import BusyError, ChallengeError, Error, words
 from letsencrypt_mdaemon.files import exclusive_lock
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from datetime import datetime
 
     from letsencrypt_mdaemon.assembly import Installation
 
@@ -28,6 +28,9 @@ class Run:
     Args:
         options: What the command line gave, by setting name.
         file: The config file it named, if it did.
+
+    Attributes:
+        findings: What --json prints of a command that fails after all.
 
     Raises:
         SystemExit: On leaving the context after any error, with its exit code.
@@ -44,10 +47,12 @@ class Run:
         self.command = command
         self.names: tuple[str, ...] = ()
         self.in_use = ""
+        self.findings: dict[str, object] = {}
         self._options = options
         self._file = file
         self._loaded: config.Loaded | None = None
         self._root: Path | None = None
+        self._installation: Installation | None = None
         self._file_log: log.FileLog | None = None
         self._mails = False
         self._exits = ExitStack()
@@ -91,9 +96,21 @@ class Run:
             self._root = assembly.find_root(self.loaded)
         return self._root
 
-    def installation(self) -> Installation:
-        """Look at the server."""
-        return assembly.open_installation(self.config, self.root)
+    def installation(self, *, look: bool = True) -> Installation:
+        """Look at the server, and at its ports unless told otherwise."""
+        self._installation = assembly.open_installation(
+            self.config, self.root, look=look
+        )
+        return self._installation
+
+    def be_alone(self) -> None:
+        """Be the only run of this installation; without log and mail.
+
+        Raises:
+            Error: If it cannot be known.
+        """
+        lock = assembly.state_of(self.config, self.root).lock
+        self._exits.enter_context(exclusive_lock(lock))
 
     def begin(self, now: datetime) -> None:
         """Be the only run of this installation, and begin its log; failures are mailed.
@@ -108,9 +125,15 @@ class Run:
         except Error:
             self._open_log(now, None)
             raise
-        # The log belongs to the run that holds the lock.
-        self._exits.enter_context(exclusive_lock(state.lock))
-        self._open_log(now, mdaemon.child(self.root, "Logs"))
+        logs = mdaemon.child(self.root, "Logs")
+        try:
+            self._exits.enter_context(exclusive_lock(state.lock))
+        except BusyError:
+            raise  # The log belongs to the run that holds the lock.
+        except Error:
+            self._open_log(now, logs)
+            raise
+        self._open_log(now, logs)
 
     def document(self, exit_code: int = 0, **items: object) -> dict[str, object]:
         """Return what --json prints."""
@@ -154,14 +177,13 @@ class Run:
         return None
 
     def _fail(self, error: Error) -> NoReturn:
-        if isinstance(error, ChallengeError) and not self.config.skip_port_check:
-            self._add_port_check(error)
+        findings = self._consult(error)
         _log.error("%s", error.message)
         if error.hint:
             _log.info("%s", error.hint)
         if self._mails and self.config.to:
             self._mail(error)
-        if self._options.get("json"):
+        if self._options.get("json") or (self._loaded and self._loaded.config.json):
             details: dict[str, object] = {
                 "type": type(error).__name__,
                 "message": error.message,
@@ -169,15 +191,38 @@ class Run:
             }
             if isinstance(error, ChallengeError):
                 details["names"] = error.names
-            report.print_json(self.document(error.exit_code, error=details))
+                details["findings"] = findings
+            document = self.document(error.exit_code, **self.findings, error=details)
+            report.print_json(document)
         sys.exit(error.exit_code)
 
-    def _add_port_check(self, error: ChallengeError) -> None:
-        if not mdaemon.listens(80):
-            error.hint += (
-                " Nothing listens on port 80 of this machine, where the CA looks: let "
-                "webmail's web server bind to port 80 as well."
+    def _consult(self, error: Error) -> dict[str, object]:
+        """Put beside the CA's words what the doctor sees; that it may fail is nothing.
+
+        Returns:
+            What it finds about each name that failed.
+        """
+        named = error.names if isinstance(error, ChallengeError) else {}
+        names = [name for name in self.names if name in named]
+        if not names or self._installation is None or self.findings:
+            return {}
+        _log.info("Looking from here at %s", ", ".join(names))
+        try:
+            from letsencrypt_mdaemon import checkup  # noqa: PLC0415 - seldom needed
+
+            found = checkup.examine_names(
+                self._installation, names, now=datetime.now(UTC), patience=20
             )
+            text, hints = report.second_opinion(found)
+        except Exception as exc:  # noqa: BLE001 - it is advice
+            _log.debug("No advice: %s", type(exc).__name__, exc_info=True)
+            return {}
+        error.message = f"{error.message}\n{text}"
+        error.hint = " ".join([*hints, error.hint])
+        for row in found.names:
+            seen = "; ".join(map(str, row.findings))
+            named[row.name] += f" – seen from here: {seen}" if seen else ""
+        return {row.name: report.examined(row) for row in found.names}
 
     def _mail(self, error: Error) -> None:
         """Mail the failure; that this may fail changes nothing."""

@@ -167,6 +167,7 @@ def beside_sandbox(
             *("--smtp-address", f"127.0.0.1:{server.smtp_port}"),
             *("--endpoint", ",".join(endpoints)),
             "--skip-port-check",
+            *("--validation-dns", "127.0.0.1:1"),  # nor anybody of the real DNS
         ]
         yield Program(server, options)
 

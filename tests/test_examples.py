@@ -63,6 +63,7 @@ def test_every_remark_of_the_example_config_that_is_a_setting_works(
     assert unshown == {
         *("dry-run", "force", "json", "staging", "no-reload", "skip-port-check"),
         *("iis-site-name", "mail-password", "no-activate"),
+        *("public", "require-trusted"),
     }
 
 

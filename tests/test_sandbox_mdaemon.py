@@ -35,6 +35,7 @@ from letsencrypt_mdaemon.sandbox.mdaemon import (
     parse_raw,
     read_value,
 )
+from letsencrypt_mdaemon.sandbox.ports import PORTS
 
 CHALLENGE = ".well-known/acme-challenge/LoqXcYV8q5ONbJQxbmR7SCTNo3tiAXDfowyjxAjEuX0"
 NEW = "00112233445566778899AABBCCDDEEFF00112233"
@@ -371,6 +372,9 @@ def test_it_can_be_run_by_hand_until_its_input_ends(tmp_path: Path) -> None:
         said = process.stdout.readline()
         found = re.fullmatch(r"HTTP port (\d+), SMTP (\d+)\n", said)
         assert found, said
+        endpoints = [process.stdout.readline() for _ in PORTS]
+        assert endpoints[0] == f"smtp: smtp+starttls://127.0.0.1:{found[2]}\n"
+        assert endpoints[-1].startswith("admin: https://127.0.0.1:")
         with smtplib.SMTP("127.0.0.1", int(found[2]), timeout=10) as client:
             assert client.noop()[0] == 250
         process.stdin.close()

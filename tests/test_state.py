@@ -214,6 +214,7 @@ def test_a_certificate_is_remembered_once_and_the_oldest_are_forgotten() -> None
     found = memory.find("7")
     assert found is not None
     assert found.names == ("new",)
+    assert [item.thumbprint for item in memory.issued].count("7") == 1
     assert memory.issued[-1] == found
 
 
@@ -330,6 +331,18 @@ def test_a_damaged_file_is_set_aside_under_another_name_and_said(
     for message in caplog.messages:
         assert message.startswith(f"{path} could not be read")
         assert f"was set aside as {name}.damaged-" in message
+
+
+@pytest.mark.parametrize(
+    "moment", ["2026-01-01T00:00:00", "0001-01-01T00:00:00+14:00", "2026", "", None]
+)
+def test_a_moment_that_is_none_is_damage(ca: CaState, moment: str | None) -> None:
+    ca.save_draw(SAMPLES["renewal.json"])
+    path = ca.folder / "renewal.json"
+    document = json.loads(path.read_bytes())
+    path.write_text(json.dumps(document | {"ask_again": moment}))
+    assert ca.draw() is None
+    assert not path.exists()
 
 
 @each

@@ -421,10 +421,11 @@ def test_a_journal_names_no_file_outside_the_challenge_folder(
 ) -> None:
     (html / FOLDER).mkdir(parents=True)
     (html / ".well-known" / "x").write_bytes(b"theirs")
-    before = everything(html)
-    crash(journal, {token: "theirs"}, ["../HTML", "..", FOLDER + "/.."])
+    (html.parent / "empty").mkdir()
+    before = everything(html.parent)
+    crash(journal, {token: "theirs"}, ["../empty", "..", FOLDER + "/.."])
     webroot.sweep()
-    assert everything(html) == before
+    assert everything(html.parent) == before
 
 
 @pytest.mark.parametrize("make", [Path.mkdir, huge])

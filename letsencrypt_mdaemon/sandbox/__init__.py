@@ -1,1 +1,1 @@
-"""A small MDaemon and a small CA to try things on: the demo and the tests share them."""
+"""A small MDaemon and a small CA to try things on, for the demo and the tests."""

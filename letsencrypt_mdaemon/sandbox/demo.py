@@ -15,9 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from cryptography import x509
 
-from letsencrypt_mdaemon.errors import Error
+from letsencrypt_mdaemon.certificate import dns_names
+from letsencrypt_mdaemon.endpoints import Endpoint
+from letsencrypt_mdaemon.errors import DeployError, Error
 from letsencrypt_mdaemon.sandbox import mdaemon
 from letsencrypt_mdaemon.sandbox.ca import CertificateAuthority
+from letsencrypt_mdaemon.verifier import observe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -31,17 +34,21 @@ DEADLINE = 120
 """Seconds for one run of the program."""
 
 
-def run(directory: Path | None, *, keep: bool, say: Say) -> dict[str, Any]:
+def run(
+    directory: Path | None, *, keep: bool, broken: bool, say: Say
+) -> dict[str, Any]:
     """Play the demo in a folder; return what was done, and what was seen afterwards.
 
     Args:
         directory: Where; None = a temporary folder.
         keep: Leave the folder's content there.
+        broken: Let webmail die of the new certificate, so that it is rolled back.
         say: Takes one line of the story.
 
     Raises:
         Error: If the folder cannot be used, or a part cannot be started.
     """
+    ours = directory is None or not directory.exists()
     folder = directory or Path(tempfile.mkdtemp(prefix="letsencrypt-mdaemon-demo-"))
     server_folder, ca_folder = folder / "mdaemon", folder / "ca"
     for part in (server_folder, ca_folder):
@@ -50,41 +57,34 @@ def run(directory: Path | None, *, keep: bool, say: Say) -> dict[str, Any]:
             raise Error(message, hint="Name another folder, or remove it.")
     with ExitStack() as exits:
         if not keep:
-            exits.callback(
-                _clear, folder, [server_folder, ca_folder], directory is None
-            )
-        say(
-            f"1. A small MDaemon is made in {server_folder}, with a self-signed certificate."
-        )
+            made = [folder] if ours else [server_folder, ca_folder]
+            exits.callback(_remove, made)
+        say(f"1. A small MDaemon is made in {server_folder},")
+        say("   with a self-signed certificate.")
         layout = mdaemon.create(server_folder, host_name=HOST_NAME)
         before = {
             name: (server_folder / name).read_bytes() for name in mdaemon.INI_FILES
         }
-        server = exits.enter_context(mdaemon.Server(server_folder))
-        say(
-            f"   It serves webmail's folder on port {server.http_port}, greets by SMTP on"
-        )
-        say(f"   port {server.smtp_port}, and looks for semaphore files.")
+        server = exits.enter_context(mdaemon.Server(server_folder, tls=True))
+        say(f"   It serves webmail's folder on port {server.http_port}, speaks TLS on")
+        say(f"   {len(server.endpoints)} ports, and looks for semaphore files.")
+        old = set(mdaemon.bound(server_folder).values())
         ca = exits.enter_context(
             CertificateAuthority(ca_folder, http_port=server.http_port)
         )
         say(f"   A small CA answers at {ca.directory_url}.")
-        command = [
-            *("letsencrypt-mdaemon", "renew", "--agree-tos"),
-            *("--mdaemon-dir", str(server_folder)),
-            *("--store", f"pem:{layout.certificates}"),
-            *("--directory-url", ca.directory_url, "--ca-bundle", str(ca.ca_bundle)),
-            *("--smtp-address", f"127.0.0.1:{server.smtp_port}"),
-            *("--alternate-host-names", ALTERNATES),
-            *("--to", "postmaster@example.test", "--skip-port-check"),
-        ]
+        if broken:
+            say("   Webmail is going to die of any other certificate.")
+            server.spoil(mdaemon.Fault.DEAD, "webmail")
+        command = _command(server, ca)
         say("2. The certificate is renewed, as you would do it:")
         say(f"   $ {shlex.join(command)}")
         first = _renew(command, say)
-        checks = _checks(server, before, first, ca)
+        look = _checks_of_roll_back if broken else _checks
+        checks = look(server, before, first, ca, old)
         say("3. The same again, as the Task Scheduler does twice a day:")
         second = _renew(command, say)
-        checks["The second run finds nothing due, and orders nothing"] = (
+        checks["The second run changes nothing, and orders nothing"] = (
             second.get("renewed") is False and len(ca.orders) == 1
         )
         log = layout.logs / "LetsEncrypt.log"
@@ -100,20 +100,34 @@ def run(directory: Path | None, *, keep: bool, say: Say) -> dict[str, Any]:
         say("Everything is as it should be." if good else "Something is wrong.")
         if keep:
             say(f"Where to look: {layout.certificates} (the certificates), {log},")
-            say(f"and {server_folder / 'App' / 'MDaemon.ini'} (which one is in use).")
+            say(f"and {layout.app / 'MDaemon.ini'} (which one is in use).")
         else:
-            say(
-                "All of it is removed again; to look around: demo --directory DIR --keep"
-            )
+            say("All of it is removed. To look around: demo --directory DIR --keep")
     return {
         "exit_code": 0 if good else 1,
         "directory": str(folder) if keep else None,
-        "command": command,
+        "command_line": command,
         "first": first,
         "second": second,
         "checks": [{"what": what, "seen": seen} for what, seen in checks.items()],
         "log": text.splitlines(),
     }
+
+
+def _command(server: mdaemon.Server, ca: CertificateAuthority) -> list[str]:
+    """Return the command line that renews in the sandbox."""
+    layout = server.layout
+    return [
+        *("letsencrypt-mdaemon", "renew", "--agree-tos"),
+        *("--mdaemon-dir", str(layout.folder)),
+        *("--store", f"pem:{layout.certificates}"),
+        *("--directory-url", ca.directory_url, "--ca-bundle", str(ca.ca_bundle)),
+        *("--smtp-address", f"127.0.0.1:{server.smtp_port}"),
+        *("--endpoint", ",".join(server.endpoints.values())),
+        *("--allow-restart", "--verify-timeout", "2"),
+        *("--alternate-host-names", ALTERNATES),
+        *("--to", "postmaster@example.test", "--skip-port-check"),
+    ]
 
 
 def _renew(command: list[str], say: Say) -> dict[str, Any]:
@@ -143,10 +157,10 @@ def _renew(command: list[str], say: Say) -> dict[str, Any]:
         report: dict[str, Any] = json.loads(output)
     except ValueError:
         report = {"exit_code": process.returncode, "output": output}
-    if report.get("renewed") is not None:
-        say(
-            f"   = {'renewed' if report['renewed'] else 'not renewed'}: {report['reason']}"
-        )
+    if (renewed := report.get("renewed")) is not None:
+        say(f"   = {'renewed' if renewed else 'not renewed'}: {report['reason']}")
+    else:
+        say(f"   = exit code {report['exit_code']}")
     return report
 
 
@@ -155,50 +169,80 @@ def _checks(
     before: Mapping[str, bytes],
     report: Mapping[str, Any],
     ca: CertificateAuthority,
+    _: set[str],
 ) -> dict[str, bool]:
     """Look at what is there now, whatever the program says about it."""
     layout = server.layout
     wanted = (report.get("certificate") or {}).get("thumbprint", "?")
-    stored = [
-        x509.load_pem_x509_certificates(file.read_bytes())
-        for file in layout.certificates.glob("*/fullchain.pem")
-        if file.parent.name != "self-signed"
-    ]
-    new = stored[0] if stored else []
-    names = (
-        new[0].extensions.get_extension_for_class(x509.SubjectAlternativeName)
-        if new
-        else None
-    )
+    chain = _stored(layout)
+    webmail = layout.folder / mdaemon.TARGETS["webmail"].file
     return {
-        "One new certificate is in the store, for the three names": len(stored) == 1
-        and names is not None
-        and set(names.value.get_values_for_type(x509.DNSName)) == NAMES,
-        "Its chain leads to the CA's root": bool(new) and _leads_to(new, ca.root),
-        "Mail, webmail and Remote Administration name it in their INI files": set(
-            mdaemon.bound(layout.folder).values()
-        )
-        == {wanted},
+        "One new certificate is in the store, for the three names": bool(chain)
+        and set(dns_names(chain[0])) == NAMES,
+        "Its chain leads to the CA's root": _leads_to(chain, ca.root),
+        "Mail, webmail and Remote Administration name it in their INI files": (
+            set(mdaemon.bound(layout.folder).values()) == {wanted}
+        ),
         "Only the lines that name a certificate have changed": all(
             _differs_only_in_targets(name, data, (layout.folder / name).read_bytes())
             for name, data in before.items()
         ),
         "The other certificate in webmail's list is still there": (
-            mdaemon.FOREIGN.lower().encode()
-            in (layout.folder / mdaemon.TARGETS["webmail"].file).read_bytes()
+            mdaemon.FOREIGN.lower().encode() in webmail.read_bytes()
         ),
-        "Mail and webmail have reloaded it (Remote Administration at its next start)": {
-            server.serving["mail"],
-            server.serving["webmail"],
-        }
-        == {wanted},
-        "No token file is left in the webroot": not [
-            path for path in layout.webroot.rglob("*") if path.is_file()
-        ],
+        f"All {len(server.endpoints)} ports serve it": _served(server) == {wanted},
+        "No token file is left in the webroot": not _tokens(layout),
     }
 
 
+def _checks_of_roll_back(
+    server: mdaemon.Server,
+    before: Mapping[str, bytes],
+    report: Mapping[str, Any],
+    _: CertificateAuthority,
+    old: set[str],
+) -> dict[str, bool]:
+    """Look whether everything is as it was."""
+    layout = server.layout
+    return {
+        "The run failed with exit code 5": (
+            report.get("exit_code") == DeployError.exit_code
+        ),
+        "The INI files are as they were, byte for byte": all(
+            (layout.folder / name).read_bytes() == data for name, data in before.items()
+        ),
+        f"All {len(server.endpoints)} ports serve the old certificate again": (
+            _served(server) == old
+        ),
+        "The new certificate is kept in the store": bool(_stored(layout)),
+        "The postmaster was mailed": len(list(layout.delivered.glob("*.eml"))) == 1,
+        "No token file is left in the webroot": not _tokens(layout),
+    }
+
+
+def _stored(layout: mdaemon.Layout) -> list[x509.Certificate]:
+    """Return the chain of the one certificate that is new in the store."""
+    new = [
+        file
+        for file in layout.certificates.glob("*/fullchain.pem")
+        if file.parent.name != "self-signed"
+    ]
+    return x509.load_pem_x509_certificates(new[0].read_bytes()) if len(new) == 1 else []
+
+
+def _served(server: mdaemon.Server) -> set[str]:
+    """Return the thumbprints of all the ports; "" stands for one without TLS."""
+    endpoints = [Endpoint.parse(url) for url in server.endpoints.values()]
+    return {seen.thumbprint for seen in observe(endpoints, [HOST_NAME]).values()}
+
+
+def _tokens(layout: mdaemon.Layout) -> list[Path]:
+    return [path for path in layout.webroot.rglob("*") if path.is_file()]
+
+
 def _leads_to(chain: list[x509.Certificate], root: x509.Certificate) -> bool:
+    if not chain:
+        return False
     try:
         for child, parent in zip(chain, [*chain[1:], root], strict=True):
             child.verify_directly_issued_by(parent)
@@ -220,8 +264,6 @@ def _differs_only_in_targets(name: str, before: bytes, after: bytes) -> bool:
     )
 
 
-def _clear(folder: Path, parts: list[Path], temporary: bool) -> None:  # noqa: FBT001
-    for part in parts:
-        shutil.rmtree(part, ignore_errors=True)
-    if temporary:
+def _remove(folders: list[Path]) -> None:
+    for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)

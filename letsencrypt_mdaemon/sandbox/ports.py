@@ -203,15 +203,13 @@ class Door(asyncio.Protocol):
     """Lets one client in: by TLS if the port begins with it, then to its protocol.
 
     While TLS is negotiated it stands in for the protocol, to which something may
-    be said, even goodbye, with the last bytes of the handshake.
+    be said with the last bytes of the handshake.
     """
 
     def __init__(self, ports: Ports, label: str) -> None:
         self.ports = ports
         self.label = label
-        self.protocol: asyncio.Protocol | None = None
         self.said = b""
-        self.gone = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin with TLS, or let the client in, or turn it away."""
@@ -222,36 +220,25 @@ class Door(asyncio.Protocol):
         if self.label not in ports.listening:
             transport.abort()
         elif port.tls != "s":
-            self.protocol = ports.protocol(port, context)
-            transport.set_protocol(self.protocol)
-            self.protocol.connection_made(transport)
+            self.admit(transport, context)
         elif context is None:
             transport.close()
         else:
             ports.start_tls(transport, self, context, self.admit)
 
-    def admit(self, transport: asyncio.Transport) -> None:
-        """Let a client in that speaks TLS by now."""
-        if not self.gone:
-            self.protocol = self.ports.protocol(PORTS[self.label], None)
-            transport.set_protocol(self.protocol)
-            self.protocol.connection_made(transport)
-            if self.said:
-                self.protocol.data_received(self.said)
+    def admit(
+        self, transport: asyncio.Transport, context: ssl.SSLContext | None = None
+    ) -> None:
+        """Let a client in; with a context, it may start TLS later."""
+        protocol = self.ports.protocol(PORTS[self.label], context)
+        transport.set_protocol(protocol)
+        protocol.connection_made(transport)
+        if self.said:
+            protocol.data_received(self.said)
 
     def data_received(self, data: bytes) -> None:
         """Keep it for the protocol."""
         self.said += data
-
-    def eof_received(self) -> None:
-        """Take the client for gone."""
-        self.gone = True
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Pass it on."""
-        self.gone = True
-        if self.protocol:
-            self.protocol.connection_lost(exc)
 
 
 class Inbox:

@@ -267,6 +267,15 @@ def test_what_is_no_certificate_is_left_out_and_left_alone(
     assert contents(folder) == before
 
 
+def test_a_file_beside_the_folders_is_passed_by_without_a_word(
+    store: PemStore, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store.install(ONE)
+    (folder / "README").write_bytes(b"theirs")
+    assert names(store) == [ONE.friendly_name]
+    assert caplog.messages == []
+
+
 def test_a_certificate_that_cannot_be_read_is_left_out_and_said(
     store: PemStore, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -1,0 +1,128 @@
+"""Whether CAA records let a CA issue to us: RFC 8659, with RFC 8657's parameters."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from letsencrypt_mdaemon.doctor.findings import Code, Finding
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+METHOD = "http-01"
+_CRITICAL = 128
+# Those that CAs know (RFC 8659, 4; RFC 9495; CA/Browser Forum).
+_KNOWN = {
+    *("issue", "issuewild", "iodef", "issuemail", "issuevmc"),
+    *("contactemail", "contactphone"),
+}
+# tag and value of a parameter (RFC 8659, 4.2).
+_PARAMETER = re.compile(r"[ \t]*([A-Za-z0-9-]+)[ \t]*=[ \t]*([!-:<-~]*)[ \t]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Property:
+    """One CAA record."""
+
+    flags: int
+    tag: str
+    value: str
+
+    def __str__(self) -> str:
+        """Return it as zone files have it."""
+        return f'{self.flags} {self.tag} "{self.value}"'
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Authority:
+    """The CA, as far as it matters to a name.
+
+    Args:
+        identities: The issuer domain names that mean it in CAA records.
+        account: The URL of our account there; empty if there is none yet.
+        public: Whether it issues for public names at public addresses only.
+    """
+
+    identities: frozenset[str] = frozenset()
+    account: str = ""
+    public: bool = True
+
+
+def judge(
+    owner: str, records: Sequence[Property], authority: Authority, *, certain: bool
+) -> Finding | None:
+    """Return why the relevant records forbid the CA to issue to us; None if they don't.
+
+    Args:
+        owner: The name that has the records.
+        certain: Whether the zone's own servers said so.
+    """
+    critical = [
+        item
+        for item in records
+        if item.flags & _CRITICAL and item.tag.lower() not in _KNOWN
+    ]
+    if critical:  # RFC 8659, 4.1
+        seen = f"{owner} has a critical CAA record that no CA knows: {critical[0]}"
+        return Finding(kind=Code.CAA_FORBIDS, seen=seen, certain=certain)
+    issue = [item for item in records if item.tag.lower() == "issue"]
+    ours = [
+        (item, parameters)
+        for item in issue
+        for domain, parameters in [_parse(item.value)]
+        if domain in authority.identities
+    ]
+    if not issue or any(not _objection(row, authority) for _, row in ours):
+        return None
+    if not ours:
+        listed = ", ".join(map(str, issue))
+        meant = " or ".join(sorted(authority.identities))
+        seen = f"{owner} has the CAA records {listed}, of which none names {meant}"
+        return Finding(kind=Code.CAA_FORBIDS, seen=seen, certain=certain)
+    item, parameters = ours[0]
+    kind = _objection(parameters, authority) or Code.CAA_FORBIDS
+    seen = f"{owner} has the CAA record {item}"
+    if kind is Code.CAA_ACCOUNTURI:
+        account = authority.account
+        seen += f", and our account is {account or 'not registered yet'}"
+        # An account that is registered now might be the one that is meant.
+        certain = certain and bool(account)
+    return Finding(kind=kind, seen=seen, certain=certain)
+
+
+def record(owner: str, authority: Authority) -> str:
+    """Return the record to publish so that only our account gets certificates."""
+    identity = min(authority.identities)
+    value = f"{identity}; validationmethods={METHOD}; accounturi={authority.account}"
+    return f'{owner}. IN CAA 0 issue "{value}"'
+
+
+def _parse(value: str) -> tuple[str, list[tuple[str, str]]]:
+    """Return the issuer domain of an `issue` property and its parameters.
+
+    An empty domain means nobody; so does a property that is malformed.
+    """
+    domain, *rest = value.split(";")
+    if len(rest) == 1 and not rest[0].strip(" \t"):
+        rest = []
+    matches = [_PARAMETER.fullmatch(part) for part in rest]
+    parameters = [(match[1].lower(), match[2]) for match in matches if match]
+    if len(parameters) < len(rest):
+        return "", []
+    return domain.strip(" \t").lower(), parameters
+
+
+def _objection(
+    parameters: Collection[tuple[str, str]], authority: Authority
+) -> Code | None:
+    """Return which parameter excludes us, if one does (RFC 8657, 3 and 4)."""
+    accounts = [value for tag, value in parameters if tag == "accounturi"]
+    # Several cannot all be satisfied.
+    if accounts and accounts != [authority.account]:
+        return Code.CAA_ACCOUNTURI
+    methods = [value for tag, value in parameters if tag == "validationmethods"]
+    if any(METHOD not in value.split(",") for value in methods):
+        return Code.CAA_METHOD
+    return None

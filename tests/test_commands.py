@@ -1,0 +1,586 @@
+"""The other commands, the help texts, the exit codes, and what is imported when."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from pathlib import Path
+
+import click
+import pytest
+
+from letsencrypt_mdaemon import config, errors, legacy, session
+from letsencrypt_mdaemon.cli import cli
+from letsencrypt_mdaemon.files import exclusive_lock
+from letsencrypt_mdaemon.sandbox import mdaemon
+from letsencrypt_mdaemon.sandbox.ca import CertificateAuthority
+from tests.program import HOST_NAME, PREFIX, Program, environment, here, run
+
+COMMON = {"schema", "command", "exit_code", "warnings", "log"}
+THIS = [sys.executable, "-m", "letsencrypt_mdaemon"]
+README = Path(__file__).parent.parent / "README.md"
+
+
+# status
+
+
+STATUS = COMMON | {
+    *("mdaemon_dir", "directory_url", "names", "due", "reason", "due_at"),
+    *("certificate", "pending", "targets", "served", "dropped"),
+}
+
+
+def test_status_tells_what_is_in_use_and_why_it_is_due(program: Program) -> None:
+    (in_use,) = program.bound()
+
+    ran = program.run("status")
+
+    assert ran.exit_code == 0, ran.messages
+    report = ran.report
+    assert report.keys() == STATUS
+    assert (report["schema"], report["command"]) == (1, "status")
+    assert report["due"]
+    assert report["reason"] == "the certificate in use is self-signed"
+    assert report["names"] == [HOST_NAME]
+    assert report["certificate"]["thumbprint"] == in_use
+    assert report["certificate"].keys() == {
+        *("thumbprint", "names", "issuer", "not_before", "not_after")
+    }
+    assert report["pending"] is None
+    assert len(report["targets"]) == 3
+    for target in report["targets"]:
+        assert target.keys() == {"file", "section", "key", "certificate"}
+        assert target["certificate"] == report["certificate"]
+
+
+def test_status_tells_when_it_will_be_due_without_asking_the_ca(
+    program: Program, ca: CertificateAuthority
+) -> None:
+    new = program.here("renew", "--no-reload").report["certificate"]
+    asked = len(ca.requests)
+
+    report = program.here("status").report
+    shown = program.here("status", as_json=False).output
+
+    assert not report["due"]
+    assert report["certificate"] == new
+    assert report["due_at"] < new["not_after"]
+    assert len(ca.requests) == asked
+    assert new["thumbprint"] in shown
+    assert f"{report['due_at']}: the certificate in use is good until" in shown
+    assert "App/MDaemon.ini [SSL] Certificate" in shown
+
+
+def test_status_shows_a_certificate_that_is_not_in_use_yet(program: Program) -> None:
+    ini = program.layout.app / "MDaemon.ini"
+    ini.chmod(0o444)
+    assert program.here("renew", "--no-reload").exit_code == 5
+
+    pending = program.here("status").report["pending"]
+
+    assert pending["names"] == [HOST_NAME]
+    assert pending["thumbprint"] not in program.bound()
+    shown = program.here("status", as_json=False).output
+    assert f"{pending['thumbprint']}, issued and not in use yet" in shown
+
+
+def test_status_changes_nothing(program: Program) -> None:
+    before = program.snapshot()
+
+    assert program.here("status").exit_code == 0
+
+    assert program.snapshot() == before
+    assert not program.state.exists()
+
+
+# discover
+
+
+def test_discover_shows_every_place_that_names_a_certificate(program: Program) -> None:
+    (in_use,) = program.bound()
+    notes = program.layout.app / "Notes.dat"
+    notes.write_text(f"used to be {in_use}\n")
+
+    ran = program.run("discover")
+
+    assert ran.exit_code == 0, ran.messages
+    report = ran.report
+    assert report.keys() == COMMON | {"mdaemon_dir", "certificates", "served", "found"}
+    assert [item["thumbprint"] for item in report["certificates"]] == [in_use]
+    found = {(item["file"], item["section"], item["key"]) for item in report["found"]}
+    assert found == {*mdaemon.TARGETS.values(), ("App/Notes.dat", None, None)}
+    for item in report["found"]:
+        assert item.keys() == {"file", "section", "key", "line", "form", "thumbprint"}
+    forms = {item["file"]: item["form"] for item in report["found"]}
+    assert forms["WebAdmin/WebAdmin.ini"] == "sha1:upper:space"
+
+
+def test_discover_shows_the_places_to_people_as_well(program: Program) -> None:
+    shown = program.here("discover", as_json=False).output
+
+    assert shown.startswith("3 places in ")
+    assert "App/MDaemon.ini [SSL] Certificate, line 13, as sha1:upper: " in shown
+
+
+def test_discover_without_a_place_says_what_to_do(
+    program: Program, tmp_path: Path
+) -> None:
+    shown = program.here(
+        "discover", "--store", f"pem:{tmp_path / 'empty'}", as_json=False
+    )
+
+    assert shown.exit_code == 0
+    assert shown.output.startswith("0 places in ")
+    assert "Choose any certificate of the store once" in shown.output
+
+
+# config show
+
+
+def test_config_show_tells_each_value_and_where_it_comes_from(
+    program: Program, tmp_path: Path
+) -> None:
+    file = tmp_path / "settings.ini"
+    file.write_text("[letsencrypt-mdaemon]\nkeep-logs = 7\nto = a@example.test\n")
+    environ = {f"{PREFIX}TO": "b@example.test", f"{PREFIX}MAIL_PASSWORD": "geheim"}
+
+    ran = program.run("config show", "-c", str(file), environ=environ)
+
+    assert ran.exit_code == 0, ran.messages
+    assert ran.report.keys() == COMMON | {"config_file", "settings"}
+    assert ran.report["config_file"] == str(file)
+    rows = ran.report["settings"]
+    assert rows["keep-logs"]["value"] == "7"
+    assert rows["keep-logs"]["from"].endswith(
+        "settings.ini [letsencrypt-mdaemon] keep-logs"
+    )
+    assert rows["to"] == {
+        "value": "b@example.test",
+        "from": f"environment {PREFIX}TO",
+    }
+    assert rows["store"]["from"] == "command line --store"
+    assert rows["max-names"] == {"value": "100", "from": "default"}
+    assert rows["mail-password"]["value"] == "(set)"
+    assert rows.keys() == dict(config.settings()).keys()
+
+
+def test_config_show_shows_it_to_people_as_well(program: Program) -> None:
+    shown = program.here("config show", as_json=False).output
+
+    assert re.search(r"(?m)^key-type +p256 +command line --key-type$", shown)
+    assert re.search(r"(?m)^host-name +- +default$", shown)
+
+
+def test_a_wrong_setting_is_said_with_its_place_also_by_config_show(
+    program: Program,
+) -> None:
+    ran = program.here("config show", environ={f"{PREFIX}KEEP_LOG": "3"})
+
+    assert ran.exit_code == 2
+    message = ran.report["error"]["message"]
+    assert f"{PREFIX}KEEP_LOG: unknown; did you mean {PREFIX}KEEP_LOGS?" in message
+
+
+# notify-test
+
+
+def test_notify_test_sends_a_mail_by_the_raw_queue(program: Program) -> None:
+    ran = program.run("notify-test", "--to", "a@example.test,b@example.test")
+
+    assert ran.exit_code == 0, ran.messages
+    assert ran.report.keys() == COMMON | {"to", "sent"}
+    assert ran.report["to"] == ["a@example.test", "b@example.test"]
+    program.server.wait_for(lambda: program.server.delivered)
+    text = program.server.delivered[0].read_text("ascii")
+    assert "To: a@example.test,b@example.test" in text
+    assert "a test of the error mail" in text
+    assert list(program.layout.bad.iterdir()) == []
+
+
+def test_notify_test_sends_a_mail_by_smtp_without_any_mdaemon(program: Program) -> None:
+    url = f"smtp://127.0.0.1:{program.server.smtp_port}"
+
+    ran = here(["notify-test", "--to", "a@example.test", "--mail-server", url])
+
+    assert ran.exit_code == 0, ran.messages
+    assert ran.output == f"Sent to a@example.test by {url}.\n"
+    program.server.wait_for(lambda: program.server.delivered)
+    assert "Delivered-To: a@example.test" in (
+        program.server.delivered[0].read_text("ascii")
+    )
+
+
+def test_notify_test_without_an_address_is_refused(program: Program) -> None:
+    ran = program.here("notify-test")
+
+    assert ran.exit_code == 2
+    assert ran.report["error"]["hint"] == "Say --to ADDRESS."
+
+
+def test_notify_test_fails_if_the_mail_server_is_down(program: Program) -> None:
+    ran = program.here(
+        "notify-test", "--to", "a@example.test", "--mail-server", "smtp://127.0.0.1:1"
+    )
+
+    assert ran.exit_code == 1
+    assert "smtp://127.0.0.1:1 did not take the mail" in ran.report["error"]["message"]
+
+
+# demo
+
+
+@pytest.fixture
+def temporary(tmp_path: Path) -> Iterator[Path]:
+    """A folder for temporary files, seen by the programs that a test starts."""
+    folder = tmp_path / "tmp"
+    folder.mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        for variable in ("TMPDIR", "TEMP", "TMP"):
+            patch.setenv(variable, str(folder))
+        yield folder
+
+
+def test_demo_does_all_of_it_and_leaves_nothing(tmp_path: Path) -> None:
+    ran = run([*THIS, "demo", "--directory", str(tmp_path / "new")])
+
+    assert ran.exit_code == 0, ran.output + ran.messages
+    assert "Everything is as it should be." in ran.output
+    assert "   NO " not in ran.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_demo_shows_its_result_as_json_and_keeps_the_folder_if_asked(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "Vorführung – 1"
+
+    ran = run([*THIS, "demo", "--json", "--directory", str(folder), "--keep"])
+
+    assert ran.exit_code == 0, ran.messages
+    report = ran.report
+    assert report.keys() == {
+        *("schema", "command", "exit_code", "directory", "command_line"),
+        *("first", "second", "checks", "log"),
+    }
+    assert (report["schema"], report["command"]) == (1, "demo")
+    assert report["directory"] == str(folder)
+    assert report["command_line"][:2] == ["letsencrypt-mdaemon", "renew"]
+    assert report["first"]["renewed"]
+    assert not report["second"]["renewed"]
+    assert all(check["seen"] for check in report["checks"])
+    assert report["log"]
+    (named,) = set(mdaemon.bound(folder / "mdaemon").values())
+    assert named == report["first"]["certificate"]["thumbprint"]
+    assert "Everything is as it should be." in ran.messages
+
+
+def test_demo_shows_a_run_that_is_rolled_back_if_asked(tmp_path: Path) -> None:
+    ran = run([*THIS, "demo", "--break", "--json", "--directory", str(tmp_path / "x")])
+
+    assert ran.exit_code == 0, ran.messages
+    report = ran.report
+    assert report["first"]["exit_code"] == 5
+    assert "rolled back" in report["first"]["error"]["message"]
+    assert not report["second"]["renewed"]
+    assert all(check["seen"] for check in report["checks"])
+    assert any("byte for byte" in check["what"] for check in report["checks"])
+
+
+def test_demo_leaves_what_was_in_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+
+    assert run([*THIS, "demo", "--directory", str(tmp_path)]).exit_code == 0
+
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_demo_leaves_alone_what_is_in_its_way(tmp_path: Path) -> None:
+    (tmp_path / "mdaemon").mkdir()
+    (tmp_path / "mdaemon" / "notes.txt").write_text("mine")
+
+    ran = run([*THIS, "demo", "--directory", str(tmp_path)])
+
+    assert ran.exit_code == 1
+    assert f"{tmp_path / 'mdaemon'} is there already" in ran.messages
+    assert (tmp_path / "mdaemon" / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("step", ["   It serves webmail", "   | The CA is asked"])
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_demo_that_is_interrupted_leaves_no_process_and_no_folder(
+    name: str, step: str, temporary: Path
+) -> None:
+    with subprocess.Popen(
+        [*THIS, "demo"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(),
+        encoding="utf-8",
+        start_new_session=True,
+    ) as process:
+        assert process.stdout is not None
+        # What it says of a run comes when that has ended: there the next one begins.
+        assert any(line.startswith(step) for line in process.stdout)
+        process.send_signal(getattr(signal, name))
+        _, messages = process.communicate(timeout=60)
+
+    assert process.returncode == (143 if name == "SIGTERM" else 1), messages
+    assert "Traceback" not in messages
+    assert list(temporary.iterdir()) == []
+    assert ends(process.pid)
+
+
+def ends(group: int) -> bool:
+    """Whether a group of processes comes to its end: a dead one may wait for `init`."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.01)
+    return False
+
+
+# Exit codes
+
+
+Arrange = Callable[[Program, CertificateAuthority, pytest.MonkeyPatch], list[str]]
+
+
+def nothing(*_: object) -> list[str]:
+    return []
+
+
+def a_file_in_the_place_of_the_state(program: Program, *_: object) -> list[str]:
+    return ["--state-dir", str(program.layout.app / "MDaemon.ini" / "state")]
+
+
+def an_unknown_certificate_everywhere(program: Program, *_: object) -> list[str]:
+    for target in mdaemon.TARGETS.values():
+        file = program.layout.folder / target.file
+        file.write_bytes(
+            re.sub(rb"(?im)^(Certificates?=).*", rb"\1", file.read_bytes())
+        )
+    return []
+
+
+def a_ca_that_is_down(
+    _: Program, __: CertificateAuthority, patch: pytest.MonkeyPatch
+) -> list[str]:
+    patch.setattr(session, "TRIES", 1)
+    return ["--directory-url", "https://127.0.0.1:1/directory"]
+
+
+def a_name_that_is_nowhere(
+    _: Program, ca: CertificateAuthority, __: object
+) -> list[str]:
+    ca.resolve = lambda _: None
+    return []
+
+
+def a_file_that_is_read_only(program: Program, *_: object) -> list[str]:
+    (program.layout.app / "MDaemon.ini").chmod(0o444)
+    return []
+
+
+REACHED: dict[int, Arrange] = {
+    0: nothing,
+    1: a_file_in_the_place_of_the_state,
+    2: an_unknown_certificate_everywhere,
+    3: a_ca_that_is_down,
+    4: a_name_that_is_nowhere,
+    5: a_file_that_is_read_only,
+    6: nothing,
+}
+
+
+@pytest.mark.parametrize("code", REACHED)
+def test_every_exit_code_is_reached_and_every_failure_mailed(
+    code: int,
+    program: Program,
+    ca: CertificateAuthority,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    options = REACHED[code](program, ca, monkeypatch)
+    # Another run is going on.
+    lock = exclusive_lock(program.state / "lock") if code == 6 else nullcontext()
+
+    with lock:
+        ran = program.here(
+            "renew", "--no-reload", "--to", "root@example.test", *options
+        )
+
+    assert ran.exit_code == ran.report["exit_code"] == code, ran.messages
+    if code:
+        assert ran.report.keys() == COMMON | {"error"}
+        assert ran.report["error"]["message"] in ran.messages
+        assert ran.report["error"]["hint"]
+        program.server.wait_for(lambda: program.server.delivered)
+        assert f"(exit {code})" in program.server.delivered[0].read_text("ascii")
+    else:
+        assert program.server.delivered == []
+
+
+def test_a_failure_is_reported_as_json_wherever_json_is_asked_for(
+    program: Program,
+) -> None:
+    environ = {f"{PREFIX}JSON": "yes"}
+
+    ran = program.here("notify-test", environ=environ, as_json=False)
+
+    assert ran.report["exit_code"] == ran.exit_code == 2
+    assert ran.report["error"]["type"] == "ConfigError"
+
+
+def test_the_exit_codes_are_those_of_the_readme_and_of_the_errors() -> None:
+    text = README.read_text("utf-8")
+    (section,) = re.findall(r"(?ms)^#+ Exit codes\s*$(.*?)(?:^#|\Z)", text)
+    documented = {int(code) for code in re.findall(r"(?m)^\|\s*(\d+)\s*\|", section)}
+
+    assert documented == {0, *(kind.exit_code for kind in kinds(errors.Error))}
+    assert documented == REACHED.keys()
+
+
+def kinds(kind: type[errors.Error]) -> Iterator[type[errors.Error]]:
+    """Yield a kind of error and those below it."""
+    yield kind
+    for below in kind.__subclasses__():
+        yield from kinds(below)
+
+
+# Help
+
+
+def commands(
+    command: click.Command = cli, path: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    """Yield every command with the words that lead to it."""
+    yield path, command
+    for name, below in getattr(command, "commands", {}).items():
+        yield from commands(below, (*path, name))
+
+
+COMMANDS = dict(commands())
+LEAVES = [
+    path for path, command in COMMANDS.items() if not hasattr(command, "commands")
+]
+OURS = [path for path in LEAVES if path != ("demo",)]
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_the_help_fits_the_screen_and_ends_with_an_example_that_works(
+    path: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = []
+
+    class Taken:
+        """Takes the place of `Run`, and of the demo."""
+
+        def __init__(
+            self, name: str, options: dict[str, tuple[str, ...]], **_: object
+        ) -> None:
+            config.load(options, {}, None)
+            taken.append(tuple(name.split()))
+            raise SystemExit(0)
+
+    monkeypatch.setattr("letsencrypt_mdaemon.run.Run", Taken)
+    monkeypatch.setattr(
+        "letsencrypt_mdaemon.sandbox.demo.run", lambda *_, **__: Taken("demo", {})
+    )
+    ran = here([*path, "-h"], {"COLUMNS": "80"})
+
+    lines = ran.output.splitlines()
+    assert ran.exit_code == 0
+    assert max(map(len, lines)) <= 80
+    assert len(lines) <= 30
+    assert lines[-1].startswith("  Example:  letsencrypt-mdaemon ")
+    example = shlex.split(lines[-1].split("Example:")[1], posix=False)[1:]
+    assert here(example).exit_code == 0
+    (reached,) = taken
+    assert reached[: len(path)] == path
+
+
+@pytest.mark.parametrize("path", OURS, ids=" ".join)
+def test_every_setting_is_an_option_of_every_command(path: tuple[str, ...]) -> None:
+    options = {
+        name
+        for option in COMMANDS[path].params
+        for name in (*option.opts, *option.secondary_opts)
+    }
+
+    table = {f"--{name}" for name, row in config.settings() if not row.secret}
+    assert options == table | {"-c", "--config", "-v", "--verbose"}
+
+
+def test_the_old_scripts_parameters_lead_to_settings() -> None:
+    table = {f"--{name}" for name, _ in config.settings()}
+
+    assert set(legacy.PARAMETERS.values()) < table
+
+
+def test_secrets_are_no_options() -> None:
+    hidden = [name for name, row in config.settings() if row.secret]
+
+    assert hidden == ["mail-password"]
+    assert here(["status", "--mail-password", "x"]).exit_code == 2
+
+
+# Start
+
+
+SLOW = {"acme", "josepy", "cryptography", "requests"}
+IMPORTED = """\
+import json, sys
+from letsencrypt_mdaemon.cli import main
+try:
+    main()
+except SystemExit as end:
+    roots = sorted({name.partition(".")[0] for name in sys.modules})
+    print(json.dumps([end.code, roots]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        ("--help", 0),
+        ("--version", 0),
+        ("renew -h", 0),
+        ("config show --help", 0),
+        ("demo --help", 0),
+        ("", 2),
+        ("nonsense", 2),
+        ("renew --nonsense", 2),
+        ("renew --to", 2),
+        ("-Nonsense", 2),
+    ],
+)
+def test_help_and_wrong_usage_answer_at_once(arguments: str, code: int) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTED, *arguments.split()],
+        capture_output=True,
+        encoding="utf-8",
+        env=environment(),
+        check=True,
+    )
+
+    ended, roots = json.loads(done.stdout.splitlines()[-1])
+    assert ended == code
+    assert "click" in roots
+    assert not SLOW & set(roots)
+
+
+def test_a_wrong_option_is_said_with_the_nearest_right_one() -> None:
+    ran = run([*THIS, "renew", "--alternate-host-name", "a.example.test"])
+
+    assert ran.exit_code == 2
+    assert "--alternate-host-names" in ran.messages

@@ -1,0 +1,425 @@
+"""The command `doctor`, and what the doctor says of names that a CA refused."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import dns.rcode
+import pytest
+
+from letsencrypt_mdaemon.doctor.findings import Code
+from letsencrypt_mdaemon.files import exclusive_lock
+from letsencrypt_mdaemon.sandbox.ca import CertificateAuthority
+from tests.fakes import read_only
+from tests.laboratory import OWN, RESOLVER, Dns, dns_server, moved, page, web
+from tests.program import HOST_NAME, Program, Ran
+from tests.servers import LOCALHOST, free_port, listening
+
+OTHER = "imap.example.test"
+NOWHERE = "nowhere.example.test"
+CA = "ca.example.test"
+KEYS = {
+    *("schema", "command", "exit_code", "names", "machine", "account"),
+    *("warnings", "log"),
+}
+
+
+@pytest.fixture(scope="module")
+def living_dns() -> Iterator[Dns]:
+    with dns_server(Dns(zones=["example.test", "test"])) as living:
+        yield living
+
+
+@pytest.fixture
+def names(living_dns: Dns) -> Dns:
+    """A DNS in which the server has its names."""
+    living_dns.broken.clear()
+    living_dns.records = {
+        HOST_NAME: {"A": [LOCALHOST]},
+        OTHER: {"A": [LOCALHOST]},
+    }
+    return living_dns
+
+
+@pytest.fixture
+def patient(program: Program, names: Dns) -> Program:
+    """The program, asking that DNS, and the sandbox's web server in place of port 80."""
+    start = program.options.index("--skip-port-check")
+    del program.options[start : start + 3]
+    program.options += [
+        *("--validation-dns", f"{LOCALHOST}:{names.port}"),
+        *("--validation-port", str(program.server.http_port)),
+    ]
+    return program
+
+
+def codes(ran: Ran, name: str = HOST_NAME) -> list[str]:
+    """Return what was found about a name."""
+    (row,) = (row for row in ran.report["names"] if row["name"] == name)
+    return [finding["code"] for finding in row["findings"]]
+
+
+def machine(ran: Ran) -> list[str]:
+    """Return what was found about the machine."""
+    return [finding["code"] for finding in ran.report["machine"]]
+
+
+def test_doctor_tells_that_all_is_well(patient: Program) -> None:
+    before = patient.snapshot()
+
+    ran = patient.run("doctor", "--alternate-host-names", OTHER)
+
+    assert ran.exit_code == 0, ran.messages
+    assert ran.report.keys() == KEYS
+    assert ran.report["names"] == [
+        {"name": name, "served_at": [LOCALHOST], "findings": [], "caa_record": None}
+        for name in (HOST_NAME, OTHER)
+    ]
+    assert ran.report["machine"] == []
+    assert {request.host for request in patient.server.requests} == {HOST_NAME, OTHER}
+    assert patient.snapshot() == before
+    assert patient.tokens() == []
+
+
+def test_doctor_tells_it_to_people_as_well(patient: Program) -> None:
+    shown = patient.here("doctor", as_json=False)
+
+    assert shown.exit_code == 0
+    assert shown.output == (
+        f"{HOST_NAME}: good\n  served at    127.0.0.1\nThis machine and the CA: good\n"
+    )
+
+
+def test_a_name_that_would_fail_wherever_we_stand_ends_the_command_with_4(
+    patient: Program,
+) -> None:
+    ran = patient.here("doctor", "--alternate-host-names", NOWHERE)
+
+    assert ran.exit_code == ran.report["exit_code"] == 4
+    assert ran.report.keys() == KEYS | {"error"}
+    assert codes(ran) == []
+    assert codes(ran, NOWHERE) == ["dns-nxdomain"]
+    (finding,) = ran.report["names"][1]["findings"]
+    assert finding.keys() == {"code", "weight", "seen", "ca", "change"}
+    assert finding["weight"] == "failure"
+    assert finding["change"].startswith("Add an A record")
+    error = ran.report["error"]
+    assert error["type"] == "ChallengeError"
+    assert list(error["names"]) == [NOWHERE]
+    assert error["names"][NOWHERE] in error["message"]
+
+
+def test_what_would_fail_is_told_to_people_with_what_to_do(patient: Program) -> None:
+    shown = patient.here("doctor", "--alternate-host-names", NOWHERE, as_json=False)
+
+    assert shown.exit_code == 4
+    assert f"{HOST_NAME}: good\n" in shown.output
+    assert (
+        f"{NOWHERE}: would fail\n"
+        f"  failure      dns-nxdomain: {NOWHERE} does not exist, says ns.example.test "
+        "(::1)\n"
+        "  the CA       NXDOMAIN: the name fails (dns).\n"
+        "  to do        Add an A record (and AAAA if the server has IPv6) in the public "
+        "DNS of the domain, or leave the name out.\n"
+    ) in shown.output
+    assert "error: The CA would not validate" in shown.messages
+    assert "dns-nxdomain" in shown.messages
+
+
+@pytest.mark.parametrize("status", ["404 Not Found", "503 Busy"])
+def test_what_depends_on_where_we_stand_is_a_warning(
+    status: str, patient: Program
+) -> None:
+    with listening(web(lambda *_: page(b"", status))) as port:
+        ran = patient.here("doctor", "--validation-port", str(port))
+
+    assert ran.exit_code == 0
+    assert codes(ran) == [f"http-status-{status[:3]}"]
+    assert machine(ran) == ["webroot-not-served"]
+    assert ran.report["names"][0]["findings"][0]["weight"] == "warning"
+
+
+def test_a_port_where_nobody_listens_is_a_warning(patient: Program) -> None:
+    shown = patient.here("doctor", "--validation-port", str(free_port()), as_json=False)
+
+    assert shown.exit_code == 0
+    assert f"{HOST_NAME}: may fail\n" in shown.output
+    assert "  warning      port80-refused: http://" in shown.output
+
+
+def test_without_the_port_check_nothing_is_fetched(patient: Program) -> None:
+    ran = patient.here("doctor", "--skip-port-check", "--host-name", NOWHERE)
+
+    assert ran.exit_code == 4
+    assert codes(ran, NOWHERE) == ["dns-nxdomain"]
+    assert patient.server.requests == []
+
+
+def test_a_resolver_that_is_down_is_a_warning(patient: Program) -> None:
+    ran = patient.here("doctor", "--validation-dns", f"{LOCALHOST}:{free_port()}")
+
+    assert ran.exit_code == 0
+    assert codes(ran) == ["dns-unreachable"]
+
+
+def test_more_names_than_the_ca_allows_fail(patient: Program) -> None:
+    ran = patient.here("doctor", "--alternate-host-names", OTHER, "--max-names", "1")
+
+    assert ran.exit_code == 4
+    assert machine(ran) == ["too-many-names"]
+    assert codes(ran) == []
+
+
+def test_names_of_a_private_network_fail_at_a_public_ca(patient: Program) -> None:
+    start = patient.options.index("--ca-bundle")
+    del patient.options[start : start + 2]
+    url = "https://ca.example.org/directory"
+
+    # Nothing answers there by this proxy.
+    environ = {"HTTPS_PROXY": f"http://{LOCALHOST}:1", "NO_PROXY": ""}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("letsencrypt_mdaemon.session.TRIES", 1)
+        ran = patient.here("doctor", "--directory-url", url, environ=environ)
+
+    assert ran.exit_code == 4
+    assert codes(ran) == ["name-not-public-tld"]
+    assert "ca-unreachable" in machine(ran)
+
+
+def ours(patient: Program, ca: CertificateAuthority, names: Dns, value: str) -> Ran:
+    """Have an account at a CA that has a name for CAA records, and examine the name."""
+    assert patient.here("renew").exit_code == 0
+    meta = {"caaIdentities": [CA, 7, "\x1b"]}
+    ca.faults.after("directory", lambda answer: answer.document["meta"].update(meta))
+    if value:
+        names.records[HOST_NAME]["CAA"] = [f'0 issue "{value}"']
+    return patient.here("doctor")
+
+
+def test_the_record_that_lets_only_our_account_get_certificates_is_shown(
+    patient: Program, ca: CertificateAuthority, names: Dns
+) -> None:
+    ran = ours(patient, ca, names, "")
+
+    assert ran.exit_code == 0
+    (account,) = (known.url for known in ca.accounts.values())
+    assert ran.report["account"] == account
+    record = ran.report["names"][0]["caa_record"]
+    assert f"validationmethods=http-01; accounturi={account}" in record
+    shown = patient.here("doctor", as_json=False).output
+    assert f"publish in DNS:\n  {record}\n" in shown
+
+
+@pytest.mark.parametrize(
+    ("value", "code"),
+    [
+        (f"{CA}; accounturi=https://{CA}/other", "caa-accounturi"),
+        (f"{CA}; validationmethods=dns-01", "caa-method"),
+        (";", "caa-forbids"),
+    ],
+)
+def test_caa_records_that_exclude_us_fail(
+    value: str, code: str, patient: Program, ca: CertificateAuthority, names: Dns
+) -> None:
+    ran = ours(patient, ca, names, value)
+
+    assert ran.exit_code == 4
+    assert codes(ran) == [code]
+
+
+def test_the_certificate_in_use_and_the_clock_are_looked_at(
+    patient: Program, ca: CertificateAuthority
+) -> None:
+    assert patient.here("renew").exit_code == 0
+    date = {"Date": "Thu, 01 Jan 2026 00:00:00 GMT"}
+    ca.faults.after("directory", lambda answer: answer.headers.update(date))
+
+    found = machine(patient.here("doctor"))
+
+    assert "client-auth" in found
+    assert "clock-skew" in found
+
+
+def test_a_ca_that_is_down_is_a_warning(
+    patient: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("letsencrypt_mdaemon.session.TRIES", 1)
+
+    ran = patient.here("doctor", "--directory-url", "https://127.0.0.1:1/directory")
+
+    assert ran.exit_code == 0
+    assert machine(ran) == ["ca-unreachable"]
+
+
+def test_files_and_folders_that_cannot_be_written_are_warnings(
+    patient: Program,
+) -> None:
+    with read_only(patient.layout.folder):
+        ran = patient.here("doctor")
+
+    assert ran.exit_code == 0
+    assert set(machine(ran)) == {
+        *("state-unusable", "ini-not-writable", "store-unusable"),
+    }
+    # As it is not sure that nobody else does, no file is shown.
+    assert patient.server.requests == []
+    assert codes(ran) == []
+
+
+def test_targets_that_are_not_known_are_a_warning(patient: Program) -> None:
+    for name in (
+        "App/MDaemon.ini",
+        "WorldClient/WorldClient.ini",
+        "WebAdmin/WebAdmin.ini",
+    ):
+        file = patient.layout.folder / name
+        data = re.sub(rb"(?im)^(Certificates?=).*", rb"\1", file.read_bytes())
+        file.write_bytes(data)
+
+    ran = patient.here("doctor")
+
+    assert ran.exit_code == 0
+    assert machine(ran) == ["targets-unknown"]
+
+
+def test_a_webroot_that_is_not_there_is_a_warning(patient: Program) -> None:
+    missing = patient.layout.folder / "missing"
+
+    ran = patient.here("doctor", "--webroot", str(missing))
+
+    assert ran.exit_code == 0
+    assert machine(ran) == ["webroot-not-writable"]
+
+
+def test_while_another_run_shows_files_the_doctor_shows_none(patient: Program) -> None:
+    with exclusive_lock(patient.state / "lock"):
+        ran = patient.here("doctor")
+
+    assert ran.exit_code == 6
+    assert patient.server.requests == []
+
+
+def test_what_servers_say_reaches_nobody_raw(patient: Program, names: Dns) -> None:
+    bad = "\x1b[31m\x07\x9b"
+    names.records[HOST_NAME]["CNAME"] = [r"\027[31m.example.test."]
+    with listening(web(lambda *_: page(b"", f"404 {bad}", f"Server: {bad}"))) as port:
+        options = ["--validation-port", str(port), "--alternate-host-names", OTHER]
+        shown = patient.here("doctor", *options, as_json=False)
+        ran = patient.here("doctor", *options)
+
+    for text in (shown.output, shown.messages, ran.output, ran.messages):
+        assert text.replace("\n", "").isprintable()
+    assert r"\x1b[31m\x07" in shown.output
+
+
+# In renew
+
+
+def refused(patient: Program, ca: CertificateAuthority, *options: str) -> Ran:
+    """Let the CA find no name, and renew."""
+    ca.resolve = lambda _: None
+    return patient.here("renew", "--to", "root@example.test", *options)
+
+
+def test_renew_puts_what_the_doctor_sees_beside_the_cas_words(
+    patient: Program, ca: CertificateAuthority, names: Dns
+) -> None:
+    del names.records[HOST_NAME]
+
+    ran = refused(patient, ca)
+
+    assert ran.exit_code == 4
+    error = ran.report["error"]
+    seen = f"{HOST_NAME} does not exist, says ns.example.test (::1) (dns-nxdomain)"
+    assert "NXDOMAIN looking up A" in error["message"]
+    assert f"Seen from this machine:\n  - {seen}" in error["message"]
+    assert error["names"][HOST_NAME].endswith(f" – seen from here: {seen}")
+    assert "NXDOMAIN looking up A" in error["names"][HOST_NAME]
+    assert error["hint"].startswith("Add an A record")
+    (finding,) = error["findings"][HOST_NAME]["findings"]
+    assert finding["code"] == "dns-nxdomain"
+    assert seen in ran.messages
+    assert seen in patient.log()
+    patient.server.wait_for(lambda: patient.server.delivered)
+    mail = patient.server.delivered[0].read_text("ascii")
+    assert seen in mail
+    assert "Add an A record" in mail
+    assert patient.tokens() == []
+
+
+def test_where_all_is_well_from_here_the_suspects_are_named(
+    patient: Program, ca: CertificateAuthority
+) -> None:
+    error = refused(patient, ca).report["error"]
+
+    assert f"the file is there: {HOST_NAME}" in error["message"]
+    assert "Location and Dynamic Screening" in error["hint"]
+    assert patient.tokens() == []
+
+
+def test_renew_without_the_port_check_fetches_nothing(
+    patient: Program, ca: CertificateAuthority
+) -> None:
+    error = refused(patient, ca, "--skip-port-check").report["error"]
+
+    assert "From here nothing wrong is seen." in error["message"]
+    assert patient.server.requests == []
+
+
+def test_a_doctor_that_fails_changes_nothing(
+    patient: Program, ca: CertificateAuthority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("letsencrypt_mdaemon.checkup.examine_names", fail)
+
+    ran = refused(patient, ca)
+
+    assert ran.exit_code == 4
+    error = ran.report["error"]
+    assert "Seen from" not in error["message"]
+    assert error["findings"] == {}
+    assert error["hint"].startswith("Each name must lead")
+    assert "Zero" not in ran.messages
+
+
+def test_what_servers_say_reaches_no_log_and_no_mail_raw(
+    patient: Program, ca: CertificateAuthority
+) -> None:
+    bad = "\x1b[31m\x07\x9b"
+    with listening(web(lambda *_: moved(f"http://{bad}/"))) as port:
+        ran = refused(patient, ca, "--validation-port", str(port))
+
+    assert "http-redirect-invalid" in ran.report["error"]["message"]
+    patient.server.wait_for(lambda: patient.server.delivered)
+    mail = patient.server.delivered[0].read_text("ascii")
+    for text in (ran.output, ran.messages, patient.log(), mail):
+        assert text.replace("\n", "").isprintable()
+        assert "http-redirect-invalid" in text
+
+
+def test_names_that_the_ca_made_up_are_not_examined(
+    patient: Program, ca: CertificateAuthority, names: Dns
+) -> None:
+    names.asked.clear()
+
+    def rename(answer: object) -> None:
+        answer.document["identifier"]["value"] = "\x1b[31m.example.test"  # type: ignore[attr-defined]
+
+    ca.faults.after("authorization", rename)
+
+    ran = refused(patient, ca)
+
+    assert ran.exit_code == 4
+    assert names.asked == []
+    assert ran.report["error"]["findings"] == {}
+
+
+def test_the_readme_names_every_code() -> None:
+    from tests.test_commands import README  # noqa: PLC0415
+
+    text = README.read_text("utf-8")
+
+    assert [code for code in Code if f"`{code}`" not in text] == []
