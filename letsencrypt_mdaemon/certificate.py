@@ -66,8 +66,11 @@ class Certificate:
 
     @property
     def friendly_name(self) -> str:
-        """The label it gets in a store, by which the program knows its own."""
-        first = self.names[0] if self.names else "no name"
+        """The label it gets in a store, by which the program knows its own.
+
+        Short enough for the name of a file; the serial number tells it from others.
+        """
+        first = self.names[0][:150] if self.names else "no name"
         date = self.leaf.not_valid_before_utc.date().isoformat()
         return f"{OURS} {first} {date} {self.leaf.serial_number:X}"
 

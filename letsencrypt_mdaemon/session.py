@@ -159,10 +159,8 @@ class Session:
         self._nonces: deque[str] = deque(maxlen=50)
         self._directory: dict[str, Any] | None = None
         self._http = requests.Session()
-        self._http.headers["User-Agent"] = (
-            f"letsencrypt-mdaemon/{__version__} (+https://github.com/"
-            "letsencrypt-mdaemon/letsencrypt-mdaemon)"
-        )
+        # RFC 8555, 6.1: name and version of the client.
+        self._http.headers["User-Agent"] = f"letsencrypt-mdaemon/{__version__}"
 
     @property
     def directory(self) -> dict[str, Any]:

@@ -6,9 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from letsencrypt_mdaemon.sandbox.ca import CertificateAuthority
 from tests.program import Program, at, beside_sandbox
+
+# How long an example takes says nothing about what it shows.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ import dns.rdatatype
 import dns.rrset
 
 from letsencrypt_mdaemon.doctor.caa import Authority
+from letsencrypt_mdaemon.doctor.examination import Dns as Lookup
 from letsencrypt_mdaemon.doctor.examination import Doctor, Examination, Examined
 from letsencrypt_mdaemon.doctor.nameservers import Nameservers
 from letsencrypt_mdaemon.webroot import Webroot
@@ -79,7 +80,7 @@ class Dns:
         elif role == "root" and (zone := self._zone(name)):
             self._refer(response, zone)
         else:
-            self._fill(response, name, kind)
+            self._fill(response, name, kind, follow=role == RESOLVER)
             if role == RESOLVER:
                 response.flags |= dns.flags.RA
             elif not self.without_aa:
@@ -105,7 +106,9 @@ class Dns:
                 dns.rrset.from_text(f"ns.{zone}.", 60, "IN", "AAAA", "::1")
             )
 
-    def _fill(self, response: dns.message.Message, name: str, kind: str) -> None:
+    def _fill(
+        self, response: dns.message.Message, name: str, kind: str, *, follow: bool
+    ) -> None:
         known = dict(self.records)
         known["."] = {"NS": ["ns.root."]}
         known["ns.root"] = {"A": [LOCALHOST]}
@@ -126,7 +129,7 @@ class Dns:
                     dns.name.from_text(name), 60, "IN", wanted, *rows[wanted]
                 )
             )
-            if wanted == kind:
+            if wanted == kind or not follow:
                 return
             name = rows["CNAME"][0].rstrip(".")
 
@@ -306,10 +309,10 @@ class World:
             for kind, row in records.items()
         }
 
-    def doctor(self, *, fetch: bool = True) -> Doctor:
+    def doctor(self, dns_: Lookup | None = None, *, fetch: bool = True) -> Doctor:
         """Return a doctor."""
         return Doctor(
-            Nameservers([LOCALHOST], port=self.dns.port),
+            dns_ or Nameservers([LOCALHOST], port=self.dns.port),
             self.authority,
             Webroot(self.webroot, self.folder / "journal.json") if fetch else None,
             dial=self.dial,

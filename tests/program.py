@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from click.testing import CliRunner
 
@@ -124,18 +125,22 @@ def run(command: Sequence[str], environ: Mapping[str, str] | None = None) -> Ran
 
 
 def here(arguments: Sequence[str], environ: Mapping[str, str] | None = None) -> Ran:
-    """Run the program in this process; leave the package's logger as it was."""
+    """Run the program in this process; leave the package's logger as it was.
+
+    Nothing is flushed to the disk: no power is cut, and it takes half of the time.
+    """
     gone = {name: None for name in os.environ if name.startswith(PREFIX)}
     logger = logging.getLogger(log.PACKAGE)
     handlers, level, propagate = logger.handlers[:], logger.level, logger.propagate
     try:
-        result = CliRunner().invoke(
-            cli,
-            list(arguments),
-            env={**gone, "NO_PROXY": "*", **(environ or {})},
-            catch_exceptions=False,
-            prog_name="letsencrypt-mdaemon",
-        )
+        with patch.object(os, "fsync"):
+            result = CliRunner().invoke(
+                cli,
+                list(arguments),
+                env={**gone, "NO_PROXY": "*", **(environ or {})},
+                catch_exceptions=False,
+                prog_name="letsencrypt-mdaemon",
+            )
     finally:
         logger.handlers[:], logger.propagate = handlers, propagate
         logger.setLevel(level)

@@ -105,6 +105,16 @@ def test_a_certificate_is_its_leaf() -> None:
     )
 
 
+def test_a_friendly_name_is_short_enough_for_the_name_of_a_file() -> None:
+    longest = ".".join(["a" * 61] * 4)
+
+    name = Certificate(
+        (leaf([longest]), intermediate().certificate), key()
+    ).friendly_name
+
+    assert len(name) + len(".unfinished  damaged") < 255
+
+
 def test_a_certificate_without_names_has_a_friendly_name_as_well() -> None:
     certificate = Certificate((certificates.leaf([]),), certificates.key())
 

@@ -10,6 +10,7 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
+from threading import Event
 
 import dns.rcode
 import pytest
@@ -194,7 +195,10 @@ REDIRECTS: dict[str, list[Callable[[str, str], bytes]]] = {
     ],
     "http-status-301": [lambda *_: page(b"", "301 Moved")],
     "http-status-300": [lambda path, _: moved(path + "x", "300 Many")],
-    "dns-nxdomain": [lambda path, _: moved(f"http://nowhere.{ZONE}{path}")],
+    "dns-nxdomain": [
+        lambda path, _: moved(f"http://nowhere.{ZONE}{path}"),
+        lambda path, _: moved(f"http://{'a.' * 200}{ZONE}{path}"),
+    ],
     "dns-no-address": [lambda path, _: moved(f"http://{OTHER}{path}")],
     "addr-private": [lambda path, _: moved(f"http://inside.{ZONE}{path}")],
     "port80-refused": [lambda path, _: moved(f"http://closed.{ZONE}{path}")],
@@ -560,17 +564,30 @@ def test_a_webroot_that_takes_no_files_is_told(lab: World) -> None:
     assert [x.code for x in examination.server] == ["webroot-not-writable"]
 
 
-def test_a_file_that_is_changed_once_written_is_told(
-    lab: World, monkeypatch: pytest.MonkeyPatch
+def changed(*_: object) -> bytes:
+    return b"quarantined"
+
+
+def gone(*_: object) -> bytes:
+    raise FileNotFoundError(2, "No such file")
+
+
+@pytest.mark.parametrize(
+    ("read", "said"),
+    [(changed, "does not hold what was written"), (gone, "cannot be read back")],
+)
+def test_a_file_that_is_not_there_once_written_is_told(
+    lab: World,
+    read: Callable[..., bytes],
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(
-        "letsencrypt_mdaemon.doctor.examination.read_limited", lambda *_: b"quarantined"
-    )
+    monkeypatch.setattr("letsencrypt_mdaemon.doctor.examination.read_limited", read)
 
     (finding,) = lab.examine().server
 
     assert finding.code == "webroot-not-writable"
-    assert "does not hold what was written into it" in finding.seen
+    assert said in finding.seen
 
 
 # DNS
@@ -947,42 +964,60 @@ def test_every_name_is_examined_and_told_in_order(lab: World) -> None:
 
 
 class Odd:
-    """A DNS that fails in a way that nobody thought of."""
+    """A DNS that does something else than answering about one name."""
 
-    def __init__(self, other: Nameservers) -> None:
-        self.other = other
+    def __init__(self, lab: World, act: Callable[[], object]) -> None:
+        self.other = Nameservers([LOCALHOST], port=lab.dns.port)
+        self.act = act
 
     def look_up(
         self, name: str, kind: nameservers.Kind, deadline: float
     ) -> nameservers.Answer:
         if name == OTHER:
-            raise ZeroDivisionError("\x1b[31m")
+            self.act()
         return self.other.look_up(name, kind, deadline)
 
 
+def fail() -> None:
+    raise ZeroDivisionError("\x1b[31m")
+
+
 def test_what_nobody_thought_of_costs_one_name_only(lab: World) -> None:
-    doctor = lab.doctor()
-    doctor._dns = Odd(doctor._dns)  # type: ignore[arg-type] # noqa: SLF001
+    examination = lab.doctor(Odd(lab, fail)).examine([NAME, OTHER], patience=20)
 
-    good, odd = doctor.examine([NAME, OTHER], patience=20).names
-
+    good, odd = examination.names
     assert good.served == (SIX, FOUR)
     assert only(odd).code == "unfinished"
     assert only(odd).seen == f"{OTHER}: ZeroDivisionError: \\x1b[31m"
 
 
-def test_patience_ends(lab: World, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("hasty")
+def test_what_hangs_costs_one_name_only(
+    lab: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("letsencrypt_mdaemon.doctor.examination.GRACE", 0.0)
+    freed = Event()
+
+    try:
+        examination = lab.doctor(Odd(lab, freed.wait)).examine(
+            [NAME, OTHER], patience=1
+        )
+    finally:
+        freed.set()
+
+    good, hanging = examination.names
+    assert good.served == (SIX, FOUR)
+    assert only(hanging).seen == f"{OTHER} could not be examined in 1 s"
+
+
+def test_patience_ends(lab: World) -> None:
     for role in (RESOLVER, OWN):
         lab.dns.broken[role, NAME] = None
     lab.has(OTHER, A=FOUR)
 
     slow, quick = lab.examine(NAME, OTHER, patience=1.0).names
 
-    assert {finding.code for finding in slow.findings} <= {
-        *("unfinished", "dns-unreachable")
-    }
-    assert slow.findings
+    assert only(slow).code == "dns-unreachable"
     assert quick.served == (FOUR,)
 
 
@@ -1072,6 +1107,20 @@ def test_it_is_told_whether_the_certificate_is_for_clients_as_well(
 
 
 # The table
+
+
+def test_the_codes_are_those_that_others_use_too() -> None:
+    assert set(Code) >= {
+        *("dns-nxdomain", "dns-servfail", "dns-no-address", "addr-private"),
+        *("addr-not-ours", "aaaa-unreachable", "aaaa-different-content"),
+        *("port80-refused", "port80-timeout", "http-status-N"),
+        *("http-404-extensionless", "http-redirect-303", "http-redirect-port"),
+        *("http-redirect-loop", "http-redirect-missing-slash", "body-bom"),
+        *("body-html-login-page", "body-too-long", "caa-forbids", "caa-accounturi"),
+        *("caa-method", "webroot-not-served", "iis-mime", "hairpin-unknown"),
+        *("worldclient-https-redirect", "proxy-intercepts", "name-not-public-tld"),
+        *("too-many-names", "clock-skew"),
+    }
 
 
 def test_every_code_has_advice_and_a_stable_spelling() -> None:

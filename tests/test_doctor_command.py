@@ -5,14 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-import dns.rcode
 import pytest
 
-from letsencrypt_mdaemon.doctor.findings import Code
 from letsencrypt_mdaemon.files import exclusive_lock
 from letsencrypt_mdaemon.sandbox.ca import CertificateAuthority
 from tests.fakes import read_only
-from tests.laboratory import OWN, RESOLVER, Dns, dns_server, moved, page, web
+from tests.laboratory import Dns, dns_server, moved, page, web
 from tests.program import HOST_NAME, Program, Ran
 from tests.servers import LOCALHOST, free_port, listening
 
@@ -44,7 +42,7 @@ def names(living_dns: Dns) -> Dns:
 
 @pytest.fixture
 def patient(program: Program, names: Dns) -> Program:
-    """The program, asking that DNS, and the sandbox's web server in place of port 80."""
+    """The program, asking that DNS, and the sandbox's web server instead of port 80."""
     start = program.options.index("--skip-port-check")
     del program.options[start : start + 3]
     program.options += [
@@ -120,8 +118,8 @@ def test_what_would_fail_is_told_to_people_with_what_to_do(patient: Program) -> 
         f"  failure      dns-nxdomain: {NOWHERE} does not exist, says ns.example.test "
         "(::1)\n"
         "  the CA       NXDOMAIN: the name fails (dns).\n"
-        "  to do        Add an A record (and AAAA if the server has IPv6) in the public "
-        "DNS of the domain, or leave the name out.\n"
+        "  to do        Add an A record (and AAAA if the server has IPv6) in the "
+        "public DNS of the domain, or leave the name out.\n"
     ) in shown.output
     assert "error: The CA would not validate" in shown.messages
     assert "dns-nxdomain" in shown.messages
@@ -229,11 +227,13 @@ def test_caa_records_that_exclude_us_fail(
 
 
 def test_the_certificate_in_use_and_the_clock_are_looked_at(
-    patient: Program, ca: CertificateAuthority
+    patient: Program, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert patient.here("renew").exit_code == 0
-    date = {"Date": "Thu, 01 Jan 2026 00:00:00 GMT"}
-    ca.faults.after("directory", lambda answer: answer.headers.update(date))
+    monkeypatch.setattr(
+        "letsencrypt_mdaemon.sandbox.ca.Handler.date_time_string",
+        lambda _: "Thu, 01 Jan 2026 00:00:00 GMT",
+    )
 
     found = machine(patient.here("doctor"))
 
@@ -415,11 +415,3 @@ def test_names_that_the_ca_made_up_are_not_examined(
     assert ran.exit_code == 4
     assert names.asked == []
     assert ran.report["error"]["findings"] == {}
-
-
-def test_the_readme_names_every_code() -> None:
-    from tests.test_commands import README  # noqa: PLC0415
-
-    text = README.read_text("utf-8")
-
-    assert [code for code in Code if f"`{code}`" not in text] == []

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives import serialization as ser
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from josepy.jwk import JWKEC, JWKRSA
 
 from letsencrypt_mdaemon.certificate import KeyType, key_type
 from letsencrypt_mdaemon.errors import AcmeError, ChallengeError, ConfigError
@@ -27,6 +29,7 @@ from letsencrypt_mdaemon.sandbox.ca import (
     processing,
     shifted,
 )
+from letsencrypt_mdaemon.state import Account
 from tests.scene import (
     NAME,
     OTHER,
@@ -241,6 +244,26 @@ def test_an_account_key_that_makes_no_sense_is_replaced(
 
     assert len(scene.ca.accounts) == 2
     assert "The account key cannot be read" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        JWKRSA(key=rsa.generate_private_key(public_exponent=65537, key_size=2048)),
+        JWKEC(key=ec.generate_private_key(ec.SECP384R1())),
+    ],
+    ids=["rsa2048", "p384"],
+)
+def test_an_account_key_of_another_kind_is_used_as_it_is(
+    scene: Scene, key: JWKRSA | JWKEC
+) -> None:
+    private = {name: str(value) for name, value in key.to_json().items()}
+    scene.state.save_account(Account(private, ""))
+
+    assert scene.obtain().names == (NAME,)
+
+    (account,) = scene.ca.accounts.values()
+    assert account.key == key.public_key()
 
 
 # The certificate that comes back

@@ -58,6 +58,15 @@ def test_a_request_that_got_lost_before_it_was_heard_does_not_end_the_run(
     assert scene.count("finalize") == (3 if resource == "finalize" else 1,)
 
 
+def test_a_nonce_that_cannot_be_had_at_once_does_not_end_the_run(scene: Scene) -> None:
+    scene.ca.faults.after("directory", lambda answer: answer.headers.clear())
+    scene.ca.faults.before("newNonce", html(503), times=2)
+
+    assert scene.obtain().names == (NAME,)
+
+    assert scene.count("newNonce") == (3,)
+
+
 def cut(answer: Answer) -> None:
     answer.cut = True
 

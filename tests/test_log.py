@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from letsencrypt_mdaemon import log
@@ -92,6 +92,7 @@ def test_it_is_begun_anew_by_each_run(tmp_path: Path) -> None:
     assert "first" not in run(tmp_path, "second")
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_every_line_has_a_time_stamp(
     tmp_path_factory: pytest.TempPathFactory, text: str

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from letsencrypt_mdaemon import mdaemon
@@ -281,6 +281,7 @@ def test_a_hostile_value_is_shown_without_its_control_characters(root: Path) -> 
     assert listed.isprintable()
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_odd_files_beside_mdaemon_ini_do_not_matter(
     tmp_path_factory: pytest.TempPathFactory, data: bytes
@@ -375,6 +376,7 @@ def test_a_greeting_without_end_is_no_source(piece: bytes) -> None:
     assert greeting(piece, forever=True) is None
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=100))
 def test_a_greeting_is_a_plain_word_or_nothing(says: bytes) -> None:
     value = greeting(b"220 " + says + b"\r\n")

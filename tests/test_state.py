@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from letsencrypt_mdaemon.certificate import Certificate, key_pem
@@ -134,6 +134,7 @@ def test_what_is_saved_is_loaded(state: State, name: str) -> None:
     assert load(State(state.folder), name) == sample(name)
 
 
+@settings(deadline=None)
 @given(
     st.fixed_dictionaries(
         {
@@ -237,6 +238,9 @@ JSON = st.recursive(
 )
 
 
+PEM = SAMPLES["pending.pem"].key_pem + SAMPLES["pending.pem"].fullchain_pem
+
+
 def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:  # noqa: ANN401
     """Return the way to everything in a JSON document."""
     found = [path]
@@ -253,7 +257,7 @@ def damaged(draw: st.DrawFn) -> tuple[str, bytes]:
     if draw(st.booleans()):
         return name, draw(st.binary(max_size=60))
     if name.endswith(".pem"):
-        data = bytearray(certificate().key_pem + certificate().fullchain_pem)
+        data = bytearray(PEM)
         data[draw(st.integers(0, len(data) - 1))] = draw(st.integers(0, 255))
         return name, bytes(data[: draw(st.integers(0, len(data)))])
     document = DOCUMENTS[name]
@@ -282,6 +286,7 @@ def documents(tmp_path_factory: pytest.TempPathFactory) -> None:
 DOCUMENTS: dict[str, Any] = {}
 
 
+@settings(deadline=None)
 @given(damaged())
 @example(("account.json", b"[]"))
 @example(("account.json", b'{"key": [], "url": ""}'))
@@ -481,6 +486,7 @@ URLS = st.one_of(
 CAS = st.tuples(URLS, st.booleans())
 
 
+@settings(deadline=None)
 @given(CAS, CAS)
 @example(("https://ca/a_b", False), ("https://ca/a/b", False))
 @example(("https://ca/a", False), ("https://ca/A", False))

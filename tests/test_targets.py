@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
-from hypothesis import assume, example, given
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from letsencrypt_mdaemon import forms, targets
@@ -232,6 +232,7 @@ def test_a_link_out_of_the_server_is_not_followed_but_said(
     assert f"Not searched: {root / 'x.ini'} leads out" in caplog.text
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=80))
 @example(codecs.BOM_UTF16_LE)
 @example(b"[a\r\n=b\xc3\0")
@@ -351,6 +352,7 @@ def test_all_targets_name_the_new_certificate_and_no_other_byte_changes(
     }
 
 
+@settings(deadline=None)
 @given(
     before=st.binary(max_size=60),
     after=st.binary(max_size=60),
@@ -633,6 +635,7 @@ def test_a_link_out_of_the_server_is_an_error_and_nothing_changes(root: Path) ->
     assert contents(root.parent) == before
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_whatever_is_in_a_file_binding_is_done_or_refused(
     tmp_path_factory: pytest.TempPathFactory, data: bytes

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from letsencrypt_mdaemon.errors import AcmeError, ConfigError
@@ -145,6 +145,7 @@ def test_a_token_that_is_no_base64url_never_becomes_a_file(
     assert caught.value.hint
 
 
+@settings(deadline=None)
 @given(st.text(max_size=8))
 def test_whatever_the_ca_sends_files_are_made_in_one_folder_only(
     tmp_path_factory: pytest.TempPathFactory, token: str
@@ -383,6 +384,7 @@ def test_a_journal_that_cannot_be_removed_is_a_warning(
 # A hostile journal
 
 
+@settings(deadline=None)
 @given(
     st.one_of(
         st.binary(max_size=60),
