@@ -10,6 +10,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
+from urllib.parse import quote
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -247,7 +248,11 @@ class Issuer:
         self.state.save_account(Account(private, ""))
         request: dict[str, object] = {"termsOfServiceAgreed": True} if terms else {}
         if self.contact:
-            request["contact"] = [f"mailto:{address}" for address in self.contact]
+            # RFC 6068, 2: what would end the address there is encoded.
+            safe = "@+!$'*/=^_`{|}~.-"
+            request["contact"] = [
+                f"mailto:{quote(address, safe=safe)}" for address in self.contact
+            ]
         url = self.session.directory["newAccount"]
         location = self.session.post(url, request, Signer(key)).location
         if not location:

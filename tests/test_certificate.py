@@ -108,9 +108,7 @@ def test_a_certificate_is_its_leaf() -> None:
 def test_a_friendly_name_is_short_enough_for_the_name_of_a_file() -> None:
     longest = ".".join(["a" * 61] * 4)
 
-    name = Certificate(
-        (leaf([longest]), intermediate().certificate), key()
-    ).friendly_name
+    name = certificates.certificate([longest]).friendly_name
 
     assert len(name) + len(".unfinished  damaged") < 255
 

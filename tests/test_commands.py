@@ -340,6 +340,8 @@ def test_demo_that_is_interrupted_leaves_no_process_and_no_folder(
 
 def ends(group: int) -> bool:
     """Whether a group of processes comes to its end: a dead one may wait for `init`."""
+    if sys.platform == "win32":
+        raise AssertionError("there are no groups of processes")
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         try:
