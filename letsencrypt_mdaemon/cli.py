@@ -1,7 +1,7 @@
 """The command line: options in, one use case, its result out.
 
-Nothing but click and the table of settings is imported before a command runs, so that
-`--help`, `--version` and a wrong option answer at once.
+Nothing but click is imported before a command is chosen, and only the table of settings
+before it runs, so that `--help`, `--version` and a wrong option answer at once.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from letsencrypt_mdaemon import __version__, config, legacy
+from letsencrypt_mdaemon import __version__, legacy
 from letsencrypt_mdaemon.errors import BusyError, ConfigError, Error
 
 if TYPE_CHECKING:
@@ -52,6 +52,21 @@ def cli(context: click.Context, /, **outer: object) -> None:
 cli.epilog = "Example:  letsencrypt-mdaemon renew --agree-tos --to me@example.com"
 
 
+class _Command(click.Command):
+    """A command whose options are the settings, made when they are asked for.
+
+    Attributes:
+        shown: The settings that its help shows; the others work as well.
+    """
+
+    shown: tuple[str, ...] = ()
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """Return the options."""
+        self.params = self.params or _options(self.shown)
+        return super().get_params(ctx)
+
+
 def _command(
     parent: click.Group, *shown: str, example: str
 ) -> Callable[[Command], click.Command]:
@@ -78,14 +93,14 @@ def _command(
             with Run(name, options, file=file, verbose=verbose) as run:
                 function(run)
 
-        command = click.Command(
+        command = _Command(
             function.__name__.replace("_", "-"),
             callback=callback,
-            params=_options(shown),
             help=function.__doc__,
             epilog=f"Example:  letsencrypt-mdaemon {example}",
             context_settings=CONTEXT,
         )
+        command.shown = shown
         parent.add_command(command)
         return command
 
@@ -93,6 +108,8 @@ def _command(
 
 
 def _options(shown: tuple[str, ...]) -> list[click.Parameter]:
+    from letsencrypt_mdaemon import config  # noqa: PLC0415 - slow to import
+
     table = dict(config.settings())
     # -c and -v may stand before the command or behind it.
     options: list[click.Parameter] = [

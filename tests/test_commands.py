@@ -515,12 +515,12 @@ def test_the_help_fits_the_screen_and_ends_with_an_example_that_works(
 def test_every_setting_is_an_option_of_every_command(path: tuple[str, ...]) -> None:
     options = {
         name
-        for option in COMMANDS[path].params
+        for option in COMMANDS[path].get_params(click.Context(COMMANDS[path]))
         for name in (*option.opts, *option.secondary_opts)
     }
 
     table = {f"--{name}" for name, row in config.settings() if not row.secret}
-    assert options == table | {"-c", "--config", "-v", "--verbose"}
+    assert options == table | {"-c", "--config", "-v", "--verbose", "-h", "--help"}
 
 
 def test_the_old_scripts_parameters_lead_to_settings() -> None:

@@ -226,6 +226,22 @@ def test_a_redirect_that_the_ca_does_not_follow_is_told_by_its_reason(
     assert {address for address, _ in lab.dialled} <= {FOUR, OTHER_FOUR, LOCALHOST}
 
 
+def test_a_redirect_in_a_circle_is_not_followed_at_all(lab: World) -> None:
+    lab.has(NAME, A=FOUR)
+    lab.serve(lambda path, _: moved(path), FOUR)
+
+    assert lab.codes() == ["http-redirect-loop"]
+    assert lab.dialled.count((FOUR, 80)) == 1
+
+
+def test_a_redirect_is_not_followed_eleven_times(lab: World) -> None:
+    lab.has(NAME, A=FOUR)
+    lab.serve(further, FOUR)
+
+    assert lab.codes() == ["http-redirect-loop"]
+    assert lab.dialled.count((FOUR, 80)) == 11
+
+
 def test_a_redirect_is_followed_ten_times(lab: World) -> None:
     def answer(path: str, host: str) -> bytes:
         if path.endswith("?" + "x" * 10):
@@ -989,6 +1005,16 @@ def test_what_nobody_thought_of_costs_one_name_only(lab: World) -> None:
     assert good.served == (SIX, FOUR)
     assert only(odd).code == "unfinished"
     assert only(odd).seen == f"{OTHER}: ZeroDivisionError: \\x1b[31m"
+
+
+def test_an_address_that_makes_trouble_costs_itself_only(lab: World) -> None:
+    lab.ways[SIX, 80] = ZeroDivisionError()
+
+    found = lab.found()
+
+    assert found.served == (FOUR,)
+    assert only(found).code == "unfinished"
+    assert only(found).seen == f"{NAME} at {SIX}: ZeroDivisionError"
 
 
 @pytest.mark.usefixtures("hasty")

@@ -319,10 +319,16 @@ class Doctor:
 
         def fetch(address: str) -> Fetched:
             path, text = validator.path_of(token.name), token.text.encode()
-            return self._validator.fetch(name, address, path, text, deadline)
+            try:
+                return self._validator.fetch(name, address, path, text, deadline)
+            except Exception as exc:  # noqa: BLE001 - the others are worth having
+                _log.debug("%s at %s", name, address, exc_info=True)
+                return _unfinished(f"{name} at {address}: {type(exc).__name__}")
 
         left = deadline - time.monotonic()
-        found = ask_all(fetch, addresses, patience=left + GRACE / 2)
+        answers = ask_all(fetch, addresses, patience=left + GRACE / 2)
+        late = {item: _unfinished(f"{name} at {item}: no answer") for item in addresses}
+        found = late | answers
         notes.served += [x for x, fetched in found.items() if not fetched.finding]
         secure = [x for x in notes.served if found[x].urls[-1].startswith("https:")]
         if secure:
@@ -413,6 +419,10 @@ def _nothing(name: str, *answers: Answer) -> tuple[Code, str]:
         if status in by_status:
             return kind, f"{name}: {by_status[status].by} {said}"
     return Code.DNS_NO_ADDRESS, f"{name} has no address"  # pragma: no cover
+
+
+def _unfinished(seen: str) -> Fetched:
+    return validator.Fetched(finding=Finding(kind=Code.UNFINISHED, seen=seen), urls=())
 
 
 def is_public_name(name: str) -> bool:
