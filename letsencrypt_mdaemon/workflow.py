@@ -431,7 +431,10 @@ def _deploy(
             "run looks again, and orders nothing.",
         )
     if proof is None:
-        _log.warning("No port that serves TLS was seen: nothing could be proven.")
+        kept = "; superseded certificates stay" if order.remove_old else ""
+        _log.warning(
+            "No port that serves TLS was seen: nothing could be proven%s.", kept
+        )
     memory = parts.state.load()
     if proof is not None and (issued := memory.find(thumbprint(leaf))):
         parts.state.save(memory.remember(replace(issued, verified=utc(now))))
@@ -456,7 +459,7 @@ def _deploy(
         reloaded=deployed.reloaded,
         proof=proof,
         dropped=memory.dropped,
-        removed=_remove_old(order, leaf, parts),
+        removed=_remove_old(order, leaf, parts) if proof is not None else (),
     )
 
 

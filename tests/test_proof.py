@@ -27,3 +27,18 @@ def test_without_a_reload_the_run_succeeds_and_says_that_nothing_is_proven(
     assert ran.exit_code == 0, ran.messages
     assert ran.report["proof"] is None
     assert any("nothing could be proven" in each for each in ran.report["warnings"])
+    assert ran.report["removed"] == []
+
+
+def test_without_proof_no_superseded_certificate_is_removed(secure: Program) -> None:
+    first = secure.here("renew").report["certificate"]["thumbprint"]
+
+    ran = secure.here("renew", "--force", "--no-reload", "--remove-old-certificates")
+
+    assert ran.exit_code == 0, ran.messages
+    assert ran.report["removed"] == []
+    assert any(
+        "superseded certificates stay" in each for each in ran.report["warnings"]
+    )
+    again = secure.here("renew", "--force", "--remove-old-certificates")
+    assert first in again.report["removed"]

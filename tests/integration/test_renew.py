@@ -60,8 +60,9 @@ def test_a_certificate_is_replaced_by_another_when_forced(
     acme_server: AcmeServer, tmp_path: Path
 ) -> None:
     with beside_sandbox(
-        tmp_path / "MDaemon", http_port=acme_server.http_port
+        tmp_path / "MDaemon", http_port=acme_server.http_port, tls=True
     ) as program:
+        program.server.reloads["RELOADCACHE.SEM"] = ("mail", "webmail", "admin")
         program.options += _options(acme_server)
         first = program.renew("--key-type", "p256")
         assert first.exit_code == 0, first.messages
