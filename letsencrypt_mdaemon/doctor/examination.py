@@ -330,10 +330,7 @@ class Doctor:
         late = {item: _unfinished(f"{name} at {item}: no answer") for item in addresses}
         found = late | answers
         notes.served += [x for x, fetched in found.items() if not fetched.finding]
-        secure = [x for x in notes.served if found[x].urls[-1].startswith("https:")]
-        if secure:
-            seen = f"{found[secure[0]].urls[0]} redirects to HTTPS"
-            notes.add(Code.WORLDCLIENT_HTTPS_REDIRECT, seen)
+        _note_https([found[address] for address in notes.served], notes)
         by_ipv4 = [address for address in addresses if ":" not in address]
         four_is_good = any(address in notes.served for address in by_ipv4)
         here: Fetched | None = None
@@ -410,6 +407,15 @@ _NOTHING = {
     Status.SILENT: (Code.DNS_UNREACHABLE, "does not answer"),
     Status.NO_DATA: (Code.DNS_NO_ADDRESS, "knows no address of it"),
 }
+
+
+def _note_https(served: Sequence[Fetched], notes: _Notes) -> None:
+    """Note that a file came by a redirect to HTTPS, which is well."""
+    for fetched in served:
+        if fetched.urls[-1].startswith("https:"):
+            seen = f"{fetched.urls[0]} redirects to HTTPS"
+            notes.add(Code.WORLDCLIENT_HTTPS_REDIRECT, seen)
+            return
 
 
 def _nothing(name: str, *answers: Answer) -> tuple[Code, str]:
