@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import subprocess
 import time
@@ -80,6 +79,7 @@ proxymap unix - - n - - proxymap
 """
 NGINX = """\
 daemon off;
+user root;
 pid {folder}/pid;
 error_log {folder}/log;
 events {{}}
@@ -170,8 +170,6 @@ def nginx(folder: Path, certificate: Certificate) -> Iterator[MailServer]:
     config = folder / "nginx.conf"
     config.write_text(NGINX.format(folder=folder), "ascii")
     command = ["/usr/sbin/nginx", "-e", str(folder / "log"), "-c", str(config)]
-    if os.geteuid() != 0:
-        command += ["-g", "user root;"]
     with _running(command, folder, ports=(443, 444)):
         yield MailServer(
             folder,
