@@ -204,7 +204,7 @@ class Run:
         """
         named = error.names if isinstance(error, ChallengeError) else {}
         names = [name for name in self.names if name in named]
-        if not names or self._installation is None or self.findings:
+        if not names or self._installation is None:
             return {}
         _log.info("Looking from here at %s", ", ".join(names))
         try:

@@ -10,7 +10,9 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from socketserver import DatagramRequestHandler, ThreadingUDPServer
 from typing import Any
 from unittest.mock import patch
 
@@ -20,6 +22,7 @@ from letsencrypt_mdaemon import log
 from letsencrypt_mdaemon.cli import cli
 from letsencrypt_mdaemon.sandbox import mdaemon
 
+LOCALHOST = "127.0.0.1"
 HOST_NAME = "mail.example.test"
 PREFIX = "LETSENCRYPT_MDAEMON_"
 DEADLINE = 120
@@ -153,6 +156,15 @@ def environment() -> dict[str, str]:
     return kept | {"NO_PROXY": "*", "PYTHONIOENCODING": "utf-8"}
 
 
+class NoDns(DatagramRequestHandler):
+    """Refuses every question, so that nobody asks the real DNS or waits for long."""
+
+    def handle(self) -> None:
+        """Send the question back as an answer (RFC 1035, 4.1.1: QR, RCODE 5)."""
+        question: bytes = self.rfile.read()
+        self.wfile.write(question[:2] + b"\x80\x05" + question[4:])
+
+
 @contextmanager
 def beside_sandbox(
     folder: Path, *, http_port: int = 0, host_name: str = HOST_NAME, tls: bool = False
@@ -163,7 +175,11 @@ def beside_sandbox(
         tls: Let all its ports speak TLS, and be looked at.
     """
     layout = mdaemon.create(folder, host_name=host_name)
-    with mdaemon.Server(folder, http_port=http_port, tls=tls) as server:
+    with (
+        mdaemon.Server(folder, http_port=http_port, tls=tls) as server,
+        ThreadingUDPServer((LOCALHOST, 0), NoDns) as dns,
+        mdaemon.thread(partial(dns.serve_forever, 0.05), dns.shutdown),
+    ):
         # Else nothing listens where is looked.
         endpoints = server.endpoints.values() or ["https://127.0.0.1:1"]
         options = [
@@ -172,7 +188,7 @@ def beside_sandbox(
             *("--smtp-address", f"127.0.0.1:{server.smtp_port}"),
             *("--endpoint", ",".join(endpoints)),
             "--skip-port-check",
-            *("--validation-dns", "127.0.0.1:1"),  # nor anybody of the real DNS
+            *("--validation-dns", f"{LOCALHOST}:{dns.server_address[1]}"),
         ]
         yield Program(server, options)
 

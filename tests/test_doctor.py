@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import ssl
 import time
@@ -10,7 +11,7 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
-from threading import Event
+from threading import Event, Thread
 
 import dns.rcode
 import pytest
@@ -377,6 +378,16 @@ def test_an_answer_that_does_not_come_is_given_up(lab: World, number: int) -> No
     assert only(found).seen.isprintable()
 
 
+@pytest.mark.parametrize("answer", [continued, endless_header])
+def test_an_answer_that_becomes_too_much_is_given_up_at_once(
+    lab: World, answer: Callable[[], Iterator[bytes]]
+) -> None:
+    found = answering(lab, answer)  # type: ignore[arg-type] # or a generator
+
+    assert only(found).code == "http-no-answer"
+    assert re.search(r"more than (256 KB|65536 bytes)", only(found).seen)
+
+
 @pytest.mark.usefixtures("hasty")
 def test_a_server_that_says_nothing_is_given_up(lab: World) -> None:
     lab.has(NAME, A=FOUR)
@@ -454,9 +465,8 @@ def test_an_address_that_leads_elsewhere_is_told(lab: World) -> None:
 
 def test_an_address_of_this_machine_does_not_lead_elsewhere(lab: World) -> None:
     lab.authority = Authority(public=False)
-    lab.has(NAME, A=[LOCALHOST, FOUR], AAAA="::1")
-    lab.serve(lambda *_: page(b"Mine", "418 Teapot"), LOCALHOST)
-    lab.serve(lab.file, "::1")
+    lab.has(NAME, AAAA="::1")
+    lab.serve(lambda *_: page(b"Mine", "418 Teapot"), "::1")
 
     assert lab.codes() == ["http-status-418"]
 
@@ -728,6 +738,27 @@ def test_a_resolver_that_is_down_is_told_without_waiting_for_it_again(
     assert codes == ["dns-unreachable"] * 20
     # Twenty at once may ask twice before they know better; none asks for CAA then.
     assert len(lab.dns.asked) <= 40
+
+
+def test_a_flood_of_nonsense_is_given_up() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as flood:
+        flood.bind((LOCALHOST, 0))
+        ended = Event()
+
+        def serve() -> None:
+            _, client = flood.recvfrom(4096)
+            while not ended.is_set():
+                with suppress(OSError):  # nobody listens any more
+                    flood.sendto(b"nonsense", client)
+
+        thread = Thread(target=serve)
+        thread.start()
+        resolver = Nameservers([LOCALHOST], port=flood.getsockname()[1])
+        answer = resolver.look_up(NAME, "A", time.monotonic() + 0.3)
+        ended.set()
+        thread.join()
+
+    assert answer.status is Status.SILENT
 
 
 def test_no_resolver_at_all_is_told(

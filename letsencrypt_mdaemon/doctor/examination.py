@@ -333,25 +333,24 @@ class Doctor:
         _note_https([found[address] for address in notes.served], notes)
         by_ipv4 = [address for address in addresses if ":" not in address]
         four_is_good = any(address in notes.served for address in by_ipv4)
-        here: Fetched | None = None
+
+        here = found.get(LOCALHOST)
         for address, fetched in found.items():
             finding = fetched.finding
             if finding is None:
                 continue
             first = len(fetched.urls) == 1
-            if ":" in address and finding.kind in _NO_CONNECTION and first and by_ipv4:
+            lost = finding.kind in _NO_CONNECTION and first
+            wrong = finding.kind in _WRONG_CONTENT
+            if ":" in address and lost and by_ipv4:
                 finding = replace(finding, kind=Code.AAAA_UNREACHABLE)
-            elif ":" in address and finding.kind in _WRONG_CONTENT and four_is_good:
+            elif ":" in address and wrong and four_is_good:
                 finding = replace(finding, kind=Code.AAAA_DIFFERENT_CONTENT)
             elif better := self._about_extension(name, address, fetched, deadline):
                 finding = replace(finding, kind=better)
-            elif first and finding.kind in _NO_CONNECTION | _WRONG_CONTENT:
-                here = here or (found.get(LOCALHOST) or fetch(LOCALHOST))
-                if here.finding is None and not _is_own(address):
-                    lost = finding.kind in _NO_CONNECTION
-                    kind = Code.HAIRPIN_UNKNOWN if lost else Code.ADDR_NOT_OURS
-                    seen = f"{finding.seen}; this machine itself serves the file"
-                    finding = replace(finding, kind=kind, seen=seen)
+            elif first and (lost or wrong) and not _is_own(address):
+                here = here or fetch(LOCALHOST)
+                finding = _elsewhere(finding, here, lost=lost)
             notes.findings.append(finding)
 
     def _about_extension(
@@ -407,6 +406,15 @@ _NOTHING = {
     Status.SILENT: (Code.DNS_UNREACHABLE, "does not answer"),
     Status.NO_DATA: (Code.DNS_NO_ADDRESS, "knows no address of it"),
 }
+
+
+def _elsewhere(finding: Finding, here: Fetched, *, lost: bool) -> Finding:
+    """Return what it means at another address that this machine serves the file."""
+    if here.finding is not None:
+        return finding
+    kind = Code.HAIRPIN_UNKNOWN if lost else Code.ADDR_NOT_OURS
+    seen = f"{finding.seen}; this machine itself serves the file"
+    return replace(finding, kind=kind, seen=seen)
 
 
 def _note_https(served: Sequence[Fetched], notes: _Notes) -> None:

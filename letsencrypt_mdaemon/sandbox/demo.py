@@ -33,6 +33,8 @@ NAMES = {HOST_NAME, "imap.example.test", "xn--bcher-kva.example.test"}
 DEADLINE = 120
 """Seconds for one run of the program."""
 
+_ended: list[subprocess.Popen[str]] = []  # a Ctrl-C while one is deleted would be lost
+
 
 def run(
     directory: Path | None, *, keep: bool, broken: bool, say: Say
@@ -146,6 +148,7 @@ def _renew(command: list[str], say: Say) -> dict[str, Any]:
         encoding="utf-8",
         errors="replace",
     ) as process:
+        _ended.append(process)
         try:
             output, messages = process.communicate(timeout=DEADLINE)
         except BaseException:
