@@ -389,37 +389,28 @@ def second_opinion(found: Examination) -> tuple[str, list[str]]:
 def print_checkup(document: Mapping[str, Any]) -> None:
     """Print what the doctor found."""
     for row in document["names"]:
-        good = "good" if row["served_at"] else "nothing wrong is seen"
-        click.echo(f"{row['name']}: {_verdict(row['findings'], good)}")
+        weights = {item["weight"] for item in row["findings"]}
+        verdict = "good" if row["served_at"] else "nothing wrong is seen"
+        if "failure" in weights:
+            verdict = "would fail"
+        elif "warning" in weights:
+            verdict = "may fail"
+        click.echo(f"{row['name']}: {verdict}")
         _row("served at", *row["served_at"])
         _findings(row["findings"])
-    findings = document["machine"]
-    click.echo(f"This machine and the CA: {_verdict(findings, 'good')}")
-    _findings(findings)
+    click.echo("This machine and the CA: " + ("" if document["machine"] else "good"))
+    _findings(document["machine"])
     if records := [row["caa_record"] for row in document["names"] if row["caa_record"]]:
         click.echo("To let only this account get certificates, publish in DNS:")
         for text in records:
             click.echo(f"  {text}")
 
 
-def _verdict(items: Iterable[Mapping[str, Any]], good: str) -> str:
-    weights = {item["weight"] for item in items}
-    if "failure" in weights:
-        return "would fail"
-    return "may fail" if "warning" in weights else good
-
-
 def _findings(items: Iterable[Mapping[str, Any]]) -> None:
     for item in items:
-        _row(item["weight"], *_wrapped(f"{item['code']}: {item['seen']}"))
-        _row("the CA", *_wrapped(item["ca"]))
-        _row("to do", *_wrapped(item["change"]))
-
-
-def _wrapped(text: str) -> list[str]:
-    return textwrap.wrap(
-        text, WIDTH - 15, break_long_words=False, break_on_hyphens=False
-    )
+        _row(item["weight"], f"{item['code']}: {item['seen']}")
+        _row("the CA", *filter(None, [item["ca"]]))
+        _row("to do", item["change"])
 
 
 def print_settings(document: Mapping[str, Any]) -> None:

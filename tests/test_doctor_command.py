@@ -115,12 +115,11 @@ def test_what_would_fail_is_told_to_people_with_what_to_do(patient: Program) -> 
     assert f"{HOST_NAME}: good\n" in shown.output
     assert (
         f"{NOWHERE}: would fail\n"
-        f"  failure      dns-nxdomain: {NOWHERE} does not exist, says ns.example.test\n"
-        "               (::1)\n"
+        f"  failure      dns-nxdomain: {NOWHERE} does not exist, says ns.example.test "
+        "(::1)\n"
         "  the CA       NXDOMAIN: the name fails (dns).\n"
-        "  to do        Add an A record (and AAAA if the server has IPv6) in the public "
-        "DNS of the\n"
-        "               domain, or leave the name out.\n"
+        "  to do        Add an A record (and AAAA if the server has IPv6) in the "
+        "public DNS of the domain, or leave the name out.\n"
     ) in shown.output
     assert "error: The CA would not validate" in shown.messages
     assert "dns-nxdomain" in shown.messages
