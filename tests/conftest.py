@@ -16,6 +16,12 @@ settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put last what hooks into Python, for the sake of threads (`fakes._listen`)."""
+    hooks = {"fakes", "full_disk", "read_only", "unreadable", "watched"}
+    items.sort(key=lambda item: bool(hooks & set(vars(getattr(item, "module", item)))))
+
+
 @pytest.fixture
 def beside(tmp_path: Path) -> Iterator[Program]:
     """The program beside a sandbox, without a CA."""

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -200,7 +201,13 @@ def _audit(event: str, arguments: tuple[Any, ...]) -> None:
                 rule(Path(os.fsdecode(path)))
 
 
-sys.addaudithook(_audit)
+@cache
+def _listen() -> None:
+    """Hook into Python when it is first needed: that cannot be taken back.
+
+    Under it and coverage Python 3.11 may fail to start two threads at once.
+    """
+    sys.addaudithook(_audit)
 
 
 @contextmanager
@@ -211,6 +218,7 @@ def watched(folder: Path, rule: Rule) -> Iterator[None]:
         if path.is_relative_to(folder):
             rule(path)
 
+    _listen()
     _on_change.append(below)
     try:
         yield
@@ -226,6 +234,7 @@ def unreadable(file: Path) -> Iterator[None]:
         if path == file:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
 
+    _listen()
     _on_read.append(refuse)
     try:
         yield
