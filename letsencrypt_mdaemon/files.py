@@ -44,6 +44,7 @@ PAUSE = 0.05
 
 # Windows' codes for "access denied" and "in use by another process".
 IN_USE = (5, 32)
+_UNFINISHED = re.compile(r"\..{1,40}\.[0-9a-f]{12}\.tmp", re.DOTALL)
 _BINARY: int = getattr(os, "O_BINARY", 0)
 _NO_LINK: int = getattr(os, "O_NOFOLLOW", 0)
 
@@ -303,7 +304,22 @@ def _former(path: Path, target: Path) -> tuple[bytes | None, os.stat_result | No
     return former, status
 
 
+def sweep(folder: Path) -> None:
+    """Remove what a killed process left unfinished in a folder and below.
+
+    Only for folders of our own, by the one run there is. What cannot be removed is
+    said; the next run tries again.
+    """
+    for path in folder.rglob(".*.tmp"):
+        if _UNFINISHED.fullmatch(path.name) and path.is_file():
+            try:
+                path.unlink()
+            except OSError as exc:
+                _log.warning("%s cannot be removed: %s", path, exc.strerror)
+
+
 def _neighbour(path: Path) -> Path:
+    # As _UNFINISHED knows it.
     return path.with_name(f".{path.name[:40]}.{secrets.token_hex(6)}.tmp")
 
 

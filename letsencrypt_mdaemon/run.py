@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NoReturn, Self
 
 from letsencrypt_mdaemon import assembly, config, log, mdaemon, notify, report
 from letsencrypt_mdaemon.errors import BusyError, ChallengeError, Error, words
-from letsencrypt_mdaemon.files import exclusive_lock
+from letsencrypt_mdaemon.files import exclusive_lock, sweep
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -128,6 +128,7 @@ class Run:
         logs = mdaemon.child(self.root, "Logs")
         try:
             self._exits.enter_context(exclusive_lock(state.lock))
+            sweep(state.folder)
         except BusyError:
             raise  # The log belongs to the run that holds the lock.
         except Error:

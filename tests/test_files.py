@@ -940,3 +940,38 @@ if sys.platform != "win32":
         with pytest.raises(Error), exclusive_lock(tmp_path / "lock"):
             pytest.fail("the lock is a link")
         assert (tmp_path / "other").read_bytes() == b"other"
+
+
+def test_what_a_killed_process_left_unfinished_is_swept_up_and_nothing_else(
+    tmp_path: Path,
+) -> None:
+    below = tmp_path / "ca"
+    below.mkdir()
+    write_private(below / "pending.pem", b"kept")
+    left = below / f".pending.pem.{'0a' * 6}.tmp"
+    left.write_bytes(b"secret")
+    others = [below / "notes.tmp", below / ".hidden.tmp", below / ".x.0A0A0A0A0A0A.tmp"]
+    for other in others:
+        other.write_bytes(b"somebody's")
+
+    files.sweep(tmp_path)
+
+    assert not left.exists()
+    assert all(other.exists() for other in [*others, below / "pending.pem"])
+
+
+def test_what_sweep_looks_for_is_what_a_writer_leaves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*_: object) -> None:
+        raise OSError(errno.EIO, "killed")
+
+    monkeypatch.setattr(os, "replace", die)
+    monkeypatch.setattr(files, "_remove", lambda _: None)
+    with pytest.raises(OSError, match="killed"):
+        write_private(tmp_path / "pending.pem", b"secret")
+    assert len(list(tmp_path.iterdir())) == 1
+
+    files.sweep(tmp_path)
+
+    assert list(tmp_path.iterdir()) == []
