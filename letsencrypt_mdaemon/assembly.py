@@ -5,15 +5,24 @@ from __future__ import annotations
 import logging
 import sys
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import TYPE_CHECKING, cast
 
-from letsencrypt_mdaemon import endpoints, mdaemon, targets, verification, verifier
-from letsencrypt_mdaemon.certificate import OURS, thumbprint
+from letsencrypt_mdaemon import (
+    authorities,
+    endpoints,
+    mdaemon,
+    renewal,
+    targets,
+    verification,
+    verifier,
+)
+from letsencrypt_mdaemon.certificate import OURS, thumbprint, utc
 from letsencrypt_mdaemon.chain import Roots
 from letsencrypt_mdaemon.errors import ConfigError, words
 from letsencrypt_mdaemon.names import unique
 from letsencrypt_mdaemon.notify import Mail, RawQueue, Smtp
-from letsencrypt_mdaemon.state import CaState, Change, Memory, State, Target
+from letsencrypt_mdaemon.state import RUNS, CaState, Change, Memory, State, Target
 from letsencrypt_mdaemon.stores.pem import PemStore
 from letsencrypt_mdaemon.verification import Verification
 from letsencrypt_mdaemon.workflow import Order, Parts
@@ -25,6 +34,7 @@ if TYPE_CHECKING:
 
     from cryptography import x509
 
+    from letsencrypt_mdaemon.account import Accounts, ExternalAccount
     from letsencrypt_mdaemon.certificate import KeyType
     from letsencrypt_mdaemon.config import Config, Loaded
     from letsencrypt_mdaemon.endpoints import Endpoint
@@ -45,6 +55,7 @@ class Installation:
         endpoints: Its ports that speak TLS.
         observed: What they serve, as far as they were looked at.
         greeted: What the mail server greets with, if it does.
+        by_hand: Whether a person is waiting, at a terminal.
     """
 
     config: Config
@@ -56,6 +67,7 @@ class Installation:
     endpoints: Sequence[Endpoint]
     observed: Mapping[Endpoint, Served]
     greeted: mdaemon.Source | None
+    by_hand: bool = False
 
     @property
     def ca(self) -> CaState:
@@ -200,6 +212,13 @@ class Installation:
             "INI values in [target …] sections of the config file.",
         )
 
+    def note_run(self, now: datetime) -> None:
+        """Remember when a scheduled run began: this tells how often there is one."""
+        runs = [run for run in self.memory.runs if run <= now]
+        if not runs or now - runs[-1] >= timedelta(hours=1):
+            runs = [*runs, utc(now)][-RUNS:]
+            self.state.save(replace(self.state.load(), runs=tuple(runs)))
+
     def learn(self) -> tuple[Target, ...]:
         """Return the targets, and remember those that were learned."""
         found = self.targets()
@@ -207,7 +226,7 @@ class Installation:
             return found
         for target in found:
             _log.info("The certificate is named in %s as %s", target, target.form)
-        self.state.save(replace(self.memory, targets=found))
+        self.state.save(replace(self.state.load(), targets=found))
         return found
 
     def names(self) -> tuple[str, ...]:
@@ -217,10 +236,12 @@ class Installation:
             ConfigError: If that one is not clear, or if there are too many.
         """
         names = self.wanted_names()
-        if len(names) > self.config.max_names:
-            most = self.config.max_names
-            message = f"{len(names)} names are more than the CA's {most}."
-            hint = "Leave some out; max-names is for a CA that allows more."
+        if len(names) > self.config.most_names:
+            message = f"{len(names)} names are more than the CA's "
+            message += f"{self.config.most_names}."
+            hint = (
+                "Leave some out; max-names is for a CA or a profile that allows more."
+            )
             raise ConfigError(message, hint=hint)
         return names
 
@@ -265,10 +286,28 @@ class Installation:
             ca=self.ca,
         )
 
+    def accounts(self) -> Accounts:
+        """Return the way to our account at the CA.
+
+        Raises:
+            ConfigError: If the external account is not complete.
+        """
+        from letsencrypt_mdaemon.account import Accounts  # noqa: PLC0415 - slow
+        from letsencrypt_mdaemon.session import Session  # noqa: PLC0415
+
+        config = self.config
+        delay = 0.0 if self.by_hand else config.longest_delay
+        return Accounts(
+            Session(config.ca, ca_bundle=config.ca_bundle, delay=delay),
+            self.ca,
+            contact=config.contact,
+            agree_tos=config.agree_tos,
+            external=_external(config),
+        )
+
     def issuer(self) -> Issuer:
         """Return the way to the CA."""
         from letsencrypt_mdaemon.issuer import Issuer  # noqa: PLC0415 - slow to import
-        from letsencrypt_mdaemon.session import Session  # noqa: PLC0415
         from letsencrypt_mdaemon.webroot import Webroot  # noqa: PLC0415
 
         config = self.config
@@ -278,12 +317,12 @@ class Installation:
             # What a run that was killed showed; its order may need no token any more.
             webroot.sweep()
         return Issuer(
-            Session(config.ca, ca_bundle=config.ca_bundle),
-            self.ca,
+            self.accounts(),
             webroot,
             key_type=cast("KeyType", config.key_type),
-            contact=config.contact,
-            agree_tos=config.agree_tos,
+            profiles=config.profile,
+            require_profile=config.require_profile,
+            preferred_chain=config.preferred_chain,
             patience=config.validation_timeout,
         )
 
@@ -294,6 +333,10 @@ class Installation:
             names=names,
             key_type=config.key_type,
             directory_url=config.ca,
+            reuse_key=config.key_policy == "reuse",
+            days_left=config.renew_days,
+            interval=renewal.interval(self.memory.runs) or renewal.INTERVAL,
+            limits=authorities.at(config.ca).limits,
             force=config.force,
             dry_run=config.dry_run,
             drop=config.on_name_failure == "drop",
@@ -377,14 +420,17 @@ def find_root(loaded: Loaded) -> Path:
 def state_of(config: Config, root: Path) -> State:
     """Return the state folder: beside the old script, in a folder of its own."""
     default = mdaemon.child(root, "LetsEncrypt") / "letsencrypt-mdaemon"
-    return State(config.state_dir or default)
+    return State(config.state_dir or default, look_only=config.dry_run)
 
 
-def open_installation(config: Config, root: Path, *, look: bool = True) -> Installation:
+def open_installation(
+    config: Config, root: Path, *, look: bool = True, by_hand: bool = False
+) -> Installation:
     """Look at an installation: its store, its greeting, its ports.
 
     Args:
         look: Also at the ports.
+        by_hand: Whether a person is waiting, at a terminal.
 
     Raises:
         ConfigError: If the store or an endpoint cannot be used.
@@ -403,6 +449,7 @@ def open_installation(config: Config, root: Path, *, look: bool = True) -> Insta
         endpoints=_endpoints(config),
         observed={},
         greeted=greeted,
+        by_hand=by_hand,
     )
     return installation.look([_server_name(config, greeted)]) if look else installation
 
@@ -444,6 +491,27 @@ def _store(config: Config, state: State) -> PemStore:
         password = text.encode()
     path = type(state.folder)(folder) if folder else state.folder / "certificates"
     return PemStore(path, pfx_password=password)
+
+
+def _external(config: Config) -> ExternalAccount | None:
+    """Return the account at the CA's web site; the key from a file or elsewhere."""
+    from letsencrypt_mdaemon.account import ExternalAccount  # noqa: PLC0415 - slow
+
+    key = config.eab_key
+    if config.eab_key_file:
+        key = _secret(config.eab_key_file, "eab-key-file")
+    if not config.eab_kid and not key:
+        return None
+    if not config.eab_kid or not key:
+        missing = "its key (eab-key-file)" if config.eab_kid else "eab-kid"
+        message = f"The external account is not complete: {missing} is missing."
+        raise ConfigError(message, hint="The CA's web site shows both.")
+    try:
+        return ExternalAccount.read(config.eab_kid, key)
+    except ValueError as exc:
+        where = config.eab_key_file or "eab-key"
+        message = f"The key of the external account ({where}) {exc}."
+        raise ConfigError(message, hint="Copy it from the CA's web site.") from exc
 
 
 def _server_name(config: Config, greeted: mdaemon.Source | None) -> str:

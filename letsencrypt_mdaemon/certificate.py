@@ -127,6 +127,22 @@ def thumbprint(certificate: x509.Certificate) -> str:
     return hashlib.sha1(der, usedforsecurity=False).hexdigest().upper()
 
 
+def public_key_hash(certificate: x509.Certificate) -> str:
+    """Return the SHA-256 of the public key (SubjectPublicKeyInfo) in hex.
+
+    This is what a TLSA record `3 1 1` pins (RFC 6698, 2.1; RFC 7671, 5.1).
+    """
+    der = certificate.public_key().public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    return hashlib.sha256(der).hexdigest()
+
+
+def tlsa(certificate: x509.Certificate, name: str) -> str:
+    """Return the DNS record for a mail server that uses this key (RFC 7672, 3.1.1)."""
+    return f"_25._tcp.{name}. IN TLSA 3 1 1 {public_key_hash(certificate)}"
+
+
 def dns_names(certificate: x509.Certificate) -> tuple[str, ...]:
     """Return the DNS names in subjectAltName, in their order, in lower case.
 

@@ -81,7 +81,7 @@ def examine(
             shown.
     """
     authority, found = _ask_ca(installation, now)
-    most = installation.config.max_names
+    most = installation.config.most_names
     if len(names) > most:
         seen = f"{len(names)} names are more than the {most} that the CA allows"
         found.append(Finding(kind=Code.TOO_MANY_NAMES, seen=seen, certain=True))

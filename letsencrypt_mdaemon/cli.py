@@ -6,6 +6,8 @@ before it runs, so that `--help`, `--version` and a wrong option answer at once.
 
 from __future__ import annotations
 
+import atexit
+import gc
 import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -15,14 +17,15 @@ from letsencrypt_mdaemon import __version__, legacy
 from letsencrypt_mdaemon.errors import BusyError, ConfigError, Error
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
 
+    from letsencrypt_mdaemon.account import Accounts
     from letsencrypt_mdaemon.assembly import Installation
     from letsencrypt_mdaemon.run import Run
     from letsencrypt_mdaemon.workflow import Order, Outcome, Parts
 
-    Command = Callable[[Run], None]
+    Command = Callable[..., None]  # a Run, and the command's own options
 
 PLACES = ("mdaemon-dir", "log-dir", "state-dir", "store")
 WANTED = ("host-name", "alternate-host-names", "directory-url", "key-type", "staging")
@@ -57,29 +60,33 @@ class _Command(click.Command):
 
     Attributes:
         shown: The settings that its help shows; the others work as well.
+        own: Options of this command alone.
     """
 
     shown: tuple[str, ...] = ()
+    own: Sequence[click.Option] = ()
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         """Return the options."""
-        self.params = self.params or _options(self.shown)
+        self.params = self.params or [*self.own, *_options(self.shown)]
         return super().get_params(ctx)
 
 
 def _command(
-    parent: click.Group, *shown: str, example: str
+    parent: click.Group, *shown: str, example: str, own: Sequence[click.Option] = ()
 ) -> Callable[[Command], click.Command]:
     """Make a command of a function, with the settings as its options.
 
     Args:
         shown: The settings that its help shows; the others work as well.
+        own: Options of this command alone; the function gets their values by name.
     """
 
     def decorate(function: Command) -> click.Command:
         def callback(**given: Any) -> None:  # noqa: ANN401 - as click gives them
             from letsencrypt_mdaemon.run import Run  # noqa: PLC0415 - slow to import
 
+            mine = {str(option.name): given.pop(str(option.name)) for option in own}
             context = click.get_current_context()
             outer = context.find_root().obj
             file = given.pop("config_file") or outer["config_file"]
@@ -91,16 +98,16 @@ def _command(
             }
             name = context.command_path.split(" ", 1)[1]
             with Run(name, options, file=file, verbose=verbose) as run:
-                function(run)
+                function(run, **mine)
 
         command = _Command(
-            function.__name__.replace("_", "-"),
+            function.__name__.removeprefix(f"{parent.name}_").replace("_", "-"),
             callback=callback,
             help=function.__doc__,
             epilog=f"Example:  letsencrypt-mdaemon {example}",
             context_settings=CONTEXT,
         )
-        command.shown = shown
+        command.shown, command.own = shown, own
         parent.add_command(command)
         return command
 
@@ -184,21 +191,30 @@ def _carry_out(
     from datetime import UTC, datetime  # noqa: PLC0415
 
     from letsencrypt_mdaemon import report  # noqa: PLC0415
+    from letsencrypt_mdaemon import status as overview  # noqa: PLC0415
+    from letsencrypt_mdaemon.certificate import tlsa  # noqa: PLC0415
 
     now = datetime.now(UTC)
     settings = run.config
     run.begin(now)
     installation = run.installation()
+    if run.is_scheduled:
+        installation.note_run(now)
     installation.warn_of_what_is_missing()
     run.names = names = installation.names()
     # A rehearsal has nothing to do with what is in use.
     targets = () if settings.staging else installation.learn()
     server = installation.server(targets)
-    run.in_use = report.in_use(server.named(names).values())
+    named = server.named(names).values()
+    run.in_use = report.in_use(named)
+    overview.warn(installation, named)
     parts = installation.parts(server)
     outcome = act(installation, installation.order(names), parts, now)
+    leaf = outcome.certificate
+    pinned = settings.key_policy == "reuse" and leaf is not None
     document = run.document(
         **report.outcome(outcome),
+        tlsa=tlsa(leaf, names[0]) if pinned and leaf else None,
         dry_run=settings.dry_run,
         staging=settings.staging,
         directory_url=settings.ca,
@@ -220,33 +236,11 @@ def status(run: Run) -> None:
     """Show which certificate is in use, until when, and when and why it is due."""
     from datetime import UTC, datetime  # noqa: PLC0415
 
-    from letsencrypt_mdaemon import report, workflow  # noqa: PLC0415
+    from letsencrypt_mdaemon import report  # noqa: PLC0415
+    from letsencrypt_mdaemon import status as overview  # noqa: PLC0415
 
-    installation = run.installation()
-    names = installation.names()
-    targets = installation.targets()
-    server = installation.server(targets)
-    parts = installation.parts(server)
-    order = installation.order(names)
-    due, in_use = workflow.due(order, parts, now=datetime.now(UTC))
-    pending = installation.ca.pending()
-    named = server.named(names)
-    document = run.document(
-        mdaemon_dir=str(installation.root),
-        directory_url=run.config.ca,
-        names=list(names),
-        due=due.due,
-        reason=due.reason,
-        due_at=report.iso(due.at),
-        certificate=report.certificate(in_use),
-        pending=report.certificate(pending.leaf if pending else None),
-        targets=[
-            report.target(item) | {"certificate": report.certificate(named[item])}
-            for item in targets
-        ],
-        dropped=[report.dropped(item) for item in installation.memory.dropped],
-        served=installation.served,
-    )
+    found = overview.examine(run.installation(), now=datetime.now(UTC))
+    document = run.document(**found)
     show_as = report.print_json if run.config.json else report.print_status
     show_as(document)
 
@@ -342,6 +336,112 @@ def doctor(run: Run) -> None:
         report.print_json(run.document(**document))
 
 
+_THUMBPRINT = click.Option(
+    ["--thumbprint"], metavar="HEX", help="Which certificate: its SHA-1, see `status`."
+)
+_REASON = click.Option(
+    ["--reason"],
+    metavar="WHY",
+    default="unspecified",
+    help="unspecified (default), keyCompromise, superseded, affiliationChanged or "
+    "cessationOfOperation.",
+)
+
+
+@_command(
+    cli,
+    *("directory-url", "ca-bundle", *PLACES, "json"),
+    own=(_THUMBPRINT, _REASON),
+    example="revoke --thumbprint HEX --reason keyCompromise",
+)
+def revoke(run: Run, thumbprint: str | None, reason: str) -> None:
+    """Tell the CA that a certificate must not be trusted any more.
+
+    It stays in use until another one is: run `renew` afterwards, which finds it due.
+    After keyCompromise its key is never used again, whatever key-policy says.
+    """
+    from datetime import UTC, datetime  # noqa: PLC0415
+
+    from letsencrypt_mdaemon import report, workflow  # noqa: PLC0415
+
+    reasons = {name.lower(): name for name in workflow.REASONS}
+    if reason.lower() not in reasons:
+        message = (
+            f"--reason is {reason!r}; choose one of {', '.join(reasons.values())}."
+        )
+        raise ConfigError(message)
+    if not thumbprint:
+        message = "It is not said which certificate is to be revoked."
+        hint = "Say --thumbprint HEX; `status` and `discover` show thumbprints."
+        raise ConfigError(message, hint=hint)
+    run.be_alone()
+    installation = run.installation(look=False)
+    leaf = workflow.revoke(
+        thumbprint.replace(":", "").replace(" ", "").upper(),
+        reasons[reason.lower()],
+        installation.parts(installation.server(())),
+        installation.issuer(),
+        now=datetime.now(UTC),
+    )
+    if run.config.json:
+        document = run.document(reason=reason, certificate=report.certificate(leaf))
+        report.print_json(document)
+    else:
+        click.echo(f"Revoked: {report.in_use([leaf])}.")
+        click.echo("If it is in use, run `letsencrypt-mdaemon renew` now.")
+
+
+@cli.group(
+    "account",
+    context_settings=CONTEXT,
+    epilog="Example:  letsencrypt-mdaemon account show",
+)
+def account_group() -> None:
+    """Show or change the account at the CA."""
+
+
+ACCOUNT = ("directory-url", "ca-bundle", "staging", "mdaemon-dir", "state-dir", "json")
+
+
+@_command(account_group, *ACCOUNT, example="account show")
+def account_show(run: Run) -> None:
+    """Show the account as the CA has it, and the CAA record that names it."""
+    from letsencrypt_mdaemon import report  # noqa: PLC0415
+
+    installation = run.installation(look=False)
+    found = installation.accounts().document()
+    document = run.document(
+        directory_url=run.config.ca,
+        **report.account(found, installation.ca.account()),
+    )
+    show_as = report.print_json if run.config.json else report.print_account
+    show_as(document)
+
+
+@_command(account_group, *ACCOUNT, example="account deactivate")
+def account_deactivate(run: Run) -> None:
+    """Close the account for good; the next `renew` makes another one."""
+    _change_account(run, "Deactivated", lambda accounts: accounts.deactivate())
+
+
+@_command(account_group, *ACCOUNT, example="account rollover")
+def account_rollover(run: Run) -> None:
+    """Give the account a new key."""
+    _change_account(run, "A new key has", lambda accounts: accounts.roll_over())
+
+
+def _change_account(run: Run, done: str, act: Callable[[Accounts], str]) -> None:
+    from letsencrypt_mdaemon import report  # noqa: PLC0415
+    from letsencrypt_mdaemon.errors import words  # noqa: PLC0415
+
+    run.be_alone()
+    url = words(act(run.installation(look=False).accounts()), 300)
+    if run.config.json:
+        report.print_json(run.document(account=url))
+    else:
+        click.echo(f"{done} {url}.")
+
+
 @cli.group(
     "config",
     context_settings=CONTEXT,
@@ -417,6 +517,10 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         # A redirected console on Windows knows some 250 characters only.
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    # A run is short and makes little garbage: looking for it, during the run and in all
+    # that is there at its end, would take a quarter of its time.
+    gc.disable()
+    atexit.register(gc.freeze)
     import signal  # noqa: PLC0415
 
     for name in ("SIGTERM", "SIGHUP", "SIGBREAK"):

@@ -13,6 +13,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from letsencrypt_mdaemon import authorities
+from letsencrypt_mdaemon.authorities import AUTHORITIES, LETSENCRYPT
 from letsencrypt_mdaemon.errors import ConfigError, words
 from letsencrypt_mdaemon.names import normalise, split, unique
 
@@ -23,8 +25,6 @@ PREFIX = "LETSENCRYPT_MDAEMON_"
 CONFIG = PREFIX + "CONFIG"
 FILE_NAME = "letsencrypt-mdaemon.ini"
 SECTION = "letsencrypt-mdaemon"
-LETSENCRYPT = "https://acme-v02.api.letsencrypt.org/directory"
-LETSENCRYPT_STAGING = "https://acme-staging-v02.api.letsencrypt.org/directory"
 
 Parsed: TypeAlias = Any  # a setting's value; its type is the field's own
 
@@ -150,12 +150,17 @@ def _sender(text: str, base: Path) -> tuple[str, ...]:
 
 def _directory_url(text: str, _: Path) -> str:
     url = text.strip()
+    if known := AUTHORITIES.get(url.lower()):
+        return known.url
     if "@" in url:
         raise ValueError("holds an @; no login is sent to a CA")
     # RFC 8555, 6.1: HTTPS only. A CA on this very machine may do without.
     host = r"(https://[^/?#\s]+|http://(localhost|127\.0\.0\.1|\[::1\])(:[0-9]+)?)"
     if not url.isprintable() or not re.fullmatch(rf"{host}(/\S*)?", url):
-        raise ValueError(f"is {url!r}; a CA's directory is an https:// URL")
+        raise ValueError(
+            f"is {url!r}; write {', '.join(AUTHORITIES)}, or the https:// URL of a "
+            "CA's directory"
+        )
     return url
 
 
@@ -278,7 +283,10 @@ class Config:
     )
     iis_site_name: str = _setting("IIS site to bind (not available yet).", default="")
     directory_url: str = _setting(
-        "The CA.  [default: Let's Encrypt]", _directory_url, "URL", default=""
+        "The CA: letsencrypt (default), … or a URL.",
+        _directory_url,
+        "CA",
+        default="",
     )
     ca_bundle: Path | None = _setting(
         "PEM file: trust only these roots for the CA's HTTPS.",
@@ -289,11 +297,43 @@ class Config:
     agree_tos: bool = _setting(
         "Agree to the CA's terms of service.", _flag, default=False
     )
+    eab_kid: str = _setting(
+        "Key id of the account at the CA's web site (EAB).", default=""
+    )
+    eab_key_file: Path | None = _setting(
+        "File that holds its key.", _path, "FILE", default=None
+    )
+    eab_key: str = _setting("The key itself.", default="", secret=True)
+    profile: tuple[str, ...] = _setting(
+        "The CA's profiles preferred, best first.",
+        _list,
+        "NAMES",
+        default=(),
+        many=True,
+    )
+    require_profile: bool = _setting(
+        "Fail rather than take another profile.", _flag, default=False
+    )
+    preferred_chain: str = _setting(
+        "Of several chains the one by this issuer (CN).", metavar="NAME", default=""
+    )
     key_type: str = _setting(
         "rsa2048 (default), rsa3072, rsa4096, p256 or p384.",
         _one_of("rsa2048", "rsa3072", "rsa4096", "p256", "p384"),
         "TYPE",
         default="rsa2048",
+    )
+    key_policy: str = _setting(
+        "The key of a renewal: new (default), or reuse.",
+        _one_of("new", "reuse"),
+        "RULE",
+        default="new",
+    )
+    renew_days: int = _setting(
+        "Renew when no more days than these are left.",
+        _number(0, 365),
+        "DAYS",
+        default=0,
     )
     to: tuple[str, ...] = _setting(
         "Mail these addresses when a run fails.",
@@ -329,8 +369,17 @@ class Config:
         default=(),
         many=True,
     )
-    max_names: int = _setting(
-        "Most names the CA's profile allows.", _number(1, 1000), "N", default=100
+    max_names: int | None = _setting(
+        "Most names the CA allows.  [default: as known, or 100]",
+        _number(1, 1000),
+        "N",
+        default=None,
+    )
+    delay: int | None = _setting(
+        "Longest random wait of a scheduled run.  [default: 300 or 0]",
+        _number(0, 3600),
+        "SECONDS",
+        default=None,
     )
     validation_timeout: int = _setting(
         "Seconds to wait for the CA, in all.",
@@ -424,10 +473,25 @@ class Config:
 
     @property
     def ca(self) -> str:
-        """The CA's directory URL: the one given, or Let's Encrypt's."""
-        return self.directory_url or (
-            LETSENCRYPT_STAGING if self.staging else LETSENCRYPT
-        )
+        """The CA's directory URL: the one given, or Let's Encrypt's.
+
+        Its staging service instead, where it is to be one and the CA has one.
+        """
+        url = self.directory_url or LETSENCRYPT.url
+        return (self.staging and authorities.at(url).staging) or url
+
+    @property
+    def most_names(self) -> int:
+        """How many names a certificate may have, as far as that is known."""
+        known = authorities.at(self.ca).most_names
+        return self.max_names or known.get((*self.profile, "")[0], 0) or 100
+
+    @property
+    def longest_delay(self) -> int:
+        """Seconds that a scheduled run waits at most before it asks the CA."""
+        if self.delay is not None:
+            return self.delay
+        return 300 if authorities.is_public(self.ca) else 0
 
 
 def settings() -> Iterator[tuple[str, Setting]]:

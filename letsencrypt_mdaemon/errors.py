@@ -41,6 +41,7 @@ class AcmeError(Error):
     Args:
         problem: The CA's problem document (RFC 8555, 6.7), empty if it sent none.
         retry_after: Seconds the CA asked us to wait, if it did.
+        paused: The URL at which the CA wants to be asked to go on; "" if it does not.
     """
 
     exit_code = 3
@@ -52,10 +53,17 @@ class AcmeError(Error):
         hint: str = "",
         problem: dict[str, object] | None = None,
         retry_after: float | None = None,
+        paused: str = "",
     ) -> None:
         super().__init__(message, hint=hint)
         self.problem = problem or {}
         self.retry_after = retry_after
+        self.paused = paused
+
+    @property
+    def is_limit(self) -> bool:
+        """Whether the CA has limited us (RFC 8555, 6.6)."""
+        return self.problem.get("type") == "urn:ietf:params:acme:error:rateLimited"
 
 
 class ChallengeError(AcmeError):

@@ -10,11 +10,10 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
-from urllib.parse import quote
 
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
-from josepy.errors import DeserializationError
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 from josepy.jwk import JWK, JWKEC, JWKRSA
 
 from letsencrypt_mdaemon.certificate import (
@@ -32,17 +31,18 @@ from letsencrypt_mdaemon.renewal import Window
 from letsencrypt_mdaemon.session import (
     HINTS,
     Reply,
-    Session,
     Signer,
     TransientError,
     describe,
     kind_of,
 )
-from letsencrypt_mdaemon.state import Account, CaState, OpenOrder
+from letsencrypt_mdaemon.state import OpenOrder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from contextlib import AbstractContextManager
+
+    from letsencrypt_mdaemon.account import Accounts
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -51,6 +51,10 @@ _U = TypeVar("_U")
 IN_FLIGHT = 8
 """Requests at once. Below what a browser opens to one host over HTTP/2, and enough to
 hide the network's delay behind the CA's work."""
+ALTERNATES = 10
+"""Chains looked at; Let's Encrypt has two or three."""
+FIRST_LOOK = 0.01
+"""Seconds until an order is asked how it fares; each further pause is twice as long."""
 GRACE = 10.0
 """Seconds that the other names have to fail as well, after the first did."""
 
@@ -131,8 +135,10 @@ class Issuer:
     """Obtains certificates from one CA.
 
     Args:
-        contact: Mail addresses that the CA may use; may be empty.
-        agree_tos: Whether the terms of service are agreed to, for a new account.
+        profiles: Those of the CA that are preferred, the best first; may be empty.
+        require_profile: Whether it has to be one of these.
+        preferred_chain: Of several chains the one that leads to this authority, by
+            the common name of an issuer; "" = the CA's first.
         patience: Seconds that all waiting for the CA may take, for one certificate.
         sleep: Waits for some seconds.
         clock: Seconds since any moment.
@@ -140,23 +146,25 @@ class Issuer:
 
     def __init__(  # noqa: PLR0913 - what an order needs
         self,
-        session: Session,
-        state: CaState,
+        accounts: Accounts,
         solver: Solver,
         *,
         key_type: KeyType,
-        contact: Sequence[str] = (),
-        agree_tos: bool = False,
+        profiles: Sequence[str] = (),
+        require_profile: bool = False,
+        preferred_chain: str = "",
         patience: float = 300.0,
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.session = session
-        self.state = state
+        self.accounts = accounts
+        self.session = accounts.session
+        self.state = accounts.state
         self.solver = solver
         self.key_type = key_type
-        self.contact = contact
-        self.agree_tos = agree_tos
+        self.profiles = profiles
+        self.require_profile = require_profile
+        self.preferred_chain = preferred_chain
         self.patience = patience
         self._sleep = sleep
         self._clock = clock
@@ -195,12 +203,16 @@ class Issuer:
         return Window(start=start, end=end, explanation_url=explanation), wait
 
     def obtain(
-        self, names: Sequence[str], replaces: x509.Certificate | None = None
+        self,
+        names: Sequence[str],
+        replaces: x509.Certificate | None = None,
+        key: PrivateKey | None = None,
     ) -> Certificate:
         """Obtain a certificate for the names.
 
         Args:
             replaces: The certificate it succeeds (RFC 9773, 5); only a recommendation.
+            key: The key it is for; None = a new one.
 
         Raises:
             ChallengeError: If names could not be validated.
@@ -208,13 +220,17 @@ class Issuer:
             ConfigError: If its terms of service have to be agreed to first.
         """
         self._deadline = self._clock() + self.patience
-        self._signer = self._account()
-        order, key = self._resume(names) or self._open(names, replaces)
+        self._signer = self.accounts.signer()
+        order, key = self._resume(names, key) or self._open(names, replaces, key)
         if order.status == "pending":
             self._authorize(order)
         if order.status == "ready":
             self._finalize(order, key, names)
-        certificate = self._download(self._wait_for_certificate(order), key)
+        url = self._wait_for_certificate(order)
+        # Before it can get lost: it counts at the CA even if it is of no use to us.
+        now = datetime.now(UTC)
+        self.state.save_ledger(self.state.ledger().settled(now).issued(names, now))
+        certificate = self._download(url, key)
         try:
             check(certificate, names, now=datetime.now(UTC))
         except AcmeError:
@@ -223,48 +239,35 @@ class Issuer:
             raise
         return certificate
 
-    # Account (7.3)
-
-    def _account(self) -> Signer:
-        account = self.state.account()
-        key = _jwk(account)
-        if account is not None and key is not None and account.url:
-            return Signer(key, account.url)
-        if key is None:
-            key = JWKEC(key=ec.generate_private_key(ec.SECP256R1()))
-        return self._register(key)
-
-    def _register(self, key: JWK) -> Signer:
-        terms = self.session.meta.get("termsOfService")
-        if terms and not self.agree_tos:
-            message = (
-                f"The CA's terms of service are not agreed to: {words(terms, 300)}"
-            )
-            hint = (
-                "Read them, then say --agree-tos (agree-tos = yes in the config file)."
-            )
-            raise ConfigError(message, hint=hint)
-        private = {name: str(value) for name, value in key.to_json().items()}
-        self.state.save_account(Account(private, ""))
-        request: dict[str, object] = {"termsOfServiceAgreed": True} if terms else {}
-        if self.contact:
-            # RFC 6068, 2: what would end the address there is encoded.
-            safe = "@+!$'*/=^_`{|}~.-"
-            request["contact"] = [
-                f"mailto:{quote(address, safe=safe)}" for address in self.contact
-            ]
-        url = self.session.directory["newAccount"]
-        location = self.session.post(url, request, Signer(key)).location
-        if not location:
-            message = f"{words(url, 300)} made an account but did not say where it is."
-            raise AcmeError(message, hint="Tell the CA's operators.")
-        self.state.save_account(Account(private, location))
-        _log.info("Registered the account %s", words(location, 300))
-        return Signer(key, location)
-
     # Order (7.4)
 
-    def _resume(self, names: Sequence[str]) -> tuple[_Order, PrivateKey] | None:
+    def _profile(self) -> str:
+        """Return the profile to ask for; "" leaves the choice to the CA.
+
+        The directory lists them (draft-aaron-acme-profiles, 3); a name that is not in
+        it is refused, also one that was there yesterday.
+
+        Raises:
+            AcmeError: If one is required, and the CA offers none of those wanted.
+        """
+        offered = self.session.meta.get("profiles")
+        offered = list(offered) if isinstance(offered, dict) else []
+        for profile in self.profiles:
+            if profile in offered:
+                return profile
+        if self.profiles:
+            shown = words(", ".join(offered), 300) or "none"
+            message = f"The CA offers no profile {' or '.join(self.profiles)}; it "
+            message += f"offers {shown}."
+            if self.require_profile:
+                hint = "Name one of these, or take require-profile away."
+                raise AcmeError(message, hint=hint)
+            _log.warning("%s It chooses.", message)
+        return ""
+
+    def _resume(
+        self, names: Sequence[str], wanted: PrivateKey | None
+    ) -> tuple[_Order, PrivateKey] | None:
         """Return the order that an earlier run left open, if it still serves.
 
         One that does not is forgotten when another takes its place.
@@ -276,6 +279,8 @@ class Issuer:
             return None
         try:
             key = load_key(left.key_pem.encode())
+            if wanted is not None and wanted.public_key() != key.public_key():
+                return None
             order = _Order(left.url, {}, left.finalize)
             order.update(self._post(left.url))
         except (AcmeError, ValueError) as exc:
@@ -288,28 +293,29 @@ class Issuer:
         return order, key
 
     def _open(
-        self, names: Sequence[str], replaces: x509.Certificate | None
+        self,
+        names: Sequence[str],
+        replaces: x509.Certificate | None,
+        key: PrivateKey | None,
     ) -> tuple[_Order, PrivateKey]:
-        key = new_key(self.key_type)
         request: dict[str, object] = {
             "identifiers": [{"type": "dns", "value": name} for name in names]
         }
-        predecessor = ari_id(replaces) if replaces is not None else None
-        if predecessor and "renewalInfo" in self.session.directory:
-            request["replaces"] = predecessor
-        try:
-            reply = self._new_order(request)
-        except AcmeError as exc:
-            kind = kind_of(exc.problem)
-            if "replaces" not in request or kind in {"rateLimited", "badNonce"}:
-                raise
-            # CAs refuse it for many reasons (replaced already, other account, unknown);
-            # it only spares rate limits, so an order without it is as good.
-            _log.info("The order is sent again without `replaces`: %s", exc)
-            del request["replaces"]
-            reply = self._new_order(request)
+        with ThreadPoolExecutor(1) as aside:
+            # An RSA key takes its time; the CA does, too.
+            making = aside.submit(lambda: key or new_key(self.key_type))
+            predecessor = ari_id(replaces) if replaces is not None else None
+            if predecessor and "renewalInfo" in self.session.directory:
+                request["replaces"] = predecessor
+            if profile := self._profile():
+                request["profile"] = profile
+            reply = self._request_order(request)
+        key = making.result()
         order = _Order(reply.location, {})
         order.update(reply)
+        if self.require_profile and order.document.get("profile") != profile:
+            message = f"The CA took the order and not the profile {profile}."
+            raise AcmeError(message, hint="Take require-profile away.")
         if not order.url or not order.finalize:
             message = f"{words(reply.url, 300)} took the order but did not say where "
             message += "it is, or where to finalize it."
@@ -321,6 +327,23 @@ class Issuer:
             "Ordered a certificate for %s: %s", ", ".join(names), words(order.url)
         )
         return order, key
+
+    def _request_order(self, request: dict[str, object]) -> Reply:
+        """Ask for an order; if the CA takes exception, without what can be spared."""
+        while True:
+            try:
+                return self._new_order(request)
+            except AcmeError as exc:
+                kind = kind_of(exc.problem)
+                # CAs refuse `replaces` for many reasons (replaced already, another
+                # account, unknown); it only spares limits.
+                spare = "profile" if kind == "invalidProfile" else "replaces"
+                needed = spare == "profile" and self.require_profile
+                limited = kind in {"rateLimited", "badNonce"}
+                if spare not in request or needed or limited:
+                    raise
+                _log.info("The order is sent again without `%s`: %s", spare, exc)
+                del request[spare]
 
     def _new_order(self, request: Mapping[str, object]) -> Reply:
         url = self.session.directory["newOrder"]
@@ -335,7 +358,7 @@ class Issuer:
                 raise
             # The CA was set up anew, as test CAs are at every start.
             _log.warning("The CA does not know our account any more: %s", exc)
-        self._signer = self._register(self._signer.key)
+        self._signer = self.accounts.register(self._signer.key)
         return self._post(url, request)
 
     # Challenges (7.5, 8.3)
@@ -408,10 +431,10 @@ class Issuer:
         until = self._deadline
         waiting = [item for item in todo if item.name not in failed]
         tokens = {item.name: str(item.challenge.get("token")) for item in todo}
-        pause = 0.1
+        pause = FIRST_LOOK
         while True:
             self._pause(pause, order.retry_after)
-            pause = min(pause * 1.6, 5.0)
+            pause = min(pause * 2, 5.0)
             order.update(self._post(order.url))
             if order.status in {"ready", "processing", "valid"}:
                 return
@@ -497,7 +520,7 @@ class Issuer:
     def _wait_for_certificate(self, order: _Order) -> str:
         """Return the certificate's URL once the order is valid."""
         started = self._clock()
-        pause = 0.05
+        pause = FIRST_LOOK
         while True:
             url = order.document.get("certificate")
             if order.status == "valid" and isinstance(url, str):
@@ -512,7 +535,7 @@ class Issuer:
                 extra={"progress": True},
             )
             self._pause(pause, order.retry_after)
-            pause = min(pause * 1.6, 5.0)
+            pause = min(pause * 2, 5.0)
             order.update(self._post(order.url))
 
     def _give_up(self, order: _Order, what: str) -> NoReturn:
@@ -521,16 +544,15 @@ class Issuer:
         raise AcmeError(message, hint="The next run resumes this very order.")
 
     def _download(self, url: str, key: PrivateKey) -> Certificate:
-        accept = "application/pem-certificate-chain"
         try:
             try:
-                reply = self._post(url, accept=accept)
+                reply = self._fetch(url)
             except AcmeError as exc:
                 if _may_pass(exc):
                     raise
                 # It may reach all of a CA's servers a moment later.
                 self._pause(2.0, exc.retry_after)
-                reply = self._post(url, accept=accept)
+                reply = self._fetch(url)
             chain = tuple(x509.load_pem_x509_certificates(reply.body))
         except AcmeError as exc:
             if not _may_pass(exc):
@@ -541,7 +563,69 @@ class Issuer:
             message = f"{words(url, 300)} holds no certificate chain in PEM: "
             message += f"{words(exc, 200)}."
             raise AcmeError(message, hint="Tell the CA's operators.") from exc
-        return Certificate(chain, key)
+        return Certificate(self._preferred(chain, reply), key)
+
+    def _fetch(self, url: str) -> Reply:
+        return self._post(url, accept="application/pem-certificate-chain")
+
+    def _preferred(
+        self, chain: tuple[x509.Certificate, ...], reply: Reply
+    ) -> tuple[x509.Certificate, ...]:
+        """Return the chain that is preferred, among the alternates too (7.4.2)."""
+        wanted = self.preferred_chain
+        if not wanted or _leads_to(chain, wanted):
+            return chain
+        for url in reply.alternates[:ALTERNATES]:
+            try:
+                other = tuple(x509.load_pem_x509_certificates(self._fetch(url).body))
+            except (AcmeError, ValueError) as exc:
+                _log.info("An alternate chain cannot be had: %s", words(exc))
+                continue
+            if other[0] == chain[0] and _leads_to(other, wanted):
+                return other
+        _log.warning(
+            "The CA has no chain that leads to %s (preferred-chain); its own is used.",
+            wanted,
+        )
+        return chain
+
+    # Revocation (7.6)
+
+    def revoke(
+        self, certificate: x509.Certificate, reason: int, key: PrivateKey | None
+    ) -> None:
+        """Revoke a certificate; one that is revoked already is fine.
+
+        By the account; if the CA says that it is not the account's, by its own key.
+
+        Args:
+            reason: RFC 5280, 5.3.1.
+            key: The certificate's key, if it is at hand.
+
+        Raises:
+            AcmeError: If the CA refuses.
+            ConfigError: If it offers no revocation.
+        """
+        url = self.session.directory.get("revokeCert")
+        if not isinstance(url, str):
+            message = f"{words(self.session.directory_url, 300)} revokes nothing."
+            raise ConfigError(message, hint="Ask the CA's operators.")
+        der = certificate.public_bytes(serialization.Encoding.DER)
+        request = {"certificate": _b64(der), "reason": reason}
+        self._signer = self.accounts.signer()
+        try:
+            try:
+                self._post(url, request)
+            except AcmeError as exc:
+                strange = {"unauthorized", "accountDoesNotExist"}
+                if key is None or kind_of(exc.problem) not in strange:
+                    raise
+                _log.info("Revoking by the certificate's own key: %s", exc)
+                self.session.post(url, request, Signer(_jwk_of(key)))
+        except AcmeError as exc:
+            if kind_of(exc.problem) != "alreadyRevoked":
+                raise
+            _log.info("It is revoked already: %s", exc)
 
     # Small parts
 
@@ -578,6 +662,20 @@ def ari_id(certificate: x509.Certificate) -> str | None:
     return f"{_b64(identifier)}.{_b64(number)}"
 
 
+def _leads_to(chain: Sequence[x509.Certificate], authority: str) -> bool:
+    """Whether an authority's common name is among the issuers of a chain."""
+    wanted = x509.oid.NameOID.COMMON_NAME, authority.casefold()
+    return any(
+        (item.oid, str(item.value).casefold()) == wanted
+        for certificate in chain
+        for item in certificate.issuer
+    )
+
+
+def _jwk_of(key: PrivateKey) -> JWK:
+    return JWKRSA(key=key) if isinstance(key, rsa.RSAPrivateKey) else JWKEC(key=key)
+
+
 def _moment(text: str) -> datetime:
     moment = datetime.fromisoformat(text)
     if moment.tzinfo is None:
@@ -595,20 +693,6 @@ def _is_answerable(challenge: Mapping[str, object]) -> bool:
     return isinstance(challenge.get("token"), str) and isinstance(
         challenge.get("url"), str
     )
-
-
-def _jwk(account: Account | None) -> JWK | None:
-    """Return the account's private key, if there is one and it can be used."""
-    if account is None:
-        return None
-    try:
-        key = JWK.from_json(account.key)
-    except (ValueError, KeyError, TypeError, DeserializationError):
-        key = None
-    if isinstance(key, JWKEC | JWKRSA) and "d" in account.key:
-        return key
-    _log.warning("The account key cannot be read; a new one is made.")
-    return None
 
 
 def _b64(data: bytes) -> str:

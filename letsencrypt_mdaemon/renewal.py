@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from letsencrypt_mdaemon.certificate import dns_names, is_self_signed, key_type
@@ -23,11 +24,13 @@ class Due:
     Args:
         reason: One clause that says which rule decided, and from what.
         at: When it is due, or was.
+        rule: What makes it due then, when nothing is wrong with it; else "".
     """
 
     due: bool
     reason: str
     at: datetime
+    rule: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +46,61 @@ class Window:
         return self.start + (self.end - self.start) * generator.random()
 
 
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """The moment drawn once from the CA's suggested window (RFC 9773, 4.2).
+
+    Args:
+        at: The moment drawn; None if the CA gave no advice.
+        ask_again: Not before this moment is the CA asked again (4.3).
+    """
+
+    thumbprint: str
+    start: datetime | None
+    end: datetime | None
+    at: datetime | None
+    ask_again: datetime
+    explanation_url: str = ""
+
+    def holds(self, now: datetime) -> bool:
+        """Whether it is too early to ask the CA again.
+
+        A clock that was wrong when it was drawn does not silence us for long.
+        """
+        return now < self.ask_again < now + timedelta(days=2)
+
+    def asked(
+        self, window: Window | None, ask_again: datetime, generator: random.Random
+    ) -> Draw:
+        """Return what the CA's answer makes of it: drawn anew for a new window only."""
+        if window is None or (window.start, window.end) == (self.start, self.end):
+            return replace(self, ask_again=ask_again)
+        return Draw(
+            self.thumbprint,
+            window.start,
+            window.end,
+            window.draw(generator).replace(microsecond=0),
+            ask_again,
+            window.explanation_url,
+        )
+
+    def moment(self, now: datetime, interval: timedelta) -> datetime | None:
+        """Return when the CA's advice makes it due.
+
+        A run that comes up in the window renews at the first chance after the moment
+        drawn. If the next one comes only after the window, this one does (4.2): only
+        inside it a renewal is exempt from Let's Encrypt's limits, and too early is
+        better than too late.
+
+        Args:
+            interval: Until the next run.
+        """
+        if self.at is None or self.end is None:
+            return None
+        following = now + interval
+        return min(self.at, now) if following > self.end else self.at
+
+
 SHORT_LIVED = timedelta(days=10)
 """The longest lifetime that is renewed at its half."""
 
@@ -52,9 +110,7 @@ def backstop(certificate: x509.Certificate) -> datetime:
 
     Let's Encrypt's integration guide, "When to Renew".
     """
-    lifetime = _lifetime(certificate)
-    left = lifetime / (2 if lifetime <= SHORT_LIVED else 3)
-    return certificate.not_valid_after_utc - left
+    return certificate.not_valid_after_utc - slack(lifetime(certificate))
 
 
 def decide(  # noqa: PLR0913 - each is one input of the decision
@@ -65,9 +121,11 @@ def decide(  # noqa: PLR0913 - each is one input of the decision
     key: str,
     now: datetime,
     drawn: datetime | None = None,
+    days_left: int = 0,
+    spoiled: str = "",
     force: bool = False,
 ) -> Due:
-    """Decide whether a certificate is due.
+    """Decide whether a certificate is due: the rule that comes first decides.
 
     Args:
         in_use: What each of the server's targets names; None = nothing we know.
@@ -75,6 +133,8 @@ def decide(  # noqa: PLR0913 - each is one input of the decision
         names: The names it should have, in any order.
         key: The kind of key it should have.
         drawn: The moment drawn from the CA's suggested window.
+        days_left: It is due when no more days than these are left; see `earliest`.
+        spoiled: Why it must not stay, as far as only our memory can tell; or "".
     """
     if force:
         return Due(due=True, reason="a new order was forced", at=now)
@@ -82,22 +142,76 @@ def decide(  # noqa: PLR0913 - each is one input of the decision
         return Due(due=True, reason=reason, at=now)
     certificate = in_use[0]
     assert certificate is not None  # noqa: S101 - or it was unclear
-    if reason := _unwanted(certificate, ours=ours, names=names, key=key):
+    reason = _unwanted(certificate, ours=ours, names=names, key=key) or spoiled
+    if reason:
         return Due(due=True, reason=reason, at=now)
-    at = backstop(certificate)
-    part = "half" if _lifetime(certificate) <= SHORT_LIVED else "a third"
-    rule = f"{part} or less of the certificate's lifetime is left"
-    if drawn is not None and drawn < at:
-        at, rule = drawn, "the CA suggests to renew the certificate (ARI)"
+    at, rule = _first(certificate, drawn, days_left)
     end = certificate.not_valid_after_utc
     if end <= now:
         reason = f"the certificate in use expired on {end:%Y-%m-%d}"
-        return Due(due=True, reason=reason, at=at)
+        return Due(due=True, reason=reason, at=at, rule=rule)
     left = days(end - now)
     if at <= now:
-        return Due(due=True, reason=f"{rule}: it expires in {left}", at=at)
+        reason = f"{rule}: it expires in {left}"
+        return Due(due=True, reason=reason, at=at, rule=rule)
     reason = f"the certificate in use is good until {end:%Y-%m-%d} ({left})"
-    return Due(due=False, reason=reason, at=at)
+    return Due(due=False, reason=reason, at=at, rule=rule)
+
+
+def _first(
+    certificate: x509.Certificate, drawn: datetime | None, days_left: int
+) -> tuple[datetime, str]:
+    """Return when a certificate that is as it should be is due, and by which rule."""
+    at = backstop(certificate)
+    part = "half" if lifetime(certificate) <= SHORT_LIVED else "a third"
+    rule = f"{part} or less of the certificate's lifetime is left"
+    if days_left:
+        wanted = certificate.not_valid_after_utc - timedelta(days=days_left)
+        wanted = max(wanted, earliest(certificate))
+        if wanted < at:
+            at, rule = wanted, f"renew-days asks for it {days_left} days before the end"
+    if drawn is not None and drawn < at:
+        at, rule = drawn, "the CA suggests to renew the certificate (ARI)"
+    return at, rule
+
+
+def earliest(certificate: x509.Certificate) -> datetime:
+    """Return when the administrator's days may make it due: after half of its lifetime.
+
+    Lifetimes shrink; days that were chosen for 90 would renew one of 45 at every run.
+    """
+    return certificate.not_valid_before_utc + lifetime(certificate) / 2
+
+
+INTERVAL = timedelta(hours=12)
+"""Between runs, as long as nothing else is known: the examples run twice a day."""
+
+
+def slack(span: timedelta) -> timedelta:
+    """Return how long before the end a certificate of this lifetime is due."""
+    return span / (2 if span <= SHORT_LIVED else 3)
+
+
+def interval(runs: Sequence[datetime]) -> timedelta | None:
+    """Return the usual time between scheduled runs; None if there were too few.
+
+    Args:
+        runs: When they began. Of several within an hour only the first counts.
+    """
+    counted: list[datetime] = []
+    for run in sorted(runs):
+        if not counted or run - counted[-1] >= timedelta(hours=1):
+            counted.append(run)
+    gaps = sorted(later - earlier for earlier, later in pairwise(counted))
+    return gaps[len(gaps) // 2] if len(gaps) >= 3 else None  # noqa: PLR2004
+
+
+def is_sparse(every: timedelta, span: timedelta) -> bool:
+    """Whether runs at this interval are too few for a lifetime: fewer than three tries.
+
+    One of them may meet a CA that is down, and one a name that fails.
+    """
+    return every * 3 > slack(span)
 
 
 def may_drop(
@@ -149,7 +263,8 @@ def _unwanted(
     return ""
 
 
-def _lifetime(certificate: x509.Certificate) -> timedelta:
+def lifetime(certificate: x509.Certificate) -> timedelta:
+    """Return how long a certificate is valid in all."""
     return certificate.not_valid_after_utc - certificate.not_valid_before_utc
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.deployment import Proof
     from letsencrypt_mdaemon.doctor.examination import Examination, Examined
     from letsencrypt_mdaemon.doctor.findings import Finding
-    from letsencrypt_mdaemon.state import Change, Dropped, Target
+    from letsencrypt_mdaemon.state import Account, Change, Dropped, Target
     from letsencrypt_mdaemon.targets import Found
     from letsencrypt_mdaemon.verification import Port, Verification
     from letsencrypt_mdaemon.verifier import Served
@@ -169,6 +169,18 @@ def _answer(value: Served) -> Document:
     }
 
 
+def account(value: Mapping[str, Any], kept: Account | None) -> Document:
+    """Return an account as the CA describes it."""
+    contact = value.get("contact") if isinstance(value.get("contact"), list) else ()
+    url = words(kept.url, 300) if kept else ""
+    return {
+        "account": url,
+        "status": words(value.get("status", "")),
+        "contact": [words(item) for item in contact or ()],
+        "caa_parameters": f"accounturi={url}; validationmethods=http-01",
+    }
+
+
 def checkup(value: Checkup) -> Document:
     """Return what the doctor found."""
     return {
@@ -234,9 +246,19 @@ def print_outcome(document: Mapping[str, Any], head: str) -> None:
     if row := document["proof"]:
         _row("proven at", *row["new"])
     _row("removed", *document["removed"])
+    _row("TLSA record", *filter(None, [document["tlsa"]]))
     _row("goes without", *map(_missing, document["dropped"]))
     if document["log"]:
         _row("log", document["log"])
+
+
+def print_account(document: Mapping[str, Any]) -> None:
+    """Print the account at the CA."""
+    click.echo(f"Account at {document['directory_url']}")
+    _row("account", document["account"])
+    _row("status", document["status"])
+    _row("contact", *document["contact"])
+    _row("CAA may say", document["caa_parameters"])
 
 
 def print_status(document: Mapping[str, Any]) -> None:
@@ -247,8 +269,16 @@ def print_status(document: Mapping[str, Any]) -> None:
     if row := document["certificate"]:
         _row("in use", row["thumbprint"], row["issuer"])
         _row("valid until", row["not_after"])
-    at = "now" if document["due"] else document["due_at"]
-    _row("due", f"{at}: {document['reason']}")
+    if document["due"]:
+        _row("due", f"now: {document['reason']}")
+    else:
+        rule = f": {document['rule']} then" if document["rule"] else ""
+        _row("due", f"{document['due_at']}{rule}", document["reason"])
+    if row := document["waiting"]:
+        until = f"until {row['until']}" if row["until"] else "until you act"
+        _row("waits", f"{until}: {row['reason']}")
+    _print_outlook(document)
+    _row("TLSA record", *filter(None, [document["tlsa"]]))
     _row("goes without", *map(_missing, document["dropped"]))
     if row := document["pending"]:
         _row("pending", f"{row['thumbprint']}, issued and not in use yet")
@@ -258,6 +288,35 @@ def print_status(document: Mapping[str, Any]) -> None:
         _row("target", f"{_place(item)}: {named}")
     for endpoint, thumbprint in document["served"].items():
         _row("served", f"{endpoint}: {thumbprint}")
+
+
+def _print_outlook(document: Mapping[str, Any]) -> None:
+    """Print the CA's advice, its account book, and what the schedule is worth."""
+    if (row := document["advice"]) and row["drawn"]:
+        why = [f"why: {row['explanation_url']}"] if row["explanation_url"] else []
+        window = f"{row['start']} to {row['end']}; drawn: {row['drawn']}"
+        _row("CA suggests", window, *why)
+    book, schedule = document["ledger"], document["schedule"]
+    if limit := book["issued_this_week_limit"]:
+        used = len(book["issued_this_week"])
+        _row("this week", f"{used} of {limit} certificates for exactly these names")
+    for row in book["failing"]:
+        times = "once" if row["times"] == 1 else f"{row['times']} times"
+        who = row["name"] or "the order"
+        _row("failed", f"{who}, {times}, last {row['last']}: {row['why']}")
+    if schedule["last_run"]:
+        every = schedule["every_hours"]
+        often = f", usually every {every:g} hours" if every else ""
+        _row("scheduled", f"last run {schedule['last_run']}{often}")
+    for row in schedule["lifetimes"]:
+        sparse = "; these runs are too few for it" if row["too_sparse"] else ""
+        _row(
+            f"{row['days']} days",
+            f"will be Let's Encrypt's lifetime from {row['letsencrypt_from']} on: due "
+            f"{row['due_days_before_end']} days before the end{sparse}",
+        )
+    if schedule["warning"]:
+        _row("warning", schedule["warning"])
 
 
 def print_found(document: Mapping[str, Any]) -> None:

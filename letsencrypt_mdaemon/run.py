@@ -99,9 +99,21 @@ class Run:
     def installation(self, *, look: bool = True) -> Installation:
         """Look at the server, and at its ports unless told otherwise."""
         self._installation = assembly.open_installation(
-            self.config, self.root, look=look
+            self.config, self.root, look=look, by_hand=self.by_hand
         )
         return self._installation
+
+    @property
+    def by_hand(self) -> bool:
+        """Whether a person is waiting, at a terminal."""
+        return sys.stderr.isatty()
+
+    @property
+    def is_scheduled(self) -> bool:
+        """Whether it is most likely a job of the schedule."""
+        settings = self.config
+        special = settings.dry_run or settings.force or settings.staging
+        return self.command == "renew" and not special and not self.by_hand
 
     def be_alone(self) -> None:
         """Be the only run of this installation; without log and mail.

@@ -13,25 +13,27 @@ import re
 import ssl
 import time
 from collections import deque
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from pathlib import Path
+from threading import Condition, Lock
 from typing import TYPE_CHECKING, Any, NoReturn
-from urllib.parse import urljoin
+from urllib.parse import urljoin, urlsplit
 
 import requests
 from acme import jws
 from josepy.json_util import field as jose_field
-from josepy.jwa import ES256, ES384, RS256, JWASignature
-from josepy.jwk import JWK, JWKEC, JWKRSA
+from josepy.jwa import ES256, ES384, HS256, RS256, JWASignature
+from josepy.jwk import JWK, JWKEC, JWKRSA, JWKOct
+from requests.adapters import HTTPAdapter
+from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
 from letsencrypt_mdaemon import __version__
 from letsencrypt_mdaemon.errors import AcmeError, words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from pathlib import Path
 
 _log = logging.getLogger(__name__)
 
@@ -44,6 +46,12 @@ TRIES = 4
 """Attempts for a request that was lost on the way or met an overloaded CA."""
 PATIENCE = 30.0
 """Seconds; a CA that asks for a longer pause in mid-request ends the run."""
+NONCE_PATIENCE = 0.02
+"""Seconds to wait for the nonce that another thread's answer brings.
+
+Then one is fetched, which lets one more request be under way for good: a CA that is
+near answers sooner, and is hardly asked for more than the first.
+"""
 
 
 class TransientError(AcmeError):
@@ -93,6 +101,16 @@ class Reply:
         return urljoin(self.url, location) if location else ""
 
     @property
+    def alternates(self) -> list[str]:
+        """The URLs of the alternate chains (RFC 8555, 7.4.2; RFC 8288)."""
+        links = requests.utils.parse_header_links(self.headers.get("Link", ""))
+        return [
+            urljoin(self.url, link["url"])
+            for link in links
+            if "alternate" in link.get("rel", "").lower().split()
+        ]
+
+    @property
     def retry_after(self) -> float | None:
         """Seconds the CA asks us to wait."""
         return retry_after(self.headers.get("Retry-After"), datetime.now(UTC))
@@ -131,6 +149,43 @@ class Reply:
         return document
 
 
+class _Adapter(HTTPAdapter):
+    """Connections that share a TLS context.
+
+    Else each would read its roots anew; Mozilla's take 16 ms.
+    """
+
+    def __init__(self) -> None:
+        self._contexts: dict[str, ssl.SSLContext] = {}
+        self._making = Lock()
+        super().__init__()
+
+    def build_connection_pool_key_attributes(
+        self,
+        request: requests.PreparedRequest,
+        verify: bool | str,  # noqa: FBT001 - the library's signature, as all here
+        cert: Any = None,  # noqa: ANN401
+    ) -> tuple[Any, Any]:
+        """Return how a connection is made."""
+        host, pool = super().build_connection_pool_key_attributes(request, verify, cert)
+        if host["scheme"] == "https":
+            roots = DEFAULT_CA_BUNDLE_PATH if verify is True else str(verify)
+            context = self._context(roots)
+            pool = {"ssl_context": context, "cert_reqs": "CERT_REQUIRED"}
+        return host, pool
+
+    def cert_verify(self, *_: object) -> None:
+        """Do nothing: the context verifies."""
+
+    def _context(self, roots: str) -> ssl.SSLContext:
+        with self._making:
+            if roots not in self._contexts:
+                folder, file = (roots, None) if Path(roots).is_dir() else (None, roots)
+                context = ssl.create_default_context(cafile=file, capath=folder)
+                self._contexts[roots] = context
+            return self._contexts[roots]
+
+
 class Session:
     """Requests to one CA.
 
@@ -141,6 +196,8 @@ class Session:
             those of REQUESTS_CA_BUNDLE, or else Mozilla's. Proxies come from the
             environment, on Windows also from the system's settings.
         timeout: Seconds that the CA may be silent.
+        delay: Seconds, of which a random part is waited before the first request, so
+            that not all servers of the world ask the CA at once.
         sleep: Waits for some seconds.
     """
 
@@ -150,15 +207,25 @@ class Session:
         *,
         ca_bundle: Path | None = None,
         timeout: float = 45.0,
+        delay: float = 0.0,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.directory_url = directory_url
         self._verify: bool | str = str(ca_bundle) if ca_bundle else True
         self._timeout = (min(timeout, 10.0), timeout)
         self._sleep = sleep
+        self._delay = delay
+        self._starting = Lock()
         self._nonces: deque[str] = deque(maxlen=50)
+        self._under_way = 0
+        self._answered = Condition()
+        self._last_answer = 0.0
         self._directory: dict[str, Any] | None = None
         self._http = requests.Session()
+        self._http.mount("https://", _Adapter())
+        # A signature says who asks: .netrc is not looked at for each request.
+        self._http.auth = lambda request: request
+        self._ways: dict[str, Mapping[str, Any]] = {}
         # RFC 8555, 6.1: name and version of the client.
         self._http.headers["User-Agent"] = f"letsencrypt-mdaemon/{__version__}"
 
@@ -219,15 +286,22 @@ class Session:
         new_nonce = self.directory["newNonce"]
 
         def once() -> Reply:
-            nonce = self._nonce(new_nonce)
-            for _ in range(NONCE_TRIES):
-                signed = _sign(url, body, signer, nonce)
-                reply = self._send("POST", url, data=signed, headers=headers)
-                if kind_of(reply.problem) != "badNonce":
-                    return self._accept(reply)
-                # 6.5: the rejection brings a fresh nonce, for this request and no
-                # other thread's. Its detail may quote the old one: it is not shown.
-                nonce = reply.nonce or self._nonce(new_nonce)
+            nonce = self._spare_nonce()
+            try:
+                nonce = nonce or self._new_nonce(new_nonce)
+                for _ in range(NONCE_TRIES):
+                    signed = sign(url, body, signer, nonce)
+                    reply = self._send("POST", url, data=signed, headers=headers)
+                    if kind_of(reply.problem) != "badNonce":
+                        return self._accept(reply)
+                    # 6.5: the rejection brings a fresh nonce, for this request and no
+                    # other thread's. Its detail may quote the old one: it is not shown.
+                    nonce = reply.nonce or self._new_nonce(new_nonce)
+            finally:
+                with self._answered:
+                    self._under_way -= 1
+                    self._last_answer = time.monotonic()
+                    self._answered.notify()
             message = f"{words(url, 300)} refused {NONCE_TRIES} nonces of its own, one "
             raise AcmeError(
                 f"{message}after the other.",
@@ -237,15 +311,26 @@ class Session:
 
         return self._attempt(once)
 
-    def _nonce(self, new_nonce: str) -> str:
-        """Return the freshest nonce at hand: old ones may have expired."""
-        with suppress(IndexError):
-            return self._nonces.pop()
-        reply = self._send("HEAD", new_nonce)
+    def _spare_nonce(self) -> str:
+        """Return the freshest nonce at hand, as old ones may have expired; "" if none.
+
+        One that another request may bring in a moment is waited for.
+        """
+        with self._answered:
+            while self._under_way and not self._nonces:
+                self._answered.wait(NONCE_PATIENCE)
+                if time.monotonic() > self._last_answer + NONCE_PATIENCE:
+                    break
+            self._under_way += 1
+            return self._nonces.pop() if self._nonces else ""
+
+    def _new_nonce(self, url: str) -> str:
+        """Fetch a nonce (RFC 8555, 7.2)."""
+        reply = self._send("HEAD", url)
         if reply.is_refusal:
             _refuse(reply)
         if not reply.nonce:
-            message = f"{words(new_nonce, 300)} gave no nonce in its Replay-Nonce."
+            message = f"{words(url, 300)} gave no nonce in its Replay-Nonce."
             hint = "Check that directory-url is the URL of an ACME directory."
             raise AcmeError(message, hint=hint)
         return reply.nonce
@@ -266,16 +351,15 @@ class Session:
         raise AssertionError  # pragma: no cover - the loop returns or raises
 
     def _send(self, method: str, url: str, **options: Any) -> Reply:  # noqa: ANN401
+        with self._starting:
+            self._hold_back()
         try:
-            with self._http.request(
-                method,
-                url,
-                # Given each time: REQUESTS_CA_BUNDLE would override the session's.
-                verify=self._verify,
+            request = requests.Request(method, url, **options)
+            with self._http.send(
+                self._http.prepare_request(request),
                 timeout=self._timeout,
                 allow_redirects=method == "GET",
-                stream=True,
-                **options,
+                **self._way(url),
             ) as response:
                 reply = Reply(
                     url, response.status_code, response.headers, _read(response)
@@ -287,6 +371,25 @@ class Session:
             raise AcmeError(message, hint="Check directory-url.")
         return reply
 
+    def _hold_back(self) -> None:
+        """Wait before the first request of all."""
+        delay, self._delay = random.uniform(0, self._delay), 0.0  # noqa: S311
+        if delay >= 1:
+            _log.info(
+                "Waiting %.0f s, so that not all servers ask the CA at once", delay
+            )
+        if delay:
+            self._sleep(delay)
+
+    def _way(self, url: str) -> Mapping[str, Any]:
+        """Return the proxies and roots for a URL, looked for once for each host."""
+        host = urlsplit(url).netloc
+        if host not in self._ways:
+            self._ways[host] = self._http.merge_environment_settings(
+                url, {}, stream=True, verify=self._verify, cert=None
+            )
+        return self._ways[host]
+
     def _accept(self, reply: Reply) -> Reply:
         """Keep the nonce an answer brings, and raise what a refusal means."""
         if reply.nonce:
@@ -296,12 +399,17 @@ class Session:
         return reply
 
 
-def _sign(url: str, body: bytes, signer: Signer, nonce: str) -> str:
+def sign(url: str, body: bytes, signer: Signer, nonce: str = "") -> str:
+    """Return a flattened JWS as JSON (RFC 8555, 6.2).
+
+    Args:
+        nonce: "" for one inside another: 7.3.4 and 7.3.5 forbid a nonce there.
+    """
     signed = _Jws.sign(
         body,
         key=signer.key,
         alg=_algorithm(signer.key),
-        nonce=nonce,  # type: ignore[arg-type] # see _Header
+        nonce=nonce or None,  # type: ignore[arg-type] # see _Header
         url=url,
         kid=signer.kid or None,
     )
@@ -309,6 +417,8 @@ def _sign(url: str, body: bytes, signer: Signer, nonce: str) -> str:
 
 
 def _algorithm(key: JWK) -> JWASignature:
+    if isinstance(key, JWKOct):
+        return HS256  # 7.3.4
     # RFC 8555, 6.2: a CA has to know ES256; RFC 7518, 3.4 ties the others to the curve.
     if isinstance(key, JWKRSA):
         return RS256
@@ -367,9 +477,12 @@ def _refuse(reply: Reply) -> NoReturn:
     problem, status, wait = reply.problem, reply.status, reply.retry_after
     said = describe(problem) or words(_title(reply.body), 200)
     kind = kind_of(problem)
-    hint = HINTS.get(kind, "")
-    # A CA's own limits hold for hours; only what a load balancer says passes soon.
-    transient = kind != "rateLimited" and status in {429, 500, 502, 503, 504}
+    hint, paused = HINTS.get(kind, ""), ""
+    transient = status in {429, 500, 502, 503, 504}
+    if kind == "rateLimited":
+        # Most of a CA's own limits hold for hours; what passes soon, it says so.
+        brief = wait is not None and wait <= PATIENCE
+        transient = brief and status in {429, 503}
     if reply.location and status < 400:  # noqa: PLR2004 - RFC 9110, 15.4
         said = f"it redirects to {words(reply.location, 300)}, as no CA does"
         hint = "Check directory-url, and whether a proxy answers instead."
@@ -377,22 +490,30 @@ def _refuse(reply: Reply) -> NoReturn:
         # Rounded up. The CA may want more: a day is the most that is believed.
         until = datetime.now(UTC) + timedelta(seconds=wait + 59)
         hint = f"Do not try again before {until:%Y-%m-%d %H:%M} UTC."
-    elif kind == "rateLimited" and re.search("https?://", said):
-        # So Let's Encrypt says that a name failed too often to be tried any more.
-        hint = "The CA has paused this: open the URL in its message to resume; until "
-        hint += "then further tries are useless."
+    elif kind == "rateLimited" and (url := _PAUSED.search(said)):
+        paused = url[1].rstrip(".,;:")
+        hint = f"Open {paused} to resume, then `renew --force`; further tries are "
+        hint += "useless before."
     elif transient:
         hint = "The CA has trouble: run again later."
     message = f"{words(reply.url, 300)} refused with HTTP {status}"
     message += f": {said}." if said else "."
     error = TransientError if transient else AcmeError
-    raise error(message, hint=hint, problem=problem, retry_after=wait)
+    raise error(message, hint=hint, problem=problem, retry_after=wait, paused=paused)
+
+
+# So Let's Encrypt says that a name failed too often to be tried any more; there is no
+# Retry-After then.
+_PAUSED = re.compile(r"\bvisit:?\s+(https://[^\s<>\"]+)", re.IGNORECASE)
 
 
 HINTS = {
     "accountDoesNotExist": "Remove account.json in the state folder to register anew.",
-    "externalAccountRequired": "This CA wants an external account; that is not "
-    "available yet: choose another CA.",
+    "alreadyRevoked": "Nothing is left to do: renew, if it is still in use.",
+    "badRevocationReason": "Choose another --reason.",
+    "externalAccountRequired": "Get a key id and a key from the CA's web site; set "
+    "eab-kid and eab-key-file.",
+    "invalidProfile": "Choose another profile, or none.",
     "invalidContact": "Set contact to a mail address that the CA accepts.",
     "unsupportedContact": "Set contact to a mail address that the CA accepts.",
     "userActionRequired": "Open the URL that the CA names, agree, and run again.",

@@ -6,6 +6,7 @@
     <state>/<CA>/order.json        the open order, with the key of its certificate
     <state>/<CA>/pending.pem       issued, not yet in use: chain and key
     <state>/<CA>/renewal.json      the moment drawn from the CA's suggested window
+    <state>/<CA>/ledger.json       what was issued and what failed there
     <state>/staging/<CA>/…         the same for rehearsals
     <state>/backups/, <state>/lock
 
@@ -20,7 +21,7 @@ import json
 import logging
 import re
 import secrets
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeVar
 
@@ -30,6 +31,8 @@ from cryptography.x509 import InvalidVersion
 from letsencrypt_mdaemon.certificate import Certificate
 from letsencrypt_mdaemon.errors import DeployError, Error
 from letsencrypt_mdaemon.files import make_private_folder, read_limited, write_private
+from letsencrypt_mdaemon.ledger import Failure, Issuance, Ledger
+from letsencrypt_mdaemon.renewal import Draw
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,6 +43,8 @@ _T = TypeVar("_T")
 
 HISTORY = 50
 """Certificates remembered, newest last."""
+RUNS = 10
+"""Scheduled runs remembered."""
 LIMIT = 1 << 20
 """Bytes of a state file; ours have some ten thousand at most."""
 _NONSENSE = (
@@ -105,6 +110,7 @@ class Issued:
 
     Args:
         verified: When every port that spoke TLS was seen to serve it; None if never.
+        revoked: When this program revoked it; None if it did not.
     """
 
     thumbprint: str
@@ -112,6 +118,7 @@ class Issued:
     names: tuple[str, ...]
     obtained: datetime
     verified: datetime | None = None
+    revoked: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,11 +139,20 @@ class Dropped:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """What is remembered of the installation, whatever the CA."""
+    """What is remembered of the installation, whatever the CA.
+
+    Args:
+        compromised: Public keys that must not be used again: SHA-256 in hex.
+        runs: When the last scheduled runs began.
+        in_use: The thumbprint that was put into use last; "" if it is not known.
+    """
 
     targets: tuple[Target, ...] = ()
     issued: tuple[Issued, ...] = ()
     dropped: tuple[Dropped, ...] = ()
+    compromised: tuple[str, ...] = ()
+    runs: tuple[datetime, ...] = ()
+    in_use: str = ""
 
     def find(self, thumbprint: str) -> Issued | None:
         """Return what is remembered of a certificate."""
@@ -151,10 +167,17 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Who we are to a CA: the key (as JWK, private) and the account's URL."""
+    """Who we are to a CA.
+
+    Args:
+        key: The account key as JWK, private.
+        url: The account's URL; "" until the CA has told it.
+        next_key: The key that a rollover under way puts in its place; else empty.
+    """
 
     key: dict[str, str]
     url: str
+    next_key: dict[str, str] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         """Leave the key out."""
@@ -176,28 +199,16 @@ class OpenOrder:
         return f"OpenOrder(url={self.url!r}, names={self.names!r})"
 
 
-@dataclass(frozen=True, slots=True)
-class Draw:
-    """The moment drawn once from the CA's suggested window (RFC 9773, 4.2).
+class State:
+    """The state folder of one installation.
 
     Args:
-        at: The moment drawn; None if the CA gave no advice.
-        ask_again: Not before this moment is the CA asked again (4.3).
+        look_only: Leave a file that makes no sense where it is.
     """
 
-    thumbprint: str
-    start: datetime | None
-    end: datetime | None
-    at: datetime | None
-    ask_again: datetime
-    explanation_url: str = ""
-
-
-class State:
-    """The state folder of one installation."""
-
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, look_only: bool = False) -> None:
         self.folder = folder
+        self.look_only = look_only
 
     @property
     def lock(self) -> Path:
@@ -217,11 +228,14 @@ class State:
         # Two URLs may look the same when written like this.
         digest = hashlib.sha256(directory_url.encode("utf-8", "replace")).hexdigest()
         folder = self.folder / "staging" if staging else self.folder
-        return CaState(folder / f"{readable[:60].strip('_.')}-{digest[:12]}")
+        return CaState(
+            folder / f"{readable[:60].strip('_.')}-{digest[:12]}",
+            look_only=self.look_only,
+        )
 
     def load(self) -> Memory:
         """Return what is remembered of the installation."""
-        return _read(self.folder / "installation.json", _memory) or Memory()
+        return self._read("installation.json", _memory) or Memory()
 
     def save(self, memory: Memory) -> None:
         """Remember it."""
@@ -229,7 +243,10 @@ class State:
 
     def attempt(self) -> Attempt | None:
         """Return the attempt that an earlier run left, or that was rolled back."""
-        return _read(self.folder / "attempt.json", _attempt)
+        return self._read("attempt.json", _attempt)
+
+    def _read(self, name: str, parse: Callable[[bytes], _T]) -> _T | None:
+        return _read(self.folder / name, parse, look_only=self.look_only)
 
     def save_attempt(self, attempt: Attempt) -> None:
         """Keep an attempt before it changes anything."""
@@ -244,22 +261,33 @@ class CaState:
     """What is remembered at one CA.
 
     Accounts at different CAs, and staging and production, never mix.
+
+    Args:
+        look_only: Leave a file that makes no sense where it is.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, look_only: bool = False) -> None:
         self.folder = folder
+        self.look_only = look_only
 
     def account(self) -> Account | None:
         """Return the account, or at least its key (then the URL is empty)."""
-        return _read(self.folder / "account.json", _account)
+        return self._read("account.json", _account)
 
     def save_account(self, account: Account) -> None:
         """Keep the account."""
         _write(self.folder / "account.json", asdict(account))
 
+    def _read(self, name: str, parse: Callable[[bytes], _T]) -> _T | None:
+        return _read(self.folder / name, parse, look_only=self.look_only)
+
+    def retire_account(self) -> Path | None:
+        """Set the account's file aside, if there is one; return where it is now."""
+        return _rename(self.folder / "account.json", "retired")
+
     def order(self) -> OpenOrder | None:
         """Return the open order."""
-        return _read(self.folder / "order.json", _order)
+        return self._read("order.json", _order)
 
     def save_order(self, order: OpenOrder) -> None:
         """Keep the open order, before anything depends on it."""
@@ -271,7 +299,7 @@ class CaState:
 
     def pending(self) -> Certificate | None:
         """Return the certificate that was issued and is not in use yet."""
-        return _read(self.folder / "pending.pem", _pending)
+        return self._read("pending.pem", _pending)
 
     def keep(self, certificate: Certificate) -> None:
         """Keep an issued certificate before anything else can fail.
@@ -289,11 +317,19 @@ class CaState:
 
     def draw(self) -> Draw | None:
         """Return the moment drawn from the last suggested window."""
-        return _read(self.folder / "renewal.json", _draw)
+        return self._read("renewal.json", _draw)
 
     def save_draw(self, draw: Draw) -> None:
         """Keep the moment drawn."""
         _write(self.folder / "renewal.json", asdict(draw))
+
+    def ledger(self) -> Ledger:
+        """Return what was issued and what failed."""
+        return self._read("ledger.json", _ledger) or Ledger()
+
+    def save_ledger(self, ledger: Ledger) -> None:
+        """Keep it."""
+        _write(self.folder / "ledger.json", asdict(ledger))
 
 
 def _write(path: Path, document: dict[str, object]) -> None:
@@ -323,7 +359,7 @@ def _encode(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat()
 
 
-def _read(path: Path, parse: Callable[[bytes], _T]) -> _T | None:
+def _read(path: Path, parse: Callable[[bytes], _T], *, look_only: bool) -> _T | None:
     """Read a file of ours; one that makes no sense is set aside and said."""
     try:
         return parse(read_limited(path, LIMIT))
@@ -334,26 +370,37 @@ def _read(path: Path, parse: Callable[[bytes], _T]) -> _T | None:
     except OSError as exc:
         message = f"{path} cannot be read: {exc.strerror or exc}."
         raise Error(message, hint="Let this account read and write there.") from exc
-    _set_aside(path, reason)
+    if look_only:
+        _log.warning("%s could not be read (%s).", path, reason)
+    else:
+        _set_aside(path, reason)
     return None
 
 
 def _set_aside(path: Path, reason: str) -> None:
-    stamp = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
-    aside = path.with_name(f"{path.name}.damaged-{stamp}")
-    try:
-        path.replace(aside)
-    except OSError as exc:
-        message = f"{path} makes no sense and cannot be set aside: {exc}."
-        hint = "Remove it, or let this account write there."
-        raise Error(message, hint=hint) from exc
+    aside = _rename(path, "damaged")
     _log.warning(
         "%s could not be read (%s) and was set aside as %s; it is rebuilt as far as "
         "possible.",
         path,
         reason,
-        aside.name,
+        aside.name if aside else "nothing: it is gone",
     )
+
+
+def _rename(path: Path, why: str) -> Path | None:
+    """Give a file a name of its own beside the old one; None if it is not there."""
+    stamp = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+    aside = path.with_name(f"{path.name}.{why}-{stamp}")
+    try:
+        path.replace(aside)
+    except FileNotFoundError:
+        return None
+    except OSError as exc:
+        message = f"{path} cannot be set aside ({why}): {exc}."
+        hint = "Remove it, or let this account write there."
+        raise Error(message, hint=hint) from exc
+    return aside
 
 
 def _document(data: bytes) -> dict[str, object]:
@@ -390,12 +437,23 @@ def _strings(value: object) -> tuple[str, ...]:
     return tuple(map(_string, _list(value)))
 
 
+def _moments(value: object) -> tuple[datetime, ...]:
+    return tuple(map(_moment, _list(value)))
+
+
 def _memory(data: bytes) -> Memory:
     document = _document(data)
     targets = [_target(item) for item in _list(document["targets"])]
     issued = [_issued(item) for item in _list(document["issued"])]
     dropped = [_dropped(item) for item in _list(document.get("dropped", []))]
-    return Memory(tuple(targets), tuple(issued), tuple(dropped))
+    return Memory(
+        targets=tuple(targets),
+        issued=tuple(issued),
+        dropped=tuple(dropped),
+        compromised=_strings(document.get("compromised", [])),
+        runs=_moments(document.get("runs", [])),
+        in_use=_string(document.get("in_use", "")),
+    )
 
 
 def _dropped(item: object) -> Dropped:
@@ -420,6 +478,7 @@ def _issued(item: object) -> Issued:
         names=_strings(item["names"]),
         obtained=_moment(item["obtained"]),
         verified=_optional(item["verified"]),
+        revoked=_optional(item.get("revoked")),
     )
 
 
@@ -447,11 +506,14 @@ def _change(item: object) -> Change:
 
 def _account(data: bytes) -> Account:
     document = _document(data)
-    key = document["key"]
+    url = _string(document["url"])
+    return Account(_jwk(document["key"]), url, _jwk(document.get("next_key", {})))
+
+
+def _jwk(key: object) -> dict[str, str]:
     if not isinstance(key, dict):
         raise TypeError
-    jwk = {_string(name): _string(value) for name, value in key.items()}
-    return Account(jwk, _string(document["url"]))
+    return {_string(name): _string(value) for name, value in key.items()}
 
 
 def _order(data: bytes) -> OpenOrder:
@@ -481,4 +543,32 @@ def _draw(data: bytes) -> Draw:
         at=_optional(document["at"]),
         ask_again=_moment(document["ask_again"]),
         explanation_url=_string(document["explanation_url"]),
+    )
+
+
+def _ledger(data: bytes) -> Ledger:
+    document = _document(data)
+    issuances = [_issuance(item) for item in _list(document["issuances"])]
+    failures = [_failure(item) for item in _list(document["failures"])]
+    return Ledger(tuple(issuances), tuple(failures))
+
+
+def _issuance(item: object) -> Issuance:
+    if not isinstance(item, dict):
+        raise TypeError
+    return Issuance(_strings(item["names"]), _moment(item["at"]))
+
+
+def _failure(item: object) -> Failure:
+    if not isinstance(item, dict):
+        raise TypeError
+    times = _moments(item["times"])
+    if not times:
+        raise ValueError
+    return Failure(
+        name=_string(item["name"]),
+        times=times,
+        why=_string(item["why"]),
+        until=_optional(item["until"]),
+        paused=_string(item["paused"]),
     )

@@ -18,6 +18,7 @@ from letsencrypt_mdaemon.certificate import (
     Certificate,
     dns_names,
     key_type,
+    public_key_hash,
     thumbprint,
     utc,
 )
@@ -27,20 +28,24 @@ from letsencrypt_mdaemon.errors import (
     ConfigError,
     DeployError,
 )
-from letsencrypt_mdaemon.state import Attempt, Draw, Dropped, Issued
+from letsencrypt_mdaemon.ledger import DAILY
+from letsencrypt_mdaemon.renewal import Draw
+from letsencrypt_mdaemon.state import Attempt, Dropped, Issued
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from cryptography import x509
 
+    from letsencrypt_mdaemon.certificate import PrivateKey
+    from letsencrypt_mdaemon.ledger import Limits, Wait
     from letsencrypt_mdaemon.renewal import Due, Window
-    from letsencrypt_mdaemon.state import CaState, Change, State, Target
+    from letsencrypt_mdaemon.state import CaState, Change, Memory, State, Target
 
 _log = logging.getLogger(__name__)
 
-RETRY = timedelta(hours=20)
-"""After a roll-back: once a day, also when the schedule wavers."""
+RESERVE = 2
+"""Certificates a week for the same names that are better kept for an emergency."""
 URGENT = timedelta(days=3)
 """With less left of the certificate in use, every run tries."""
 
@@ -55,9 +60,18 @@ class Issuer(Protocol):
         ...
 
     def obtain(
-        self, names: Sequence[str], replaces: x509.Certificate | None
+        self,
+        names: Sequence[str],
+        replaces: x509.Certificate | None,
+        key: PrivateKey | None,
     ) -> Certificate:
-        """Return a new certificate, checked."""
+        """Return a new certificate, checked; for the key, if one is given."""
+        ...
+
+    def revoke(
+        self, certificate: x509.Certificate, reason: int, key: PrivateKey | None
+    ) -> None:
+        """Make sure that a certificate is revoked."""
         ...
 
 
@@ -66,6 +80,10 @@ class Store(Protocol):
 
     def certificates(self) -> Iterable[tuple[x509.Certificate, str]]:
         """Return each certificate with its friendly name."""
+        ...
+
+    def key(self, wanted: str) -> PrivateKey | None:
+        """Return the private key of the one with this thumbprint, if it can be had."""
         ...
 
     def install(self, certificate: Certificate) -> None:
@@ -103,7 +121,11 @@ class Order:
         names: The names, the first one first.
         key_type: The kind of key.
         directory_url: The CA.
-        force: Order even if none is due.
+        reuse_key: Go on with the private key in use, which a TLSA record pins.
+        days_left: Renew when no more days than these are left; 0 = the usual rules.
+        interval: Until the next scheduled run.
+        limits: What the CA allows, if it says so.
+        force: Order even if none is due, and even if it is too early to try again.
         dry_run: Only say what would be done.
         drop: Rather go without names that fail than without a certificate.
         rehearse: Obtain it, and put it to no use.
@@ -118,6 +140,10 @@ class Order:
     names: tuple[str, ...]
     key_type: str
     directory_url: str
+    reuse_key: bool = False
+    days_left: int = 0
+    interval: timedelta = renewal.INTERVAL
+    limits: Limits | None = None
     force: bool = False
     dry_run: bool = False
     drop: bool = False
@@ -203,14 +229,18 @@ def renew(order: Order, parts: Parts, issuer: Issuer, *, now: datetime) -> Outco
     if attempt is not None and attempt.undoing and not order.dry_run:
         _roll_back(order, attempt, (), parts, now)
     found = _look(order, parts, now)
-    due = _decide(order, found, parts.ca, issuer, now)
+    due = _decide(order, found, parts, issuer, now)
     _log.info("%s: %s", "Due" if due.due else "Nothing is due", due.reason)
+    wait = None if order.force or not due.due else _wait(order, found, parts, now)
+    if wait is not None and not order.dry_run:
+        due = _postponed(due, wait)
     if order.dry_run or not due.due:
         return _nothing_done(order, found, due, parts, now)
     pending = found.pending or _obtain(order, found, parts, issuer, now)
     if pending is None:
         found = _look(order, parts, now)
-        return _nothing_done(order, found, _by_rule(order, found, now), parts, now)
+        due = _by_rule(order, found, parts, now)
+        return _nothing_done(order, found, due, parts, now)
     # A run may have died between keeping the certificate and this.
     parts.ca.forget_order()
     _remember(pending, order, parts, now)
@@ -225,10 +255,11 @@ def renew(order: Order, parts: Parts, issuer: Issuer, *, now: datetime) -> Outco
 
 def due(
     order: Order, parts: Parts, *, now: datetime
-) -> tuple[Due, x509.Certificate | None]:
-    """Return whether it is due, without asking the CA, and what is in use."""
+) -> tuple[Due, Wait | None, x509.Certificate | None]:
+    """Return whether it is due, why it waits, and what is in use; ask no CA."""
     found = _look(order, parts, now)
-    return _decide(order, found, parts.ca, None, now), found.in_use
+    due = _decide(order, found, parts, None, now)
+    return due, _wait(order, found, parts, now) if due.due else None, found.in_use
 
 
 def roll_back(order: Order, parts: Parts, *, now: datetime) -> Outcome:
@@ -242,7 +273,8 @@ def roll_back(order: Order, parts: Parts, *, now: datetime) -> Outcome:
     stored = {thumbprint(leaf): leaf for leaf, _ in parts.store.certificates()}
     for issued in reversed(parts.state.load().issued):
         leaf = stored.get(issued.thumbprint)
-        if leaf is None or issued.verified is None or in_use == {leaf}:
+        good = issued.verified is not None and issued.revoked is None
+        if leaf is None or not good or in_use == {leaf}:
             continue
         if leaf.not_valid_before_utc <= now < leaf.not_valid_after_utc:
             reason = (
@@ -255,6 +287,54 @@ def roll_back(order: Order, parts: Parts, *, now: datetime) -> Outcome:
         "is still valid and in the store.",
         hint="`renew --force` obtains a new one.",
     )
+
+
+REASONS = {
+    "unspecified": 0,
+    "keyCompromise": 1,
+    "affiliationChanged": 3,
+    "superseded": 4,
+    "cessationOfOperation": 5,
+}
+"""Why a certificate may be revoked (RFC 5280, 5.3.1), as a subscriber may say it."""
+
+
+def revoke(
+    wanted: str, reason: str, parts: Parts, issuer: Issuer, *, now: datetime
+) -> x509.Certificate:
+    """Revoke a certificate of the store, and remember it.
+
+    Args:
+        wanted: Its thumbprint.
+        reason: One of `REASONS`; after keyCompromise its key is not used again.
+
+    Raises:
+        AcmeError: If the CA refuses.
+        ConfigError: If there is no such certificate.
+    """
+    known = {thumbprint(leaf): leaf for leaf, _ in parts.store.certificates()}
+    pending = parts.ca.pending()
+    if pending is not None:
+        known[pending.thumbprint] = pending.leaf
+    leaf = known.get(wanted)
+    if leaf is None:
+        hint = "`status` and `discover` show thumbprints."
+        raise ConfigError(f"The store holds no certificate {wanted}.", hint=hint)
+    compromised = public_key_hash(leaf)
+    if reason == "keyCompromise":
+        # First: whatever the CA says, nobody should go on with this key.
+        memory = parts.state.load()
+        keys = dict.fromkeys([*memory.compromised, compromised])
+        parts.state.save(replace(memory, compromised=tuple(keys)))
+    is_pending = pending is not None and pending.leaf == leaf
+    key = pending.key if pending and is_pending else parts.store.key(wanted)
+    issuer.revoke(leaf, REASONS[reason], key)
+    memory = parts.state.load()
+    if issued := memory.find(wanted):
+        parts.state.save(memory.remember(replace(issued, revoked=utc(now))))
+    if is_pending:
+        parts.ca.forget_pending()
+    return leaf
 
 
 def _look(order: Order, parts: Parts, now: datetime) -> _Situation:
@@ -279,11 +359,7 @@ def _look(order: Order, parts: Parts, now: datetime) -> _Situation:
 
 
 def _decide(
-    order: Order,
-    found: _Situation,
-    ca: CaState,
-    issuer: Issuer | None,
-    now: datetime,
+    order: Order, found: _Situation, parts: Parts, issuer: Issuer | None, now: datetime
 ) -> Due:
     """Return what is due; the CA is asked for its advice only if there is an issuer."""
     if found.pending is not None:
@@ -293,16 +369,10 @@ def _decide(
         return renewal.Due(due=False, reason=reason, at=now)
     drawn = None
     if found.in_use is not None and found.ours and not order.force:
-        draw = ca.draw()
-        if draw is None or draw.thumbprint != thumbprint(found.in_use):
-            draw = None
-        if issuer is not None:
-            draw = _drawn(found.in_use, draw, issuer, now)
-            if not order.dry_run:
-                ca.save_draw(draw)
-        drawn = draw.at if draw else None
-    due = _by_rule(order, found, now, drawn=drawn)
-    again = [item.name for item in found.dropped if item.tried + RETRY <= now]
+        draw = _advice(order, found.in_use, parts.ca, issuer, now)
+        drawn = draw.moment(now, order.interval)
+    due = _by_rule(order, found, parts, now, drawn=drawn)
+    again = [item.name for item in found.dropped if item.tried + DAILY <= now]
     if again and not due.due:
         reason = f"{', '.join(again)} could not be validated before, and is tried again"
         return renewal.Due(due=True, reason=reason, at=now)
@@ -310,7 +380,12 @@ def _decide(
 
 
 def _by_rule(
-    order: Order, found: _Situation, now: datetime, *, drawn: datetime | None = None
+    order: Order,
+    found: _Situation,
+    parts: Parts,
+    now: datetime,
+    *,
+    drawn: datetime | None = None,
 ) -> Due:
     return renewal.decide(
         found.named,
@@ -319,8 +394,83 @@ def _by_rule(
         key=order.key_type,
         now=now,
         drawn=drawn,
+        days_left=order.days_left,
+        spoiled=_spoiled(found, parts.state.load()),
         force=order.force,
     )
+
+
+def _spoiled(found: _Situation, memory: Memory) -> str:
+    """Return why the certificate in use must not stay, as far as we remember; or ""."""
+    if found.in_use is None:
+        return ""
+    print_ = thumbprint(found.in_use)
+    known = memory.find(print_)
+    if known is not None and known.revoked is not None:
+        return f"the certificate in use was revoked on {known.revoked:%Y-%m-%d}"
+    if memory.in_use and print_ != memory.in_use:
+        return "the certificate in use is not the one that was put into use last"
+    return ""
+
+
+def _wait(order: Order, found: _Situation, parts: Parts, now: datetime) -> Wait | None:
+    """Return why it is too early to try again, after what failed before."""
+    if found.pending is not None:
+        return None
+    names = _tried_now(order, found, parts, now)
+    left = parts.ca.order()
+    return (
+        parts.ca.ledger()
+        .settled(now)
+        .wait(
+            names,
+            now,
+            urgent=_is_urgent(found, now),
+            resumes=left is not None and set(left.names) == set(names),
+            limits=order.limits,
+        )
+    )
+
+
+def _postponed(due: Due, wait: Wait) -> Due:
+    """Return what is due as not due yet.
+
+    Raises:
+        AcmeError: If nothing happens until somebody acts.
+    """
+    if wait.until is None:
+        raise AcmeError(
+            f"A certificate is due ({due.reason}), but {wait.reason}",
+            hint=f"Open {wait.paused} to resume, then `renew --force`.",
+            paused=wait.paused,
+        )
+    when = f"{wait.until:%Y-%m-%d %H:%M} UTC"
+    _log.warning(
+        "%s. It is tried again after %s; --force tries now.", wait.reason, when
+    )
+    reason = f"{due.reason}; but it failed before, and is tried again after {when}"
+    return renewal.Due(due=False, reason=reason, at=wait.until)
+
+
+def _is_urgent(found: _Situation, now: datetime) -> bool:
+    return found.in_use is not None and found.in_use.not_valid_after_utc - now < URGENT
+
+
+def _tried_now(
+    order: Order, found: _Situation, parts: Parts, now: datetime
+) -> tuple[str, ...]:
+    """Return the names to order: all, or without those that wait, if that may be."""
+    if not order.drop or order.force:
+        return order.names
+    ledger, urgent = parts.ca.ledger().settled(now), _is_urgent(found, now)
+    early = {
+        item.name
+        for item in ledger.failing(order.names)
+        if item.name and (item.paused or item.not_before(urgent=urgent) > now)
+    }
+    if not early or not renewal.may_drop(early, order.names, found.in_use, now):
+        return order.names
+    return tuple(name for name in order.names if name not in early)
 
 
 def _nothing_done(
@@ -349,39 +499,113 @@ def _obtain(
     None if the one in use is as good as what could be had.
     """
     if order.force:
+        _log_what_is_spent(order, parts, now)
         parts.ca.forget_order()
     replaces = found.in_use if found.ours else None
+    key = _key(order, found, parts)
+
+    def attempt(names: tuple[str, ...]) -> Certificate | None:
+        missing = [name for name in order.names if name not in names]
+        if missing:
+            rest = replace(found, names=names)
+            if not _by_rule(order, rest, parts, now).due:
+                return None
+            _log.warning("The certificate goes without %s.", ", ".join(missing))
+        try:
+            return issuer.obtain(names, replaces, key)
+        except AcmeError as exc:
+            _record(exc, names, parts.ca, now)
+            raise
+
+    names = _tried_now(order, found, parts, now)
     try:
-        certificate = issuer.obtain(order.names, replaces)
-        _drop({}, parts, now)
+        certificate = attempt(names)
+        _drop({}, names, parts, now)
     except ChallengeError as exc:
+        rest = tuple(name for name in names if name not in exc.names)
+        missing = set(order.names) - set(rest)
         if not order.drop or not renewal.may_drop(
-            exc.names, order.names, found.in_use, now
+            missing, order.names, found.in_use, now
         ):
             raise
         _log.warning("%s", exc)
-        _drop(exc.names, parts, now)
-        rest = tuple(name for name in order.names if name not in exc.names)
-        if not _by_rule(order, replace(found, names=rest), now).due:
-            return None
-        _log.warning("The certificate goes without %s.", ", ".join(exc.names))
-        certificate = issuer.obtain(rest, replaces)
+        _drop(exc.names, names, parts, now)
+        certificate = attempt(rest)
     # Before anything else can fail: a certificate that was issued is never lost.
-    parts.ca.keep(certificate)
+    if certificate is not None:
+        parts.ca.keep(certificate)
     return certificate
 
 
-def _drop(failed: Mapping[str, str], parts: Parts, now: datetime) -> None:
+def _record(error: AcmeError, names: Sequence[str], ca: CaState, now: datetime) -> None:
+    """Remember which names failed, or that the CA wants to be left alone for a while.
+
+    After anything else the next run just tries again: the network, a setting or the CA
+    may have been mended, and nothing that is counted was spent.
+    """
+    said = error.names if isinstance(error, ChallengeError) else {}
+    if error.paused:
+        said = {name: error.message for name in names if name in error.message}
+    until = None
+    if error.retry_after is not None:
+        until = utc(now) + timedelta(seconds=error.retry_after)
+    if error.paused or error.is_limit or until is not None:
+        said = said or {"": error.message}
+    if said:
+        ledger = ca.ledger().settled(now)
+        ledger = ledger.failed(said, utc(now), until=until, paused=error.paused)
+        ca.save_ledger(ledger)
+
+
+def _log_what_is_spent(order: Order, parts: Parts, now: datetime) -> None:
+    """Say what a forced order takes of what the CA allows."""
+    ledger = parts.ca.ledger().settled(now)
+    used = len(ledger.used(order.names, now))
+    if order.limits is None:
+        _log.info("Issued for exactly these names in the last 7 days: %d.", used)
+        return
+    most = order.limits.exact_set
+    level = logging.WARNING if used >= most - RESERVE else logging.INFO
+    text = "This forced order is number %d of the %d certificates a week that the CA "
+    text += "issues for exactly these names."
+    _log.log(level, text, used + 1, most)
+
+
+def _key(order: Order, found: _Situation, parts: Parts) -> PrivateKey | None:
+    """Return the key to go on with; None = a new one."""
+    leaf = found.in_use
+    if not order.reuse_key or leaf is None or not found.ours:
+        return None
+    if key_type(leaf) != order.key_type:
+        why = f"it is {key_type(leaf)}"
+    elif public_key_hash(leaf) in parts.state.load().compromised:
+        why = "it was revoked as compromised"
+    elif (key := parts.store.key(thumbprint(leaf))) is not None:
+        return key
+    else:
+        why = "the store does not give it away"
+    _log.warning(
+        "The key in use is not used again: %s. A new one is made; publish its TLSA "
+        "record (`status` shows it).",
+        why,
+    )
+    return None
+
+
+def _drop(
+    failed: Mapping[str, str], tried: Collection[str], parts: Parts, now: datetime
+) -> None:
     """Remember which names the certificate goes without, since when, and why."""
     memory = parts.state.load()
     before = {item.name: item for item in memory.dropped}
     moment = utc(now)
-    dropped = tuple(
+    dropped = [item for item in memory.dropped if item.name not in tried]
+    dropped += [
         Dropped(name, before[name].since if name in before else moment, moment, why)
         for name, why in failed.items()
-    )
-    if dropped != memory.dropped:
-        parts.state.save(replace(memory, dropped=dropped))
+    ]
+    if tuple(dropped) != memory.dropped:
+        parts.state.save(replace(memory, dropped=tuple(dropped)))
 
 
 def _resume(
@@ -393,7 +617,7 @@ def _resume(
     if failed is None or not same:
         reason = "an earlier run obtained a certificate that is not in use yet"
         return renewal.Due(due=True, reason=reason, at=now)
-    again = failed + RETRY
+    again = failed + DAILY
     left = found.in_use.not_valid_after_utc - now if found.in_use else timedelta(0)
     reason = f"a new certificate was rolled back on {failed:%Y-%m-%d %H:%M} UTC"
     if again <= now or left < URGENT or order.activate_only:
@@ -437,7 +661,8 @@ def _deploy(
         )
     memory = parts.state.load()
     if proof is not None and (issued := memory.find(thumbprint(leaf))):
-        parts.state.save(memory.remember(replace(issued, verified=utc(now))))
+        memory = memory.remember(replace(issued, verified=utc(now)))
+    parts.state.save(replace(memory, in_use=thumbprint(leaf)))
     # In this order: an attempt that outlives its certificate would spoil the next one.
     parts.state.forget_attempt()
     parts.ca.forget_pending()
@@ -509,15 +734,22 @@ def _roll_back(
     )
 
 
-def _drawn(
-    certificate: x509.Certificate, kept: Draw | None, issuer: Issuer, now: datetime
+def _advice(
+    order: Order,
+    certificate: x509.Certificate,
+    ca: CaState,
+    issuer: Issuer | None,
+    now: datetime,
 ) -> Draw:
     """Return the moment drawn from the CA's suggested window (RFC 9773, 4.2 and 4.3).
 
     Drawn once for each window and kept; asked again when the CA wants to be asked.
     """
-    # A clock that was wrong when it was kept does not silence us for long.
-    if kept is not None and now < kept.ask_again < now + timedelta(days=2):
+    print_ = thumbprint(certificate)
+    kept = ca.draw()
+    if kept is None or kept.thumbprint != print_:
+        kept = Draw(print_, None, None, None, ask_again=now)
+    if issuer is None or kept.holds(now):
         return kept
     try:
         window, seconds = issuer.suggested_window(certificate)
@@ -525,23 +757,20 @@ def _drawn(
         # Whether it is due can be told without the CA.
         _log.warning("The CA could not be asked when to renew: %s", exc)
         window, seconds = None, 3600.0
-    ask_again = now + timedelta(seconds=seconds)
-    if window is None:
-        kept = kept or Draw(thumbprint(certificate), None, None, None, ask_again)
-        return replace(kept, ask_again=ask_again)
-    if kept is not None and (kept.start, kept.end) == (window.start, window.end):
-        return replace(kept, ask_again=ask_again)
-    moment = utc(window.draw(random.SystemRandom()))
-    url = window.explanation_url
-    _log.info(
-        "The CA suggests to renew between %s and %s; drawn: %s UTC%s",
-        f"{window.start:%Y-%m-%d %H:%M}",
-        f"{window.end:%Y-%m-%d %H:%M}",
-        f"{moment:%Y-%m-%d %H:%M}",
-        f"; why: {url}" if url else "",
-    )
-    print_ = thumbprint(certificate)
-    return Draw(print_, window.start, window.end, moment, ask_again, url)
+    again = utc(now) + timedelta(seconds=seconds)
+    draw = kept.asked(window, again, random.SystemRandom())
+    if draw.at is not None and draw.at != kept.at:
+        url = draw.explanation_url
+        _log.info(
+            "The CA suggests to renew between %s and %s; drawn: %s UTC%s",
+            f"{draw.start:%Y-%m-%d %H:%M}",
+            f"{draw.end:%Y-%m-%d %H:%M}",
+            f"{draw.at:%Y-%m-%d %H:%M}",
+            f"; why: {url}" if url else "",
+        )
+    if not order.dry_run:
+        ca.save_draw(draw)
+    return draw
 
 
 def _usable(
@@ -575,7 +804,7 @@ def _rehearse(order: Order, parts: Parts, issuer: Issuer, now: datetime) -> Outc
     elif order.dry_run:
         reason = "a rehearsal would obtain a certificate and put it to no use"
     else:
-        pending = issuer.obtain(order.names, None)
+        pending = issuer.obtain(order.names, None, None)
         parts.ca.keep(pending)
         reason = "rehearsed: the CA issued a certificate; it is put to no use"
     return Outcome(

@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from letsencrypt_mdaemon.certificate import Certificate, thumbprint
+from letsencrypt_mdaemon.certificate import Certificate, PrivateKey, thumbprint
 from letsencrypt_mdaemon.errors import DeployError
 from letsencrypt_mdaemon.renewal import Window
 from letsencrypt_mdaemon.state import Change, Target
@@ -35,6 +35,7 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self.kept: dict[str, tuple[x509.Certificate, str]] = {}
+        self.keys: dict[str, PrivateKey] = {}
 
     def certificates(self) -> list[tuple[x509.Certificate, str]]:
         """Return each certificate with its friendly name."""
@@ -44,10 +45,16 @@ class MemoryStore:
         """Make sure that it is there."""
         entry = (certificate.leaf, certificate.friendly_name)
         self.kept.setdefault(certificate.thumbprint, entry)
+        self.keys[certificate.thumbprint] = certificate.key
+
+    def key(self, wanted: str) -> PrivateKey | None:
+        """Return a certificate's private key; None if it cannot be had."""
+        return self.keys.get(wanted)
 
     def remove(self, wanted: str) -> None:
         """Make sure that it is not there."""
         self.kept.pop(wanted, None)
+        self.keys.pop(wanted, None)
 
     def put(self, leaf: x509.Certificate, friendly_name: str) -> None:
         """Put a certificate there as somebody else would."""
@@ -157,6 +164,8 @@ class MemoryIssuer:
         errors: What is raised instead, one after the other.
         windows: What is advised, one after the other; then nothing.
         orders: The names of each order that was taken, and what it replaces.
+        keys: The key that each was for; None = a new one.
+        revoked: The thumbprint, reason and key of each revocation.
     """
 
     def __init__(self, issue: Callable[[Sequence[str]], Certificate]) -> None:
@@ -164,6 +173,8 @@ class MemoryIssuer:
         self.errors: list[Exception] = []
         self.windows: list[Window] = []
         self.orders: list[tuple[tuple[str, ...], str | None]] = []
+        self.keys: list[PrivateKey | None] = []
+        self.revoked: list[tuple[str, int, PrivateKey | None]] = []
 
     def suggested_window(self, _: x509.Certificate) -> tuple[Window | None, float]:
         """Return the next advice, good for an hour."""
@@ -172,14 +183,26 @@ class MemoryIssuer:
         return (self.windows.pop(0) if self.windows else None), 3600.0
 
     def obtain(
-        self, names: Sequence[str], replaces: x509.Certificate | None
+        self,
+        names: Sequence[str],
+        replaces: x509.Certificate | None,
+        key: PrivateKey | None,
     ) -> Certificate:
         """Return a new certificate."""
         if self.errors:
             raise self.errors.pop(0)
         replaced = thumbprint(replaces) if replaces is not None else None
         self.orders.append((tuple(names), replaced))
+        self.keys.append(key)
         return self.issue(names)
+
+    def revoke(
+        self, certificate: x509.Certificate, reason: int, key: PrivateKey | None
+    ) -> None:
+        """Remember that it was revoked, by whom and why."""
+        if self.errors:
+            raise self.errors.pop(0)
+        self.revoked.append((thumbprint(certificate), reason, key))
 
 
 # What is about to happen to files is told by Python itself (PEP 578), whoever does it

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from letsencrypt_mdaemon.account import Accounts
 from letsencrypt_mdaemon.certificate import Certificate
 from letsencrypt_mdaemon.errors import AcmeError
 from letsencrypt_mdaemon.issuer import Issuer
@@ -88,9 +89,14 @@ class Scene:
             ca.directory_url, ca_bundle=ca.ca_bundle, sleep=self.clock.sleep
         )
         solver = Webroot(self.webroot, self.folder / "state" / "tokens.json")
-        options = {"key_type": "p256", "agree_tos": True, **options}
+        ours = {"contact", "agree_tos", "external"}
+        about_us = {name: options.pop(name) for name in ours & options.keys()}
+        accounts = Accounts(
+            session, state_at(self.folder, ca), **{"agree_tos": True, **about_us}
+        )
+        options = {"key_type": "p256", **options}
         options |= {"sleep": self.clock.sleep, "clock": self.clock}
-        return Issuer(session, state_at(self.folder, ca), solver, **options)
+        return Issuer(accounts, solver, **options)
 
     def obtain(
         self,

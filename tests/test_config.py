@@ -10,10 +10,9 @@ import pytest
 from hypothesis import event, example, given
 from hypothesis import strategies as st
 
+from letsencrypt_mdaemon.authorities import AUTHORITIES, LETSENCRYPT
 from letsencrypt_mdaemon.certificate import KEY_TYPES
 from letsencrypt_mdaemon.config import (
-    LETSENCRYPT,
-    LETSENCRYPT_STAGING,
     PREFIX,
     Config,
     Loaded,
@@ -36,7 +35,15 @@ EXAMPLES: dict[str, tuple[str, object]] = {
     "directory-url": ("https://ca.test/directory", "https://ca.test/directory"),
     "ca-bundle": ("roots.pem", Path("roots.pem")),
     "agree-tos": ("yes", True),
+    "eab-kid": ("kid-1", "kid-1"),
+    "eab-key-file": ("eab.txt", Path("eab.txt")),
+    "eab-key": ("c2VjcmV0", "c2VjcmV0"),
+    "profile": ("tlsserver, classic", ("tlsserver", "classic")),
+    "require-profile": ("yes", True),
+    "preferred-chain": ("ISRG Root X1", "ISRG Root X1"),
     "key-type": ("P256", "p256"),
+    "key-policy": ("Reuse", "reuse"),
+    "renew-days": ("20", 20),
     "to": ("a@b.test, c@d.test,a@b.test", ("a@b.test", "c@d.test")),
     "remove-old-certificates": ("true", True),
     "skip-port-check": ("on", True),
@@ -47,6 +54,7 @@ EXAMPLES: dict[str, tuple[str, object]] = {
     "json": ("yes", True),
     "contact": ("a@b.test", ("a@b.test",)),
     "max-names": ("25", 25),
+    "delay": ("0", 0),
     "validation-timeout": (" 60 ", 60),
     "pfx-password-file": ("pfx.txt", Path("pfx.txt")),
     "smtp-address": ("[::1]:2525", ("::1", 2525)),
@@ -324,7 +332,10 @@ def test_a_value_that_cannot_be_meant_is_refused(
     ],
 )
 def test_a_ca_is_asked_over_https_only(text: str, tmp_path: Path) -> None:
-    problem = f"is {text!r}; a CA's directory is an https:// URL"
+    problem = (
+        f"is {text!r}; write letsencrypt, letsencrypt-staging, zerossl, google, or the "
+        "https:// URL of a CA's directory"
+    )
 
     assert problems(tmp_path, directory_url=text) == [
         f"command line --directory-url: {problem}"
@@ -410,10 +421,44 @@ def test_names_may_repeat_and_stand_on_several_lines(tmp_path: Path) -> None:
 def test_the_ca_is_the_one_given_or_lets_encrypts() -> None:
     url = "https://ca.test/directory"
 
-    assert Config().ca == LETSENCRYPT
-    assert Config(staging=True).ca == LETSENCRYPT_STAGING
+    assert Config().ca == LETSENCRYPT.url
+    assert Config(staging=True).ca == LETSENCRYPT.staging
     assert Config(directory_url=url).ca == url
     assert Config(directory_url=url, staging=True).ca == url
+
+
+@pytest.mark.parametrize("name", AUTHORITIES)
+def test_a_ca_may_be_named(tmp_path: Path, name: str) -> None:
+    config = loaded(tmp_path, f"{HEAD}directory-url = {name.upper()}").config
+
+    assert config.ca == AUTHORITIES[name].url
+
+
+def test_a_rehearsal_is_at_the_staging_service_of_a_ca_that_has_one() -> None:
+    google = AUTHORITIES["google"]
+
+    assert Config(directory_url=LETSENCRYPT.url, staging=True).ca == LETSENCRYPT.staging
+    assert Config(directory_url=google.url, staging=True).ca == google.staging
+    zerossl = AUTHORITIES["zerossl"].url
+    assert Config(directory_url=zerossl, staging=True).ca == zerossl
+
+
+def test_the_most_names_are_those_of_the_ca_and_its_profile() -> None:
+    assert Config().most_names == 100
+    assert Config(profile=("tlsserver", "classic")).most_names == 25
+    assert Config(profile=("unheard-of",)).most_names == 100
+    assert Config(profile=("tlsserver",), max_names=30).most_names == 30
+    assert Config(
+        directory_url="https://ca.test/", profile=("tlsserver",)
+    ).most_names == (100)
+
+
+def test_only_the_cas_that_everybody_asks_are_asked_with_a_delay() -> None:
+    assert Config().longest_delay == 300
+    assert Config(staging=True).longest_delay == 300
+    assert Config(directory_url="https://ca.test/directory").longest_delay == 0
+    assert Config(directory_url="https://ca.test/directory", delay=7).longest_delay == 7
+    assert Config(delay=0).longest_delay == 0
 
 
 # The file
@@ -726,21 +771,24 @@ def test_what_is_shown_means_the_same_when_it_is_set(name: str) -> None:
     result = load({name: (EXAMPLES[name][0],)}, {}, None)
     shown = result.shown()[name]["value"]
 
-    if name == "mail-password":
+    if name in {"eab-key", "mail-password"}:
         assert shown == "(set)"
     else:
         assert load({name: (shown,)}, {}, None) == result
 
 
 def test_a_secret_is_never_shown(tmp_path: Path) -> None:
-    result = loaded(tmp_path, f"{HEAD}mail-password = hunter2\n")
+    secrets = [name for name, row in settings() if row.secret]
+    assert secrets == ["eab-key", "mail-password"]
 
-    assert result.config.mail_password == "hunter2"  # noqa: S105
-    assert result.shown()["mail-password"]["value"] == "(set)"
-    assert loaded(tmp_path).shown()["mail-password"]["value"] == ""
-    for text in (repr(result), str(result.config), str(result.shown())):
-        assert "hunter2" not in text
-    assert [name for name, row in settings() if row.secret] == ["mail-password"]
+    for name in secrets:
+        result = loaded(tmp_path, f"{HEAD}{name} = hunter2\n")
+
+        assert value(result, name) == "hunter2"
+        assert result.shown()[name]["value"] == "(set)"
+        assert loaded(tmp_path).shown()[name]["value"] == ""
+        for text in (repr(result), str(result.config), str(result.shown())):
+            assert "hunter2" not in text
 
 
 # Anything at all

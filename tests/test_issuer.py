@@ -123,10 +123,12 @@ def test_a_deactivated_account_is_said_to_be_so_and_not_registered_anew(
 
 def test_a_ca_that_wants_an_external_account_is_said_to_do_so(tmp_path: Path) -> None:
     with scene_in(tmp_path, external_accounts={"kid": b"secret"}) as scene:
-        error = scene.failing()
+        with pytest.raises(ConfigError) as caught:
+            scene.obtain()
 
-    assert "externalAccountRequired" in str(error)
-    assert "external account; that is not available yet" in error.hint
+        assert scene.ca.accounts == {}
+    assert "wants every account to be bound to one at its web site" in str(caught.value)
+    assert "eab-kid and eab-key-file" in caught.value.hint
 
 
 def test_no_account_is_made_before_the_terms_are_agreed_to(scene: Scene) -> None:

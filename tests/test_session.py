@@ -460,8 +460,9 @@ def test_a_paused_account_is_told_to_open_the_url_and_to_stop_trying(
 
     assert len(peer.posts) == 1
     assert url in str(error)
-    assert "open the URL" in error.hint
+    assert f"Open {url} to resume" in error.hint
     assert "further tries are useless" in error.hint
+    assert error.paused == url
 
 
 def test_a_rate_limit_without_a_time_is_not_taken_for_a_pause(

@@ -15,13 +15,14 @@ from hypothesis import strategies as st
 
 from letsencrypt_mdaemon.certificate import Certificate, key_pem
 from letsencrypt_mdaemon.errors import DeployError, Error
+from letsencrypt_mdaemon.ledger import Failure, Issuance, Ledger
+from letsencrypt_mdaemon.renewal import Draw
 from letsencrypt_mdaemon.state import (
     HISTORY,
     Account,
     Attempt,
     CaState,
     Change,
-    Draw,
     Issued,
     Memory,
     OpenOrder,
@@ -45,6 +46,8 @@ TARGET = Target("App/MDaemon.ini", "SSL", "Certificate", "sha1:upper")
 
 MOMENTS = st.integers(0, 250_000_000_000).map(lambda n: datetime.fromtimestamp(n, UTC))
 TEXT = st.text(max_size=6)
+TEXTS = st.lists(TEXT, max_size=2).map(tuple)
+TIMES = st.lists(MOMENTS, min_size=1, max_size=2).map(tuple)
 TARGETS = st.builds(Target, TEXT, TEXT, TEXT, TEXT)
 ISSUED = st.builds(
     Issued,
@@ -58,7 +61,8 @@ CHANGES = st.builds(Change, TARGETS, st.integers(0, 9), TEXT, TEXT)
 
 SAMPLES: dict[str, Any] = {
     "installation.json": Memory(
-        (TARGET,), (Issued("AB", URL, ("mail.example.test",), NOW, None),)
+        (TARGET,), (Issued("AB", URL, ("mail.example.test",), NOW, None, NOW),),
+        compromised=("ab",), runs=(NOW,), in_use="AB",
     ),
     "attempt.json": Attempt("AB", {"https://127.0.0.1:443": "CD"}, (
         Change(TARGET, 3, "CD", "AB"),
@@ -67,6 +71,10 @@ SAMPLES: dict[str, Any] = {
     "order.json": OpenOrder(URL, URL, ("mail.example.test",), "p256", "hidden"),
     "pending.pem": certificate(),
     "renewal.json": Draw("AB", NOW, NOW, NOW, NOW, "https://example.test/why"),
+    "ledger.json": Ledger(
+        (Issuance(("mail.example.test",), NOW),),
+        (Failure("a.test", (NOW,), "no", NOW, ""), Failure("", (NOW, NOW), "", None)),
+    ),
 }  # fmt: skip
 
 
@@ -80,6 +88,7 @@ def save(state: State, name: str, value: Any) -> Path:  # noqa: ANN401
         "order.json": ca.save_order,
         "pending.pem": ca.keep,
         "renewal.json": ca.save_draw,
+        "ledger.json": ca.save_ledger,
     }
     savers[name](value)
     (path,) = state.folder.rglob(name)
@@ -95,6 +104,7 @@ def load(state: State, name: str) -> Any:  # noqa: ANN401
         "order.json": ca.order,
         "pending.pem": ca.pending,
         "renewal.json": ca.draw,
+        "ledger.json": ca.ledger,
     }
     value = loaders[name]()
     # Keys know no equality.
@@ -108,7 +118,7 @@ def sample(name: str) -> Any:  # noqa: ANN401
 
 
 def is_nothing(value: object) -> bool:
-    return value is None or value == Memory()
+    return value is None or value in (Memory(), Ledger())
 
 
 each = pytest.mark.parametrize("name", SAMPLES)
@@ -142,6 +152,9 @@ def test_what_is_saved_is_loaded(state: State, name: str) -> None:
                 Memory,
                 st.lists(TARGETS, max_size=2).map(tuple),
                 st.lists(ISSUED, max_size=2).map(tuple),
+                compromised=st.lists(TEXT, max_size=2).map(tuple),
+                runs=st.lists(MOMENTS, max_size=2).map(tuple),
+                in_use=TEXT,
             ),
             "attempt.json": st.builds(
                 Attempt,
@@ -151,7 +164,12 @@ def test_what_is_saved_is_loaded(state: State, name: str) -> None:
                 st.booleans(),
                 st.none() | MOMENTS,
             ),
-            "account.json": st.builds(Account, st.dictionaries(TEXT, TEXT), TEXT),
+            "account.json": st.builds(
+                Account,
+                st.dictionaries(TEXT, TEXT),
+                TEXT,
+                st.dictionaries(TEXT, TEXT),
+            ),
             "order.json": st.builds(
                 OpenOrder, TEXT, TEXT, st.lists(TEXT).map(tuple), TEXT, TEXT
             ),
@@ -161,6 +179,14 @@ def test_what_is_saved_is_loaded(state: State, name: str) -> None:
                 *[st.none() | MOMENTS] * 3,
                 MOMENTS,
                 TEXT,
+            ),
+            "ledger.json": st.builds(
+                Ledger,
+                st.lists(st.builds(Issuance, TEXTS, MOMENTS), max_size=2).map(tuple),
+                st.lists(
+                    st.builds(Failure, TEXT, TIMES, TEXT, st.none() | MOMENTS, TEXT),
+                    max_size=2,
+                ).map(tuple),
             ),
         }
     )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from cryptography import x509
 
-from letsencrypt_mdaemon.certificate import thumbprint
+from letsencrypt_mdaemon.certificate import load_key, thumbprint
 from letsencrypt_mdaemon.errors import ConfigError, DeployError
 from letsencrypt_mdaemon.files import make_private_folder, read_limited, write_private
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from letsencrypt_mdaemon.certificate import Certificate
+    from letsencrypt_mdaemon.certificate import Certificate, PrivateKey
 
 _log = logging.getLogger(__name__)
 
@@ -63,6 +63,17 @@ class PemStore:
                     pem = read_limited(folder / "fullchain.pem", LIMIT)
                     return tuple(x509.load_pem_x509_certificates(pem))
         return ()
+
+    def key(self, wanted: str) -> PrivateKey | None:
+        """Return a certificate's private key; None if it cannot be had."""
+        for folder in self._folders():
+            leaf = _leaf(folder)
+            if leaf is not None and thumbprint(leaf) == wanted:
+                with suppress(OSError, ValueError):
+                    key = load_key(read_limited(folder / "privkey.pem", LIMIT))
+                    if key.public_key() == leaf.public_key():
+                        return key
+        return None
 
     def install(self, certificate: Certificate) -> None:
         """Put a certificate into the store, if it is not there; all of it or nothing.

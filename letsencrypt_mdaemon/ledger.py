@@ -1,0 +1,191 @@
+"""What was spent at a CA and what failed there, and so when to try again.
+
+Rules over values: Let's Encrypt's integration guide ("Retrying failures": after 1, 10
+and 100 minutes, then daily) and the limits that a CA publishes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+from letsencrypt_mdaemon.errors import words
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping
+
+LADDER = (timedelta(minutes=1), timedelta(minutes=10), timedelta(minutes=100))
+DAILY = timedelta(hours=20)
+"""Once a day, also when the schedule wavers."""
+BELIEVED = timedelta(days=1)
+"""A CA that asks for patience is believed a day at most (`session.retry_after`)."""
+WEEK = timedelta(days=7)
+KEPT = 20
+"""Failures remembered of each name, and issuances in all, at least."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a CA allows.
+
+    Args:
+        exact_set: Certificates for exactly the same names, in seven days.
+        failures: Failed validations of one name, in an hour.
+    """
+
+    exact_set: int
+    failures: int
+
+
+@dataclass(frozen=True, slots=True)
+class Issuance:
+    """A certificate that the CA issued, for these names in alphabetical order."""
+
+    names: tuple[str, ...]
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What failed since it last worked: one name, or the order as a whole ("").
+
+    Args:
+        times: When, oldest first; never empty.
+        why: The CA's words about the last time.
+        until: Not before this moment, the CA asked; None if it did not say.
+        paused: The URL at which the CA wants to be asked to go on; "" if it does not.
+    """
+
+    name: str
+    times: tuple[datetime, ...]
+    why: str
+    until: datetime | None = None
+    paused: str = ""
+
+    def not_before(self, *, urgent: bool) -> datetime:
+        """Return when to try again; on the third rung it stays while it is urgent."""
+        rungs = (*LADDER, LADDER[-1] if urgent else DAILY)
+        at = self.times[-1] + rungs[min(len(self.times), len(rungs)) - 1]
+        return at if self.until is None else max(at, self.until)
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Why there is no further try now, and until when; None = until somebody acts."""
+
+    reason: str
+    until: datetime | None
+    paused: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """The account book at one CA."""
+
+    issuances: tuple[Issuance, ...] = ()
+    failures: tuple[Failure, ...] = ()
+
+    def issued(self, names: Iterable[str], at: datetime) -> Ledger:
+        """Return it with one more certificate; its names do not fail any more."""
+        wanted = tuple(sorted(names))
+        recent = [old for old in self.issuances if at - old.at < WEEK]
+        kept = recent if len(recent) >= KEPT else list(self.issuances[-KEPT + 1 :])
+        failures = [old for old in self.failures if old.name not in {*wanted, ""}]
+        return Ledger((*kept, Issuance(wanted, at)), tuple(failures))
+
+    def failed(
+        self,
+        said: Mapping[str, str],
+        at: datetime,
+        *,
+        until: datetime | None = None,
+        paused: str = "",
+    ) -> Ledger:
+        """Return it with one more failure.
+
+        Args:
+            said: For each name that failed the CA's words; "" is the whole order.
+        """
+        times = {old.name: old.times for old in self.failures}
+        kept = [old for old in self.failures if old.name not in said]
+        kept += [
+            Failure(name, (*times.get(name, ()), at)[-KEPT:], why, until, paused)
+            for name, why in said.items()
+        ]
+        return replace(self, failures=tuple(kept))
+
+    def settled(self, now: datetime) -> Ledger:
+        """Return it without what a clock that was wrong wrote: what is later than now.
+
+        Nothing is moved to now, where it would stay as long as the clock was ahead: a
+        failure is forgotten, and a certificate unless it is of the next day at most.
+        """
+        issuances = [
+            replace(item, at=min(item.at, now))
+            for item in self.issuances
+            if item.at <= now + BELIEVED
+        ]
+        failures = []
+        for item in self.failures:
+            times = tuple(at for at in item.times if at <= now)
+            if not times and item.paused:
+                times = (now,)
+            if times:
+                until = item.until and min(item.until, times[-1] + BELIEVED)
+                failures.append(replace(item, times=times, until=until))
+        return Ledger(tuple(issuances), tuple(failures))
+
+    def used(self, names: Iterable[str], now: datetime) -> list[datetime]:
+        """Return when certificates for just these names were issued this week, in order."""
+        wanted = tuple(sorted(names))
+        return sorted(
+            item.at
+            for item in self.issuances
+            if item.names == wanted and now - item.at < WEEK
+        )
+
+    def failing(self, names: Collection[str]) -> list[Failure]:
+        """Return what fails of these names, and of orders as a whole."""
+        return [item for item in self.failures if item.name in {*names, ""}]
+
+    def wait(
+        self,
+        names: Collection[str],
+        now: datetime,
+        *,
+        urgent: bool = False,
+        resumes: bool = False,
+        limits: Limits | None = None,
+    ) -> Wait | None:
+        """Return why a try for these names would be too early; None = go ahead.
+
+        Args:
+            urgent: Whether the certificate in use will not last for many more tries.
+            resumes: Whether an open order is gone on with, which asks for nothing new.
+        """
+        for item in self.failing(names):
+            if item.paused:
+                what = f"for {item.name}" if item.name else "this account"
+                return Wait(f"the CA has paused {what}: {item.why}", None, item.paused)
+        waits = [
+            Wait(_why(item), at)
+            for item in self.failing(names)
+            if (at := item.not_before(urgent=urgent)) > now
+        ]
+        used = self.used(names, now)
+        if limits is not None and len(used) >= limits.exact_set and not resumes:
+            reason = (
+                f"the CA issues {limits.exact_set} certificates a week for exactly "
+            )
+            reason += "these names, and all are used"
+            waits.append(Wait(reason, used[-limits.exact_set] + WEEK))
+        return max(waits, key=lambda wait: wait.until or now, default=None)
+
+
+def _why(failure: Failure) -> str:
+    what = f"{failure.name} could not be validated" if failure.name else "it failed"
+    times = len(failure.times)
+    again = f" ({times} times)" if times > 1 else ""
+    why = words(failure.why, 300)
+    return f"{what} on {failure.times[-1]:%Y-%m-%d %H:%M} UTC{again}: {why}"

@@ -1,0 +1,141 @@
+"""What is in use, when and why it is due, and what the CA's account book says."""
+
+from __future__ import annotations
+
+import logging
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from letsencrypt_mdaemon import authorities, renewal, report, workflow
+from letsencrypt_mdaemon.certificate import thumbprint, tlsa
+from letsencrypt_mdaemon.errors import words
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from datetime import datetime
+
+    from cryptography import x509
+
+    from letsencrypt_mdaemon.assembly import Installation
+
+_log = logging.getLogger(__name__)
+
+Document = dict[str, Any]
+
+
+def examine(installation: Installation, *, now: datetime) -> Document:
+    """Return what `status` shows; the CA is not asked.
+
+    Raises:
+        ConfigError: If the names or the targets are not clear.
+    """
+    names = installation.names()
+    targets = installation.targets()
+    server = installation.server(targets)
+    order = installation.order(names)
+    due, wait, in_use = workflow.due(order, installation.parts(server), now=now)
+    pending = installation.ca.pending()
+    named = server.named(names)
+    return {
+        "mdaemon_dir": str(installation.root),
+        "directory_url": installation.config.ca,
+        "names": list(names),
+        "due": due.due,
+        "reason": due.reason,
+        "due_at": report.iso(due.at),
+        "rule": due.rule or None,
+        "advice": _advice(installation, in_use),
+        "waiting": wait and {"reason": wait.reason, "until": report.iso(wait.until)},
+        "certificate": report.certificate(in_use),
+        "tlsa": tlsa(in_use, names[0]) if order.reuse_key and in_use else None,
+        "pending": report.certificate(pending.leaf if pending else None),
+        "targets": [
+            report.target(item) | {"certificate": report.certificate(named[item])}
+            for item in targets
+        ],
+        "dropped": [report.dropped(item) for item in installation.memory.dropped],
+        "served": installation.served,
+        "ledger": _ledger(installation, order, now),
+        "schedule": _schedule(installation, in_use),
+    }
+
+
+def warn(installation: Installation, in_use: Iterable[x509.Certificate | None]) -> None:
+    """Say so if the scheduled runs are too far apart for what is in use."""
+    for leaf in dict.fromkeys(in_use):
+        if text := _sparse(installation, leaf):
+            _log.warning("%s", text)
+
+
+def _sparse(installation: Installation, leaf: x509.Certificate | None) -> str:
+    every = renewal.interval(installation.memory.runs)
+    if every is None or leaf is None:
+        return ""
+    span = renewal.lifetime(leaf)
+    if not renewal.is_sparse(every, span):
+        return ""
+    return (
+        f"The scheduled runs are {renewal.days(every)} apart, too far for a "
+        f"certificate of {renewal.days(span)}: schedule two a day."
+    )
+
+
+def _advice(
+    installation: Installation, leaf: x509.Certificate | None
+) -> Document | None:
+    draw = installation.ca.draw()
+    if draw is None or leaf is None or draw.thumbprint != thumbprint(leaf):
+        return None
+    return {
+        "start": report.iso(draw.start),
+        "end": report.iso(draw.end),
+        "drawn": report.iso(draw.at),
+        "ask_again": report.iso(draw.ask_again),
+        "explanation_url": words(draw.explanation_url) or None,
+    }
+
+
+def _ledger(
+    installation: Installation, order: workflow.Order, now: datetime
+) -> Document:
+    ledger, limits = installation.ca.ledger().settled(now), order.limits
+    used = ledger.used(order.names, now)
+    return {
+        "issued_this_week": [report.iso(moment) for moment in used],
+        "issued_this_week_limit": limits and limits.exact_set,
+        "failing": [
+            {
+                "name": item.name or None,
+                "times": len(item.times),
+                "last": report.iso(item.times[-1]),
+                "this_hour": sum(now - at < timedelta(hours=1) for at in item.times),
+                "this_hour_limit": limits and limits.failures,
+                "not_before": report.iso(item.not_before(urgent=False)),
+                "why": words(item.why),
+                "paused": words(item.paused) or None,
+            }
+            for item in ledger.failing(order.names)
+        ],
+    }
+
+
+def _schedule(installation: Installation, leaf: x509.Certificate | None) -> Document:
+    runs = installation.memory.runs
+    every = renewal.interval(runs)
+    span = renewal.lifetime(leaf) if leaf else None
+    return {
+        "last_run": report.iso(runs[-1]) if runs else None,
+        "every_hours": every and round(every / timedelta(hours=1), 1),
+        "warning": _sparse(installation, leaf) or None,
+        "lifetimes": [
+            {
+                "days": days,
+                "letsencrypt_from": moment.isoformat(),
+                "due_days_before_end": renewal.slack(shorter).days,
+                "too_sparse": every and renewal.is_sparse(every, shorter),
+            }
+            for moment, days in authorities.LIFETIMES
+            for shorter in [timedelta(days=days)]
+            if span is None or shorter < span
+        ],
+    }
