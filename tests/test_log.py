@@ -382,7 +382,11 @@ if sys.platform != "win32":
                 logger.addHandler(Console(stream))
                 logger.info("waiting", extra={"progress": True})
                 logger.warning("careful")
-                return os.read(ours, 1000).decode()
+                shown = b""
+                # A terminal gives what was written in pieces, as it likes.
+                while b"careful" not in shown or not shown.endswith(b"\n"):
+                    shown += os.read(ours, 1000)
+                return shown.decode()
         finally:
             os.close(ours)
 
