@@ -20,7 +20,7 @@ from letsencrypt_mdaemon.session import Session, Signer, kind_of, sign
 from letsencrypt_mdaemon.state import Account, CaState
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 _log = logging.getLogger(__name__)
 
@@ -67,7 +67,8 @@ class Accounts:
     Args:
         contact: Mail addresses that the CA may use; may be empty.
         agree_tos: Whether the terms of service are agreed to, for a new account.
-        external: What a new account is bound to, if the CA wants that.
+        external: Returns what a new account is bound to, if the CA wants that; asked
+            only then, and may raise ConfigError.
     """
 
     def __init__(
@@ -77,7 +78,7 @@ class Accounts:
         *,
         contact: Sequence[str] = (),
         agree_tos: bool = False,
-        external: ExternalAccount | None = None,
+        external: Callable[[], ExternalAccount | None] = lambda: None,
     ) -> None:
         self.session = session
         self.state = state
@@ -121,8 +122,9 @@ class Accounts:
             request["contact"] = [
                 f"mailto:{quote(address, safe=safe)}" for address in self.contact
             ]
-        if self.external is not None:
-            request["externalAccountBinding"] = self.external.bind(key, url)
+        external = self.external()
+        if external is not None:
+            request["externalAccountBinding"] = external.bind(key, url)
         elif self.session.meta.get("externalAccountRequired") is True:
             raise ConfigError(
                 f"{words(self.session.directory_url, 300)} wants every account to be "

@@ -287,11 +287,7 @@ class Installation:
         )
 
     def accounts(self) -> Accounts:
-        """Return the way to our account at the CA.
-
-        Raises:
-            ConfigError: If the external account is not complete.
-        """
+        """Return the way to our account at the CA."""
         from letsencrypt_mdaemon.account import Accounts  # noqa: PLC0415 - slow
         from letsencrypt_mdaemon.session import Session  # noqa: PLC0415
 
@@ -302,7 +298,7 @@ class Installation:
             self.ca,
             contact=config.contact,
             agree_tos=config.agree_tos,
-            external=_external(config),
+            external=lambda: _external(config),
         )
 
     def issuer(self) -> Issuer:

@@ -224,6 +224,8 @@ def _carry_out(
         report.print_json(document)
         return
     head = "Done" if outcome.renewed else "Nothing to do"
+    if outcome.waits_until:
+        head = "Due, and too early to try again"
     if settings.dry_run:
         head = "Dry run, nothing was changed"
     elif settings.staging:
@@ -363,6 +365,9 @@ def revoke(run: Run, thumbprint: str | None, reason: str) -> None:
     from datetime import UTC, datetime  # noqa: PLC0415
 
     from letsencrypt_mdaemon import report, workflow  # noqa: PLC0415
+    from letsencrypt_mdaemon.certificate import (  # noqa: PLC0415
+        thumbprint as thumbprint_of,
+    )
 
     reasons = {name.lower(): name for name in workflow.REASONS}
     if reason.lower() not in reasons:
@@ -383,12 +388,13 @@ def revoke(run: Run, thumbprint: str | None, reason: str) -> None:
         installation.issuer(),
         now=datetime.now(UTC),
     )
+    document = run.document(reason=reason, certificate=report.certificate(leaf))
     if run.config.json:
-        document = run.document(reason=reason, certificate=report.certificate(leaf))
         report.print_json(document)
     else:
         click.echo(f"Revoked: {report.in_use([leaf])}.")
-        click.echo("If it is in use, run `letsencrypt-mdaemon renew` now.")
+        if installation.memory.in_use == thumbprint_of(leaf):
+            click.echo("It is still in use: run `letsencrypt-mdaemon renew` now.")
 
 
 @cli.group(
@@ -421,13 +427,13 @@ def account_show(run: Run) -> None:
 @_command(account_group, *ACCOUNT, example="account deactivate")
 def account_deactivate(run: Run) -> None:
     """Close the account for good; the next `renew` makes another one."""
-    _change_account(run, "Deactivated", lambda accounts: accounts.deactivate())
+    _change_account(run, "is closed", lambda accounts: accounts.deactivate())
 
 
 @_command(account_group, *ACCOUNT, example="account rollover")
 def account_rollover(run: Run) -> None:
     """Give the account a new key."""
-    _change_account(run, "A new key has", lambda accounts: accounts.roll_over())
+    _change_account(run, "has a new key", lambda accounts: accounts.roll_over())
 
 
 def _change_account(run: Run, done: str, act: Callable[[Accounts], str]) -> None:
@@ -439,7 +445,7 @@ def _change_account(run: Run, done: str, act: Callable[[Accounts], str]) -> None
     if run.config.json:
         report.print_json(run.document(account=url))
     else:
-        click.echo(f"{done} {url}.")
+        click.echo(f"The account {url} {done}.")
 
 
 @cli.group(

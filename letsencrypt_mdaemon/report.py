@@ -100,6 +100,7 @@ def outcome(value: Outcome) -> Document:
         "names": list(value.names),
         "certificate": certificate(value.certificate),
         "due_at": iso(value.next_at),
+        "waiting_until": iso(value.waits_until),
         "changes": [change(item) for item in value.changes],
         "reloaded": list(value.reloaded),
         "proof": proof(value.proof),
@@ -238,6 +239,8 @@ def print_outcome(document: Mapping[str, Any], head: str) -> None:
         _row("valid until", row["not_after"])
     if document["due_at"]:
         _row("due", document["due_at"])
+    if document["waiting_until"]:
+        _row("tried again", f"after {document['waiting_until']}; --force tries now")
     if document["dry_run"]:
         _row("from", document["directory_url"])
         _row("would change", *(_place(item) for item in document["targets"]))
@@ -276,7 +279,7 @@ def print_status(document: Mapping[str, Any]) -> None:
         _row("due", f"{document['due_at']}{rule}", document["reason"])
     if row := document["waiting"]:
         until = f"until {row['until']}" if row["until"] else "until you act"
-        _row("waits", f"{until}: {row['reason']}")
+        _row("waits", until if document["ledger"]["failing"] else row["reason"])
     _print_outlook(document)
     _row("TLSA record", *filter(None, [document["tlsa"]]))
     _row("goes without", *map(_missing, document["dropped"]))

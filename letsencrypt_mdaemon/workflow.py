@@ -177,6 +177,7 @@ class Outcome:
         certificate: The one in use afterwards; in a rehearsal the one obtained.
         next_at: When it will be due.
         reloaded: The semaphores that the server took up.
+        waits_until: When it is tried again, if it is due and failed before.
         proof: What its ports serve; None if nothing could be proven.
         removed: Thumbprints of the certificates removed.
         dropped: The names that the certificate goes without for now.
@@ -187,6 +188,7 @@ class Outcome:
     names: tuple[str, ...]
     certificate: x509.Certificate | None = None
     next_at: datetime | None = None
+    waits_until: datetime | None = None
     changes: tuple[Change, ...] = ()
     reloaded: tuple[str, ...] = ()
     proof: deployment.Proof | None = None
@@ -233,7 +235,7 @@ def renew(order: Order, parts: Parts, issuer: Issuer, *, now: datetime) -> Outco
     _log.info("%s: %s", "Due" if due.due else "Nothing is due", due.reason)
     wait = None if order.force or not due.due else _wait(order, found, parts, now)
     if wait is not None and not order.dry_run:
-        due = _postponed(due, wait)
+        return _postponed(order, found, due, wait)
     if order.dry_run or not due.due:
         return _nothing_done(order, found, due, parts, now)
     pending = found.pending or _obtain(order, found, parts, issuer, now)
@@ -367,11 +369,13 @@ def _decide(
     if order.activate_only:
         reason = "no certificate waits to be put into use"
         return renewal.Due(due=False, reason=reason, at=now)
-    drawn = None
+    drawn, why = None, ""
     if found.in_use is not None and found.ours and not order.force:
         draw = _advice(order, found.in_use, parts.ca, issuer, now)
-        drawn = draw.moment(now, order.interval)
+        drawn, why = draw.moment(now, order.interval), draw.explanation_url
     due = _by_rule(order, found, parts, now, drawn=drawn)
+    if due.due and due.at == drawn and why:
+        due = replace(due, reason=f"{due.reason}; the CA says why: {why}")
     again = [item.name for item in found.dropped if item.tried + DAILY <= now]
     if again and not due.due:
         reason = f"{', '.join(again)} could not be validated before, and is tried again"
@@ -432,8 +436,8 @@ def _wait(order: Order, found: _Situation, parts: Parts, now: datetime) -> Wait 
     )
 
 
-def _postponed(due: Due, wait: Wait) -> Due:
-    """Return what is due as not due yet.
+def _postponed(order: Order, found: _Situation, due: Due, wait: Wait) -> Outcome:
+    """Return that it is due, and too early to try again.
 
     Raises:
         AcmeError: If nothing happens until somebody acts.
@@ -445,11 +449,16 @@ def _postponed(due: Due, wait: Wait) -> Due:
             paused=wait.paused,
         )
     when = f"{wait.until:%Y-%m-%d %H:%M} UTC"
-    _log.warning(
-        "%s. It is tried again after %s; --force tries now.", wait.reason, when
+    _log.warning("%s. The next try is after %s; --force tries now.", wait.reason, when)
+    return Outcome(
+        renewed=False,
+        reason=due.reason,
+        names=order.names,
+        certificate=found.in_use,
+        next_at=due.at,
+        waits_until=wait.until,
+        dropped=found.dropped,
     )
-    reason = f"{due.reason}; but it failed before, and is tried again after {when}"
-    return renewal.Due(due=False, reason=reason, at=wait.until)
 
 
 def _is_urgent(found: _Situation, now: datetime) -> bool:
