@@ -21,7 +21,6 @@ from letsencrypt_mdaemon.certificate import OURS, thumbprint, utc
 from letsencrypt_mdaemon.chain import Roots
 from letsencrypt_mdaemon.errors import ConfigError, words
 from letsencrypt_mdaemon.names import unique
-from letsencrypt_mdaemon.notify import Mail, RawQueue, Smtp
 from letsencrypt_mdaemon.state import RUNS, CaState, Change, Memory, State, Target
 from letsencrypt_mdaemon.stores.pem import PemStore
 from letsencrypt_mdaemon.verification import Verification
@@ -39,7 +38,7 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.config import Config, Loaded
     from letsencrypt_mdaemon.endpoints import Endpoint
     from letsencrypt_mdaemon.issuer import Issuer
-    from letsencrypt_mdaemon.notify import Transport
+    from letsencrypt_mdaemon.notify import Mail, Transport
     from letsencrypt_mdaemon.verifier import Served
     from letsencrypt_mdaemon.workflow import Store
 
@@ -55,7 +54,7 @@ class Installation:
         endpoints: Its ports that speak TLS.
         observed: What they serve, as far as they were looked at.
         greeted: What the mail server greets with, if it does.
-        by_hand: Whether a person is waiting, at a terminal.
+        scheduled: Whether this is most likely a job of the schedule.
     """
 
     config: Config
@@ -67,7 +66,7 @@ class Installation:
     endpoints: Sequence[Endpoint]
     observed: Mapping[Endpoint, Served]
     greeted: mdaemon.Source | None
-    by_hand: bool = False
+    scheduled: bool = False
 
     @property
     def ca(self) -> CaState:
@@ -292,7 +291,7 @@ class Installation:
         from letsencrypt_mdaemon.session import Session  # noqa: PLC0415
 
         config = self.config
-        delay = 0.0 if self.by_hand else config.longest_delay
+        delay = config.longest_delay if self.scheduled else 0.0
         return Accounts(
             Session(config.ca, ca_bundle=config.ca_bundle, delay=delay),
             self.ca,
@@ -420,13 +419,13 @@ def state_of(config: Config, root: Path) -> State:
 
 
 def open_installation(
-    config: Config, root: Path, *, look: bool = True, by_hand: bool = False
+    config: Config, root: Path, *, look: bool = True, scheduled: bool = False
 ) -> Installation:
     """Look at an installation: its store, its greeting, its ports.
 
     Args:
         look: Also at the ports.
-        by_hand: Whether a person is waiting, at a terminal.
+        scheduled: Whether this is most likely a job of the schedule.
 
     Raises:
         ConfigError: If the store or an endpoint cannot be used.
@@ -445,7 +444,7 @@ def open_installation(
         endpoints=_endpoints(config),
         observed={},
         greeted=greeted,
-        by_hand=by_hand,
+        scheduled=scheduled,
     )
     return installation.look([_server_name(config, greeted)]) if look else installation
 
@@ -456,6 +455,8 @@ def transport(config: Config, root: Path | None) -> Transport:
     Raises:
         ConfigError: If they cannot.
     """
+    from letsencrypt_mdaemon.notify import RawQueue, Smtp  # noqa: PLC0415 - seldom
+
     if config.mail_server.lower() != "raw":
         password = config.mail_password
         if config.mail_password_file:
@@ -469,6 +470,8 @@ def transport(config: Config, root: Path | None) -> Transport:
 
 def mail(config: Config, subject: str, lines: Iterable[str]) -> Mail:
     """Return a mail to those who want to know of failures."""
+    from letsencrypt_mdaemon.notify import Mail  # noqa: PLC0415 - seldom needed
+
     return Mail.compose((config.mail_from or config.to)[0], config.to, subject, lines)
 
 

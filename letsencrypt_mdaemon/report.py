@@ -305,6 +305,8 @@ def _print_outlook(document: Mapping[str, Any]) -> None:
         _row("this week", f"{used} of {limit} certificates for exactly these names")
     for row in book["failing"]:
         times = "once" if row["times"] == 1 else f"{row['times']} times"
+        if limit := row["this_hour_limit"]:
+            times += f" ({row['this_hour']} of {limit} in this hour)"
         who = row["name"] or "the order"
         _row("failed", f"{who}, {times}, last {row['last']}: {row['why']}")
     if schedule["last_run"]:

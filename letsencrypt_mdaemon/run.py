@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, Self
 
-from letsencrypt_mdaemon import assembly, config, log, mdaemon, notify, report
+from letsencrypt_mdaemon import assembly, config, log, mdaemon, report
 from letsencrypt_mdaemon.errors import BusyError, ChallengeError, Error, words
 from letsencrypt_mdaemon.files import exclusive_lock, sweep
 
@@ -99,21 +99,16 @@ class Run:
     def installation(self, *, look: bool = True) -> Installation:
         """Look at the server, and at its ports unless told otherwise."""
         self._installation = assembly.open_installation(
-            self.config, self.root, look=look, by_hand=self.by_hand
+            self.config, self.root, look=look, scheduled=self.is_scheduled
         )
         return self._installation
-
-    @property
-    def by_hand(self) -> bool:
-        """Whether a person is waiting, at a terminal."""
-        return sys.stderr.isatty()
 
     @property
     def is_scheduled(self) -> bool:
         """Whether it is most likely a job of the schedule."""
         settings = self.config
-        special = settings.dry_run or settings.force or settings.staging
-        return self.command == "renew" and not special and not self.by_hand
+        by_hand = settings.dry_run or settings.force or settings.staging
+        return self.command == "renew" and not by_hand and not sys.stderr.isatty()
 
     def be_alone(self) -> None:
         """Be the only run of this installation; without log and mail.
@@ -239,6 +234,8 @@ class Run:
 
     def _mail(self, error: Error) -> None:
         """Mail the failure; that this may fail changes nothing."""
+        from letsencrypt_mdaemon import notify  # noqa: PLC0415 - seldom needed
+
         subject, lines = notify.failure(
             error, names=self.names, in_use=self.in_use, lines=self.lines
         )

@@ -570,6 +570,9 @@ def _log_what_is_spent(order: Order, parts: Parts, now: datetime) -> None:
     """Say what a forced order takes of what the CA allows."""
     ledger = parts.ca.ledger().settled(now)
     used = len(ledger.used(order.names, now))
+    for item in ledger.failing(order.names):
+        failed = f"{item.name or 'An order'} failed {len(item.times)} times"
+        _log.info("%s, last on %s UTC", failed, f"{item.times[-1]:%Y-%m-%d %H:%M}")
     if order.limits is None:
         _log.info("Issued for exactly these names in the last 7 days: %d.", used)
         return
