@@ -6,7 +6,7 @@ import logging
 import sys
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from letsencrypt_mdaemon import (
     authorities,
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from cryptography import x509
 
     from letsencrypt_mdaemon.account import Accounts, ExternalAccount
-    from letsencrypt_mdaemon.certificate import KeyType
     from letsencrypt_mdaemon.config import Config, Loaded
     from letsencrypt_mdaemon.endpoints import Endpoint
     from letsencrypt_mdaemon.issuer import Issuer
@@ -314,7 +313,7 @@ class Installation:
         return Issuer(
             self.accounts(),
             webroot,
-            key_type=cast("KeyType", config.key_type),
+            key_type=config.key_type,
             profiles=config.profile,
             require_profile=config.require_profile,
             preferred_chain=config.preferred_chain,

@@ -21,6 +21,8 @@ from letsencrypt_mdaemon.names import normalise, split, unique
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+    from letsencrypt_mdaemon.certificate import KeyType
+
 PREFIX = "LETSENCRYPT_MDAEMON_"
 CONFIG = PREFIX + "CONFIG"
 FILE_NAME = "letsencrypt-mdaemon.ini"
@@ -317,7 +319,7 @@ class Config:
     preferred_chain: str = _setting(
         "Of several chains the one by this issuer (CN).", metavar="NAME", default=""
     )
-    key_type: str = _setting(
+    key_type: KeyType = _setting(
         "rsa2048 (default), rsa3072, rsa4096, p256 or p384.",
         _one_of("rsa2048", "rsa3072", "rsa4096", "p256", "p384"),
         "TYPE",

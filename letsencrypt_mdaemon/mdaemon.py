@@ -406,14 +406,3 @@ def is_below(path: Path, folder: Path) -> bool:
     """Whether a path is the folder or in it, links followed."""
     # `Path.resolve` does not stand links that lead in a circle.
     return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
-
-
-def listens(port: int) -> bool:
-    """Whether anything on this machine accepts connections on a port."""
-    for host in ("127.0.0.1", "::1"):
-        try:
-            socket.create_connection((host, port), timeout=2).close()
-        except OSError:
-            continue
-        return True
-    return False

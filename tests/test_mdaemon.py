@@ -391,13 +391,6 @@ def test_nobody_who_answers_is_no_source() -> None:
     assert mdaemon.greeting(("x" * 70 + ".example", 25)) is None
 
 
-def test_a_port_is_known_to_be_listened_to() -> None:
-    with socket.create_server((LOCALHOST, 0)) as listener:
-        port = listener.getsockname()[1]
-        assert mdaemon.listens(port)
-    assert not mdaemon.listens(port)
-
-
 # The RAW queue
 
 
