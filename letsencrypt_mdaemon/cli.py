@@ -386,6 +386,7 @@ def revoke(run: Run, thumbprint: str | None, reason: str) -> None:
         reasons[reason.lower()],
         installation.parts(installation.server(())),
         installation.issuer(),
+        directory_url=run.config.ca,
         now=datetime.now(UTC),
     )
     document = run.document(reason=reason, certificate=report.certificate(leaf))

@@ -42,6 +42,9 @@ class AcmeError(Error):
         problem: The CA's problem document (RFC 8555, 6.7), empty if it sent none.
         retry_after: Seconds the CA asked us to wait, if it did.
         paused: The URL at which the CA wants to be asked to go on; "" if it does not.
+
+    Attributes:
+        spent: Whether the CA issued, and what it issued cannot be used.
     """
 
     exit_code = 3
@@ -59,6 +62,7 @@ class AcmeError(Error):
         self.problem = problem or {}
         self.retry_after = retry_after
         self.paused = paused
+        self.spent = False
 
     @property
     def is_limit(self) -> bool:

@@ -7,7 +7,7 @@ import time
 from base64 import urlsafe_b64encode
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
 
@@ -231,17 +231,27 @@ class Issuer:
         if order.status == "ready":
             self._finalize(order, key, names)
         url = self._wait_for_certificate(order)
-        # Before it can get lost: it counts at the CA even if it is of no use to us.
-        now = datetime.now(UTC)
-        self.state.save_ledger(self.state.ledger().settled(now).issued(names, now))
+        self._count(names)
         certificate = self._download(url, key)
         try:
             check(certificate, names, now=datetime.now(UTC))
-        except AcmeError:
+        except AcmeError as exc:
             # Resumed, the order would only lead to the same certificate.
             self.state.forget_order()
+            exc.spent = True
             raise
         return certificate
+
+    def _count(self, names: Sequence[str]) -> None:
+        """Write down that the CA has issued: it counts even if it is of no use to us.
+
+        Before the certificate can get lost, and once: the order may be resumed.
+        """
+        left, now = self.state.order(), datetime.now(UTC)
+        if left is None or not left.issued:
+            self.state.save_ledger(self.state.ledger().settled(now).issued(names, now))
+        if left is not None:
+            self.state.save_order(replace(left, issued=True))
 
     # Order (7.4)
 
@@ -573,31 +583,30 @@ class Issuer:
             message = f"{words(url, 300)} holds no certificate chain in PEM: "
             message += f"{words(exc, 200)}."
             raise AcmeError(message, hint="Tell the CA's operators.") from exc
-        return Certificate(self._preferred(chain, reply), key)
+        return self._preferred(Certificate(chain, key), reply)
 
     def _fetch(self, url: str) -> Reply:
         return self._post(url, accept="application/pem-certificate-chain")
 
-    def _preferred(
-        self, chain: tuple[x509.Certificate, ...], reply: Reply
-    ) -> tuple[x509.Certificate, ...]:
-        """Return the chain that is preferred, among the alternates too (7.4.2)."""
+    def _preferred(self, first: Certificate, reply: Reply) -> Certificate:
+        """Return it with the chain preferred, among the alternates too (7.4.2)."""
         wanted = self.preferred_chain
-        if not wanted or _leads_to(chain, wanted):
-            return chain
-        for url in reply.alternates[:ALTERNATES]:
+        if not wanted or _leads_to(first.chain, wanted):
+            return first
+        for url in _alternates(reply):
             try:
-                other = tuple(x509.load_pem_x509_certificates(self._fetch(url).body))
+                chain = tuple(x509.load_pem_x509_certificates(self._fetch(url).body))
+                other = Certificate(chain, first.key)
+                if other.leaf == first.leaf and _leads_to(chain, wanted):
+                    check(other, first.names, now=datetime.now(UTC))
+                    return other
             except (AcmeError, ValueError) as exc:
                 _log.info("An alternate chain cannot be had: %s", words(exc))
-                continue
-            if other[0] == chain[0] and _leads_to(other, wanted):
-                return other
         _log.warning(
             "The CA has no chain that leads to %s (preferred-chain); its own is used.",
             wanted,
         )
-        return chain
+        return first
 
     # Revocation (7.6)
 
@@ -606,7 +615,8 @@ class Issuer:
     ) -> None:
         """Revoke a certificate; one that is revoked already is fine.
 
-        By the account; if the CA says that it is not the account's, by its own key.
+        By the account; if there is none, or if the CA says that it is another's, by its
+        own key.
 
         Args:
             reason: RFC 5280, 5.3.1.
@@ -622,16 +632,20 @@ class Issuer:
             raise ConfigError(message, hint="Ask the CA's operators.")
         der = certificate.public_bytes(serialization.Encoding.DER)
         request = {"certificate": _b64(der), "reason": reason}
-        self._signer = self.accounts.signer()
+        account = self.state.account()
+        own = Signer(_jwk_of(key)) if key is not None else None
+        # No account is made for this if there is another way.
+        by_account = own is None or (account is not None and bool(account.url))
         try:
             try:
-                self._post(url, request)
+                by = self.accounts.signer() if own is None or by_account else own
+                self.session.post(url, request, by)
             except AcmeError as exc:
                 strange = {"unauthorized", "accountDoesNotExist"}
-                if key is None or kind_of(exc.problem) not in strange:
+                if own is None or not by_account or kind_of(exc.problem) not in strange:
                     raise
                 _log.info("Revoking by the certificate's own key: %s", exc)
-                self.session.post(url, request, Signer(_jwk_of(key)))
+                self.session.post(url, request, own)
         except AcmeError as exc:
             if kind_of(exc.problem) != "alreadyRevoked":
                 raise
@@ -670,6 +684,14 @@ def ari_id(certificate: x509.Certificate) -> str | None:
     # The INTEGER's content in DER: a leading zero byte keeps it positive.
     number = serial.to_bytes(serial.bit_length() // 8 + 1, "big", signed=True)
     return f"{_b64(identifier)}.{_b64(number)}"
+
+
+def _alternates(reply: Reply) -> list[str]:
+    """Return the URLs of the alternate chains, unless one makes no sense."""
+    try:
+        return reply.alternates[:ALTERNATES]
+    except ValueError:
+        return []
 
 
 def _leads_to(chain: Sequence[x509.Certificate], authority: str) -> bool:

@@ -118,8 +118,8 @@ class Ledger:
     def settled(self, now: datetime) -> Ledger:
         """Return it without what a clock that was wrong wrote: what is later than now.
 
-        Nothing is moved to now, where it would stay as long as the clock was ahead: a
-        failure is forgotten, and a certificate unless it is of the next day at most.
+        Such a failure is forgotten. Moved to now, as a certificate of the next day is,
+        it would silence us at every run until now was as late as that clock.
         """
         issuances = [
             replace(item, at=min(item.at, now))
@@ -137,7 +137,7 @@ class Ledger:
         return Ledger(tuple(issuances), tuple(failures))
 
     def used(self, names: Iterable[str], now: datetime) -> list[datetime]:
-        """Return when certificates for just these names were issued this week, in order."""
+        """Return when certificates for exactly these names were issued this week."""
         wanted = tuple(sorted(names))
         return sorted(
             item.at

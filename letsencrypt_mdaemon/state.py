@@ -186,13 +186,18 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class OpenOrder:
-    """An order that is not done: its URL, and the key it will be finalized with."""
+    """An order that is not done: its URL, and the key it will be finalized with.
+
+    Args:
+        issued: Whether the CA has issued, and the ledger says so.
+    """
 
     url: str
     finalize: str
     names: tuple[str, ...]
     key_type: str
     key_pem: str
+    issued: bool = False
 
     def __repr__(self) -> str:
         """Leave the key out."""
@@ -524,6 +529,7 @@ def _order(data: bytes) -> OpenOrder:
         names=_strings(document["names"]),
         key_type=_string(document["key_type"]),
         key_pem=_string(document["key_pem"]),
+        issued=document.get("issued") is True,
     )
 
 

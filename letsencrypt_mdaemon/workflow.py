@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import random
+import re
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, NoReturn, Protocol
@@ -273,10 +274,13 @@ def roll_back(order: Order, parts: Parts, *, now: datetime) -> Outcome:
     """
     in_use = set(parts.server.named(order.names).values())
     stored = {thumbprint(leaf): leaf for leaf, _ in parts.store.certificates()}
-    for issued in reversed(parts.state.load().issued):
+    memory = parts.state.load()
+    for issued in reversed(memory.issued):
         leaf = stored.get(issued.thumbprint)
         good = issued.verified is not None and issued.revoked is None
         if leaf is None or not good or in_use == {leaf}:
+            continue
+        if _is_compromised(leaf, memory):
             continue
         if leaf.not_valid_before_utc <= now < leaf.not_valid_after_utc:
             reason = (
@@ -301,14 +305,21 @@ REASONS = {
 """Why a certificate may be revoked (RFC 5280, 5.3.1), as a subscriber may say it."""
 
 
-def revoke(
-    wanted: str, reason: str, parts: Parts, issuer: Issuer, *, now: datetime
+def revoke(  # noqa: PLR0913 - each is one thing to know
+    wanted: str,
+    reason: str,
+    parts: Parts,
+    issuer: Issuer,
+    *,
+    directory_url: str,
+    now: datetime,
 ) -> x509.Certificate:
     """Revoke a certificate of the store, and remember it.
 
     Args:
         wanted: Its thumbprint.
         reason: One of `REASONS`; after keyCompromise its key is not used again.
+        directory_url: The CA.
 
     Raises:
         AcmeError: If the CA refuses.
@@ -322,21 +333,32 @@ def revoke(
     if leaf is None:
         hint = "`status` and `discover` show thumbprints."
         raise ConfigError(f"The store holds no certificate {wanted}.", hint=hint)
-    compromised = public_key_hash(leaf)
-    if reason == "keyCompromise":
-        # First: whatever the CA says, nobody should go on with this key.
-        memory = parts.state.load()
-        keys = dict.fromkeys([*memory.compromised, compromised])
-        parts.state.save(replace(memory, compromised=tuple(keys)))
     is_pending = pending is not None and pending.leaf == leaf
     key = pending.key if pending and is_pending else parts.store.key(wanted)
+    if reason == "keyCompromise":
+        # First: whatever the CA says, nobody should go on with this key.
+        compromised, memory = public_key_hash(leaf), parts.state.load()
+        keys = dict.fromkeys([*memory.compromised, compromised])
+        parts.state.save(replace(memory, compromised=tuple(keys)))
+        # An order left open may be for the same key.
+        parts.ca.forget_order()
+        if pending is not None and public_key_hash(pending.leaf) == compromised:
+            parts.ca.forget_pending()
     issuer.revoke(leaf, REASONS[reason], key)
     memory = parts.state.load()
-    if issued := memory.find(wanted):
-        parts.state.save(memory.remember(replace(issued, revoked=utc(now))))
+    start = leaf.not_valid_before_utc
+    issued = memory.find(wanted) or Issued(
+        wanted, directory_url, dns_names(leaf), obtained=start
+    )
+    parts.state.save(memory.remember(replace(issued, revoked=utc(now))))
     if is_pending:
         parts.ca.forget_pending()
     return leaf
+
+
+def _is_compromised(leaf: x509.Certificate, memory: Memory) -> bool:
+    """Whether a certificate's key was revoked as compromised, with whichever one."""
+    return bool(memory.compromised) and public_key_hash(leaf) in memory.compromised
 
 
 def _look(order: Order, parts: Parts, now: datetime) -> _Situation:
@@ -412,6 +434,8 @@ def _spoiled(found: _Situation, memory: Memory) -> str:
     known = memory.find(print_)
     if known is not None and known.revoked is not None:
         return f"the certificate in use was revoked on {known.revoked:%Y-%m-%d}"
+    if found.ours and _is_compromised(found.in_use, memory):
+        return "the key of the certificate in use was revoked as compromised"
     if memory.in_use and print_ != memory.in_use:
         return "the certificate in use is not the one that was put into use last"
     return ""
@@ -527,9 +551,12 @@ def _obtain(
             raise
 
     names = _tried_now(order, found, parts, now)
+    failing = parts.ca.ledger().settled(now).failing(order.names)
+    known = {*names, *(item.name for item in found.dropped), ""}
+    early = {item.name: item.why for item in failing if item.name not in known}
     try:
         certificate = attempt(names)
-        _drop({}, names, parts, now)
+        _drop(early, names, parts, now)
     except ChallengeError as exc:
         rest = tuple(name for name in names if name not in exc.names)
         missing = set(order.names) - set(rest)
@@ -538,7 +565,7 @@ def _obtain(
         ):
             raise
         _log.warning("%s", exc)
-        _drop(exc.names, names, parts, now)
+        _drop(early | exc.names, names, parts, now)
         certificate = attempt(rest)
     # Before anything else can fail: a certificate that was issued is never lost.
     if certificate is not None:
@@ -550,15 +577,17 @@ def _record(error: AcmeError, names: Sequence[str], ca: CaState, now: datetime) 
     """Remember which names failed, or that the CA wants to be left alone for a while.
 
     After anything else the next run just tries again: the network, a setting or the CA
-    may have been mended, and nothing that is counted was spent.
+    may have been mended, and nothing that is counted was spent – unless the CA issued
+    something that cannot be used.
     """
     said = error.names if isinstance(error, ChallengeError) else {}
     if error.paused:
-        said = {name: error.message for name in names if name in error.message}
+        told = set(re.findall(r"[a-z0-9.-]+", error.message.lower()))
+        said = {name: error.message for name in names if {name, f"{name}."} & told}
     until = None
     if error.retry_after is not None:
         until = utc(now) + timedelta(seconds=error.retry_after)
-    if error.paused or error.is_limit or until is not None:
+    if error.paused or error.is_limit or error.spent or until is not None:
         said = said or {"": error.message}
     if said:
         ledger = ca.ledger().settled(now)
@@ -590,7 +619,7 @@ def _key(order: Order, found: _Situation, parts: Parts) -> PrivateKey | None:
         return None
     if key_type(leaf) != order.key_type:
         why = f"it is {key_type(leaf)}"
-    elif public_key_hash(leaf) in parts.state.load().compromised:
+    elif _is_compromised(leaf, parts.state.load()):
         why = "it was revoked as compromised"
     elif (key := parts.store.key(thumbprint(leaf))) is not None:
         return key

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
@@ -12,7 +13,19 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from letsencrypt_mdaemon.renewal import Due, Window, backstop, days, decide
+from letsencrypt_mdaemon.renewal import (
+    Draw,
+    Due,
+    Window,
+    backstop,
+    days,
+    decide,
+    earliest,
+    interval,
+    is_sparse,
+    lifetime,
+    slack,
+)
 from tests import certificates
 from tests.certificates import NAME, START, leaf
 
@@ -20,7 +33,9 @@ DAY = timedelta(days=1)
 HOUR = timedelta(hours=1)
 IN_USE = leaf([NAME])
 END = START + 90 * DAY
-LITTLE_LEFT = "a third or less of the certificate's lifetime is left: it expires in"
+A_THIRD = "a third or less of the certificate's lifetime is left"
+LITTLE_LEFT = f"{A_THIRD}: it expires in"
+ARI = "the CA suggests to renew the certificate (ARI)"
 
 LIFETIMES = st.one_of(
     st.sampled_from([90 * DAY, 64 * DAY, 45 * DAY, 160 * HOUR, 10 * DAY]),
@@ -40,11 +55,21 @@ def decided(  # noqa: PLR0913 - what a decision is made from
     key: str = "p256",
     now: datetime = START + DAY,
     drawn: datetime | None = None,
+    days_left: int = 0,
+    spoiled: str = "",
     force: bool = False,
 ) -> Due:
     """Decide about the certificate in use, with which nothing is wrong."""
     return decide(
-        in_use, ours=ours, names=names, key=key, now=now, drawn=drawn, force=force
+        in_use,
+        ours=ours,
+        names=names,
+        key=key,
+        now=now,
+        drawn=drawn,
+        days_left=days_left,
+        spoiled=spoiled,
+        force=force,
     )
 
 
@@ -97,6 +122,10 @@ def decided(  # noqa: PLR0913 - what a decision is made from
         (
             decided(key="rsa2048"),
             "the key should be rsa2048 and is p256",
+        ),
+        (
+            decided(spoiled="the certificate in use was revoked on 2026-01-01"),
+            "the certificate in use was revoked on 2026-01-01",
         ),
         (
             decided(force=True),
@@ -169,7 +198,7 @@ def test_the_order_of_the_names_makes_no_difference() -> None:
             START + 20 * DAY,
             START + 20 * DAY,
             True,
-            "the CA suggests to renew the certificate (ARI): it expires in 70 days",
+            f"{ARI}: it expires in 70 days",
             START + 20 * DAY,
         ),
         (
@@ -198,7 +227,9 @@ def test_the_order_of_the_names_makes_no_difference() -> None:
 def test_the_earlier_of_the_suggestion_and_the_backstop_counts(
     now: datetime, drawn: datetime | None, *, due: bool, reason: str, at: datetime
 ) -> None:
-    assert decided(now=now, drawn=drawn) == Due(due=due, reason=reason, at=at)
+    rule = ARI if at == drawn else A_THIRD
+    expected = Due(due=due, reason=reason, at=at, rule=rule)
+    assert decided(now=now, drawn=drawn) == expected
 
 
 @pytest.mark.parametrize(
@@ -268,7 +299,131 @@ def test_it_is_due_from_the_moment_it_tells(
     assert "certificate" in due.reason
 
 
-# The moment drawn, and how spans are told
+# The administrator's days
+
+
+@pytest.mark.parametrize(
+    ("lifetime", "days_left", "after"),
+    [
+        (90 * DAY, 0, 60 * DAY),
+        (90 * DAY, 20, 60 * DAY),  # it never makes it later
+        (90 * DAY, 30, 60 * DAY),
+        (90 * DAY, 31, 59 * DAY),
+        (90 * DAY, 45, 45 * DAY),
+        (90 * DAY, 46, 45 * DAY),  # nor earlier than after half of it
+        (90 * DAY, 1000, 45 * DAY),
+        (45 * DAY, 30, 22 * DAY + 12 * HOUR),
+        (160 * HOUR, 5, 80 * HOUR),
+    ],
+)
+def test_the_administrator_may_want_it_earlier_but_not_at_every_run(
+    lifetime: timedelta, days_left: int, after: timedelta
+) -> None:
+    certificate = leaf(lifetime=lifetime)
+
+    due = decided([certificate], days_left=days_left, now=START + after)
+
+    assert due.at == START + after
+    assert due.due
+    assert not decided([certificate], days_left=days_left, now=due.at - HOUR).due
+    assert due.at >= earliest(certificate)
+
+
+def test_the_rule_that_comes_first_is_told() -> None:
+    days_rule = "renew-days asks for it 40 days before the end"
+
+    assert decided().rule == A_THIRD
+    assert decided(days_left=40).rule == days_rule
+    assert decided(days_left=40, drawn=START + 49 * DAY).rule == ARI
+    assert decided(days_left=40, drawn=START + 51 * DAY).rule == days_rule
+    assert decided(days_left=40, now=START + 50 * DAY).reason == (
+        f"{days_rule}: it expires in 40 days"
+    )
+    assert decided([leaf(lifetime=10 * DAY)]).rule == (
+        "half or less of the certificate's lifetime is left"
+    )
+    assert decided(names=["a.test"]).rule == ""
+
+
+@given(LIFETIMES, st.integers(0, 400), DRAWS)
+def test_the_first_of_the_rules_decides(
+    lifetime: timedelta, days_left: int, drawn: datetime | None
+) -> None:
+    certificate = leaf(lifetime=lifetime)
+    wanted = certificate.not_valid_after_utc - days_left * DAY
+
+    at = decided([certificate], days_left=days_left, drawn=drawn).at
+
+    moments = [backstop(certificate)]
+    moments += [drawn] if drawn else []
+    moments += [max(wanted, earliest(certificate))] if days_left else []
+    assert at == min(moments)
+
+
+# Lifetimes and schedules
+
+
+@pytest.mark.parametrize(
+    ("span", "expected"),
+    [
+        (90 * DAY, 30 * DAY),
+        (45 * DAY, 15 * DAY),
+        (10 * DAY + timedelta(seconds=3), 3 * DAY + 8 * HOUR + timedelta(seconds=1)),
+        (10 * DAY, 5 * DAY),
+        (160 * HOUR, 80 * HOUR),
+    ],
+)
+def test_the_slack_is_a_third_of_the_lifetime_or_half_of_a_short_one(
+    span: timedelta, expected: timedelta
+) -> None:
+    certificate = leaf(lifetime=span)
+
+    assert slack(span) == expected
+    assert lifetime(certificate) == span
+    assert backstop(certificate) == certificate.not_valid_after_utc - expected
+
+
+@pytest.mark.parametrize(
+    ("hours", "expected"),
+    [
+        ([], None),
+        ([0], None),
+        ([0, 12, 24], None),
+        ([0, 12, 24, 36], 12),
+        ([36, 0, 24, 12], 12),
+        ([0, 12, 24, 200, 212], 12),  # it was off for a week
+        ([0, 0.5, 0.9, 12, 12.5, 24, 36], 12),  # somebody ran it by hand
+        ([0, 24, 48, 72], 24),
+        ([0, 168, 336, 504, 672], 168),
+    ],
+)
+def test_the_interval_is_what_usually_lies_between_runs(
+    hours: Sequence[float], expected: float | None
+) -> None:
+    runs = [START + hour * HOUR for hour in hours]
+
+    assert interval(runs) == (None if expected is None else expected * HOUR)
+
+
+@pytest.mark.parametrize(
+    ("every", "span", "sparse"),
+    [
+        (12 * HOUR, 160 * HOUR, False),
+        (26 * HOUR, 160 * HOUR, False),
+        (27 * HOUR, 160 * HOUR, True),
+        (7 * DAY, 90 * DAY, False),
+        (7 * DAY, 64 * DAY, False),
+        (7 * DAY, 45 * DAY, True),
+        (30 * DAY, 90 * DAY, True),
+    ],
+)
+def test_a_schedule_of_fewer_than_three_tries_before_the_end_is_sparse(
+    every: timedelta, span: timedelta, *, sparse: bool
+) -> None:
+    assert is_sparse(every, span) == sparse
+
+
+# The advice that is kept
 
 
 class Fixed(random.Random):
@@ -280,6 +435,98 @@ class Fixed(random.Random):
 
     def random(self) -> float:
         return self.number
+
+
+WINDOW = Window(start=START + 59 * DAY, end=START + 61 * DAY, explanation_url="url")
+NO_ADVICE = Draw("print", None, None, None, START)
+
+
+@given(st.randoms(use_true_random=False))
+def test_a_window_is_drawn_from_once(generator: random.Random) -> None:
+    drawn = NO_ADVICE.asked(WINDOW, START + DAY, generator)
+
+    assert drawn.at is not None
+    assert WINDOW.start <= drawn.at <= WINDOW.end
+    assert drawn == Draw(
+        "print", WINDOW.start, WINDOW.end, drawn.at, START + DAY, "url"
+    )
+    again = drawn.asked(WINDOW, START + 2 * DAY, generator)
+    assert again == replace(drawn, ask_again=START + 2 * DAY)
+
+
+def test_a_new_window_is_drawn_from_anew() -> None:
+    drawn = NO_ADVICE.asked(WINDOW, START, Fixed(0.5))
+    sooner = Window(start=START, end=START + DAY)
+
+    assert drawn.at == START + 60 * DAY
+    assert drawn.asked(sooner, START, Fixed(0.5)).at == START + 12 * HOUR
+
+
+def test_without_an_answer_the_advice_stays_as_it_is() -> None:
+    drawn = NO_ADVICE.asked(WINDOW, START, Fixed(0.5))
+
+    assert drawn.asked(None, START + DAY, Fixed(0.1)) == replace(
+        drawn, ask_again=START + DAY
+    )
+    assert NO_ADVICE.asked(None, START + DAY, Fixed(0.1)).at is None
+
+
+@pytest.mark.parametrize(
+    ("ask_again", "holds"),
+    [
+        (START - HOUR, False),
+        (START, False),
+        (START + HOUR, True),
+        (START + DAY, True),
+        (START + 2 * DAY, False),  # a clock was wrong
+        (START + 365 * DAY, False),
+    ],
+)
+def test_the_ca_is_not_asked_again_before_it_wants_to_be(
+    ask_again: datetime, *, holds: bool
+) -> None:
+    assert replace(NO_ADVICE, ask_again=ask_again).holds(START) == holds
+
+
+@pytest.mark.parametrize(
+    ("now", "every", "moment"),
+    [
+        # Another run comes up in the window: the moment drawn counts.
+        (START + 58 * DAY, 12 * HOUR, START + 60 * DAY),
+        (START + 60 * DAY, DAY, START + 60 * DAY),
+        (START + 62 * DAY, DAY, START + 60 * DAY),
+        # This one is the last before the window's end.
+        (START + 60 * DAY - HOUR, DAY + 2 * HOUR, START + 60 * DAY - HOUR),
+        (START + 55 * DAY, 7 * DAY, START + 55 * DAY),
+        (START + 53 * DAY, 7 * DAY, START + 60 * DAY),
+    ],
+)
+def test_the_last_run_before_the_end_of_the_window_renews(
+    now: datetime, every: timedelta, moment: datetime
+) -> None:
+    drawn = NO_ADVICE.asked(WINDOW, START, Fixed(0.5))
+
+    assert drawn.moment(now, every) == moment
+    assert NO_ADVICE.moment(now, every) is None
+
+
+@given(MOMENTS, st.integers(1, 30 * 24), st.floats(0, 1))
+def test_the_moment_is_never_later_than_the_one_drawn(
+    now: datetime, hours: int, number: float
+) -> None:
+    drawn = NO_ADVICE.asked(WINDOW, START, Fixed(number))
+
+    moment = drawn.moment(now, hours * HOUR)
+
+    assert moment is not None
+    assert drawn.at is not None
+    assert moment in {drawn.at, now}
+    assert moment <= drawn.at
+    # Whoever comes up that often has renewed when the window is over.
+    assert now + hours * HOUR <= WINDOW.end or moment <= now
+
+
+# The moment drawn, and how spans are told
 
 
 def test_a_moment_is_drawn_evenly_from_the_window() -> None:

@@ -1,0 +1,1 @@
+"""Measures whole runs of this program beside other ACME clients."""

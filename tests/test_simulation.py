@@ -1,0 +1,227 @@
+"""A thousand simulated years: nothing expires that need not, and no limit is passed."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+import pytest
+from cryptography import x509
+
+from letsencrypt_mdaemon import renewal, workflow
+from letsencrypt_mdaemon.errors import AcmeError
+from letsencrypt_mdaemon.ledger import Ledger
+from letsencrypt_mdaemon.renewal import Due
+from letsencrypt_mdaemon.workflow import Outcome
+from tests.certificates import START
+from tests.simulation import (
+    DAY,
+    HOUR,
+    INTERVAL,
+    LIFETIMES,
+    Installation,
+    Kind,
+    SimulatedCa,
+    live,
+    quiet,
+    slack,
+)
+
+LONG = LIFETIMES[:3]
+YEARS = 5
+SERVERS = dict(zip(LIFETIMES, (64, 63, 63, 10), strict=True))
+"""A thousand years in all."""
+MINUTE = timedelta(minutes=1)
+
+
+@pytest.mark.parametrize("lifetime", LIFETIMES)
+def test_in_a_thousand_years_nothing_expires_and_no_limit_is_passed(
+    lifetime: timedelta,
+) -> None:
+    stories = [
+        live(lifetime, YEARS, seed, idle=lifetime in LONG)
+        for seed in range(SERVERS[lifetime])
+    ]
+
+    assert sum(len(story.expired) for story in stories) == 0
+    assert sum(story.passed.total() for story in stories) == 0
+    # It is no fair-weather story.
+    assert all(set(story.troubles) == set(Kind) for story in stories)
+    assert all(story.failed for story in stories)
+    least = YEARS * 365 * DAY / lifetime
+    assert all(len(story.renewals) > least for story in stories)
+
+
+@pytest.mark.parametrize("lifetime", LIFETIMES)
+def test_a_trouble_longer_than_the_slack_lets_certificates_expire(
+    lifetime: timedelta,
+) -> None:
+    longest = renewal.slack(lifetime) + 10 * DAY
+    stories = [live(lifetime, 4, seed, longest=longest) for seed in range(2)]
+
+    assert any(story.expired for story in stories)
+    assert not any(story.passed for story in stories)
+
+
+@pytest.mark.parametrize("lifetime", LONG)
+@pytest.mark.parametrize("seed", range(2))
+def test_to_leave_out_idle_runs_changes_nothing(lifetime: timedelta, seed: int) -> None:
+    whole, short = live(lifetime, 2, seed), live(lifetime, 2, seed, idle=True)
+
+    assert short.renewals == whole.renewals
+    assert short.failed == whole.failed
+    assert short.runs < 0.7 * whole.runs
+
+
+@pytest.mark.parametrize("lifetime", LONG)
+def test_in_fair_weather_every_renewal_is_in_the_suggested_window(
+    lifetime: timedelta,
+) -> None:
+    story = live(lifetime, YEARS, 0, kinds=())
+
+    assert len(story.renewals) == int(YEARS * 365 * DAY / (lifetime * 2 / 3))
+    assert all(
+        item.advised.start <= item.at < item.advised.end for item in story.renewals
+    )
+    assert story.failed == 0
+
+
+def test_a_window_in_which_no_run_comes_up_is_not_waited_for() -> None:
+    """A certificate of 160 hours has a window of three hours; runs are twelve apart."""
+    lifetime = LIFETIMES[3]
+
+    story = live(lifetime, 1, 0, kinds=())
+
+    assert len(story.renewals) > 365 * DAY / (lifetime / 2)
+    for item in story.renewals:
+        assert item.advised.start - INTERVAL <= item.at < item.advised.end
+
+
+@pytest.mark.parametrize("every", [MINUTE, 10 * MINUTE, HOUR])
+def test_runs_as_often_as_anybody_likes_pass_no_limit(every: timedelta) -> None:
+    story = live(LIFETIMES[3], 0.1, 10, every=every, kinds=[Kind.NAME])
+
+    assert story.failed >= 5
+    assert not story.passed
+    assert not story.expired
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+def test_one_kind_of_trouble_alone_is_survived_too(kind: Kind) -> None:
+    story = live(64 * DAY, YEARS, 1, kinds=[kind], idle=True)
+
+    assert not story.expired
+    assert not story.passed
+    assert set(story.troubles) == {kind}
+
+
+def test_a_server_whose_files_somebody_changes_back_does_not_use_up_the_ca() -> None:
+    ca = changed_back(28)
+
+    assert ca.book.passed.total() == 0
+    assert len(ca.windows) == 4 * 5
+
+
+def changed_back(days: int) -> SimulatedCa:
+    """Let somebody write the first certificate back after every run."""
+    ca = SimulatedCa(90 * DAY)
+    installation = Installation(ca)
+    installation.order = replace(installation.order, remove_old=False)
+    first = dict(installation.server.values)
+    with quiet(random.Random(0)):  # noqa: S311
+        for number in range(2 * days):
+            ca.now = ca.clock = START + number * 12 * HOUR
+            installation.run(ca.clock)
+            installation.server.values = dict(first)
+    return ca
+
+
+# What the simulation would notice
+
+
+def test_it_notices_a_decision_that_comes_too_late(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def late(certificate: x509.Certificate) -> datetime:
+        return certificate.not_valid_after_utc - DAY
+
+    longest = slack(90 * DAY)
+    monkeypatch.setattr(renewal, "backstop", late)
+    monkeypatch.setattr(renewal.Draw, "moment", lambda *_: None)
+
+    stories = [live(90 * DAY, 2, seed, longest=longest) for seed in range(3)]
+
+    assert any(story.expired for story in stories)
+
+
+def test_it_notices_a_decision_that_never_comes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def never(in_use: Sequence[x509.Certificate | None], **inputs: object) -> Due:
+        due = decide(in_use, **inputs)  # type: ignore[arg-type]
+        return replace(due, due=False) if due.rule else due
+
+    decide = renewal.decide
+    monkeypatch.setattr(renewal, "decide", never)
+
+    assert live(90 * DAY, 1, 0).expired
+
+
+def test_it_notices_a_ledger_that_never_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Ledger, "wait", lambda *_, **__: None)
+
+    impatient = live(LIFETIMES[3], 0.1, 10, every=MINUTE, kinds=[Kind.NAME])
+
+    assert impatient.passed["failed validations of a name"] > 0
+    with pytest.raises(AcmeError, match="Too many"):
+        changed_back(28)
+
+
+def test_it_notices_a_clock_that_silences_for_as_long_as_it_was_ahead(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def moved(ledger: Ledger, now: datetime) -> Ledger:
+        issuances = [replace(item, at=min(item.at, now)) for item in ledger.issuances]
+        failures = [
+            replace(item, times=tuple(min(at, now) for at in item.times))
+            for item in ledger.failures
+        ]
+        return Ledger(tuple(issuances), tuple(failures))
+
+    def expired() -> bool:
+        story = live(90 * DAY, YEARS, 3, compares=False, idle=True)
+        return bool(story.expired)
+
+    assert not expired()
+    monkeypatch.setattr(Ledger, "settled", moved)
+    assert expired()
+
+
+def test_it_notices_an_issuer_that_orders_by_a_wrong_clock() -> None:
+    story = live(64 * DAY, YEARS, 0, compares=False, idle=True)
+
+    assert story.passed["certificates for exactly these names"] > 0
+
+
+def test_it_notices_an_advice_that_is_not_taken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(renewal.Draw, "moment", lambda *_: START)
+
+    story = live(90 * DAY, 0.1, 0, kinds=())
+
+    assert not any(
+        item.advised.start <= item.at < item.advised.end for item in story.renewals
+    )
+    assert story.renewals
+
+
+def test_it_notices_a_run_that_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lost(*_: object, now: datetime, **__: object) -> Outcome:
+        return Outcome(renewed=False, reason=f"nothing on {now}", names=())
+
+    monkeypatch.setattr(workflow, "renew", lost)
+
+    assert live(90 * DAY, 1, 0).expired == [START]
