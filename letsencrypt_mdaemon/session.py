@@ -18,6 +18,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from threading import Condition, Lock
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import urljoin, urlsplit
 
@@ -223,11 +224,10 @@ class Session:
         self._directory: dict[str, Any] | None = None
         self._http = requests.Session()
         self._http.mount("https://", _Adapter())
-        # A signature says who asks: .netrc is not looked at for each request.
-        self._http.auth = lambda request: request
         self._ways: dict[str, Mapping[str, Any]] = {}
         # RFC 8555, 6.1: name and version of the client.
-        self._http.headers["User-Agent"] = f"letsencrypt-mdaemon/{__version__}"
+        agent = f"letsencrypt-mdaemon/{__version__}"
+        self._headers = {**self._http.headers, "User-Agent": agent}
 
     @property
     def directory(self) -> dict[str, Any]:
@@ -291,7 +291,7 @@ class Session:
                 nonce = nonce or self._new_nonce(new_nonce)
                 for _ in range(NONCE_TRIES):
                     signed = sign(url, body, signer, nonce)
-                    reply = self._send("POST", url, data=signed, headers=headers)
+                    reply = self._send("POST", url, headers, signed)
                     if kind_of(reply.problem) != "badNonce":
                         return self._accept(reply)
                     # 6.5: the rejection brings a fresh nonce, for this request and no
@@ -350,13 +350,20 @@ class Session:
                 pause *= 3
         raise AssertionError  # pragma: no cover - the loop returns or raises
 
-    def _send(self, method: str, url: str, **options: Any) -> Reply:  # noqa: ANN401
-        with self._starting:
-            self._hold_back()
+    def _send(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str] = MappingProxyType({}),
+        data: str | None = None,
+    ) -> Reply:
+        self._hold_back()
         try:
-            request = requests.Request(method, url, **options)
+            # Without the session's cookies, and without what .netrc knows of the host:
+            # a signature says who asks.
+            heads = {**self._headers, **headers}
             with self._http.send(
-                self._http.prepare_request(request),
+                requests.Request(method, url, heads, data=data).prepare(),
                 timeout=self._timeout,
                 allow_redirects=method == "GET",
                 **self._way(url),
@@ -372,13 +379,15 @@ class Session:
         return reply
 
     def _hold_back(self) -> None:
-        """Wait before the first request of all."""
-        delay, self._delay = random.uniform(0, self._delay), 0.0  # noqa: S311
-        if delay >= 1:
-            _log.info(
-                "Waiting %.0f s, so that not all servers ask the CA at once", delay
-            )
-        if delay:
+        """Wait before the first request of all; the others wait as well."""
+        with self._starting:
+            if not self._delay:
+                return
+            delay, self._delay = random.uniform(0, self._delay), 0.0  # noqa: S311
+            if delay >= 1:
+                _log.info(
+                    "Waiting %.0f s, so that not all servers ask the CA at once", delay
+                )
             self._sleep(delay)
 
     def _way(self, url: str) -> Mapping[str, Any]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from letsencrypt_mdaemon.certificate import key_pem
+from letsencrypt_mdaemon.certificate import KeyType, PrivateKey, key_pem, new_key
 from letsencrypt_mdaemon.errors import ChallengeError, ConfigError
 from letsencrypt_mdaemon.sandbox.ca import (
     LOST,
@@ -187,6 +188,21 @@ def test_an_order_that_waits_at_the_ca_already_is_gone_on_with(tmp_path: Path) -
         assert len(scene.ca.orders) == 1
 
 
+def test_the_key_is_made_while_the_ca_answers(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = threading.Event()
+
+    def make(kind: KeyType) -> PrivateKey:
+        assert asked.wait(10)
+        return new_key(kind)
+
+    monkeypatch.setattr("letsencrypt_mdaemon.issuer.new_key", make)
+    scene.ca.faults.before("newOrder", lambda _: asked.set())
+
+    assert scene.obtain().names == (NAME,)
+
+
 def test_the_ca_is_asked_again_when_it_wants_to_be_within_reason(scene: Scene) -> None:
     def later(answer: Answer) -> object:
         first = scene.count("order") == (1,)
@@ -197,7 +213,7 @@ def test_the_ca_is_asked_again_when_it_wants_to_be_within_reason(scene: Scene) -
 
     assert scene.obtain().names == (NAME,)
 
-    assert scene.clock.slept == [0.1, 7, 30, 30, 30]
+    assert scene.clock.slept == [0.01, 7, 30, 30, 30]
 
 
 def test_many_names_are_proven_together(scene: Scene) -> None:

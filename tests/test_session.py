@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta, timezone
 from email.utils import format_datetime
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -206,6 +207,41 @@ def test_threads_do_not_take_each_others_nonces(session: Session, peer: Peer) ->
 
     for url in urls:
         assert used[url][1:] == [given[url, number + 1] for number in range(rounds)]
+
+
+def test_threads_share_the_nonces_of_a_ca_that_answers_soon(
+    session: Session, peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("letsencrypt_mdaemon.session.NONCE_PATIENCE", 30)
+    together = threading.Barrier(8)
+    peer.steps = [bringing(f"nonce-{number}") for number in range(40)]
+
+    def work(_: int) -> None:
+        together.wait(10)
+        for _ in range(5):
+            post(session, peer)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(8)))
+
+    assert len(peer.heads) == 1
+    assert len(set(nonces(peer))) == len(peer.posts) == 40
+
+
+def test_threads_do_not_wait_for_the_nonces_of_a_ca_that_is_slow(
+    session: Session, peer: Peer
+) -> None:
+    together = threading.Barrier(4)
+
+    def step(talk: Talk) -> None:
+        together.wait(10)  # None is answered before all four are under way.
+        bringing("another")(talk)
+
+    peer.steps = [step]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: post(session, peer), range(4)))
+
+    assert len(peer.heads) == 4
 
 
 @pytest.mark.parametrize(
@@ -438,16 +474,45 @@ def test_a_rate_limit_is_never_tried_again_and_says_until_when(
     assert error.retry_after == pytest.approx(5 * 3600, abs=5)
 
 
-def test_a_rate_limit_that_is_over_at_once_is_not_tried_again_either(
-    session: Session, peer: Peer, clock: Clock
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize(("said", "least"), [("0", 0.5), ("30", 30)])
+def test_a_rate_limit_that_is_over_soon_is_waited_for(  # noqa: PLR0913, PLR0917
+    session: Session, peer: Peer, clock: Clock, status: int, said: str, least: float
 ) -> None:
-    step = refusing(429, {"type": LIMIT, "detail": "busy"}, Retry_After="0")
+    step = refusing(status, {"type": LIMIT, "detail": "busy"}, Retry_After=said)
+    peer.steps = [step, ok]
+
+    assert post(session, peer).status == 200
+
+    (slept,) = clock.slept
+    assert least <= slept <= 1.2 * least
+
+
+def test_a_rate_limit_that_is_always_over_soon_ends_the_run_after_all(
+    session: Session, peer: Peer
+) -> None:
+    step = refusing(429, {"type": LIMIT, "detail": "busy"}, Retry_After="7")
 
     error = refusal(session, peer, step)
 
+    assert len(peer.posts) == TRIES
+    assert error.retry_after == 7
+    assert moment_in(error.hint) > datetime.now(UTC)
+
+
+@pytest.mark.parametrize(
+    ("status", "headers"),
+    [(429, {"Retry_After": "31"}), (429, {}), (403, {"Retry_After": "7"})],
+)
+def test_a_rate_limit_that_is_not_over_soon_is_not_waited_for(
+    session: Session, peer: Peer, clock: Clock, status: int, headers: dict[str, str]
+) -> None:
+    step = refusing(status, {"type": LIMIT, "detail": "too many"}, **headers)
+
+    refusal(session, peer, step)
+
     assert len(peer.posts) == 1
     assert clock.slept == []
-    assert error.retry_after == 0
 
 
 def test_a_paused_account_is_told_to_open_the_url_and_to_stop_trying(
@@ -593,7 +658,70 @@ def test_why_a_second_request_got_lost_is_not_mistaken_for_the_first_ones_reason
     assert "closed connection" in str(caught.value)
 
 
+# The first request of all
+
+
+def test_the_first_request_of_all_waits_a_part_of_the_delay(
+    peer: Peer, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    session = Session(peer.url, delay=600, sleep=clock.sleep)
+
+    # By chance it may once be less than a second.
+    with patch("random.uniform", return_value=99.6) as uniform:
+        assert "newOrder" in session.directory
+        post(session, peer)
+
+    uniform.assert_any_call(0, 600)
+    assert clock.slept == [99.6]
+    words = "Waiting 100 s, so that not all servers ask the CA at once"
+    assert words in caplog.messages
+
+
+def test_different_runs_wait_differently(peer: Peer, clock: Clock) -> None:
+    for _ in range(5):
+        assert Session(peer.url, delay=600, sleep=clock.sleep).directory
+
+    assert len(set(clock.slept)) > 1
+    assert all(0 <= slept <= 600 for slept in clock.slept)
+
+
+def test_a_wait_of_less_than_a_second_is_not_worth_a_word(
+    peer: Peer, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+
+    assert Session(peer.url, delay=0.9, sleep=clock.sleep).directory
+
+    assert len(clock.slept) == 1
+    assert caplog.messages == []
+
+
+def test_without_a_delay_nothing_is_waited_for(session: Session, clock: Clock) -> None:
+    assert session.directory
+
+    assert clock.slept == []
+
+
 # Secrets
+
+
+def test_a_password_that_netrc_has_for_the_host_is_not_sent(
+    session: Session, peer: Peer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login me password secret\n", "ascii")
+    monkeypatch.setenv("NETRC", str(netrc))
+    seen = []
+
+    def step(talk: Talk) -> None:
+        seen.append(talk.headers["Authorization"])
+        ok(talk)
+
+    peer.steps = [step]
+    post(session, peer)
+
+    assert seen == [None]
 
 
 def test_neither_keys_nor_nonces_are_in_a_repr() -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -106,6 +108,30 @@ def test_the_ca_bundle_wins_over_the_environment(
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(scene.folder / "missing.pem"))
 
     assert scene.obtain().names
+
+
+def test_the_roots_are_read_once_for_all_connections(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[tuple[str | None, str | None]] = []
+    make = ssl.create_default_context
+
+    def counting(*, cafile: str | None, capath: str | None) -> ssl.SSLContext:
+        read.append((cafile, capath))
+        return make(cafile=cafile, capath=capath)
+
+    monkeypatch.setattr(ssl, "create_default_context", counting)
+    session = scene.issuer().session
+    together = threading.Barrier(4)
+
+    def ask(_: int) -> None:
+        together.wait(10)
+        assert session.get(scene.ca.directory_url).status == 200
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(ask, range(4)))
+
+    assert read == [(str(scene.ca.ca_bundle), None)]
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no PEM"])
