@@ -7,6 +7,7 @@ import json
 import logging
 import re
 from base64 import urlsafe_b64decode
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -16,13 +17,23 @@ from josepy.errors import DeserializationError
 from josepy.jwk import JWK, JWKEC, JWKRSA, JWKOct
 
 from letsencrypt_mdaemon.errors import AcmeError, ConfigError, words
-from letsencrypt_mdaemon.session import Session, Signer, kind_of, sign
+from letsencrypt_mdaemon.session import (
+    Reply,
+    Session,
+    Signer,
+    TransientError,
+    kind_of,
+    sign,
+)
 from letsencrypt_mdaemon.state import Account, CaState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 _log = logging.getLogger(__name__)
+
+_OURS = {"accountDoesNotExist", "rateLimited", "unauthorized", "userActionRequired"}
+"""Kinds of problems with an account, whatever it is used for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +108,7 @@ class Accounts:
         key = _jwk(account.key) if account else None
         if account is not None and key is not None and account.url:
             if account.next_key:
-                return self._finish_rollover(account)
+                key = _jwk(self._settled(account).key) or key
             return Signer(key, account.url)
         if key is None:
             key = _new_key()
@@ -132,7 +143,12 @@ class Accounts:
                 hint="Get a key id and a key there; set eab-kid and eab-key-file.",
             )
         self.state.save_account(Account(_private(key), ""))
-        location = self.session.post(url, request, Signer(key)).location
+        try:
+            location = self.session.post(url, request, Signer(key)).location
+        except AcmeError as exc:
+            if external is not None and exc.problem:
+                exc.hint = exc.hint or "Check eab-kid and its key (eab-key-file)."
+            raise
         if not location:
             message = f"{words(url, 300)} made an account but did not say where it is."
             raise AcmeError(message, hint="Tell the CA's operators.")
@@ -147,7 +163,7 @@ class Accounts:
             ConfigError: If there is none yet.
         """
         signer = self._existing()
-        return self.session.post(signer.kid, None, signer).document()
+        return self._post(signer.kid, None, signer).document()
 
     def deactivate(self) -> str:
         """Close the account for good (7.3.6); return its URL.
@@ -158,7 +174,7 @@ class Accounts:
             ConfigError: If there is none.
         """
         signer = self._existing()
-        self.session.post(signer.kid, {"status": "deactivated"}, signer)
+        self._post(signer.kid, {"status": "deactivated"}, signer)
         self.state.retire_account()
         return signer.kid
 
@@ -180,14 +196,25 @@ class Accounts:
         account = self.state.account()
         assert account is not None  # noqa: S101 - it has just signed
         new = _new_key()
-        self.state.save_account(replace(account, next_key=_private(new)))
+        account = replace(account, next_key=_private(new))
+        self.state.save_account(account)
         claim = {"account": signer.kid, "oldKey": _public(signer.key)}
         inner = sign(url, json.dumps(claim).encode(), Signer(new))
         try:
-            self.session.post(url, json.loads(inner), signer)
+            reply = self._post(url, json.loads(inner), signer)
+            if reply.body.strip():
+                reply.document()  # A page of a proxy is no agreement.
         except AcmeError as exc:
-            if exc.problem:  # It was not taken.
-                self.state.save_account(account)
+            # Perhaps it was taken and only the answer got lost: sent once more, it was
+            # signed by a key that the CA does not know any more.
+            with suppress(AcmeError):
+                if exc.problem and self._settled(account).key == account.next_key:
+                    return signer.kid
+            kept, kind = self.state.account(), kind_of(exc.problem)
+            if kept is not None and not kept.next_key and kind not in _OURS:
+                # One server says rejectedIdentifier (501) where it means that it has
+                # no key change: what is usually to be done about that is not.
+                exc.hint = "The account keeps the key that it had."
             raise
         self.state.save_account(Account(_private(new), signer.kid))
         return signer.kid
@@ -200,22 +227,44 @@ class Accounts:
             raise ConfigError(f"{message} yet.", hint=hint)
         return self.signer()
 
-    def _finish_rollover(self, account: Account) -> Signer:
-        """Find out which key the CA knows after a rollover that was interrupted."""
-        new = _jwk(account.next_key)
-        url = self.session.directory["newAccount"]
-        if new is not None:
-            asked = {"onlyReturnExisting": True}  # 7.3.1
-            try:
-                self.session.post(url, asked, Signer(new))
-            except AcmeError as exc:
-                if kind_of(exc.problem) != "accountDoesNotExist":
-                    raise
-            else:
-                account = replace(account, key=account.next_key)
-                _log.info("The account's key was changed by an earlier run.")
-        self.state.save_account(replace(account, next_key={}))
-        return self.signer()
+    def _settled(self, account: Account) -> Account:
+        """Return the account with the key that the CA knows after a rollover.
+
+        Both are kept while it does not say which.
+        """
+        settled = replace(account, next_key={})
+        old, new = _jwk(account.key), _jwk(account.next_key)
+        try:
+            if new is not None:
+                self._find(new)
+                settled = replace(settled, key=account.next_key)
+                _log.info("The CA has taken the new key of the account.")
+        except TransientError:
+            raise
+        except AcmeError as exc:
+            if not exc.problem or old is None:
+                raise
+            if kind_of(exc.problem) != "accountDoesNotExist":
+                self._find(old)  # Some CAs refuse a new key for another reason.
+        self.state.save_account(settled)
+        return settled
+
+    def _find(self, key: JWK) -> None:
+        """Ask whether there is an account with this key (7.3.1)."""
+        url, asked = self.session.directory["newAccount"], {"onlyReturnExisting": True}
+        if not self._post(url, asked, Signer(key)).location:
+            message = f"{words(url, 300)} did not say where the account is."
+            raise AcmeError(message, hint="Run again later.")
+
+    def _post(self, url: str, payload: object, signer: Signer) -> Reply:
+        try:
+            return self.session.post(url, payload, signer)
+        except AcmeError as exc:
+            if kind_of(exc.problem) == "unauthorized":
+                file = self.state.folder / "account.json"
+                exc.hint = f"If the account was closed, remove {file}: the next "
+                exc.hint += "`renew` makes another."
+            raise
 
 
 def _new_key() -> JWK:

@@ -519,7 +519,8 @@ def _server_name(config: Config, greeted: mdaemon.Source | None) -> str:
 
 def _secret(path: Path, setting: str) -> str:
     try:
-        return path.read_text("utf-8").rstrip("\r\n")
+        # Windows' editors may begin it with a mark.
+        return path.read_text("utf-8-sig").rstrip("\r\n")
     except (OSError, UnicodeDecodeError) as exc:
         message = f"{path} ({setting}) cannot be read: {exc}"
         raise ConfigError(message, hint="Check the path, and who may read it.") from exc

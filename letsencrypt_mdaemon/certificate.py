@@ -228,7 +228,7 @@ def check(certificate: Certificate, names: Iterable[str], *, now: datetime) -> N
     hint = "Nothing was changed; tell the CA's operators."
     if late := _check_dates(certificate.chain, now):
         problems += late
-        hint = f"This machine's clock says {now:%Y-%m-%d %H:%M} UTC: is that right?"
+        hint = f"The time is taken to be {now:%Y-%m-%d %H:%M} UTC: is that right?"
     if problems:
         message = "The CA returned a certificate that cannot be used: "
         raise AcmeError(message + "; ".join(problems) + ".", hint=hint)

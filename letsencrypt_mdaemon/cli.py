@@ -415,6 +415,7 @@ def account_show(run: Run) -> None:
     """Show the account as the CA has it, and the CAA record that names it."""
     from letsencrypt_mdaemon import report  # noqa: PLC0415
 
+    run.be_alone()  # It may have to settle which key the CA knows.
     installation = run.installation(look=False)
     found = installation.accounts().document()
     document = run.document(

@@ -27,6 +27,7 @@ from letsencrypt_mdaemon.certificate import (
     signing_request,
 )
 from letsencrypt_mdaemon.errors import AcmeError, ChallengeError, ConfigError, words
+from letsencrypt_mdaemon.ledger import CLOCK_ERROR
 from letsencrypt_mdaemon.renewal import Window
 from letsencrypt_mdaemon.session import (
     HINTS,
@@ -224,6 +225,7 @@ class Issuer:
             ConfigError: If its terms of service have to be agreed to first.
         """
         self._deadline = self._clock() + self.patience
+        self._compare_clocks()
         self._signer = self.accounts.signer()
         order, key = self._resume(names, key) or self._open(names, replaces, key)
         if order.status == "pending":
@@ -232,13 +234,14 @@ class Issuer:
             self._finalize(order, key, names)
         url = self._wait_for_certificate(order)
         self._count(names)
-        certificate = self._download(url, key)
         try:
-            check(certificate, names, now=datetime.now(UTC))
+            certificate = self._download(url, key)
+            check(certificate, names, now=self._time())
         except AcmeError as exc:
-            # Resumed, the order would only lead to the same certificate.
-            self.state.forget_order()
-            exc.spent = True
+            if not _may_pass(exc):
+                # Resumed, the order would only lead to the same certificate.
+                self.state.forget_order()
+                exc.spent = True
             raise
         return certificate
 
@@ -254,6 +257,22 @@ class Issuer:
             self.state.save_order(replace(left, issued=True))
 
     # Order (7.4)
+
+    def _compare_clocks(self) -> None:
+        """Refuse to order while this machine's clock is wrong by days.
+
+        By one that is ahead each new certificate is due again at once, until the CA's
+        limits are used up.
+        """
+        _ = self.session.directory  # else nothing may have been asked yet
+        ours, theirs = self.session.clocks or (None, None)
+        if ours is None or theirs is None or abs(ours - theirs) <= CLOCK_ERROR:
+            return
+        raise AcmeError(
+            f"This machine's clock says {ours:%Y-%m-%d %H:%M} UTC, the CA's "
+            f"{theirs:%Y-%m-%d %H:%M}: nothing is ordered.",
+            hint="Set the clock and run again.",
+        )
 
     def _profile(self) -> str:
         """Return the profile to ask for; "" leaves the choice to the CA.
@@ -565,21 +584,16 @@ class Issuer:
 
     def _download(self, url: str, key: PrivateKey) -> Certificate:
         try:
-            try:
-                reply = self._fetch(url)
-            except AcmeError as exc:
-                if _may_pass(exc):
-                    raise
-                # It may reach all of a CA's servers a moment later.
-                self._pause(2.0, exc.retry_after)
-                reply = self._fetch(url)
-            chain = tuple(x509.load_pem_x509_certificates(reply.body))
+            reply = self._fetch(url)
         except AcmeError as exc:
-            if not _may_pass(exc):
-                self.state.forget_order()
-            raise
+            if _may_pass(exc):
+                raise
+            # It may reach all of a CA's servers a moment later.
+            self._pause(2.0, exc.retry_after)
+            reply = self._fetch(url)
+        try:
+            chain = tuple(x509.load_pem_x509_certificates(reply.body))
         except ValueError as exc:
-            self.state.forget_order()
             message = f"{words(url, 300)} holds no certificate chain in PEM: "
             message += f"{words(exc, 200)}."
             raise AcmeError(message, hint="Tell the CA's operators.") from exc
@@ -598,7 +612,7 @@ class Issuer:
                 chain = tuple(x509.load_pem_x509_certificates(self._fetch(url).body))
                 other = Certificate(chain, first.key)
                 if other.leaf == first.leaf and _leads_to(chain, wanted):
-                    check(other, first.names, now=datetime.now(UTC))
+                    check(other, first.names, now=self._time())
                     return other
             except (AcmeError, ValueError) as exc:
                 _log.info("An alternate chain cannot be had: %s", words(exc))
@@ -652,6 +666,14 @@ class Issuer:
             _log.info("It is revoked already: %s", exc)
 
     # Small parts
+
+    def _time(self) -> datetime:
+        """Return the time, by our clock or by the CA's, whichever is ahead.
+
+        What it has just issued may not be valid yet by ours, and is by others'.
+        """
+        ours = datetime.now(UTC)
+        return max(ours, *self.session.clocks or (ours,))
 
     def _post(self, url: str, payload: object = None, *, accept: str = "") -> Reply:
         return self.session.post(url, payload, self._signer, accept=accept)

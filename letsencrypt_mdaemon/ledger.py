@@ -18,8 +18,11 @@ if TYPE_CHECKING:
 LADDER = (timedelta(minutes=1), timedelta(minutes=10), timedelta(minutes=100))
 DAILY = timedelta(hours=20)
 """Once a day, also when the schedule wavers."""
-BELIEVED = timedelta(days=1)
-"""A CA that asks for patience is believed a day at most (`session.retry_after`)."""
+CLOCK_ERROR = timedelta(hours=25)
+"""How far a clock may be off: a day, and what a time zone mixed up adds to it.
+
+By one that is further off nothing is ordered (`issuer`).
+"""
 WEEK = timedelta(days=7)
 KEPT = 20
 """Failures remembered of each name, and issuances in all, at least."""
@@ -89,7 +92,7 @@ class Ledger:
     def issued(self, names: Iterable[str], at: datetime) -> Ledger:
         """Return it with one more certificate; its names do not fail any more."""
         wanted = tuple(sorted(names))
-        recent = [old for old in self.issuances if at - old.at < WEEK]
+        recent = [old for old in self.issuances if at - old.at < WEEK + CLOCK_ERROR]
         kept = recent if len(recent) >= KEPT else list(self.issuances[-KEPT + 1 :])
         failures = [old for old in self.failures if old.name not in {*wanted, ""}]
         return Ledger((*kept, Issuance(wanted, at)), tuple(failures))
@@ -124,7 +127,7 @@ class Ledger:
         issuances = [
             replace(item, at=min(item.at, now))
             for item in self.issuances
-            if item.at <= now + BELIEVED
+            if item.at <= now + CLOCK_ERROR
         ]
         failures = []
         for item in self.failures:
@@ -132,17 +135,19 @@ class Ledger:
             if not times and item.paused:
                 times = (now,)
             if times:
-                until = item.until and min(item.until, times[-1] + BELIEVED)
+                until = item.until and min(item.until, times[-1] + CLOCK_ERROR)
                 failures.append(replace(item, times=times, until=until))
         return Ledger(tuple(issuances), tuple(failures))
 
-    def used(self, names: Iterable[str], now: datetime) -> list[datetime]:
+    def used(
+        self, names: Iterable[str], now: datetime, span: timedelta = WEEK
+    ) -> list[datetime]:
         """Return when certificates for exactly these names were issued this week."""
         wanted = tuple(sorted(names))
         return sorted(
             item.at
             for item in self.issuances
-            if item.names == wanted and now - item.at < WEEK
+            if item.names == wanted and now - item.at < span
         )
 
     def failing(self, names: Collection[str]) -> list[Failure]:
@@ -173,13 +178,13 @@ class Ledger:
             for item in self.failing(names)
             if (at := item.not_before(urgent=urgent)) > now
         ]
-        used = self.used(names, now)
+        # A day more: the clock may have been behind when one of them was written down.
+        span = WEEK + CLOCK_ERROR
+        used = self.used(names, now, span)
         if limits is not None and len(used) >= limits.exact_set and not resumes:
-            reason = (
-                f"the CA issues {limits.exact_set} certificates a week for exactly "
-            )
-            reason += "these names, and all are used"
-            waits.append(Wait(reason, used[-limits.exact_set] + WEEK))
+            reason = f"the CA issues {limits.exact_set} certificates a week for "
+            reason += "exactly these names, and all are used"
+            waits.append(Wait(reason, used[-limits.exact_set] + span))
         return max(waits, key=lambda wait: wait.until or now, default=None)
 
 

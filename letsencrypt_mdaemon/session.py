@@ -221,6 +221,8 @@ class Session:
         self._under_way = 0
         self._answered = Condition()
         self._last_answer = 0.0
+        self._dated: datetime | None = None
+        self._came = datetime.now(UTC)
         self._directory: dict[str, Any] | None = None
         self._http = requests.Session()
         self._http.mount("https://", _Adapter())
@@ -252,6 +254,14 @@ class Session:
         """What the CA says of itself (`meta` in its directory)."""
         meta = self.directory.get("meta")
         return meta if isinstance(meta, dict) else {}
+
+    @property
+    def clocks(self) -> tuple[datetime, datetime] | None:
+        """Our time and the CA's, when it answered last; None if it told none.
+
+        RFC 9110, 6.6.1 (`Date`).
+        """
+        return (self._came, self._dated) if self._dated is not None else None
 
     def get(self, url: str) -> Reply:
         """Fetch a public resource.
@@ -373,6 +383,8 @@ class Session:
                 )
         except (requests.RequestException, OSError, ValueError) as exc:
             raise _unanswered(words(url, 300), exc) from exc
+        self._came = datetime.now(UTC)
+        self._dated = _date(response.headers.get("Date", ""))
         if len(reply.body) > BODY_LIMIT:
             message = f"{words(url, 300)} sent more than {BODY_LIMIT} bytes."
             raise AcmeError(message, hint="Check directory-url.")
@@ -572,13 +584,21 @@ def retry_after(value: str | None, now: datetime) -> float | None:
     if re.fullmatch(r"\s*-?[0-9]+\s*", value):
         seconds = float(value)
     else:
-        try:
-            moment = parsedate_to_datetime(value)
-            moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-            seconds = (moment - now).total_seconds()
-        except (ValueError, TypeError, OverflowError):
+        moment = _date(value)
+        if moment is None:
             return None
+        seconds = (moment - now).total_seconds()
     return min(max(seconds, 0.0), 86400.0)
+
+
+def _date(value: str) -> datetime | None:
+    """Return an HTTP-date in UTC (RFC 9110, 5.6.7), whatever its zone; None if none."""
+    try:
+        moment = parsedate_to_datetime(value)
+        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        return moment.astimezone(UTC)
+    except (ValueError, TypeError, OverflowError):
+        return None
 
 
 def _title(body: bytes) -> str:

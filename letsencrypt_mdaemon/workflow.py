@@ -364,13 +364,16 @@ def _is_compromised(leaf: x509.Certificate, memory: Memory) -> bool:
 def _look(order: Order, parts: Parts, now: datetime) -> _Situation:
     named = tuple(parts.server.named(order.names).values())
     in_use = named[0] if len(set(named)) == 1 else None
-    dropped = parts.state.load().dropped if order.drop else ()
+    memory = parts.state.load()
+    dropped = memory.dropped if order.drop else ()
     dropped = tuple(item for item in dropped if item.name in order.names[1:])
     without = {item.name for item in dropped}
     names = tuple(name for name in order.names if name not in without)
     pending = None
     if not order.force:
         pending = _usable(parts.ca.pending(), [names, order.names], order, now)
+    if pending is not None and _is_compromised(pending.leaf, memory):
+        pending = None
     return _Situation(
         names=names,
         dropped=dropped,
@@ -613,13 +616,21 @@ def _log_what_is_spent(order: Order, parts: Parts, now: datetime) -> None:
 
 
 def _key(order: Order, found: _Situation, parts: Parts) -> PrivateKey | None:
-    """Return the key to go on with; None = a new one."""
-    leaf = found.in_use
-    if not order.reuse_key or leaf is None or not found.ours:
+    """Return the key to go on with; None = a new one.
+
+    A TLSA record pins the key, whichever CA certifies it: that of what is in use, or
+    else of what was put into use last.
+    """
+    if not order.reuse_key:
+        return None
+    memory = parts.state.load()
+    stored = {thumbprint(leaf): leaf for leaf, _ in parts.store.certificates()}
+    leaf = found.in_use if found.ours else stored.get(memory.in_use)
+    if leaf is None:
         return None
     if key_type(leaf) != order.key_type:
         why = f"it is {key_type(leaf)}"
-    elif _is_compromised(leaf, parts.state.load()):
+    elif _is_compromised(leaf, memory):
         why = "it was revoked as compromised"
     elif (key := parts.store.key(thumbprint(leaf))) is not None:
         return key

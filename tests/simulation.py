@@ -23,7 +23,7 @@ from cryptography import x509
 from letsencrypt_mdaemon import authorities, renewal, workflow
 from letsencrypt_mdaemon.certificate import Certificate, PrivateKey, check, utc
 from letsencrypt_mdaemon.errors import AcmeError, ChallengeError
-from letsencrypt_mdaemon.ledger import Ledger
+from letsencrypt_mdaemon.ledger import CLOCK_ERROR, Ledger
 from letsencrypt_mdaemon.renewal import Draw, Window
 from letsencrypt_mdaemon.state import RUNS, Attempt, CaState, Memory, OpenOrder, State
 from letsencrypt_mdaemon.workflow import Order, Outcome, Parts
@@ -133,7 +133,7 @@ class SimulatedCa:
 
     Args:
         compares: Whether the issuer sees by the `Date` of the CA's answers that this
-            machine's clock is wrong by more than an hour, and orders nothing then.
+            machine's clock is wrong by days, and orders nothing then.
 
     Attributes:
         now: The time, as the CA knows it.
@@ -175,7 +175,7 @@ class SimulatedCa:
         self.requests += ORDERING
         if self._is(Kind.CA):
             raise AcmeError("The CA could not be reached.")
-        if self.compares and abs(self.clock - self.now) > HOUR:
+        if self.compares and abs(self.clock - self.now) > CLOCK_ERROR:
             raise AcmeError("This machine's clock is wrong.")
         if limit := self.book.order(names, self.now):
             problem: dict[str, object] = {
@@ -193,7 +193,7 @@ class SimulatedCa:
         start = utc(self.now - HOUR)
         made = certificate(names, start=start, lifetime=self.lifetime, serial=serial)
         self.windows[serial] = window(start, self.lifetime)
-        check(made, names, now=self.clock)
+        check(made, names, now=self.now if self.compares else self.clock)
         return made
 
     def revoke(

@@ -6,7 +6,8 @@ import json
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from letsencrypt_mdaemon.sandbox.ca import (
     Answer,
     CertificateAuthority,
     Draft,
+    Handler,
     Problem,
     Request,
     html,
@@ -469,3 +471,37 @@ def test_a_certificate_for_one_name_takes_eight_requests(scene: Scene) -> None:
     ]
     (order,) = scene.requests("newOrder")
     assert order.payload == {"identifiers": [{"type": "dns", "value": NAME}]}
+
+
+# The clock
+
+
+@pytest.mark.parametrize("wrong", [timedelta(hours=26), timedelta(days=-400)])
+def test_nothing_is_ordered_by_a_clock_that_is_wrong_by_days(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, wrong: timedelta
+) -> None:
+    theirs = datetime.now(UTC) - wrong
+    monkeypatch.setattr(
+        Handler, "date_time_string", lambda *_: format_datetime(theirs, usegmt=True)
+    )
+
+    error = scene.failing()
+
+    assert f"the CA's {theirs:%Y-%m-%d %H:%M}: nothing is ordered" in str(error)
+    assert "Set the clock" in error.hint
+    assert scene.count("newAccount", "newOrder") == (0, 0)
+
+
+@pytest.mark.parametrize(
+    "date",
+    [
+        *(format_datetime(datetime.now(UTC) + n * DAY, usegmt=True) for n in (1, -1)),
+        *("", "yesterday", "Mon, 99 Nov 2026 00:00:00 GMT"),
+    ],
+)
+def test_a_clock_wrong_by_a_day_or_that_nobody_knows_does_not_stop_an_order(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, date: str
+) -> None:
+    monkeypatch.setattr(Handler, "date_time_string", lambda *_: date)
+
+    assert scene.obtain().names == (NAME,)

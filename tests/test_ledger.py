@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from letsencrypt_mdaemon.ledger import (
-    BELIEVED,
+    CLOCK_ERROR,
     DAILY,
     KEPT,
     LADDER,
@@ -159,13 +159,13 @@ def test_five_certificates_a_week_for_exactly_these_names_are_all() -> None:
 
     assert ledger.wait(NAMES, now, limits=LIMITS) == Wait(
         "the CA issues 5 certificates a week for exactly these names, and all are used",
-        START + WEEK,
+        START + WEEK + CLOCK_ERROR,
     )
     assert ledger.wait([FIRST], now, limits=LIMITS) is None
     assert ledger.wait([*NAMES, "pop.example.test"], now, limits=LIMITS) is None
     assert ledger.wait(NAMES, now) is None
     assert ledger.wait(NAMES, now, limits=LIMITS, resumes=True) is None
-    assert ledger.wait(NAMES, START + WEEK, limits=LIMITS) is None
+    assert ledger.wait(NAMES, START + WEEK + CLOCK_ERROR, limits=LIMITS) is None
 
 
 def test_a_resumed_order_still_waits_for_what_failed() -> None:
@@ -177,7 +177,7 @@ def test_the_oldest_of_the_last_five_makes_room_whatever_their_order() -> None:
     ledger = Ledger(tuple(Issuance(tuple(sorted(NAMES)), at) for at in moments))
 
     assert ledger.used(NAMES, START + DAY) == sorted(moments)
-    assert not_before(ledger, START + DAY) == START + HOUR + WEEK
+    assert not_before(ledger, START + DAY) == START + HOUR + WEEK + CLOCK_ERROR
 
 
 # Clocks that were wrong
@@ -210,7 +210,7 @@ def test_a_pause_is_kept_even_if_it_lies_in_the_future() -> None:
 
 
 def test_a_certificate_of_the_next_day_counts_and_a_later_one_does_not() -> None:
-    near, far = START + BELIEVED, START + BELIEVED + timedelta(seconds=1)
+    near, far = START + CLOCK_ERROR, START + CLOCK_ERROR + timedelta(seconds=1)
     ledger = Ledger((Issuance(NAMES, near), Issuance(NAMES, far)))
 
     assert ledger.settled(START).issuances == (Issuance(NAMES, START),)
@@ -219,7 +219,7 @@ def test_a_certificate_of_the_next_day_counts_and_a_later_one_does_not() -> None
 def test_a_ca_is_believed_a_day_at_most() -> None:
     ledger = Ledger().failed({"": "no"}, START, until=START + YEAR)
 
-    assert not_before(ledger.settled(START), START) == START + DAY
+    assert not_before(ledger.settled(START), START) == START + CLOCK_ERROR
     later = START + 3 * DAY
     assert ledger.settled(later).wait(NAMES, later) is None
 
@@ -277,7 +277,7 @@ def test_failures_silence_nobody_for_longer_than_a_day(
 
 @given(histories(MOMENTS), st.integers(0, 1000))
 def test_every_wait_is_over_after_a_week(ledger: Ledger, minutes: int) -> None:
-    now = START + 30 * DAY + WEEK + minutes * MINUTE
+    now = START + 30 * DAY + WEEK + CLOCK_ERROR + minutes * MINUTE
 
     assert ledger.settled(now).wait(NAMES, now, limits=LIMITS) is None
 

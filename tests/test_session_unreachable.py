@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -16,6 +17,7 @@ from letsencrypt_mdaemon.errors import AcmeError
 from letsencrypt_mdaemon.sandbox.ca import Answer
 from letsencrypt_mdaemon.session import TRIES, Reply, Session, TransientError
 from tests.peer import PAGE, serving_peer
+from tests.program import LOCALHOST
 from tests.scene import Clock, Scene, scene_in
 
 
@@ -99,6 +101,21 @@ def test_a_ca_whose_root_is_not_trusted_gets_no_request(scene: Scene) -> None:
     assert "certificate verify failed" in str(error)
     assert "ca-bundle" in error.hint
     assert scene.clock.slept == []
+    assert scene.ca.requests == []
+
+
+def test_a_ca_with_the_certificate_of_another_host_gets_no_request(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = urlsplit(scene.ca.directory_url).port
+    address = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (LOCALHOST, port))]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: address)
+    url = f"https://ca.example.test:{port}/directory"
+
+    error = unreachable(Session(url, ca_bundle=scene.ca.ca_bundle))
+
+    assert "no trusted TLS connection" in str(error)
+    assert "Hostname mismatch" in str(error)
     assert scene.ca.requests == []
 
 

@@ -9,10 +9,22 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+)
 from cryptography.hazmat.primitives.serialization.pkcs12 import load_pkcs12
 
-from letsencrypt_mdaemon.certificate import OURS, thumbprint
+from letsencrypt_mdaemon.certificate import (
+    OURS,
+    KeyType,
+    key_pem,
+    new_key,
+    thumbprint,
+)
 from letsencrypt_mdaemon.errors import ConfigError, DeployError
 from letsencrypt_mdaemon.stores.pem import PemStore
 from letsencrypt_mdaemon.workflow import Store
@@ -33,6 +45,14 @@ ONE = certificate()
 TWO = certificate(start=START + timedelta(days=60))
 THEIRS = leaf(["theirs.example.org"])
 PASSWORD = b"correct horse"
+OTHER_KEY = key_pem(new_key("p256"))
+ED25519_KEY, LOCKED_KEY = (
+    key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)
+    for key, encryption in (
+        (Ed25519PrivateKey.generate(), NoEncryption()),
+        (new_key("p256"), BestAvailableEncryption(PASSWORD)),
+    )
+)
 FILES = {"cert.pem", "chain.pem", "fullchain.pem", "privkey.pem"}
 
 
@@ -126,6 +146,28 @@ def test_what_was_removed_may_be_installed_again(shelf: Shelf) -> None:
         shelf.store.remove(ONE.thumbprint)
     shelf.store.install(ONE)
     assert shelf.names() == {ONE.thumbprint: ONE.friendly_name}
+
+
+@pytest.mark.parametrize("kind", ["p256", "p384", "rsa2048"])
+def test_the_key_of_what_is_installed_is_given_back(
+    shelf: Shelf, kind: KeyType
+) -> None:
+    own = certificate(serial=7, own_key=new_key(kind))
+    shelf.store.install(ONE)
+    shelf.store.install(own)
+    found = shelf.store.key(own.thumbprint)
+    assert found is not None
+    assert key_pem(found) == own.key_pem
+
+
+def test_there_is_no_key_of_what_is_not_there_or_came_without_one(shelf: Shelf) -> None:
+    shelf.put(THEIRS, "theirs")
+    shelf.store.install(ONE)
+    assert shelf.store.key(thumbprint(THEIRS)) is None
+    assert shelf.store.key(TWO.thumbprint) is None
+    assert shelf.store.key("") is None
+    shelf.store.remove(ONE.thumbprint)
+    assert shelf.store.key(ONE.thumbprint) is None
 
 
 # PEM files
@@ -297,6 +339,36 @@ def test_a_store_that_is_a_file_is_an_error(store: PemStore, folder: Path) -> No
     with pytest.raises(DeployError, match="cannot be put into the store"):
         store.install(ONE)
     assert folder.read_bytes() == b"theirs"
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        Path.unlink,
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(b"nonsense"),
+        lambda path: path.write_bytes(ONE.cert_pem),
+        lambda path: path.write_bytes(OTHER_KEY),
+        lambda path: path.write_bytes(ONE.key_pem[:80]),
+        lambda path: path.write_bytes(LOCKED_KEY),
+        lambda path: path.write_bytes(ED25519_KEY),
+    ],
+)
+def test_a_key_that_is_missing_or_another_is_not_given_away(
+    store: PemStore, folder: Path, damage: Callable[[Path], object]
+) -> None:
+    store.install(ONE)
+    damage(folder / ONE.friendly_name / "privkey.pem")
+    assert store.key(ONE.thumbprint) is None
+
+
+def test_a_key_that_cannot_be_read_is_not_given_away(
+    store: PemStore, folder: Path
+) -> None:
+    store.install(ONE)
+    with unreadable(folder / ONE.friendly_name / "privkey.pem"):
+        assert store.key(ONE.thumbprint) is None
+    assert store.key(ONE.thumbprint) is not None
 
 
 # After a kill

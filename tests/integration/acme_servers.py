@@ -29,9 +29,12 @@ HOST = "127.0.0.1"
 START_SECONDS = 30
 STOP_SECONDS = 10
 
-# An external account (RFC 8555, 7.3.4) that Pebble knows: key id and base64url MAC key.
+# An external account (RFC 8555, 7.3.4) that is known: key id and base64url MAC key.
 EAB_KEY_ID = "key-1"
 EAB_MAC_KEY = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8gISIjJCUmJygpKissLS4v"
+
+PROFILES = {"classic": "The usual one", "tlsserver": "Without a common name"}
+"""What acme2certifier advertises."""
 
 
 class ServerError(Exception):
@@ -48,6 +51,7 @@ class AcmeServer:
         http_port: Where on 127.0.0.1 it asks http-01 challenges.
         root: PEM file with the root of the certificates it issues.
         log: What it says while it runs.
+        other_roots: PEM files with the roots of the other chains it offers.
     """
 
     directory_url: str
@@ -55,6 +59,7 @@ class AcmeServer:
     http_port: int
     root: Path
     log: Path
+    other_roots: tuple[Path, ...] = ()
 
 
 @contextmanager
@@ -94,6 +99,8 @@ def pebble(
         eab_required: Whether new accounts need an external account.
     """
     ca_bundle, certificate, key = _write_tls_files(folder)
+    alternates = int(environment.get("PEBBLE_ALTERNATE_ROOTS", "0"))
+    others = [folder / f"issuer-{number}.pem" for number in range(1, alternates + 1)]
     port, management_port, http_port = free_port(), free_port(), free_port()
     config = folder / "pebble.json"
     config.write_text(
@@ -121,10 +128,12 @@ def pebble(
         http_port=http_port,
         root=folder / "issuer.pem",
         log=folder / "pebble.log",
+        other_roots=tuple(others),
     )
     command = [str(program), "-config", str(config), "-dnsserver", dns]
-    # Pebble makes a new root at each start and shows it on its second port.
-    root_url = f"https://{HOST}:{management_port}/roots/0"
+    # Pebble makes new roots at each start and shows them on its second port.
+    roots = f"https://{HOST}:{management_port}/roots"
+    root_url = f"{roots}/0"
     with _running(
         command,
         server.log,
@@ -133,7 +142,8 @@ def pebble(
             _serves(root_url, ca_bundle) and _serves(server.directory_url, ca_bundle)
         ),
     ):
-        server.root.write_bytes(_get(root_url, ca_bundle))
+        for number, file in enumerate([server.root, *others]):
+            file.write_bytes(_get(f"{roots}/{number}", ca_bundle))
         yield server
 
 
@@ -183,11 +193,15 @@ def caddy(folder: Path) -> Iterator[AcmeServer]:
 
 
 @contextmanager
-def acme2certifier(folder: Path) -> Iterator[AcmeServer]:
-    """Run acme2certifier, which knows renewal information (RFC 9773).
+def acme2certifier(folder: Path, *, eab_required: bool = False) -> Iterator[AcmeServer]:
+    """Run acme2certifier, which knows renewal information (RFC 9773) and profiles.
 
     It wants accounts to have a contact. It asks challenges on port 80, so it needs the
-    private network.
+    private network. Its profiles make no difference to what it issues.
+
+    Args:
+        folder: An empty folder for its files.
+        eab_required: Whether new accounts need an external account.
     """
     root, certificate, key = _write_tls_files(folder)
     port = free_port()
@@ -216,9 +230,19 @@ dbfile: {folder}/acme_srv.db
 dns_server_list: ["{HOST}"]
 [Order]
 identifier_limit: 100
+profiles: {json.dumps(PROFILES)}
 """,
         encoding="utf-8",
     )
+    if eab_required:
+        keys = folder / "eab.json"
+        keys.write_text(json.dumps({EAB_KEY_ID: EAB_MAC_KEY}), encoding="utf-8")
+        with config.open("a", encoding="utf-8") as file:
+            file.write(
+                "[EABhandler]\n"
+                "eab_handler_module: acme2certifier.eabhandlers.json_handler\n"
+                f"key_file: {keys}\n"
+            )
     command = [
         *(sys.executable, "-m", "gunicorn", "--bind", f"{HOST}:{port}"),
         *("--certfile", str(certificate), "--keyfile", str(key)),

@@ -146,9 +146,20 @@ def caddy(
 def acme2certifier(
     network: Network, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[AcmeServer]:
-    """acme2certifier, the one server here with renewal information."""
+    """acme2certifier, the one server here with renewal information and profiles."""
     network.must_be_private()
     with acme_servers.acme2certifier(tmp_path_factory.mktemp("a2c")) as server:
+        yield server
+
+
+@pytest.fixture
+def bound_acme2certifier(
+    network: Network, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[AcmeServer]:
+    """acme2certifier, where new accounts need an external account."""
+    network.must_be_private()
+    folder = tmp_path_factory.mktemp("a2c")
+    with acme_servers.acme2certifier(folder, eab_required=True) as server:
         yield server
 
 

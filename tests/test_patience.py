@@ -1,0 +1,668 @@
+"""After what failed before, a run waits, goes on without, or tries all the same."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+
+from letsencrypt_mdaemon import session, workflow
+from letsencrypt_mdaemon.certificate import Certificate, PrivateKey, new_key, thumbprint
+from letsencrypt_mdaemon.errors import AcmeError, ChallengeError, ConfigError
+from letsencrypt_mdaemon.ledger import CLOCK_ERROR, Limits
+from letsencrypt_mdaemon.renewal import Window
+from letsencrypt_mdaemon.sandbox.ca import CertificateAuthority, Problem
+from letsencrypt_mdaemon.session import TransientError
+from letsencrypt_mdaemon.state import CaState, OpenOrder, State
+from letsencrypt_mdaemon.workflow import Order, Outcome, Parts
+from tests.certificates import START, certificate, leaf
+from tests.fakes import TARGETS, MemoryIssuer, MemoryServer, MemoryStore
+from tests.program import HOST_NAME, Program
+
+NAMES = (FIRST, IMAP) = ("mail.example.test", "imap.example.test")
+POP = "pop.example.test"
+ALL = (*NAMES, POP)
+DIRECTORY = "https://ca.test/directory"
+ORDER = Order(names=NAMES, key_type="p256", directory_url=DIRECTORY, patience=0)
+LIMITS = Limits(exact_set=5, failures=5)
+SECOND, MINUTE, HOUR = (timedelta(seconds=n) for n in (1, 60, 3600))
+DAY = timedelta(days=1)
+SELF_SERVICE = "https://ca.test/sfe/v1/unpause?jwt=abc"
+LIMITED: dict[str, object] = {"type": "urn:ietf:params:acme:error:rateLimited"}
+
+
+class Issuer(MemoryIssuer):
+    """A CA in memory whose orders are counted, and written into the account book.
+
+    Attributes:
+        tried: The names of each try, also of those that failed.
+    """
+
+    def __init__(self, scene: Scene) -> None:
+        self.scene = scene
+        self.tried: list[tuple[str, ...]] = []
+        serials = itertools.count(2)
+        super().__init__(
+            lambda names: certificate(
+                names, start=scene.now, serial=next(serials), own_key=new_key("p256")
+            )
+        )
+
+    def obtain(
+        self,
+        names: Sequence[str],
+        replaces: x509.Certificate | None,
+        key: PrivateKey | None,
+    ) -> Certificate:
+        """Return a new certificate, or fail."""
+        self.tried.append(tuple(names))
+        obtained = super().obtain(names, replaces, key)
+        ca = self.scene.ca
+        ca.save_ledger(ca.ledger().issued(names, self.scene.now))
+        return obtained
+
+
+@dataclass
+class Scene:
+    """An installation in memory, its CA, and a clock that stands still."""
+
+    folder: Path
+    now: datetime = START
+    order: Order = ORDER
+    store: MemoryStore = field(default_factory=MemoryStore)
+
+    def __post_init__(self) -> None:
+        """Let the server use a certificate that somebody chose by hand."""
+        self.first = leaf(ALL, serial=1)
+        self.store.put(self.first, "chosen by hand")
+        self.server = MemoryServer(self.store, self.first)
+        self.state = State(self.folder)
+        self.issuer = Issuer(self)
+
+    @property
+    def ca(self) -> CaState:
+        """What is remembered at the CA."""
+        return self.state.ca(DIRECTORY, staging=False)
+
+    @property
+    def parts(self) -> Parts:
+        """What a run works with."""
+        return Parts(
+            store=self.store,
+            server=self.server,
+            verifier=self.server,
+            state=self.state,
+            ca=self.ca,
+        )
+
+    def renew(self, **order: object) -> Outcome:
+        """Run with an order that differs from the usual one."""
+        wanted = replace(self.order, **order)  # type: ignore[arg-type]
+        return workflow.renew(wanted, self.parts, self.issuer, now=self.now)
+
+    def failing(self, error: AcmeError, **order: object) -> AcmeError:
+        """Run with a CA that fails, and return the error."""
+        self.issuer.errors.append(error)
+        with pytest.raises(AcmeError) as caught:
+            self.renew(**order)
+        assert self.issuer.errors == [], "it was not asked"
+        return caught.value
+
+    def waits(self, **order: object) -> timedelta:
+        """Run, which must not try, and return for how long."""
+        tried = len(self.issuer.tried)
+        outcome = self.renew(**order)
+        assert not outcome.renewed
+        assert len(self.issuer.tried) == tried
+        assert outcome.waits_until is not None
+        return outcome.waits_until - self.now
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Scene:
+    return Scene(tmp_path / "state")
+
+
+def unproven(*names: str) -> ChallengeError:
+    """Return what a CA says that cannot validate some names."""
+    return ChallengeError("It failed.", names=dict.fromkeys(names, "Nobody answers."))
+
+
+def limit(seconds: float | None) -> AcmeError:
+    """Return what a CA says whose limit is reached."""
+    return AcmeError("Too many.", problem=LIMITED, retry_after=seconds)
+
+
+def pause(name: str = FIRST) -> AcmeError:
+    """Return what Let's Encrypt says of a name that failed too often."""
+    text = f"Your account is paused for {name}. Please visit: {SELF_SERVICE}"
+    return AcmeError(text, problem=LIMITED, paused=SELF_SERVICE)
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return what was warned of."""
+    return [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
+
+
+# A name that failed
+
+
+def test_a_name_that_failed_is_not_tried_before_its_time_and_then_is(
+    scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    for wait in (MINUTE, 10 * MINUTE, 100 * MINUTE, 20 * HOUR, 20 * HOUR):
+        scene.failing(unproven(FIRST))
+        assert scene.waits() == wait
+        scene.now += wait - SECOND
+        assert scene.waits() == SECOND
+        scene.now += SECOND
+
+    outcome = scene.renew()
+
+    assert outcome.renewed
+    assert len(scene.issuer.tried) == 6
+    assert any("--force tries now" in line for line in warnings(caplog))
+
+
+def test_what_waits_is_said_with_the_words_of_the_ca(
+    scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    scene.failing(unproven(IMAP))
+
+    outcome = scene.renew()
+
+    (said,) = warnings(caplog)
+    assert said.startswith(f"{IMAP} could not be validated on 2026-01-01 00:00 UTC")
+    assert "Nobody answers." in said
+    assert "2026-01-01 00:01 UTC" in said
+    assert "not obtained from this CA" in outcome.reason, "why it is due is still said"
+
+
+def test_a_name_that_works_again_begins_anew(scene: Scene) -> None:
+    for _ in range(3):
+        scene.failing(unproven(FIRST))
+        scene.now += DAY
+    assert scene.renew().renewed
+    scene.now += 80 * DAY
+    scene.issuer.errors.append(AcmeError("No advice."))
+    scene.failing(unproven(FIRST))
+
+    assert scene.waits() == MINUTE
+
+
+def test_other_names_do_not_wait_for_one_that_failed(scene: Scene) -> None:
+    scene.failing(unproven(POP), names=ALL)
+
+    assert scene.renew(names=NAMES).renewed
+
+
+def test_near_the_end_it_is_tried_every_two_hours(scene: Scene) -> None:
+    scene.now = scene.first.not_valid_after_utc - 2 * DAY
+    for wait in (MINUTE, 10 * MINUTE, 100 * MINUTE, 100 * MINUTE, 100 * MINUTE):
+        scene.failing(unproven(FIRST))
+        assert scene.waits() == wait
+        scene.now += wait
+
+
+def test_a_dry_run_tells_that_it_is_due_and_waits_for_nothing(scene: Scene) -> None:
+    scene.failing(unproven(FIRST))
+
+    outcome = scene.renew(dry_run=True)
+
+    assert outcome.waits_until is None
+    assert scene.issuer.tried == [NAMES]
+
+
+def test_a_certificate_that_is_there_already_is_put_into_use_without_waiting(
+    scene: Scene,
+) -> None:
+    scene.renew(issue_only=True)
+    ledger = scene.ca.ledger().failed({FIRST: "no"}, scene.now)
+    scene.ca.save_ledger(ledger)
+
+    assert scene.renew().renewed
+
+
+# What is no failure of a name
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        AcmeError("It does not like us."),
+        AcmeError(
+            "No.", problem={"type": "urn:ietf:params:acme:error:rejectedIdentifier"}
+        ),
+        TransientError("It cannot be reached."),
+        TransientError("It has trouble.", problem={"type": "about:blank"}),
+    ],
+)
+def test_an_ordinary_failure_does_not_make_the_next_run_wait(
+    scene: Scene, error: AcmeError
+) -> None:
+    for _ in range(5):
+        scene.failing(error)
+
+    assert scene.ca.ledger().failures == ()
+    assert scene.renew().renewed
+
+
+def test_what_the_ca_issued_for_nothing_is_not_ordered_again_at_once(
+    scene: Scene,
+) -> None:
+    useless = AcmeError("It returned a certificate for another key.")
+    useless.spent = True
+    for wait in (MINUTE, 10 * MINUTE, 100 * MINUTE, 20 * HOUR):
+        scene.failing(useless)
+        assert scene.waits() == wait
+        scene.now += wait
+
+
+def test_a_wrong_setting_does_not_make_the_next_run_wait(scene: Scene) -> None:
+    scene.issuer.errors.append(ConfigError("Agree first."))
+    with pytest.raises(ConfigError):
+        scene.renew()
+
+    assert scene.renew().renewed
+
+
+@pytest.mark.parametrize("seconds", [90, 3600, 86400])
+@pytest.mark.parametrize(
+    "make", [limit, lambda n: TransientError("Down.", retry_after=n)]
+)
+def test_a_ca_that_says_when_to_come_again_is_left_alone_until_then(
+    scene: Scene, make: type[AcmeError], seconds: int
+) -> None:
+    scene.failing(make(seconds))  # type: ignore[arg-type]
+
+    assert scene.waits() == timedelta(seconds=seconds)
+    scene.now += timedelta(seconds=seconds)
+    assert scene.renew().renewed
+
+
+def test_a_limit_without_a_moment_is_waited_for_as_for_a_name(scene: Scene) -> None:
+    for wait in (MINUTE, 10 * MINUTE):
+        scene.failing(limit(None))
+        assert scene.waits() == wait
+        scene.now += wait
+
+
+def test_a_limit_is_everybodys_whatever_the_names(scene: Scene) -> None:
+    scene.failing(limit(3600))
+
+    assert scene.waits(names=ALL) == HOUR
+
+
+# Paused
+
+
+def test_while_it_is_paused_every_run_fails_and_asks_for_nothing(scene: Scene) -> None:
+    scene.failing(pause())
+    for _ in range(3):
+        scene.now += 30 * DAY
+        with pytest.raises(AcmeError) as caught:
+            scene.renew()
+        assert caught.value.exit_code == 3
+        assert SELF_SERVICE in caught.value.hint
+        assert SELF_SERVICE in str(caught.value)
+        assert caught.value.paused == SELF_SERVICE
+
+    assert scene.issuer.tried == [NAMES]
+    (failure,) = scene.ca.ledger().failures
+    assert len(failure.times) == 1
+
+
+def test_a_pause_ends_when_somebody_forces_an_order_and_that_works(
+    scene: Scene,
+) -> None:
+    scene.failing(pause())
+    scene.failing(pause(), force=True)
+    with pytest.raises(AcmeError):
+        scene.renew()
+
+    assert scene.renew(force=True).renewed
+
+    assert scene.ca.ledger().failures == ()
+
+
+def test_a_pause_that_names_nobody_is_the_accounts(scene: Scene) -> None:
+    scene.failing(pause("somebody.else.test"))
+
+    with pytest.raises(AcmeError, match="has paused this account"):
+        scene.renew()
+
+
+def test_a_pause_counts_for_the_name_it_tells(scene: Scene) -> None:
+    scene.failing(pause(POP), names=ALL)
+
+    with pytest.raises(AcmeError, match=f"has paused for {POP}"):
+        scene.renew(names=ALL)
+    assert scene.renew(names=NAMES).renewed
+
+
+# By force
+
+
+@pytest.mark.parametrize("error", [unproven(FIRST), limit(86400), pause()])
+def test_by_force_it_is_tried_at_once(scene: Scene, error: AcmeError) -> None:
+    for _ in range(4):
+        scene.failing(error, force=True)
+
+    assert scene.renew(force=True).renewed
+
+
+@pytest.mark.parametrize("limits", [None, LIMITS])
+def test_what_is_spent_by_force_is_said(
+    scene: Scene, limits: Limits | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    levels = []
+    for number in range(1, 7):
+        caplog.clear()
+        assert scene.renew(force=True, limits=limits).renewed
+        said = f"is number {number} of the 5 certificates a week"
+        if limits is None:
+            said = f"for exactly these names in the last 7 days: {number - 1}."
+        (record,) = [r for r in caplog.records if said in r.getMessage()]
+        levels.append(record.levelno)
+
+    little = logging.WARNING if limits else logging.INFO
+    assert levels == [logging.INFO] * 3 + [little] * 3
+
+
+# The limit of a week
+
+
+def forced(scene: Scene, *days: int) -> None:
+    """Force orders, so many days apart."""
+    for apart in days:
+        assert scene.renew(force=True, limits=LIMITS).renewed
+        scene.now += apart * DAY
+    # Somebody chooses the old certificate by hand: that makes it due.
+    scene.server.values = dict.fromkeys(TARGETS, thumbprint(scene.first))
+
+
+def test_what_a_ca_issues_in_a_week_is_not_exceeded(
+    scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    forced(scene, 1, 1, 1, 1, 1)
+
+    assert scene.waits(limits=LIMITS) == 2 * DAY + CLOCK_ERROR
+    assert any("all are used" in line for line in warnings(caplog))
+    scene.now += 2 * DAY + CLOCK_ERROR
+    assert scene.renew(limits=LIMITS).renewed
+
+
+def test_a_ca_that_publishes_no_limit_has_none(scene: Scene) -> None:
+    forced(scene, 0, 0, 0, 0, 0, 0)
+
+    assert scene.renew().renewed
+
+
+def test_the_limit_of_a_week_is_for_exactly_these_names(scene: Scene) -> None:
+    forced(scene, 0, 0, 0, 0, 0)
+
+    assert scene.renew(names=NAMES[:1], limits=LIMITS).renewed
+    assert scene.waits(names=NAMES[::-1], limits=LIMITS) == 7 * DAY + CLOCK_ERROR
+
+
+def test_the_limit_of_a_week_does_not_hold_an_order_that_is_open(scene: Scene) -> None:
+    forced(scene, 0, 0, 0, 0, 0)
+    scene.ca.save_order(OpenOrder("https://ca.test/1", "", NAMES, "p256", ""))
+
+    assert scene.renew(limits=LIMITS).renewed
+
+
+# Without the names that wait
+
+
+def test_it_goes_on_without_the_names_that_wait(
+    scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    scene.store.kept.clear()
+    scene.failing(unproven(POP), names=ALL)
+
+    outcome = scene.renew(names=ALL, drop=True)
+
+    assert outcome.renewed
+    assert scene.issuer.tried == [ALL, NAMES]
+    assert [item.name for item in outcome.dropped] == [POP]
+    assert any(f"goes without {POP}" in line for line in warnings(caplog))
+    assert not scene.renew(names=ALL, drop=True).renewed
+    assert scene.issuer.tried == [ALL, NAMES]
+    scene.now += DAY
+    assert scene.renew(names=ALL, drop=True).dropped == ()
+    assert scene.issuer.tried == [ALL, NAMES, ALL]
+
+
+@pytest.mark.parametrize("names", [(FIRST,), (FIRST, POP)])
+def test_it_waits_with_the_first_name(scene: Scene, names: tuple[str, ...]) -> None:
+    scene.failing(unproven(*names), names=ALL)
+
+    assert scene.waits(names=ALL, drop=True) == MINUTE
+
+
+def test_it_waits_with_a_name_that_the_certificate_in_use_covers(scene: Scene) -> None:
+    scene.failing(unproven(POP), names=ALL)
+
+    assert scene.waits(names=ALL, drop=True) == MINUTE
+
+
+def test_without_a_paused_name_it_goes_on_as_well(scene: Scene) -> None:
+    scene.store.kept.clear()
+    scene.failing(pause(POP), names=ALL)
+    scene.now += 30 * DAY
+
+    assert scene.renew(names=ALL, drop=True).renewed
+
+    assert scene.issuer.tried[-1] == NAMES
+
+
+# What is in use
+
+
+def test_what_is_in_use_has_to_be_what_was_put_into_use_last(scene: Scene) -> None:
+    older = scene.renew().certificate
+    assert older is not None
+    scene.now += DAY
+    scene.renew(force=True)
+    scene.server.values = dict.fromkeys(TARGETS, thumbprint(older))
+
+    outcome = scene.renew()
+
+    assert outcome.renewed
+    assert "not the one that was put into use last" in outcome.reason
+    assert not scene.renew().renewed
+
+
+def test_what_went_back_was_put_into_use_last(scene: Scene) -> None:
+    scene.renew()
+    scene.now += DAY
+    scene.renew(force=True)
+    assert workflow.roll_back(ORDER, scene.parts, now=scene.now).renewed
+
+    assert not scene.renew().renewed
+
+
+def test_why_a_ca_suggests_to_renew_is_part_of_the_reason(scene: Scene) -> None:
+    scene.renew()
+    url = "https://ca.test/why"
+    past = Window(start=scene.now - HOUR, end=scene.now - MINUTE, explanation_url=url)
+    scene.issuer.windows.append(past)
+
+    outcome = scene.renew()
+
+    assert outcome.renewed
+    assert outcome.reason.endswith(f"the CA says why: {url}")
+
+
+# The whole command
+
+
+def test_a_certificate_that_cannot_be_used_is_not_ordered_again_at_once(
+    program: Program, ca: CertificateAuthority
+) -> None:
+    ca.faults.after("certificate", lambda answer: answer.chain.reverse())
+    assert program.here("renew").exit_code == 3
+    assert orders(ca) == 1
+
+    ran = program.here("renew")
+
+    assert ran.exit_code == 0
+    assert ran.report["waiting_until"]
+    assert orders(ca) == 0
+    assert len(program.here("status").report["ledger"]["issued_this_week"]) == 1
+
+
+@pytest.fixture
+def one_try(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is sent twice: that only takes its time."""
+    monkeypatch.setattr(session, "TRIES", 1)
+
+
+def orders(ca: CertificateAuthority) -> int:
+    """Return how often an order was asked for, since the last time."""
+    found = [known for known in ca.requests if known.resource == "newOrder"]
+    ca.requests.clear()
+    return len(found)
+
+
+def test_a_name_that_failed_waits_also_in_the_next_process(
+    program: Program, ca: CertificateAuthority
+) -> None:
+    ca.resolve = lambda _: None
+    assert program.here("renew").exit_code == 4
+    ca.resolve = lambda _: "127.0.0.1"
+    assert orders(ca) == 1
+
+    ran = program.here("renew")
+    shown = program.here("renew", as_json=False)
+
+    assert ran.exit_code == shown.exit_code == 0
+    assert not ran.report["renewed"]
+    assert ran.report["waiting_until"]
+    assert HOST_NAME in ran.report["warnings"][0]
+    assert shown.output.startswith("Due, and too early to try again: ")
+    assert ca.requests == []
+    assert program.here("renew", "--force").report["renewed"]
+
+
+@pytest.mark.usefixtures("one_try")
+def test_a_limit_is_told_with_its_moment_and_nothing_is_asked_until_then(
+    program: Program, ca: CertificateAuthority
+) -> None:
+    refusal = Problem("rateLimited", "Too many.", 429, headers={"Retry-After": "7200"})
+    ca.faults.before("newOrder", refusal, times=1)
+    before = datetime.now(UTC)
+    assert program.here("renew").exit_code == 3
+    ca.requests.clear()
+
+    ran = program.here("renew")
+
+    assert ran.exit_code == 0
+    until = datetime.fromisoformat(ran.report["waiting_until"])
+    assert timedelta(hours=1.9) < until - before < timedelta(hours=2.1)
+    assert ca.requests == []
+
+
+@pytest.mark.usefixtures("one_try")
+def test_a_pause_fails_every_run_with_the_url_and_without_a_request(
+    program: Program, ca: CertificateAuthority
+) -> None:
+    text = f"Your account is paused for {HOST_NAME}. Please visit: {SELF_SERVICE}."
+    ca.faults.before("newOrder", Problem("rateLimited", text, 429), times=1)
+    mail = ("--to", "root@example.test")
+    assert program.here("renew", *mail).exit_code == 3
+    ca.requests.clear()
+    for count in (2, 3):
+        ran = program.here("renew", *mail)
+
+        assert ran.exit_code == 3
+        assert SELF_SERVICE in ran.report["error"]["hint"]
+        program.server.wait_for(lambda n=count: len(program.server.delivered) >= n)  # type: ignore[misc]
+
+    assert ca.requests == []
+    assert SELF_SERVICE in program.server.delivered[-1].read_text("ascii")
+    status = program.here("status").report
+    assert status["waiting"]["until"] is None
+    assert status["ledger"]["failing"][0]["paused"] == SELF_SERVICE
+    assert SELF_SERVICE in program.here("status", as_json=False).output
+    assert program.here("renew", "--force").report["renewed"]
+
+
+def runs(program: Program, apart: timedelta, count: int = 6) -> None:
+    """Let the schedule have started so many runs."""
+    file = program.state / "installation.json"
+    document = json.loads(file.read_bytes())
+    now = datetime.now(UTC)
+    document["runs"] = [
+        (now - number * apart).isoformat() for number in range(count, 0, -1)
+    ]
+    file.write_text(json.dumps(document), "utf-8")
+
+
+@pytest.fixture
+def mails(program: Program) -> list[Path]:
+    """The mails that the server has delivered."""
+    return program.server.delivered
+
+
+def test_a_schedule_that_is_too_sparse_is_warned_of_also_in_the_mail(
+    program: Program, ca: CertificateAuthority, mails: list[Path]
+) -> None:
+    assert program.here("renew").exit_code == 0
+    runs(program, 14 * DAY)
+    warning = "The scheduled runs are 14 days apart, too far for a certificate of 90"
+
+    good = program.here("renew")
+    ca.resolve = lambda _: None
+    bad = program.here("renew", "--force", "--to", "root@example.test")
+
+    assert good.exit_code == 0
+    assert bad.exit_code == 4
+    for ran in (good, bad):
+        assert any(warning in line for line in ran.report["warnings"])
+    program.server.wait_for(lambda: mails)
+    assert warning in mails[0].read_text("ascii").replace("\n    ", " ")
+
+
+@pytest.mark.parametrize(("apart", "count"), [(DAY, 6), (14 * DAY, 2)])
+def test_a_schedule_that_is_close_enough_or_not_known_is_not_warned_of(
+    program: Program, apart: timedelta, count: int
+) -> None:
+    assert program.here("renew").exit_code == 0
+    runs(program, apart, count)
+
+    assert program.here("renew").report["warnings"] == []
+    assert program.here("status").report["schedule"]["warning"] is None
+
+
+def test_why_the_ca_suggests_to_renew_is_told_in_status_log_and_mail(
+    program: Program, ca: CertificateAuthority, mails: list[Path]
+) -> None:
+    assert program.here("renew").exit_code == 0
+    now = datetime.now(UTC).replace(microsecond=0)
+    ca.suggested_window = (now - DAY, now - HOUR)
+    ca.explanation_url = "https://ca.test/incident/1"
+    ca.resolve = lambda _: None
+
+    ran = program.here("renew", "--to", "root@example.test")
+
+    assert ran.exit_code == 4
+    assert ca.explanation_url in program.log()
+    program.server.wait_for(lambda: mails)
+    assert ca.explanation_url in mails[0].read_text("ascii")
+    status = program.here("status").report
+    assert status["advice"]["explanation_url"] == ca.explanation_url
+    assert ca.explanation_url in status["reason"]
+    assert ca.explanation_url in program.here("status", as_json=False).output
+    ca.resolve = lambda _: "127.0.0.1"
+    done = program.here("renew", "--force")
+    assert done.report["renewed"]
