@@ -300,11 +300,18 @@ class Installation:
         )
 
     def issuer(self) -> Issuer:
-        """Return the way to the CA."""
+        """Return the way to the CA.
+
+        Raises:
+            ConfigError: If a profile is required, and it is not said which.
+        """
         from letsencrypt_mdaemon.issuer import Issuer  # noqa: PLC0415 - slow to import
         from letsencrypt_mdaemon.webroot import Webroot  # noqa: PLC0415
 
         config = self.config
+        if config.require_profile and not config.profile:
+            message = "A profile is required, and it is not said which."
+            raise ConfigError(message, hint="Name it by profile.")
         folder = config.webroot or mdaemon.child(self.root, "WorldClient", "HTML")
         webroot = Webroot(folder, self.ca.folder / "presented.json")
         if not config.dry_run:

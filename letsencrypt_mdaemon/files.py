@@ -151,6 +151,18 @@ def write_private(path: Path, data: bytes) -> None:
     _sync_folder(path.parent)
 
 
+def fill_private_folder(path: Path, contents: Mapping[str, bytes]) -> None:
+    """Make a folder of files for its owner only, that must not be there yet.
+
+    Raises:
+        OSError: It cannot be made or filled; what there is of it stays.
+    """
+    make_private_folder(path)
+    for name, data in contents.items():
+        _create(path / name, data)
+    _sync_folder(path)
+
+
 def make_private_folder(path: Path) -> None:
     """Make a folder, and those above it, for its owner only; existing ones stay.
 
@@ -323,15 +335,22 @@ def _neighbour(path: Path) -> Path:
     return path.with_name(f".{path.name[:40]}.{secrets.token_hex(6)}.tmp")
 
 
-def _create(path: Path, data: bytes, like: _Change | None = None) -> None:
-    """Write a new file: private, or with the mode and owner of the other one."""
+def _create(
+    path: Path, data: bytes, like: _Change | None = None, *, lasting: bool = True
+) -> None:
+    """Write a new file: private, or with the mode and owner of the other one.
+
+    Args:
+        lasting: Whether it has to survive a power cut from now on.
+    """
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY, 0o600)
     try:
         try:
             if like is not None and like.status is not None:
                 _copy_status(like.target, like.status, path, handle)
             _write(handle, data)
-            os.fsync(handle)
+            if lasting:
+                os.fsync(handle)
         finally:
             os.close(handle)
     except BaseException:
@@ -507,7 +526,7 @@ def _take(lock: Path, token: bytes, patience: float) -> None:
     seen = (0, 0)
     while True:
         with contextlib.suppress(FileExistsError), _unless_in_use():
-            _create(lock, token)
+            _create(lock, token, lasting=False)
             return
         now = time.monotonic()
         try:

@@ -607,7 +607,7 @@ class Issuer:
         wanted = self.preferred_chain
         if not wanted or _leads_to(first.chain, wanted):
             return first
-        for url in _alternates(reply):
+        for url in reply.alternates[:ALTERNATES]:
             try:
                 chain = tuple(x509.load_pem_x509_certificates(self._fetch(url).body))
                 other = Certificate(chain, first.key)
@@ -706,14 +706,6 @@ def ari_id(certificate: x509.Certificate) -> str | None:
     # The INTEGER's content in DER: a leading zero byte keeps it positive.
     number = serial.to_bytes(serial.bit_length() // 8 + 1, "big", signed=True)
     return f"{_b64(identifier)}.{_b64(number)}"
-
-
-def _alternates(reply: Reply) -> list[str]:
-    """Return the URLs of the alternate chains, unless one makes no sense."""
-    try:
-        return reply.alternates[:ALTERNATES]
-    except ValueError:
-        return []
 
 
 def _leads_to(chain: Sequence[x509.Certificate], authority: str) -> bool:

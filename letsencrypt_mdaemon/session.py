@@ -99,17 +99,25 @@ class Reply:
     def location(self) -> str:
         """The resource's URL, empty if the CA named none."""
         location = self.headers.get("Location", "")
-        return urljoin(self.url, location) if location else ""
+        return self._resolved(location) if location else ""
 
     @property
     def alternates(self) -> list[str]:
         """The URLs of the alternate chains (RFC 8555, 7.4.2; RFC 8288)."""
         links = requests.utils.parse_header_links(self.headers.get("Link", ""))
-        return [
-            urljoin(self.url, link["url"])
+        found = [
+            self._resolved(link["url"])
             for link in links
             if "alternate" in link.get("rel", "").lower().split()
         ]
+        return [url for url in found if url]
+
+    def _resolved(self, url: str) -> str:
+        """Return a URL that may be relative to this one; "" if it makes no sense."""
+        try:
+            return urljoin(self.url, url)
+        except ValueError:
+            return ""
 
     @property
     def retry_after(self) -> float | None:

@@ -841,6 +841,13 @@ def test_recipients_that_could_forge_a_header_are_refused(
     assert list(program.layout.raw.iterdir()) == []
 
 
+def test_a_profile_that_is_required_has_to_be_named(program: Program) -> None:
+    ran = renew(program, "--require-profile")
+
+    assert ran.exit_code == 2
+    assert "it is not said which" in ran.report["error"]["message"]
+
+
 def test_two_wrong_settings_are_told_at_once(program: Program) -> None:
     ran = renew(program, "--key-type", "rsa1024", "--max-names", "0")
 

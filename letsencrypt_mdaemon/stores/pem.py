@@ -15,7 +15,7 @@ from cryptography import x509
 
 from letsencrypt_mdaemon.certificate import load_key, thumbprint
 from letsencrypt_mdaemon.errors import ConfigError, DeployError
-from letsencrypt_mdaemon.files import make_private_folder, read_limited, write_private
+from letsencrypt_mdaemon.files import fill_private_folder, read_limited
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -98,9 +98,7 @@ class PemStore:
         replaced = self._unfinished(final, " replaced")
         try:
             self._sweep()
-            make_private_folder(unfinished)
-            for name, data in files.items():
-                write_private(unfinished / name, data)
+            fill_private_folder(unfinished, files)
             if final.exists():
                 final.rename(replaced)
             unfinished.rename(final)
