@@ -21,10 +21,10 @@ from letsencrypt_mdaemon.certificate import OURS, thumbprint, utc
 from letsencrypt_mdaemon.chain import Roots
 from letsencrypt_mdaemon.errors import ConfigError, words
 from letsencrypt_mdaemon.names import unique
+from letsencrypt_mdaemon.parts import Order, Parts
 from letsencrypt_mdaemon.state import RUNS, CaState, Change, Memory, State, Target
 from letsencrypt_mdaemon.stores.pem import PemStore
 from letsencrypt_mdaemon.verification import Verification
-from letsencrypt_mdaemon.workflow import Order, Parts
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.endpoints import Endpoint
     from letsencrypt_mdaemon.issuer import Issuer
     from letsencrypt_mdaemon.notify import Mail, Transport
+    from letsencrypt_mdaemon.parts import Store
     from letsencrypt_mdaemon.verifier import Served
-    from letsencrypt_mdaemon.workflow import Store
 
 _log = logging.getLogger(__name__)
 
@@ -379,7 +379,7 @@ class Ports:
 
 @dataclass(frozen=True, slots=True)
 class MailServer:
-    """The server's files and semaphores: `workflow.Server`."""
+    """The server's files and semaphores: `parts.Server`."""
 
     bindings: targets.Bindings
     semaphores: mdaemon.Semaphores

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
     from letsencrypt_mdaemon.account import Accounts
     from letsencrypt_mdaemon.assembly import Installation
+    from letsencrypt_mdaemon.parts import Order, Parts
     from letsencrypt_mdaemon.run import Run
-    from letsencrypt_mdaemon.workflow import Order, Outcome, Parts
+    from letsencrypt_mdaemon.workflow import Outcome
 
     Command = Callable[..., None]  # a Run, and the command's own options
 
@@ -364,12 +365,12 @@ def revoke(run: Run, thumbprint: str | None, reason: str) -> None:
     """
     from datetime import UTC, datetime  # noqa: PLC0415
 
-    from letsencrypt_mdaemon import report, workflow  # noqa: PLC0415
+    from letsencrypt_mdaemon import report, revocation  # noqa: PLC0415
     from letsencrypt_mdaemon.certificate import (  # noqa: PLC0415
         thumbprint as thumbprint_of,
     )
 
-    reasons = {name.lower(): name for name in workflow.REASONS}
+    reasons = {name.lower(): name for name in revocation.REASONS}
     if reason.lower() not in reasons:
         message = (
             f"--reason is {reason!r}; choose one of {', '.join(reasons.values())}."
@@ -381,7 +382,7 @@ def revoke(run: Run, thumbprint: str | None, reason: str) -> None:
         raise ConfigError(message, hint=hint)
     run.be_alone()
     installation = run.installation(look=False)
-    leaf = workflow.revoke(
+    leaf = revocation.revoke(
         thumbprint.replace(":", "").replace(" ", "").upper(),
         reasons[reason.lower()],
         installation.parts(installation.server(())),

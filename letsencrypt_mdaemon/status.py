@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from cryptography import x509
 
     from letsencrypt_mdaemon.assembly import Installation
+    from letsencrypt_mdaemon.parts import Order
 
 _log = logging.getLogger(__name__)
 
@@ -95,9 +96,7 @@ def _advice(
     }
 
 
-def _ledger(
-    installation: Installation, order: workflow.Order, now: datetime
-) -> Document:
+def _ledger(installation: Installation, order: Order, now: datetime) -> Document:
     ledger, limits = installation.ca.ledger().settled(now), order.limits
     used = ledger.used(order.names, now)
     return {

@@ -31,7 +31,7 @@ LOCALHOST = "127.0.0.1"
 
 
 class MemoryStore:
-    """A store that keeps certificates nowhere else: `workflow.Store`."""
+    """A store that keeps certificates nowhere else: `parts.Store`."""
 
     def __init__(self) -> None:
         self.kept: dict[str, tuple[x509.Certificate, str]] = {}
@@ -70,7 +70,7 @@ RUNGS = ("RELOADCACHE.SEM", "RESTARTWC.SEM")
 
 
 class MemoryServer:
-    """A server of two INI values and two ports: `workflow.Server`, and its verifier.
+    """A server of two INI values and two ports: `parts.Server`, and its verifier.
 
     Its first semaphore reloads the first port, the second one the second.
 
@@ -155,7 +155,7 @@ class MemoryServer:
 
 
 class MemoryIssuer:
-    """A CA that issues at once: `workflow.Issuer`.
+    """A CA that issues at once: `parts.Issuer`.
 
     Args:
         issue: Makes a certificate for some names.

@@ -24,9 +24,10 @@ from letsencrypt_mdaemon import authorities, renewal, workflow
 from letsencrypt_mdaemon.certificate import Certificate, PrivateKey, check, utc
 from letsencrypt_mdaemon.errors import AcmeError, ChallengeError
 from letsencrypt_mdaemon.ledger import CLOCK_ERROR, Ledger
+from letsencrypt_mdaemon.parts import Order, Parts
 from letsencrypt_mdaemon.renewal import Draw, Window
 from letsencrypt_mdaemon.state import RUNS, Attempt, CaState, Memory, OpenOrder, State
-from letsencrypt_mdaemon.workflow import Order, Outcome, Parts
+from letsencrypt_mdaemon.workflow import Outcome
 from tests.certificates import START, certificate, leaf
 from tests.fakes import MemoryServer, MemoryStore
 
@@ -129,7 +130,7 @@ def _fits(moments: deque[datetime], at: datetime, most: int, span: timedelta) ->
 
 
 class SimulatedCa:
-    """A CA as the program sees it: `workflow.Issuer`.
+    """A CA as the program sees it: `parts.Issuer`.
 
     Args:
         compares: Whether the issuer sees by the `Date` of the CA's answers that this

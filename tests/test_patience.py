@@ -17,11 +17,12 @@ from letsencrypt_mdaemon import session, workflow
 from letsencrypt_mdaemon.certificate import Certificate, PrivateKey, new_key, thumbprint
 from letsencrypt_mdaemon.errors import AcmeError, ChallengeError, ConfigError
 from letsencrypt_mdaemon.ledger import CLOCK_ERROR, Limits
+from letsencrypt_mdaemon.parts import Order, Parts
 from letsencrypt_mdaemon.renewal import Window
 from letsencrypt_mdaemon.sandbox.ca import CertificateAuthority, Problem
 from letsencrypt_mdaemon.session import TransientError
 from letsencrypt_mdaemon.state import CaState, OpenOrder, State
-from letsencrypt_mdaemon.workflow import Order, Outcome, Parts
+from letsencrypt_mdaemon.workflow import Outcome
 from tests.certificates import START, certificate, leaf
 from tests.fakes import TARGETS, MemoryIssuer, MemoryServer, MemoryStore
 from tests.program import HOST_NAME, Program

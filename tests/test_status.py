@@ -10,7 +10,7 @@ import pytest
 
 from letsencrypt_mdaemon import authorities
 from letsencrypt_mdaemon.certificate import thumbprint
-from letsencrypt_mdaemon.ledger import Ledger
+from letsencrypt_mdaemon.ledger import CLOCK_ERROR, Ledger
 from letsencrypt_mdaemon.renewal import Draw
 from letsencrypt_mdaemon.sandbox.ca import CertificateAuthority
 from letsencrypt_mdaemon.state import CaState, Dropped, State
@@ -170,7 +170,7 @@ def test_a_week_that_is_used_up_is_shown_as_waiting(program: Program) -> None:
 
     report = program.here("status", *PUBLIC).report
 
-    assert report["waiting"]["until"] == (moment + 3 * DAY).isoformat()
+    assert report["waiting"]["until"] == (moment + 3 * DAY + CLOCK_ERROR).isoformat()
     assert "and all are used" in report["waiting"]["reason"]
     text = shown(program, *PUBLIC)
     assert "5 of 5 certificates" in text

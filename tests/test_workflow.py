@@ -20,9 +20,10 @@ from letsencrypt_mdaemon.errors import (
     ConfigError,
     DeployError,
 )
+from letsencrypt_mdaemon.parts import Order, Parts
 from letsencrypt_mdaemon.renewal import Window
 from letsencrypt_mdaemon.state import State
-from letsencrypt_mdaemon.workflow import Order, Outcome, Parts
+from letsencrypt_mdaemon.workflow import Outcome
 from tests.certificates import START, certificate, leaf
 from tests.fakes import PORTS, RUNGS, MemoryIssuer, MemoryServer, MemoryStore, contents
 

@@ -26,8 +26,8 @@ from letsencrypt_mdaemon.certificate import (
     thumbprint,
 )
 from letsencrypt_mdaemon.errors import ConfigError, DeployError
+from letsencrypt_mdaemon.parts import Store
 from letsencrypt_mdaemon.stores.pem import PemStore
-from letsencrypt_mdaemon.workflow import Store
 from tests.certificates import START, certificate, leaf
 from tests.fakes import (
     MemoryStore,
