@@ -82,10 +82,11 @@ def renew(order: Order, parts: Parts, issuer: Issuer, *, now: datetime) -> Outco
     found = planning.look(order, parts, now)
     due = planning.decide(order, found, parts, issuer, now)
     _log.info("%s: %s", "Due" if due.due else "Nothing is due", due.reason)
-    wait = (
-        None if order.force or not due.due else planning.wait(order, found, parts, now)
-    )
-    if wait is not None and not order.dry_run:
+    if (
+        due.due
+        and not order.force
+        and (wait := planning.wait(order, found, parts, now))
+    ):
         return _postponed(order, found, due, wait)
     if order.dry_run or not due.due:
         return _nothing_done(order, found, due, parts, now)

@@ -212,12 +212,12 @@ def test_near_the_end_it_is_tried_every_two_hours(scene: Scene) -> None:
         scene.now += wait
 
 
-def test_a_dry_run_tells_that_it_is_due_and_waits_for_nothing(scene: Scene) -> None:
+def test_a_dry_run_tells_that_it_is_due_and_waits(scene: Scene) -> None:
     scene.failing(unproven(FIRST))
 
     outcome = scene.renew(dry_run=True)
 
-    assert outcome.waits_until is None
+    assert outcome.waits_until == scene.now + MINUTE
     assert scene.issuer.tried == [NAMES]
 
 
