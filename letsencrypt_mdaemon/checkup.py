@@ -8,7 +8,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from letsencrypt_mdaemon import mdaemon
+from letsencrypt_mdaemon import authorities, mdaemon
 from letsencrypt_mdaemon.doctor import machine, validator
 from letsencrypt_mdaemon.doctor.caa import Authority
 from letsencrypt_mdaemon.doctor.examination import Doctor, is_public_name
@@ -89,6 +89,7 @@ def examine(
     examination = doctor.examine(names, patience=patience)
     if alone is not None:
         found.append(Finding(kind=Code.STATE_UNUSABLE, seen=alone.message))
+    found += _ledger(installation, names, now)
     found += examination.server
     found += _files(installation, names, public=authority.public)
     return Checkup(
@@ -166,6 +167,20 @@ def _is_public_ca(config: Config) -> bool:
     except ValueError:
         return config.ca_bundle is None and is_public_name(host)
     return config.ca_bundle is None and is_public(host)
+
+
+def _ledger(
+    installation: Installation, names: Sequence[str], now: datetime
+) -> list[Finding]:
+    """Return why the next run would wait, after what failed before."""
+    limits = authorities.at(installation.config.ca).limits
+    wait = installation.ca.ledger().settled(now).wait(names, now, limits=limits)
+    if wait is None:
+        return []
+    if wait.until is None:
+        return [Finding(kind=Code.CA_PAUSED, seen=f"{wait.reason} – {wait.paused}")]
+    seen = f"until {wait.until:%Y-%m-%d %H:%M} UTC no run tries: {wait.reason}"
+    return [Finding(kind=Code.RATE_LIMIT_LOCAL_LEDGER, seen=seen)]
 
 
 def _files(

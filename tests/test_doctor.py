@@ -1176,7 +1176,7 @@ def test_the_codes_are_those_that_others_use_too() -> None:
         *("body-html-login-page", "body-too-long", "caa-forbids", "caa-accounturi"),
         *("caa-method", "webroot-not-served", "iis-mime", "hairpin-unknown"),
         *("worldclient-https-redirect", "proxy-intercepts", "name-not-public-tld"),
-        *("too-many-names", "clock-skew"),
+        *("too-many-names", "clock-skew", "rate-limit-local-ledger"),
     }
 
 

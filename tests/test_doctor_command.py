@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import pytest
 
 from letsencrypt_mdaemon.files import exclusive_lock
+from letsencrypt_mdaemon.ledger import Ledger
 from letsencrypt_mdaemon.sandbox.ca import CertificateAuthority
+from letsencrypt_mdaemon.state import State
 from tests.fakes import read_only
 from tests.laboratory import Dns, dns_server, moved, page, web
 from tests.program import HOST_NAME, Program, Ran
@@ -239,6 +242,28 @@ def test_the_certificate_in_use_and_the_clock_are_looked_at(
 
     assert "client-auth" in found
     assert "clock-skew" in found
+
+
+@pytest.mark.parametrize("paused", ["", "https://ca.example.test/unpause"])
+def test_what_keeps_the_next_run_from_trying_is_a_warning(
+    patient: Program, ca: CertificateAuthority, paused: str
+) -> None:
+    state = State(patient.state).ca(ca.directory_url, staging=False)
+    failed = Ledger().failed({HOST_NAME: "no"}, datetime.now(UTC), paused=paused)
+    state.save_ledger(failed)
+
+    ran = patient.here("doctor")
+
+    assert ran.exit_code == 0
+    (finding,) = (
+        item
+        for item in ran.report["machine"]
+        if item["code"] in {"ca-paused", "rate-limit-local-ledger"}
+    )
+    assert finding["code"] == ("ca-paused" if paused else "rate-limit-local-ledger")
+    assert finding["weight"] == "warning"
+    assert paused in finding["seen"]
+    assert HOST_NAME in finding["seen"]
 
 
 def test_a_ca_that_is_down_is_a_warning(

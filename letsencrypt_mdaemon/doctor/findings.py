@@ -58,6 +58,8 @@ class Code(StrEnum):
     STORE_UNUSABLE = "store-unusable"
     STATE_UNUSABLE = "state-unusable"
     CA_UNREACHABLE = "ca-unreachable"
+    CA_PAUSED = "ca-paused"
+    RATE_LIMIT_LOCAL_LEDGER = "rate-limit-local-ledger"
     CLOCK_SKEW = "clock-skew"
     CLIENT_AUTH = "client-auth"
 
@@ -322,6 +324,15 @@ ADVICE = {
         "",
         "Let this machine reach the CA by HTTPS: look at DNS, the firewall, the proxy "
         "and directory-url.",
+    ),
+    Code.CA_PAUSED: Advice(
+        "It refuses every order for it.",
+        "Open the URL that the CA has given, then run `renew --force`.",
+    ),
+    Code.RATE_LIMIT_LOCAL_LEDGER: Advice(
+        "",
+        "Nothing, if what is wrong has been mended: a later run tries again. "
+        "`renew --force` tries at once.",
     ),
     Code.CLOCK_SKEW: Advice(
         "",
