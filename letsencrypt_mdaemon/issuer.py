@@ -54,7 +54,8 @@ IN_FLIGHT = 6
 
 As many connections as a browser opens to one host over HTTP/1.1. Each needs a nonce to
 begin with, and Let's Encrypt gives an address no more than 10 of these at once; of the
-other requests, 250 a second: at 50 ms a round trip, 6 at once make 120.
+other requests, 250 a second (its documentation of rate limits, "Overall Requests"): at
+50 ms a round trip, 6 at once make 120.
 """
 ALTERNATES = 10
 """Chains looked at; Let's Encrypt has two or three."""
