@@ -9,10 +9,21 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import TYPE_CHECKING
 
-from letsencrypt_mdaemon.ledger import Limits
-
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a CA allows.
+
+    Args:
+        exact_set: Certificates for exactly the same names, in seven days.
+        failures: Failed validations of one name, in an hour.
+    """
+
+    exact_set: int
+    failures: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

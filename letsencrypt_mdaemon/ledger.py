@@ -15,6 +15,8 @@ from letsencrypt_mdaemon.errors import words
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
+    from letsencrypt_mdaemon.authorities import Limits
+
 LADDER = (timedelta(minutes=1), timedelta(minutes=10), timedelta(minutes=100))
 DAILY = timedelta(hours=20)
 """Once a day, also when the schedule wavers."""
@@ -26,19 +28,6 @@ By one that is further off nothing is ordered (`issuer`).
 WEEK = timedelta(days=7)
 KEPT = 20
 """Failures remembered of each name, and issuances in all, at least."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """What a CA allows.
-
-    Args:
-        exact_set: Certificates for exactly the same names, in seven days.
-        failures: Failed validations of one name, in an hour.
-    """
-
-    exact_set: int
-    failures: int
 
 
 @dataclass(frozen=True, slots=True)

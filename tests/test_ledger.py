@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from letsencrypt_mdaemon.authorities import Limits
 from letsencrypt_mdaemon.ledger import (
     CLOCK_ERROR,
     DAILY,
@@ -16,7 +17,6 @@ from letsencrypt_mdaemon.ledger import (
     WEEK,
     Issuance,
     Ledger,
-    Limits,
     Wait,
 )
 
