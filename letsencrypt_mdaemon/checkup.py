@@ -135,13 +135,12 @@ def _ask_ca(
     def ask(url: str) -> tuple[frozenset[str], list[Finding]] | Finding:
         session = Session(url, ca_bundle=config.ca_bundle, timeout=patience)
         try:
-            said = session.get(url).headers.get("Date", "")
             identities = session.meta.get("caaIdentities")
         except AcmeError as exc:
             return Finding(kind=Code.CA_UNREACHABLE, seen=exc.message)
         rows = identities if isinstance(identities, list) else []
         texts = frozenset(row.lower() for row in rows if isinstance(row, str))
-        return texts, machine.clock(said, now)
+        return texts, machine.clock(*session.clocks or (now, None))
 
     account = installation.ca.account()
     seen = f"{config.ca} did not answer in {patience:g} s"

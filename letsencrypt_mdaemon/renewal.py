@@ -166,10 +166,12 @@ def _first(
     part = "half" if lifetime(certificate) <= SHORT_LIVED else "a third"
     rule = f"{part} or less of the certificate's lifetime is left"
     if days_left:
-        wanted = certificate.not_valid_after_utc - timedelta(days=days_left)
-        wanted = max(wanted, earliest(certificate))
+        asked = certificate.not_valid_after_utc - timedelta(days=days_left)
+        wanted = max(asked, earliest(certificate))
         if wanted < at:
             at, rule = wanted, f"renew-days asks for it {days_left} days before the end"
+            if asked < wanted:
+                rule = "renew-days asks for it, and half of the lifetime is over"
     if drawn is not None and drawn < at:
         at, rule = drawn, "the CA suggests to renew the certificate (ARI)"
     return at, rule

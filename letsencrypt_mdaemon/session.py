@@ -392,7 +392,7 @@ class Session:
         except (requests.RequestException, OSError, ValueError) as exc:
             raise _unanswered(words(url, 300), exc) from exc
         self._came = datetime.now(UTC)
-        self._dated = _date(response.headers.get("Date", ""))
+        self._dated = http_date(response.headers.get("Date", ""))
         if len(reply.body) > BODY_LIMIT:
             message = f"{words(url, 300)} sent more than {BODY_LIMIT} bytes."
             raise AcmeError(message, hint="Check directory-url.")
@@ -592,20 +592,20 @@ def retry_after(value: str | None, now: datetime) -> float | None:
     if re.fullmatch(r"\s*-?[0-9]+\s*", value):
         seconds = float(value)
     else:
-        moment = _date(value)
+        moment = http_date(value)
         if moment is None:
             return None
         seconds = (moment - now).total_seconds()
     return min(max(seconds, 0.0), 86400.0)
 
 
-def _date(value: str) -> datetime | None:
+def http_date(value: str) -> datetime | None:
     """Return an HTTP-date in UTC (RFC 9110, 5.6.7), whatever its zone; None if none."""
     try:
         moment = parsedate_to_datetime(value)
         moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
         return moment.astimezone(UTC)
-    except (ValueError, TypeError, OverflowError):
+    except (ValueError, TypeError, OverflowError, IndexError):
         return None
 
 

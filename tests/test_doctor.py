@@ -25,6 +25,7 @@ from letsencrypt_mdaemon.doctor.caa import Authority, Property, judge
 from letsencrypt_mdaemon.doctor.examination import Examined, is_public_name
 from letsencrypt_mdaemon.doctor.findings import ADVICE, Code, Finding, Weight
 from letsencrypt_mdaemon.doctor.nameservers import Nameservers, Status, is_public
+from letsencrypt_mdaemon.session import http_date
 from tests import certificates, servers
 from tests.fakes import read_only
 from tests.laboratory import (
@@ -1100,7 +1101,7 @@ NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
     ],
 )
 def test_a_clock_that_is_wrong_is_told(said: str, wrong: bool) -> None:  # noqa: FBT001
-    found = machine.clock(said, NOW)
+    found = machine.clock(NOW, http_date(said))
 
     assert [finding.code for finding in found] == ["clock-skew"] * wrong
 

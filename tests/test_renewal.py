@@ -334,6 +334,9 @@ def test_the_rule_that_comes_first_is_told() -> None:
 
     assert decided().rule == A_THIRD
     assert decided(days_left=40).rule == days_rule
+    assert decided(days_left=60).rule == (
+        "renew-days asks for it, and half of the lifetime is over"
+    )
     assert decided(days_left=40, drawn=START + 49 * DAY).rule == ARI
     assert decided(days_left=40, drawn=START + 51 * DAY).rule == days_rule
     assert decided(days_left=40, now=START + 50 * DAY).reason == (

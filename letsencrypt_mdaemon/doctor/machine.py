@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from cryptography import x509
@@ -15,6 +14,7 @@ from letsencrypt_mdaemon.doctor.findings import Code, Finding
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from datetime import datetime
     from pathlib import Path
 
 SKEW = timedelta(minutes=5)
@@ -52,17 +52,12 @@ def folder(path: Path, kind: Code) -> list[Finding]:
     return []
 
 
-def clock(said: str, now: datetime) -> list[Finding]:
-    """Compare the clock with the `Date` of the CA's answer (RFC 9110, 6.6.1)."""
-    try:
-        theirs = parsedate_to_datetime(said)
-    except (ValueError, TypeError, OverflowError, IndexError):
+def clock(ours: datetime, theirs: datetime | None) -> list[Finding]:
+    """Compare the clock with the CA's, if that is known; both in UTC."""
+    if theirs is None or abs(ours - theirs) <= SKEW:
         return []
-    theirs = theirs if theirs.tzinfo else theirs.replace(tzinfo=UTC)
-    if abs(now - theirs) <= SKEW:
-        return []
-    seen = f"this machine's clock says {now:%Y-%m-%d %H:%M} UTC, the CA's "
-    seen += f"{theirs.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+    seen = f"this machine's clock says {ours:%Y-%m-%d %H:%M} UTC, the CA's "
+    seen += f"{theirs:%Y-%m-%d %H:%M} UTC"
     return [Finding(kind=Code.CLOCK_SKEW, seen=seen)]
 
 
