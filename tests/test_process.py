@@ -1,0 +1,63 @@
+"""Programs that do what they should, or not."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+
+import pytest
+
+from letsencrypt_mdaemon import process
+from letsencrypt_mdaemon.errors import DeployError, Error
+
+PYTHON = Path(sys.executable)
+
+
+def python(text: str, *arguments: str, **options: object) -> process.Ended:
+    return process.run(PYTHON, "-c", text, *arguments, **options)  # type: ignore[arg-type]
+
+
+def test_its_exit_code_and_what_it_says_on_both_streams_are_returned() -> None:
+    text = "import sys; print('out'); sys.stdout.flush(); print('err', file=sys.stderr)"
+    ended = python(f"{text}; sys.exit(7)")
+    assert ended.code == 7
+    assert ended.output.split() == ["out", "err"]
+
+
+def test_arguments_arrive_as_they_are_given() -> None:
+    odd = ["two words", 'a "quoted" one', "back\\slash\\", "", "*", "%PATH%", "$HOME"]
+    ended = python("import sys; print(ascii(sys.argv[1:]))", *odd)
+    assert ended.output.strip() == ascii(odd)
+
+
+def test_it_reads_what_it_is_given() -> None:
+    ended = python("import sys; print(sys.stdin.read().upper())", given="some lines\n")
+    assert ended.output.split() == ["SOME", "LINES"]
+
+
+def test_it_gets_nothing_to_read_by_default() -> None:
+    assert python("import sys; print(len(sys.stdin.read()))").output.strip() == "0"
+
+
+def test_bytes_that_are_no_text_do_no_harm() -> None:
+    ended = python("import sys; sys.stdout.buffer.write(b'a\\xff\\xfeb')")
+    assert (ended.output[0], ended.output[-1]) == ("a", "b")
+
+
+def test_one_that_does_not_end_is_ended_and_named() -> None:
+    with pytest.raises(DeployError, match=r"did not end within 1 second") as caught:
+        python("import time; time.sleep(300)", patience=0.6, failure=DeployError)
+    assert str(PYTHON) in caught.value.message
+
+
+def test_one_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(Error, match=r"nothing\.exe cannot be run"):
+        process.run(tmp_path / "nothing.exe")
+
+
+def test_the_log_tells_what_was_run(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "letsencrypt_mdaemon.process")
+    python("print('said')")
+    assert "Running" in caplog.text
+    assert "ended with 0: said" in caplog.text

@@ -1,0 +1,27 @@
+"""Where Wine is not Windows: a mark for tests that can only fail there."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+DIFFERS = "wine_differs"
+
+
+def is_wine() -> bool:
+    """Whether this is Python for Windows, and Wine is what runs it."""
+    if sys.platform != "win32":
+        return False
+    import ctypes  # noqa: PLC0415 - Windows only
+
+    return hasattr(ctypes.windll.ntdll, "wine_get_version")
+
+
+def wine_differs(reason: str) -> pytest.MarkDecorator:
+    """Mark a test, or one parameter of it, that Wine fails and Windows should pass.
+
+    Args:
+        reason: What Wine does otherwise; it is printed in the summary.
+    """
+    return getattr(pytest.mark, DIFFERS)(reason)  # type: ignore[no-any-return]
