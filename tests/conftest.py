@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from tests.wine import DIFFERS, is_wine
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
 
-if is_wine():
+if sys.platform == "win32" and is_wine():
     # The first process with a window starts Wine's desktop, which inherits its pipes:
     # whoever reads what that process says would wait for ever. So be the first.
     import ctypes
