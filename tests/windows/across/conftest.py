@@ -1,0 +1,169 @@
+"""The program on Windows beside a sandbox MDaemon and Pebble, which are on Linux."""
+
+from __future__ import annotations
+
+import base64
+import getpass
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from socketserver import ThreadingUDPServer
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+)
+
+from letsencrypt_mdaemon.sandbox import mdaemon
+from letsencrypt_mdaemon.sandbox.store import Identity, find, write
+from tests.integration import acme_servers, pebble_package
+from tests.integration.acme_servers import AcmeServer
+from tests.program import HOST_NAME, LOCALHOST, NoDns, Program, at
+
+MACHINE = Path(os.environ["WINDOWS_MACHINE"])
+DRIVE = MACHINE / "prefix" / "drive_c"
+PYTHON = str(MACHINE / "wpy")
+HERE = Path(__file__).parent
+
+
+class Server(mdaemon.Server):
+    """The sandbox, whose certificates come from the Windows store, as MDaemon's do."""
+
+    def load(self, *parts: str) -> None:
+        """Look into the Windows store first."""
+        shown = json.loads(windows(str(HERE / "windows_keys.py"), getpass.getuser()))
+        leaves, issuers = (
+            [
+                x509.load_der_x509_certificate(base64.b64decode(der))
+                for der in shown[name]
+            ]
+            for name in ("MY", "CA")
+        )
+        key = private_key(base64.b64decode(shown["key"])) if shown["key"] else None
+        for leaf in leaves:
+            identity = Identity(chain_of(leaf, issuers), pem(key) if key else b"")
+            there = find(self.layout.certificates, identity.thumbprint)
+            if key and not there and leaf.public_key() == key.public_key():
+                write(identity, self.layout.certificates / identity.thumbprint)
+        super().load(*parts)
+
+
+class WindowsProgram(Program):
+    """The program as Python for Windows runs it."""
+
+    def command(self, name: str, *options: str) -> list[str]:
+        """Return the command line of one run."""
+        program = [PYTHON, "-P", "-m", "letsencrypt_mdaemon"]
+        return [*program, *name.split(), *self.options, *options, "--json"]
+
+    @property
+    def raw_log(self) -> bytes:
+        """The last run's log."""
+        return (self.layout.logs / "LetsEncrypt.log").read_bytes()
+
+
+def windows(*arguments: str, timeout: float = 60) -> str:
+    """Run Python for Windows to its end, and return what it prints."""
+    done = subprocess.run(
+        [PYTHON, "-P", *arguments],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=timeout,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def chain_of(
+    leaf: x509.Certificate, issuers: list[x509.Certificate]
+) -> tuple[x509.Certificate, ...]:
+    """Return a certificate with its issuers, as far as they are there."""
+    chain = [leaf]
+    while found := [
+        one for one in issuers if one.subject == chain[-1].issuer and one not in chain
+    ]:
+        chain.append(found[0])
+    for child, parent in pairwise(chain):
+        child.verify_directly_issued_by(parent)
+    return tuple(chain)
+
+
+def private_key(blob: bytes) -> rsa.RSAPrivateKey:
+    """Read Windows' PRIVATEKEYBLOB of an RSA key: numbers in little-endian."""
+    assert blob[8:12] == b"RSA2"
+    size = int.from_bytes(blob[12:16], "little") // 8
+    numbers = [int.from_bytes(blob[16:20], "little")]
+    position = 20
+    for length in (size, *[size // 2] * 5, size):
+        numbers.append(int.from_bytes(blob[position : position + length], "little"))
+        position += length
+    exponent, modulus, p, q, dmp1, dmq1, iqmp, d = numbers
+    public = rsa.RSAPublicNumbers(exponent, modulus)
+    return rsa.RSAPrivateNumbers(p, q, d, dmp1, dmq1, iqmp, public).private_key()
+
+
+def pem(key: rsa.RSAPrivateKey) -> bytes:
+    """Return a private key as PEM."""
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+@pytest.fixture(scope="session")
+def pebble(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[AcmeServer]:
+    """Pebble, from Debian's archive if it is not installed."""
+    cache = request.config.cache
+    assert cache is not None
+    programs = pebble_package.find(cache.mkdir("debian"))
+    with (
+        acme_servers.name_server(
+            programs.dns,
+            tmp_path_factory.mktemp("dns"),
+            port=acme_servers.free_port(),
+        ) as dns,
+        acme_servers.pebble(
+            programs.server,
+            tmp_path_factory.mktemp("pebble"),
+            dns=dns,
+            environment={"PEBBLE_VA_NOSLEEP": "1"},
+            eab_required=False,
+        ) as server,
+    ):
+        yield server
+
+
+@pytest.fixture
+def program(pebble: AcmeServer) -> Iterator[WindowsProgram]:
+    r"""The program, and a sandbox in C:\MDaemon, where it is looked for."""
+    folder = DRIVE / "MDaemon"
+    shutil.rmtree(folder, ignore_errors=True)
+    with ExitStack() as running:
+        running.callback(shutil.rmtree, folder)
+        mdaemon.create(folder, host_name=HOST_NAME)
+        server = running.enter_context(
+            Server(folder, http_port=pebble.http_port, tls=True)
+        )
+        dns = running.enter_context(ThreadingUDPServer((LOCALHOST, 0), NoDns))
+        running.enter_context(
+            mdaemon.thread(partial(dns.serve_forever, 0.05), dns.shutdown)
+        )
+        options = [
+            *at(pebble.directory_url, pebble.ca_bundle),
+            *("--smtp-address", f"{LOCALHOST}:{server.smtp_port}"),
+            *("--endpoint", ",".join(server.endpoints.values())),
+            *("--validation-dns", f"{LOCALHOST}:{dns.server_address[1]}"),
+            *("--key-exportable", "--skip-port-check"),
+        ]
+        yield WindowsProgram(server, options)
