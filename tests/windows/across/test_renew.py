@@ -13,6 +13,7 @@ ALTERNATES = "imap.example.test,pop.example.test"
 def settings_of(options: list[str]) -> dict[str, str]:
     """Return options as the environment says them."""
     given: dict[str, str] = {}
+    name = ""
     for word in options:
         if word.startswith("--"):
             name = PREFIX + word[2:].replace("-", "_").upper()
