@@ -339,6 +339,29 @@ def doctor(run: Run) -> None:
         report.print_json(run.document(**document))
 
 
+@_command(cli, *PLACES, "iis-site-name", "json", example="selftest")
+def selftest(run: Run) -> None:
+    """Try what the program relies on with throw-away things, and tell what works.
+
+    A certificate goes into the store and out again, its key is used, a task is
+    registered and removed, a semaphore is taken up that does nothing else. Run it once
+    as the account that renews; its report is what belongs into a bug report.
+    """
+    from letsencrypt_mdaemon import report  # noqa: PLC0415
+    from letsencrypt_mdaemon import selftest as trial  # noqa: PLC0415
+
+    run.be_alone()
+    found = trial.run(list(trial.of(run.installation(look=False))))
+    document = report.selftest(found)
+    if not run.config.json:
+        report.print_selftest(document)
+    if found.failed:
+        run.findings = document
+        raise found.error()
+    if run.config.json:
+        report.print_json(run.document(**document))
+
+
 _THUMBPRINT = click.Option(
     ["--thumbprint"], metavar="HEX", help="Which certificate: its SHA-1, see `status`."
 )

@@ -341,6 +341,13 @@ class Semaphores:
             if name in self.names:
                 yield name
 
+    def deaf(self) -> str:
+        """Return why the server takes up no semaphore; "" if it does.
+
+        Asked is the one that does nothing but vanish.
+        """
+        return self._why_not_taken_up(self.PROBE)
+
     def _why_not_taken_up(self, name: str) -> str:
         """Ask for something and wait; return why it was not taken up, if it was not."""
         lock, path = child(self.app, self.LOCK), child(self.app, name)

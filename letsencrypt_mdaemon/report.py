@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.deployment import Proof
     from letsencrypt_mdaemon.doctor.examination import Examination, Examined
     from letsencrypt_mdaemon.doctor.findings import Finding
+    from letsencrypt_mdaemon.selftest import Report
     from letsencrypt_mdaemon.state import Account, Change, Dropped, Target
     from letsencrypt_mdaemon.targets import Found
     from letsencrypt_mdaemon.verification import Port, Verification
@@ -119,6 +120,22 @@ def proof(value: Proof | None) -> Document | None:
     if value is None:
         return None
     return {"new": value.new, "old": value.old, "broken": value.broken}
+
+
+def selftest(value: Report) -> Document:
+    """Return what the self-test found."""
+    return {
+        "machine": value.machine,
+        "checks": [
+            {
+                "name": check.name,
+                "result": check.result,
+                "detail": words(check.detail),
+                "seconds": round(check.seconds, 2),
+            }
+            for check in value.checks
+        ],
+    }
 
 
 def verification(value: Verification) -> Document:
@@ -475,6 +492,22 @@ def _findings(items: Iterable[Mapping[str, Any]]) -> None:
         _row(item["weight"], f"{item['code']}: {item['seen']}")
         _row("the CA", *filter(None, [item["ca"]]))
         _row("to do", item["change"])
+
+
+def print_selftest(document: Document) -> None:
+    """Print what the self-test found, to read and to paste."""
+    for name, value in document["machine"].items():
+        click.echo(f"{name}: {value}")
+    for check in document["checks"]:
+        mark = {"ok": "ok", "failed": "FAIL"}.get(check["result"], "-")
+        click.echo(
+            textwrap.fill(
+                f"{mark:<4}  {check['name']}: {check['detail']}",
+                WIDTH,
+                subsequent_indent=" " * 6,
+                break_on_hyphens=False,
+            )
+        )
 
 
 def print_settings(document: Mapping[str, Any]) -> None:

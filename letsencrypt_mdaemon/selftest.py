@@ -98,8 +98,7 @@ def run(checks: Sequence[tuple[str, Callable[[], str]]]) -> Report:
             result, detail = "left out", str(exc)
         except Error as exc:
             result, detail = "failed", f"{exc.message} {exc.hint}".strip()
-        except Exception as exc:
-            # A check that a bug ends is told like any other; the rest still matters.
+        except Exception as exc:  # noqa: BLE001 - told like any other
             _log.debug("%s", name, exc_info=True)
             result, detail = "failed", f"{type(exc).__name__}: {exc}"
         done.append(Check(name, result, detail, time.monotonic() - start))
@@ -118,7 +117,9 @@ def throw_away(kind: KeyType) -> Certificate:
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - timedelta(hours=1))
         .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(NAME)]), critical=False)
+        .add_extension(
+            x509.SubjectAlternativeName([x509.DNSName(NAME)]), critical=False
+        )
         .add_extension(
             x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False
         )
@@ -160,9 +161,7 @@ def semaphores(installation: Installation) -> Callable[[], str]:
 
     def check() -> str:
         app = mdaemon.child(installation.root, "App")
-        ears = mdaemon.Semaphores(
-            app, (), patience=installation.config.reload_timeout
-        )
+        ears = mdaemon.Semaphores(app, (), patience=installation.config.reload_timeout)
         if reason := ears.deaf():
             raise DeployError(f"{reason}.", hint="Does MDaemon run?")
         return f"{ears.PROBE} was taken up"

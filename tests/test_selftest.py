@@ -1,0 +1,78 @@
+"""The self-test tells what works on a machine, and leaves nothing behind."""
+
+from __future__ import annotations
+
+from letsencrypt_mdaemon import selftest
+from letsencrypt_mdaemon.certificate import Certificate
+from letsencrypt_mdaemon.errors import DeployError
+from tests.fakes import MemoryStore
+from tests.program import Program, here
+
+
+def test_beside_a_good_server_everything_passes_and_nothing_is_left(
+    beside: Program,
+) -> None:
+    before = beside.snapshot()
+    ran = beside.here("selftest")
+    assert ran.exit_code == 0, ran.messages
+    results = {check["name"]: check["result"] for check in ran.report["checks"]}
+    assert results["store"] == results["semaphores"] == "ok"
+    assert beside.server.semaphores == ["WATCHDOG.SEM"]
+    assert beside.snapshot() == before
+
+
+def test_a_server_that_hangs_fails_with_what_to_look_at(beside: Program) -> None:
+    beside.server.ignore.add("WATCHDOG.SEM")
+    ran = here(["selftest", *beside.options, "--reload-timeout", "1"])
+    assert ran.exit_code == 5
+    assert "FAIL  semaphores: MDaemon did not take up WATCHDOG.SEM" in ran.output
+    assert "Does MDaemon run?" in ran.output
+    assert "ok    store: " in ran.output
+    assert list(beside.layout.app.glob("*.SEM")) == []
+
+
+def test_what_one_check_breaks_is_told_and_the_next_goes_on() -> None:
+    def broken() -> str:
+        raise DeployError("It is broken.", hint="Mend it.")
+
+    def absent() -> str:
+        raise selftest.LeftOut("none here")
+
+    def odd() -> str:
+        return str(1 // 0)
+
+    checks = [("a", broken), ("b", absent), ("c", odd), ("d", lambda: "seen")]
+    found = selftest.run(checks)
+    assert [(check.result, check.detail) for check in found.checks] == [
+        ("failed", "It is broken. Mend it."),
+        ("left out", "none here"),
+        ("failed", "ZeroDivisionError: integer division or modulo by zero"),
+        ("ok", "seen"),
+    ]
+    assert found.failed == ["a", "c"]
+    assert "a, c" in found.error().message
+
+
+class Forgetful(MemoryStore):
+    """A store that takes a certificate and has it not."""
+
+    def install(self, certificate: Certificate) -> None:
+        """Do nothing."""
+
+
+class Clinging(MemoryStore):
+    """A store that removes nothing."""
+
+    def remove(self, wanted: str) -> None:
+        """Do nothing."""
+
+
+def test_a_store_that_loses_or_keeps_what_it_should_not_fails() -> None:
+    checks = [
+        (type(one).__name__, selftest.store(one, "p256"))
+        for one in (MemoryStore(), Forgetful(), Clinging())
+    ]
+    found = selftest.run(checks)
+    assert found.failed == ["Forgetful", "Clinging"]
+    assert "is not there" in found.checks[1].detail
+    assert "is still in the store" in found.checks[2].detail
