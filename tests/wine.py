@@ -25,3 +25,9 @@ def wine_differs(reason: str) -> pytest.MarkDecorator:
         reason: What Wine does otherwise; it is printed in the summary.
     """
     return getattr(pytest.mark, DIFFERS)(reason)  # type: ignore[no-any-return]
+
+
+def expect_difference(request: pytest.FixtureRequest, reason: str) -> None:
+    """Do the same from inside of a test, where only one of its parameters differs."""
+    if is_wine():
+        request.applymarker(pytest.mark.xfail(reason=reason, strict=True))

@@ -1,0 +1,230 @@
+r"""Windows' own store, from which MDaemon takes its certificates: LocalMachine\My."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import pkcs12
+
+from letsencrypt_mdaemon.certificate import is_self_signed, thumbprint
+from letsencrypt_mdaemon.errors import ConfigError, DeployError, Error
+
+assert sys.platform == "win32"  # noqa: S101 - tells the type checker
+
+from letsencrypt_mdaemon.windows import crypt32  # noqa: E402 - Windows only
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from letsencrypt_mdaemon.certificate import Certificate, PrivateKey
+
+_log = logging.getLogger(__name__)
+
+MY, CA = "My", "CA"
+ACCESS_DENIED = 5
+
+
+class WindowsStore:
+    r"""The local computer's certificates: those with a key in My, issuers in CA.
+
+    What is a root is nobody's business but Windows' and its administrator's: nothing is
+    ever written to Root.
+
+    Args:
+        storage: Who keeps an RSA key: `csp`, as old programs need it, or `cng`. Only
+            CNG can keep an ECDSA key, so that goes there in any case.
+        exportable: Whether the key can be taken out again.
+    """
+
+    def __init__(self, *, storage: str = "csp", exportable: bool = False) -> None:
+        self.storage = storage
+        self.exportable = exportable
+
+    def certificates(self) -> Iterator[tuple[x509.Certificate, str]]:
+        """Yield each certificate of My with its friendly name.
+
+        Raises:
+            ConfigError: If the store cannot be read.
+        """
+        yield from self._read(MY)
+
+    def chain(self, wanted: str) -> tuple[x509.Certificate, ...]:
+        """Return a certificate with its issuers in CA; empty if it is not there."""
+        found = [leaf for leaf, _ in self._read(MY) if thumbprint(leaf) == wanted]
+        issuers = [issuer for issuer, _ in self._read(CA)] if found else []
+        chain = found[:1]
+        while chain:
+            above = [one for one in issuers if _is_issuer(one, chain[-1])]
+            if not above or above[0] in chain:
+                break
+            chain.append(above[0])
+        return tuple(chain)
+
+    def key(self, wanted: str) -> PrivateKey | None:
+        """Return a certificate's private key; None if it cannot be had."""
+        password = _password()
+        with _explained("read", MY, ConfigError), self._found(wanted) as context:
+            if context is None:
+                return None
+            try:
+                pfx = crypt32.exported(context, password)
+            except OSError as exc:
+                _log.debug("The key of %s is not given away: %s", wanted, exc)
+                return None
+        key = pkcs12.load_key_and_certificates(pfx, password.encode())[0]
+        if isinstance(key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey):
+            return key
+        return None
+
+    def key_place(self, wanted: str) -> crypt32.KeyPlace | None:
+        """Return where a certificate's private key is kept; None if it has none."""
+        with _explained("read", MY, ConfigError), self._found(wanted) as context:
+            return None if context is None else crypt32.key_place(context)
+
+    def is_key_usable(self, wanted: str) -> bool:
+        """Whether this account can use the certificate's private key."""
+        with _explained("read", MY, ConfigError), self._found(wanted) as context:
+            return context is not None and crypt32.is_key_usable(context)
+
+    def install(self, certificate: Certificate) -> None:
+        """Put a certificate with its key into My, and its issuers into CA.
+
+        Raises:
+            DeployError: If Windows refuses.
+        """
+        with _explained("written", CA, DeployError), crypt32.opened(CA) as store:
+            for issuer in certificate.chain[1:]:
+                if not is_self_signed(issuer):
+                    crypt32.add_encoded(store, _der(issuer))
+        with _explained("written", MY, DeployError):
+            with self._found(certificate.thumbprint) as there:
+                if (
+                    there is not None
+                    and crypt32.key_place(there) is not None
+                    and crypt32.friendly_name(there) == certificate.friendly_name
+                ):
+                    return
+            # Its label could not be changed in place, nor a key be added.
+            self._delete(certificate.thumbprint)
+            self._import(certificate)
+            with self._found(certificate.thumbprint) as there:
+                if there is None or crypt32.der(there) != _der(certificate.leaf):
+                    raise OSError("it is not there afterwards")
+
+    def remove(self, wanted: str) -> None:
+        """Remove the certificate with this thumbprint, if it is there.
+
+        Its key stays with whoever keeps it: nothing names it any more.
+
+        Raises:
+            DeployError: If Windows refuses.
+        """
+        with _explained("written", MY, DeployError):
+            self._delete(wanted)
+
+    def _import(self, certificate: Certificate) -> None:
+        flags = crypt32.MACHINE_KEYS
+        if self.exportable:
+            flags |= crypt32.EXPORTABLE
+        if self.storage == "cng" and isinstance(certificate.key, rsa.RSAPrivateKey):
+            flags |= crypt32.ALWAYS_CNG
+        password = _password()
+        with (
+            crypt32.imported(_pfx(certificate, password), password, flags) as source,
+            crypt32.found(source, certificate.thumbprint) as context,
+            crypt32.opened(MY) as store,
+        ):
+            if context is None:
+                raise OSError("the import lost it")
+            crypt32.set_friendly_name(context, certificate.friendly_name)
+            crypt32.add(store, context)
+
+    def _delete(self, wanted: str) -> None:
+        # The logical store may be a copy of what is in the registry.
+        with (
+            crypt32.opened(MY, provider=crypt32.PHYSICAL) as store,
+            crypt32.found(store, wanted) as context,
+        ):
+            if context is not None:
+                crypt32.delete(context)
+
+    @contextmanager
+    def _found(self, wanted: str) -> Iterator[crypt32.Context | None]:
+        with (
+            crypt32.opened(MY, flags=crypt32.READ_ONLY) as store,
+            crypt32.found(store, wanted) as context,
+        ):
+            yield context
+
+    def _read(self, name: str) -> list[tuple[x509.Certificate, str]]:
+        found = []
+        with (
+            _explained("read", name, ConfigError),
+            crypt32.opened(name, flags=crypt32.READ_ONLY) as store,
+        ):
+            for context in crypt32.contexts(store):
+                label = crypt32.friendly_name(context)
+                try:
+                    leaf = x509.load_der_x509_certificate(crypt32.der(context))
+                    leaf.extensions  # noqa: B018 - what cannot be read is told here
+                except (ValueError, x509.InvalidVersion) as exc:
+                    _log.debug("A certificate in %s is left out: %s", name, exc)
+                else:
+                    found.append((leaf, label))
+        return found
+
+
+@contextmanager
+def _explained(done: str, name: str, failure: type[Error]) -> Iterator[None]:
+    """Turn what Windows says into words and advice."""
+    store = rf"LocalMachine\{name}"
+    try:
+        yield
+    except OSError as exc:
+        hint = "See whether the Windows event log says more; `selftest` tries it."
+        if exc.winerror == ACCESS_DENIED:
+            hint = "Run as an administrator, or by the scheduled task as SYSTEM."
+        message = f"The certificate store {store} cannot be {done}: "
+        raise failure(f"{message}{exc.strerror or exc}.", hint=hint) from exc
+
+
+def _pfx(certificate: Certificate, password: str) -> bytes:
+    """Return leaf and key as PKCS#12, which never leaves this process.
+
+    With the old encryption, as Windows Server 2016 and older take AES for a wrong
+    password. It protects nothing here: the password lies beside it in memory.
+    """
+    encryption = (
+        serialization.PrivateFormat.PKCS12.encryption_builder()
+        .kdf_rounds(2000)
+        .key_cert_algorithm(pkcs12.PBES.PBESv1SHA1And3KeyTripleDESCBC)
+        .hmac_hash(hashes.SHA1())  # noqa: S303 - as above
+        .build(password.encode())
+    )
+    return pkcs12.serialize_key_and_certificates(
+        None, certificate.key, certificate.leaf, None, encryption
+    )
+
+
+def _password() -> str:
+    """Return a random password in ASCII."""
+    return secrets.token_hex(24)
+
+
+def _der(certificate: x509.Certificate) -> bytes:
+    return certificate.public_bytes(serialization.Encoding.DER)
+
+
+def _is_issuer(issuer: x509.Certificate, of: x509.Certificate) -> bool:
+    try:
+        of.verify_directly_issued_by(issuer)
+    except Exception:  # noqa: BLE001 - whatever does not fit, or cannot be read
+        return False
+    return True

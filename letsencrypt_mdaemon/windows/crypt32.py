@@ -1,0 +1,323 @@
+"""Windows' certificate stores, as far as we need them: crypt32 by ctypes.
+
+Whatever is opened here is closed here. A store is written when it closes, and it closes
+only when every context of it is freed: a leaked one could lose what was added.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from contextlib import contextmanager
+from ctypes import POINTER, byref, c_void_p
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+assert sys.platform == "win32"  # noqa: S101 - tells the type checker
+
+from ctypes import wintypes  # noqa: E402 - with the rest of Windows
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_crypt32 = ctypes.WinDLL("crypt32", use_last_error=True)
+_advapi32 = ctypes.WinDLL("advapi32", use_last_error=True)
+_ncrypt = ctypes.WinDLL("ncrypt", use_last_error=True)
+
+# wincrypt.h
+ENCODING = 0x10001  # X509_ASN_ENCODING | PKCS_7_ASN_ENCODING
+IN_MEMORY, LOGICAL, PHYSICAL = 2, 10, 13  # CERT_STORE_PROV_…
+LOCAL_MACHINE = 0x20000
+READ_ONLY = 0x8000
+USE_EXISTING, REPLACE_EXISTING = 2, 3  # CERT_STORE_ADD_…
+FIND_SHA1 = 0x10000
+KEY_PROVIDER_INFO, FRIENDLY_NAME = 2, 11  # CERT_…_PROP_ID
+EXPORTABLE, MACHINE_KEYS, ALWAYS_CNG = 0x1, 0x20, 0x200  # of PFXImportCertStore
+NO_KEY, NO_EXPORT, WITH_KEYS = 0x1, 0x2, 0x4  # of PFXExportCertStoreEx
+SILENT, ALLOW_CNG = 0x40, 0x10000  # CRYPT_ACQUIRE_…
+CNG = 0xFFFFFFFF  # CERT_NCRYPT_KEY_SPEC
+
+
+class _Blob(ctypes.Structure):
+    _fields_ = (("size", wintypes.DWORD), ("data", c_void_p))
+
+
+class _Context(ctypes.Structure):
+    _fields_ = (
+        ("encoding", wintypes.DWORD),
+        ("encoded", c_void_p),
+        ("size", wintypes.DWORD),
+        ("info", c_void_p),
+        ("store", c_void_p),
+    )
+
+
+class _KeyProviderInfo(ctypes.Structure):
+    _fields_ = (
+        ("container", wintypes.LPWSTR),
+        ("provider", wintypes.LPWSTR),
+        ("kind", wintypes.DWORD),
+        ("flags", wintypes.DWORD),
+        ("parameter_count", wintypes.DWORD),
+        ("parameters", c_void_p),
+        ("key_spec", wintypes.DWORD),
+    )
+
+
+if TYPE_CHECKING:
+    Context: TypeAlias = ctypes._Pointer[_Context]  # noqa: SLF001 - has no other name
+else:
+    Context = POINTER(_Context)
+
+Store: TypeAlias = int
+
+
+@dataclass(frozen=True, slots=True)
+class KeyPlace:
+    """Where Windows keeps a private key.
+
+    Args:
+        container: The key's name there.
+        provider: The program that keeps it: a CSP, or a key storage provider of CNG.
+        kind: The CSP's type; 0 = CNG.
+    """
+
+    container: str
+    provider: str
+    kind: int
+
+
+def _declare(library: ctypes.WinDLL, name: str, result: Any, *arguments: Any) -> Any:  # noqa: ANN401 - ctypes' types
+    function = getattr(library, name)
+    function.restype, function.argtypes = result, arguments
+    return function
+
+
+_BOOL, _DWORD, _TEXT = wintypes.BOOL, wintypes.DWORD, wintypes.LPCWSTR
+_PContext, _PBlob, _PDword = POINTER(_Context), POINTER(_Blob), POINTER(_DWORD)
+
+_open = _declare(
+    _crypt32, "CertOpenStore", c_void_p, c_void_p, _DWORD, c_void_p, _DWORD, _TEXT
+)
+_close = _declare(_crypt32, "CertCloseStore", _BOOL, c_void_p, _DWORD)
+_next = _declare(
+    _crypt32, "CertEnumCertificatesInStore", _PContext, c_void_p, _PContext
+)
+_find = _declare(
+    *(_crypt32, "CertFindCertificateInStore", _PContext, c_void_p, _DWORD, _DWORD),
+    *(_DWORD, c_void_p, _PContext),
+)
+_free = _declare(_crypt32, "CertFreeCertificateContext", _BOOL, _PContext)
+_duplicate = _declare(_crypt32, "CertDuplicateCertificateContext", _PContext, _PContext)
+_add = _declare(
+    *(_crypt32, "CertAddCertificateContextToStore", _BOOL, c_void_p, _PContext),
+    *(_DWORD, POINTER(_PContext)),
+)
+_add_encoded = _declare(
+    *(_crypt32, "CertAddEncodedCertificateToStore", _BOOL, c_void_p, _DWORD),
+    *(ctypes.c_char_p, _DWORD, _DWORD, POINTER(_PContext)),
+)
+_delete = _declare(_crypt32, "CertDeleteCertificateFromStore", _BOOL, _PContext)
+_get = _declare(
+    *(_crypt32, "CertGetCertificateContextProperty", _BOOL, _PContext, _DWORD),
+    *(c_void_p, _PDword),
+)
+_set = _declare(
+    *(_crypt32, "CertSetCertificateContextProperty", _BOOL, _PContext, _DWORD),
+    *(_DWORD, c_void_p),
+)
+_import = _declare(_crypt32, "PFXImportCertStore", c_void_p, _PBlob, _TEXT, _DWORD)
+_export = _declare(
+    *(_crypt32, "PFXExportCertStoreEx", _BOOL, c_void_p, _PBlob, _TEXT, c_void_p),
+    _DWORD,
+)
+_acquire = _declare(
+    *(_crypt32, "CryptAcquireCertificatePrivateKey", _BOOL, _PContext, _DWORD),
+    *(c_void_p, POINTER(c_void_p), _PDword, POINTER(_BOOL)),
+)
+_release = _declare(_advapi32, "CryptReleaseContext", _BOOL, c_void_p, _DWORD)
+_free_key = _declare(_ncrypt, "NCryptFreeObject", wintypes.LONG, c_void_p)
+
+
+def _call(function: Any, *arguments: Any) -> Any:  # noqa: ANN401 - as ctypes has it
+    """Call a function that returns nothing, zero or NULL if it fails.
+
+    Raises:
+        OSError: With Windows' code and words; a failure without a code is one, too.
+    """
+    ctypes.set_last_error(0)
+    result = function(*arguments)
+    if not result:
+        code = ctypes.get_last_error()
+        text = ctypes.FormatError(code).strip() if code else "Windows says not why"
+        text = f"{text} ({function.__name__}, 0x{code & 0xFFFFFFFF:X})"
+        raise OSError(None, text, None, code)
+    return result
+
+
+def _blob(data: bytes) -> _Blob:
+    return _Blob(len(data), ctypes.cast(ctypes.c_char_p(data), c_void_p))
+
+
+@contextmanager
+def opened(name: str, *, provider: int = LOGICAL, flags: int = 0) -> Iterator[Store]:
+    """Open one of the local machine's stores.
+
+    Args:
+        name: Such as `MY`; it is made if it is not there.
+        provider: `LOGICAL`, or `PHYSICAL` for what is in the registry alone.
+
+    Raises:
+        OSError: Windows refuses.
+    """
+    store = _call(_open, provider, 0, None, LOCAL_MACHINE | flags, name)
+    try:
+        yield store
+    finally:
+        _close(store, 0)
+
+
+@contextmanager
+def imported(pfx: bytes, password: str, flags: int) -> Iterator[Store]:
+    """Import a PKCS#12 file; its keys stay where Windows keeps them.
+
+    Yields:
+        A store in memory with what was in it.
+
+    Raises:
+        OSError: It cannot be read, or its key cannot be kept.
+    """
+    store = _call(_import, byref(_blob(pfx)), password, flags)
+    try:
+        yield store
+    finally:
+        _close(store, 0)
+
+
+def contexts(store: Store) -> Iterator[Context]:
+    """Yield each certificate; it is freed when the next one is asked for."""
+    context = None
+    try:
+        while context := _next(store, context):
+            yield context
+    finally:
+        if context:
+            _free(context)
+
+
+@contextmanager
+def found(store: Store, thumbprint: str) -> Iterator[Context | None]:
+    """Find a certificate by its SHA-1."""
+    try:
+        digest = bytes.fromhex(thumbprint)
+    except ValueError:
+        digest = b""
+    context = None
+    if digest:
+        context = _find(store, ENCODING, 0, FIND_SHA1, byref(_blob(digest)), None)
+    try:
+        yield context or None
+    finally:
+        if context:
+            _free(context)
+
+
+def der(context: Context) -> bytes:
+    """Return the certificate itself."""
+    return ctypes.string_at(context.contents.encoded, context.contents.size)
+
+
+def add(store: Store, context: Context) -> None:
+    """Add a certificate with all that Windows knows of it; replace its namesake.
+
+    Raises:
+        OSError: Windows refuses.
+    """
+    _call(_add, store, context, REPLACE_EXISTING, None)
+
+
+def add_encoded(store: Store, data: bytes) -> None:
+    """Add a certificate, unless it is there.
+
+    Raises:
+        OSError: Windows refuses.
+    """
+    _call(_add_encoded, store, ENCODING, data, len(data), USE_EXISTING, None)
+
+
+def delete(context: Context) -> None:
+    """Delete a certificate from its store; the context stays the caller's.
+
+    Raises:
+        OSError: Windows refuses.
+    """
+    # It frees what it is given, whether it fails or not.
+    _call(_delete, _duplicate(context))
+
+
+def friendly_name(context: Context) -> str:
+    """Return the label; empty if there is none."""
+    data = _property(context, FRIENDLY_NAME)
+    return data.raw.decode("utf-16-le", "replace").rstrip("\0") if data else ""
+
+
+def set_friendly_name(context: Context, name: str) -> None:
+    """Give it a label.
+
+    Raises:
+        OSError: Windows refuses.
+    """
+    blob = _blob(f"{name}\0".encode("utf-16-le"))
+    _call(_set, context, FRIENDLY_NAME, 0, byref(blob))
+
+
+def key_place(context: Context) -> KeyPlace | None:
+    """Return where its private key is kept; None if it has none."""
+    data = _property(context, KEY_PROVIDER_INFO)
+    if data is None:
+        return None
+    info = ctypes.cast(data, POINTER(_KeyProviderInfo)).contents
+    return KeyPlace(info.container or "", info.provider or "", info.kind)
+
+
+def _property(context: Context, number: int) -> ctypes.Array[ctypes.c_char] | None:
+    size = _DWORD()
+    if not _get(context, number, None, byref(size)):
+        return None
+    data = ctypes.create_string_buffer(size.value)
+    return data if _get(context, number, data, byref(size)) else None
+
+
+def is_key_usable(context: Context) -> bool:
+    """Whether this account gets hold of the private key without being asked."""
+    key, spec, ours = c_void_p(), _DWORD(), _BOOL()
+    if not _acquire(
+        context, SILENT | ALLOW_CNG, None, byref(key), byref(spec), byref(ours)
+    ):
+        return False
+    if ours.value:
+        if spec.value == CNG:
+            _free_key(key)
+        else:
+            _release(key, 0)
+    return True
+
+
+def exported(context: Context, password: str) -> bytes:
+    """Return the certificate and its private key as PKCS#12.
+
+    Raises:
+        OSError: There is no key, or it cannot be exported.
+    """
+    store = _call(_open, IN_MEMORY, 0, None, 0, None)
+    try:
+        add(store, context)
+        flags = NO_KEY | NO_EXPORT | WITH_KEYS
+        blob = _Blob()
+        _call(_export, store, byref(blob), password, None, flags)
+        data = ctypes.create_string_buffer(blob.size)
+        blob.data = ctypes.cast(data, c_void_p)
+        _call(_export, store, byref(blob), password, None, flags)
+        return data.raw[: blob.size]
+    finally:
+        _close(store, 0)
