@@ -88,16 +88,16 @@ class PemStore:
             "chain.pem": certificate.chain_pem,
             "fullchain.pem": certificate.fullchain_pem,
         }
-        if all(_holds(final / name, data) for name, data in files.items()) and (
-            not self._pfx_password or (final / "cert.pfx").is_file()
-        ):
-            return
-        if self._pfx_password:
-            files["cert.pfx"] = certificate.pkcs12(self._pfx_password)
         unfinished = self._unfinished(final)
         replaced = self._unfinished(final, " replaced")
         try:
             self._sweep()
+            if all(_holds(final / name, data) for name, data in files.items()) and (
+                not self._pfx_password or (final / "cert.pfx").is_file()
+            ):
+                return
+            if self._pfx_password:
+                files["cert.pfx"] = certificate.pkcs12(self._pfx_password)
             fill_private_folder(unfinished, files)
             if final.exists():
                 final.rename(replaced)

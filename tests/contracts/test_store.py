@@ -507,6 +507,11 @@ def fails_at(folder: Path, step: int, act: Callable[[], None]) -> bool:
     return False
 
 
+def finished(folder: Path) -> dict[str, bytes]:
+    """Return what is in the store, without what the next run sweeps up."""
+    return {name: data for name, data in contents(folder).items() if name[0] != "."}
+
+
 STEPS = 40
 """More than there are, so that each of them is refused once."""
 
@@ -537,12 +542,9 @@ def test_a_failure_at_any_step_of_mending_keeps_what_was_there(
     failures = 0
     for step in range(STEPS):
         lacking.unlink(missing_ok=True)
-        before = contents(folder)
+        before = finished(folder)
         failed = fails_at(folder, step, lambda: store.install(ONE))
-        found = {
-            name: data for name, data in contents(folder).items() if name[0] != "."
-        }
-        assert found == (before if failed else complete)
+        assert finished(folder) == (before if failed else complete)
         failures += failed
     assert 5 < failures < STEPS
 
