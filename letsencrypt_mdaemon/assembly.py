@@ -164,7 +164,7 @@ class Installation:
         pending = self.ca.pending()
         if pending is not None and pending.thumbprint == wanted:
             return pending.chain
-        return self.store.chain(wanted) if isinstance(self.store, PemStore) else ()
+        return self.store.chain(wanted)
 
     def warn_of_what_is_missing(self) -> None:
         """Say what was asked for and is not available in this version."""
@@ -481,12 +481,17 @@ def mail(config: Config, subject: str, lines: Iterable[str]) -> Mail:
     return Mail.compose((config.mail_from or config.to)[0], config.to, subject, lines)
 
 
-def _store(config: Config, state: State) -> PemStore:
+def _store(config: Config, state: State) -> Store:
     kind, _, folder = config.store.partition(":")
-    if kind == "windows" or (not kind and sys.platform == "win32"):
-        message = "Windows' own certificate store is not available in this version."
-        hint = r"Name a folder instead: --store pem:C:\FOLDER."
-        raise ConfigError(message, hint=hint)
+    if sys.platform == "win32" and kind in {"", "windows"}:
+        from letsencrypt_mdaemon.stores.windows import WindowsStore  # noqa: PLC0415
+
+        # A key that is to be used again has to come out again.
+        exportable = config.key_exportable or config.key_policy == "reuse"
+        return WindowsStore(storage=config.key_storage, exportable=exportable)
+    if kind == "windows":
+        message = "store = windows: only Windows has a certificate store of its own."
+        raise ConfigError(message, hint="Name a folder instead: --store pem:FOLDER.")
     password = None
     if config.pfx_password_file:
         text = _secret(config.pfx_password_file, "pfx-password-file")

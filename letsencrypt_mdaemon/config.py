@@ -331,6 +331,15 @@ class Config:
         "RULE",
         default="new",
     )
+    key_storage: str = _setting(
+        "Who keeps RSA keys in Windows' store: csp (default), or cng.",
+        _one_of("csp", "cng"),
+        "KIND",
+        default="csp",
+    )
+    key_exportable: bool = _setting(
+        "Let keys be taken out of Windows' store.", _flag, default=False
+    )
     renew_days: int = _setting(
         "Renew when no more days than these are left.",
         _number(0, 365),

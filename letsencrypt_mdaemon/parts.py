@@ -51,6 +51,10 @@ class Store(Protocol):
         """Return each certificate with its friendly name."""
         ...
 
+    def chain(self, wanted: str) -> tuple[x509.Certificate, ...]:
+        """Return the one with this thumbprint and its issuers, as far as it can."""
+        ...
+
     def key(self, wanted: str) -> PrivateKey | None:
         """Return the private key of the one with this thumbprint, if it can be had."""
         ...

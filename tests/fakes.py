@@ -36,6 +36,7 @@ class MemoryStore:
     def __init__(self) -> None:
         self.kept: dict[str, tuple[x509.Certificate, str]] = {}
         self.keys: dict[str, PrivateKey] = {}
+        self.chains: dict[str, tuple[x509.Certificate, ...]] = {}
 
     def certificates(self) -> list[tuple[x509.Certificate, str]]:
         """Return each certificate with its friendly name."""
@@ -46,6 +47,11 @@ class MemoryStore:
         entry = (certificate.leaf, certificate.friendly_name)
         self.kept.setdefault(certificate.thumbprint, entry)
         self.keys[certificate.thumbprint] = certificate.key
+        self.chains[certificate.thumbprint] = certificate.chain
+
+    def chain(self, wanted: str) -> tuple[x509.Certificate, ...]:
+        """Return it with its issuers; empty if it is not there."""
+        return self.chains.get(wanted, ())
 
     def key(self, wanted: str) -> PrivateKey | None:
         """Return a certificate's private key; None if it cannot be had."""
@@ -55,6 +61,7 @@ class MemoryStore:
         """Make sure that it is not there."""
         self.kept.pop(wanted, None)
         self.keys.pop(wanted, None)
+        self.chains.pop(wanted, None)
 
     def put(self, leaf: x509.Certificate, friendly_name: str) -> None:
         """Put a certificate there as somebody else would."""

@@ -20,6 +20,7 @@ def put_into_my(leaf: x509.Certificate, name: str) -> None:
     store = win32crypt.CertOpenStore(
         PHYSICAL, 0, None, win32cryptcon.CERT_SYSTEM_STORE_LOCAL_MACHINE, "MY"
     )
+    assert store is not None
     context = store.CertAddEncodedCertificateToStore(
         win32cryptcon.X509_ASN_ENCODING,
         leaf.public_bytes(Encoding.DER),
