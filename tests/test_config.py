@@ -43,6 +43,8 @@ EXAMPLES: dict[str, tuple[str, object]] = {
     "preferred-chain": ("ISRG Root X1", "ISRG Root X1"),
     "key-type": ("P256", "p256"),
     "key-policy": ("Reuse", "reuse"),
+    "key-storage": ("CNG", "cng"),
+    "key-exportable": ("yes", True),
     "renew-days": ("20", 20),
     "to": ("a@b.test, c@d.test,a@b.test", ("a@b.test", "c@d.test")),
     "remove-old-certificates": ("true", True),

@@ -155,6 +155,7 @@ def program(pebble: AcmeServer) -> Iterator[WindowsProgram]:
         server = running.enter_context(
             Server(folder, http_port=pebble.http_port, tls=True)
         )
+        server.reloads["RELOADCACHE.SEM"] = ("mail", "webmail", "admin")
         dns = running.enter_context(ThreadingUDPServer((LOCALHOST, 0), NoDns))
         running.enter_context(
             mdaemon.thread(partial(dns.serve_forever, 0.05), dns.shutdown)
