@@ -421,7 +421,12 @@ def find_root(loaded: Loaded) -> Path:
 def state_of(config: Config, root: Path) -> State:
     """Return the state folder: beside the old script, in a folder of its own."""
     default = mdaemon.child(root, "LetsEncrypt") / "letsencrypt-mdaemon"
-    return State(config.state_dir or default, look_only=config.dry_run)
+    folder = config.state_dir or default
+    if sys.platform == "win32":
+        from letsencrypt_mdaemon.windows.dpapi import MachineSeal  # noqa: PLC0415
+
+        return State(folder, look_only=config.dry_run, seal=MachineSeal())
+    return State(folder, look_only=config.dry_run)
 
 
 def open_installation(

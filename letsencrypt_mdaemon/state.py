@@ -11,7 +11,8 @@
     <state>/backups/, <state>/lock
 
 Every file is private, and written whole or not at all. One that makes no sense is set
-aside under another name, said so, and rebuilt.
+aside under another name, said so, and rebuilt. On Windows those with a private key are
+sealed for this machine besides: a copy of them is of no use elsewhere.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import re
 import secrets
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.x509 import InvalidVersion
@@ -47,6 +48,8 @@ RUNS = 10
 """Scheduled runs remembered."""
 LIMIT = 1 << 20
 """Bytes of a state file; ours have some ten thousand at most."""
+SEALED = b"sealed for this machine\n"
+"""What a file begins with that is not plain."""
 _NONSENSE = (
     *(ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError),
     *(InvalidVersion, UnsupportedAlgorithm),
@@ -204,16 +207,32 @@ class OpenOrder:
         return f"OpenOrder(url={self.url!r}, names={self.names!r})"
 
 
+class Seal(Protocol):
+    """Encrypts what only this machine may read."""
+
+    def close(self, data: bytes) -> bytes:
+        """Return it encrypted."""
+        ...
+
+    def open(self, data: bytes) -> bytes:
+        """Return what `close` was given; raise ValueError if that was elsewhere."""
+        ...
+
+
 class State:
     """The state folder of one installation.
 
     Args:
         look_only: Leave a file that makes no sense where it is.
+        seal: Encrypts the files with a private key, where that is to be had.
     """
 
-    def __init__(self, folder: Path, *, look_only: bool = False) -> None:
+    def __init__(
+        self, folder: Path, *, look_only: bool = False, seal: Seal | None = None
+    ) -> None:
         self.folder = folder
         self.look_only = look_only
+        self.seal = seal
 
     @property
     def lock(self) -> Path:
@@ -236,6 +255,7 @@ class State:
         return CaState(
             folder / f"{readable[:60].strip('_.')}-{digest[:12]}",
             look_only=self.look_only,
+            seal=self.seal,
         )
 
     def load(self) -> Memory:
@@ -269,19 +289,35 @@ class CaState:
 
     Args:
         look_only: Leave a file that makes no sense where it is.
+        seal: Encrypts the files with a private key, where that is to be had.
     """
 
-    def __init__(self, folder: Path, *, look_only: bool = False) -> None:
+    def __init__(
+        self, folder: Path, *, look_only: bool = False, seal: Seal | None = None
+    ) -> None:
         self.folder = folder
         self.look_only = look_only
+        self.seal = seal
 
     def account(self) -> Account | None:
         """Return the account, or at least its key (then the URL is empty)."""
-        return self._read("account.json", _account)
+        return self._read("account.json", lambda data: _account(self._opened(data)))
 
     def save_account(self, account: Account) -> None:
         """Keep the account."""
-        _write(self.folder / "account.json", asdict(account))
+        document = _encoded(asdict(account))
+        _save(self.folder / "account.json", self._closed(document))
+
+    def _closed(self, data: bytes) -> bytes:
+        return SEALED + self.seal.close(data) if self.seal else data
+
+    def _opened(self, data: bytes) -> bytes:
+        """Return a file's content; one from before, or from elsewhere, is plain."""
+        if not data.startswith(SEALED):
+            return data
+        if self.seal is None:
+            raise ValueError
+        return self.seal.open(data.removeprefix(SEALED))
 
     def _read(self, name: str, parse: Callable[[bytes], _T]) -> _T | None:
         return _read(self.folder / name, parse, look_only=self.look_only)
@@ -292,11 +328,11 @@ class CaState:
 
     def order(self) -> OpenOrder | None:
         """Return the open order."""
-        return self._read("order.json", _order)
+        return self._read("order.json", lambda data: _order(self._opened(data)))
 
     def save_order(self, order: OpenOrder) -> None:
         """Keep the open order, before anything depends on it."""
-        _write(self.folder / "order.json", asdict(order))
+        _save(self.folder / "order.json", self._closed(_encoded(asdict(order))))
 
     def forget_order(self) -> None:
         """Forget the open order."""
@@ -304,7 +340,7 @@ class CaState:
 
     def pending(self) -> Certificate | None:
         """Return the certificate that was issued and is not in use yet."""
-        return self._read("pending.pem", _pending)
+        return self._read("pending.pem", lambda data: _pending(self._opened(data)))
 
     def keep(self, certificate: Certificate) -> None:
         """Keep an issued certificate before anything else can fail.
@@ -313,7 +349,7 @@ class CaState:
             DeployError: If it cannot be kept; then the order is, and can be resumed.
         """
         pem = certificate.key_pem + certificate.fullchain_pem
-        _save(self.folder / "pending.pem", pem, DeployError)
+        _save(self.folder / "pending.pem", self._closed(pem), DeployError)
         self.forget_order()
 
     def forget_pending(self) -> None:
@@ -338,8 +374,11 @@ class CaState:
 
 
 def _write(path: Path, document: dict[str, object]) -> None:
-    text = json.dumps(document, indent=2, default=_encode) + "\n"
-    _save(path, text.encode())
+    _save(path, _encoded(document))
+
+
+def _encoded(document: dict[str, object]) -> bytes:
+    return (json.dumps(document, indent=2, default=_encode) + "\n").encode()
 
 
 def _save(path: Path, data: bytes, failure: type[Error] = Error) -> None:
