@@ -1,0 +1,106 @@
+"""Who may do what, as Windows writes it down."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from letsencrypt_mdaemon import access
+from letsencrypt_mdaemon.access import ADMINISTRATORS, READ, SYSTEM
+
+# What Windows Server gives a folder made in C:\\, and one in C:\\Program Files.
+MADE_IN_C = (
+    "O:BAG:DUD:AI(A;OICIID;FA;;;BA)(A;OICIID;FA;;;SY)(A;OICIID;0x1200a9;;;BU)"
+    "(A;ID;0x1301bf;;;AU)(A;OICIIOID;SDGXGWGR;;;AU)"
+)
+PROGRAM_FILES = (
+    "D:PAI(A;;0x1301bf;;;SY)(A;OICIIO;GA;;;SY)(A;;0x1301bf;;;BA)(A;OICIIO;GA;;;BA)"
+    "(A;;0x1200a9;;;BU)(A;OICIIO;GXGR;;;BU)(A;OICIIO;GA;;;CO)"
+)
+
+
+@pytest.mark.parametrize(
+    ("listed", "who"),
+    [
+        (MADE_IN_C, ["Authenticated Users"]),
+        (PROGRAM_FILES, []),
+        ("D:(A;;FW;;;WD)", list(access.EVERYBODY.values())),
+        ("D:(A;;GA;;;BU)", ["Users"]),
+        ("D:(A;;WD;;;IU)", ["INTERACTIVE"]),
+        ("D:(A;;FR;;;BU)(A;;FX;;;AU)", []),
+        ("D:(D;;FA;;;BU)(A;;FA;;;BU)", []),
+        ("D:(A;OICIIO;FA;;;BU)", []),
+        ("D:NO_ACCESS_CONTROL", list(access.EVERYBODY.values())),
+        ("D:P", []),
+        (access.private([]), []),
+    ],
+)
+def test_just_anybody_who_may_change_a_folder_is_named(
+    listed: str, who: list[str]
+) -> None:
+    assert access.strangers(listed) == who
+
+
+@pytest.mark.parametrize(
+    ("listed", "may"),
+    [
+        ("D:(A;;FR;;;S-1-5-21-7)", True),
+        ("D:(A;;0x1;;;S-1-5-21-7)", True),
+        ("D:(A;;GR;;;S-1-5-21-7)", True),
+        ("D:(A;;GA;;;WD)", True),
+        ("D:(A;;0x20000;;;S-1-5-21-7)", False),
+        ("D:(D;;FR;;;S-1-5-21-7)(A;;FA;;;WD)", False),
+        ("D:(A;;FA;;;S-1-5-21-77)", False),
+        ("D:", False),
+    ],
+)
+def test_who_may_read_is_told_by_the_first_entry_that_says_so(
+    listed: str,
+    may: bool,  # noqa: FBT001 - a column
+) -> None:
+    assert access.may(listed, "S-1-5-21-7", READ) is may
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "nonsense",
+        "D:(A;;FR;;;SY",
+        "D:(A;;??;;;SY)",
+        "D:(XA;;FR;;;SY;(@User.x==1))",
+        "D:(OA;;FR;;;SY)",
+        "O:SYG:SY",
+    ],
+)
+def test_what_is_not_understood_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"has|are no rights"):
+        access.entries(text)
+
+
+@given(st.text(alphabet="ADOPIC;:()0x1fSYBUWG-", max_size=60))
+def test_any_text_is_a_list_or_an_error(text: str) -> None:
+    with suppress(ValueError):
+        access.entries(f"D:{text}")
+
+
+@given(st.lists(st.sampled_from(["S-1-5-21-1", "S-1-5-21-2", SYSTEM]), max_size=4))
+def test_the_list_of_our_folders_lets_in_whom_it_names_alone(sids: list[str]) -> None:
+    listed = access.private(sids)
+    assert access.is_private(listed, sids)
+    for sid in (SYSTEM, ADMINISTRATORS, *sids):
+        assert access.may(listed, sid, READ)
+        assert listed.count(f";{sid})") == 1
+    assert not access.is_private(access.with_reader(listed, "S-1-5-21-9"), sids)
+
+
+def test_a_reader_that_is_added_may_read_unless_he_is_denied() -> None:
+    added = access.with_reader("D:PAI(A;;GA;;;SY)", "S-1-5-21-9")
+    assert added == "D:PAI(A;;GA;;;SY)(A;;FR;;;S-1-5-21-9)"
+    assert access.may(added, "S-1-5-21-9", READ)
+    denied = access.with_reader("D:(D;;FR;;;S-1-5-21-9)", "S-1-5-21-9")
+    assert not access.may(denied, "S-1-5-21-9", READ)
+    assert access.with_reader("D:NO_ACCESS_CONTROL", "S-1-1-0").endswith("CONTROL")
