@@ -11,10 +11,10 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from letsencrypt_mdaemon.errors import DeployError
+from letsencrypt_mdaemon.errors import ConfigError, DeployError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
 
 SYSTEM, ADMINISTRATORS = "S-1-5-18", "S-1-5-32-544"
 
@@ -179,6 +179,19 @@ def strangers(descriptor: str) -> list[str]:
     ]
 
 
+def readers(descriptor: str) -> list[str] | None:
+    """Return the SIDs that are let read; None = everybody.
+
+    Raises:
+        ValueError: If the descriptor cannot be read.
+    """
+    listed = entries(descriptor)
+    if listed is None:
+        return None
+    sids = dict.fromkeys(entry.sid for entry in listed)
+    return [sid for sid in sids if may(descriptor, sid, READ)]
+
+
 def private(sids: Collection[str]) -> str:
     """Return the list of a folder of ours: these and nobody else, all that is in it."""
     owners = dict.fromkeys([SYSTEM, ADMINISTRATORS, *sids])
@@ -257,3 +270,30 @@ def keep_private(folder: Guarded, sids: Collection[str]) -> None:
             f"Others may still read or write there: {found}.",
             hint="Does this file system keep access lists? NTFS does.",
         )
+
+
+def refuse_shared(places: Mapping[str, Guarded]) -> None:
+    """Refuse to trust folders, by path, that just anybody may change.
+
+    What SYSTEM runs from there, or is told there, they could be SYSTEM by.
+
+    Raises:
+        ConfigError: Naming every such folder, and who may change it.
+    """
+    shared = {}
+    for path, folder in places.items():
+        try:
+            found = strangers(folder.access_list())
+        except (OSError, ValueError) as exc:
+            found = [f"nobody knows who ({exc})"]
+        if found:
+            shared[path] = found
+    if not shared:
+        return
+    lines = "".join(f"\n  - {path}: {', '.join(who)}" for path, who in shared.items())
+    only = f"*{SYSTEM}:(OI)(CI)F *{ADMINISTRATORS}:(OI)(CI)F"
+    raise ConfigError(
+        f"As SYSTEM nothing is run from folders that others may change:{lines}",
+        hint=r"Install it below C:\Program Files, or as an administrator: icacls "
+        f'"FOLDER" /inheritance:r /grant {only}',
+    )

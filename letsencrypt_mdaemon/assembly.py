@@ -6,9 +6,11 @@ import logging
 import sys
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from letsencrypt_mdaemon import (
+    access,
     authorities,
     endpoints,
     mdaemon,
@@ -19,7 +21,7 @@ from letsencrypt_mdaemon import (
 )
 from letsencrypt_mdaemon.certificate import OURS, thumbprint, utc
 from letsencrypt_mdaemon.chain import Roots
-from letsencrypt_mdaemon.errors import ConfigError, words
+from letsencrypt_mdaemon.errors import ConfigError, DeployError, words
 from letsencrypt_mdaemon.names import unique
 from letsencrypt_mdaemon.parts import Order, Parts
 from letsencrypt_mdaemon.state import RUNS, CaState, Change, Memory, State, Target
@@ -29,7 +31,6 @@ from letsencrypt_mdaemon.verification import Verification
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
-    from pathlib import Path
 
     from cryptography import x509
 
@@ -429,6 +430,29 @@ def state_of(config: Config, root: Path) -> State:
     return State(folder, look_only=config.dry_run)
 
 
+def guard(state: State, config_file: Path | None) -> None:
+    """Keep our folder to ourselves, and trust no folder that others may change.
+
+    On Windows; elsewhere folders are made private by their mode.
+
+    Raises:
+        ConfigError: If this is SYSTEM, and others may change what it runs or is told.
+    """
+    if sys.platform == "win32":
+        from letsencrypt_mdaemon.windows import security  # noqa: PLC0415
+
+        us = security.own_sid()
+        if us == access.SYSTEM:
+            trusted = [Path(__file__).parent, Path(sys.executable).parent]
+            if config_file is not None:
+                trusted += [config_file, config_file.absolute().parent]
+            access.refuse_shared({str(path): security.Folder(path) for path in trusted})
+        try:
+            access.keep_private(security.Folder(state.folder), [us])
+        except (DeployError, OSError, ValueError) as exc:
+            _log.warning("The folder %s is not private: %s", state.folder, exc)
+
+
 def open_installation(
     config: Config, root: Path, *, look: bool = True, scheduled: bool = False
 ) -> Installation:
@@ -504,7 +528,7 @@ def _store(config: Config, state: State) -> Store:
             message = f"{config.pfx_password_file} (pfx-password-file) is empty."
             raise ConfigError(message, hint="Write a password into it.")
         password = text.encode()
-    path = type(state.folder)(folder) if folder else state.folder / "certificates"
+    path = Path(folder) if folder else state.folder / "certificates"
     return PemStore(path, pfx_password=password)
 
 

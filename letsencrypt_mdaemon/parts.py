@@ -59,6 +59,10 @@ class Store(Protocol):
         """Return the private key of the one with this thumbprint, if it can be had."""
         ...
 
+    def key_readers(self, wanted: str) -> list[str] | None:
+        """Return the accounts that may read its key; None where that is not known."""
+        ...
+
     def install(self, certificate: Certificate) -> None:
         """Make sure that it is there, with its key, under its friendly name."""
         ...

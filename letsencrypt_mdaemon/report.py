@@ -298,6 +298,7 @@ def print_status(document: Mapping[str, Any]) -> None:
         until = f"until {row['until']}" if row["until"] else "until you act"
         _row("waits", until if document["ledger"]["failing"] else row["reason"])
     _print_outlook(document)
+    _row("Key readable by", *(document["key_readers"] or []))
     _row("TLSA record", *filter(None, [document["tlsa"]]))
     _row("goes without", *map(_missing, document["dropped"]))
     if row := document["pending"]:

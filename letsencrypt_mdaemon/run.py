@@ -116,8 +116,9 @@ class Run:
         Raises:
             Error: If it cannot be known.
         """
-        lock = assembly.state_of(self.config, self.root).lock
-        self._exits.enter_context(exclusive_lock(lock))
+        state = assembly.state_of(self.config, self.root)
+        self._exits.enter_context(exclusive_lock(state.lock))
+        assembly.guard(state, self.loaded.file)
 
     def begin(self, now: datetime) -> None:
         """Be the only run of this installation, and begin its log; failures are mailed.
@@ -135,6 +136,7 @@ class Run:
         logs = mdaemon.child(self.root, "Logs")
         try:
             self._exits.enter_context(exclusive_lock(state.lock))
+            assembly.guard(state, self.loaded.file)
             sweep(state.folder)
         except BusyError:
             raise  # The log belongs to the run that holds the lock.

@@ -48,6 +48,7 @@ def examine(installation: Installation, *, now: datetime) -> Document:
         "advice": _advice(installation, in_use),
         "waiting": wait and {"reason": wait.reason, "until": report.iso(wait.until)},
         "certificate": report.certificate(in_use),
+        "key_readers": in_use and installation.store.key_readers(thumbprint(in_use)),
         "tlsa": tlsa(in_use, names[0]) if order.reuse_key and in_use else None,
         "pending": report.certificate(pending.leaf if pending else None),
         "targets": [

@@ -57,6 +57,10 @@ class MemoryStore:
         """Return a certificate's private key; None if it cannot be had."""
         return self.keys.get(wanted)
 
+    def key_readers(self, wanted: str) -> list[str] | None:
+        """Return the accounts that may read the key."""
+        return ["NT AUTHORITY\\SYSTEM"] if wanted in self.keys else None
+
     def remove(self, wanted: str) -> None:
         """Make sure that it is not there."""
         self.kept.pop(wanted, None)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from letsencrypt_mdaemon import access
 from letsencrypt_mdaemon.access import ADMINISTRATORS, READ, SYSTEM
+from letsencrypt_mdaemon.errors import ConfigError
 
 # What Windows Server gives a folder made in C:\\, and one in C:\\Program Files.
 MADE_IN_C = (
@@ -104,3 +105,47 @@ def test_a_reader_that_is_added_may_read_unless_he_is_denied() -> None:
     denied = access.with_reader("D:(D;;FR;;;S-1-5-21-9)", "S-1-5-21-9")
     assert not access.may(denied, "S-1-5-21-9", READ)
     assert access.with_reader("D:NO_ACCESS_CONTROL", "S-1-1-0").endswith("CONTROL")
+
+
+class Listed:
+    """Something with an access list."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def access_list(self) -> str:
+        """Return it; some cannot be read."""
+        if not self.text:
+            raise PermissionError(13, "Access is denied")
+        return self.text
+
+    def set_access_list(self, text: str) -> None:
+        """Take no other."""
+        raise AssertionError(text)
+
+
+def test_folders_that_others_may_change_are_all_named_with_what_to_do() -> None:
+    access.refuse_shared({"C:\\Program Files\\x": Listed(PROGRAM_FILES)})
+    with pytest.raises(ConfigError) as caught:
+        access.refuse_shared(
+            {
+                "C:\\x": Listed(MADE_IN_C),
+                "C:\\Program Files\\x": Listed(PROGRAM_FILES),
+                "C:\\y": Listed("D:(A;;GA;;;BU)"),
+                "C:\\z": Listed(""),
+            }
+        )
+    lines = caught.value.message.splitlines()[1:]
+    assert lines == [
+        "  - C:\\x: Authenticated Users",
+        "  - C:\\y: Users",
+        "  - C:\\z: nobody knows who ([Errno 13] Access is denied)",
+    ]
+    assert "icacls" in caught.value.hint
+    assert "Program Files" in caught.value.hint
+
+
+def test_who_may_read_is_listed() -> None:
+    listed = "D:(A;;FR;;;SY)(A;;FX;;;BA)(D;;FR;;;BU)(A;;FA;;;BU)(A;;GR;;;S-1-5-21-9)"
+    assert access.readers(listed) == [SYSTEM, "S-1-5-21-9"]
+    assert access.readers("D:NO_ACCESS_CONTROL") is None

@@ -75,6 +75,10 @@ class PemStore:
                         return key
         return None
 
+    def key_readers(self, _: str) -> None:
+        """Return nothing: its files are private, by the mode they are made with."""
+        return
+
     def install(self, certificate: Certificate) -> None:
         """Put a certificate into the store, if it is not there; all of it or nothing.
 

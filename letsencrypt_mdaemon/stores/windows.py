@@ -13,15 +13,17 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import pkcs12
 
+from letsencrypt_mdaemon import access
 from letsencrypt_mdaemon.certificate import is_self_signed, thumbprint
 from letsencrypt_mdaemon.errors import ConfigError, DeployError, Error
 
 assert sys.platform == "win32"  # noqa: S101 - tells the type checker
 
-from letsencrypt_mdaemon.windows import crypt32  # noqa: E402 - Windows only
+from letsencrypt_mdaemon.windows import crypt32, security  # noqa: E402 - Windows only
+from letsencrypt_mdaemon.windows.key_access import key_at  # noqa: E402
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from letsencrypt_mdaemon.certificate import Certificate, PrivateKey
 
@@ -41,11 +43,19 @@ class WindowsStore:
         storage: Who keeps an RSA key: `csp`, as old programs need it, or `cng`. Only
             CNG can keep an ECDSA key, so that goes there in any case.
         exportable: Whether the key can be taken out again.
+        readers: SIDs of accounts that have to be able to read the key.
     """
 
-    def __init__(self, *, storage: str = "csp", exportable: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        storage: str = "csp",
+        exportable: bool = False,
+        readers: Sequence[str] = (access.SYSTEM, access.ADMINISTRATORS),
+    ) -> None:
         self.storage = storage
         self.exportable = exportable
+        self.readers = readers
 
     def certificates(self) -> Iterator[tuple[x509.Certificate, str]]:
         """Yield each certificate of My with its friendly name.
@@ -93,12 +103,37 @@ class WindowsStore:
         with _explained("read", MY, ConfigError), self._found(wanted) as context:
             return context is not None and crypt32.is_key_usable(context)
 
+    def key_readers(self, wanted: str) -> list[str] | None:
+        """Return the accounts that may read a certificate's key; None if not known."""
+        place = self.key_place(wanted)
+        if place is None:
+            return None
+        try:
+            sids = access.readers(key_at(place).access_list())
+        except (OSError, ValueError) as exc:
+            _log.debug("The key of %s does not say who may read it: %s", wanted, exc)
+            return None
+        return [security.name_of(sid) for sid in sids or ["S-1-1-0"]]
+
     def install(self, certificate: Certificate) -> None:
         """Put a certificate with its key into My, and its issuers into CA.
 
         Raises:
-            DeployError: If Windows refuses.
+            DeployError: If Windows refuses, or somebody who has to cannot read the key.
         """
+        self._install(certificate)
+        place = self.key_place(certificate.thumbprint)
+        if place is None:
+            message = (
+                f"{certificate.thumbprint} is in LocalMachine\\{MY} without its key."
+            )
+            raise DeployError(message, hint="`selftest` tries it with another one.")
+        try:
+            access.let_read(key_at(place), self.readers)
+        except (OSError, ValueError) as exc:
+            _log.warning("It is not known who may read the new private key: %s", exc)
+
+    def _install(self, certificate: Certificate) -> None:
         with _explained("written", CA, DeployError), crypt32.opened(CA) as store:
             for issuer in certificate.chain[1:]:
                 if not is_self_signed(issuer):
