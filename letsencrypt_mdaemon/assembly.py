@@ -216,7 +216,8 @@ class Installation:
         runs = [run for run in self.memory.runs if run <= now]
         if not runs or now - runs[-1] >= timedelta(hours=1):
             runs = [*runs, utc(now)][-RUNS:]
-            self.state.save(replace(self.state.load(), runs=tuple(runs)))
+        memory = replace(self.state.load(), runs=tuple(runs), exit_code=None)
+        self.state.save(memory)
 
     def learn(self) -> tuple[Target, ...]:
         """Return the targets, and remember those that were learned."""
@@ -428,6 +429,12 @@ def state_of(config: Config, root: Path) -> State:
 
         return State(folder, look_only=config.dry_run, seal=MachineSeal())
     return State(folder, look_only=config.dry_run)
+
+
+def note_end(config: Config, root: Path, exit_code: int) -> None:
+    """Remember how a scheduled run ended: cron does not, and people ask."""
+    state = state_of(config, root)
+    state.save(replace(state.load(), exit_code=exit_code))
 
 
 def guard(state: State, config_file: Path | None) -> None:

@@ -201,6 +201,7 @@ def _carry_out(
     installation = run.installation()
     if run.is_scheduled:
         installation.note_run(now)
+        run.is_noted = True
     installation.warn_of_what_is_missing()
     run.names = names = installation.names()
     # A rehearsal has nothing to do with what is in use.
@@ -337,6 +338,69 @@ def doctor(run: Run) -> None:
         raise found.error()
     if run.config.json:
         report.print_json(run.document(**document))
+
+
+@cli.group(
+    "schedule",
+    context_settings=CONTEXT,
+    epilog="Example:  letsencrypt-mdaemon schedule install",
+)
+def schedule_group() -> None:
+    """Let the system run `renew` twice a day: Task Scheduler, elsewhere cron."""
+
+
+SCHEDULE = ("mdaemon-dir", "agree-tos", "to", "json")
+
+
+@_command(schedule_group, *SCHEDULE, example="schedule install")
+def schedule_install(run: Run) -> None:
+    """Run `renew` twice a day, with the config file and the options given here.
+
+    At a time drawn once. On Windows it runs as SYSTEM, without a password, also after a
+    start that was missed. Done again it brings the command up to date.
+    """
+    from letsencrypt_mdaemon import report  # noqa: PLC0415
+
+    scheduler = run.scheduler()
+    rivals = scheduler.rivals()
+    job = scheduler.install(run.scheduled_command())
+    document = run.document(job=report.job(job, run.last_scheduled()), rivals=rivals)
+    if run.config.json:
+        report.print_json(document)
+        return
+    report.print_job(document)
+    for name in rivals:
+        click.echo(f"The task {name} runs the old script: delete or disable it.")
+    click.echo(
+        "Switch off MDaemon's own scheduler: Security, Security Manager, SSL & TLS, "
+        "Let's Encrypt."
+    )
+
+
+@_command(schedule_group, "mdaemon-dir", "json", example="schedule show")
+def schedule_show(run: Run) -> None:
+    """Show whether and when it is run, when it ran last, and how that ended."""
+    from letsencrypt_mdaemon import report  # noqa: PLC0415
+
+    scheduler = run.scheduler()
+    document = run.document(
+        job=report.job(scheduler.show(), run.last_scheduled()),
+        rivals=scheduler.rivals(),
+    )
+    show_as = report.print_json if run.config.json else report.print_job
+    show_as(document)
+
+
+@_command(schedule_group, "json", example="schedule remove")
+def schedule_remove(run: Run) -> None:
+    """Do not run it any more; what others scheduled stays."""
+    from letsencrypt_mdaemon import report  # noqa: PLC0415
+
+    removed = run.scheduler().remove()
+    if run.config.json:
+        report.print_json(run.document(removed=removed))
+    else:
+        click.echo("Not scheduled any more." if removed else "It was not scheduled.")
 
 
 @_command(cli, *PLACES, "iis-site-name", "json", example="selftest")

@@ -512,6 +512,11 @@ def settings() -> Iterator[tuple[str, Setting]]:
             yield item.name.replace("_", "-"), row
 
 
+def is_flag(name: str) -> bool:
+    """Whether a setting is yes or no."""
+    return dict(settings())[name].flag
+
+
 @dataclass(frozen=True, slots=True)
 class Loaded:
     """A `Config`, and for each setting where its value came from."""

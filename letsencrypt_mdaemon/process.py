@@ -56,7 +56,7 @@ def run(
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             encoding=_ENCODING,
-            errors="replace",
+            errors="surrogateescape",  # given back as it came
             timeout=patience,
             check=False,
             # From a scheduled task, no window flashes up.

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.deployment import Proof
     from letsencrypt_mdaemon.doctor.examination import Examination, Examined
     from letsencrypt_mdaemon.doctor.findings import Finding
+    from letsencrypt_mdaemon.schedule import Job
     from letsencrypt_mdaemon.selftest import Report
     from letsencrypt_mdaemon.state import Account, Change, Dropped, Target
     from letsencrypt_mdaemon.targets import Found
@@ -135,6 +136,23 @@ def selftest(value: Report) -> Document:
             }
             for check in value.checks
         ],
+    }
+
+
+def job(
+    value: Job | None, remembered: tuple[datetime | None, int | None]
+) -> Document | None:
+    """Return what the scheduler has of ours, and what we remember of the last run."""
+    if value is None:
+        return None
+    began, code = remembered
+    known = value.last_code is not None
+    return {
+        "when": value.when,
+        "command": value.command,
+        "next_run": value.next_run or None,
+        "last_run": value.last_run or iso(began),
+        "last_exit_code": value.last_code if known else code,
     }
 
 
@@ -298,7 +316,7 @@ def print_status(document: Mapping[str, Any]) -> None:
         until = f"until {row['until']}" if row["until"] else "until you act"
         _row("waits", until if document["ledger"]["failing"] else row["reason"])
     _print_outlook(document)
-    _row("Key readable by", *(document["key_readers"] or []))
+    _row("Key read by", *(document["key_readers"] or []))
     _row("TLSA record", *filter(None, [document["tlsa"]]))
     _row("goes without", *map(_missing, document["dropped"]))
     if row := document["pending"]:
@@ -509,6 +527,21 @@ def print_selftest(document: Document) -> None:
                 break_on_hyphens=False,
             )
         )
+
+
+def print_job(document: Document) -> None:
+    """Print what the scheduler does."""
+    found = document["job"]
+    if found is None:
+        click.echo("Not scheduled: `schedule install` does it.")
+        return
+    click.echo("Scheduled:")
+    _row("Daily at", found["when"])
+    _row("Command", found["command"])
+    _row("Next run", *filter(None, [found["next_run"]]))
+    code = found["last_exit_code"]
+    ended = "how it ended is not known" if code is None else f"exit code {code}"
+    _row("Last run", f"{found['last_run']}, {ended}" if found["last_run"] else "never")
 
 
 def print_settings(document: Mapping[str, Any]) -> None:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, Self
 
-from letsencrypt_mdaemon import assembly, config, log, mdaemon, report
+from letsencrypt_mdaemon import assembly, config, log, mdaemon, report, schedule
 from letsencrypt_mdaemon.errors import BusyError, ChallengeError, Error, words
 from letsencrypt_mdaemon.files import exclusive_lock, sweep
 
@@ -31,6 +31,7 @@ class Run:
 
     Attributes:
         findings: What --json prints of a command that fails after all.
+        is_noted: Whether it is remembered how this run ends.
 
     Raises:
         SystemExit: On leaving the context after any error, with its exit code.
@@ -55,6 +56,7 @@ class Run:
         self._installation: Installation | None = None
         self._file_log: log.FileLog | None = None
         self._mails = False
+        self.is_noted = False
         self._exits = ExitStack()
         self._logger, self.lines = log.start(sys.stderr, verbose=verbose)
 
@@ -76,6 +78,8 @@ class Run:
                 self._fail(Error(message, hint=hint))
             elif error is not None:
                 _log.error("Interrupted; the next run continues.")
+            else:
+                self._note_end(0)
 
     @property
     def loaded(self) -> config.Loaded:
@@ -145,6 +149,43 @@ class Run:
             raise
         self._open_log(now, logs)
 
+    def scheduler(self) -> schedule.Scheduler:
+        """Return the system's scheduler.
+
+        Raises:
+            ConfigError: If there is none.
+        """
+        windows = os.environ.get("SystemRoot", r"C:\Windows")  # noqa: SIM112 - Windows'
+        return schedule.of_this_system(windows if sys.platform == "win32" else "")
+
+    def scheduled_command(self) -> list[str]:
+        """Return what the scheduler runs: this program, as it was set up here."""
+        program = [sys.executable]
+        if not getattr(sys, "frozen", False):
+            program += ["-m", "letsencrypt_mdaemon"]
+        if self.loaded.file is not None:
+            program += ["--config", str(self.loaded.file.absolute())]
+        if not self.config.agree_tos:
+            _log.warning(
+                "agree-tos is not set here: a first run would stop at the CA's terms "
+                "of service. Set it in the config file."
+            )
+        options = []
+        for name, values in self._options.items():
+            if name != "json":
+                flag = values == ("yes",) and config.is_flag(name)
+                options += [f"--{name}"] if flag else [f"--{name}={','.join(values)}"]
+        return [*program, "renew", *options]
+
+    def last_scheduled(self) -> tuple[datetime | None, int | None]:
+        """Return when a scheduled run began last, and how it ended, as far as known."""
+        try:
+            memory = assembly.state_of(self.config, self.root).load()
+        except Error as exc:
+            _log.debug("Nothing is remembered: %s", exc)
+            return None, None
+        return (memory.runs[-1] if memory.runs else None), memory.exit_code
+
     def document(self, exit_code: int = 0, **items: object) -> dict[str, object]:
         """Return what --json prints."""
         path = self._file_log.path if self._file_log else None
@@ -186,7 +227,16 @@ class Run:
                     return file
         return None
 
+    def _note_end(self, exit_code: int) -> None:
+        """Remember how a scheduled run ended; that this may fail changes nothing."""
+        if self.is_noted:
+            try:
+                assembly.note_end(self.config, self.root, exit_code)
+            except Error as exc:
+                _log.warning("It is not remembered how this run ended: %s", exc)
+
     def _fail(self, error: Error) -> NoReturn:
+        self._note_end(error.exit_code)
         findings = self._consult(error)
         _log.error("%s", error.message)
         if error.hint:

@@ -148,6 +148,7 @@ class Memory:
         compromised: Public keys that must not be used again: SHA-256 in hex.
         runs: When the last scheduled runs began.
         in_use: The thumbprint that was put into use last; "" if it is not known.
+        exit_code: How the last scheduled run ended; None if it did not, or never ran.
     """
 
     targets: tuple[Target, ...] = ()
@@ -156,6 +157,7 @@ class Memory:
     compromised: tuple[str, ...] = ()
     runs: tuple[datetime, ...] = ()
     in_use: str = ""
+    exit_code: int | None = None
 
     def find(self, thumbprint: str) -> Issued | None:
         """Return what is remembered of a certificate."""
@@ -497,7 +499,14 @@ def _memory(data: bytes) -> Memory:
         compromised=_strings(document.get("compromised", [])),
         runs=_moments(document.get("runs", [])),
         in_use=_string(document.get("in_use", "")),
+        exit_code=_exit_code(document.get("exit_code")),
     )
+
+
+def _exit_code(value: object) -> int | None:
+    if value is not None and not isinstance(value, int):
+        raise TypeError
+    return value
 
 
 def _dropped(item: object) -> Dropped:

@@ -1,0 +1,360 @@
+"""Twice a day, by the system's own scheduler: a Windows task, or a line of cron's.
+
+A task or a line is ours by its mark; what is not ours is never changed.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+import secrets
+import shlex
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Protocol
+from xml.etree import ElementTree as ET
+
+from letsencrypt_mdaemon import process
+from letsencrypt_mdaemon.errors import ConfigError, DeployError, words
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class Run(Protocol):
+    """Runs a program: `process.run`."""
+
+    def __call__(
+        self, program: Path, /, *arguments: str, given: str = ""
+    ) -> process.Ended:
+        """Run it to its end."""
+        ...
+
+
+NAME = "letsencrypt-mdaemon"
+"""Of the task; and the mark by which a task or a line is ours."""
+NAMESPACE = "http://schemas.microsoft.com/windows/2004/02/mit/task"
+SYSTEM = "S-1-5-18"
+LONGEST = "PT2H"
+"""A CA may be waited for an hour and more; two runs never meet (`lock`)."""
+OLD_SCRIPT = re.compile(r"letsencrypt\.ps1|scheduled-renew\.cmd", re.IGNORECASE)
+FIRST = "2026-01-01"
+"""Any day that is over; only the time of day counts."""
+
+# Task Scheduler's own codes for a task that has no result yet.
+_NO_RESULT = {267009, 267011}  # SCHED_S_TASK_RUNNING, SCHED_S_TASK_HAS_NOT_RUN
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What the scheduler has of ours.
+
+    Args:
+        when: As it says it.
+        last_run: When it ran last, as the scheduler says it; "" if that is not known.
+        last_code: How that ended; None if that is not known.
+    """
+
+    when: str
+    command: str
+    next_run: str = ""
+    last_run: str = ""
+    last_code: int | None = None
+
+
+class Scheduler(Protocol):
+    """The system's scheduler."""
+
+    def install(self, command: Sequence[str]) -> Job:
+        """Make sure that the command is run twice a day."""
+        ...
+
+    def show(self) -> Job | None:
+        """Return what there is of ours."""
+        ...
+
+    def remove(self) -> bool:
+        """Make sure that there is nothing of ours; return whether there was."""
+        ...
+
+    def rivals(self) -> list[str]:
+        """Return what runs the old script, by name."""
+        ...
+
+
+def _moment() -> tuple[int, int]:
+    """Return an hour below twelve and a minute, so that not all ask the CA at once."""
+    return secrets.randbelow(12), 1 + secrets.randbelow(58)
+
+
+# Windows
+
+
+def task(command: Sequence[str], hour: int, minute: int) -> bytes:
+    """Return a task's definition as Task Scheduler reads it, in UTF-16.
+
+    As SYSTEM and without a password, twice a day, up to an hour late at random, and as
+    soon as possible after a missed start ([MS-TSCH], 2.5).
+    """
+    ET.register_namespace("", NAMESPACE)
+
+    def add(
+        parent: ET.Element, name: str, text: str = "", **attributes: str
+    ) -> ET.Element:
+        child = ET.SubElement(parent, f"{{{NAMESPACE}}}{name}", attributes)
+        child.text = text or None
+        return child
+
+    root = ET.Element(f"{{{NAMESPACE}}}Task", version="1.2")
+    info = add(root, "RegistrationInfo")
+    add(info, "Source", NAME)
+    add(info, "Description", "Renews the certificate of MDaemon when it is due.")
+    triggers = add(root, "Triggers")
+    for each in (hour, hour + 12):
+        trigger = add(triggers, "CalendarTrigger")
+        add(trigger, "StartBoundary", f"{FIRST}T{each:02}:{minute:02}:00")
+        add(trigger, "Enabled", "true")
+        add(trigger, "RandomDelay", "PT1H")
+        add(add(trigger, "ScheduleByDay"), "DaysInterval", "1")
+    principal = add(add(root, "Principals"), "Principal", id="Author")
+    add(principal, "UserId", SYSTEM)
+    add(principal, "RunLevel", "HighestAvailable")
+    settings = add(root, "Settings")
+    for name, value in {
+        "MultipleInstancesPolicy": "IgnoreNew",
+        "DisallowStartIfOnBatteries": "false",
+        "StopIfGoingOnBatteries": "false",
+        "StartWhenAvailable": "true",
+        "RunOnlyIfNetworkAvailable": "true",
+        "ExecutionTimeLimit": LONGEST,
+        "Enabled": "true",
+    }.items():
+        add(settings, name, value)
+    action = add(add(root, "Actions", Context="Author"), "Exec")
+    program, *arguments = command
+    add(action, "Command", program)
+    add(action, "Arguments", subprocess.list2cmdline(arguments))
+    ET.indent(root)
+    text = ET.tostring(root, encoding="unicode")
+    return f'<?xml version="1.0" encoding="UTF-16"?>\n{text}\n'.encode("utf-16")
+
+
+class TaskScheduler:
+    """Windows' Task Scheduler, by its own program."""
+
+    def __init__(self, schtasks: Path, run: Run = process.run) -> None:
+        self.schtasks = schtasks
+        self._run = run
+
+    def install(self, command: Sequence[str]) -> Job:
+        """Register the task, or bring it up to date.
+
+        Raises:
+            ConfigError: If another program's task has its name.
+            DeployError: If Windows refuses.
+        """
+        there = self._definition()
+        hour, minute = _moment()
+        if there is not None:
+            start = there.findtext(".//{*}StartBoundary") or ""
+            if match := re.search(r"T(\d\d):(\d\d)", start):
+                hour, minute = int(match[1]) % 12, int(match[2])
+        with TemporaryDirectory(prefix=NAME) as folder:
+            file = Path(folder) / "task.xml"
+            file.write_bytes(task(command, hour, minute))
+            over = ["/F"] if there is not None else []
+            ended = self._run(
+                self.schtasks, "/Create", "/TN", NAME, "/XML", str(file), *over
+            )
+        if ended.code:
+            raise DeployError(
+                f"Windows does not register the task {NAME} ({ended.code}): "
+                f"{words(ended.output.strip(), 500)}",
+                hint="Run as an administrator.",
+            )
+        return Job(when=_twice(hour, minute), command=subprocess.list2cmdline(command))
+
+    def show(self) -> Job | None:
+        """Return our task, and how it ran.
+
+        Raises:
+            ConfigError: If another program's task has its name.
+        """
+        there = self._definition()
+        if there is None:
+            return None
+        starts = [start.text or "" for start in there.iterfind(".//{*}StartBoundary")]
+        program = there.findtext(".//{*}Command") or ""
+        arguments = there.findtext(".//{*}Arguments") or ""
+        # By their places: the names of the columns are in Windows' language.
+        ended = self._run(
+            self.schtasks, "/Query", "/TN", NAME, "/V", "/FO", "CSV", "/NH"
+        )
+        rows = [row for row in csv.reader(ended.output.splitlines()) if len(row) > 8]  # noqa: PLR2004
+        _, _, following, _, _, last, result, *_ = rows[0] if rows else [""] * 9
+        code = int(result) if re.fullmatch(r"-?\d+", result) else None
+        ran = code is not None and code not in _NO_RESULT
+        return Job(
+            when=", ".join(start.partition("T")[2][:5] for start in starts),
+            command=f"{subprocess.list2cmdline([program])} {arguments}".strip(),
+            next_run=words(following),
+            last_run=words(last) if ran else "",
+            last_code=code if ran else None,
+        )
+
+    def remove(self) -> bool:
+        """Delete our task.
+
+        Raises:
+            ConfigError: If another program's task has its name.
+            DeployError: If Windows refuses.
+        """
+        if self._definition() is None:
+            return False
+        ended = self._run(self.schtasks, "/Delete", "/TN", NAME, "/F")
+        if ended.code:
+            raise DeployError(
+                f"Windows does not delete the task {NAME} ({ended.code}): "
+                f"{words(ended.output.strip(), 500)}",
+                hint="Run as an administrator.",
+            )
+        return True
+
+    def rivals(self) -> list[str]:
+        """Return the names of the tasks that run the old script."""
+        ended = self._run(self.schtasks, "/Query", "/XML", "ONE")
+        found = re.findall(
+            r"<!--\s*(.*?)\s*-->\s*(<Task\b.*?</Task>)", ended.output, re.DOTALL
+        )
+        return [words(name) for name, text in found if OLD_SCRIPT.search(text)]
+
+    def _definition(self) -> ET.Element | None:
+        ended = self._run(self.schtasks, "/Query", "/TN", NAME, "/XML")
+        # It says how the text was encoded, which is not how it comes out of a pipe.
+        text = re.sub(r"\A.*?<\?xml.*?\?>", "", ended.output, flags=re.DOTALL).strip()
+        if ended.code or not text:
+            return None
+        try:
+            found = ET.fromstring(text)  # noqa: S314 - it comes from Windows itself
+        except ET.ParseError:
+            found = None
+        if found is None or found.findtext(".//{*}Source") != NAME:
+            raise ConfigError(
+                f"There is a task {NAME} that this program did not make.",
+                hint="Rename or delete it in the Task Scheduler first.",
+            )
+        return found
+
+
+# Linux and macOS
+
+
+class Cron:
+    """The user's crontab: one line of ours in it."""
+
+    def __init__(self, crontab: Path, run: Run = process.run) -> None:
+        self.crontab = crontab
+        self._run = run
+
+    def install(self, command: Sequence[str]) -> Job:
+        """Add our line, or bring it up to date.
+
+        Raises:
+            DeployError: If the crontab cannot be read or written.
+        """
+        lines = self._lines()
+        ours = [line for line in lines if _is_ours(line)]
+        hour, minute = _moment()
+        if ours and (match := re.match(r"(\d+) (\d+),", ours[0])):
+            minute, hour = int(match[1]), int(match[2])
+        # A percent sign would end the command (crontab(5)).
+        text = shlex.join(command).replace("%", r"\%")
+        line = f"{minute} {hour},{hour + 12} * * * {text} >/dev/null 2>&1 # {NAME}\n"
+        self._write([*self._others(lines), line])
+        return Job(when=_twice(hour, minute), command=shlex.join(command))
+
+    def show(self) -> Job | None:
+        """Return our line; cron does not keep how it ran.
+
+        Raises:
+            DeployError: If the crontab cannot be read.
+        """
+        for line in filter(_is_ours, self._lines()):
+            when, text = line.split(" ", 5)[:5], line.split(" ", 5)[5]
+            command = text.rpartition(" >/dev/null")[0].replace(r"\%", "%")
+            return Job(when=" ".join(when), command=words(command))
+        return None
+
+    def remove(self) -> bool:
+        """Take our line away.
+
+        Raises:
+            DeployError: If the crontab cannot be read or written.
+        """
+        lines = self._lines()
+        others = self._others(lines)
+        if len(others) == len(lines):
+            return False
+        self._write(others)
+        return True
+
+    def rivals(self) -> list[str]:
+        """Return nothing: the old script runs on Windows only."""
+        return []
+
+    def _lines(self) -> list[str]:
+        ended = self._run(self.crontab, "-l")
+        if ended.code:
+            if "no crontab" in ended.output.lower():
+                return []
+            raise DeployError(
+                f"The crontab cannot be read ({ended.code}): "
+                f"{words(ended.output.strip(), 500)}",
+                hint="May this account use cron? See crontab(1).",
+            )
+        return ended.output.splitlines(keepends=True)
+
+    def _others(self, lines: Sequence[str]) -> list[str]:
+        others = [line for line in lines if not _is_ours(line)]
+        if others and not others[-1].endswith("\n"):
+            others[-1] += "\n"
+        return others
+
+    def _write(self, lines: Sequence[str]) -> None:
+        ended = self._run(self.crontab, "-", given="".join(lines))
+        if ended.code:
+            raise DeployError(
+                f"The crontab cannot be written ({ended.code}): "
+                f"{words(ended.output.strip(), 500)}",
+                hint="May this account use cron? See crontab(1).",
+            )
+
+
+def _is_ours(line: str) -> bool:
+    return line.rstrip().endswith(f"# {NAME}") and not line.startswith("#")
+
+
+def _twice(hour: int, minute: int) -> str:
+    return f"{hour:02}:{minute:02}, {hour + 12:02}:{minute:02}"
+
+
+def of_this_system(system_root: str) -> Scheduler:
+    """Return the scheduler that there is.
+
+    Args:
+        system_root: Windows' folder; empty elsewhere.
+
+    Raises:
+        ConfigError: If there is none.
+    """
+    if system_root:
+        return TaskScheduler(Path(system_root) / "System32" / "schtasks.exe")
+    crontab = shutil.which("crontab")
+    if crontab is None:
+        message = "There is no program crontab on this machine."
+        hint = "Install cron, or let another scheduler run `renew` twice a day."
+        raise ConfigError(message, hint=hint)
+    return Cron(Path(crontab))

@@ -1,0 +1,88 @@
+"""A crontab and a Task Scheduler in memory, as their programs show them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+from letsencrypt_mdaemon.process import Ended
+
+
+class Crontab:
+    """The program crontab: `-l` prints, `-` replaces.
+
+    Args:
+        text: What is in it; None = there is none.
+    """
+
+    def __init__(self, text: str | None = None) -> None:
+        self.text = text
+        self.refuses = False
+
+    def __call__(self, program: Path, *arguments: str, given: str = "") -> Ended:
+        """Run it."""
+        assert program.name == "crontab"
+        if self.refuses:
+            return Ended(1, "You (nobody) are not allowed to use this program\n")
+        if arguments == ("-",):
+            assert given.endswith("\n") or not given, "cron ignores the last line else"
+            self.text = given
+            return Ended(0, "")
+        assert arguments == ("-l",)
+        if self.text is None:
+            return Ended(1, "no crontab for root\n")
+        return Ended(0, self.text)
+
+
+class Schtasks:
+    """The program schtasks.exe, as far as it is asked.
+
+    Attributes:
+        tasks: Name → definition, as text.
+        results: Name → the columns of `/V /FO CSV`: last run and last result.
+    """
+
+    def __init__(self) -> None:
+        self.tasks: dict[str, str] = {}
+        self.results: dict[str, tuple[str, str]] = {}
+        self.refuses = False
+
+    def __call__(  # noqa: PLR0911 - as many as there are answers
+        self, program: Path, *arguments: str, given: str = ""
+    ) -> Ended:
+        """Run it."""
+        assert program.name == "schtasks.exe"
+        assert not given
+        if arguments == ("/Query", "/XML", "ONE"):
+            listed = [f"<!-- \\{name} -->\n{text}" for name, text in self.tasks.items()]
+            return Ended(0, f"{HEAD}<Tasks>\n{''.join(listed)}</Tasks>\n")
+        verb, _, name, *rest = arguments
+        there = name in self.tasks
+        if verb == "/Create":
+            if self.refuses:
+                return Ended(1, "FEHLER: Zugriff verweigert\n")
+            assert rest[0] == "/XML"
+            if there and "/F" not in rest:
+                return Ended(1, "There is one.\n")
+            root = ET.fromstring(Path(rest[1]).read_bytes())  # noqa: S314 - ours
+            self.tasks[name] = ET.tostring(root, encoding="unicode")
+        elif not there:
+            return Ended(1, "ERROR: The system cannot find the file specified.\n")
+        elif verb == "/Delete":
+            assert rest == ["/F"]
+            if self.refuses:
+                return Ended(1, "FEHLER: Zugriff verweigert\n")
+            del self.tasks[name]
+        elif rest == ["/XML"]:
+            return Ended(0, HEAD + self.tasks[name])
+        else:
+            assert rest == ["/V", "/FO", "CSV", "/NH"]
+            last, result = self.results.get(name, ("30.11.1999 00:00:00", "267011"))
+            row = ["PC", f"\\{name}", "26.11.2026 03:17:00", "Bereit", "Nur", last]
+            return Ended(
+                0, ",".join(f'"{x}"' for x in [*row, result, "N/A", "x"]) + "\n"
+            )
+        return Ended(0, "")
+
+
+HEAD = '<?xml version="1.0" encoding="UTF-16"?>\n'

@@ -1,0 +1,238 @@
+"""Twice a day, by whatever scheduler there is."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from letsencrypt_mdaemon import schedule
+from letsencrypt_mdaemon.errors import ConfigError, DeployError
+from letsencrypt_mdaemon.schedule import NAME, NAMESPACE, Cron, TaskScheduler
+from tests.program import Program
+from tests.schedulers import Crontab, Schtasks
+
+COMMAND = [r"C:\Program Files\x\python.exe", "-m", "letsencrypt_mdaemon", "renew"]
+THEIRS = "MAILTO=x\r\n# remarks\n*/5 * * * * other \udcff\n@reboot last"
+
+
+def read(data: bytes) -> ET.Element:
+    """Parse XML of our own."""
+    return ET.fromstring(data)  # noqa: S314
+
+
+def text_of(root: ET.Element, path: str) -> list[str | None]:
+    """Return the text of all elements at a path."""
+    spelled = "/".join(f"{{{NAMESPACE}}}{step}" for step in path.split("/"))
+    return [found.text for found in root.iterfind(spelled)]
+
+
+def test_a_task_is_what_task_scheduler_wants() -> None:
+    data = schedule.task(COMMAND, 3, 7)
+    assert data[:2] == b"\xff\xfe"
+    root = read(data)
+    assert root.tag == f"{{{NAMESPACE}}}Task"
+    assert root.get("version") == "1.2"
+    parts = ["RegistrationInfo", "Triggers", "Principals", "Settings", "Actions"]
+    assert [child.tag for child in root] == [f"{{{NAMESPACE}}}{part}" for part in parts]
+    starts = text_of(root, "Triggers/CalendarTrigger/StartBoundary")
+    assert starts == ["2026-01-01T03:07:00", "2026-01-01T15:07:00"]
+    assert text_of(root, "Triggers/CalendarTrigger/RandomDelay") == ["PT1H"] * 2
+    days = "Triggers/CalendarTrigger/ScheduleByDay/DaysInterval"
+    assert text_of(root, days) == ["1"] * 2
+    assert text_of(root, "Principals/Principal/UserId") == ["S-1-5-18"]
+    assert text_of(root, "Principals/Principal/RunLevel") == ["HighestAvailable"]
+    assert text_of(root, "Principals/Principal/LogonType") == []
+    for name, value in {
+        "MultipleInstancesPolicy": "IgnoreNew",
+        "StartWhenAvailable": "true",
+        "RunOnlyIfNetworkAvailable": "true",
+        "StopIfGoingOnBatteries": "false",
+        "DisallowStartIfOnBatteries": "false",
+        "ExecutionTimeLimit": "PT2H",
+        "Enabled": "true",
+    }.items():
+        assert text_of(root, f"Settings/{name}") == [value]
+    actions = root.find(f"{{{NAMESPACE}}}Actions")
+    principal = root.find(f"{{{NAMESPACE}}}Principals/{{{NAMESPACE}}}Principal")
+    assert actions is not None
+    assert principal is not None
+    assert actions.get("Context") == principal.get("id") == "Author"
+    assert text_of(root, "Actions/Exec/Command") == [COMMAND[0]]
+    assert text_of(root, "Actions/Exec/Arguments") == ["-m letsencrypt_mdaemon renew"]
+
+
+printable = st.text(st.characters(codec="utf-8", exclude_categories=["C"]), min_size=1)
+
+
+@given(st.lists(printable, min_size=1, max_size=4))
+def test_whatever_the_command_is_called_it_comes_out_as_it_went_in(
+    command: list[str],
+) -> None:
+    root = read(schedule.task(command, 0, 1))
+    assert text_of(root, "Actions/Exec/Command") == [command[0]]
+    (arguments,) = text_of(root, "Actions/Exec/Arguments")
+    assert (arguments or "") == subprocess.list2cmdline(command[1:])
+
+
+def test_the_example_is_what_is_installed() -> None:
+    file = Path(__file__).parent.parent / "examples" / "task.xml"
+    example = read(file.read_bytes())
+    (program,) = text_of(example, "Actions/Exec/Command")
+    (arguments,) = text_of(example, "Actions/Exec/Arguments")
+    assert program
+    assert arguments
+    made = read(schedule.task([program, *arguments.split()], 3, 17))
+    assert ET.canonicalize(ET.tostring(example), strip_text=True) == ET.canonicalize(
+        ET.tostring(made), strip_text=True
+    )
+
+
+def test_a_task_tells_when_it_ran_and_how_it_ended() -> None:
+    schtasks = Schtasks()
+    scheduler = TaskScheduler(Path("schtasks.exe"), schtasks)
+    scheduler.install(COMMAND)
+    fresh = scheduler.show()
+    assert fresh is not None
+    assert (fresh.last_run, fresh.last_code) == ("", None)
+    assert fresh.next_run == "26.11.2026 03:17:00"
+    schtasks.results[NAME] = ("25.11.2026 15:17:01", "5")
+    ran = scheduler.show()
+    assert ran is not None
+    assert (ran.last_run, ran.last_code) == ("25.11.2026 15:17:01", 5)
+
+
+def test_a_task_of_somebody_else_is_never_touched() -> None:
+    schtasks = Schtasks()
+    scheduler = TaskScheduler(Path("schtasks.exe"), schtasks)
+    scheduler.install(COMMAND)
+    theirs = schtasks.tasks[NAME].replace(f">{NAME}</", ">theirs</")
+    schtasks.tasks[NAME] = theirs
+    for act in (lambda: scheduler.install(COMMAND), scheduler.show, scheduler.remove):
+        with pytest.raises(ConfigError, match="did not make"):
+            act()
+    assert schtasks.tasks == {NAME: theirs}
+
+
+def test_tasks_that_run_the_old_script_are_named_and_left_alone() -> None:
+    schtasks = Schtasks()
+    old = r"<Task><Arguments>C:\MDaemon\LetsEncrypt\LETSENCRYPT.PS1</Arguments></Task>"
+    cmd = r"<Task><Exec><Command>C:\x\scheduled-renew.cmd</Command></Exec></Task>"
+    schtasks.tasks = {"Zertifikat": old, "Backup": "<Task>x</Task>", "A\\B": cmd}
+    before = dict(schtasks.tasks)
+    scheduler = TaskScheduler(Path("schtasks.exe"), schtasks)
+    assert scheduler.rivals() == ["\\Zertifikat", "\\A\\B"]
+    scheduler.install(COMMAND)
+    scheduler.remove()
+    assert schtasks.tasks == before
+
+
+def test_what_windows_refuses_is_told_in_its_words() -> None:
+    schtasks = Schtasks()
+    scheduler = TaskScheduler(Path("schtasks.exe"), schtasks)
+    scheduler.install(COMMAND)
+    schtasks.refuses = True
+    for act in (lambda: scheduler.install(COMMAND), scheduler.remove):
+        with pytest.raises(DeployError, match="Zugriff verweigert") as caught:
+            act()
+        assert "administrator" in caught.value.hint
+
+
+def test_the_other_lines_of_a_crontab_stay_as_they_are() -> None:
+    crontab = Crontab(THEIRS)
+    scheduler = Cron(Path("crontab"), crontab)
+    scheduler.install(["/x y/python", "a%b"])
+    assert crontab.text is not None
+    assert crontab.text.startswith(THEIRS + "\n")
+    (ours,) = crontab.text[len(THEIRS) + 1 :].splitlines()
+    assert ours.endswith(r" '/x y/python' a\%b >/dev/null 2>&1 # letsencrypt-mdaemon")
+    assert scheduler.remove()
+    assert crontab.text == THEIRS + "\n"
+
+
+@pytest.mark.parametrize("act", ["install", "show", "remove"])
+def test_a_crontab_that_may_not_be_used_is_told_in_its_words(act: str) -> None:
+    crontab = Crontab(THEIRS)
+    crontab.refuses = True
+    scheduler = Cron(Path("crontab"), crontab)
+    with pytest.raises(DeployError, match="not allowed to use"):
+        getattr(scheduler, act)(*([COMMAND] if act == "install" else []))
+
+
+@pytest.fixture
+def crontab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A program crontab on PATH that keeps its lines in a file."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    kept = tmp_path / "kept"
+    program = folder / "crontab"
+    program.write_text(
+        f"""#!/bin/sh
+case "$1" in
+-l) cat "{kept}" 2>/dev/null || {{ echo "no crontab for you" >&2; exit 1; }} ;;
+-) cat > "{kept}" ;;
+esac
+"""
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+    return kept
+
+
+def test_the_command_installs_itself_with_its_options_and_shows_how_it_ran(
+    program: Program, crontab: Path
+) -> None:
+    ran = program.here("schedule install")
+    assert ran.exit_code == 0, ran.messages
+    line = crontab.read_text()
+    assert " -m letsencrypt_mdaemon renew " in line
+    assert f"--mdaemon-dir={program.layout.folder}" in line
+    assert "--agree-tos " in line
+    assert "json" not in line
+    assert ran.report["job"]["last_run"] is None
+
+    command = line.split(" ", 5)[5].partition(" >")[0]
+    done = subprocess.run(
+        ["/bin/sh", "-c", command.replace(r"\%", "%")],
+        check=False,
+        capture_output=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+
+    shown = program.here("schedule show")
+    assert shown.report["job"]["last_exit_code"] == 0
+    assert shown.report["job"]["last_run"]
+    text = program.here("schedule show", as_json=False).output
+    assert "exit code 0" in text
+
+    assert program.here("schedule remove").report["removed"]
+    assert not program.here("schedule remove").report["removed"]
+    assert crontab.read_text() == ""
+    assert program.here("schedule show").report["job"] is None
+
+
+def test_a_scheduled_run_that_fails_leaves_its_exit_code(
+    program: Program, crontab: Path
+) -> None:
+    program.here("schedule install")
+    failed = program.renew("--webroot", str(crontab.parent))
+    assert failed.exit_code == 4
+    job = program.here("schedule show").report["job"]
+    assert job["last_exit_code"] == 4
+    state = json.loads((program.state / "installation.json").read_text())
+    assert state["exit_code"] == 4
+
+
+def test_without_agreement_to_the_terms_it_is_warned_of(
+    beside: Program, crontab: Path
+) -> None:
+    ran = beside.here("schedule install")
+    assert ran.exit_code == 0
+    assert any("agree-tos" in warning for warning in ran.report["warnings"])
+    assert crontab.exists()
