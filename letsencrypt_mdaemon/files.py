@@ -407,6 +407,13 @@ def _is_in_use(error: OSError) -> bool:
     return getattr(error, "winerror", None) in IN_USE
 
 
+def _may_be_in_use(error: OSError) -> bool:
+    if sys.platform == "win32" and isinstance(error, PermissionError):
+        # The C library, below `os.open`, tells no code of Windows.
+        return error.winerror is None or _is_in_use(error)
+    return _is_in_use(error)
+
+
 def _swap(changes: list[_Change]) -> None:
     try:
         for change in changes:
@@ -459,7 +466,7 @@ def _explained(path: Path) -> Iterator[None]:
         message = f"{path} cannot be written: {exc.strerror or exc}."
         if exc.errno in {errno.ENOSPC, errno.EDQUOT}:
             hint = "Make room on that disk and run again."
-        elif _is_in_use(exc):
+        elif _may_be_in_use(exc):
             hint = "Close the program that has it open, or let this account write it."
         else:
             hint = "Let this account write to it and to its folder."
@@ -561,7 +568,7 @@ def _unless_in_use() -> Iterator[None]:
     try:
         yield
     except PermissionError as exc:
-        if not _is_in_use(exc):
+        if not _may_be_in_use(exc):
             raise
 
 

@@ -947,7 +947,7 @@ def test_a_failed_run_is_one_entry_in_the_systems_log_and_a_good_one_none(
     error = failed.report["error"]
     ((event, text),) = event_log.entries
     assert event == failed.exit_code == 2
-    assert "imap://% 1% % 2\\x1b.test" in text
+    assert r"imap://% 1% % 2\\x1b.test" in text
     assert text.endswith(f"\r\n{error['hint']}")
 
 

@@ -32,7 +32,7 @@ class Service:
         """Return what it does; None if there is no such service."""
         try:
             with self._opened(win32service.SERVICE_QUERY_STATUS) as handle:
-                found = win32service.QueryServiceStatusEx(handle)
+                found: Any = win32service.QueryServiceStatusEx(handle)
         except RefusedError as exc:
             if exc.code == _DOES_NOT_EXIST:
                 return None

@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from typing import Any
 
 import pytest
 
@@ -37,7 +38,7 @@ if sys.platform == "win32":
 
     @contextmanager
     def of_windows() -> Iterator[Make]:
-        """Make services of C:\\service.exe, and remove them."""
+        """Make services of the program, and remove them."""
         everything = win32service.SERVICE_ALL_ACCESS
         manager = win32service.OpenSCManager(
             None, None, win32service.SC_MANAGER_ALL_ACCESS
@@ -48,10 +49,19 @@ if sys.platform == "win32":
 
             def add(name: str, start: int, *needs: str) -> services.Service:
                 handle = win32service.CreateService(
-                    *(manager, name, name, everything),
+                    manager,
+                    name,
+                    name,
+                    everything,
                     win32service.SERVICE_WIN32_OWN_PROCESS,
-                    *(start, win32service.SERVICE_ERROR_NORMAL),
-                    *(PROGRAM, None, 0, list(needs) or None, None, None),
+                    start,
+                    win32service.SERVICE_ERROR_NORMAL,
+                    PROGRAM,
+                    None,
+                    False,  # noqa: FBT003 - its name is bFetchTag, and has no keyword
+                    list(needs) or None,
+                    None,
+                    None,
                 )
                 win32service.CloseServiceHandle(handle)
                 exits.callback(remove, name)
@@ -59,13 +69,13 @@ if sys.platform == "win32":
 
             def remove(name: str) -> None:
                 handle = win32service.OpenService(manager, name, everything)
-                process = win32service.QueryServiceStatusEx(handle)["ProcessId"]
+                status: Any = win32service.QueryServiceStatusEx(handle)
                 win32service.DeleteService(handle)
                 win32service.CloseServiceHandle(handle)
                 # Some of them do not stop when they are told to.
                 with suppress(OSError):
-                    if process:
-                        os.kill(process, signal.SIGTERM)
+                    if status["ProcessId"]:
+                        os.kill(status["ProcessId"], signal.SIGTERM)
 
             def make(kind: str) -> services.Service:
                 # One whose process still ends is still there.
