@@ -408,10 +408,9 @@ def _is_in_use(error: OSError) -> bool:
 
 
 def _may_be_in_use(error: OSError) -> bool:
-    if sys.platform == "win32" and isinstance(error, PermissionError):
-        # The C library, below `os.open`, tells no code of Windows.
-        return error.winerror is None or _is_in_use(error)
-    return _is_in_use(error)
+    # Below `os.open` the C library tells no code of Windows.
+    untold = sys.platform == "win32" and getattr(error, "winerror", None) is None
+    return _is_in_use(error) or (untold and isinstance(error, PermissionError))
 
 
 def _swap(changes: list[_Change]) -> None:

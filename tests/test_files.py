@@ -27,6 +27,7 @@ from letsencrypt_mdaemon.files import (
     replace_all,
     write_private,
 )
+from tests.wine import wine_differs
 
 if sys.platform != "win32":
     import fcntl
@@ -668,7 +669,6 @@ HOLDER_WITH_CHILD = """
 import subprocess, sys
 from pathlib import Path
 from letsencrypt_mdaemon.files import exclusive_lock
-from tests.wine import wine_differs
 
 child = "import sys; print('held', flush=True); sys.stdin.read()"
 with exclusive_lock(Path(sys.argv[1])):

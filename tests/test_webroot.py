@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from letsencrypt_mdaemon.errors import AcmeError, ConfigError
 from letsencrypt_mdaemon.webroot import Webroot
 from tests.fakes import contents, full_disk, huge, read_only, unreadable, watched
+from tests.wine import wine_differs
 
 FOLDER = ".well-known/acme-challenge"
 FIRST = "LoqXcYV8q5ONbJQxbmR7SCTNo3tiAXDfowyjxAjEuX0"
@@ -303,7 +304,6 @@ KILLED = """\
 import os, sys
 from pathlib import Path
 from letsencrypt_mdaemon.webroot import Webroot
-from tests.wine import wine_differs
 with Webroot(Path(sys.argv[1]), Path(sys.argv[2])).present({"token-1": "token-1.abc"}):
     os._exit(9)
 """

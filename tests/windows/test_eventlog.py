@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import sys
-
-assert sys.platform == "win32"
-
-import winreg
 from collections.abc import Iterator
 
 import pytest
-import pywintypes
-import win32con
-import win32evtlog
-import win32evtlogutil
 
-from letsencrypt_mdaemon.windows import eventlog
 from tests.wine import wine_differs
+
+assert sys.platform == "win32"  # tells the type checker
+
+import winreg  # noqa: E402 - Windows only
+
+import pywintypes  # noqa: E402
+import win32con  # noqa: E402
+import win32evtlog  # noqa: E402
+import win32evtlogutil  # noqa: E402
+
+from letsencrypt_mdaemon.windows import eventlog  # noqa: E402
 
 KEY = rf"SYSTEM\CurrentControlSet\Services\EventLog\Application\{eventlog.SOURCE}"
 TEXT = "Größe – ✓ was not taken.\r\nTry again."

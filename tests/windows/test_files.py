@@ -90,7 +90,7 @@ def at_first_pause(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], None]]:
             pending.pop()()
         sleep(seconds)
 
-    monkeypatch.setattr(files.time, "sleep", pause)
+    monkeypatch.setattr(time, "sleep", pause)
     return pending
 
 
@@ -194,9 +194,11 @@ def test_the_vendors_lock_held_all_the_time_is_told(file: Path) -> None:
 def test_one_process_at_a_time_holds_the_lock(tmp_path: Path) -> None:
     lock = tmp_path / "lock"
     with other_process(LOCKS.format(lock="exclusive_lock"), lock) as release:
-        with pytest.raises(BusyError, match="Another run holds .*: process"):
-            with files.exclusive_lock(lock):
-                pass
+        with (
+            pytest.raises(BusyError, match=r"Another run holds .*: process"),
+            files.exclusive_lock(lock),
+        ):
+            pass
         release()
         with files.exclusive_lock(lock):
             pass

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import sys
-
-assert sys.platform == "win32"
-
-import winreg
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -15,9 +11,15 @@ import pytest
 
 from letsencrypt_mdaemon import mdaemon
 from letsencrypt_mdaemon.errors import ConfigError
-from letsencrypt_mdaemon.windows import registry
+
+assert sys.platform == "win32"  # tells the type checker
+
+import winreg  # noqa: E402 - Windows only
+
+from letsencrypt_mdaemon.windows import registry  # noqa: E402
 
 NATIVE, OF_32_BITS = registry.KEYS
+Value = int | str | bytes | list[str]
 Write = Callable[..., None]
 
 
@@ -26,11 +28,11 @@ def write() -> Iterator[Write]:
     """Return what writes a value below HKLM; in the end the keys are gone."""
     access = winreg.KEY_ALL_ACCESS | winreg.KEY_WOW64_64KEY
 
-    def put(key: str, name: str, value: object, kind: int = winreg.REG_SZ) -> None:
+    def put(key: str, name: str, value: Value, kind: int = winreg.REG_SZ) -> None:
         with winreg.CreateKeyEx(
             winreg.HKEY_LOCAL_MACHINE, key, access=access
         ) as handle:
-            winreg.SetValueEx(handle, name, 0, kind, value)  # type: ignore[arg-type]
+            winreg.SetValueEx(handle, name, 0, kind, value)
 
     yield put
     for key in (NATIVE, OF_32_BITS):
@@ -109,9 +111,7 @@ def test_without_any_key_only_the_default_folder_is_left() -> None:
         (["C:\\MDaemon"], winreg.REG_MULTI_SZ),
     ],
 )
-def test_a_value_that_is_no_path_is_none(
-    write: Write, value: object, kind: int
-) -> None:
+def test_a_value_that_is_no_path_is_none(write: Write, value: Value, kind: int) -> None:
     write(NATIVE, "AppPath", value, kind)
 
     assert list(registry.installations()) == []
