@@ -237,7 +237,8 @@ def test_a_refused_swap_brings_back_those_already_made(
 ) -> None:
     before = tree(server)
     for nth, path in enumerate(more, start=1):
-        error = PermissionError(errno.EPERM, "Operation not permitted")
+        # On Windows with its code for a disk that is write-protected.
+        error = PermissionError(errno.EPERM, "Operation not permitted", None, 19)
         with (
             failing("replace", nth, error),
             pytest.raises(DeployError) as caught,

@@ -84,10 +84,10 @@ def test_a_report_in_json_about_an_odd_path_can_be_read(tmp_path: Path) -> None:
 
 
 def test_the_log_is_utf8_with_the_line_ends_of_windows(root: Path) -> None:
-    done = run("renew", *beside(root), "--agree-tos", "--skip-port-check", "--ca", ODD)
+    done = run("renew", *beside(root), "--agree-tos")
 
-    assert done.returncode != 0
+    assert done.returncode == 2, done.stderr
     log = (root / "Logs" / "LetsEncrypt.log").read_bytes()
-    assert ODD in log.decode("utf-8")
+    assert "[target …]" in log.decode("utf-8")
     assert log.count(b"\r\n") == log.count(b"\n") > 1
     assert b"\r\r" not in log
