@@ -153,3 +153,14 @@ def test_one_that_cannot_even_be_looked_at_is_told_and_not_known_to_be_stopped()
 )
 def test_a_state_is_told_in_words(state: int, words: str) -> None:
     assert str(Status(state)) == words
+
+
+def test_one_that_runs_and_could_not_be_started_again_is_not_stopped() -> None:
+    disabled = MemoryService("disabled")
+    disabled.now = Status(RUNNING)
+
+    with pytest.raises(DeployError, match="is running and disabled"):
+        restart(disabled)
+
+    assert disabled.done == []
+    assert disabled.status() == Status(RUNNING)
