@@ -6,8 +6,12 @@ import logging
 import sys
 from dataclasses import dataclass, replace
 from datetime import timedelta
+<<<<<<< HEAD
 from pathlib import Path
 from typing import TYPE_CHECKING
+=======
+from typing import TYPE_CHECKING, Protocol
+>>>>>>> wt-e
 
 from letsencrypt_mdaemon import (
     access,
@@ -15,6 +19,7 @@ from letsencrypt_mdaemon import (
     endpoints,
     mdaemon,
     renewal,
+    service,
     targets,
     verification,
     verifier,
@@ -40,9 +45,18 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.issuer import Issuer
     from letsencrypt_mdaemon.notify import Mail, Transport
     from letsencrypt_mdaemon.parts import Store
+    from letsencrypt_mdaemon.service import Service
     from letsencrypt_mdaemon.verifier import Served
 
 _log = logging.getLogger(__name__)
+
+
+class EventLog(Protocol):
+    """A log of the system, where administrators look."""
+
+    def error(self, event: int, text: str) -> None:
+        """Write one entry; `OSError` if it cannot be written."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,8 +287,14 @@ class Installation:
             self._ladder(),
             patience=config.reload_timeout,
         )
-        running = self.greeted is not None
-        return MailServer(bindings, semaphores, running, self._own_folders())
+        return MailServer(
+            bindings,
+            semaphores,
+            running=self.greeted is not None,
+            own_folders=self._own_folders(),
+            service=windows_service(self.root),
+            may_restart=config.allow_restart and not config.no_reload,
+        )
 
     def parts(self, server: MailServer) -> Parts:
         """Return what a run works with, beside the CA."""
@@ -381,12 +401,20 @@ class Ports:
 
 @dataclass(frozen=True, slots=True)
 class MailServer:
-    """The server's files and semaphores: `parts.Server`."""
+    """The server's files, semaphores and service: `parts.Server`.
+
+    Args:
+        running: Whether it greets; its service, if it has one, tells too.
+        service: The service that it runs as, on Windows.
+        may_restart: Whether that may be restarted.
+    """
 
     bindings: targets.Bindings
     semaphores: mdaemon.Semaphores
     running: bool
     own_folders: list[Path]
+    service: Service | None = None
+    may_restart: bool = False
 
     def named(self, names: Collection[str]) -> dict[Target, x509.Certificate | None]:
         """Return which certificate each target names."""
@@ -407,7 +435,21 @@ class MailServer:
         if not self.semaphores.names:
             _log.info("The server is not told to reload.")
             return iter(())
+        if self.service and not self.running and service.is_stopped(self.service):
+            _log.warning(
+                "The service %s is stopped: MDaemon uses the new certificate when it "
+                "starts.",
+                self.service.name,
+            )
+            return iter(())
         return self.semaphores.reload(running=self.running)
+
+    def restart_service(self) -> Iterator[str]:
+        """Restart the service, if that is allowed and it is not stopped."""
+        if self.service and self.may_restart and not service.is_stopped(self.service):
+            _log.info("Restarting the service %s", self.service.name)
+            service.restart(self.service)
+            yield f"a restart of the service {self.service.name}"
 
     def references(self) -> set[str]:
         """Return the thumbprints that any INI value names."""
@@ -418,6 +460,32 @@ def find_root(loaded: Loaded) -> Path:
     """Return MDaemon's folder."""
     said_by = loaded.origins.get("mdaemon-dir", "")
     return mdaemon.find(mdaemon.places(loaded.config.mdaemon_dir, said_by))
+
+
+def windows_service(root: Path) -> Service | None:
+    """Return the service that runs the MDaemon in this folder, if Windows has one."""
+    if sys.platform == "win32":
+        from letsencrypt_mdaemon.windows.services import (  # noqa: PLC0415 - lazily
+            Service,
+        )
+
+        found = Service()
+        try:
+            return found if found.status() and service.is_of(found, root) else None
+        except service.RefusedError as exc:
+            _log.debug("The service %s cannot be looked at: %s", found.name, exc)
+    return None
+
+
+def event_log() -> EventLog | None:
+    """Return the log of the system that failures go to, if it has one."""
+    if sys.platform == "win32":
+        from letsencrypt_mdaemon.windows.eventlog import (  # noqa: PLC0415 - seldom
+            EventLog,
+        )
+
+        return EventLog()
+    return None
 
 
 def state_of(config: Config, root: Path) -> State:

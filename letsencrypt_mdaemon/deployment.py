@@ -38,6 +38,10 @@ class Server(Protocol):
         """Ask the server to use it, gentlest first, and yield what it took up."""
         ...
 
+    def restart_service(self) -> Iterator[str]:
+        """Restart its service, if that may be done, and yield that it was."""
+        ...
+
 
 class Verifier(Protocol):
     """Looks at the server's ports."""
@@ -138,7 +142,7 @@ class Deployment:
         before serves the new certificate, or one of them is broken.
 
         Raises:
-            DeployError: If the files cannot be written.
+            DeployError: If the files cannot be written, or the service not restarted.
         """
         new = thumbprint(certificate)
         proof: Proof | None = None
@@ -153,7 +157,7 @@ class Deployment:
                 return Deployed((), (), proof)
         reloaded: list[str] = []
         proof = None
-        for name in self.server.reload():
+        for name in self._ladder(lambda: self._is_left(new)):
             _log.info("The server took up %s", name)
             reloaded.append(name)
             if self.before:
@@ -169,11 +173,11 @@ class Deployment:
             The ports that do not.
 
         Raises:
-            DeployError: If the files cannot be written.
+            DeployError: If the files cannot be written, or the service not restarted.
         """
         self.server.restore(changes, now=now)
         lost = tuple(self.before)
-        for name in self.server.reload():
+        for name in self._ladder(self._lost):
             _log.info("The server took up %s", name)
             deadline = time.monotonic() + self.patience
             while lost := self._lost():
@@ -183,6 +187,15 @@ class Deployment:
             else:
                 break
         return lost
+
+    def _ladder(self, is_left: Callable[[], object]) -> Iterator[str]:
+        """Yield each rung; the last one only if something is left for it to do."""
+        yield from self.server.reload()
+        if self.before and is_left():
+            yield from self.server.restart_service()
+
+    def _is_left(self, new: str) -> bool:
+        return bool(judge(self.before, self.verifier.observe(), new).old)
 
     def _lost(self) -> tuple[str, ...]:
         served = self.verifier.observe()

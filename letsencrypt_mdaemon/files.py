@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 
 if sys.platform == "win32":
     import msvcrt
+
+    import pywintypes
+    import win32con
+    import win32file
 else:
     import fcntl
 
@@ -44,6 +48,8 @@ PAUSE = 0.05
 
 # Windows' codes for "access denied" and "in use by another process".
 IN_USE = (5, 32)
+# And for a range that another handle has locked.
+LOCKED = 33
 _UNFINISHED = re.compile(r"\..{1,40}\.[0-9a-f]{12}\.tmp", re.DOTALL)
 _BINARY: int = getattr(os, "O_BINARY", 0)
 _NO_LINK: int = getattr(os, "O_NOFOLLOW", 0)
@@ -401,6 +407,12 @@ def _is_in_use(error: OSError) -> bool:
     return getattr(error, "winerror", None) in IN_USE
 
 
+def _may_be_in_use(error: OSError) -> bool:
+    # Below `os.open` the C library tells no code of Windows.
+    untold = sys.platform == "win32" and getattr(error, "winerror", None) is None
+    return _is_in_use(error) or (untold and isinstance(error, PermissionError))
+
+
 def _swap(changes: list[_Change]) -> None:
     try:
         for change in changes:
@@ -453,7 +465,7 @@ def _explained(path: Path) -> Iterator[None]:
         message = f"{path} cannot be written: {exc.strerror or exc}."
         if exc.errno in {errno.ENOSPC, errno.EDQUOT}:
             hint = "Make room on that disk and run again."
-        elif _is_in_use(exc):
+        elif _may_be_in_use(exc):
             hint = "Close the program that has it open, or let this account write it."
         else:
             hint = "Let this account write to it and to its folder."
@@ -555,7 +567,7 @@ def _unless_in_use() -> Iterator[None]:
     try:
         yield
     except PermissionError as exc:
-        if not _is_in_use(exc):
+        if not _may_be_in_use(exc):
             raise
 
 
@@ -563,15 +575,15 @@ def _lock(handle: int) -> bool:
     """Try to lock an open file, without waiting."""
     if sys.platform == "win32":
         # Nobody else can read a locked byte, so it is one far behind the content.
-        os.lseek(handle, 1 << 30, os.SEEK_SET)
+        place = pywintypes.OVERLAPPED()
+        place.Offset = 1 << 30
+        flags = win32con.LOCKFILE_EXCLUSIVE_LOCK | win32con.LOCKFILE_FAIL_IMMEDIATELY
         try:
-            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
-        except OSError as exc:
-            if exc.errno in {errno.EACCES, errno.EDEADLK}:
+            win32file.LockFileEx(msvcrt.get_osfhandle(handle), flags, 1, 0, place)
+        except pywintypes.error as exc:
+            if exc.winerror == LOCKED:
                 return False
-            raise
-        finally:
-            os.lseek(handle, 0, os.SEEK_SET)
+            raise OSError(exc.winerror, exc.strerror) from exc
     else:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -10,7 +10,7 @@ import time
 import traceback
 from collections import deque
 from contextlib import suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -193,7 +193,7 @@ def _is_no_progress(record: logging.LogRecord) -> bool:
 def _keep_earlier(path: Path, keep: int) -> None:
     """Rename the last run's log by the time of its last line; remove the oldest."""
     if path.is_file() and keep:
-        ended = datetime.fromtimestamp(path.stat().st_mtime).astimezone()
+        ended = datetime.fromtimestamp(path.stat().st_mtime, UTC).astimezone()
         stem = f"{path.stem}-{ended:%Y%m%d-%H%M%S}"
         names = [path.with_name(f"{stem}{n}{path.suffix}") for n in ("", *"bcdefghij")]
         path.replace(next((name for name in names if not name.exists()), names[-1]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -21,9 +22,12 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("letsencrypt_mdaemon")
 
+# ReportEvent takes at most 31,839 characters.
+_EVENT_LIMIT = 30_000
+
 
 class Run:
-    """What a command shares with all the others: configuration, log, mail, exit code.
+    """What a command shares with all the others: configuration, logs, mail, exit code.
 
     Args:
         options: What the command line gave, by setting name.
@@ -243,6 +247,8 @@ class Run:
             _log.info("%s", error.hint)
         if self._mails and self.config.to:
             self._mail(error)
+        if self._mails:
+            self._record(error)
         if self._options.get("json") or (self._loaded and self._loaded.config.json):
             details: dict[str, object] = {
                 "type": type(error).__name__,
@@ -298,3 +304,21 @@ class Run:
             _log.warning("The mail about it could not be sent: %s %s", exc, exc.hint)
         else:
             _log.info("Mailed to %s %s", ", ".join(mail.recipients), where)
+
+    def _record(self, error: Error) -> None:
+        """Put the failure into the system's log; that this may fail changes nothing."""
+        system_log = assembly.event_log()
+        if system_log is None:
+            return
+        try:
+            system_log.error(error.exit_code, _entry(error))
+        except OSError as exc:
+            _log.warning("Windows' event log cannot be written: %s", exc.strerror)
+
+
+def _entry(error: Error) -> str:
+    """Return a failure as the text of an event, harmless to its viewer."""
+    lines = [*error.message.splitlines(), *error.hint.splitlines()]
+    text = "\r\n".join(words(line) for line in lines)
+    # The viewer would put something else in the place of %1.
+    return re.sub(r"%(?=[\d%])", "% ", text)[:_EVENT_LIMIT]

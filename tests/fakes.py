@@ -22,6 +22,20 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from letsencrypt_mdaemon.certificate import Certificate, PrivateKey, thumbprint
 from letsencrypt_mdaemon.errors import DeployError
 from letsencrypt_mdaemon.renewal import Window
+from letsencrypt_mdaemon.service import (
+    ALREADY_RUNNING,
+    CANNOT_NOW,
+    DENIED,
+    DEPENDENTS_RUN,
+    DISABLED,
+    NOT_ACTIVE,
+    RUNNING,
+    START_PENDING,
+    STOP_PENDING,
+    STOPPED,
+    RefusedError,
+    Status,
+)
 from letsencrypt_mdaemon.state import Change, Target
 
 if sys.platform != "win32":
@@ -145,6 +159,10 @@ class MemoryServer:
             if port not in self.deaf:
                 self.ports[port] = "" if broken else value
             yield rung
+
+    def restart_service(self) -> Iterator[str]:
+        """Do nothing: it is no service."""
+        yield from ()
 
     def restart(self) -> None:
         """Let every port use what the files name, as somebody does by hand."""
@@ -399,3 +417,103 @@ def talker(
             with suppress(OSError):  # nobody may have come
                 socket.create_connection(listener.getsockname()).close()
             thread.join()
+
+
+class MemoryService:
+    """A service that behaves by its kind: `service.Service`.
+
+    Args:
+        kind: good, slow, never (stops), dies (at start), disabled, absent,
+            denied (to us), needed (by another service).
+        program: What starts it.
+    """
+
+    def __init__(
+        self, kind: str = "good", *, program: str = r"C:\MDaemon\App\MDaemon.exe"
+    ) -> None:
+        self.name = kind
+        self.kind = kind
+        self.path = program
+        self.now = Status(STOPPED if kind in {"dies", "disabled"} else RUNNING)
+        self.done: list[str] = []
+        self._looks = 0
+
+    def status(self) -> Status | None:
+        """Return what it does; a slow one stops while it is looked at."""
+        if self.kind == "absent":
+            return None
+        if self.now.state == STOP_PENDING and self.kind != "never":
+            self._looks += 1
+            if self._looks > 2 * (self.kind == "slow"):
+                self.now = Status(STOPPED)
+        elif self.now.state == START_PENDING:
+            dies = self.kind == "dies"
+            self.now = Status(STOPPED, 1067) if dies else Status(RUNNING)
+        return self.now
+
+    def account(self) -> str:
+        """Return the account it runs as."""
+        self._must_be_there()
+        return "LocalSystem"
+
+    def program(self) -> str:
+        """Return what starts it."""
+        self._must_be_there()
+        return self.path
+
+    def is_disabled(self) -> bool:
+        """Whether it cannot be started."""
+        self._must_be_there()
+        return self.kind == "disabled"
+
+    def dependents(self) -> list[str]:
+        """Return who runs and depends on it."""
+        self._must_be_there()
+        return ["follower"] if self.kind == "needed" else []
+
+    def stop(self) -> None:
+        """Begin to stop."""
+        self._must_be_there()
+        if self.kind == "denied":
+            raise RefusedError(DENIED, "Access is denied.")
+        if self.kind == "needed":
+            raise RefusedError(DEPENDENTS_RUN, "Running services depend on it.")
+        if self.now.state == STOPPED:
+            raise RefusedError(NOT_ACTIVE, "The service has not been started.")
+        if self.now.state != RUNNING:
+            raise RefusedError(CANNOT_NOW, "It cannot accept control messages.")
+        self.now = Status(STOP_PENDING)
+        self.done.append("stop")
+
+    def start(self) -> None:
+        """Begin to start."""
+        self._must_be_there()
+        if self.kind == "disabled":
+            raise RefusedError(DISABLED, "The service cannot be started.")
+        if self.now.state != STOPPED:
+            raise RefusedError(ALREADY_RUNNING, "An instance is already running.")
+        self.now = Status(START_PENDING)
+        self.done.append("start")
+
+    def _must_be_there(self) -> None:
+        if self.kind == "absent":
+            raise RefusedError(1060, "The specified service does not exist.")
+
+
+class MemoryEventLog:
+    """The log of a system: `assembly.EventLog`.
+
+    Attributes:
+        entries: Each event and its text.
+        failing: Whether nothing can be written.
+    """
+
+    def __init__(self) -> None:
+        self.entries: list[tuple[int, str]] = []
+        self.failing = False
+
+    def error(self, event: int, text: str) -> None:
+        """Write one entry."""
+        if self.failing:
+            raise OSError(1502, "The event log file is full.")
+        self.entries.append((event, text))

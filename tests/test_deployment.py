@@ -31,11 +31,13 @@ class Scene:
         reloads: Semaphore → endpoints that use the bound certificate afterwards.
         breaks: Endpoints that serve nothing while they should serve the new one.
         slow: How often one has to look before a reload shows.
+        service: Endpoints that use it after a restart; None if there is no service.
     """
 
     reloads: dict[str, tuple[str, ...]]
     breaks: tuple[str, ...] = ()
     slow: int = 0
+    service: tuple[str, ...] | None = None
     bound: str = OLD_PRINT
     served: dict[str, str] = field(
         default_factory=lambda: dict.fromkeys((MAIL, WEB, ADMIN), OLD_PRINT)
@@ -57,12 +59,19 @@ class Scene:
 
     def reload(self) -> Iterator[str]:
         for name, endpoints in self.reloads.items():
-            self.done.append(name)
-            for endpoint in endpoints:
-                broken = endpoint in self.breaks and self.bound == NEW_PRINT
-                self._next[endpoint] = "" if broken else self.bound
-            self._looks = 0
-            yield name
+            yield self._use(name, endpoints)
+
+    def restart_service(self) -> Iterator[str]:
+        if self.service is not None:
+            yield self._use("the service", self.service)
+
+    def _use(self, name: str, endpoints: Sequence[str]) -> str:
+        self.done.append(name)
+        for endpoint in endpoints:
+            broken = endpoint in self.breaks and self.bound == NEW_PRINT
+            self._next[endpoint] = "" if broken else self.bound
+        self._looks = 0
+        return name
 
     def observe(self) -> dict[str, str]:
         self._looks += 1
@@ -187,6 +196,63 @@ def test_a_server_that_takes_no_semaphore_up_cannot_be_said_to_be_healed() -> No
     scene = Scene({})
 
     assert set(scene.deployment().roll_back((), now=NOW)) == {MAIL, WEB, ADMIN}
+
+
+@pytest.mark.parametrize("reloads", [{}, {"RELOADCACHE.SEM": (MAIL,)}])
+def test_the_service_is_restarted_if_the_semaphores_do_not_suffice(
+    reloads: dict[str, tuple[str, ...]],
+) -> None:
+    scene = Scene(reloads, service=(MAIL, WEB, ADMIN))
+
+    deployed = scene.deployment().carry_out(NEW, now=NOW)
+
+    assert scene.done == [*reloads, "the service"]
+    assert deployed.proof is not None
+    assert deployed.proof.is_complete
+
+
+def test_the_service_is_not_restarted_if_the_semaphores_suffice() -> None:
+    scene = Scene({"RELOADCACHE.SEM": (MAIL, WEB, ADMIN)}, service=())
+
+    scene.deployment().carry_out(NEW, now=NOW)
+
+    assert scene.done == ["RELOADCACHE.SEM"]
+
+
+def test_the_service_is_not_restarted_if_the_ports_change_unasked() -> None:
+    scene = Scene({}, service=())
+    deployment = scene.deployment()
+    scene.served = dict.fromkeys(scene.served, NEW_PRINT)
+
+    deployed = deployment.carry_out(NEW, now=NOW)
+
+    assert scene.done == []
+    assert deployed.reloaded == ()
+
+
+def test_the_service_is_not_restarted_if_no_port_can_prove_the_need() -> None:
+    scene = Scene({"RELOADCACHE.SEM": ()}, service=(), served={})
+
+    scene.deployment().carry_out(NEW, now=NOW)
+
+    assert scene.done == ["RELOADCACHE.SEM"]
+
+
+def test_the_service_is_not_restarted_over_a_broken_port() -> None:
+    scene = Scene({"RELOADCACHE.SEM": (MAIL,)}, breaks=(MAIL,), service=(WEB,))
+
+    scene.deployment().carry_out(NEW, now=NOW)
+
+    assert scene.done == ["RELOADCACHE.SEM"]
+
+
+def test_rolling_back_may_take_a_restart_of_the_service() -> None:
+    scene = Scene({}, breaks=(WEB,), service=(MAIL, WEB, ADMIN))
+    deployment = scene.deployment()
+    deployed = deployment.carry_out(NEW, now=NOW)
+
+    assert deployment.roll_back(deployed.changes, now=NOW) == ()
+    assert scene.done == ["the service", "the service"]
 
 
 prints = st.sampled_from(["", OLD_PRINT, NEW_PRINT, "F" * 40])

@@ -233,34 +233,35 @@ def test_a_file_in_the_folders_place_is_an_error(tmp_path: Path) -> None:
         FileLog(tmp_path / "Logs", now=NOW, keep=3)
 
 
-def test_a_disk_that_fills_up_is_one_warning_and_no_failure(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    logger = logging.getLogger(log.PACKAGE)
-    with logging_to(tmp_path) as handler:
-        logger.info("fits")
-        with full_disk(tmp_path):
-            (tmp_path / "other").touch()  # now it is full
-            logger.info("does not fit")
-            logger.info("nor does this")
-        logger.info("room again, but it was given up")
-    assert handler not in logger.handlers
-    (warning,) = [item for item in caplog.messages if "any more" in item]
-    assert warning.startswith(f"{handler.path} cannot be written any more: ")
-    written = handler.path.read_text("utf-8")
-    assert "fits" in written
-    assert "given up" not in written
+if sys.platform != "win32":  # there no disk can be made full
 
-
-def test_a_disk_that_is_full_at_the_end_is_a_warning(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    with full_disk(tmp_path / "other"):
+    def test_a_disk_that_fills_up_is_one_warning_and_no_failure(
+        tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        logger = logging.getLogger(log.PACKAGE)
         with logging_to(tmp_path) as handler:
-            handler.stream.write("not flushed yet")
-            (tmp_path / "other").touch()
-        assert handler.stream.closed
-    assert f"{handler.path} is incomplete" in caplog.text
+            logger.info("fits")
+            with full_disk(tmp_path):
+                (tmp_path / "other").touch()  # now it is full
+                logger.info("does not fit")
+                logger.info("nor does this")
+            logger.info("room again, but it was given up")
+        assert handler not in logger.handlers
+        (warning,) = [item for item in caplog.messages if "any more" in item]
+        assert warning.startswith(f"{handler.path} cannot be written any more: ")
+        written = handler.path.read_text("utf-8")
+        assert "fits" in written
+        assert "given up" not in written
+
+    def test_a_disk_that_is_full_at_the_end_is_a_warning(
+        tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with full_disk(tmp_path / "other"):
+            with logging_to(tmp_path) as handler:
+                handler.stream.write("not flushed yet")
+                (tmp_path / "other").touch()
+            assert handler.stream.closed
+        assert f"{handler.path} is incomplete" in caplog.text
 
 
 # For the mail

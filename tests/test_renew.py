@@ -20,9 +20,12 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, pkcs12
 
+from letsencrypt_mdaemon import assembly
 from letsencrypt_mdaemon.certificate import thumbprint
 from letsencrypt_mdaemon.sandbox import mdaemon
 from letsencrypt_mdaemon.sandbox.ca import CertificateAuthority, Problem, ari_name
+from letsencrypt_mdaemon.service import STOPPED, Status
+from tests.fakes import MemoryEventLog, MemoryService
 from tests.program import HOST_NAME, PREFIX, Program, Ran, run
 
 IMAP, POP = "imap.example.test", "pop.example.test"
@@ -271,6 +274,79 @@ def test_the_server_is_restarted_only_if_that_is_allowed_and_needed(
     assert secure.server.semaphores[1:] == ["RELOADCACHE.SEM", "RESTART.SEM"]
     new = second.report["certificate"]["thumbprint"]
     assert set(secure.server.serving.values()) == {new}
+
+
+def use_service(monkeypatch: pytest.MonkeyPatch, service: MemoryService) -> None:
+    monkeypatch.setattr(assembly, "windows_service", lambda _root: service)
+
+
+def test_the_service_is_restarted_if_the_server_takes_no_semaphore_up(
+    secure: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secure.server.ignore.add("RELOADCACHE.SEM")
+    service = MemoryService()
+    use_service(monkeypatch, service)
+    # It serves the old certificate, so the restart of this fake one changes nothing.
+    options = ("--allow-restart", "--reload-timeout", "1", "--verify-timeout", "1")
+
+    ran = secure.here("renew", *options)
+
+    assert service.done == ["stop", "start"]
+    assert ran.exit_code == 5
+    assert "still serve the old one" in ran.report["error"]["message"]
+    assert "The server took up a restart of the service good" in secure.log()
+
+
+def test_the_service_is_not_restarted_unless_that_is_allowed_and_it_runs(
+    secure: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secure.server.ignore.add("RELOADCACHE.SEM")
+    service = MemoryService()
+    use_service(monkeypatch, service)
+    options = ("--reload-timeout", "1", "--verify-timeout", "1")
+
+    secure.here("renew", *options)
+    secure.here("renew", *options, "--allow-restart", "--no-reload")
+    service.now = Status(STOPPED)
+    secure.here("renew", *options, "--allow-restart")
+
+    assert service.done == []
+
+
+def test_a_service_that_cannot_be_restarted_is_told_and_the_next_run_goes_on(
+    secure: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secure.server.ignore.add("RELOADCACHE.SEM")
+    use_service(monkeypatch, MemoryService("denied"))
+    options = ("--allow-restart", "--reload-timeout", "1", "--verify-timeout", "1")
+
+    failed = secure.here("renew", *options)
+
+    assert failed.exit_code == 5
+    assert failed.report["error"]["message"] == (
+        "The service denied cannot be stopped: Access is denied (Windows error 5); "
+        "it is running."
+    )
+    secure.server.ignore.clear()
+    again = secure.here("renew", "--allow-restart")
+    assert again.exit_code == 0, again.messages
+    assert again.report["renewed"]
+
+
+def test_a_server_whose_service_is_stopped_is_asked_for_nothing(
+    program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = MemoryService()
+    service.now = Status(STOPPED)
+    use_service(monkeypatch, service)
+
+    ran = program.here("renew", "--smtp-address", "none")
+
+    assert ran.exit_code == 0, ran.messages
+    assert ran.report["warnings"][0] == (
+        "The service good is stopped: MDaemon uses the new certificate when it starts."
+    )
+    assert program.server.semaphores == semaphores(program) == service.done == []
 
 
 def test_a_certificate_that_a_port_does_not_take_is_rolled_back(
@@ -850,6 +926,49 @@ def test_a_failed_run_is_mailed_to_nobody_unless_asked(
     fail(program, ca)
 
     assert mails(program) == []
+
+
+@pytest.fixture
+def event_log(monkeypatch: pytest.MonkeyPatch) -> MemoryEventLog:
+    system_log = MemoryEventLog()
+    monkeypatch.setattr(assembly, "event_log", lambda: system_log)
+    return system_log
+
+
+def test_a_failed_run_is_one_entry_in_the_systems_log_and_a_good_one_none(
+    program: Program, event_log: MemoryEventLog
+) -> None:
+    good = program.here("renew")
+    assert good.exit_code == 0, good.messages
+    assert event_log.entries == []
+
+    failed = program.here("renew", "--force", "--endpoint", "imap://%1%%2\x1b.test")
+
+    error = failed.report["error"]
+    ((event, text),) = event_log.entries
+    assert event == failed.exit_code == 2
+    assert r"imap://% 1% % 2\\x1b.test" in text
+    assert text.endswith(f"\r\n{error['hint']}")
+
+
+def test_a_dry_run_that_fails_is_no_entry_in_the_systems_log(
+    program: Program, event_log: MemoryEventLog
+) -> None:
+    assert program.here("renew", "--dry-run", "--endpoint", "x").exit_code == 2
+    assert event_log.entries == []
+
+
+def test_a_systems_log_that_takes_nothing_is_a_warning(
+    program: Program, event_log: MemoryEventLog
+) -> None:
+    event_log.failing = True
+
+    failed = program.here("renew", "--endpoint", "x")
+
+    assert failed.exit_code == 2
+    assert failed.report["warnings"][-1] == (
+        "Windows' event log cannot be written: The event log file is full."
+    )
 
 
 def test_a_run_that_succeeds_is_not_mailed(program: Program) -> None:

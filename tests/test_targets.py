@@ -21,6 +21,7 @@ from letsencrypt_mdaemon.state import Target
 from letsencrypt_mdaemon.targets import Bindings, discover
 from tests.certificates import START, leaf, sign
 from tests.fakes import contents, huge, read_only
+from tests.wine import wine_differs
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 NAME = "mail.example.test"
@@ -222,6 +223,7 @@ if sys.platform != "win32":
         assert "not a regular file" in caplog.text
 
 
+@wine_differs("its symbolic links lead nowhere")
 def test_a_link_out_of_the_server_is_not_followed_but_said(
     root: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -625,6 +627,7 @@ def test_a_read_only_file_is_an_error_and_nothing_changes(root: Path) -> None:
     assert contents(root.parent) == before
 
 
+@wine_differs("its symbolic links lead nowhere")
 def test_a_link_out_of_the_server_is_an_error_and_nothing_changes(root: Path) -> None:
     elsewhere = root.parent / "else.ini"
     (root / WEB.file).rename(elsewhere)

@@ -40,7 +40,9 @@ def installations() -> Iterator[tuple[Path, str]]:
                     text, kind = winreg.QueryValueEx(key, value)
                 except OSError:
                     continue
-                if kind in (winreg.REG_SZ, winreg.REG_EXPAND_SZ) and text.strip():
-                    path = Path(winreg.ExpandEnvironmentStrings(text.strip()))
+                if kind not in (winreg.REG_SZ, winreg.REG_EXPAND_SZ):
+                    continue
+                if text := text.strip(' "'):
+                    path = Path(winreg.ExpandEnvironmentStrings(text))
                     folder = path.parent if path.suffix.lower() == ".ini" else path
                     yield folder, rf"HKLM\{name} {value}"

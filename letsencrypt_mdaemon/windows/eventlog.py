@@ -1,0 +1,43 @@
+"""Windows' Application log, where administrators look for what failed at night."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+assert sys.platform == "win32"  # noqa: S101 - tells the type checker
+
+import pywintypes  # noqa: E402 - Windows only
+import win32evtlog  # noqa: E402
+import win32evtlogutil  # noqa: E402
+
+SOURCE = "letsencrypt-mdaemon"
+# Windows' own program with a text "%1" for each event from 1 to 1000.
+MESSAGES = r"%SystemRoot%\System32\EventCreate.exe"
+
+_log = logging.getLogger(__name__)
+
+
+class EventLog:
+    """The Application log: `assembly.EventLog`."""
+
+    def error(self, event: int, text: str) -> None:
+        """Write one entry.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        try:
+            # Without it the entry is shown too, below a sentence about what is missing.
+            win32evtlogutil.AddSourceToRegistry(SOURCE, MESSAGES)
+        except pywintypes.error as exc:
+            _log.debug("%s cannot be registered: %s", SOURCE, exc.strerror)
+        try:
+            win32evtlogutil.ReportEvent(
+                SOURCE,
+                event,
+                eventType=win32evtlog.EVENTLOG_ERROR_TYPE,
+                strings=[text],
+            )
+        except pywintypes.error as exc:
+            raise OSError(exc.winerror, exc.strerror) from exc

@@ -1,0 +1,93 @@
+"""A service as Windows' service control manager shows and controls it."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+assert sys.platform == "win32"  # noqa: S101 - tells the type checker
+
+import pywintypes  # noqa: E402 - Windows only
+import win32service  # noqa: E402
+
+from letsencrypt_mdaemon.service import NAME, RefusedError, Status  # noqa: E402
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_DOES_NOT_EXIST = 1060
+
+
+class Service:
+    """A service by its name: `service.Service`.
+
+    No handle outlives a call: an open one would keep a removed service half there.
+    """
+
+    def __init__(self, name: str = NAME) -> None:
+        self.name = name
+
+    def status(self) -> Status | None:
+        """Return what it does; None if there is no such service."""
+        try:
+            with self._opened(win32service.SERVICE_QUERY_STATUS) as handle:
+                found: Any = win32service.QueryServiceStatusEx(handle)
+        except RefusedError as exc:
+            if exc.code == _DOES_NOT_EXIST:
+                return None
+            raise
+        return Status(found["CurrentState"], found["Win32ExitCode"])
+
+    def account(self) -> str:
+        """Return the account it runs as, such as LocalSystem."""
+        return str(self._configuration()[7])
+
+    def program(self) -> str:
+        """Return the command line that starts it."""
+        return str(self._configuration()[3])
+
+    def is_disabled(self) -> bool:
+        """Whether it cannot be started."""
+        return bool(self._configuration()[1] == win32service.SERVICE_DISABLED)
+
+    def dependents(self) -> list[str]:
+        """Return the names of the services that run and depend on it."""
+        with self._opened(win32service.SERVICE_ENUMERATE_DEPENDENTS) as handle:
+            found = win32service.EnumDependentServices(
+                handle, win32service.SERVICE_ACTIVE
+            )
+        return [str(item[0]) for item in found]
+
+    def stop(self) -> None:
+        """Ask it to stop, if it could be started again, and do not wait."""
+        # Who may stop it and not start it is refused both.
+        both = win32service.SERVICE_STOP | win32service.SERVICE_START
+        with self._opened(both) as handle:
+            win32service.ControlService(handle, win32service.SERVICE_CONTROL_STOP)
+
+    def start(self) -> None:
+        """Ask it to start, and do not wait."""
+        with self._opened(win32service.SERVICE_START) as handle:
+            win32service.StartService(handle, None)
+
+    def _configuration(self) -> tuple[Any, ...]:
+        with self._opened(win32service.SERVICE_QUERY_CONFIG) as handle:
+            return tuple(win32service.QueryServiceConfig(handle))
+
+    @contextmanager
+    def _opened(self, access: int) -> Iterator[Any]:
+        try:
+            manager = win32service.OpenSCManager(
+                None, None, win32service.SC_MANAGER_CONNECT
+            )
+            try:
+                handle = win32service.OpenService(manager, self.name, access)
+                try:
+                    yield handle
+                finally:
+                    win32service.CloseServiceHandle(handle)
+            finally:
+                win32service.CloseServiceHandle(manager)
+        except pywintypes.error as exc:
+            raise RefusedError(exc.winerror, str(exc.strerror)) from exc

@@ -1,0 +1,93 @@
+"""What a redirected console on Windows gets: no name or path makes the program fail."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from letsencrypt_mdaemon.sandbox import mdaemon
+
+ODD = "Почта ✓ 邮件"
+"""No letter of it is in code page 1252, in which Windows' pipes are written."""
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[bytes]:
+    """Run the program as an administrator does who redirects what it says."""
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("PYTHON", "LETSENCRYPT_MDAEMON_"))
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "letsencrypt_mdaemon", *arguments],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        env=environment,
+        timeout=120,
+        check=False,
+    )
+    assert b"Traceback" not in done.stderr, done.stderr
+    assert b"UnicodeEncodeError" not in done.stdout + done.stderr
+    return done
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Return an MDaemon with a certificate store whose folder has an odd name."""
+    return mdaemon.create(tmp_path / "MDaemon", host_name="mail.example.test").folder
+
+
+def beside(root: Path) -> list[str]:
+    """Return the options for an MDaemon that does not run."""
+    return [
+        *("--mdaemon-dir", str(root)),
+        *("--store", f"pem:{root / ODD}"),
+        *("--alternate-host-names", "bücher.example.test,почта.example.test"),
+        *("--smtp-address", "none"),
+        *("--endpoint", "https://127.0.0.1:1"),
+    ]
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["renew", "--help"], ["--version"]])
+def test_help_is_written(arguments: list[str]) -> None:
+    done = run(*arguments)
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
+@pytest.mark.parametrize("command", ["status", "doctor"])
+def test_a_report_about_odd_names_is_written(root: Path, command: str) -> None:
+    done = run(command, *beside(root))
+
+    assert done.stdout or done.stderr
+    assert done.returncode in {0, 1, 2, 3, 4, 5}
+
+
+def test_an_error_about_an_odd_path_is_written_with_escapes(tmp_path: Path) -> None:
+    done = run("status", "--mdaemon-dir", str(tmp_path / ODD))
+
+    assert done.returncode == 2
+    assert rb"\u041f\u043e\u0447\u0442\u0430 \u2713" in done.stderr
+
+
+def test_a_report_in_json_about_an_odd_path_can_be_read(tmp_path: Path) -> None:
+    done = run("status", "--json", "--mdaemon-dir", str(tmp_path / ODD))
+
+    document = json.loads(done.stdout.decode("ascii"))
+    assert ODD in document["error"]["message"]
+
+
+def test_the_log_is_utf8_with_the_line_ends_of_windows(root: Path) -> None:
+    done = run("renew", *beside(root), "--agree-tos")
+
+    assert done.returncode == 2, done.stderr
+    log = (root / "Logs" / "LetsEncrypt.log").read_bytes()
+    assert "[target …]" in log.decode("utf-8")
+    assert log.count(b"\r\n") == log.count(b"\n") > 1
+    assert b"\r\r" not in log

@@ -1,0 +1,129 @@
+"""Where Windows' registry says that MDaemon is, as an installation writes it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from letsencrypt_mdaemon import mdaemon
+from letsencrypt_mdaemon.errors import ConfigError
+
+assert sys.platform == "win32"  # tells the type checker
+
+import winreg  # noqa: E402 - Windows only
+
+from letsencrypt_mdaemon.windows import registry  # noqa: E402
+
+NATIVE, OF_32_BITS = registry.KEYS
+Value = int | str | bytes | list[str]
+Write = Callable[..., None]
+
+
+@pytest.fixture
+def write() -> Iterator[Write]:
+    """Return what writes a value below HKLM; in the end the keys are gone."""
+    access = winreg.KEY_ALL_ACCESS | winreg.KEY_WOW64_64KEY
+
+    def put(key: str, name: str, value: Value, kind: int = winreg.REG_SZ) -> None:
+        with winreg.CreateKeyEx(
+            winreg.HKEY_LOCAL_MACHINE, key, access=access
+        ) as handle:
+            winreg.SetValueEx(handle, name, 0, kind, value)
+
+    yield put
+    for key in (NATIVE, OF_32_BITS):
+        with suppress(FileNotFoundError):
+            winreg.DeleteKeyEx(winreg.HKEY_LOCAL_MACHINE, key, access)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Return the folder of an MDaemon."""
+    (tmp_path / "Mail Server" / "APP").mkdir(parents=True)
+    (tmp_path / "Mail Server" / "APP" / "MDaemon.ini").write_bytes(b"")
+    return tmp_path / "Mail Server"
+
+
+def found() -> Path:
+    return mdaemon.find(mdaemon.places(None, ""))
+
+
+def test_the_folder_of_app_ends_in_a_backslash(root: Path, write: Write) -> None:
+    write(NATIVE, "AppPath", f"{root}\\APP\\")
+
+    assert found() == root
+    assert list(registry.installations()) == [(root / "APP", rf"HKLM\{NATIVE} AppPath")]
+
+
+def test_the_ini_file_tells_the_folder_too(root: Path, write: Write) -> None:
+    write(NATIVE, "IniPath", f"{root}\\App\\MDaemon.ini")
+
+    assert found() == root
+
+
+def test_an_old_mdaemon_of_32_bits_is_found(root: Path, write: Write) -> None:
+    write(OF_32_BITS, "AppPath", f"{root}\\App\\")
+
+    assert found() == root
+
+
+def test_a_variable_in_a_path_is_expanded(
+    root: Path, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MAIL_SERVER", str(root))
+
+    write(NATIVE, "AppPath", "%MAIL_SERVER%\\App\\", winreg.REG_EXPAND_SZ)
+
+    assert found() == root
+
+
+def test_quotes_around_a_path_are_no_part_of_it(root: Path, write: Write) -> None:
+    write(NATIVE, "AppPath", f'"{root}\\App\\"')
+
+    assert found() == root
+
+
+def test_one_that_is_gone_is_passed_over(root: Path, write: Write) -> None:
+    write(NATIVE, "AppPath", "D:\\Former\\App\\")
+    write(OF_32_BITS, "AppPath", f"{root}\\App\\")
+
+    assert found() == root
+
+
+def test_without_any_key_only_the_default_folder_is_left() -> None:
+    assert mdaemon.places(None, "") == [
+        mdaemon.Place(mdaemon.DEFAULT, "the default folder")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        ("", winreg.REG_SZ),
+        ("  ", winreg.REG_SZ),
+        ('""', winreg.REG_SZ),
+        (7, winreg.REG_DWORD),
+        (b"C:\\", winreg.REG_BINARY),
+        (["C:\\MDaemon"], winreg.REG_MULTI_SZ),
+    ],
+)
+def test_a_value_that_is_no_path_is_none(write: Write, value: Value, kind: int) -> None:
+    write(NATIVE, "AppPath", value, kind)
+
+    assert list(registry.installations()) == []
+
+
+@pytest.mark.parametrize("value", ["<>|?*", "x" * 5000, "C:\\a\0b", "\\\\"])
+def test_a_path_that_cannot_be_is_told_with_the_value_that_names_it(
+    write: Write, value: str
+) -> None:
+    write(NATIVE, "AppPath", value)
+
+    with pytest.raises(ConfigError, match="No MDaemon was found") as caught:
+        found()
+
+    assert rf"HKLM\{NATIVE} AppPath" in caught.value.message
