@@ -1,0 +1,134 @@
+"""IIS's bindings: what the tools say, and what is changed by them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from letsencrypt_mdaemon.errors import ConfigError, DeployError
+from letsencrypt_mdaemon.iis import APPLICATION, Binding, Bound, Iis, parse_bound
+from tests.iis import GERMAN, FakeIis
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+OLD, NEW = "a" * 40, "b" * 40
+SITE = 'My "Site"'
+
+
+@pytest.fixture
+def fake(tmp_path: Path) -> FakeIis:
+    bindings = [("*:443:", 0), ("*:443:mail.test", 1), ("*:8443:ccs.test", 3)]
+    was = {"certhash": OLD, "appid": APPLICATION}
+    bound = {"0.0.0.0:443": dict(was), "mail.test:443": dict(was)}
+    return FakeIis(tmp_path, {SITE: bindings, "Empty": []}, bound)
+
+
+def site(fake: FakeIis, name: str = SITE, *, add: bool = False) -> Iis:
+    return Iis(name, add=add, run=fake, windows=fake.windows)
+
+
+def hashes(fake: FakeIis) -> dict[str, str]:
+    return {where: item["certhash"] for where, item in fake.bound.items()}
+
+
+@pytest.mark.parametrize(
+    ("binding", "where"),
+    [
+        (Binding("*:443:"), "ipport=0.0.0.0:443"),
+        (Binding("192.0.2.1:444:a.test"), "ipport=192.0.2.1:444"),
+        (Binding("[::1]:443:"), "ipport=[::1]:443"),
+        (Binding("*:443:a.test", 1), "hostnameport=a.test:443"),
+    ],
+)
+def test_netsh_is_told_which_binding(binding: Binding, where: str) -> None:
+    assert binding.where == where
+
+
+def test_netsh_is_read_in_any_language() -> None:
+    shown = GERMAN.format(
+        where="0.0.0.0:443", hash=OLD.upper(), appid=APPLICATION, negotiate="Aktiviert"
+    )
+
+    assert parse_bound(shown) == Bound(OLD, is_usual=False)
+    assert parse_bound("The system cannot find the file specified.") is None
+
+
+def test_every_binding_changes_and_is_restored(fake: FakeIis) -> None:
+    changes = site(fake).bind(NEW)
+
+    assert hashes(fake) == {"0.0.0.0:443": NEW, "mail.test:443": NEW}
+    assert [str(change.target) for change in changes] == [
+        f"IIS [{SITE}] https *:443:",
+        f"IIS [{SITE}] https *:443:mail.test",
+    ]
+    site(fake).restore(changes)
+    assert hashes(fake) == {"0.0.0.0:443": OLD, "mail.test:443": OLD}
+
+
+def test_a_binding_that_somebody_changed_since_is_not_restored(fake: FakeIis) -> None:
+    changes = site(fake).bind(NEW)
+    fake.bound["0.0.0.0:443"]["certhash"] = "c" * 40
+
+    site(fake).restore(changes)
+
+    assert hashes(fake) == {"0.0.0.0:443": "c" * 40, "mail.test:443": OLD}
+
+
+def test_a_dry_run_changes_nothing(fake: FakeIis) -> None:
+    assert len(site(fake).bind(NEW, dry_run=True)) == 2
+
+    assert set(hashes(fake).values()) == {OLD}
+    assert not [call for call in fake.calls if "delete" in call or "add" in call]
+
+
+def test_a_refused_certificate_leaves_the_former_one(fake: FakeIis) -> None:
+    fake.refused = {NEW}
+
+    with pytest.raises(DeployError, match="netsh.exe http add sslcert"):
+        site(fake).bind(NEW)
+
+    assert hashes(fake) == {"0.0.0.0:443": OLD, "mail.test:443": OLD}
+
+
+def test_the_central_store_is_left_alone(
+    fake: FakeIis, caplog: pytest.LogCaptureFixture
+) -> None:
+    site(fake).bind(NEW)
+
+    assert "ccs.test is left alone: central certificate store" in caplog.text
+
+
+def test_a_policy_that_is_lost_is_warned_of(
+    fake: FakeIis, caplog: pytest.LogCaptureFixture
+) -> None:
+    fake.negotiate = "Aktiviert"
+
+    site(fake).bind(NEW)
+
+    assert "the policy for clients' certificates is reset" in caplog.text
+
+
+@pytest.mark.parametrize(("add", "sites"), [(True, [("*:443:", 0)]), (False, [])])
+def test_a_binding_is_made_only_when_asked(
+    fake: FakeIis, sites: list[tuple[str, int]], *, add: bool
+) -> None:
+    fake.bound.clear()
+
+    site(fake, "Empty", add=add).bind(NEW)
+
+    assert fake.sites["Empty"] == sites
+    assert hashes(fake) == dict.fromkeys(["0.0.0.0:443"][: len(sites)], NEW)
+
+
+def test_an_unknown_site_is_told_with_those_there_are(fake: FakeIis) -> None:
+    with pytest.raises(ConfigError, match="no site 'Other'; there are: My .*, Empty"):
+        site(fake, "Other").named()
+
+
+def test_missing_tools_are_told(fake: FakeIis) -> None:
+    (fake.windows / "System32" / "inetsrv" / "appcmd.exe").unlink()
+
+    with pytest.raises(ConfigError, match="management tools are missing"):
+        site(fake).named()
