@@ -86,7 +86,7 @@ def test_a_dry_run_changes_nothing(fake: FakeIis) -> None:
 def test_a_refused_certificate_leaves_the_former_one(fake: FakeIis) -> None:
     fake.refused = {NEW}
 
-    with pytest.raises(DeployError, match="netsh.exe http add sslcert"):
+    with pytest.raises(DeployError, match=r"netsh\.exe http add sslcert"):
         site(fake).bind(NEW)
 
     assert hashes(fake) == {"0.0.0.0:443": OLD, "mail.test:443": OLD}
@@ -123,7 +123,7 @@ def test_a_binding_is_made_only_when_asked(
 
 
 def test_an_unknown_site_is_told_with_those_there_are(fake: FakeIis) -> None:
-    with pytest.raises(ConfigError, match="no site 'Other'; there are: My .*, Empty"):
+    with pytest.raises(ConfigError, match=r"no site 'Other'; there are: My .*, Empty"):
         site(fake, "Other").named()
 
 
