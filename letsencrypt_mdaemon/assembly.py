@@ -317,7 +317,10 @@ class Installation:
             message = "A profile is required, and it is not said which."
             raise ConfigError(message, hint="Name it by profile.")
         folder = config.webroot or mdaemon.child(self.root, "WorldClient", "HTML")
-        webroot = Webroot(folder, self.ca.folder / "presented.json")
+        webroot = Webroot(
+            *(folder, self.ca.folder / "presented.json"),
+            iis=bool(config.iis_site_name),
+        )
         if not config.dry_run:
             # What a run that was killed showed; its order may need no token any more.
             webroot.sweep()

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
+from letsencrypt_mdaemon.assembly import MailServer
+from letsencrypt_mdaemon.certificate import thumbprint
 from letsencrypt_mdaemon.errors import ConfigError, DeployError
 from letsencrypt_mdaemon.iis import APPLICATION, Binding, Bound, Iis, parse_bound
+from letsencrypt_mdaemon.state import Attempt, Change, State, Target
+from letsencrypt_mdaemon.webroot import FOLDERS, WEB_CONFIG_TEXT, Webroot
+from tests import certificates
+from tests.certificates import START
 from tests.iis import GERMAN, FakeIis
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
+
+    from letsencrypt_mdaemon.mdaemon import Semaphores
+    from letsencrypt_mdaemon.targets import Bindings
 
 OLD, NEW = "a" * 40, "b" * 40
 SITE = 'My "Site"'
@@ -132,3 +143,81 @@ def test_missing_tools_are_told(fake: FakeIis) -> None:
 
     with pytest.raises(ConfigError, match="management tools are missing"):
         site(fake).named()
+
+
+def test_a_change_in_iis_survives_the_attempt_file(
+    fake: FakeIis, tmp_path: Path
+) -> None:
+    attempt = Attempt(NEW, {}, tuple(site(fake).bind(NEW)))
+    state = State(tmp_path / "state")
+
+    state.save_attempt(attempt)
+
+    assert state.attempt() == attempt
+
+
+@dataclass
+class Files:
+    """INI bindings that change once and can be restored."""
+
+    changes: list[Change]
+    restored: list[Change] = field(default_factory=list)
+
+    def bind(self, *_: object, **__: object) -> list[Change]:
+        return self.changes
+
+    def restore(self, changes: Sequence[Change], **_: object) -> None:
+        self.restored += changes
+
+
+def server(fake: FakeIis, files: Files) -> MailServer:
+    bindings, semaphores = cast("Bindings", files), cast("Semaphores", None)
+    return MailServer(bindings, semaphores, False, [], known={}, iis=site(fake))  # noqa: FBT003
+
+
+INI = Change(Target("App/MDaemon.ini", "SSL", "Hash", "sha1"), 1, OLD, NEW)
+
+
+def test_the_files_are_restored_if_iis_refuses_the_certificate(fake: FakeIis) -> None:
+    leaf = certificates.leaf().leaf
+    fake.refused = {thumbprint(leaf)}
+    files = Files([INI])
+
+    with pytest.raises(DeployError):
+        server(fake, files).bind(leaf, now=START)
+
+    assert files.restored == [INI]
+
+
+def test_a_roll_back_splits_the_changes(fake: FakeIis) -> None:
+    leaf = certificates.leaf().leaf
+    files = Files([INI])
+    changes = server(fake, files).bind(leaf, now=START)
+    assert set(hashes(fake).values()) == {thumbprint(leaf)}
+
+    server(fake, files).restore(changes, now=START)
+
+    assert files.restored == [INI]
+    assert set(hashes(fake).values()) == {OLD}
+
+
+def test_iis_gets_a_web_config_as_long_as_tokens_are_shown(tmp_path: Path) -> None:
+    webroot = Webroot(tmp_path, tmp_path / "s" / "presented.json", iis=True)
+    file = tmp_path / FOLDERS[-1] / "web.config"
+
+    with webroot.present({"token": "token.print"}):
+        assert file.read_text("ascii") == WEB_CONFIG_TEXT
+
+    assert not (tmp_path / ".well-known").exists()
+
+
+def test_a_web_config_of_somebody_else_stays(tmp_path: Path) -> None:
+    webroot = Webroot(tmp_path, tmp_path / "s" / "presented.json", iis=True)
+    file = tmp_path / FOLDERS[-1] / "web.config"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"")
+
+    with webroot.present({"token": "token.print"}):
+        assert not file.read_bytes()
+
+    assert file.exists()
