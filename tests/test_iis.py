@@ -179,7 +179,7 @@ INI = Change(Target("App/MDaemon.ini", "SSL", "Hash", "sha1"), 1, OLD, NEW)
 
 
 def test_the_files_are_restored_if_iis_refuses_the_certificate(fake: FakeIis) -> None:
-    leaf = certificates.leaf().leaf
+    leaf = certificates.leaf()
     fake.refused = {thumbprint(leaf)}
     files = Files([INI])
 
@@ -190,7 +190,7 @@ def test_the_files_are_restored_if_iis_refuses_the_certificate(fake: FakeIis) ->
 
 
 def test_a_roll_back_splits_the_changes(fake: FakeIis) -> None:
-    leaf = certificates.leaf().leaf
+    leaf = certificates.leaf()
     files = Files([INI])
     changes = server(fake, files).bind(leaf, now=START)
     assert set(hashes(fake).values()) == {thumbprint(leaf)}
