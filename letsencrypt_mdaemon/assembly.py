@@ -414,7 +414,7 @@ class MailServer:
         named = dict(self.bindings.named(names))
         if self.iis:
             for target, print_ in self.iis.named().items():
-                named[target] = self.known.get(print_)
+                named[target] = self.known.get(print_.upper())
         return named
 
     def bind(
@@ -452,7 +452,8 @@ class MailServer:
 
     def references(self) -> set[str]:
         """Return the thumbprints that any INI value or IIS binding names."""
-        in_iis = set(self.iis.named().values()) - {""} if self.iis else set()
+        bound = self.iis.named().values() if self.iis else ()
+        in_iis = {print_.upper() for print_ in bound if print_}
         return self.bindings.references(skip=self.own_folders) | in_iis
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, cast
 
 import pytest
@@ -20,6 +20,8 @@ from tests.iis import GERMAN, FakeIis
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
+    from cryptography import x509
 
     from letsencrypt_mdaemon.mdaemon import Semaphores
     from letsencrypt_mdaemon.targets import Bindings
@@ -166,6 +168,12 @@ class Files:
     def bind(self, *_: object, **__: object) -> list[Change]:
         return self.changes
 
+    def named(self, _: object) -> dict[Target, x509.Certificate | None]:
+        return {}
+
+    def references(self, **_: object) -> set[str]:
+        return set()
+
     def restore(self, changes: Sequence[Change], **_: object) -> None:
         self.restored += changes
 
@@ -180,7 +188,7 @@ INI = Change(Target("App/MDaemon.ini", "SSL", "Hash", "sha1"), 1, OLD, NEW)
 
 def test_the_files_are_restored_if_iis_refuses_the_certificate(fake: FakeIis) -> None:
     leaf = certificates.leaf()
-    fake.refused = {thumbprint(leaf)}
+    fake.refused = {thumbprint(leaf).lower()}
     files = Files([INI])
 
     with pytest.raises(DeployError):
@@ -193,7 +201,7 @@ def test_a_roll_back_splits_the_changes(fake: FakeIis) -> None:
     leaf = certificates.leaf()
     files = Files([INI])
     changes = server(fake, files).bind(leaf, now=START)
-    assert set(hashes(fake).values()) == {thumbprint(leaf)}
+    assert set(hashes(fake).values()) == {thumbprint(leaf).lower()}
 
     server(fake, files).restore(changes, now=START)
 
@@ -221,3 +229,13 @@ def test_a_web_config_of_somebody_else_stays(tmp_path: Path) -> None:
         assert not file.read_bytes()
 
     assert file.exists()
+
+
+def test_a_binding_names_the_certificate_that_is_known(fake: FakeIis) -> None:
+    leaf = certificates.leaf()
+    known = {thumbprint(leaf): leaf}
+    seen = replace(server(fake, Files([])), known=known)
+    changes = seen.bind(leaf, now=START)
+
+    assert seen.named([]) == {change.target: leaf for change in changes}
+    assert seen.references() == set(known)
