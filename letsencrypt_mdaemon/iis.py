@@ -203,6 +203,8 @@ class Iis:
         Raises:
             DeployError: If a binding cannot be changed.
         """
+        if not changes:
+            return
         bindings = {self._target(binding): binding for binding in self._bindings()}
         for change in changes:
             binding = bindings.get(change.target) or _read(change.target)
