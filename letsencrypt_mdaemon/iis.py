@@ -209,7 +209,9 @@ class Iis:
         for change in changes:
             binding = bindings.get(change.target) or _read(change.target)
             bound = self._bound(binding)
-            if bound and bound.thumbprint == change.after.lower():
+            # Of a run killed between deleting and adding, the binding has none.
+            is_cut = bound is None and change.before and change.target in bindings
+            if is_cut or (bound and bound.thumbprint == change.after.lower()):
                 self._replace(binding, bound, change.before)
 
     def _target(self, binding: Binding) -> Target:

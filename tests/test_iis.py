@@ -239,3 +239,12 @@ def test_a_binding_names_the_certificate_that_is_known(fake: FakeIis) -> None:
 
     assert seen.named([]) == {change.target: leaf for change in changes}
     assert seen.references() == set(known)
+
+
+def test_a_run_killed_within_a_step_is_restored(fake: FakeIis) -> None:
+    changes = site(fake).bind(NEW)
+    del fake.bound["mail.test:443"]
+
+    site(fake).restore(changes)
+
+    assert hashes(fake) == {"0.0.0.0:443": OLD, "mail.test:443": OLD}
