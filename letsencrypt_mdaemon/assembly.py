@@ -289,7 +289,7 @@ class Installation:
             running=self.greeted is not None,
             own_folders=self._own_folders(),
             known=self.known,
-            iis=self._iis(),
+            iis=self.iis(),
             service=windows_service(self.root),
             may_restart=config.allow_restart and not config.no_reload,
         )
@@ -372,7 +372,7 @@ class Installation:
             remove_old=config.remove_old_certificates,
         )
 
-    def _iis(self) -> Iis | None:
+    def iis(self) -> Iis | None:
         """Return the IIS site to bind, if there is one.
 
         Raises:
@@ -581,7 +581,7 @@ def open_installation(
         ConfigError: If the store or an endpoint cannot be used.
     """
     state = state_of(config, root)
-    store = _store(config, state)
+    store = _store(config, state, root)
     greeted = mdaemon.greeting(config.smtp_address)
     known = {thumbprint(leaf): leaf for leaf, _ in store.certificates()}
     installation = Installation(
@@ -625,14 +625,18 @@ def mail(config: Config, subject: str, lines: Iterable[str]) -> Mail:
     return Mail.compose((config.mail_from or config.to)[0], config.to, subject, lines)
 
 
-def _store(config: Config, state: State) -> Store:
+def _store(config: Config, state: State, root: Path) -> Store:
     kind, _, folder = config.store.partition(":")
     if sys.platform == "win32" and kind in {"", "windows"}:
         from letsencrypt_mdaemon.stores.windows import WindowsStore  # noqa: PLC0415
 
         # A key that is to be used again has to come out again.
         exportable = config.key_exportable or config.key_policy == "reuse"
-        return WindowsStore(storage=config.key_storage, exportable=exportable)
+        return WindowsStore(
+            storage=config.key_storage,
+            exportable=exportable,
+            readers=[access.SYSTEM, access.ADMINISTRATORS, *_service_sid(root)],
+        )
     if kind == "windows":
         message = "store = windows: only Windows has a certificate store of its own."
         raise ConfigError(message, hint="Name a folder instead: --store pem:FOLDER.")
@@ -645,6 +649,18 @@ def _store(config: Config, state: State) -> Store:
         password = text.encode()
     path = Path(folder) if folder else state.folder / "certificates"
     return PemStore(path, pfx_password=password)
+
+
+def _service_sid(root: Path) -> list[str]:
+    """Return who MDaemon runs as on Windows, if that is known: it reads the keys."""
+    if sys.platform == "win32" and (found := windows_service(root)):
+        from letsencrypt_mdaemon.windows import security  # noqa: PLC0415
+
+        try:
+            return [security.sid_of(found.account())]
+        except (service.RefusedError, OSError) as exc:
+            _log.warning("It is not known who MDaemon runs as: %s", exc)
+    return []
 
 
 def _external(config: Config) -> ExternalAccount | None:

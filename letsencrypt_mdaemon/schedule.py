@@ -143,10 +143,17 @@ def task(command: Sequence[str], hour: int, minute: int) -> bytes:
 
 
 class TaskScheduler:
-    """Windows' Task Scheduler, by its own program."""
+    """Windows' Task Scheduler, by its own program.
 
-    def __init__(self, schtasks: Path, run: Run = process.run) -> None:
+    Args:
+        name: Of the task.
+    """
+
+    def __init__(
+        self, schtasks: Path, run: Run = process.run, *, name: str = NAME
+    ) -> None:
         self.schtasks = schtasks
+        self.name = name
         self._run = run
 
     def install(self, command: Sequence[str]) -> Job:
@@ -167,11 +174,11 @@ class TaskScheduler:
             file.write_bytes(task(command, hour, minute))
             over = ["/F"] if there is not None else []
             ended = self._run(
-                self.schtasks, "/Create", "/TN", NAME, "/XML", str(file), *over
+                self.schtasks, "/Create", "/TN", self.name, "/XML", str(file), *over
             )
         if ended.code:
             raise DeployError(
-                f"Windows does not register the task {NAME} ({ended.code}): "
+                f"Windows does not register the task {self.name} ({ended.code}): "
                 f"{words(ended.output.strip(), 500)}",
                 hint="Run as an administrator.",
             )
@@ -191,7 +198,7 @@ class TaskScheduler:
         arguments = there.findtext(".//{*}Arguments") or ""
         # By their places: the names of the columns are in Windows' language.
         ended = self._run(
-            self.schtasks, "/Query", "/TN", NAME, "/V", "/FO", "CSV", "/NH"
+            self.schtasks, "/Query", "/TN", self.name, "/V", "/FO", "CSV", "/NH"
         )
         rows = [row for row in csv.reader(ended.output.splitlines()) if len(row) > 8]  # noqa: PLR2004
         _, _, following, _, _, last, result, *_ = rows[0] if rows else [""] * 9
@@ -214,10 +221,10 @@ class TaskScheduler:
         """
         if self._definition() is None:
             return False
-        ended = self._run(self.schtasks, "/Delete", "/TN", NAME, "/F")
+        ended = self._run(self.schtasks, "/Delete", "/TN", self.name, "/F")
         if ended.code:
             raise DeployError(
-                f"Windows does not delete the task {NAME} ({ended.code}): "
+                f"Windows does not delete the task {self.name} ({ended.code}): "
                 f"{words(ended.output.strip(), 500)}",
                 hint="Run as an administrator.",
             )
@@ -232,7 +239,7 @@ class TaskScheduler:
         return [words(name) for name, text in found if OLD_SCRIPT.search(text)]
 
     def _definition(self) -> ET.Element | None:
-        ended = self._run(self.schtasks, "/Query", "/TN", NAME, "/XML")
+        ended = self._run(self.schtasks, "/Query", "/TN", self.name, "/XML")
         # It says how the text was encoded, which is not how it comes out of a pipe.
         text = re.sub(r"\A.*?<\?xml.*?\?>", "", ended.output, flags=re.DOTALL).strip()
         if ended.code or not text:
@@ -243,7 +250,7 @@ class TaskScheduler:
             found = None
         if found is None or found.findtext(".//{*}Source") != NAME:
             raise ConfigError(
-                f"There is a task {NAME} that this program did not make.",
+                f"There is a task {self.name} that this program did not make.",
                 hint="Rename or delete it in the Task Scheduler first.",
             )
         return found

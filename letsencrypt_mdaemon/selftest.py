@@ -7,11 +7,13 @@ server uses is touched; no CA is asked.
 from __future__ import annotations
 
 import logging
+import os
 import platform
 import sys
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from cryptography import x509
@@ -21,6 +23,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from letsencrypt_mdaemon import __version__, mdaemon
 from letsencrypt_mdaemon.certificate import Certificate, new_key
 from letsencrypt_mdaemon.errors import DeployError, Error
+from letsencrypt_mdaemon.schedule import TaskScheduler
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -28,6 +31,10 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.assembly import Installation
     from letsencrypt_mdaemon.certificate import KeyType
     from letsencrypt_mdaemon.parts import Store
+    from letsencrypt_mdaemon.state import Seal
+
+    if sys.platform == "win32":
+        from letsencrypt_mdaemon.stores.windows import WindowsStore
 
 _log = logging.getLogger(__name__)
 
@@ -169,7 +176,98 @@ def semaphores(installation: Installation) -> Callable[[], str]:
     return check
 
 
+def scheduler(tasks: TaskScheduler) -> Callable[[], str]:
+    """Return a check: a task is registered, shown, and deleted.
+
+    Args:
+        tasks: For a task of another name than the real one's.
+    """
+
+    def check() -> str:
+        try:
+            tasks.install([sys.executable, "--version"])
+            job = tasks.show()
+        finally:
+            tasks.remove()
+        if job is None:
+            message = f"The task {tasks.name} was registered, and is not there."
+            raise DeployError(message, hint="Look into the Task Scheduler.")
+        return f"registered for {job.when}, shown, deleted"
+
+    return check
+
+
 def of(installation: Installation) -> Iterator[tuple[str, Callable[[], str]]]:
     """Yield the checks for an installation on this system."""
-    yield "store", store(installation.store, installation.config.key_type)
+    if sys.platform == "win32":
+        yield from _of_windows(installation)
+    else:
+        yield "store", store(installation.store, installation.config.key_type)
     yield "semaphores", semaphores(installation)
+
+
+if sys.platform == "win32":
+
+    def _of_windows(
+        installation: Installation,
+    ) -> Iterator[tuple[str, Callable[[], str]]]:
+        from letsencrypt_mdaemon.stores.windows import WindowsStore  # noqa: PLC0415
+        from letsencrypt_mdaemon.windows.dpapi import MachineSeal  # noqa: PLC0415
+
+        ours = installation.store
+        if isinstance(ours, WindowsStore):
+            kinds: list[tuple[str, str, KeyType]] = [
+                ("store, RSA key kept by a CSP", "csp", "rsa2048"),
+                ("store, RSA key kept by CNG", "cng", "rsa2048"),
+                ("store, ECDSA key", "cng", "p256"),
+            ]
+            for name, storage, kind in kinds:
+                trial = WindowsStore(storage=storage, readers=ours.readers)
+                yield name, store(trial, kind, *_looks(trial))
+        else:
+            yield "store", store(ours, installation.config.key_type)
+        schtasks = Path(os.environ.get("SystemRoot", r"C:\Windows"))  # noqa: SIM112
+        schtasks = schtasks / "System32" / "schtasks.exe"
+        tasks = TaskScheduler(schtasks, name="letsencrypt-mdaemon selftest")
+        yield "Task Scheduler", scheduler(tasks)
+        yield "DPAPI", seal(MachineSeal())
+        yield "IIS", _iis(installation)
+
+    def _looks(store: WindowsStore) -> tuple[Callable[[str], str], ...]:
+        def usable(print_: str) -> str:
+            if not store.is_key_usable(print_):
+                message = "Its private key is there, and cannot be used."
+                raise DeployError(message, hint="Try the other key-storage.")
+            return f"its key can be used ({store.key_place(print_)})"
+
+        def readers(print_: str) -> str:
+            who = store.key_readers(print_)
+            return f"its key is read by {', '.join(who) if who else 'nobody knows who'}"
+
+        return usable, readers
+
+    def _iis(installation: Installation) -> Callable[[], str]:
+        def check() -> str:
+            site = installation.iis()
+            if site is None:
+                raise LeftOut("no iis-site-name is set")
+            bound = [
+                f"{target}: {now or 'none'}" for target, now in site.named().items()
+            ]
+            return "; ".join(bound) or "the site has no https binding"
+
+        return check
+
+
+def seal(seal: Seal) -> Callable[[], str]:
+    """Return a check: what is sealed for the machine can be opened again."""
+
+    def check() -> str:
+        data = b"self-test"
+        closed = seal.close(data)
+        if data in closed or seal.open(closed) != data:
+            message = "What was sealed for this machine cannot be opened again."
+            raise DeployError(message, hint="The account key could not be kept.")
+        return "sealed, opened"
+
+    return check

@@ -35,7 +35,7 @@ README = Path(__file__).parent.parent / "README.md"
 STATUS = COMMON | {
     *("mdaemon_dir", "directory_url", "names", "due", "reason", "due_at"),
     *("certificate", "pending", "targets", "served", "dropped"),
-    *("rule", "advice", "waiting", "tlsa", "ledger", "schedule"),
+    *("rule", "advice", "waiting", "tlsa", "key_readers", "ledger", "schedule"),
 }
 
 

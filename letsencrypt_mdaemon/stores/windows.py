@@ -85,10 +85,10 @@ class WindowsStore:
                 return None
             try:
                 pfx = crypt32.exported(context, password)
-            except OSError as exc:
+                key = pkcs12.load_key_and_certificates(pfx, password.encode())[0]
+            except (OSError, ValueError) as exc:
                 _log.debug("The key of %s is not given away: %s", wanted, exc)
                 return None
-        key = pkcs12.load_key_and_certificates(pfx, password.encode())[0]
         if isinstance(key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey):
             return key
         return None
@@ -146,8 +146,6 @@ class WindowsStore:
                     and crypt32.friendly_name(there) == certificate.friendly_name
                 ):
                     return
-            # Its label could not be changed in place, nor a key be added.
-            self._delete(certificate.thumbprint)
             self._import(certificate)
             with self._found(certificate.thumbprint) as there:
                 if there is None or crypt32.der(there) != _der(certificate.leaf):
@@ -174,12 +172,15 @@ class WindowsStore:
         with (
             crypt32.imported(_pfx(certificate, password), password, flags) as source,
             crypt32.found(source, certificate.thumbprint) as context,
-            crypt32.opened(MY) as store,
         ):
             if context is None:
                 raise OSError("the import lost it")
             crypt32.set_friendly_name(context, certificate.friendly_name)
-            crypt32.add(store, context)
+            # One that is there is neither renamed in place, nor given a key; it stays
+            # until there is something better.
+            self._delete(certificate.thumbprint)
+            with crypt32.opened(MY) as store:
+                crypt32.add(store, context)
 
     def _delete(self, wanted: str) -> None:
         # The logical store may be a copy of what is in the registry.

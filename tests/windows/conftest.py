@@ -13,4 +13,4 @@ collect_ignore_glob = []
 if sys.platform != "win32":
     collect_ignore_glob.append("test_*.py")
 if sys.platform == "win32" or "WINDOWS_MACHINE" not in os.environ:
-    collect_ignore_glob.append("across/*")
+    collect_ignore_glob.append("across")
