@@ -99,7 +99,7 @@ def test_the_cmd_uses_the_switches_of_the_old_script() -> None:
     data = (EXAMPLES / "scheduled-renew.cmd").read_bytes()
     assert b"\n" not in data.replace(b"\r\n", b"")
     (line,) = (
-        line for line in data.decode("ascii").splitlines() if line.startswith("C:\\")
+        line for line in data.decode("ascii").splitlines() if line.startswith('"C:')
     )
     _, *arguments = shlex.split(line.replace("\\", "/"))
 
