@@ -101,17 +101,22 @@ def chain_of(
 
 
 def private_key(blob: bytes) -> rsa.RSAPrivateKey:
-    """Read Windows' PRIVATEKEYBLOB of an RSA key: numbers in little-endian."""
+    """Read Windows' PRIVATEKEYBLOB of an RSA key: numbers in little-endian.
+
+    The primes are enough. What Wine writes as the exponent is not always it.
+    """
     assert blob[8:12] == b"RSA2"
     size = int.from_bytes(blob[12:16], "little") // 8
-    numbers = [int.from_bytes(blob[16:20], "little")]
-    position = 20
-    for length in (size, *[size // 2] * 5, size):
-        numbers.append(int.from_bytes(blob[position : position + length], "little"))
-        position += length
-    exponent, modulus, p, q, dmp1, dmq1, iqmp, d = numbers
-    public = rsa.RSAPublicNumbers(exponent, modulus)
-    return rsa.RSAPrivateNumbers(p, q, d, dmp1, dmq1, iqmp, public).private_key()
+    e = int.from_bytes(blob[16:20], "little")
+    start, half = 20 + size, size // 2
+    p = int.from_bytes(blob[start : start + half], "little")
+    q = int.from_bytes(blob[start + half : start + size], "little")
+    d = rsa.rsa_recover_private_exponent(e, p, q)
+    return rsa.RSAPrivateNumbers(
+        *(p, q, d, rsa.rsa_crt_dmp1(d, p), rsa.rsa_crt_dmq1(d, q)),
+        iqmp=rsa.rsa_crt_iqmp(p, q),
+        public_numbers=rsa.RSAPublicNumbers(e, p * q),
+    ).private_key()
 
 
 def pem(key: rsa.RSAPrivateKey) -> bytes:

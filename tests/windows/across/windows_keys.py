@@ -39,7 +39,7 @@ export.argtypes = (
 
 
 def private_key_blob(container: str) -> bytes:
-    """Return the key of a container as a PRIVATEKEYBLOB; empty if there is none."""
+    """Return the key of a container as a PRIVATEKEYBLOB; empty if it cannot be had."""
     provider, key, size = handle(), handle(), wintypes.DWORD()
     if not acquire(
         byref(provider), container, None, PROV_RSA_AES, MACHINE_KEYSET_SILENT
@@ -48,7 +48,7 @@ def private_key_blob(container: str) -> bytes:
     if not user_key(provider, AT_KEYEXCHANGE, byref(key)):
         return b""
     if not export(key, 0, PRIVATEKEYBLOB, 0, None, byref(size)):
-        raise ctypes.WinError(ctypes.get_last_error())
+        return b""  # imported to stay
     buffer = create_string_buffer(size.value)
     if not export(key, 0, PRIVATEKEYBLOB, 0, buffer, byref(size)):
         raise ctypes.WinError(ctypes.get_last_error())
