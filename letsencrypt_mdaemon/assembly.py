@@ -23,7 +23,6 @@ from letsencrypt_mdaemon import (
 from letsencrypt_mdaemon.certificate import OURS, thumbprint, utc
 from letsencrypt_mdaemon.chain import Roots
 from letsencrypt_mdaemon.errors import ConfigError, DeployError, Error, words
-from letsencrypt_mdaemon.iis import FILE, Iis
 from letsencrypt_mdaemon.names import unique
 from letsencrypt_mdaemon.parts import Order, Parts
 from letsencrypt_mdaemon.state import RUNS, CaState, Change, Memory, State, Target
@@ -180,9 +179,10 @@ class Installation:
 
     def warn_of_what_is_missing(self) -> None:
         """Say what was asked for and is not available in this version."""
-        if self.config.iis_site_name and sys.platform != "win32":
+        if self.config.iis_site_name:
             _log.warning(
-                "IIS is only on Windows: the bindings of the site %r stay as they are.",
+                "IIS is not supported yet: the bindings of the site %r stay as they "
+                "are; choose the new certificate there by hand.",
                 words(self.config.iis_site_name),
             )
 
@@ -288,8 +288,6 @@ class Installation:
             semaphores,
             running=self.greeted is not None,
             own_folders=self._own_folders(),
-            known=self.known,
-            iis=self.iis(),
             service=windows_service(self.root),
             may_restart=config.allow_restart and not config.no_reload,
         )
@@ -333,10 +331,7 @@ class Installation:
             message = "A profile is required, and it is not said which."
             raise ConfigError(message, hint="Name it by profile.")
         folder = config.webroot or mdaemon.child(self.root, "WorldClient", "HTML")
-        webroot = Webroot(
-            *(folder, self.ca.folder / "presented.json"),
-            iis=bool(config.iis_site_name),
-        )
+        webroot = Webroot(folder, self.ca.folder / "presented.json")
         if not config.dry_run:
             # What a run that was killed showed; its order may need no token any more.
             webroot.sweep()
@@ -372,20 +367,6 @@ class Installation:
             remove_old=config.remove_old_certificates,
         )
 
-    def iis(self) -> Iis | None:
-        """Return the IIS site to bind, if there is one.
-
-        Raises:
-            ConfigError: If http.sys could not find the certificate.
-        """
-        if not self.config.iis_site_name or sys.platform != "win32":
-            return None
-        if isinstance(self.store, PemStore):
-            message = "IIS takes its certificate from Windows' own store only."
-            hint = "Set store = windows, or unset iis-site-name."
-            raise ConfigError(message, hint=hint)
-        return Iis(self.config.iis_site_name, add=self.config.iis_add_binding)
-
     def _ladder(self) -> tuple[str, ...]:
         """Return the semaphores of a reload, gentlest first."""
         config = self.config
@@ -416,11 +397,10 @@ class Ports:
 
 @dataclass(frozen=True, slots=True)
 class MailServer:
-    """The server's files, semaphores, service and IIS site: `parts.Server`.
+    """The server's files, semaphores and service: `parts.Server`.
 
     Args:
         running: Whether it greets; its service, if it has one, tells too.
-        known: Certificates by thumbprint.
         service: The service that it runs as, on Windows.
         may_restart: Whether that may be restarted.
     """
@@ -429,44 +409,22 @@ class MailServer:
     semaphores: mdaemon.Semaphores
     running: bool
     own_folders: list[Path]
-    known: Mapping[str, x509.Certificate]
-    iis: Iis | None = None
     service: Service | None = None
     may_restart: bool = False
 
     def named(self, names: Collection[str]) -> dict[Target, x509.Certificate | None]:
         """Return which certificate each target names."""
-        named = dict(self.bindings.named(names))
-        if self.iis:
-            for target, print_ in self.iis.named().items():
-                named[target] = self.known.get(print_.upper())
-        return named
+        return self.bindings.named(names)
 
     def bind(
         self, certificate: x509.Certificate, *, now: datetime, dry_run: bool = False
     ) -> list[Change]:
-        """Make every target name the certificate; all of them, or none."""
-        changes = list(self.bindings.bind(certificate, now=now, dry_run=dry_run))
-        if self.iis:
-            try:
-                changes += self.iis.bind(thumbprint(certificate), dry_run=dry_run)
-            except Error:
-                if not dry_run:
-                    self.bindings.restore(changes, now=now)
-                raise
-        return changes
+        """Make every target name the certificate."""
+        return self.bindings.bind(certificate, now=now, dry_run=dry_run)
 
     def restore(self, changes: Sequence[Change], *, now: datetime) -> None:
         """Take changes back."""
-        in_iis = [change for change in changes if change.target.file == FILE]
-        in_files = [change for change in changes if change.target.file != FILE]
-        try:
-            self.bindings.restore(in_files, now=now)
-        finally:
-            if self.iis:
-                self.iis.restore(in_iis)
-            elif in_iis:
-                _log.warning("IIS is not restored: iis-site-name is not set any more")
+        self.bindings.restore(changes, now=now)
 
     def reload(self) -> Iterator[str]:
         """Ask the server to reload, and yield what it took up."""
@@ -490,10 +448,8 @@ class MailServer:
             yield f"a restart of the service {self.service.name}"
 
     def references(self) -> set[str]:
-        """Return the thumbprints that any INI value or IIS binding names."""
-        bound = self.iis.named().values() if self.iis else ()
-        in_iis = {print_.upper() for print_ in bound if print_}
-        return self.bindings.references(skip=self.own_folders) | in_iis
+        """Return the thumbprints that any INI value names."""
+        return self.bindings.references(skip=self.own_folders)
 
 
 def find_root(loaded: Loaded) -> Path:

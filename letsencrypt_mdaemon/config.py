@@ -283,10 +283,7 @@ class Config:
     alternate_host_names: tuple[str, ...] = _setting(
         "More names, separated by commas.", _names, "NAMES", default=(), many=True
     )
-    iis_site_name: str = _setting("IIS site whose bindings change too.", default="")
-    iis_add_binding: bool = _setting(
-        "Add *:443 to an IIS site without HTTPS.", _flag, default=False
-    )
+    iis_site_name: str = _setting("IIS site to bind (not available yet).", default="")
     directory_url: str = _setting(
         "The CA: letsencrypt (default), … or a URL.",
         _directory_url,

@@ -22,21 +22,6 @@ FOLDERS = (".well-known", ".well-known/acme-challenge")
 LIMIT = 1 << 20
 """Bytes; a key authorization has about a hundred, the journal of 100 of them 20,000."""
 
-WEB_CONFIG = "web.config"
-WEB_CONFIG_TEXT = """\
-<?xml version="1.0" encoding="utf-8"?>
-<configuration>
-  <system.webServer>
-    <staticContent>
-      <remove fileExtension="." />
-      <mimeMap fileExtension="." mimeType="text/plain" />
-    </staticContent>
-  </system.webServer>
-</configuration>
-"""
-"""Lets IIS serve files without an extension; one that is mapped twice is an error 500.
-A section handlers would be another: it is locked."""
-
 # Base64url (RFC 8555, 8.1), and no longer than a file name may be.
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{1,200}\Z")
 # Base64url as well, but Windows opens a device when asked for such a file.
@@ -50,13 +35,11 @@ class Webroot:
         folder: The webroot; `.well-known/acme-challenge` is made below it.
         journal: A file of ours that tells what we make there, so that the run after a
             crash can remove it.
-        iis: Whether IIS serves it, and needs a web.config.
     """
 
-    def __init__(self, folder: Path, journal: Path, *, iis: bool = False) -> None:
+    def __init__(self, folder: Path, journal: Path) -> None:
         self.folder = folder
         self.journal = journal
-        self.iis = iis
 
     @contextmanager
     def present(self, tokens: Mapping[str, str]) -> Iterator[None]:
@@ -78,12 +61,11 @@ class Webroot:
                 )
         self.sweep()
         missing = self._missing_folders()
-        shown = {**self._web_config(), **tokens}
-        texts = {name: text.encode("ascii") for name, text in shown.items()}
+        texts = {token: text.encode("ascii") for token, text in tokens.items()}
         # Before the journal calls them ours.
         absent = [token for token in texts if not self._is_there(token, texts[token])]
         try:
-            self._begin({"folders": missing, "tokens": shown})
+            self._begin({"folders": missing, "tokens": dict(tokens)})
             for name in missing:
                 _make(self.folder / name)
             for token in absent:
@@ -135,7 +117,7 @@ class Webroot:
             texts = {
                 token: str(text).encode("ascii")
                 for token, text in document["tokens"].items()
-                if _is_file_name(token) or token == WEB_CONFIG
+                if _is_file_name(token)
             }
             return [name for name in FOLDERS if name in document["folders"]], texts
         except FileNotFoundError:
@@ -173,13 +155,6 @@ class Webroot:
                     raise ConfigError(message, hint="Remove it.")
                 missing.append(name)
         return missing
-
-    def _web_config(self) -> dict[str, str]:
-        """Return what IIS needs beside the tokens, unless there is one already."""
-        file = self._file(WEB_CONFIG)
-        if not self.iis or file.exists() or file.is_symlink():
-            return {}
-        return {WEB_CONFIG: WEB_CONFIG_TEXT}
 
     def _is_there(self, token: str, text: bytes) -> bool:
         """Whether the file is there already, by a run whose journal was lost.
