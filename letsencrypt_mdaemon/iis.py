@@ -13,7 +13,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 from letsencrypt_mdaemon import process
 from letsencrypt_mdaemon.certificate import thumbprint
@@ -35,6 +35,7 @@ APPLICATION = "{4dc3e181-e14b-4a21-b022-59fc669b0914}"
 """What IIS calls itself at http.sys."""
 STORE = "MY"
 _NEW = "*:443:"
+_EVERY_ADDRESS = "0.0.0.0"  # noqa: S104 - nothing is bound here
 # IIS's sslFlags, since 8.0 and since Windows Server 2022. http.sys has them as well;
 # there they go with the certificate that is replaced.
 _SNI, _CENTRAL = 1, 2
@@ -88,14 +89,13 @@ class Binding:
         address, port, host = self.information.rsplit(":", 2)
         if self.flags & _SNI:
             return f"hostnameport={host}:{port}"
-        return f"ipport={'0.0.0.0' if address in {'', '*'} else address}:{port}"
+        every = address in {"", "*"}
+        return f"ipport={_EVERY_ADDRESS if every else address}:{port}"
 
     @property
     def options(self) -> list[str]:
         """Return what `netsh` has to be told beside the certificate."""
-        return [
-            f"{name}=enable" for bit, name in _OPTIONS.items() if self.flags & bit
-        ]
+        return [f"{name}=enable" for bit, name in _OPTIONS.items() if self.flags & bit]
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +128,8 @@ def sites(xml: str) -> dict[str, tuple[Binding, ...]]:
     """
     try:
         # Windows' own program wrote it, from settings of administrators.
-        document = ElementTree.fromstring(xml.strip())  # noqa: S314
-    except ElementTree.ParseError as exc:
+        document = ET.fromstring(xml.strip())  # noqa: S314
+    except ET.ParseError as exc:
         raise ValueError(f"no XML: {exc}") from exc
     return {
         site.get("name", ""): tuple(
@@ -188,7 +188,10 @@ class Site:
         Raises:
             ConfigError: If there is no such site, or no IIS.
         """
-        shown = {target: self._show(item) for target, item in self._targets().items()}
+        shown = {
+            target: self._show(item)
+            for target, item in self._targets(self._bindings()).items()
+        }
         return {
             target: self.known.get(found.thumbprint.upper()) if found else None
             for target, found in shown.items()
@@ -196,7 +199,7 @@ class Site:
 
     def references(self) -> set[str]:
         """Return the thumbprints that the bindings have, known or not."""
-        shown = [self._show(item) for item in self._targets().values()]
+        shown = [self._show(item) for item in self._targets(self._bindings()).values()]
         return {found.thumbprint.upper() for found in shown if found}
 
     def bind(self, certificate: x509.Certificate, *, dry_run: bool) -> list[Change]:
@@ -207,9 +210,10 @@ class Site:
             DeployError: If a tool fails; all is as it was, as far as that can be.
         """
         after = thumbprint(certificate).lower()
-        targets = self._targets()
+        bindings = self._bindings()
+        targets = self._targets(bindings)
         changes: list[Change] = []
-        if self._is_new(targets):
+        if targets and not bindings:
             changes.append(Change(self._list(), 0, "", f"https {_NEW}"))
         for target, binding in targets.items():
             before = self._show(binding)
@@ -219,7 +223,7 @@ class Site:
             return changes
         for count, change in enumerate(changes, 1):
             try:
-                self._make(change.target, targets.get(change.target), change.after)
+                self._make(targets.get(change.target), change.after)
             except Error:
                 self._take_back(changes[:count])
                 raise
@@ -232,40 +236,39 @@ class Site:
             ConfigError: If there is no such site, or no IIS.
             DeployError: If a tool fails.
         """
-        targets = self._targets()
+        bindings = self._bindings()
+        targets = self._targets(bindings)
         # A run that went on where a killed one stopped has later ones of a target; what
         # was there at first counts.
         first = {change.target: change for change in reversed(changes)}
         for target, change in first.items():
             binding = targets.get(target)
             if target == self._list():
-                if not self._is_new(targets):
-                    self._make(target, None, change.before)
+                if any(item.information == _NEW for item in bindings):
+                    self._make(None, change.before)
             elif binding is None:
                 _log.warning("%s is not there any more.", target)
             else:
                 now = str(self._show(binding) or "")
                 # Nothing at all is what a killed run left between its two steps.
                 if now in {"", change.after} and now != change.before:
-                    self._make(target, binding, change.before)
+                    self._make(binding, change.before)
 
     def _take_back(self, changes: Sequence[Change]) -> None:
         try:
             self.restore(changes)
         except Error as exc:
-            _log.error("IIS is not as it was: %s %s", exc.message, exc.hint)  # noqa: TRY400
-
-    def _is_new(self, targets: Mapping[Target, Binding]) -> bool:
-        """Whether the only binding is the one that is not there yet."""
-        return bool(targets) and not self._bindings()
+            _log.error("IIS is not as it was: %s %s", exc.message, exc.hint)
 
     def _list(self) -> Target:
         """Return what a change of the bindings themselves is of."""
         return Target(FILE, self.name, "bindings", "")
 
-    def _targets(self) -> dict[Target, Binding]:
-        """Return the bindings that get a certificate, one of each endpoint."""
-        bindings = self._bindings()
+    def _targets(self, bindings: Sequence[Binding]) -> dict[Target, Binding]:
+        """Return those that get a certificate, one of each endpoint.
+
+        If there are no bindings, it is the one to be added.
+        """
         if not bindings and self.add_binding:
             bindings = (Binding(_NEW),)
         elif not bindings:
@@ -293,12 +296,10 @@ class Site:
             hint = "Install IIS with its Management Scripts and Tools, or leave out "
             raise ConfigError(exc.message, hint=f"{hint}iis-site-name.") from exc
         try:
-            if ended.code:
-                raise ValueError(f"it ended with {ended.code}")
-            found = sites(ended.output)
+            found = sites(ended.output if ended.code == 0 else "")
         except ValueError as exc:
-            message = f"{self._appcmd} does not list IIS's sites: {words(exc)}: "
-            message += f"{words(ended.output, 300)!r}."
+            message = f"{self._appcmd} does not list IIS's sites, but ended with "
+            message += f"{ended.code}: {words(ended.output, 300)!r}."
             hint = "Run it by hand as administrator: appcmd list site."
             raise ConfigError(message, hint=hint) from exc
         by_name = {name.lower(): bindings for name, bindings in found.items()}
@@ -312,23 +313,24 @@ class Site:
         # That there is none ends with 1, as some failures do; "add" tells them apart,
         # as it replaces nothing.
         ended = self._run(
-            self._netsh, "http", "show", "sslcert", binding.endpoint, failure=DeployError
+            self._netsh,
+            "http",
+            "show",
+            "sslcert",
+            binding.endpoint,
+            failure=DeployError,
         )
         return record(ended.output)
 
-    def _make(self, target: Target, binding: Binding | None, value: str) -> None:
-        """Make a target what a change says; empty is nothing."""
-        if binding is None or target == self._list():
-            self._set_list(add=bool(value))
-        else:
+    def _make(self, binding: Binding | None, value: str) -> None:
+        """Give a binding a certificate; or make the new binding itself, or remove it."""
+        if binding is not None:
             self._set(binding, value)
-
-    def _set_list(self, *, add: bool) -> None:
-        # As "Bindings" of IIS's configuration reference has it.
+            return
+        # As IIS's configuration reference has it, at "Bindings".
         entry = f"bindings.[protocol='https',bindingInformation='{_NEW}']"
-        sign = "+" if add else "-"
-        site = f"/site.name:{self.name}"
-        self._do(self._appcmd, "set", "site", site, f"/{sign}{entry}")
+        change = f"/{'+' if value else '-'}{entry}"
+        self._do(self._appcmd, "set", "site", f"/site.name:{self.name}", change)
 
     def _set(self, binding: Binding, value: str) -> None:
         # "update sslcert" is not known before Windows 10, and resets as much.
