@@ -528,13 +528,13 @@ def _store(config: Config, state: State) -> Store:
 
 
 def web_site(installation: Installation) -> iis.Site | None:
-    """Return the IIS site, if one is named and this is Windows.
+    """Return the IIS site, if one is named, this is Windows, and no rehearsal.
 
     Raises:
         ConfigError: If the certificates are not where IIS can use them.
     """
     config = installation.config
-    if not config.iis_site_name or sys.platform != "win32":
+    if not config.iis_site_name or config.staging or sys.platform != "win32":
         return None
     if config.store not in {"", "windows"}:
         message = f"IIS cannot use certificates of the store {config.store}."

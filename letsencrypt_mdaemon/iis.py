@@ -198,9 +198,13 @@ class Site:
         }
 
     def references(self) -> set[str]:
-        """Return the thumbprints that the bindings have, known or not."""
-        shown = [self._show(item) for item in self._targets(self._bindings()).values()]
-        return {found.thumbprint.upper() for found in shown if found}
+        """Return the thumbprints of all certificates at http.sys, of other sites too.
+
+        Raises:
+            DeployError: If they cannot be told.
+        """
+        output = self._do(self._netsh, "http", "show", "sslcert")
+        return {found.upper() for found in _HASH.findall(output)}
 
     def bind(self, certificate: x509.Certificate, *, dry_run: bool) -> list[Change]:
         """Give every https binding this certificate. Done twice, it changes nothing.
@@ -323,7 +327,7 @@ class Site:
         return record(ended.output)
 
     def _make(self, binding: Binding | None, value: str) -> None:
-        """Give a binding a certificate; or make the new binding itself, or remove it."""
+        """Give a binding a certificate; without one make or remove the new binding."""
         if binding is not None:
             self._set(binding, value)
             return
@@ -359,9 +363,10 @@ class Site:
             what = "%s: with the certificate this was reset: %s"
             _log.warning(what, binding.endpoint, words("; ".join(lost), 500))
 
-    def _do(self, program: Path, *arguments: str) -> None:
+    def _do(self, program: Path, *arguments: str) -> str:
         ended = self._run(program, *arguments, failure=DeployError)
         if ended.code:
             message = f"{program.name} {' '.join(arguments)} ended with {ended.code}: "
             message += f"{words(ended.output, 300)}"
             raise DeployError(message, hint="Run as an administrator.")
+        return ended.output

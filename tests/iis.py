@@ -90,7 +90,7 @@ class Iis:
         if " list " in command:
             return Ended(0, self._list())
         if " show " in command:
-            return self._show(arguments[3])
+            return self._show(*arguments[3:] or self.entries)
         self.calls.append(command)
         self.on(command)
         if self.refused in command:
@@ -113,19 +113,23 @@ class Iis:
         )
         return f"<?xml version='1.0' encoding='UTF-8'?>\r\n<appcmd>{sites}</appcmd>\r\n"
 
-    def _show(self, endpoint: str) -> Ended:
-        kind, _, place = endpoint.partition("=")
-        entry = self.entries.get(endpoint)
-        if entry is None:
+    def _show(self, *endpoints: str) -> Ended:
+        found = {
+            place: self.entries[place] for place in endpoints if place in self.entries
+        }
+        if not found:
             return Ended(1, NOTHING)
-        label = {"ipport": "IP:port", "hostnameport": "Hostname:port"}[kind]
-        text = self.shown.format(
-            kind=label,
-            place=place,
-            hash=entry.hash,
-            application=entry.application,
-            store=entry.store,
-            negotiate=entry.negotiate,
+        labels = {"ipport": "IP:port", "hostnameport": "Hostname:port"}
+        text = "".join(
+            self.shown.format(
+                kind=labels[place.partition("=")[0]],
+                place=place.partition("=")[2],
+                hash=entry.hash,
+                application=entry.application,
+                store=entry.store,
+                negotiate=entry.negotiate,
+            )
+            for place, entry in found.items()
         )
         return Ended(0, text)
 

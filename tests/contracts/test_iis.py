@@ -65,8 +65,12 @@ def without_https(iis: Iis) -> None:
 
 def test_the_bindings_of_the_site_tell_which_certificates_they_have(iis: Iis) -> None:
     assert site(iis).named() == {ALL: OLD, SNI: None}
-    assert site(iis).references() == {WAS.upper(), FOREIGN.upper()}
     assert iis.calls == []
+
+
+def test_a_certificate_of_any_site_is_referenced(iis: Iis) -> None:
+    iis.entries[OTHERS].hash = NOW
+    assert site(iis).references() == {WAS.upper(), FOREIGN.upper(), NOW.upper()}
 
 
 def test_only_the_https_bindings_of_the_site_change(iis: Iis) -> None:
