@@ -179,6 +179,7 @@ class Site:
         self.known = known
         self.add_binding = add_binding
         self._run = run
+        self._said: set[str] = set()
         self._appcmd = system / "inetsrv" / "appcmd.exe"
         self._netsh = system / "netsh.exe"
 
@@ -276,21 +277,25 @@ class Site:
         if not bindings and self.add_binding:
             bindings = (Binding(_NEW),)
         elif not bindings:
-            _log.warning(
-                "The IIS site %s has no https binding; iis-add-binding makes one.",
-                words(self.name),
-            )
+            name = words(self.name)
+            self._warn(f"{name} has no https binding; iis-add-binding makes one.")
         by_endpoint: dict[str, Binding] = {}
         for binding in bindings:
             if binding.is_central:
-                what = "IIS takes the certificate of %s from its central store: it is "
-                _log.warning("%sleft alone.", what % words(binding.information))
+                place = words(binding.information)
+                self._warn(f"{place} is left alone: it uses IIS's central store.")
             else:
                 by_endpoint.setdefault(binding.endpoint, binding)
         return {
             Target(FILE, self.name, f"https {item.information}", "sha1:lower"): item
             for item in by_endpoint.values()
         }
+
+    def _warn(self, text: str) -> None:
+        """Say it once, however often the site is looked at."""
+        if text not in self._said:
+            _log.warning("IIS: %s", text)
+        self._said.add(text)
 
     def _bindings(self) -> tuple[Binding, ...]:
         arguments = ("list", "site", "/config:*", "/xml")
