@@ -230,3 +230,19 @@ def test_a_binding_that_a_run_changed_stays_if_the_setting_is_gone(
     monkeypatch.setattr(assembly.MailServer, "reload", forget)
     ran = secure.here("renew")
     assert "IIS stays as it is: iis-site-name is not set any more." in ran.messages
+
+
+def test_an_old_certificate_that_another_site_uses_is_not_removed(
+    secure: Program, web: Iis
+) -> None:
+    def renewed(*options: str) -> str:
+        ran = secure.here("renew", "--no-reload", "--force", *options)
+        assert ran.exit_code == 0, ran.messages
+        return str(ran.report["certificate"]["thumbprint"])
+
+    first, second = renewed(), renewed()
+    web.entries["ipport=192.0.2.1:443"] = Entry(first.lower())
+
+    ran = secure.here("renew", "--force", "--remove-old-certificates")
+
+    assert ran.report["removed"] == [second]

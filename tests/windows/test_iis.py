@@ -9,14 +9,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 
 from letsencrypt_mdaemon.certificate import thumbprint
 from letsencrypt_mdaemon.errors import ConfigError, DeployError
 from letsencrypt_mdaemon.iis import APPLICATION, Site
 from tests.certificates import certificate
 from tests.iis import ENGLISH, NOTHING
+from tests.program import beside_sandbox
+from tests.windows.machine_store import put_into_my
 
 assert sys.platform == "win32"
+
+from letsencrypt_mdaemon.stores.windows import WindowsStore  # noqa: E402 - Windows only
 
 DRIVE = Path("C:\\")
 LOG = DRIVE / "recorder.log"
@@ -135,3 +140,30 @@ def test_without_iis_it_is_told_what_to_install() -> None:
     finally:
         (DRIVE / "recorder-appcmd.txt").rename(TOOLS["appcmd"])
     assert "Management Scripts and Tools" in caught.value.hint
+
+
+def test_a_run_looks_at_iis_if_a_site_is_named(tmp_path: Path) -> None:
+    answer("appcmd", SITES)
+    answer("netsh", shown("ab" * 20))
+    with beside_sandbox(tmp_path / "MDaemon") as program:
+        for folder in program.layout.certificates.iterdir():
+            pem = (folder / "cert.pem").read_bytes()
+            put_into_my(x509.load_pem_x509_certificate(pem), "sandbox")
+        program.options += ["--store", "windows", "--iis-site-name", "My Webmail"]
+        try:
+            ran = program.here("status")
+        finally:
+            store = WindowsStore()
+            for leaf, name in list(store.certificates()):
+                if name == "sandbox":
+                    store.remove(thumbprint(leaf))
+    assert ran.exit_code == 0, ran.messages
+    targets = {target["file"]: target["key"] for target in ran.report["targets"]}
+    assert targets["IIS"] == "https *:443:a.test"
+
+
+def test_iis_and_a_folder_of_certificates_do_not_go_together(tmp_path: Path) -> None:
+    with beside_sandbox(tmp_path / "MDaemon") as program:
+        ran = program.here("status", "--iis-site-name", "My Webmail")
+    assert ran.exit_code == 2
+    assert "IIS cannot use certificates of the store pem:" in ran.messages
