@@ -25,11 +25,12 @@ LIMIT = 1 << 20
 
 WEB_CONFIG = "web.config"
 # IIS shows no file without an extension unless it is told its type. No handlers: that
-# section is locked, and naming it makes IIS answer 500.
+# section is locked, and naming it makes IIS answer 500; so does a type told twice.
 _WEB_CONFIG = b"""<?xml version="1.0" encoding="UTF-8"?>
 <configuration>
   <system.webServer>
     <staticContent>
+      <remove fileExtension="." />
       <mimeMap fileExtension="." mimeType="text/plain" />
     </staticContent>
   </system.webServer>

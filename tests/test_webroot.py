@@ -566,6 +566,8 @@ def test_iis_is_told_the_type_of_the_token_files_while_they_are_there(
     with under_iis.present(TOKENS):
         text = (html / WEB_CONFIG).read_text()
         assert '<mimeMap fileExtension="." mimeType="text/plain" />' in text
+        # Where a folder above tells it as well, twice would be an error.
+        assert text.index("<remove") < text.index("<mimeMap")
         assert "handlers" not in text
     assert everything(html) == before
 

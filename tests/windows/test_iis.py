@@ -17,11 +17,11 @@ from letsencrypt_mdaemon.iis import APPLICATION, Site
 from tests.certificates import certificate
 from tests.iis import ENGLISH, NOTHING
 from tests.program import beside_sandbox
-from tests.windows.machine_store import put_into_my
 
 assert sys.platform == "win32"
 
 from letsencrypt_mdaemon.stores.windows import WindowsStore  # noqa: E402 - Windows only
+from tests.windows.machine_store import put_into_my  # noqa: E402
 
 DRIVE = Path("C:\\")
 LOG = DRIVE / "recorder.log"
