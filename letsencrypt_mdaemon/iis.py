@@ -218,12 +218,13 @@ class Site:
         bindings = self._bindings()
         targets = self._targets(bindings)
         changes: list[Change] = []
-        if targets and not bindings:
-            changes.append(Change(self._list(), 0, "", f"https {_NEW}"))
         for target, binding in targets.items():
             before = self._show(binding)
             if str(before or "") != after:
                 changes.append(Change(target, 0, str(before or ""), after))
+        if targets and not bindings:
+            # Last: before, the site would answer there without a certificate.
+            changes.append(Change(self._list(), 0, "", f"https {_NEW}"))
         if dry_run:
             return changes
         for count, change in enumerate(changes, 1):

@@ -208,7 +208,7 @@ def test_a_site_without_https_gets_a_binding_only_when_asked(
     asked = site(iis, add_binding=True)
     changes = asked.bind(NEW, dry_run=False)
 
-    assert changes == [ADDED, Change(ALL, 0, "", NOW)]
+    assert changes == [Change(ALL, 0, "", NOW), ADDED]
     assert iis.sites[NAME] == [("http", "*:80:", 0), ("https", "*:443:", 0)]
     assert hashes(iis)[EVERYWHERE] == NOW
     assert asked.bind(NEW, dry_run=False) == []
@@ -216,12 +216,16 @@ def test_a_site_without_https_gets_a_binding_only_when_asked(
     assert (iis.sites, iis.entries) == before
 
 
-def test_a_new_binding_without_its_certificate_is_removed_again(iis: Iis) -> None:
+@pytest.mark.parametrize("refused", ["add sslcert", "set site"])
+def test_a_new_binding_and_its_certificate_come_together_or_not_at_all(
+    iis: Iis, refused: str
+) -> None:
     without_https(iis)
-    iis.refused = "add sslcert"
+    iis.refused = refused
     with pytest.raises(DeployError):
         site(iis, add_binding=True).bind(NEW, dry_run=False)
     assert iis.sites[NAME] == [("http", "*:80:", 0)]
+    assert hashes(iis) == {OTHERS: WAS}
 
 
 def test_a_site_is_found_in_either_case_or_the_sites_are_told(iis: Iis) -> None:

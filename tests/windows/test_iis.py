@@ -117,16 +117,22 @@ def test_what_netsh_shows_is_the_certificate_of_the_binding() -> None:
 
 def test_a_new_binding_is_asked_for_by_the_name_of_the_site() -> None:
     answer("appcmd", SITES.replace("https", "http"))
-    answer("netsh", NOTHING, 1)
-    with pytest.raises(DeployError, match="ended with 1"):
-        Site("My Webmail", {}, add_binding=True).bind(LEAF, dry_run=False)
+    answer("netsh", shown(NOW))
+    Site("My Webmail", {}, add_binding=True).bind(LEAF, dry_run=False)
     assert (
         'set site "/site.name:My Webmail" '
         "/+bindings.[protocol='https',bindingInformation='*:443:']" in recorded()
     )
 
 
-def test_a_tool_that_fails_is_a_failure() -> None:
+def test_a_netsh_that_fails_is_a_failure() -> None:
+    answer("appcmd", SITES)
+    answer("netsh", NOTHING, 1)
+    with pytest.raises(DeployError, match=r"netsh\.exe http add .* ended with 1"):
+        Site("My Webmail", {}).bind(LEAF, dry_run=False)
+
+
+def test_an_appcmd_that_fails_is_a_failure() -> None:
     answer("appcmd", "ERROR ( message:Access denied. )", 5)
     with pytest.raises(ConfigError, match=r"ended with 5: 'ERROR \( message:Access"):
         Site("My Webmail", {}).named()
