@@ -13,6 +13,7 @@ from letsencrypt_mdaemon import (
     access,
     authorities,
     endpoints,
+    iis,
     mdaemon,
     renewal,
     service,
@@ -178,11 +179,11 @@ class Installation:
         return self.store.chain(wanted)
 
     def warn_of_what_is_missing(self) -> None:
-        """Say what was asked for and is not available in this version."""
-        if self.config.iis_site_name:
+        """Say what was asked for and is not available here."""
+        if self.config.iis_site_name and sys.platform != "win32":
             _log.warning(
-                "IIS is not supported yet: the bindings of the site %r stay as they "
-                "are; choose the new certificate there by hand.",
+                "IIS is only on Windows: there are no bindings of the site %r to "
+                "change here.",
                 words(self.config.iis_site_name),
             )
 
@@ -288,6 +289,7 @@ class Installation:
             semaphores,
             running=self.greeted is not None,
             own_folders=self._own_folders(),
+            site=web_site(self),
             service=windows_service(self.root),
             may_restart=config.allow_restart and not config.no_reload,
         )
@@ -331,7 +333,9 @@ class Installation:
             message = "A profile is required, and it is not said which."
             raise ConfigError(message, hint="Name it by profile.")
         folder = config.webroot or mdaemon.child(self.root, "WorldClient", "HTML")
-        webroot = Webroot(folder, self.ca.folder / "presented.json")
+        is_iis = bool(config.iis_site_name) and sys.platform == "win32"
+        journal = self.ca.folder / "presented.json"
+        webroot = Webroot(folder, journal, web_config=is_iis)
         if not config.dry_run:
             # What a run that was killed showed; its order may need no token any more.
             webroot.sweep()
@@ -397,10 +401,11 @@ class Ports:
 
 @dataclass(frozen=True, slots=True)
 class MailServer:
-    """The server's files, semaphores and service: `parts.Server`.
+    """The server's files, semaphores, IIS site and service: `parts.Server`.
 
     Args:
         running: Whether it greets; its service, if it has one, tells too.
+        site: The IIS site that shows its certificate, too.
         service: The service that it runs as, on Windows.
         may_restart: Whether that may be restarted.
     """
@@ -409,22 +414,40 @@ class MailServer:
     semaphores: mdaemon.Semaphores
     running: bool
     own_folders: list[Path]
+    site: iis.Site | None = None
     service: Service | None = None
     may_restart: bool = False
 
     def named(self, names: Collection[str]) -> dict[Target, x509.Certificate | None]:
         """Return which certificate each target names."""
-        return self.bindings.named(names)
+        named = self.bindings.named(names)
+        return named | self.site.named() if self.site else named
 
     def bind(
         self, certificate: x509.Certificate, *, now: datetime, dry_run: bool = False
     ) -> list[Change]:
         """Make every target name the certificate."""
-        return self.bindings.bind(certificate, now=now, dry_run=dry_run)
+        changes = self.bindings.bind(certificate, now=now, dry_run=dry_run)
+        if self.site is None:
+            return changes
+        try:
+            return changes + self.site.bind(certificate, dry_run=dry_run)
+        except Error:
+            if not dry_run:
+                self.bindings.restore(changes, now=now)
+            raise
 
     def restore(self, changes: Sequence[Change], *, now: datetime) -> None:
-        """Take changes back."""
-        self.bindings.restore(changes, now=now)
+        """Take changes back; one kind also if the other cannot be."""
+        in_iis = [change for change in changes if change.target.file == iis.FILE]
+        in_files = [change for change in changes if change not in in_iis]
+        try:
+            self.bindings.restore(in_files, now=now)
+        finally:
+            if in_iis and self.site:
+                self.site.restore(in_iis)
+            elif in_iis:
+                _log.warning("IIS stays as it is: iis-site-name is not set any more.")
 
     def reload(self) -> Iterator[str]:
         """Ask the server to reload, and yield what it took up."""
@@ -449,7 +472,8 @@ class MailServer:
 
     def references(self) -> set[str]:
         """Return the thumbprints that any INI value names."""
-        return self.bindings.references(skip=self.own_folders)
+        references = self.bindings.references(skip=self.own_folders)
+        return references | self.site.references() if self.site else references
 
 
 def find_root(loaded: Loaded) -> Path:
@@ -617,6 +641,23 @@ def _service_sid(root: Path) -> list[str]:
         except (service.RefusedError, OSError) as exc:
             _log.warning("It is not known who MDaemon runs as: %s", exc)
     return []
+
+
+def web_site(installation: Installation) -> iis.Site | None:
+    """Return the IIS site, if one is named, this is Windows, and no rehearsal.
+
+    Raises:
+        ConfigError: If the certificates are not where IIS can use them.
+    """
+    config = installation.config
+    if not config.iis_site_name or config.staging or sys.platform != "win32":
+        return None
+    if config.store not in {"", "windows"}:
+        message = f"IIS cannot use certificates of the store {config.store}."
+        raise ConfigError(message, hint="Set store = windows.")
+    return iis.Site(
+        config.iis_site_name, installation.known, add_binding=config.iis_add_binding
+    )
 
 
 def _external(config: Config) -> ExternalAccount | None:

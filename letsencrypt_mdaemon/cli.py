@@ -207,9 +207,9 @@ def _carry_out(
     # A rehearsal has nothing to do with what is in use.
     targets = () if settings.staging else installation.learn()
     server = installation.server(targets)
-    named = server.named(names).values()
-    run.in_use = report.in_use(named)
-    overview.warn(installation, named)
+    named = server.named(names)
+    run.in_use = report.in_use(named.values())
+    overview.warn(installation, named.values())
     parts = installation.parts(server)
     outcome = act(installation, installation.order(names), parts, now)
     leaf = outcome.certificate
@@ -220,7 +220,7 @@ def _carry_out(
         dry_run=settings.dry_run,
         staging=settings.staging,
         directory_url=settings.ca,
-        targets=[report.target(item) for item in targets],
+        targets=[report.target(item) for item in named],
     )
     if settings.json:
         report.print_json(document)

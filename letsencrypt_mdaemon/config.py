@@ -283,7 +283,10 @@ class Config:
     alternate_host_names: tuple[str, ...] = _setting(
         "More names, separated by commas.", _names, "NAMES", default=(), many=True
     )
-    iis_site_name: str = _setting("IIS site to bind (not available yet).", default="")
+    iis_site_name: str = _setting("IIS site whose https bindings follow.", default="")
+    iis_add_binding: bool = _setting(
+        "Add *:443 to a site without an https binding.", _flag, default=False
+    )
     directory_url: str = _setting(
         "The CA: letsencrypt (default), … or a URL.",
         _directory_url,

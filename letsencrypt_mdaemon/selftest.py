@@ -20,8 +20,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from letsencrypt_mdaemon import __version__, mdaemon
-from letsencrypt_mdaemon.certificate import Certificate, new_key
+from letsencrypt_mdaemon import __version__, assembly, mdaemon
+from letsencrypt_mdaemon.certificate import Certificate, new_key, thumbprint
 from letsencrypt_mdaemon.errors import DeployError, Error
 from letsencrypt_mdaemon.schedule import TaskScheduler
 
@@ -248,11 +248,12 @@ if sys.platform == "win32":
 
     def _iis(installation: Installation) -> Callable[[], str]:
         def check() -> str:
-            site = installation.iis()
+            site = assembly.web_site(installation)
             if site is None:
                 raise LeftOut("no iis-site-name is set")
             bound = [
-                f"{target}: {now or 'none'}" for target, now in site.named().items()
+                f"{target}: {thumbprint(leaf) if leaf else 'another, or none'}"
+                for target, leaf in site.named().items()
             ]
             return "; ".join(bound) or "the site has no https binding"
 

@@ -58,10 +58,10 @@ _NONSENSE = (
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One INI value that names the certificate.
+    """One INI value that names the certificate, or one binding of an IIS site.
 
     Args:
-        file: Path below the installation, with forward slashes.
+        file: Path below the installation, with forward slashes; or `IIS`.
         form: How the value names it; see `mdaemon.forms`.
     """
 
@@ -77,7 +77,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One INI value, before and after.
+    """One target, before and after.
 
     Args:
         line: Counted from 1; 0 if the key was not there.

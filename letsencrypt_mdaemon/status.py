@@ -31,8 +31,7 @@ def examine(installation: Installation, *, now: datetime) -> Document:
         ConfigError: If the names or the targets are not clear.
     """
     names = installation.names()
-    targets = installation.targets()
-    server = installation.server(targets)
+    server = installation.server(installation.targets())
     order = installation.order(names)
     due, wait, in_use = workflow.due(order, installation.parts(server), now=now)
     pending = installation.ca.pending()
@@ -52,8 +51,8 @@ def examine(installation: Installation, *, now: datetime) -> Document:
         "tlsa": tlsa(in_use, names[0]) if order.reuse_key and in_use else None,
         "pending": report.certificate(pending.leaf if pending else None),
         "targets": [
-            report.target(item) | {"certificate": report.certificate(named[item])}
-            for item in targets
+            report.target(item) | {"certificate": report.certificate(leaf)}
+            for item, leaf in named.items()
         ],
         "dropped": [report.dropped(item) for item in installation.memory.dropped],
         "served": installation.served,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
@@ -22,6 +23,20 @@ FOLDERS = (".well-known", ".well-known/acme-challenge")
 LIMIT = 1 << 20
 """Bytes; a key authorization has about a hundred, the journal of 100 of them 20,000."""
 
+WEB_CONFIG = "web.config"
+# IIS shows no file without an extension unless it is told its type. No handlers: that
+# section is locked, and naming it makes IIS answer 500; so does a type told twice.
+_WEB_CONFIG = b"""<?xml version="1.0" encoding="UTF-8"?>
+<configuration>
+  <system.webServer>
+    <staticContent>
+      <remove fileExtension="." />
+      <mimeMap fileExtension="." mimeType="text/plain" />
+    </staticContent>
+  </system.webServer>
+</configuration>
+"""
+
 # Base64url (RFC 8555, 8.1), and no longer than a file name may be.
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{1,200}\Z")
 # Base64url as well, but Windows opens a device when asked for such a file.
@@ -35,11 +50,15 @@ class Webroot:
         folder: The webroot; `.well-known/acme-challenge` is made below it.
         journal: A file of ours that tells what we make there, so that the run after a
             crash can remove it.
+        web_config: Whether IIS shows the folder, and needs a file of its own there.
     """
 
-    def __init__(self, folder: Path, journal: Path) -> None:
+    def __init__(
+        self, folder: Path, journal: Path, *, web_config: bool = False
+    ) -> None:
         self.folder = folder
         self.journal = journal
+        self.web_config = web_config
 
     @contextmanager
     def present(self, tokens: Mapping[str, str]) -> Iterator[None]:
@@ -64,8 +83,13 @@ class Webroot:
         texts = {token: text.encode("ascii") for token, text in tokens.items()}
         # Before the journal calls them ours.
         absent = [token for token in texts if not self._is_there(token, texts[token])]
+        journal: dict[str, object] = {"folders": missing, "tokens": dict(tokens)}
+        if self.web_config and not os.path.lexists(self._file(WEB_CONFIG)):
+            journal[WEB_CONFIG] = True
+            texts[WEB_CONFIG] = _WEB_CONFIG
+            absent.append(WEB_CONFIG)
         try:
-            self._begin({"folders": missing, "tokens": dict(tokens)})
+            self._begin(journal)
             for name in missing:
                 _make(self.folder / name)
             for token in absent:
@@ -119,6 +143,8 @@ class Webroot:
                 for token, text in document["tokens"].items()
                 if _is_file_name(token)
             }
+            if document.get(WEB_CONFIG):
+                texts[WEB_CONFIG] = _WEB_CONFIG
             return [name for name in FOLDERS if name in document["folders"]], texts
         except FileNotFoundError:
             return None

@@ -32,6 +32,7 @@ EXAMPLES: dict[str, tuple[str, object]] = {
     "host-name": ("Mail.Example.TEST.", "mail.example.test"),
     "alternate-host-names": ("b.test, A.test;b.test", ("b.test", "a.test")),
     "iis-site-name": ("Default Web Site", "Default Web Site"),
+    "iis-add-binding": ("yes", True),
     "directory-url": ("https://ca.test/directory", "https://ca.test/directory"),
     "ca-bundle": ("roots.pem", Path("roots.pem")),
     "agree-tos": ("yes", True),

@@ -62,7 +62,7 @@ def test_every_remark_of_the_example_config_that_is_a_setting_works(
     # Left out are what belongs to one run only, and the secret.
     assert unshown == {
         *("dry-run", "force", "json", "staging", "no-reload", "skip-port-check"),
-        *("iis-site-name", "mail-password", "eab-key", "no-activate"),
+        *("mail-password", "eab-key", "no-activate"),
         *("public", "require-trusted"),
     }
 

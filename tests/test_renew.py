@@ -1057,10 +1057,10 @@ def test_the_old_scripts_command_line_works_unchanged(
 
     assert first.exit_code == 0, first.messages
     assert first.output.startswith("Done: the certificate in use is self-signed.")
-    assert "IIS is not supported yet: the bindings of the site 'My Site'" in (
+    assert "IIS is only on Windows: there are no bindings of the site 'My Site'" in (
         first.messages
     )
-    assert "IIS is not supported yet" in program.log()
+    assert "IIS is only on Windows" in program.log()
     (place,) = folders(program)
     assert program.bound() == {thumbprint(leaf(place))}
 

@@ -558,3 +558,63 @@ def test_a_journal_that_cannot_be_written_is_an_error_and_no_token_is_shown(
     ):
         pytest.fail("presented")
     assert everything(html) == {"index.html"}
+
+
+# Under IIS
+
+
+WEB_CONFIG = f"{FOLDER}/web.config"
+
+
+@pytest.fixture
+def under_iis(html: Path, journal: Path) -> Webroot:
+    return Webroot(html, journal, web_config=True)
+
+
+def test_iis_is_told_the_type_of_the_token_files_while_they_are_there(
+    html: Path, under_iis: Webroot
+) -> None:
+    before = everything(html)
+    with under_iis.present(TOKENS):
+        text = (html / WEB_CONFIG).read_text()
+        assert '<mimeMap fileExtension="." mimeType="text/plain" />' in text
+        # Where a folder above tells it as well, twice would be an error.
+        assert text.index("<remove") < text.index("<mimeMap")
+        assert "handlers" not in text
+    assert everything(html) == before
+
+
+@pytest.mark.parametrize("theirs", [b"<configuration />", b""])
+def test_a_web_config_that_is_there_stays_as_it_is(
+    html: Path, under_iis: Webroot, theirs: bytes
+) -> None:
+    (html / FOLDER).mkdir(parents=True)
+    (html / WEB_CONFIG).write_bytes(theirs)
+    with under_iis.present(TOKENS):
+        assert (html / WEB_CONFIG).read_bytes() == theirs
+    assert (html / WEB_CONFIG).read_bytes() == theirs
+
+
+def test_a_web_config_that_somebody_changed_meanwhile_stays(
+    html: Path, under_iis: Webroot
+) -> None:
+    with under_iis.present(TOKENS):
+        (html / WEB_CONFIG).write_bytes(b"<configuration />")
+    assert everything(html / FOLDER) == {"web.config"}
+
+
+def test_no_web_config_is_written_without_iis(html: Path, webroot: Webroot) -> None:
+    with webroot.present(TOKENS):
+        assert not (html / WEB_CONFIG).exists()
+
+
+def test_the_web_config_of_a_killed_run_is_removed_without_iis_as_well(
+    html: Path, webroot: Webroot, journal: Path
+) -> None:
+    before = everything(html)
+    killed = KILLED.replace("[2]))", "[2]), web_config=True)")
+    command = [sys.executable, "-c", killed, str(html), str(journal)]
+    assert subprocess.run(command, check=False, timeout=60).returncode == 9
+    assert (html / WEB_CONFIG).exists()
+    webroot.sweep()
+    assert everything(html) == before
