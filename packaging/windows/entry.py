@@ -1,0 +1,5 @@
+"""Where the frozen program starts."""
+
+from letsencrypt_mdaemon.cli import main
+
+main()
