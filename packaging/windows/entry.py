@@ -1,4 +1,4 @@
-"""Where the frozen program starts."""
+"""Where the frozen program starts."""  # noqa: INP001 - no package: a script
 
 from letsencrypt_mdaemon.cli import main
 

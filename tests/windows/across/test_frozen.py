@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from letsencrypt_mdaemon import __version__
-from tests.program import LOCALHOST, Ran, beside_sandbox, run
+from tests.program import LOCALHOST, Ran, beside_sandbox, environment, run
 from tests.servers import free_port
 
 MACHINE = Path(os.environ["WINDOWS_MACHINE"])
 SYSTEM32 = MACHINE / "prefix" / "drive_c" / "windows" / "system32"
-SPEC = Path(__file__).parents[3] / "packaging" / "windows" / "letsencrypt-mdaemon.spec"
+NAME = "letsencrypt-mdaemon"
+SPEC = Path(__file__).parents[3] / "packaging" / "windows" / f"{NAME}.spec"
 WINE = {
     "WINEPREFIX": str(MACHINE / "prefix"),
     "WINEDEBUG": "-all",
@@ -22,40 +24,55 @@ WINE = {
 }
 
 
-def freeze(folder: Path, *options: str) -> Ran:
+def freeze(work: Path, dist: Path, *options: str) -> Ran:
     """Make the folder, with Python for Windows."""
     return run(
         [
             *(str(MACHINE / "wpy"), "-m", "PyInstaller", "--log-level=ERROR"),
-            *(f"--distpath={folder}", f"--workpath={folder / 'work'}", str(SPEC)),
-            *("--", *options),
+            *(f"--workpath={work}", f"--distpath={dist}", str(SPEC), "--", *options),
         ]
     )
 
 
 def frozen(folder: Path, *arguments: str) -> Ran:
     """Run the frozen program to its end."""
-    return run(["wine", str(folder / "letsencrypt-mdaemon.exe"), *arguments], WINE)
+    done = subprocess.run(
+        ["wine", str(folder / f"{NAME}.exe"), *arguments],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        # Windows' code page: a frozen Python has no ear for PYTHONIOENCODING.
+        encoding="cp1252",
+        env={**environment(), **WINE},
+        timeout=60,
+        check=False,
+    )
+    return Ran(done.returncode, done.stdout, done.stderr)
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where PyInstaller keeps what it found, which takes it long."""
+    return tmp_path_factory.mktemp("work")
+
+
+@pytest.fixture(scope="module")
+def folder(work: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder, without what stands in for files of Windows here."""
-    dist = tmp_path_factory.mktemp("frozen")
-    made = freeze(dist, "--leave-out-stand-ins")
+    dist = tmp_path_factory.mktemp("dist")
+    made = freeze(work, dist, "--leave-out-stand-ins")
     assert made.exit_code == 0, made.messages
-    return dist / "letsencrypt-mdaemon"
+    return dist / NAME
 
 
 def test_a_build_for_release_refuses_what_stands_in_for_files_of_windows(
-    tmp_path: Path,
+    work: Path, tmp_path: Path
 ) -> None:
-    made = freeze(tmp_path)
+    made = freeze(work, tmp_path)
     assert made.exit_code == 1
     assert "must not be released" in made.messages
     assert "python3.dll" in made.messages
     assert "bcryptprimitives.dll" in made.messages
-    assert not (tmp_path / "letsencrypt-mdaemon").exists()
+    assert not list(tmp_path.iterdir())
 
 
 def test_nothing_of_wines_and_of_the_machines_own_is_in_the_folder(
@@ -83,17 +100,17 @@ def test_it_says_its_version_and_its_commands(folder: Path) -> None:
 
 def test_it_works_as_far_as_the_ca_without_python(folder: Path, tmp_path: Path) -> None:
     with beside_sandbox(tmp_path / "MDaemon") as program:
-        layout = program.layout
-        options = [
-            *("--mdaemon-dir", f"Z:{layout.folder}", "--store", ""),
-            *("--smtp-address", f"{LOCALHOST}:{program.server.smtp_port}"),
+        here = ["--mdaemon-dir", f"Z:{program.layout.folder}", "--json"]
+        shown = frozen(folder, "config", "show", *here)
+        status = frozen(folder, "status", *here)
+        renewed = frozen(
+            *(folder, "renew", *here, "--agree-tos", "--skip-port-check"),
             *("--directory-url", f"https://{LOCALHOST}:{free_port()}/directory"),
-            *("--agree-tos", "--skip-port-check"),
-        ]
-        shown = frozen(folder, "config", "show", *options, "--json")
-        status = frozen(folder, "status", *options, "--json")
-        renewed = frozen(folder, "renew", *options, "--json")
-    assert shown.report["settings"]["agree-tos"]["from"] == "command line"
-    assert status.exit_code == 0, status.messages
+            *("--smtp-address", f"{LOCALHOST}:{program.server.smtp_port}"),
+        )
+    given = shown.report["settings"]["mdaemon-dir"]
+    assert given["from"] == "command line --mdaemon-dir"
+    assert status.report["command"] == "status"
+    assert (status.exit_code, status.messages) == (0, "")
     assert renewed.exit_code == 3
     assert renewed.report["error"]["type"] == "AcmeError"
