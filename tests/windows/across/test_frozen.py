@@ -117,3 +117,9 @@ def test_it_works_as_far_as_the_ca_without_python(folder: Path, tmp_path: Path) 
     assert "in the store" in unknown.report["error"]["message"]
     assert renewed.exit_code == 3
     assert renewed.report["error"]["type"] == "TransientError"
+
+
+def test_it_renews_in_the_demonstration(folder: Path) -> None:
+    shown = frozen(folder, "demo")
+    assert shown.exit_code == 0, shown.output
+    assert "Everything is as it should be." in shown.output
