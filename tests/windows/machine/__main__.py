@@ -58,7 +58,7 @@ class Machine:
         with _timed("Wine and MinGW"):
             _install_packages()
         done = self.folder / "made-of"
-        made_of = _digest(HERE, *SOURCES.glob("*.c"))
+        made_of = _digest(HERE, *SOURCES.glob("*.c"), PACKAGING / "requirements.txt")
         if not done.is_file() or done.read_text() != made_of:
             shutil.rmtree(self.folder, ignore_errors=True)
             for what, step in (
