@@ -134,7 +134,10 @@ def _command(server: mdaemon.Server, ca: CertificateAuthority) -> list[str]:
 
 def _renew(command: list[str], say: Say) -> dict[str, Any]:
     """Run the program for real, show what it says, and return what it reports."""
-    arguments = [sys.executable, "-m", "letsencrypt_mdaemon", *command[1:], "--json"]
+    program = [sys.executable]
+    if not getattr(sys, "frozen", False):
+        program += ["-m", "letsencrypt_mdaemon"]
+    arguments = [*program, *command[1:], "--json"]
     ours = "LETSENCRYPT_MDAEMON_"
     environment = {k: v for k, v in os.environ.items() if not k.startswith(ours)}
     # A proxy for the world is none for this machine.

@@ -17,6 +17,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 SOURCES = HERE.parent
+PACKAGING = HERE.parents[2] / "packaging" / "windows"
 PACKAGES = ("wine", "wine64", "gcc-mingw-w64-x86-64-win32")
 WINE = "wine-8.0"
 PANDA3D = "1.10.16"
@@ -57,7 +58,7 @@ class Machine:
         with _timed("Wine and MinGW"):
             _install_packages()
         done = self.folder / "made-of"
-        made_of = _digest(HERE, *SOURCES.glob("*.c"))
+        made_of = _digest(HERE, *SOURCES.glob("*.c"), PACKAGING / "requirements.txt")
         if not done.is_file() or done.read_text() != made_of:
             shutil.rmtree(self.folder, ignore_errors=True)
             for what, step in (
@@ -148,7 +149,9 @@ class Machine:
         runner.chmod(0o755)
 
     def _install_requirements(self) -> None:
-        self._install("--require-hashes", "-r", str(HERE / "requirements.txt"))
+        for folder in (HERE, PACKAGING):
+            requirements = str(folder / "requirements.txt")
+            self._install("--require-hashes", "-r", requirements)
 
     def _install(self, *what: str) -> None:
         # uv asks for whom packages are; pip would judge by the machine it runs on.

@@ -1,0 +1,125 @@
+"""The folder for servers without Python, as packaging/windows makes it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from letsencrypt_mdaemon import __version__
+from tests.program import LOCALHOST, Ran, beside_sandbox, environment, run
+from tests.servers import free_port
+
+MACHINE = Path(os.environ["WINDOWS_MACHINE"])
+SYSTEM32 = MACHINE / "prefix" / "drive_c" / "windows" / "system32"
+NAME = "letsencrypt-mdaemon"
+SPEC = Path(__file__).parents[3] / "packaging" / "windows" / f"{NAME}.spec"
+WINE = {
+    "WINEPREFIX": str(MACHINE / "prefix"),
+    "WINEDEBUG": "-all",
+    "WINEDLLOVERRIDES": "mscoree,mshtml=",
+}
+
+
+def freeze(work: Path, dist: Path, *options: str) -> Ran:
+    """Make the folder, with Python for Windows."""
+    return run(
+        [
+            *(str(MACHINE / "wpy"), "-P", "-m", "PyInstaller", "--log-level=ERROR"),
+            *(f"--workpath={work}", f"--distpath={dist}", str(SPEC), "--", *options),
+        ]
+    )
+
+
+def frozen(folder: Path, *arguments: str) -> Ran:
+    """Run the frozen program to its end."""
+    done = subprocess.run(
+        ["wine", str(folder / f"{NAME}.exe"), *arguments],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        # Windows' code page: a frozen Python has no ear for PYTHONIOENCODING.
+        encoding="cp1252",
+        env={**environment(), **WINE},
+        timeout=60,
+        check=False,
+    )
+    return Ran(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where PyInstaller keeps what it found, which takes it long."""
+    return tmp_path_factory.mktemp("work")
+
+
+@pytest.fixture(scope="module")
+def folder(work: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder, without what stands in for files of Windows here."""
+    dist = tmp_path_factory.mktemp("dist")
+    made = freeze(work, dist, "--leave-out-stand-ins")
+    assert made.exit_code == 0, made.messages
+    return dist / NAME
+
+
+def test_a_build_for_release_refuses_what_stands_in_for_files_of_windows(
+    folder: Path, work: Path, tmp_path: Path
+) -> None:
+    assert folder.is_dir()
+    made = freeze(work, tmp_path)
+    assert made.exit_code == 1
+    assert "must not be released" in made.messages
+    assert "python3.dll" in made.messages
+    assert "bcryptprimitives.dll" in made.messages
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_of_wines_and_of_the_machines_own_is_in_the_folder(
+    folder: Path,
+) -> None:
+    files = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    names = {path.name.lower() for path in files}
+    assert "python311.dll" in names
+    assert names.isdisjoint({"bcryptprimitives.dll", "python3.dll"})
+    stand_ins = [*(MACHINE / "python").glob("*.exe"), *SYSTEM32.glob("python3.dll")]
+    stand_ins.append(SYSTEM32 / "bcryptprimitives.dll")
+    digests = {hashlib.sha256(path.read_bytes()).digest() for path in stand_ins}
+    assert len(digests) == 3
+    for path, content in files.items():
+        assert hashlib.sha256(content).digest() not in digests, path
+        assert b"Wine builtin DLL" not in content[:512], path
+        assert b"Wine placeholder DLL" not in content[:512], path
+
+
+def test_it_says_its_version_and_its_commands(folder: Path) -> None:
+    version = frozen(folder, "--version")
+    assert version.output == f"letsencrypt-mdaemon, version {__version__}\n"
+    assert "renew" in frozen(folder, "--help").output
+
+
+def test_it_works_as_far_as_the_ca_without_python(folder: Path, tmp_path: Path) -> None:
+    with beside_sandbox(tmp_path / "MDaemon") as program:
+        layout = program.layout
+        here = ["--mdaemon-dir", f"Z:{layout.folder}", "--json"]
+        pem = ["--store", f"pem:Z:{layout.certificates}"]
+        shown = frozen(folder, "config", "show", *here)
+        status = frozen(folder, "status", *here, *pem)
+        # The sandbox's certificate is not in the store that Windows has.
+        unknown = frozen(folder, "status", *here, "--store", "windows")
+        ca = ["--directory-url", f"https://{LOCALHOST}:{free_port()}/", "--agree-tos"]
+        renewed = frozen(folder, "renew", *here, *pem, *ca, "--skip-port-check")
+    given = shown.report["settings"]["mdaemon-dir"]
+    assert given["from"] == "command line --mdaemon-dir"
+    assert status.exit_code == 0, status.messages
+    assert unknown.exit_code == 2
+    assert "in the store" in unknown.report["error"]["message"]
+    assert renewed.exit_code == 3
+    assert renewed.report["error"]["type"] == "TransientError"
+
+
+def test_it_renews_in_the_demonstration(folder: Path) -> None:
+    shown = frozen(folder, "demo")
+    assert shown.exit_code == 0, shown.output
+    assert "Everything is as it should be." in shown.output
