@@ -538,7 +538,12 @@ def guard(state: State, config_file: Path | None) -> None:
 
         us = security.own_sid()
         if us == access.SYSTEM:
-            trusted = [Path(__file__).parent, Path(sys.executable).parent]
+            # Of a frozen program the modules are in the program, its libraries beside.
+            trusted = [Path(sys.executable).parent]
+            if getattr(sys, "frozen", False):
+                trusted.append(trusted[0] / "_internal")
+            else:
+                trusted.append(Path(__file__).parent)
             if config_file is not None:
                 trusted += [config_file, config_file.absolute().parent]
             access.refuse_shared({str(path): security.Folder(path) for path in trusted})
