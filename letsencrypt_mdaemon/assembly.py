@@ -538,19 +538,31 @@ def guard(state: State, config_file: Path | None) -> None:
 
         us = security.own_sid()
         if us == access.SYSTEM:
-            # Of a frozen program the modules are in the program, its libraries beside.
-            trusted = [Path(sys.executable).parent]
-            if getattr(sys, "frozen", False):
-                trusted.append(trusted[0] / "_internal")
-            else:
-                trusted.append(Path(__file__).parent)
-            if config_file is not None:
-                trusted += [config_file, config_file.absolute().parent]
-            access.refuse_shared({str(path): security.Folder(path) for path in trusted})
+            require_trusted(config_file)
         try:
             access.keep_private(security.Folder(state.folder), [us])
         except (DeployError, OSError, ValueError) as exc:
             _log.warning("The folder %s is not private: %s", state.folder, exc)
+
+
+def require_trusted(config_file: Path | None) -> None:
+    """Refuse to let SYSTEM run this program where others may change it, on Windows.
+
+    Raises:
+        ConfigError: If they may change it, or what it is told.
+    """
+    if sys.platform == "win32":
+        from letsencrypt_mdaemon.windows import security  # noqa: PLC0415
+
+        # Of a frozen program the modules are in the program, its libraries beside.
+        trusted = [Path(sys.executable).parent]
+        if getattr(sys, "frozen", False):
+            trusted.append(trusted[0] / "_internal")
+        else:
+            trusted.append(Path(__file__).parent)
+        if config_file is not None:
+            trusted += [config_file, config_file.absolute().parent]
+        access.refuse_shared({str(path): security.Folder(path) for path in trusted})
 
 
 def open_installation(

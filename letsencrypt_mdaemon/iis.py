@@ -13,7 +13,6 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
-from xml.etree import ElementTree as ET
 
 from letsencrypt_mdaemon import process
 from letsencrypt_mdaemon.certificate import thumbprint
@@ -126,6 +125,8 @@ def sites(xml: str) -> dict[str, tuple[Binding, ...]]:
     Raises:
         ValueError: If it is something else.
     """
+    from xml.etree import ElementTree as ET  # noqa: PLC0415 - seldom needed
+
     try:
         # Windows' own program wrote it, from settings of administrators.
         document = ET.fromstring(xml.strip())  # noqa: S314

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import subprocess
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -48,6 +47,8 @@ def run(
     Raises:
         Error: It is not there, may not be run, or did not end in time.
     """
+    import subprocess  # noqa: PLC0415 - seldom needed
+
     _log.debug("Running %s", [str(program), *arguments])
     try:
         done = subprocess.run(

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, Self
 
-from letsencrypt_mdaemon import assembly, config, log, mdaemon, report, schedule
+from letsencrypt_mdaemon import assembly, config, log, mdaemon, report
 from letsencrypt_mdaemon.errors import BusyError, ChallengeError, Error, words
 from letsencrypt_mdaemon.files import exclusive_lock, sweep
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from letsencrypt_mdaemon.assembly import Installation
+    from letsencrypt_mdaemon.schedule import Scheduler
 
 _log = logging.getLogger("letsencrypt_mdaemon")
 
@@ -153,17 +154,24 @@ class Run:
             raise
         self._open_log(now, logs)
 
-    def scheduler(self) -> schedule.Scheduler:
+    def scheduler(self) -> Scheduler:
         """Return the system's scheduler.
 
         Raises:
             ConfigError: If there is none.
         """
+        from letsencrypt_mdaemon import schedule  # noqa: PLC0415 - seldom needed
+
         windows = os.environ.get("SystemRoot", r"C:\Windows")  # noqa: SIM112 - Windows'
         return schedule.of_this_system(windows if sys.platform == "win32" else "")
 
     def scheduled_command(self) -> list[str]:
-        """Return what the scheduler runs: this program, as it was set up here."""
+        """Return what the scheduler runs: this program, as it was set up here.
+
+        Raises:
+            ConfigError: If SYSTEM would refuse to run it from where it is.
+        """
+        assembly.require_trusted(self.loaded.file)
         program = [sys.executable]
         if not getattr(sys, "frozen", False):
             program += ["-m", "letsencrypt_mdaemon"]
