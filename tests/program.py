@@ -156,6 +156,14 @@ def environment() -> dict[str, str]:
     return kept | {"NO_PROXY": "*", "PYTHONIOENCODING": "utf-8"}
 
 
+def unmeasured() -> dict[str, str]:
+    """Return the same for a process that gets signals: it is not measured.
+
+    A signal that comes while coverage.py holds its lock would leave it locked for ever.
+    """
+    return {k: v for k, v in environment().items() if not k.startswith("COVERAGE_")}
+
+
 class NoDns(DatagramRequestHandler):
     """Refuses every question, so that nobody asks the real DNS or waits for long."""
 

@@ -22,7 +22,15 @@ from letsencrypt_mdaemon.cli import cli
 from letsencrypt_mdaemon.files import exclusive_lock
 from letsencrypt_mdaemon.sandbox import mdaemon
 from letsencrypt_mdaemon.sandbox.ca import CertificateAuthority
-from tests.program import HOST_NAME, PREFIX, Program, environment, here, run
+from tests.program import (
+    HOST_NAME,
+    PREFIX,
+    Program,
+    environment,
+    here,
+    run,
+    unmeasured,
+)
 
 COMMON = {"schema", "command", "exit_code", "warnings", "log"}
 THIS = [sys.executable, "-m", "letsencrypt_mdaemon"]
@@ -321,7 +329,7 @@ def test_demo_that_is_interrupted_leaves_no_process_and_no_folder(
         [*THIS, "demo", *where],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env=environment(),
+        env=unmeasured(),
         encoding="utf-8",
         start_new_session=True,
     ) as process:
@@ -329,7 +337,10 @@ def test_demo_that_is_interrupted_leaves_no_process_and_no_folder(
         # go away while they are looked at, which os.walk takes as it comes.
         assert comes(lambda: any(part in files for *_, files in os.walk(temporary)))
         process.send_signal(getattr(signal, name))
-        _, messages = process.communicate(timeout=60)
+        try:
+            _, messages = process.communicate(timeout=60)
+        finally:
+            process.kill()
 
     assert process.returncode == (143 if name == "SIGTERM" else 1), messages
     assert "Traceback" not in messages

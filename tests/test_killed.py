@@ -20,7 +20,7 @@ from letsencrypt_mdaemon.certificate import thumbprint
 from letsencrypt_mdaemon.sandbox.ca import LOST, Answer, CertificateAuthority
 from letsencrypt_mdaemon.sandbox.mdaemon import Fault
 from tests.dying import KILL
-from tests.program import Program, environment
+from tests.program import Program, environment, unmeasured
 
 ROOT = Path(__file__).parent.parent
 IMAP = ("--alternate-host-names", "imap.example.test")
@@ -189,7 +189,7 @@ def running(program: Program, *options: str) -> Iterator[subprocess.Popen[str]]:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env=environment(),
+        env=unmeasured(),
         encoding="utf-8",
     ) as process:
         try:
