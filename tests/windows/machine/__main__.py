@@ -187,7 +187,8 @@ def _install_packages() -> None:
             *PACKAGES,
             env=environment,
         )
-    version = _run("wine", "--version").strip()
+    # It may first say that it misses what nobody here needs.
+    version = _run("wine", "--version").strip().splitlines()[-1]
     if not version.startswith(WINE):
         sys.stdout.write(f"This is {version}, not {WINE}: it may differ elsewhere.\n")
 
