@@ -515,6 +515,16 @@ def settings() -> Iterator[tuple[str, Setting]]:
             yield item.name.replace("_", "-"), row
 
 
+def absolute(name: str, text: str) -> str:
+    """Return a setting's text so that it means the same in whatever folder."""
+    if name == "store":
+        kind, colon, folder = text.partition(":")
+        return f"{kind}:{Path(folder).absolute()}" if colon else text
+    if dict(settings())[name].metavar in {"DIR", "FILE"}:
+        return str(Path(text).absolute())
+    return text
+
+
 def is_flag(name: str) -> bool:
     """Whether a setting is yes or no."""
     return dict(settings())[name].flag

@@ -182,11 +182,19 @@ class Run:
                 "agree-tos is not set here: a first run would stop at the CA's terms "
                 "of service. Set it in the config file."
             )
+        origins = self.loaded.origins.items()
+        if lost := [name for name, where in origins if where.startswith("environment")]:
+            _log.warning(
+                "A scheduled run does not have this environment: write %s into the "
+                "config file.",
+                ", ".join(lost),
+            )
         options = []
         for name, values in self._options.items():
             if name != "json":
                 flag = values == ("yes",) and config.is_flag(name)
-                options += [f"--{name}"] if flag else [f"--{name}={','.join(values)}"]
+                text = config.absolute(name, ",".join(values))
+                options += [f"--{name}"] if flag else [f"--{name}={text}"]
         return [*program, "renew", *options]
 
     def last_scheduled(self) -> tuple[datetime | None, int | None]:

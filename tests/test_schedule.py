@@ -217,6 +217,30 @@ def test_the_command_installs_itself_with_its_options_and_shows_how_it_ran(
     assert program.here("schedule show").report["job"] is None
 
 
+def test_what_is_scheduled_means_the_same_in_whatever_folder(
+    program: Program, crontab: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = program.layout.folder
+    monkeypatch.chdir(folder.parent)
+    ran = program.here(
+        "schedule install", "--mdaemon-dir", folder.name, "--store", "pem:kept here"
+    )
+    assert ran.exit_code == 0, ran.messages
+    line = crontab.read_text()
+    assert f"--mdaemon-dir={folder} " in line
+    assert f"--store=pem:{folder.parent / 'kept here'}'" in line
+
+
+@pytest.mark.usefixtures("crontab")
+def test_what_only_the_environment_says_is_warned_of(beside: Program) -> None:
+    ran = beside.here(
+        "schedule install", environ={"LETSENCRYPT_MDAEMON_AGREE_TOS": "yes"}
+    )
+    assert ran.exit_code == 0, ran.messages
+    (warning,) = ran.report["warnings"]
+    assert "write agree-tos into the config file" in warning
+
+
 def test_a_scheduled_run_that_fails_leaves_its_exit_code(
     program: Program, crontab: Path
 ) -> None:

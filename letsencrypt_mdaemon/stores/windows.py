@@ -113,7 +113,8 @@ class WindowsStore:
         except (OSError, ValueError) as exc:
             _log.debug("The key of %s does not say who may read it: %s", wanted, exc)
             return None
-        return [security.name_of(sid) for sid in sids or ["S-1-1-0"]]
+        everyone = ["S-1-1-0"]
+        return [security.name_of(sid) for sid in (everyone if sids is None else sids)]
 
     def install(self, certificate: Certificate) -> None:
         """Put a certificate with its key into My, and its issuers into CA.
@@ -131,7 +132,12 @@ class WindowsStore:
         try:
             access.let_read(key_at(place), self.readers)
         except (OSError, ValueError) as exc:
-            _log.warning("It is not known who may read the new private key: %s", exc)
+            _log.warning(
+                "Who may read the new private key could not be seen or changed: %s. "
+                "If MDaemon does not serve it, look at it in certlm.msc (All Tasks, "
+                "Manage Private Keys).",
+                exc,
+            )
 
     def _install(self, certificate: Certificate) -> None:
         with _explained("written", CA, DeployError), crypt32.opened(CA) as store:
