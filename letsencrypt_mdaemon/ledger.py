@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 LADDER = (timedelta(minutes=1), timedelta(minutes=10), timedelta(minutes=100))
 DAILY = timedelta(hours=20)
 """Once a day, also when the schedule wavers."""
+LONGEST = timedelta(days=1)
+"""How long a failure silences us at most, whatever time the CA named."""
 CLOCK_ERROR = timedelta(hours=25)
 """How far a clock may be off: a day, and what a time zone mixed up adds to it.
 
@@ -124,7 +126,7 @@ class Ledger:
             if not times and item.paused:
                 times = (now,)
             if times:
-                until = item.until and min(item.until, times[-1] + CLOCK_ERROR)
+                until = item.until and min(item.until, times[-1] + LONGEST)
                 failures.append(replace(item, times=times, until=until))
         return Ledger(tuple(issuances), tuple(failures))
 
