@@ -8,7 +8,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-__version__ = "0.1.0"
+from letsencrypt_mdaemon._version import __version__
+
 __all__ = [
     "AcmeError",
     "BusyError",
@@ -39,11 +40,11 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.workflow import Outcome, renew
 
 _HOMES = {
-    "Certificate": "certificate",
-    "Config": "config",
-    "Outcome": "workflow",
-    "load_config": "config:load",
-    "renew": "workflow",
+    "Certificate": "letsencrypt_mdaemon.certificate.Certificate",
+    "Config": "letsencrypt_mdaemon.config.Config",
+    "Outcome": "letsencrypt_mdaemon.workflow.Outcome",
+    "load_config": "letsencrypt_mdaemon.config.load",
+    "renew": "letsencrypt_mdaemon.workflow.renew",
 }
 
 
@@ -52,5 +53,6 @@ def __getattr__(name: str) -> object:
     if name not in __all__:
         message = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(message)
-    module, _, member = _HOMES.get(name, "errors").partition(":")
-    return getattr(import_module(f"{__name__}.{module}"), member or name)
+    home = _HOMES.get(name, f"letsencrypt_mdaemon.errors.{name}")
+    module, _, member = home.rpartition(".")
+    return getattr(import_module(module), member)

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from josepy.errors import DeserializationError
 from josepy.jwk import JWK, JWKEC, JWKRSA, JWKOct
 
-from letsencrypt_mdaemon.errors import AcmeError, ConfigError, words
+from letsencrypt_mdaemon.errors import AcmeError, ConfigError
 from letsencrypt_mdaemon.session import (
     Reply,
     Session,
@@ -26,6 +26,7 @@ from letsencrypt_mdaemon.session import (
     sign,
 )
 from letsencrypt_mdaemon.state import Account, CaState
+from letsencrypt_mdaemon.text import words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -10,7 +10,7 @@ import certifi
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from OpenSSL import crypto
 
-from letsencrypt_mdaemon.errors import words
+from letsencrypt_mdaemon.text import words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

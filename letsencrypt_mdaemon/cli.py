@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from letsencrypt_mdaemon import __version__, legacy
+from letsencrypt_mdaemon import legacy
+from letsencrypt_mdaemon._version import __version__
 from letsencrypt_mdaemon.errors import BusyError, ConfigError, Error
 
 if TYPE_CHECKING:
@@ -528,7 +529,7 @@ def account_rollover(run: Run) -> None:
 
 def _change_account(run: Run, done: str, act: Callable[[Accounts], str]) -> None:
     from letsencrypt_mdaemon import report  # noqa: PLC0415
-    from letsencrypt_mdaemon.errors import words  # noqa: PLC0415
+    from letsencrypt_mdaemon.text import words  # noqa: PLC0415
 
     run.be_alone()
     url = words(act(run.installation(look=False).accounts()), 300)

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from letsencrypt_mdaemon import authorities
 from letsencrypt_mdaemon.authorities import AUTHORITIES, LETSENCRYPT
-from letsencrypt_mdaemon.errors import ConfigError, words
+from letsencrypt_mdaemon.errors import ConfigError
 from letsencrypt_mdaemon.names import normalise, split, unique
+from letsencrypt_mdaemon.text import words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import TYPE_CHECKING
 
-from letsencrypt_mdaemon.errors import words
 from letsencrypt_mdaemon.names import normalise, unique
 from letsencrypt_mdaemon.parallel import ask_all
+from letsencrypt_mdaemon.text import words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -24,7 +24,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from letsencrypt_mdaemon.errors import BusyError, DeployError, Error, words
+from letsencrypt_mdaemon.errors import BusyError, DeployError, Error
+from letsencrypt_mdaemon.text import words
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

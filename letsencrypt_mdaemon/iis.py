@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Protocol
 
 from letsencrypt_mdaemon import process
 from letsencrypt_mdaemon.certificate import thumbprint
-from letsencrypt_mdaemon.errors import ConfigError, DeployError, Error, words
+from letsencrypt_mdaemon.errors import ConfigError, DeployError, Error
 from letsencrypt_mdaemon.state import Change, Target
+from letsencrypt_mdaemon.text import words
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -26,7 +26,7 @@ from letsencrypt_mdaemon.certificate import (
     new_key,
     signing_request,
 )
-from letsencrypt_mdaemon.errors import AcmeError, ChallengeError, ConfigError, words
+from letsencrypt_mdaemon.errors import AcmeError, ChallengeError, ConfigError
 from letsencrypt_mdaemon.ledger import CLOCK_ERROR
 from letsencrypt_mdaemon.renewal import Window
 from letsencrypt_mdaemon.session import (
@@ -38,6 +38,7 @@ from letsencrypt_mdaemon.session import (
     kind_of,
 )
 from letsencrypt_mdaemon.state import OpenOrder
+from letsencrypt_mdaemon.text import words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -15,9 +15,10 @@ from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING
 
 from letsencrypt_mdaemon import ini
-from letsencrypt_mdaemon.errors import ConfigError, words
+from letsencrypt_mdaemon.errors import ConfigError
 from letsencrypt_mdaemon.files import read_limited
 from letsencrypt_mdaemon.names import normalise
+from letsencrypt_mdaemon.text import words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -14,7 +14,8 @@ from email.utils import formatdate
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
 
-from letsencrypt_mdaemon.errors import Error, words
+from letsencrypt_mdaemon.errors import Error
+from letsencrypt_mdaemon.text import words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

@@ -12,7 +12,7 @@ import click
 from letsencrypt_mdaemon import certificate as certificates
 from letsencrypt_mdaemon import verification as verify
 from letsencrypt_mdaemon.chain import Ending, title
-from letsencrypt_mdaemon.errors import words
+from letsencrypt_mdaemon.text import words
 from letsencrypt_mdaemon.verifier import Outcome as Answer
 
 if TYPE_CHECKING:

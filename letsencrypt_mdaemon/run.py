@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, Self
 
 from letsencrypt_mdaemon import assembly, config, log, mdaemon, report
-from letsencrypt_mdaemon.errors import BusyError, ChallengeError, Error, words
+from letsencrypt_mdaemon.errors import BusyError, ChallengeError, Error
 from letsencrypt_mdaemon.files import exclusive_lock, sweep
+from letsencrypt_mdaemon.text import words
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Protocol
 from xml.etree import ElementTree as ET
 
 from letsencrypt_mdaemon import process
-from letsencrypt_mdaemon.errors import ConfigError, DeployError, words
+from letsencrypt_mdaemon.errors import ConfigError, DeployError
+from letsencrypt_mdaemon.text import words
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

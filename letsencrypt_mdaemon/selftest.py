@@ -20,7 +20,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from letsencrypt_mdaemon import __version__, assembly, mdaemon
+from letsencrypt_mdaemon import assembly, mdaemon
+from letsencrypt_mdaemon._version import __version__
 from letsencrypt_mdaemon.certificate import Certificate, new_key, thumbprint
 from letsencrypt_mdaemon.errors import DeployError, Error
 from letsencrypt_mdaemon.schedule import TaskScheduler

@@ -30,8 +30,9 @@ from josepy.jwk import JWK, JWKEC, JWKRSA, JWKOct
 from requests.adapters import HTTPAdapter
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
-from letsencrypt_mdaemon import __version__
-from letsencrypt_mdaemon.errors import AcmeError, words
+from letsencrypt_mdaemon._version import __version__
+from letsencrypt_mdaemon.errors import AcmeError
+from letsencrypt_mdaemon.text import words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

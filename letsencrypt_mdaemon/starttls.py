@@ -10,7 +10,7 @@ import re
 from collections.abc import Generator
 from typing import TypeAlias
 
-from letsencrypt_mdaemon.errors import words
+from letsencrypt_mdaemon.text import words
 
 Conversation: TypeAlias = Generator[bytes, bytes, None]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from letsencrypt_mdaemon import authorities, renewal, report, workflow
 from letsencrypt_mdaemon.certificate import thumbprint, tlsa
-from letsencrypt_mdaemon.errors import words
+from letsencrypt_mdaemon.text import words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

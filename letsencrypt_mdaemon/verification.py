@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from letsencrypt_mdaemon import chain as chains
 from letsencrypt_mdaemon.certificate import dns_names, thumbprint
 from letsencrypt_mdaemon.chain import Chain, Ending, Roots, title
-from letsencrypt_mdaemon.errors import words
+from letsencrypt_mdaemon.text import words
 from letsencrypt_mdaemon.verifier import Outcome, failing
 
 if TYPE_CHECKING:

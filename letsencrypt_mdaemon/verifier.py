@@ -17,8 +17,8 @@ from OpenSSL import SSL
 
 from letsencrypt_mdaemon import starttls
 from letsencrypt_mdaemon.certificate import dns_names, thumbprint
-from letsencrypt_mdaemon.errors import words
 from letsencrypt_mdaemon.parallel import ask_all
+from letsencrypt_mdaemon.text import words
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence

@@ -16,8 +16,8 @@ from letsencrypt_mdaemon.errors import (
     ConfigError,
     DeployError,
     Error,
-    words,
 )
+from letsencrypt_mdaemon.text import words
 
 
 def kinds(top: type[Error] = Error) -> dict[str, int]:

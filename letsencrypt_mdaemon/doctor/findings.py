@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from letsencrypt_mdaemon.errors import words
+from letsencrypt_mdaemon.text import words
 
 SHOWN = 600
 """Characters of what was seen."""

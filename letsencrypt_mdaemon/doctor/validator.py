@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
-from letsencrypt_mdaemon import __version__
+from letsencrypt_mdaemon._version import __version__
 from letsencrypt_mdaemon.doctor.findings import Code, Finding
-from letsencrypt_mdaemon.errors import words
+from letsencrypt_mdaemon.text import words
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer

@@ -1,0 +1,16 @@
+"""Text from strangers, made harmless to show."""
+
+from __future__ import annotations
+
+
+def words(text: object, limit: int = 2000) -> str:
+    """Return somebody else's words made harmless to terminals, logs and mails.
+
+    A CA's problem document, a greeting or a certificate's subject may hold anything:
+    control and formatting characters are shown as escapes, and it ends at `limit`.
+    """
+    shown = "".join(
+        char if char.isprintable() else " " if char in "\r\n\t" else ascii(char)[1:-1]
+        for char in str(text)[: limit + 1]
+    )
+    return shown if len(shown) <= limit else shown[: limit - 1] + "…"
