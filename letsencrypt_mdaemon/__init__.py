@@ -26,7 +26,6 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from letsencrypt_mdaemon.certificate import Certificate
     from letsencrypt_mdaemon.config import Config
     from letsencrypt_mdaemon.config import load as load_config
     from letsencrypt_mdaemon.errors import (
@@ -37,10 +36,11 @@ if TYPE_CHECKING:
         DeployError,
         Error,
     )
+    from letsencrypt_mdaemon.pki.certificate import Certificate
     from letsencrypt_mdaemon.workflow import Outcome, renew
 
 _HOMES = {
-    "Certificate": "letsencrypt_mdaemon.certificate.Certificate",
+    "Certificate": "letsencrypt_mdaemon.pki.certificate.Certificate",
     "Config": "letsencrypt_mdaemon.config.Config",
     "Outcome": "letsencrypt_mdaemon.workflow.Outcome",
     "load_config": "letsencrypt_mdaemon.config.load",

@@ -194,7 +194,7 @@ def _carry_out(
 
     from letsencrypt_mdaemon import report  # noqa: PLC0415
     from letsencrypt_mdaemon import status as overview  # noqa: PLC0415
-    from letsencrypt_mdaemon.certificate import tlsa  # noqa: PLC0415
+    from letsencrypt_mdaemon.pki.certificate import tlsa  # noqa: PLC0415
 
     now = datetime.now(UTC)
     settings = run.config
@@ -454,9 +454,7 @@ def revoke(run: Run, thumbprint: str | None, reason: str) -> None:
     from datetime import UTC, datetime  # noqa: PLC0415
 
     from letsencrypt_mdaemon import report, revocation  # noqa: PLC0415
-    from letsencrypt_mdaemon.certificate import (  # noqa: PLC0415
-        thumbprint as thumbprint_of,
-    )
+    from letsencrypt_mdaemon.pki.certificate import thumbprint as thumbprint_of  # noqa: PLC0415
 
     reasons = {name.lower(): name for name in revocation.REASONS}
     if reason.lower() not in reasons:

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from letsencrypt_mdaemon import authorities
 from letsencrypt_mdaemon.authorities import AUTHORITIES, LETSENCRYPT
 from letsencrypt_mdaemon.errors import ConfigError
-from letsencrypt_mdaemon.names import normalise, split, unique
+from letsencrypt_mdaemon.pki.names import normalise, split, unique
 from letsencrypt_mdaemon.text import words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from letsencrypt_mdaemon.certificate import KeyType
+    from letsencrypt_mdaemon.pki.certificate import KeyType
 
 PREFIX = "LETSENCRYPT_MDAEMON_"
 CONFIG = PREFIX + "CONFIG"

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from letsencrypt_mdaemon.certificate import thumbprint
+from letsencrypt_mdaemon.pki.certificate import thumbprint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence

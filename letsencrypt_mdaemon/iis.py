@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from letsencrypt_mdaemon import process
-from letsencrypt_mdaemon.certificate import thumbprint
 from letsencrypt_mdaemon.errors import ConfigError, DeployError, Error
+from letsencrypt_mdaemon.pki.certificate import thumbprint
 from letsencrypt_mdaemon.state import Change, Target
 from letsencrypt_mdaemon.text import words
 

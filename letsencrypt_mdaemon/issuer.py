@@ -16,18 +16,18 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from josepy.jwk import JWK, JWKEC, JWKRSA
 
-from letsencrypt_mdaemon.certificate import (
+from letsencrypt_mdaemon.errors import AcmeError, ChallengeError, ConfigError
+from letsencrypt_mdaemon.ledger import CLOCK_ERROR
+from letsencrypt_mdaemon.pki.certificate import (
     Certificate,
     KeyType,
     PrivateKey,
-    check,
     key_pem,
     load_key,
     new_key,
     signing_request,
 )
-from letsencrypt_mdaemon.errors import AcmeError, ChallengeError, ConfigError
-from letsencrypt_mdaemon.ledger import CLOCK_ERROR
+from letsencrypt_mdaemon.pki.checks import check
 from letsencrypt_mdaemon.renewal import Window
 from letsencrypt_mdaemon.session import (
     HINTS,

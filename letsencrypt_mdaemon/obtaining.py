@@ -9,16 +9,16 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from letsencrypt_mdaemon import planning, renewal
-from letsencrypt_mdaemon.certificate import key_type, thumbprint, utc
 from letsencrypt_mdaemon.errors import AcmeError, ChallengeError
+from letsencrypt_mdaemon.pki.certificate import key_type, thumbprint, utc
 from letsencrypt_mdaemon.state import Dropped
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
     from datetime import datetime
 
-    from letsencrypt_mdaemon.certificate import Certificate, PrivateKey
     from letsencrypt_mdaemon.parts import Issuer, Order, Parts
+    from letsencrypt_mdaemon.pki.certificate import Certificate, PrivateKey
     from letsencrypt_mdaemon.planning import Situation
     from letsencrypt_mdaemon.state import CaState
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from cryptography import x509
 
     from letsencrypt_mdaemon.authorities import Limits
-    from letsencrypt_mdaemon.certificate import Certificate, PrivateKey
+    from letsencrypt_mdaemon.pki.certificate import Certificate, PrivateKey
     from letsencrypt_mdaemon.renewal import Window
     from letsencrypt_mdaemon.state import CaState, Change, State, Target
 

@@ -9,15 +9,15 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from letsencrypt_mdaemon import renewal
-from letsencrypt_mdaemon.certificate import (
+from letsencrypt_mdaemon.errors import AcmeError
+from letsencrypt_mdaemon.ledger import DAILY
+from letsencrypt_mdaemon.pki.certificate import (
     OURS,
     key_type,
     public_key_hash,
     thumbprint,
     utc,
 )
-from letsencrypt_mdaemon.errors import AcmeError
-from letsencrypt_mdaemon.ledger import DAILY
 from letsencrypt_mdaemon.renewal import Draw
 
 if TYPE_CHECKING:
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
     from cryptography import x509
 
-    from letsencrypt_mdaemon.certificate import Certificate
     from letsencrypt_mdaemon.ledger import Wait
     from letsencrypt_mdaemon.parts import Issuer, Order, Parts
+    from letsencrypt_mdaemon.pki.certificate import Certificate
     from letsencrypt_mdaemon.renewal import Due
     from letsencrypt_mdaemon.state import Attempt, CaState, Dropped, Memory
 

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from letsencrypt_mdaemon.certificate import dns_names, is_self_signed, key_type
+from letsencrypt_mdaemon.pki.certificate import dns_names, is_self_signed, key_type
 from letsencrypt_mdaemon.text import words
 
 if TYPE_CHECKING:

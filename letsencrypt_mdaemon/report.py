@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from letsencrypt_mdaemon import certificate as certificates
 from letsencrypt_mdaemon import verification as verify
-from letsencrypt_mdaemon.chain import Ending, title
+from letsencrypt_mdaemon.pki import certificate as certificates
+from letsencrypt_mdaemon.pki.chain import Ending, title
 from letsencrypt_mdaemon.text import words
 from letsencrypt_mdaemon.verifier import Outcome as Answer
 

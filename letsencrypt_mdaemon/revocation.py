@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from letsencrypt_mdaemon.certificate import (
+from letsencrypt_mdaemon.errors import ConfigError
+from letsencrypt_mdaemon.pki.certificate import (
     dns_names,
     public_key_hash,
     thumbprint,
     utc,
 )
-from letsencrypt_mdaemon.errors import ConfigError
 from letsencrypt_mdaemon.state import Issued
 
 if TYPE_CHECKING:

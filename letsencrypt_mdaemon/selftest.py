@@ -22,16 +22,16 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from letsencrypt_mdaemon import assembly, mdaemon
 from letsencrypt_mdaemon._version import __version__
-from letsencrypt_mdaemon.certificate import Certificate, new_key, thumbprint
 from letsencrypt_mdaemon.errors import DeployError, Error
+from letsencrypt_mdaemon.pki.certificate import Certificate, new_key, thumbprint
 from letsencrypt_mdaemon.schedule import TaskScheduler
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from letsencrypt_mdaemon.assembly import Installation
-    from letsencrypt_mdaemon.certificate import KeyType
     from letsencrypt_mdaemon.parts import Store
+    from letsencrypt_mdaemon.pki.certificate import KeyType
     from letsencrypt_mdaemon.state import Seal
 
     if sys.platform == "win32":

@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from letsencrypt_mdaemon import authorities, renewal, report, workflow
-from letsencrypt_mdaemon.certificate import thumbprint, tlsa
+from letsencrypt_mdaemon.pki.certificate import thumbprint, tlsa
 from letsencrypt_mdaemon.text import words
 
 if TYPE_CHECKING:

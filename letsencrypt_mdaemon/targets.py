@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from letsencrypt_mdaemon import forms, ini
-from letsencrypt_mdaemon.certificate import dns_names, thumbprint
 from letsencrypt_mdaemon.errors import ConfigError, DeployError
 from letsencrypt_mdaemon.files import courtesy_lock, replace_all
 from letsencrypt_mdaemon.mdaemon import file_below, is_below, read_ini
+from letsencrypt_mdaemon.pki.certificate import dns_names, thumbprint
 from letsencrypt_mdaemon.state import Change, Target
 from letsencrypt_mdaemon.text import words
 

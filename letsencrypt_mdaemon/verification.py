@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from letsencrypt_mdaemon import chain as chains
-from letsencrypt_mdaemon.certificate import dns_names, thumbprint
-from letsencrypt_mdaemon.chain import Chain, Ending, Roots, title
+from letsencrypt_mdaemon.pki import chain as chains
+from letsencrypt_mdaemon.pki.certificate import dns_names, thumbprint
+from letsencrypt_mdaemon.pki.chain import Chain, Ending, Roots, title
 from letsencrypt_mdaemon.text import words
 from letsencrypt_mdaemon.verifier import Outcome, failing
 

@@ -11,14 +11,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NoReturn
 
 from letsencrypt_mdaemon import deployment, obtaining, planning, renewal
-from letsencrypt_mdaemon.certificate import (
+from letsencrypt_mdaemon.errors import AcmeError, ConfigError, DeployError
+from letsencrypt_mdaemon.pki.certificate import (
     OURS,
     Certificate,
     dns_names,
     thumbprint,
     utc,
 )
-from letsencrypt_mdaemon.errors import AcmeError, ConfigError, DeployError
 from letsencrypt_mdaemon.state import Attempt, Dropped, Issued
 
 if TYPE_CHECKING:

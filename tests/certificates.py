@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
-from letsencrypt_mdaemon.certificate import Certificate, PrivateKey
+from letsencrypt_mdaemon.pki.certificate import Certificate, PrivateKey
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 LIFETIME = timedelta(days=90)

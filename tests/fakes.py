@@ -19,8 +19,8 @@ from typing import Any, TypeAlias
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from letsencrypt_mdaemon.certificate import Certificate, PrivateKey, thumbprint
 from letsencrypt_mdaemon.errors import DeployError
+from letsencrypt_mdaemon.pki.certificate import Certificate, PrivateKey, thumbprint
 from letsencrypt_mdaemon.renewal import Window
 from letsencrypt_mdaemon.service import (
     ALREADY_RUNNING,

@@ -19,9 +19,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from letsencrypt_mdaemon.account import Accounts
-from letsencrypt_mdaemon.certificate import Certificate
 from letsencrypt_mdaemon.errors import AcmeError
 from letsencrypt_mdaemon.issuer import Issuer
+from letsencrypt_mdaemon.pki.certificate import Certificate
 from letsencrypt_mdaemon.sandbox.ca import (
     Answer,
     CertificateAuthority,

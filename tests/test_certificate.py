@@ -12,11 +12,11 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import pkcs12
 from cryptography.x509.oid import ExtensionOID
 
-from letsencrypt_mdaemon.certificate import (
+from letsencrypt_mdaemon.errors import AcmeError
+from letsencrypt_mdaemon.pki.certificate import (
     KEY_TYPES,
     Certificate,
     KeyType,
-    check,
     dns_names,
     is_self_signed,
     key_pem,
@@ -27,7 +27,7 @@ from letsencrypt_mdaemon.certificate import (
     thumbprint,
     utc,
 )
-from letsencrypt_mdaemon.errors import AcmeError
+from letsencrypt_mdaemon.pki.checks import check
 from tests import certificates
 from tests.certificates import NAME, OPENSSL_PEM, START, key, leaf
 

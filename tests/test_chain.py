@@ -13,7 +13,7 @@ from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from letsencrypt_mdaemon.chain import Chain, Ending, Roots, judge, title
+from letsencrypt_mdaemon.pki.chain import Chain, Ending, Roots, judge, title
 from tests import certificates
 from tests.certificates import START, authority
 

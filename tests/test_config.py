@@ -11,7 +11,6 @@ from hypothesis import event, example, given
 from hypothesis import strategies as st
 
 from letsencrypt_mdaemon.authorities import AUTHORITIES, LETSENCRYPT
-from letsencrypt_mdaemon.certificate import KEY_TYPES
 from letsencrypt_mdaemon.config import (
     PREFIX,
     Config,
@@ -21,6 +20,7 @@ from letsencrypt_mdaemon.config import (
     settings,
 )
 from letsencrypt_mdaemon.errors import ConfigError
+from letsencrypt_mdaemon.pki.certificate import KEY_TYPES
 
 # A text for each setting, and the value it means. Paths are those below the base.
 EXAMPLES: dict[str, tuple[str, object]] = {

@@ -17,8 +17,8 @@ from cryptography.hazmat.primitives import serialization as ser
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from josepy.jwk import JWKEC, JWKRSA
 
-from letsencrypt_mdaemon.certificate import KeyType, key_type
 from letsencrypt_mdaemon.errors import AcmeError, ChallengeError, ConfigError
+from letsencrypt_mdaemon.pki.certificate import KeyType, key_type
 from letsencrypt_mdaemon.sandbox.ca import (
     LOST,
     Answer,

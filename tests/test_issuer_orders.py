@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from letsencrypt_mdaemon.certificate import KeyType, PrivateKey, key_pem, new_key
 from letsencrypt_mdaemon.errors import ChallengeError, ConfigError
+from letsencrypt_mdaemon.pki.certificate import KeyType, PrivateKey, key_pem, new_key
 from letsencrypt_mdaemon.sandbox.ca import (
     LOST,
     Answer,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from letsencrypt_mdaemon.certificate import key_pem
+from letsencrypt_mdaemon.pki.certificate import key_pem
 from letsencrypt_mdaemon.sandbox.ca import (
     LOST,
     Problem,

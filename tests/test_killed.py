@@ -16,7 +16,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from letsencrypt_mdaemon.certificate import thumbprint
+from letsencrypt_mdaemon.pki.certificate import thumbprint
 from letsencrypt_mdaemon.sandbox.ca import LOST, Answer, CertificateAuthority
 from letsencrypt_mdaemon.sandbox.mdaemon import Fault
 from tests.dying import KILL

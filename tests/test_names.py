@@ -8,7 +8,7 @@ import pytest
 from hypothesis import event, example, given
 from hypothesis import strategies as st
 
-from letsencrypt_mdaemon.names import normalise, split, unique
+from letsencrypt_mdaemon.pki.names import normalise, split, unique
 
 # Any text, and text that looks enough like a name to reach every rule.
 PIECES = st.sampled_from(

@@ -15,10 +15,15 @@ from cryptography import x509
 
 from letsencrypt_mdaemon import session, workflow
 from letsencrypt_mdaemon.authorities import Limits
-from letsencrypt_mdaemon.certificate import Certificate, PrivateKey, new_key, thumbprint
 from letsencrypt_mdaemon.errors import AcmeError, ChallengeError, ConfigError
 from letsencrypt_mdaemon.ledger import CLOCK_ERROR
 from letsencrypt_mdaemon.parts import Order, Parts
+from letsencrypt_mdaemon.pki.certificate import (
+    Certificate,
+    PrivateKey,
+    new_key,
+    thumbprint,
+)
 from letsencrypt_mdaemon.renewal import Window
 from letsencrypt_mdaemon.sandbox.ca import CertificateAuthority, Problem
 from letsencrypt_mdaemon.session import TransientError

@@ -21,7 +21,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, pkcs12
 
 from letsencrypt_mdaemon import assembly
-from letsencrypt_mdaemon.certificate import thumbprint
+from letsencrypt_mdaemon.pki.certificate import thumbprint
 from letsencrypt_mdaemon.sandbox import mdaemon
 from letsencrypt_mdaemon.sandbox.ca import CertificateAuthority, Problem, ari_name
 from letsencrypt_mdaemon.service import STOPPED, Status

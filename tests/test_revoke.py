@@ -10,13 +10,13 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from letsencrypt_mdaemon import session
-from letsencrypt_mdaemon.certificate import (
+from letsencrypt_mdaemon.errors import AcmeError, ConfigError
+from letsencrypt_mdaemon.pki.certificate import (
     Certificate,
     KeyType,
     public_key_hash,
     thumbprint,
 )
-from letsencrypt_mdaemon.errors import AcmeError, ConfigError
 from letsencrypt_mdaemon.sandbox import mdaemon
 from letsencrypt_mdaemon.sandbox.ca import (
     CertificateAuthority,

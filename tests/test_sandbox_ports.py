@@ -25,7 +25,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from OpenSSL import SSL
 
-from letsencrypt_mdaemon.certificate import Certificate, thumbprint
+from letsencrypt_mdaemon.pki.certificate import Certificate, thumbprint
 from letsencrypt_mdaemon.sandbox.mdaemon import (
     FOREIGN,
     RELOADS,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from letsencrypt_mdaemon import selftest
-from letsencrypt_mdaemon.certificate import Certificate
 from letsencrypt_mdaemon.errors import DeployError
+from letsencrypt_mdaemon.pki.certificate import Certificate
 from tests.fakes import MemoryStore
 from tests.program import Program, here
 

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from letsencrypt_mdaemon.certificate import Certificate, key_pem
 from letsencrypt_mdaemon.errors import DeployError, Error
 from letsencrypt_mdaemon.ledger import Failure, Issuance, Ledger
+from letsencrypt_mdaemon.pki.certificate import Certificate, key_pem
 from letsencrypt_mdaemon.renewal import Draw
 from letsencrypt_mdaemon.state import (
     HISTORY,

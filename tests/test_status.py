@@ -9,8 +9,8 @@ from itertools import pairwise
 import pytest
 
 from letsencrypt_mdaemon import authorities
-from letsencrypt_mdaemon.certificate import thumbprint
 from letsencrypt_mdaemon.ledger import CLOCK_ERROR, Ledger
+from letsencrypt_mdaemon.pki.certificate import thumbprint
 from letsencrypt_mdaemon.renewal import Draw
 from letsencrypt_mdaemon.sandbox.ca import CertificateAuthority
 from letsencrypt_mdaemon.state import CaState, Dropped, State

@@ -7,8 +7,8 @@ import pytest
 from click.testing import CliRunner
 
 from letsencrypt_mdaemon import report, verification
-from letsencrypt_mdaemon.chain import Roots
 from letsencrypt_mdaemon.endpoints import Endpoint
+from letsencrypt_mdaemon.pki.chain import Roots
 from letsencrypt_mdaemon.verification import Port, Verification
 from letsencrypt_mdaemon.verifier import Outcome, Served
 from tests import certificates

@@ -10,8 +10,8 @@ from itertools import repeat
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from letsencrypt_mdaemon.certificate import dns_names, thumbprint
 from letsencrypt_mdaemon.endpoints import PORTS, Endpoint
+from letsencrypt_mdaemon.pki.certificate import dns_names, thumbprint
 from letsencrypt_mdaemon.sandbox import ports as sandbox
 from letsencrypt_mdaemon.verifier import (
     LIMIT,

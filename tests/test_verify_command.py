@@ -22,8 +22,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from letsencrypt_mdaemon import endpoints
-from letsencrypt_mdaemon.certificate import Certificate
 from letsencrypt_mdaemon.endpoints import Endpoint
+from letsencrypt_mdaemon.pki.certificate import Certificate
 from letsencrypt_mdaemon.sandbox import mdaemon
 from letsencrypt_mdaemon.stores.pem import PemStore
 from tests import certificates, servers

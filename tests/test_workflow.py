@@ -13,7 +13,6 @@ import pytest
 from cryptography import x509
 
 from letsencrypt_mdaemon import renewal, workflow
-from letsencrypt_mdaemon.certificate import Certificate, thumbprint
 from letsencrypt_mdaemon.errors import (
     AcmeError,
     ChallengeError,
@@ -21,6 +20,7 @@ from letsencrypt_mdaemon.errors import (
     DeployError,
 )
 from letsencrypt_mdaemon.parts import Order, Parts
+from letsencrypt_mdaemon.pki.certificate import Certificate, thumbprint
 from letsencrypt_mdaemon.renewal import Window
 from letsencrypt_mdaemon.state import State
 from letsencrypt_mdaemon.workflow import Outcome

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING
 
 from cryptography import x509
 
-from letsencrypt_mdaemon.certificate import load_key, thumbprint
 from letsencrypt_mdaemon.errors import ConfigError, DeployError
 from letsencrypt_mdaemon.files import fill_private_folder, read_limited
+from letsencrypt_mdaemon.pki.certificate import load_key, thumbprint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from letsencrypt_mdaemon.certificate import Certificate, PrivateKey
+    from letsencrypt_mdaemon.pki.certificate import Certificate, PrivateKey
 
 _log = logging.getLogger(__name__)
 

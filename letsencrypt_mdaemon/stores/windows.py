@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import pkcs12
 
 from letsencrypt_mdaemon import access
-from letsencrypt_mdaemon.certificate import is_self_signed, thumbprint
 from letsencrypt_mdaemon.errors import ConfigError, DeployError, Error
+from letsencrypt_mdaemon.pki.certificate import is_self_signed, thumbprint
 
 assert sys.platform == "win32"  # noqa: S101 - tells the type checker
 
@@ -25,7 +25,7 @@ from letsencrypt_mdaemon.windows.key_access import key_at  # noqa: E402
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from letsencrypt_mdaemon.certificate import Certificate, PrivateKey
+    from letsencrypt_mdaemon.pki.certificate import Certificate, PrivateKey
 
 _log = logging.getLogger(__name__)
 

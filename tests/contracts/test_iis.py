@@ -7,9 +7,9 @@ from datetime import timedelta
 
 import pytest
 
-from letsencrypt_mdaemon.certificate import thumbprint
 from letsencrypt_mdaemon.errors import ConfigError, DeployError
 from letsencrypt_mdaemon.iis import Site
+from letsencrypt_mdaemon.pki.certificate import thumbprint
 from letsencrypt_mdaemon.state import Change, Target
 from tests.certificates import START, certificate
 from tests.iis import ENGLISH, GERMAN, Entry, Iis

@@ -19,15 +19,15 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.hazmat.primitives.serialization.pkcs12 import load_pkcs12
 
-from letsencrypt_mdaemon.certificate import (
+from letsencrypt_mdaemon.errors import ConfigError, DeployError
+from letsencrypt_mdaemon.parts import Store
+from letsencrypt_mdaemon.pki.certificate import (
     OURS,
     KeyType,
     key_pem,
     new_key,
     thumbprint,
 )
-from letsencrypt_mdaemon.errors import ConfigError, DeployError
-from letsencrypt_mdaemon.parts import Store
 from letsencrypt_mdaemon.stores.pem import PemStore
 from tests.certificates import START, certificate, leaf
 from tests.fakes import (

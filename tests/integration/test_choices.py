@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from letsencrypt_mdaemon.certificate import public_key_hash, thumbprint
+from letsencrypt_mdaemon.pki.certificate import public_key_hash, thumbprint
 from tests.integration.acme_servers import (
     EAB_KEY_ID,
     EAB_MAC_KEY,

@@ -7,7 +7,7 @@ import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from letsencrypt_mdaemon.certificate import Certificate
+from letsencrypt_mdaemon.pki.certificate import Certificate
 from letsencrypt_mdaemon.sandbox import mdaemon
 from letsencrypt_mdaemon.stores.pem import PemStore
 from tests.certificates import intermediate, key, leaf

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from letsencrypt_mdaemon.certificate import Certificate
+from letsencrypt_mdaemon.pki.certificate import Certificate
 
 START_SECONDS = 20
 DOVECOT = """\

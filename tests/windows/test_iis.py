@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from letsencrypt_mdaemon.certificate import thumbprint
 from letsencrypt_mdaemon.errors import ConfigError, DeployError
 from letsencrypt_mdaemon.iis import APPLICATION, Site
+from letsencrypt_mdaemon.pki.certificate import thumbprint
 from tests.certificates import certificate
 from tests.iis import ENGLISH, NOTHING
 from tests.program import beside_sandbox

@@ -13,13 +13,13 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from letsencrypt_mdaemon.certificate import (
+from letsencrypt_mdaemon.errors import ConfigError, DeployError
+from letsencrypt_mdaemon.pki.certificate import (
     Certificate,
     KeyType,
     new_key,
     thumbprint,
 )
-from letsencrypt_mdaemon.errors import ConfigError, DeployError
 from tests.certificates import certificate
 from tests.wine import wine_differs
 

@@ -5,31 +5,36 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from itertools import pairwise
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import pkcs12
 
-from letsencrypt_mdaemon.errors import AcmeError
-from letsencrypt_mdaemon.text import words
-
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+
 PrivateKey: TypeAlias = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
+
+
 KeyType = Literal["rsa2048", "rsa3072", "rsa4096", "p256", "p384"]
+
+
 KEY_TYPES: tuple[KeyType, ...] = get_args(KeyType)
+
 
 OURS = "letsencrypt-mdaemon"
 """What every friendly name of ours begins with."""
 
+
 _CURVES: dict[str, ec.EllipticCurve] = {"p256": ec.SECP256R1(), "p384": ec.SECP384R1()}
+
+
 # What a certificate that anybody may have made raises when looked at closely.
-_ODD = (
+ODD = (
     ValueError,
     UnsupportedAlgorithm,
     x509.DuplicateExtension,
@@ -149,7 +154,7 @@ def dns_names(certificate: x509.Certificate) -> tuple[str, ...]:
 
     The common name does not count (RFC 9525, 2).
     """
-    names = _alternatives(certificate)
+    names = alternative_names(certificate)
     return tuple(name.value.lower() for name in names if isinstance(name, x509.DNSName))
 
 
@@ -163,7 +168,7 @@ def is_self_signed(certificate: x509.Certificate) -> bool:
 
 def key_type(certificate: x509.Certificate) -> str:
     """Return the kind of the certificate's public key, such as `rsa2048` or `p256`."""
-    key = _public_key(certificate)
+    key = public_key(certificate)
     if isinstance(key, rsa.RSAPublicKey):
         return f"rsa{key.key_size}"
     if isinstance(key, ec.EllipticCurvePublicKey):
@@ -217,109 +222,23 @@ def signing_request(key: PrivateKey, names: Iterable[str]) -> bytes:
     return request.public_bytes(serialization.Encoding.DER)
 
 
-def check(certificate: Certificate, names: Iterable[str], *, now: datetime) -> None:
-    """Refuse a certificate that is not the one we asked for.
-
-    Our key, exactly our names, the chain in order with good signatures, and valid now.
-
-    Raises:
-        AcmeError: Listing everything that is wrong.
-    """
-    problems = [*_check_leaf(certificate, set(names)), *_check_chain(certificate.chain)]
-    hint = "Nothing was changed; tell the CA's operators."
-    if late := _check_dates(certificate.chain, now):
-        problems += late
-        hint = f"The time is taken to be {now:%Y-%m-%d %H:%M} UTC: is that right?"
-    if problems:
-        message = "The CA returned a certificate that cannot be used: "
-        raise AcmeError(message + "; ".join(problems) + ".", hint=hint)
-
-
-def _check_leaf(certificate: Certificate, wanted: set[str]) -> list[str]:
-    problems = []
-    leaf = certificate.leaf
-    if _public_key(leaf) != certificate.key.public_key():
-        problems.append("it is for another key than ours")
-    alternatives = _alternatives(leaf)
-    if not alternatives:
-        return [*problems, "it has no subjectAltName that can be read"]
-    found = set(dns_names(leaf))
-    if missing := sorted(wanted - found):
-        problems.append(f"it lacks {', '.join(missing)}")
-    others = [name for name in alternatives if not isinstance(name, x509.DNSName)]
-    extra = sorted(found - wanted) + [str(name.value) for name in others]
-    if extra:
-        problems.append(f"it also holds {words(', '.join(extra))}, not asked for")
-    return problems
-
-
-def _check_chain(chain: tuple[x509.Certificate, ...]) -> list[str]:
-    problems = []
-    for number, (child, parent) in enumerate(pairwise(chain), 1):
-        try:
-            child.verify_directly_issued_by(parent)
-        except (*_ODD, TypeError, InvalidSignature):
-            problems.append(
-                f"certificate {number} of its chain ({_subject(child)}) is not "
-                f"signed by certificate {number + 1} ({_subject(parent)})"
-            )
-        if not _is_ca(parent):
-            problems.append(
-                f"certificate {number + 1} of its chain ({_subject(parent)}) is not "
-                "a CA certificate"
-            )
-    return problems
-
-
-def _check_dates(chain: tuple[x509.Certificate, ...], now: datetime) -> list[str]:
-    problems = []
-    for certificate in chain:
-        start, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
-        if start > now:
-            early = f"is not valid before {start:%Y-%m-%d %H:%M} UTC"
-            problems.append(f"{_subject(certificate)} {early}")
-        if end <= now:
-            problems.append(
-                f"{_subject(certificate)} expired on {end:%Y-%m-%d %H:%M} UTC"
-            )
-    return problems
-
-
-def _public_key(certificate: x509.Certificate) -> object:
+def public_key(certificate: x509.Certificate) -> object:
     """Return the public key, or None if it is of a kind that nobody here knows."""
     try:
         return certificate.public_key()
-    except _ODD:
+    except ODD:
         return None
 
 
-def _alternatives(certificate: x509.Certificate) -> list[x509.GeneralName]:
+def alternative_names(certificate: x509.Certificate) -> list[x509.GeneralName]:
     """Return what subjectAltName holds: nothing if it is missing or makes no sense."""
     try:
         extension = certificate.extensions.get_extension_for_class(
             x509.SubjectAlternativeName
         )
-    except _ODD:
+    except ODD:
         return []
     return list(extension.value)
-
-
-def _is_ca(certificate: x509.Certificate) -> bool:
-    try:
-        extension = certificate.extensions.get_extension_for_class(
-            x509.BasicConstraints
-        )
-    except _ODD:
-        return False
-    return extension.value.ca
-
-
-def _subject(certificate: x509.Certificate) -> str:
-    try:
-        name = certificate.subject.rfc4514_string()
-    except (ValueError, TypeError):
-        name = ""
-    return words(name or ", ".join(dns_names(certificate)) or "without a subject")
 
 
 def _pem(chain: Iterable[x509.Certificate]) -> bytes:

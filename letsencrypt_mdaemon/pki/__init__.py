@@ -1,0 +1,1 @@
+"""Certificates, chains and names: values without I/O."""
