@@ -41,9 +41,9 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.config import Config, Loaded
     from letsencrypt_mdaemon.endpoints import Endpoint
     from letsencrypt_mdaemon.issuer import Issuer
-    from letsencrypt_mdaemon.notify import Mail, Transport
     from letsencrypt_mdaemon.parts import Store
     from letsencrypt_mdaemon.service import Service
+    from letsencrypt_mdaemon.system.mail import Mail, Transport
     from letsencrypt_mdaemon.verifier import Served
 
 _log = logging.getLogger(__name__)
@@ -603,7 +603,7 @@ def transport(config: Config, root: Path | None) -> Transport:
     Raises:
         ConfigError: If they cannot.
     """
-    from letsencrypt_mdaemon.notify import RawQueue, Smtp  # noqa: PLC0415 - seldom
+    from letsencrypt_mdaemon.system.mail import RawQueue, Smtp  # noqa: PLC0415 - seldom
 
     if config.mail_server.lower() != "raw":
         password = config.mail_password
@@ -618,7 +618,7 @@ def transport(config: Config, root: Path | None) -> Transport:
 
 def mail(config: Config, subject: str, lines: Iterable[str]) -> Mail:
     """Return a mail to those who want to know of failures."""
-    from letsencrypt_mdaemon.notify import Mail  # noqa: PLC0415 - seldom needed
+    from letsencrypt_mdaemon.system.mail import Mail  # noqa: PLC0415 - seldom needed
 
     return Mail.compose((config.mail_from or config.to)[0], config.to, subject, lines)
 

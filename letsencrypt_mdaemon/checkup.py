@@ -15,8 +15,8 @@ from letsencrypt_mdaemon.doctor.examination import Doctor, is_public_name
 from letsencrypt_mdaemon.doctor.findings import Code, Finding, Weight
 from letsencrypt_mdaemon.doctor.nameservers import Nameservers, is_public
 from letsencrypt_mdaemon.errors import AcmeError, ChallengeError, ConfigError, Error
-from letsencrypt_mdaemon.parallel import ask_all
 from letsencrypt_mdaemon.session import Session
+from letsencrypt_mdaemon.system.parallel import ask_all
 from letsencrypt_mdaemon.webroot import Webroot
 
 if TYPE_CHECKING:

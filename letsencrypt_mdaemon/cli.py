@@ -561,7 +561,8 @@ def show(run: Run) -> None:
 @_command(cli, "to", "mdaemon-dir", "json", example="notify-test --to me@example.com")
 def notify_test(run: Run) -> None:
     """Send the kind of mail that a failed run sends."""
-    from letsencrypt_mdaemon import assembly, notify, report  # noqa: PLC0415
+    from letsencrypt_mdaemon import assembly, report  # noqa: PLC0415
+    from letsencrypt_mdaemon.system import mail as notify  # noqa: PLC0415
 
     if not run.config.to:
         raise ConfigError("There is nobody to mail.", hint="Say --to ADDRESS.")

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import TYPE_CHECKING
 
-from letsencrypt_mdaemon.parallel import ask_all
 from letsencrypt_mdaemon.pki.names import normalise, unique
+from letsencrypt_mdaemon.system.parallel import ask_all
 from letsencrypt_mdaemon.text import words
 
 if TYPE_CHECKING:

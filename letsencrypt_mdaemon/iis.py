@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from letsencrypt_mdaemon import process
 from letsencrypt_mdaemon.errors import ConfigError, DeployError, Error
 from letsencrypt_mdaemon.pki.certificate import thumbprint
 from letsencrypt_mdaemon.state import Change, Target
+from letsencrypt_mdaemon.system import process
 from letsencrypt_mdaemon.text import words
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from cryptography import x509
 
-    from letsencrypt_mdaemon.process import Ended
+    from letsencrypt_mdaemon.system.process import Ended
 
 _log = logging.getLogger(__name__)
 

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 from letsencrypt_mdaemon import ini
 from letsencrypt_mdaemon.errors import ConfigError
-from letsencrypt_mdaemon.files import read_limited
 from letsencrypt_mdaemon.pki.names import normalise
+from letsencrypt_mdaemon.system.disk import read_limited
 from letsencrypt_mdaemon.text import words
 
 if TYPE_CHECKING:

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.deployment import Proof
     from letsencrypt_mdaemon.doctor.examination import Examination, Examined
     from letsencrypt_mdaemon.doctor.findings import Finding
-    from letsencrypt_mdaemon.schedule import Job
     from letsencrypt_mdaemon.selftest import Report
     from letsencrypt_mdaemon.state import Account, Change, Dropped, Target
+    from letsencrypt_mdaemon.system.schedule import Job
     from letsencrypt_mdaemon.targets import Found
     from letsencrypt_mdaemon.verification import Port, Verification
     from letsencrypt_mdaemon.verifier import Served

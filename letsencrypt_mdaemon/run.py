@@ -11,16 +11,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, Self
 
-from letsencrypt_mdaemon import assembly, config, log, mdaemon, report
+from letsencrypt_mdaemon import assembly, config, mdaemon, report
 from letsencrypt_mdaemon.errors import BusyError, ChallengeError, Error
-from letsencrypt_mdaemon.files import exclusive_lock, sweep
+from letsencrypt_mdaemon.system import log
+from letsencrypt_mdaemon.system.disk import sweep
+from letsencrypt_mdaemon.system.locks import exclusive_lock
 from letsencrypt_mdaemon.text import words
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from letsencrypt_mdaemon.assembly import Installation
-    from letsencrypt_mdaemon.schedule import Scheduler
+    from letsencrypt_mdaemon.system.schedule import Scheduler
 
 _log = logging.getLogger("letsencrypt_mdaemon")
 
@@ -161,7 +163,7 @@ class Run:
         Raises:
             ConfigError: If there is none.
         """
-        from letsencrypt_mdaemon import schedule  # noqa: PLC0415 - seldom needed
+        from letsencrypt_mdaemon.system import schedule  # noqa: PLC0415 - seldom needed
 
         windows = os.environ.get("SystemRoot", r"C:\Windows")  # noqa: SIM112 - Windows'
         return schedule.of_this_system(windows if sys.platform == "win32" else "")
@@ -309,7 +311,7 @@ class Run:
 
     def _mail(self, error: Error) -> None:
         """Mail the failure; that this may fail changes nothing."""
-        from letsencrypt_mdaemon import notify  # noqa: PLC0415 - seldom needed
+        from letsencrypt_mdaemon.system import mail as notify  # noqa: PLC0415 - seldom needed
 
         subject, lines = notify.failure(
             error, names=self.names, in_use=self.in_use, lines=self.lines

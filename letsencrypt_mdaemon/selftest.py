@@ -24,7 +24,7 @@ from letsencrypt_mdaemon import assembly, mdaemon
 from letsencrypt_mdaemon._version import __version__
 from letsencrypt_mdaemon.errors import DeployError, Error
 from letsencrypt_mdaemon.pki.certificate import Certificate, new_key, thumbprint
-from letsencrypt_mdaemon.schedule import TaskScheduler
+from letsencrypt_mdaemon.system.tasks import TaskScheduler
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -30,10 +30,14 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.x509 import InvalidVersion
 
 from letsencrypt_mdaemon.errors import DeployError, Error
-from letsencrypt_mdaemon.files import make_private_folder, read_limited, write_private
 from letsencrypt_mdaemon.ledger import Failure, Issuance, Ledger
 from letsencrypt_mdaemon.pki.certificate import Certificate
 from letsencrypt_mdaemon.renewal import Draw
+from letsencrypt_mdaemon.system.disk import (
+    make_private_folder,
+    read_limited,
+    write_private,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING
 
 from letsencrypt_mdaemon import forms, ini
 from letsencrypt_mdaemon.errors import ConfigError, DeployError
-from letsencrypt_mdaemon.files import courtesy_lock, replace_all
 from letsencrypt_mdaemon.mdaemon import file_below, is_below, read_ini
 from letsencrypt_mdaemon.pki.certificate import dns_names, thumbprint
 from letsencrypt_mdaemon.state import Change, Target
+from letsencrypt_mdaemon.system.files import replace_all
+from letsencrypt_mdaemon.system.locks import courtesy_lock
 from letsencrypt_mdaemon.text import words
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 from OpenSSL import SSL
 
 from letsencrypt_mdaemon import starttls
-from letsencrypt_mdaemon.parallel import ask_all
 from letsencrypt_mdaemon.pki.certificate import dns_names, thumbprint
+from letsencrypt_mdaemon.system.parallel import ask_all
 from letsencrypt_mdaemon.text import words
 
 if TYPE_CHECKING:

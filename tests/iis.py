@@ -10,7 +10,7 @@ from xml.sax.saxutils import quoteattr
 
 from letsencrypt_mdaemon.errors import Error
 from letsencrypt_mdaemon.iis import APPLICATION
-from letsencrypt_mdaemon.process import Ended
+from letsencrypt_mdaemon.system.process import Ended
 
 ENGLISH = """
 SSL Certificate bindings:

@@ -18,9 +18,9 @@ from unittest.mock import patch
 
 from click.testing import CliRunner
 
-from letsencrypt_mdaemon import log
 from letsencrypt_mdaemon.cli import cli
 from letsencrypt_mdaemon.sandbox import mdaemon
+from letsencrypt_mdaemon.system import log
 
 LOCALHOST = "127.0.0.1"
 HOST_NAME = "mail.example.test"

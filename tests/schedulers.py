@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
-from letsencrypt_mdaemon.process import Ended
+from letsencrypt_mdaemon.system.process import Ended
 
 
 class Crontab:

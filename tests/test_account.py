@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from letsencrypt_mdaemon import session
 from letsencrypt_mdaemon.account import Accounts, ExternalAccount
 from letsencrypt_mdaemon.errors import AcmeError, ConfigError
-from letsencrypt_mdaemon.files import exclusive_lock
 from letsencrypt_mdaemon.sandbox.ca import (
     LOST,
     Answer,
@@ -27,6 +26,7 @@ from letsencrypt_mdaemon.sandbox.ca import (
 )
 from letsencrypt_mdaemon.session import TRIES
 from letsencrypt_mdaemon.state import Account, CaState
+from letsencrypt_mdaemon.system.locks import exclusive_lock
 from tests.program import PREFIX, Program, at
 from tests.scene import NAME, Scene, scene_in, without
 

@@ -19,9 +19,9 @@ import pytest
 
 from letsencrypt_mdaemon import config, errors, legacy, session
 from letsencrypt_mdaemon.cli import cli
-from letsencrypt_mdaemon.files import exclusive_lock
 from letsencrypt_mdaemon.sandbox import mdaemon
 from letsencrypt_mdaemon.sandbox.ca import CertificateAuthority
+from letsencrypt_mdaemon.system.locks import exclusive_lock
 from tests.program import (
     HOST_NAME,
     PREFIX,

@@ -17,16 +17,15 @@ from pathlib import Path
 
 import pytest
 
-from letsencrypt_mdaemon import files
 from letsencrypt_mdaemon.errors import BusyError, DeployError, Error
-from letsencrypt_mdaemon.files import (
-    courtesy_lock,
-    exclusive_lock,
+from letsencrypt_mdaemon.system import disk, locks
+from letsencrypt_mdaemon.system.disk import (
     make_private_folder,
     read_limited,
-    replace_all,
     write_private,
 )
+from letsencrypt_mdaemon.system.files import replace_all
+from letsencrypt_mdaemon.system.locks import courtesy_lock, exclusive_lock
 from tests.wine import wine_differs
 
 if sys.platform != "win32":
@@ -294,7 +293,7 @@ def test_what_cannot_be_put_back_is_named_with_its_former_content(
 def test_a_file_that_is_open_elsewhere_on_windows_is_tried_again(
     server: Path, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
-    monkeypatch.setattr(files, "PAUSE", 0)
+    monkeypatch.setattr(disk, "PAUSE", 0)
     path = server / "App" / "MDaemon.ini"
     with failing("replace", 1, in_use(code), times=2) as function:
         replace({path: b"new"})
@@ -305,7 +304,7 @@ def test_a_file_that_is_open_elsewhere_on_windows_is_tried_again(
 def test_a_file_that_stays_open_elsewhere_is_given_up(
     server: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files, "SHARING", 0)
+    monkeypatch.setattr(disk, "SHARING", 0)
     path = server / "App" / "MDaemon.ini"
     before = tree(server)
     with (
@@ -592,8 +591,8 @@ def test_a_lock_with_a_time_to_come_is_forgotten_after_watching_it(
     lock.write_bytes(b"")
     future = time.time() + 86400
     os.utime(lock, (future, future))
-    monkeypatch.setattr(files, "ABANDONED", 0.05)
-    monkeypatch.setattr(files, "PAUSE", 0.01)
+    monkeypatch.setattr(locks, "ABANDONED", 0.05)
+    monkeypatch.setattr(disk, "PAUSE", 0.01)
     with courtesy_lock(ini, patience=60):
         assert lock.read_bytes()
 
@@ -615,7 +614,7 @@ def test_a_lock_file_that_was_removed_meanwhile_is_no_error(
 def test_a_lock_file_that_is_in_use_on_windows_is_waited_for(
     ini: Path, lock: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files, "PAUSE", 0)
+    monkeypatch.setattr(disk, "PAUSE", 0)
     lock.write_bytes(b"")
     os.utime(lock, (0, 0))
     with failing("unlink", 1, in_use(), times=3), courtesy_lock(ini):
@@ -960,7 +959,7 @@ def test_what_a_killed_process_left_unfinished_is_swept_up_and_nothing_else(
     for other in others:
         other.write_bytes(b"somebody's")
 
-    files.sweep(tmp_path)
+    disk.sweep(tmp_path)
 
     assert not left.exists()
     assert all(other.exists() for other in [*others, below / "pending.pem"])
@@ -973,11 +972,11 @@ def test_what_sweep_looks_for_is_what_a_writer_leaves(
         raise OSError(errno.EIO, "killed")
 
     monkeypatch.setattr(os, "replace", die)
-    monkeypatch.setattr(files, "_remove", lambda _: None)
+    monkeypatch.setattr(disk, "_remove", lambda _: None)
     with pytest.raises(OSError, match="killed"):
         write_private(tmp_path / "pending.pem", b"secret")
     assert len(list(tmp_path.iterdir())) == 1
 
-    files.sweep(tmp_path)
+    disk.sweep(tmp_path)
 
     assert list(tmp_path.iterdir()) == []

@@ -17,8 +17,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from letsencrypt_mdaemon import log
-from letsencrypt_mdaemon.log import Console, FileLog, Lines
+from letsencrypt_mdaemon.system import log
+from letsencrypt_mdaemon.system.log import Console, FileLog, Lines
 from tests.fakes import full_disk, read_only
 
 NOW = datetime(2026, 3, 1, 12, 30, 15, tzinfo=UTC)

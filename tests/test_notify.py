@@ -26,11 +26,11 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from letsencrypt_mdaemon import notify
 from letsencrypt_mdaemon.errors import ChallengeError, ConfigError, Error
-from letsencrypt_mdaemon.notify import Mail, RawQueue, Smtp
 from letsencrypt_mdaemon.pki.certificate import key_pem
 from letsencrypt_mdaemon.sandbox.mdaemon import parse_raw
+from letsencrypt_mdaemon.system import mail as notify
+from letsencrypt_mdaemon.system.mail import Mail, RawQueue, Smtp
 from tests.certificates import sign
 from tests.fakes import LOCALHOST, full_disk, read_only, talker, watched
 

@@ -5,7 +5,7 @@ from threading import Barrier, Event
 
 import pytest
 
-from letsencrypt_mdaemon.parallel import ask_all
+from letsencrypt_mdaemon.system.parallel import ask_all
 
 
 @pytest.fixture

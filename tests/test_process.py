@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from letsencrypt_mdaemon import process
 from letsencrypt_mdaemon.errors import DeployError, Error
+from letsencrypt_mdaemon.system import process
 
 PYTHON = Path(sys.executable)
 
@@ -57,7 +57,7 @@ def test_one_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 
 def test_the_log_tells_what_was_run(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.DEBUG, "letsencrypt_mdaemon.process")
+    caplog.set_level(logging.DEBUG, "letsencrypt_mdaemon.system.process")
     python("print('said')")
     assert "Running" in caplog.text
     assert "ended with 0: said" in caplog.text

@@ -11,9 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from letsencrypt_mdaemon import schedule
 from letsencrypt_mdaemon.errors import ConfigError, DeployError
-from letsencrypt_mdaemon.schedule import NAME, NAMESPACE, Cron, TaskScheduler
+from letsencrypt_mdaemon.system import tasks
+from letsencrypt_mdaemon.system.cron import Cron
+from letsencrypt_mdaemon.system.schedule import NAME
+from letsencrypt_mdaemon.system.tasks import NAMESPACE, TaskScheduler
 from tests.program import Program
 from tests.schedulers import Crontab, Schtasks
 
@@ -33,7 +35,7 @@ def text_of(root: ET.Element, path: str) -> list[str | None]:
 
 
 def test_a_task_is_what_task_scheduler_wants() -> None:
-    data = schedule.task(COMMAND, 3, 7)
+    data = tasks.task(COMMAND, 3, 7)
     assert data[:2] == b"\xff\xfe"
     root = read(data)
     assert root.tag == f"{{{NAMESPACE}}}Task"
@@ -74,7 +76,7 @@ printable = st.text(st.characters(codec="utf-8", exclude_categories=["C"]), min_
 def test_whatever_the_command_is_called_it_comes_out_as_it_went_in(
     command: list[str],
 ) -> None:
-    root = read(schedule.task(command, 0, 1))
+    root = read(tasks.task(command, 0, 1))
     assert text_of(root, "Actions/Exec/Command") == [command[0]]
     (arguments,) = text_of(root, "Actions/Exec/Arguments")
     assert (arguments or "") == subprocess.list2cmdline(command[1:])
@@ -87,7 +89,7 @@ def test_the_example_is_what_is_installed() -> None:
     (arguments,) = text_of(example, "Actions/Exec/Arguments")
     assert program
     assert arguments
-    made = read(schedule.task([program, *arguments.split()], 3, 17))
+    made = read(tasks.task([program, *arguments.split()], 3, 17))
     assert ET.canonicalize(ET.tostring(example), strip_text=True) == ET.canonicalize(
         ET.tostring(made), strip_text=True
     )

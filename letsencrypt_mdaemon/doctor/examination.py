@@ -16,8 +16,8 @@ from letsencrypt_mdaemon.doctor import caa, validator
 from letsencrypt_mdaemon.doctor.findings import Code, Finding, Weight
 from letsencrypt_mdaemon.doctor.nameservers import Status, is_public
 from letsencrypt_mdaemon.errors import Error
-from letsencrypt_mdaemon.files import read_limited
-from letsencrypt_mdaemon.parallel import ask_all
+from letsencrypt_mdaemon.system.disk import read_limited
+from letsencrypt_mdaemon.system.parallel import ask_all
 from letsencrypt_mdaemon.text import words
 
 if TYPE_CHECKING:

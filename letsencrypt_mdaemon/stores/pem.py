@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from cryptography import x509
 
 from letsencrypt_mdaemon.errors import ConfigError, DeployError
-from letsencrypt_mdaemon.files import fill_private_folder, read_limited
 from letsencrypt_mdaemon.pki.certificate import load_key, thumbprint
+from letsencrypt_mdaemon.system.disk import fill_private_folder, read_limited
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from letsencrypt_mdaemon import process, schedule
 from letsencrypt_mdaemon.errors import ConfigError
-from letsencrypt_mdaemon.schedule import Cron, Scheduler, TaskScheduler
+from letsencrypt_mdaemon.system import process, schedule
+from letsencrypt_mdaemon.system.cron import Cron
+from letsencrypt_mdaemon.system.schedule import Scheduler
+from letsencrypt_mdaemon.system.tasks import TaskScheduler
 from tests.schedulers import Crontab, Schtasks
 from tests.wine import expect_difference
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from letsencrypt_mdaemon import files
 from letsencrypt_mdaemon.errors import BusyError, DeployError
+from letsencrypt_mdaemon.system import disk, files, locks
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
 OLD, NEW = b"[SSL]\r\nCertificate=old\r\n", b"[SSL]\r\nCertificate=new\r\n"
@@ -99,7 +99,7 @@ def replace_all(path: Path) -> None:
 
 
 def write_private(path: Path) -> None:
-    files.write_private(path, NEW)
+    disk.write_private(path, NEW)
 
 
 WAYS = pytest.mark.parametrize("write", [replace_all, write_private])
@@ -112,7 +112,7 @@ def test_a_file_that_another_process_lets_go_in_time_is_replaced(
     at_first_pause: list[Callable[[], None]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(files, "SHARING", 60.0)
+    monkeypatch.setattr(disk, "SHARING", 60.0)
     with other_process(READS, file) as release:
         at_first_pause.append(release)
 
@@ -127,7 +127,7 @@ def test_a_file_that_another_process_lets_go_in_time_is_replaced(
 def test_a_file_that_another_process_holds_stays_as_it_was(
     file: Path, write: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files, "SHARING", 0.2)
+    monkeypatch.setattr(disk, "SHARING", 0.2)
     with other_process(READS, file):
         with pytest.raises((DeployError, PermissionError)) as caught:
             write(file)
@@ -142,7 +142,7 @@ def test_a_file_that_another_process_holds_stays_as_it_was(
 def test_none_of_several_files_changes_if_one_is_held(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files, "SHARING", 0.2)
+    monkeypatch.setattr(disk, "SHARING", 0.2)
     other = file.with_name("WorldClient.ini")
     other.write_bytes(OLD)
     contents = {file: NEW, other: NEW}
@@ -176,7 +176,7 @@ def test_the_vendors_lock_is_waited_for(
         assert file.with_name("MDaemon.ini.lck").is_file()
         at_first_pause.append(release)
 
-        with files.courtesy_lock(file, patience=60):
+        with locks.courtesy_lock(file, patience=60):
             assert not at_first_pause, "nothing had to be waited for"
 
     assert list(file.parent.iterdir()) == [file]
@@ -186,7 +186,7 @@ def test_the_vendors_lock_held_all_the_time_is_told(file: Path) -> None:
     with (
         other_process(LOCKS.format(lock="courtesy_lock"), file),
         pytest.raises(DeployError, match=r"MDaemon\.ini\.lck is held"),
-        files.courtesy_lock(file, patience=0.2),
+        locks.courtesy_lock(file, patience=0.2),
     ):
         pass
 
@@ -196,11 +196,11 @@ def test_one_process_at_a_time_holds_the_lock(tmp_path: Path) -> None:
     with other_process(LOCKS.format(lock="exclusive_lock"), lock) as release:
         with (
             pytest.raises(BusyError, match=r"Another run holds .*: process"),
-            files.exclusive_lock(lock),
+            locks.exclusive_lock(lock),
         ):
             pass
         release()
-        with files.exclusive_lock(lock):
+        with locks.exclusive_lock(lock):
             pass
 
 
@@ -209,5 +209,5 @@ def test_the_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
     with other_process(LOCKS.format(lock="exclusive_lock"), lock):
         pass
 
-    with files.exclusive_lock(lock):
+    with locks.exclusive_lock(lock):
         pass

@@ -1,94 +1,43 @@
-"""Twice a day, by the system's own scheduler: a Windows task, or a line of cron's.
-
-A task or a line is ours by its mark; what is not ours is never changed.
-"""
+"""Task Scheduler, by schtasks."""
 
 from __future__ import annotations
 
 import csv
 import re
-import secrets
-import shlex
-import shutil
 import subprocess
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
-from letsencrypt_mdaemon import process
 from letsencrypt_mdaemon.errors import ConfigError, DeployError
+from letsencrypt_mdaemon.system import process
+from letsencrypt_mdaemon.system.schedule import NAME, Job, Run, moment, twice
 from letsencrypt_mdaemon.text import words
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-class Run(Protocol):
-    """Runs a program: `process.run`."""
-
-    def __call__(
-        self, program: Path, /, *arguments: str, given: str = ""
-    ) -> process.Ended:
-        """Run it to its end."""
-        ...
-
-
-NAME = "letsencrypt-mdaemon"
-"""Of the task; and the mark by which a task or a line is ours."""
 NAMESPACE = "http://schemas.microsoft.com/windows/2004/02/mit/task"
+
+
 SYSTEM = "S-1-5-18"
+
+
 LONGEST = "PT2H"
 """A CA may be waited for an hour and more; two runs never meet (`lock`)."""
+
+
 OLD_SCRIPT = re.compile(r"letsencrypt\.ps1|scheduled-renew\.cmd", re.IGNORECASE)
+
+
 FIRST = "2026-01-01"
 """Any day that is over; only the time of day counts."""
 
+
 # Task Scheduler's own codes for a task that has no result yet.
 _NO_RESULT = {267009, 267011}  # SCHED_S_TASK_RUNNING, SCHED_S_TASK_HAS_NOT_RUN
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """What the scheduler has of ours.
-
-    Args:
-        when: As it says it.
-        last_run: When it ran last, as the scheduler says it; "" if that is not known.
-        last_code: How that ended; None if that is not known.
-    """
-
-    when: str
-    command: str
-    next_run: str = ""
-    last_run: str = ""
-    last_code: int | None = None
-
-
-class Scheduler(Protocol):
-    """The system's scheduler."""
-
-    def install(self, command: Sequence[str]) -> Job:
-        """Make sure that the command is run twice a day."""
-        ...
-
-    def show(self) -> Job | None:
-        """Return what there is of ours."""
-        ...
-
-    def remove(self) -> bool:
-        """Make sure that there is nothing of ours; return whether there was."""
-        ...
-
-    def rivals(self) -> list[str]:
-        """Return what runs the old script, by name."""
-        ...
-
-
-def _moment() -> tuple[int, int]:
-    """Return an hour below twelve and a minute, so that not all ask the CA at once."""
-    return secrets.randbelow(12), 1 + secrets.randbelow(58)
 
 
 # Windows
@@ -165,7 +114,7 @@ class TaskScheduler:
             DeployError: If Windows refuses.
         """
         there = self._definition()
-        hour, minute = _moment()
+        hour, minute = moment()
         if there is not None:
             start = there.findtext(".//{*}StartBoundary") or ""
             if match := re.search(r"T(\d\d):(\d\d)", start):
@@ -183,7 +132,7 @@ class TaskScheduler:
                 f"{words(ended.output.strip(), 500)}",
                 hint="Run as an administrator.",
             )
-        return Job(when=_twice(hour, minute), command=subprocess.list2cmdline(command))
+        return Job(when=twice(hour, minute), command=subprocess.list2cmdline(command))
 
     def show(self) -> Job | None:
         """Return our task, and how it ran.
@@ -255,114 +204,3 @@ class TaskScheduler:
                 hint="Rename or delete it in the Task Scheduler first.",
             )
         return found
-
-
-# Linux and macOS
-
-
-class Cron:
-    """The user's crontab: one line of ours in it."""
-
-    def __init__(self, crontab: Path, run: Run = process.run) -> None:
-        self.crontab = crontab
-        self._run = run
-
-    def install(self, command: Sequence[str]) -> Job:
-        """Add our line, or bring it up to date.
-
-        Raises:
-            DeployError: If the crontab cannot be read or written.
-        """
-        lines = self._lines()
-        ours = [line for line in lines if _is_ours(line)]
-        hour, minute = _moment()
-        if ours and (match := re.match(r"(\d+) (\d+),", ours[0])):
-            minute, hour = int(match[1]), int(match[2])
-        # A percent sign would end the command (crontab(5)).
-        text = shlex.join(command).replace("%", r"\%")
-        line = f"{minute} {hour},{hour + 12} * * * {text} >/dev/null 2>&1 # {NAME}\n"
-        self._write([*self._others(lines), line])
-        return Job(when=_twice(hour, minute), command=shlex.join(command))
-
-    def show(self) -> Job | None:
-        """Return our line; cron does not keep how it ran.
-
-        Raises:
-            DeployError: If the crontab cannot be read.
-        """
-        for line in filter(_is_ours, self._lines()):
-            when, text = line.split(" ", 5)[:5], line.split(" ", 5)[5]
-            command = text.rpartition(" >/dev/null")[0].replace(r"\%", "%")
-            return Job(when=" ".join(when), command=words(command))
-        return None
-
-    def remove(self) -> bool:
-        """Take our line away.
-
-        Raises:
-            DeployError: If the crontab cannot be read or written.
-        """
-        lines = self._lines()
-        others = self._others(lines)
-        if len(others) == len(lines):
-            return False
-        self._write(others)
-        return True
-
-    def rivals(self) -> list[str]:
-        """Return nothing: the old script runs on Windows only."""
-        return []
-
-    def _lines(self) -> list[str]:
-        ended = self._run(self.crontab, "-l")
-        if ended.code:
-            if "no crontab" in ended.output.lower():
-                return []
-            raise DeployError(
-                f"The crontab cannot be read ({ended.code}): "
-                f"{words(ended.output.strip(), 500)}",
-                hint="May this account use cron? See crontab(1).",
-            )
-        return ended.output.splitlines(keepends=True)
-
-    def _others(self, lines: Sequence[str]) -> list[str]:
-        others = [line for line in lines if not _is_ours(line)]
-        if others and not others[-1].endswith("\n"):
-            others[-1] += "\n"
-        return others
-
-    def _write(self, lines: Sequence[str]) -> None:
-        ended = self._run(self.crontab, "-", given="".join(lines))
-        if ended.code:
-            raise DeployError(
-                f"The crontab cannot be written ({ended.code}): "
-                f"{words(ended.output.strip(), 500)}",
-                hint="May this account use cron? See crontab(1).",
-            )
-
-
-def _is_ours(line: str) -> bool:
-    return line.rstrip().endswith(f"# {NAME}") and not line.startswith("#")
-
-
-def _twice(hour: int, minute: int) -> str:
-    return f"{hour:02}:{minute:02}, {hour + 12:02}:{minute:02}"
-
-
-def of_this_system(system_root: str) -> Scheduler:
-    """Return the scheduler that there is.
-
-    Args:
-        system_root: Windows' folder; empty elsewhere.
-
-    Raises:
-        ConfigError: If there is none.
-    """
-    if system_root:
-        return TaskScheduler(Path(system_root) / "System32" / "schtasks.exe")
-    crontab = shutil.which("crontab")
-    if crontab is None:
-        message = "There is no program crontab on this machine."
-        hint = "Install cron, or let another scheduler run `renew` twice a day."
-        raise ConfigError(message, hint=hint)
-    return Cron(Path(crontab))

@@ -1,0 +1,198 @@
+"""Lock files: the one that a run holds, and the courtesy lock of MDaemon's files."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import socket
+import sys
+import time
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from letsencrypt_mdaemon.errors import BusyError, DeployError, Error
+from letsencrypt_mdaemon.system.disk import (
+    BINARY,
+    PAUSE,
+    create,
+    explained,
+    make_private_folder,
+    may_be_in_use,
+    read_limited,
+    write,
+)
+from letsencrypt_mdaemon.text import words
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    import pywintypes
+    import win32con
+    import win32file
+else:
+    import fcntl
+
+
+# When the vendor's own library takes a lock file for forgotten, in seconds.
+ABANDONED = 10.0
+
+
+# And for a range that another handle has locked.
+LOCKED = 33
+
+
+_NO_LINK: int = getattr(os, "O_NOFOLLOW", 0)
+
+
+@contextmanager
+def courtesy_lock(path: Path, *, patience: float = 12.0) -> Iterator[None]:
+    """Hold `path` with ``.lck`` added, the lock that the vendor's library respects.
+
+    Like there, a lock file that has not changed for ten seconds counts as forgotten.
+    It keeps out those who look for it, nobody else.
+
+    Args:
+        path: The file that is about to be read and replaced.
+        patience: How long to wait for another holder, in seconds.
+
+    Raises:
+        DeployError: Somebody holds it all that time, or it cannot be made.
+    """
+    lock = path.with_name(path.name + ".lck")
+    # It is ours as long as it holds this: who took us for dead has made a new one.
+    token = f"{os.getpid()} {secrets.token_hex(8)}\n".encode()
+    with explained(lock):
+        _take(lock, token, patience)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError, ValueError):
+            if read_limited(lock, len(token)) == token:
+                lock.unlink()
+
+
+@contextmanager
+def exclusive_lock(path: Path) -> Iterator[None]:
+    """Be the only process that holds this lock; it ends with the process at the latest.
+
+    The file says who holds it. It is never removed, because another process may have
+    opened it already and would then hold a lock nobody else can see.
+
+    Raises:
+        BusyError: Another process holds it.
+        Error: The file cannot be made or locked.
+    """
+    hint = "Let this account write there."
+    try:
+        make_private_folder(path.parent)
+        # Python opens files so that programs it starts do not inherit them.
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | BINARY | _NO_LINK, 0o600)
+    except OSError as exc:
+        raise Error(f"{path} cannot be opened: {exc.strerror}.", hint=hint) from exc
+    try:
+        try:
+            held = _lock(handle)
+        except OSError as exc:
+            raise Error(f"{path} cannot be locked: {exc.strerror}.", hint=hint) from exc
+        if not held:
+            raise BusyError(
+                f"Another run holds {path}{_who(handle)}.",
+                hint="Wait for it to end; ending it releases the lock.",
+            )
+        # Only a service to whoever waits: a full disk is no reason not to start.
+        with contextlib.suppress(OSError):
+            os.ftruncate(handle, 0)
+            write(handle, _holder())
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                os.ftruncate(handle, 0)
+    finally:
+        os.close(handle)
+
+
+# Locks
+
+
+def _take(lock: Path, token: bytes, patience: float) -> None:
+    start = since = time.monotonic()
+    seen = (0, 0)
+    while True:
+        with contextlib.suppress(FileExistsError), _unless_in_use():
+            create(lock, token, lasting=False)
+            return
+        now = time.monotonic()
+        try:
+            status = lock.lstat()
+        except FileNotFoundError:
+            status = None
+        if status and seen != (status.st_ino, status.st_mtime_ns):
+            seen, since = (status.st_ino, status.st_mtime_ns), now
+        # A file server's clock may differ; a lock watched that long is as forgotten.
+        # Two who find the same one could take each other's: our runs never meet here.
+        if status and max(time.time() - status.st_mtime, now - since) > ABANDONED:
+            with _unless_in_use():
+                lock.unlink(missing_ok=True)
+                continue
+        if now - start >= patience:
+            raise DeployError(
+                f"{lock} is held by another program.",
+                hint="Wait for that program, or remove the file if there is none.",
+            )
+        time.sleep(PAUSE)
+
+
+@contextmanager
+def _unless_in_use() -> Iterator[None]:
+    """Go on if a file is open elsewhere; on Windows even a removed one may be."""
+    try:
+        yield
+    except PermissionError as exc:
+        if not may_be_in_use(exc):
+            raise
+
+
+def _lock(handle: int) -> bool:
+    """Try to lock an open file, without waiting."""
+    if sys.platform == "win32":
+        # Nobody else can read a locked byte, so it is one far behind the content.
+        place = pywintypes.OVERLAPPED()
+        place.Offset = 1 << 30
+        flags = win32con.LOCKFILE_EXCLUSIVE_LOCK | win32con.LOCKFILE_FAIL_IMMEDIATELY
+        try:
+            win32file.LockFileEx(msvcrt.get_osfhandle(handle), flags, 1, 0, place)
+        except pywintypes.error as exc:
+            if exc.winerror == LOCKED:
+                return False
+            raise OSError(exc.winerror, exc.strerror) from exc
+    else:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
+
+
+def _holder() -> bytes:
+    since = datetime.now(UTC).isoformat(timespec="seconds")
+    holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": since}
+    return json.dumps(holder).encode() + b"\n"
+
+
+def _who(handle: int) -> str:
+    """Return who holds the lock, as far as the file says so."""
+    try:
+        holder = json.loads(os.read(handle, 500))
+        who = f": process {holder['pid']} on {holder['host']}, since {holder['since']}"
+    except (OSError, ValueError, TypeError, KeyError):
+        return ""
+    return words(who)
