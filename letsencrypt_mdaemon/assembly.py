@@ -10,13 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from letsencrypt_mdaemon import (
-    access,
     authorities,
     endpoints,
     iis,
     mdaemon,
     renewal,
-    service,
     targets,
     verification,
     verifier,
@@ -30,6 +28,7 @@ from letsencrypt_mdaemon.state import RUNS, CaState, Change, Memory, State, Targ
 from letsencrypt_mdaemon.stores.pem import PemStore
 from letsencrypt_mdaemon.text import words
 from letsencrypt_mdaemon.verification import Verification
+from letsencrypt_mdaemon.windows import access, service
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -42,9 +41,9 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.endpoints import Endpoint
     from letsencrypt_mdaemon.issuer import Issuer
     from letsencrypt_mdaemon.parts import Store
-    from letsencrypt_mdaemon.service import Service
     from letsencrypt_mdaemon.system.mail import Mail, Transport
     from letsencrypt_mdaemon.verifier import Served
+    from letsencrypt_mdaemon.windows.service import Service
 
 _log = logging.getLogger(__name__)
 
@@ -486,9 +485,7 @@ def find_root(loaded: Loaded) -> Path:
 def windows_service(root: Path) -> Service | None:
     """Return the service that runs the MDaemon in this folder, if Windows has one."""
     if sys.platform == "win32":
-        from letsencrypt_mdaemon.windows.services import (  # noqa: PLC0415 - lazily
-            Service,
-        )
+        from letsencrypt_mdaemon.windows.service_manager import Service  # noqa: PLC0415 - lazily
 
         found = Service()
         try:

@@ -22,7 +22,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from letsencrypt_mdaemon.errors import DeployError
 from letsencrypt_mdaemon.pki.certificate import Certificate, PrivateKey, thumbprint
 from letsencrypt_mdaemon.renewal import Window
-from letsencrypt_mdaemon.service import (
+from letsencrypt_mdaemon.state import Change, Target
+from letsencrypt_mdaemon.windows.service import (
     ALREADY_RUNNING,
     CANNOT_NOW,
     DENIED,
@@ -36,7 +37,6 @@ from letsencrypt_mdaemon.service import (
     RefusedError,
     Status,
 )
-from letsencrypt_mdaemon.state import Change, Target
 
 if sys.platform != "win32":
     import resource

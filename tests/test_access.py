@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from letsencrypt_mdaemon import access
-from letsencrypt_mdaemon.access import ADMINISTRATORS, READ, SYSTEM
 from letsencrypt_mdaemon.errors import ConfigError
+from letsencrypt_mdaemon.windows import access
+from letsencrypt_mdaemon.windows.access import ADMINISTRATORS, READ, SYSTEM
 
 # What Windows Server gives a folder made in C:\\, and one in C:\\Program Files.
 MADE_IN_C = (

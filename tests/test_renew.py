@@ -24,7 +24,7 @@ from letsencrypt_mdaemon import assembly
 from letsencrypt_mdaemon.pki.certificate import thumbprint
 from letsencrypt_mdaemon.sandbox import mdaemon
 from letsencrypt_mdaemon.sandbox.ca import CertificateAuthority, Problem, ari_name
-from letsencrypt_mdaemon.service import STOPPED, Status
+from letsencrypt_mdaemon.windows.service import STOPPED, Status
 from tests.fakes import MemoryEventLog, MemoryService
 from tests.program import HOST_NAME, PREFIX, Program, Ran, run
 

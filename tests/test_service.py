@@ -6,9 +6,9 @@ from pathlib import PureWindowsPath
 
 import pytest
 
-from letsencrypt_mdaemon import service
 from letsencrypt_mdaemon.errors import DeployError
-from letsencrypt_mdaemon.service import (
+from letsencrypt_mdaemon.windows import service
+from letsencrypt_mdaemon.windows.service import (
     CANNOT_NOW,
     DENIED,
     RUNNING,

@@ -13,9 +13,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import pkcs12
 
-from letsencrypt_mdaemon import access
 from letsencrypt_mdaemon.errors import ConfigError, DeployError, Error
 from letsencrypt_mdaemon.pki.certificate import is_self_signed, thumbprint
+from letsencrypt_mdaemon.windows import access
 
 assert sys.platform == "win32"  # noqa: S101 - tells the type checker
 

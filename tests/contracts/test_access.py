@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from letsencrypt_mdaemon import access
-from letsencrypt_mdaemon.access import ADMINISTRATORS, READ, SYSTEM, Guarded
 from letsencrypt_mdaemon.errors import DeployError
 from letsencrypt_mdaemon.pki.certificate import new_key, thumbprint
+from letsencrypt_mdaemon.windows import access
+from letsencrypt_mdaemon.windows.access import ADMINISTRATORS, READ, SYSTEM, Guarded
 from tests.wine import expect_difference, is_wine
 
 SOMEBODY = "S-1-5-21-1-2-3-1001"

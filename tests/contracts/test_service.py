@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from letsencrypt_mdaemon import service
 from letsencrypt_mdaemon.errors import DeployError
-from letsencrypt_mdaemon.service import RUNNING, STOP_PENDING, STOPPED, Service
+from letsencrypt_mdaemon.windows import service
+from letsencrypt_mdaemon.windows.service import RUNNING, STOP_PENDING, STOPPED, Service
 from tests.fakes import MemoryService
 from tests.wine import wine_differs
 
@@ -32,7 +32,7 @@ def in_memory() -> Iterator[Make]:
 if sys.platform == "win32":
     import win32service
 
-    from letsencrypt_mdaemon.windows import services
+    from letsencrypt_mdaemon.windows import service_manager
 
     PROGRAM = r"C:\service.exe"  # tests/windows/service.c
 
@@ -47,7 +47,7 @@ if sys.platform == "win32":
         with ExitStack() as exits:
             exits.callback(win32service.CloseServiceHandle, manager)
 
-            def add(name: str, start: int, *needs: str) -> services.Service:
+            def add(name: str, start: int, *needs: str) -> service_manager.Service:
                 handle = win32service.CreateService(
                     manager,
                     name,
@@ -65,7 +65,7 @@ if sys.platform == "win32":
                 )
                 win32service.CloseServiceHandle(handle)
                 exits.callback(remove, name)
-                return services.Service(name)
+                return service_manager.Service(name)
 
             def remove(name: str) -> None:
                 handle = win32service.OpenService(manager, name, everything)
@@ -77,11 +77,11 @@ if sys.platform == "win32":
                     if status["ProcessId"]:
                         os.kill(status["ProcessId"], signal.SIGTERM)
 
-            def make(kind: str) -> services.Service:
+            def make(kind: str) -> service_manager.Service:
                 # One whose process still ends is still there.
                 name = f"{kind}-{uuid.uuid4().hex}"
                 if kind == "absent":
-                    return services.Service(name)
+                    return service_manager.Service(name)
                 disabled = kind == "disabled"
                 made = add(
                     name,

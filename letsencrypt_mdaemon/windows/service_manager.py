@@ -11,7 +11,7 @@ assert sys.platform == "win32"  # noqa: S101 - tells the type checker
 import pywintypes  # noqa: E402 - Windows only
 import win32service  # noqa: E402
 
-from letsencrypt_mdaemon.service import NAME, RefusedError, Status  # noqa: E402
+from letsencrypt_mdaemon.windows.service import NAME, RefusedError, Status  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
