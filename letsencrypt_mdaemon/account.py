@@ -25,11 +25,13 @@ from letsencrypt_mdaemon.session import (
     kind_of,
     sign,
 )
-from letsencrypt_mdaemon.state import Account, CaState
+from letsencrypt_mdaemon.state.memory import Account
 from letsencrypt_mdaemon.text import words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from letsencrypt_mdaemon.state.folder import CaState
 
 _log = logging.getLogger(__name__)
 

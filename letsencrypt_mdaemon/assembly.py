@@ -21,10 +21,11 @@ from letsencrypt_mdaemon import (
 )
 from letsencrypt_mdaemon.errors import ConfigError, DeployError, Error
 from letsencrypt_mdaemon.parts import Order, Parts
-from letsencrypt_mdaemon.pki.certificate import OURS, thumbprint, utc
+from letsencrypt_mdaemon.pki.certificate import OURS, thumbprint
 from letsencrypt_mdaemon.pki.chain import Roots
 from letsencrypt_mdaemon.pki.names import unique
-from letsencrypt_mdaemon.state import RUNS, CaState, Change, Memory, State, Target
+from letsencrypt_mdaemon.state.folder import CaState, State
+from letsencrypt_mdaemon.state.memory import RUNS, Change, Memory, Target, utc
 from letsencrypt_mdaemon.stores.pem import PemStore
 from letsencrypt_mdaemon.text import words
 from letsencrypt_mdaemon.verification import Verification

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from cryptography import x509
 
-    from letsencrypt_mdaemon.state import Change
+    from letsencrypt_mdaemon.state.memory import Change
 
 _log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from letsencrypt_mdaemon.errors import ConfigError, DeployError, Error
 from letsencrypt_mdaemon.pki.certificate import thumbprint
-from letsencrypt_mdaemon.state import Change, Target
+from letsencrypt_mdaemon.state.memory import Change, Target
 from letsencrypt_mdaemon.system import process
 from letsencrypt_mdaemon.text import words
 

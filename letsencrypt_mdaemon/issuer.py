@@ -17,7 +17,6 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from josepy.jwk import JWK, JWKEC, JWKRSA
 
 from letsencrypt_mdaemon.errors import AcmeError, ChallengeError, ConfigError
-from letsencrypt_mdaemon.ledger import CLOCK_ERROR
 from letsencrypt_mdaemon.pki.certificate import (
     Certificate,
     KeyType,
@@ -28,7 +27,6 @@ from letsencrypt_mdaemon.pki.certificate import (
     signing_request,
 )
 from letsencrypt_mdaemon.pki.checks import check
-from letsencrypt_mdaemon.renewal import Window
 from letsencrypt_mdaemon.session import (
     HINTS,
     Reply,
@@ -37,7 +35,9 @@ from letsencrypt_mdaemon.session import (
     describe,
     kind_of,
 )
-from letsencrypt_mdaemon.state import OpenOrder
+from letsencrypt_mdaemon.state.advice import Window
+from letsencrypt_mdaemon.state.ledger import CLOCK_ERROR
+from letsencrypt_mdaemon.state.memory import OpenOrder
 from letsencrypt_mdaemon.text import words
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from letsencrypt_mdaemon import planning, renewal
 from letsencrypt_mdaemon.errors import AcmeError, ChallengeError
-from letsencrypt_mdaemon.pki.certificate import key_type, thumbprint, utc
-from letsencrypt_mdaemon.state import Dropped
+from letsencrypt_mdaemon.pki.certificate import key_type, thumbprint
+from letsencrypt_mdaemon.state.memory import Dropped, utc
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.parts import Issuer, Order, Parts
     from letsencrypt_mdaemon.pki.certificate import Certificate, PrivateKey
     from letsencrypt_mdaemon.planning import Situation
-    from letsencrypt_mdaemon.state import CaState
+    from letsencrypt_mdaemon.state.folder import CaState
 
 _log = logging.getLogger(__name__)
 

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 
     from letsencrypt_mdaemon.authorities import Limits
     from letsencrypt_mdaemon.pki.certificate import Certificate, PrivateKey
-    from letsencrypt_mdaemon.renewal import Window
-    from letsencrypt_mdaemon.state import CaState, Change, State, Target
+    from letsencrypt_mdaemon.state.advice import Window
+    from letsencrypt_mdaemon.state.folder import CaState, State
+    from letsencrypt_mdaemon.state.memory import Change, Target
 
 
 class Issuer(Protocol):

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 
 from letsencrypt_mdaemon import renewal
 from letsencrypt_mdaemon.errors import AcmeError
-from letsencrypt_mdaemon.ledger import DAILY
 from letsencrypt_mdaemon.pki.certificate import (
     OURS,
     key_type,
     public_key_hash,
     thumbprint,
-    utc,
 )
-from letsencrypt_mdaemon.renewal import Draw
+from letsencrypt_mdaemon.state.advice import Draw
+from letsencrypt_mdaemon.state.ledger import DAILY
+from letsencrypt_mdaemon.state.memory import utc
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,11 +26,12 @@ if TYPE_CHECKING:
 
     from cryptography import x509
 
-    from letsencrypt_mdaemon.ledger import Wait
     from letsencrypt_mdaemon.parts import Issuer, Order, Parts
     from letsencrypt_mdaemon.pki.certificate import Certificate
     from letsencrypt_mdaemon.renewal import Due
-    from letsencrypt_mdaemon.state import Attempt, CaState, Dropped, Memory
+    from letsencrypt_mdaemon.state.folder import CaState
+    from letsencrypt_mdaemon.state.ledger import Wait
+    from letsencrypt_mdaemon.state.memory import Attempt, Dropped, Memory
 
 _log = logging.getLogger(__name__)
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.doctor.examination import Examination, Examined
     from letsencrypt_mdaemon.doctor.findings import Finding
     from letsencrypt_mdaemon.selftest import Report
-    from letsencrypt_mdaemon.state import Account, Change, Dropped, Target
+    from letsencrypt_mdaemon.state.memory import Account, Change, Dropped, Target
     from letsencrypt_mdaemon.system.schedule import Job
     from letsencrypt_mdaemon.targets import Found
     from letsencrypt_mdaemon.verification import Port, Verification

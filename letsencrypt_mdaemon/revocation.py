@@ -6,13 +6,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from letsencrypt_mdaemon.errors import ConfigError
-from letsencrypt_mdaemon.pki.certificate import (
-    dns_names,
-    public_key_hash,
-    thumbprint,
-    utc,
-)
-from letsencrypt_mdaemon.state import Issued
+from letsencrypt_mdaemon.pki.certificate import dns_names, public_key_hash, thumbprint
+from letsencrypt_mdaemon.state.memory import Issued, utc
 
 if TYPE_CHECKING:
     from datetime import datetime

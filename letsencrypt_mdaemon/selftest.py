@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.assembly import Installation
     from letsencrypt_mdaemon.parts import Store
     from letsencrypt_mdaemon.pki.certificate import KeyType
-    from letsencrypt_mdaemon.state import Seal
+    from letsencrypt_mdaemon.state.folder import Seal
 
     if sys.platform == "win32":
         from letsencrypt_mdaemon.stores.windows import WindowsStore

@@ -19,7 +19,7 @@ from letsencrypt_mdaemon import forms, ini
 from letsencrypt_mdaemon.errors import ConfigError, DeployError
 from letsencrypt_mdaemon.mdaemon import file_below, is_below, read_ini
 from letsencrypt_mdaemon.pki.certificate import dns_names, thumbprint
-from letsencrypt_mdaemon.state import Change, Target
+from letsencrypt_mdaemon.state.memory import Change, Target
 from letsencrypt_mdaemon.system.files import replace_all
 from letsencrypt_mdaemon.system.locks import courtesy_lock
 from letsencrypt_mdaemon.text import words

@@ -12,14 +12,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 from letsencrypt_mdaemon import deployment, obtaining, planning, renewal
 from letsencrypt_mdaemon.errors import AcmeError, ConfigError, DeployError
-from letsencrypt_mdaemon.pki.certificate import (
-    OURS,
-    Certificate,
-    dns_names,
-    thumbprint,
-    utc,
-)
-from letsencrypt_mdaemon.state import Attempt, Dropped, Issued
+from letsencrypt_mdaemon.pki.certificate import OURS, Certificate, dns_names, thumbprint
+from letsencrypt_mdaemon.state.memory import Attempt, Dropped, Issued, utc
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,11 +21,11 @@ if TYPE_CHECKING:
 
     from cryptography import x509
 
-    from letsencrypt_mdaemon.ledger import Wait
     from letsencrypt_mdaemon.parts import Issuer, Order, Parts
     from letsencrypt_mdaemon.planning import Situation
     from letsencrypt_mdaemon.renewal import Due
-    from letsencrypt_mdaemon.state import Change
+    from letsencrypt_mdaemon.state.ledger import Wait
+    from letsencrypt_mdaemon.state.memory import Change
 
 _log = logging.getLogger(__name__)
 

@@ -21,8 +21,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from letsencrypt_mdaemon.errors import DeployError
 from letsencrypt_mdaemon.pki.certificate import Certificate, PrivateKey, thumbprint
-from letsencrypt_mdaemon.renewal import Window
-from letsencrypt_mdaemon.state import Change, Target
+from letsencrypt_mdaemon.state.advice import Window
+from letsencrypt_mdaemon.state.memory import Change, Target
 from letsencrypt_mdaemon.windows.service import (
     ALREADY_RUNNING,
     CANNOT_NOW,

@@ -29,7 +29,7 @@ from letsencrypt_mdaemon.sandbox.ca import (
     Request,
 )
 from letsencrypt_mdaemon.session import Session
-from letsencrypt_mdaemon.state import CaState, State
+from letsencrypt_mdaemon.state.folder import CaState, State
 from letsencrypt_mdaemon.webroot import Webroot
 
 Fault = Callable[[Answer], object]

@@ -22,12 +22,13 @@ from cryptography import x509
 
 from letsencrypt_mdaemon import authorities, renewal, workflow
 from letsencrypt_mdaemon.errors import AcmeError, ChallengeError
-from letsencrypt_mdaemon.ledger import CLOCK_ERROR, Ledger
 from letsencrypt_mdaemon.parts import Order, Parts
-from letsencrypt_mdaemon.pki.certificate import Certificate, PrivateKey, utc
+from letsencrypt_mdaemon.pki.certificate import Certificate, PrivateKey
 from letsencrypt_mdaemon.pki.checks import check
-from letsencrypt_mdaemon.renewal import Draw, Window
-from letsencrypt_mdaemon.state import RUNS, Attempt, CaState, Memory, OpenOrder, State
+from letsencrypt_mdaemon.state.advice import Draw, Window
+from letsencrypt_mdaemon.state.folder import CaState, State
+from letsencrypt_mdaemon.state.ledger import CLOCK_ERROR, Ledger
+from letsencrypt_mdaemon.state.memory import RUNS, Attempt, Memory, OpenOrder, utc
 from letsencrypt_mdaemon.workflow import Outcome
 from tests.certificates import START, certificate, leaf
 from tests.fakes import MemoryServer, MemoryStore

@@ -25,7 +25,8 @@ from letsencrypt_mdaemon.sandbox.ca import (
     html,
 )
 from letsencrypt_mdaemon.session import TRIES
-from letsencrypt_mdaemon.state import Account, CaState
+from letsencrypt_mdaemon.state.folder import CaState
+from letsencrypt_mdaemon.state.memory import Account
 from letsencrypt_mdaemon.system.locks import exclusive_lock
 from tests.program import PREFIX, Program, at
 from tests.scene import NAME, Scene, scene_in, without

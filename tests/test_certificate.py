@@ -25,9 +25,9 @@ from letsencrypt_mdaemon.pki.certificate import (
     new_key,
     signing_request,
     thumbprint,
-    utc,
 )
 from letsencrypt_mdaemon.pki.checks import check
+from letsencrypt_mdaemon.state.memory import utc
 from tests import certificates
 from tests.certificates import NAME, OPENSSL_PEM, START, key, leaf
 

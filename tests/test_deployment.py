@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from letsencrypt_mdaemon.deployment import Deployment, baseline, judge
 from letsencrypt_mdaemon.pki.certificate import thumbprint
-from letsencrypt_mdaemon.state import Change, Target
+from letsencrypt_mdaemon.state.memory import Change, Target
 from tests.certificates import leaf
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)

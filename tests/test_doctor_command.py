@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from letsencrypt_mdaemon.ledger import Ledger
 from letsencrypt_mdaemon.sandbox.ca import CertificateAuthority
-from letsencrypt_mdaemon.state import State
+from letsencrypt_mdaemon.state.folder import State
+from letsencrypt_mdaemon.state.ledger import Ledger
 from letsencrypt_mdaemon.system.locks import exclusive_lock
 from tests.fakes import read_only
 from tests.laboratory import Dns, dns_server, moved, page, web

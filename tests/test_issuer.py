@@ -31,7 +31,7 @@ from letsencrypt_mdaemon.sandbox.ca import (
     processing,
     shifted,
 )
-from letsencrypt_mdaemon.state import Account
+from letsencrypt_mdaemon.state.memory import Account
 from tests.scene import (
     NAME,
     OTHER,

@@ -16,13 +16,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from letsencrypt_mdaemon.issuer import ari_id
-from letsencrypt_mdaemon.renewal import Window
 from letsencrypt_mdaemon.sandbox.ca import (
     LOST,
     Answer,
     Problem,
     html,
 )
+from letsencrypt_mdaemon.state.advice import Window
 from tests.scene import (
     NAME,
     STRANGER,

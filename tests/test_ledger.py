@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from letsencrypt_mdaemon.authorities import Limits
-from letsencrypt_mdaemon.ledger import (
+from letsencrypt_mdaemon.state.ledger import (
     CLOCK_ERROR,
     DAILY,
     KEPT,

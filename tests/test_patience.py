@@ -16,7 +16,6 @@ from cryptography import x509
 from letsencrypt_mdaemon import session, workflow
 from letsencrypt_mdaemon.authorities import Limits
 from letsencrypt_mdaemon.errors import AcmeError, ChallengeError, ConfigError
-from letsencrypt_mdaemon.ledger import CLOCK_ERROR
 from letsencrypt_mdaemon.parts import Order, Parts
 from letsencrypt_mdaemon.pki.certificate import (
     Certificate,
@@ -24,10 +23,12 @@ from letsencrypt_mdaemon.pki.certificate import (
     new_key,
     thumbprint,
 )
-from letsencrypt_mdaemon.renewal import Window
 from letsencrypt_mdaemon.sandbox.ca import CertificateAuthority, Problem
 from letsencrypt_mdaemon.session import TransientError
-from letsencrypt_mdaemon.state import CaState, OpenOrder, State
+from letsencrypt_mdaemon.state.advice import Window
+from letsencrypt_mdaemon.state.folder import CaState, State
+from letsencrypt_mdaemon.state.ledger import CLOCK_ERROR
+from letsencrypt_mdaemon.state.memory import OpenOrder
 from letsencrypt_mdaemon.workflow import Outcome
 from tests.certificates import START, certificate, leaf
 from tests.fakes import TARGETS, MemoryIssuer, MemoryServer, MemoryStore

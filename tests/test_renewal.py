@@ -14,9 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from letsencrypt_mdaemon.renewal import (
-    Draw,
     Due,
-    Window,
     backstop,
     days,
     decide,
@@ -26,6 +24,7 @@ from letsencrypt_mdaemon.renewal import (
     lifetime,
     slack,
 )
+from letsencrypt_mdaemon.state.advice import Draw, Window
 from tests import certificates
 from tests.certificates import NAME, START, leaf
 

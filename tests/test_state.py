@@ -14,19 +14,18 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from letsencrypt_mdaemon.errors import DeployError, Error
-from letsencrypt_mdaemon.ledger import Failure, Issuance, Ledger
 from letsencrypt_mdaemon.pki.certificate import Certificate, key_pem
-from letsencrypt_mdaemon.renewal import Draw
-from letsencrypt_mdaemon.state import (
+from letsencrypt_mdaemon.state.advice import Draw
+from letsencrypt_mdaemon.state.folder import CaState, State
+from letsencrypt_mdaemon.state.ledger import Failure, Issuance, Ledger
+from letsencrypt_mdaemon.state.memory import (
     HISTORY,
     Account,
     Attempt,
-    CaState,
     Change,
     Issued,
     Memory,
     OpenOrder,
-    State,
     Target,
 )
 from tests.certificates import certificate, key, leaf

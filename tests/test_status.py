@@ -9,11 +9,12 @@ from itertools import pairwise
 import pytest
 
 from letsencrypt_mdaemon import authorities
-from letsencrypt_mdaemon.ledger import CLOCK_ERROR, Ledger
 from letsencrypt_mdaemon.pki.certificate import thumbprint
-from letsencrypt_mdaemon.renewal import Draw
 from letsencrypt_mdaemon.sandbox.ca import CertificateAuthority
-from letsencrypt_mdaemon.state import CaState, Dropped, State
+from letsencrypt_mdaemon.state.advice import Draw
+from letsencrypt_mdaemon.state.folder import CaState, State
+from letsencrypt_mdaemon.state.ledger import CLOCK_ERROR, Ledger
+from letsencrypt_mdaemon.state.memory import Dropped
 from tests.program import HOST_NAME, Program
 
 IMAP = "imap.example.test"

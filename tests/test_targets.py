@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from letsencrypt_mdaemon import forms, targets
 from letsencrypt_mdaemon.errors import ConfigError, DeployError
 from letsencrypt_mdaemon.pki.certificate import thumbprint
-from letsencrypt_mdaemon.state import Target
+from letsencrypt_mdaemon.state.memory import Target
 from letsencrypt_mdaemon.targets import Bindings, discover
 from tests.certificates import START, leaf, sign
 from tests.fakes import contents, huge, read_only

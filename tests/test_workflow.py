@@ -21,8 +21,8 @@ from letsencrypt_mdaemon.errors import (
 )
 from letsencrypt_mdaemon.parts import Order, Parts
 from letsencrypt_mdaemon.pki.certificate import Certificate, thumbprint
-from letsencrypt_mdaemon.renewal import Window
-from letsencrypt_mdaemon.state import State
+from letsencrypt_mdaemon.state.advice import Window
+from letsencrypt_mdaemon.state.folder import State
 from letsencrypt_mdaemon.workflow import Outcome
 from tests.certificates import START, certificate, leaf
 from tests.fakes import PORTS, RUNGS, MemoryIssuer, MemoryServer, MemoryStore, contents

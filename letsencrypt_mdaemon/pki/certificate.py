@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 from cryptography import x509
@@ -245,8 +244,3 @@ def _pem(chain: Iterable[x509.Certificate]) -> bytes:
     return b"".join(
         certificate.public_bytes(serialization.Encoding.PEM) for certificate in chain
     )
-
-
-def utc(moment: datetime) -> datetime:
-    """Return a moment in UTC, to the second: what files and reports hold."""
-    return moment.astimezone(UTC).replace(microsecond=0)

@@ -10,7 +10,7 @@ import pytest
 from letsencrypt_mdaemon.errors import ConfigError, DeployError
 from letsencrypt_mdaemon.iis import Site
 from letsencrypt_mdaemon.pki.certificate import thumbprint
-from letsencrypt_mdaemon.state import Change, Target
+from letsencrypt_mdaemon.state.memory import Change, Target
 from tests.certificates import START, certificate
 from tests.iis import ENGLISH, GERMAN, Entry, Iis
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from letsencrypt_mdaemon.state import SEALED, Account, CaState, OpenOrder, Seal
+from letsencrypt_mdaemon.state.folder import SEALED, CaState, Seal
+from letsencrypt_mdaemon.state.memory import Account, OpenOrder
 from tests.certificates import certificate
 from tests.fakes import contents
 

@@ -9,7 +9,7 @@ import pytest
 
 from letsencrypt_mdaemon import assembly
 from letsencrypt_mdaemon.errors import ConfigError
-from letsencrypt_mdaemon.state import State
+from letsencrypt_mdaemon.state.folder import State
 from letsencrypt_mdaemon.windows import access
 from tests.wine import wine_differs
 
