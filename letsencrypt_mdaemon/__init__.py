@@ -26,8 +26,8 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from letsencrypt_mdaemon.config import Config
-    from letsencrypt_mdaemon.config import load as load_config
+    from letsencrypt_mdaemon.config.load import load as load_config
+    from letsencrypt_mdaemon.config.settings import Config
     from letsencrypt_mdaemon.errors import (
         AcmeError,
         BusyError,
@@ -41,9 +41,9 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Certificate": "letsencrypt_mdaemon.pki.certificate.Certificate",
-    "Config": "letsencrypt_mdaemon.config.Config",
+    "Config": "letsencrypt_mdaemon.config.settings.Config",
     "Outcome": "letsencrypt_mdaemon.workflow.Outcome",
-    "load_config": "letsencrypt_mdaemon.config.load",
+    "load_config": "letsencrypt_mdaemon.config.load.load",
     "renew": "letsencrypt_mdaemon.workflow.renew",
 }
 

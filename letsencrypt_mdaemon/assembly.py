@@ -38,7 +38,8 @@ if TYPE_CHECKING:
     from cryptography import x509
 
     from letsencrypt_mdaemon.account import Accounts, ExternalAccount
-    from letsencrypt_mdaemon.config import Config, Loaded
+    from letsencrypt_mdaemon.config.load import Loaded
+    from letsencrypt_mdaemon.config.settings import Config
     from letsencrypt_mdaemon.endpoints import Endpoint
     from letsencrypt_mdaemon.issuer import Issuer
     from letsencrypt_mdaemon.parts import Store

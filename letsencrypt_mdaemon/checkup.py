@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from letsencrypt_mdaemon.assembly import Installation
-    from letsencrypt_mdaemon.config import Config
+    from letsencrypt_mdaemon.config.settings import Config
     from letsencrypt_mdaemon.doctor.examination import Examination, Examined
 
 CA_PATIENCE = 10.0

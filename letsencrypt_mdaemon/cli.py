@@ -117,9 +117,9 @@ def _command(
 
 
 def _options(shown: tuple[str, ...]) -> list[click.Parameter]:
-    from letsencrypt_mdaemon import config  # noqa: PLC0415 - slow to import
+    from letsencrypt_mdaemon.config import load  # noqa: PLC0415 - slow to import
 
-    table = dict(config.settings())
+    table = dict(load.settings())
     # -c and -v may stand before the command or behind it.
     options: list[click.Parameter] = [
         click.Option(["-c", "--config", "config_file"], metavar="FILE", hidden=True),

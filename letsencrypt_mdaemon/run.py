@@ -11,7 +11,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, Self
 
-from letsencrypt_mdaemon import assembly, config, mdaemon, report
+from letsencrypt_mdaemon import assembly, mdaemon, report
+from letsencrypt_mdaemon.config import load
+from letsencrypt_mdaemon.config import settings as config
 from letsencrypt_mdaemon.errors import BusyError, ChallengeError, Error
 from letsencrypt_mdaemon.system import log
 from letsencrypt_mdaemon.system.disk import sweep
@@ -59,7 +61,7 @@ class Run:
         self.findings: dict[str, object] = {}
         self._options = options
         self._file = file
-        self._loaded: config.Loaded | None = None
+        self._loaded: load.Loaded | None = None
         self._root: Path | None = None
         self._installation: Installation | None = None
         self._file_log: log.FileLog | None = None
@@ -90,10 +92,10 @@ class Run:
                 self._note_end(0)
 
     @property
-    def loaded(self) -> config.Loaded:
+    def loaded(self) -> load.Loaded:
         """The configuration, and where each value comes from."""
         if self._loaded is None:
-            self._loaded = config.load(self._options, os.environ, self._config_file())
+            self._loaded = load.load(self._options, os.environ, self._config_file())
         return self._loaded
 
     @property
@@ -195,8 +197,8 @@ class Run:
         options = []
         for name, values in self._options.items():
             if name != "json":
-                flag = values == ("yes",) and config.is_flag(name)
-                text = config.absolute(name, ",".join(values))
+                flag = values == ("yes",) and load.is_flag(name)
+                text = load.absolute(name, ",".join(values))
                 options += [f"--{name}"] if flag else [f"--{name}={text}"]
         return [*program, "renew", *options]
 
@@ -236,15 +238,15 @@ class Run:
 
     def _config_file(self) -> Path | None:
         """Return the config file named, else the one beside the installation."""
-        named = self._file or os.environ.get(f"{config.PREFIX}CONFIG")
+        named = self._file or os.environ.get(f"{load.PREFIX}CONFIG")
         if named:
             return Path(named)
-        variable = os.environ.get(f"{config.PREFIX}MDAEMON_DIR", "")
+        variable = os.environ.get(f"{load.PREFIX}MDAEMON_DIR", "")
         (folder,) = self._options.get("mdaemon-dir", (variable,))
         for place in mdaemon.places(Path(folder) if folder else None, ""):
             for file in (
-                mdaemon.child(place.folder, "LetsEncrypt", config.FILE_NAME),
-                mdaemon.child(place.folder, config.FILE_NAME),
+                mdaemon.child(place.folder, "LetsEncrypt", load.FILE_NAME),
+                mdaemon.child(place.folder, load.FILE_NAME),
             ):
                 if file.is_file():
                     return file

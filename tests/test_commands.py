@@ -17,8 +17,9 @@ from pathlib import Path
 import click
 import pytest
 
-from letsencrypt_mdaemon import config, errors, legacy, session
+from letsencrypt_mdaemon import errors, legacy, session
 from letsencrypt_mdaemon.cli import cli
+from letsencrypt_mdaemon.config import load
 from letsencrypt_mdaemon.sandbox import mdaemon
 from letsencrypt_mdaemon.sandbox.ca import CertificateAuthority
 from letsencrypt_mdaemon.system.locks import exclusive_lock
@@ -181,7 +182,7 @@ def test_config_show_tells_each_value_and_where_it_comes_from(
     assert rows["store"]["from"] == "command line --store"
     assert rows["max-names"] == {"value": "", "from": "default"}
     assert rows["mail-password"]["value"] == "(set)"
-    assert rows.keys() == dict(config.settings()).keys()
+    assert rows.keys() == dict(load.settings()).keys()
 
 
 def test_config_show_shows_it_to_people_as_well(program: Program) -> None:
@@ -507,7 +508,7 @@ def test_the_help_fits_the_screen_and_ends_with_an_example_that_works(
         def __init__(
             self, name: str, options: dict[str, tuple[str, ...]], **_: object
         ) -> None:
-            config.load(options, {}, None)
+            load.load(options, {}, None)
             taken.append(tuple(name.split()))
             raise SystemExit(0)
 
@@ -534,20 +535,20 @@ def test_every_setting_is_an_option_of_every_command(path: tuple[str, ...]) -> N
     params = command.get_params(click.Context(command))
     options = {name for option in params for name in option.opts}
 
-    table = {f"--{name}" for name, row in config.settings() if not row.secret}
+    table = {f"--{name}" for name, row in load.settings() if not row.secret}
     own = {opt for option in getattr(command, "own", ()) for opt in option.opts}
     usual = {"-h", "--help", "-c", "--config", "-v", "--verbose"}
     assert options - own - usual == table
 
 
 def test_the_old_scripts_parameters_lead_to_settings() -> None:
-    table = {f"--{name}" for name, _ in config.settings()}
+    table = {f"--{name}" for name, _ in load.settings()}
 
     assert set(legacy.PARAMETERS.values()) < table
 
 
 def test_secrets_are_no_options() -> None:
-    hidden = [name for name, row in config.settings() if row.secret]
+    hidden = [name for name, row in load.settings() if row.secret]
 
     assert hidden == ["eab-key", "mail-password"]
     assert here(["status", "--mail-password", "x"]).exit_code == 2

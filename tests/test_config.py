@@ -11,14 +11,9 @@ from hypothesis import event, example, given
 from hypothesis import strategies as st
 
 from letsencrypt_mdaemon.authorities import AUTHORITIES, LETSENCRYPT
-from letsencrypt_mdaemon.config import (
-    PREFIX,
-    Config,
-    Loaded,
-    TargetText,
-    load,
-    settings,
-)
+from letsencrypt_mdaemon.config.load import PREFIX, Loaded, load, settings
+from letsencrypt_mdaemon.config.parsers import TargetText
+from letsencrypt_mdaemon.config.settings import Config
 from letsencrypt_mdaemon.errors import ConfigError
 from letsencrypt_mdaemon.pki.certificate import KEY_TYPES
 

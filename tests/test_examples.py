@@ -9,8 +9,9 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from letsencrypt_mdaemon import config, legacy
+from letsencrypt_mdaemon import legacy
 from letsencrypt_mdaemon.cli import cli
+from letsencrypt_mdaemon.config import load
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
@@ -36,7 +37,7 @@ def test_no_example_is_untested() -> None:
 
 
 def test_the_example_config_is_loaded_as_it_is() -> None:
-    loaded = config.load({}, {}, EXAMPLES / "letsencrypt-mdaemon.ini")
+    loaded = load.load({}, {}, EXAMPLES / "letsencrypt-mdaemon.ini")
 
     assert loaded.config.agree_tos
     assert loaded.config.alternate_host_names == (
@@ -53,12 +54,12 @@ def test_every_remark_of_the_example_config_that_is_a_setting_works(
     file = tmp_path / "all.ini"
     file.write_text(re.sub(r"(?m)^;(?=[a-z\[])", "", text), "utf-8")
 
-    loaded = config.load({}, {}, file)
+    loaded = load.load({}, {}, file)
 
     (target,) = loaded.config.targets
     assert target.file == r"App\MDaemon.ini"
     shown = {name for name, row in loaded.shown().items() if row["from"] != "default"}
-    unshown = {name for name, _ in config.settings()} - shown
+    unshown = {name for name, _ in load.settings()} - shown
     # Left out are what belongs to one run only, and the secret.
     assert unshown == {
         *("dry-run", "force", "json", "staging", "no-reload", "skip-port-check"),
@@ -107,6 +108,6 @@ def test_the_cmd_uses_the_switches_of_the_old_script() -> None:
     assert _parses(legacy.translate(arguments))
 
 
-@pytest.mark.parametrize("name", [name for name, _ in config.settings()])
+@pytest.mark.parametrize("name", [name for name, _ in load.settings()])
 def test_the_readme_explains_every_setting(name: str) -> None:
     assert f"`{name}`" in (ROOT / "README.md").read_text("utf-8")

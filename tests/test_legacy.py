@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from letsencrypt_mdaemon import config
+from letsencrypt_mdaemon.config import load
 from letsencrypt_mdaemon.errors import ConfigError
 from letsencrypt_mdaemon.legacy import PARAMETERS, is_legacy, translate
 
@@ -154,7 +154,7 @@ def test_one_letter_is_enough_for_each_parameter() -> None:
 
 
 def test_each_parameter_is_a_setting_of_ours() -> None:
-    settings = {f"--{name}": setting for name, setting in config.settings()}
+    settings = {f"--{name}": setting for name, setting in load.settings()}
 
     assert set(PARAMETERS.values()) <= set(settings)
     for name in ("RemoveOldCertificates", "SkipPortCheck"):

@@ -1,0 +1,1 @@
+"""Settings: their table, their parsers, and where their values come from."""

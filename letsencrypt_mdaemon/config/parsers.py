@@ -1,0 +1,254 @@
+"""Parse the text of one setting."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from letsencrypt_mdaemon.authorities import AUTHORITIES
+from letsencrypt_mdaemon.pki.names import normalise, split, unique
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+Parsed: TypeAlias = Any  # a setting's value; its type is the field's own
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """How one setting is written, wherever it is written.
+
+    Args:
+        parse: Turns the text, and the folder that relative paths start from, into the
+            value; raises ValueError with what is wrong.
+        many: It may be repeated; the texts are joined by commas before parsing.
+        secret: Its value is never shown, and it is no command line option.
+    """
+
+    help: str
+    metavar: str
+    parse: Callable[[str, Path], Parsed]
+    flag: bool = False
+    many: bool = False
+    secret: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TargetText:
+    """A `[target NAME]` section: one INI value that names the certificate.
+
+    Args:
+        file: Path below the installation, with either kind of slash.
+        form: How the value names a certificate; empty = as the value does now.
+    """
+
+    name: str
+    file: str
+    section: str
+    key: str
+    form: str = ""
+
+
+def parse_text(text: str, _: Path) -> str:
+    """One line of text."""
+    if re.search(r"[\x00-\x1f\x7f]", text.strip()):
+        raise ValueError("holds a line break or another control character")
+    return text.strip()
+
+
+def parse_path(text: str, base: Path) -> Path:
+    """A path; a relative one starts at the given folder."""
+    path = parse_text(text, base)
+    if not path:
+        # Joined to the base it would be that folder.
+        raise ValueError("is empty; write a path")
+    return base / path
+
+
+def parse_flag(text: str, _: Path) -> bool:
+    """Yes or no."""
+    answers = {"yes": True, "true": True, "on": True, "1": True}
+    answers |= {"no": False, "false": False, "off": False, "0": False, "": False}
+    try:
+        return answers[text.strip().lower()]
+    except KeyError:
+        raise ValueError(f"is {text!r}; write yes or no") from None
+
+
+def parse_number(low: int, high: int) -> Callable[[str, Path], int]:
+    """Return a parser of whole numbers between two bounds, both included."""
+
+    def parse(text: str, _: Path) -> int:
+        if not re.fullmatch(r"\s*[0-9]{1,9}\s*", text) or not low <= int(text) <= high:
+            raise ValueError(f"is {text!r}; write a whole number from {low} to {high}")
+        return int(text)
+
+    return parse
+
+
+def parse_one_of(*choices: str) -> Callable[[str, Path], str]:
+    """Return a parser of one of these words, in any case."""
+
+    def parse(text: str, _: Path) -> str:
+        if text.strip().lower() not in choices:
+            raise ValueError(f"is {text!r}; choose one of {', '.join(choices)}")
+        return text.strip().lower()
+
+    return parse
+
+
+def parse_name(text: str, _: Path) -> str:
+    """A host name."""
+    try:
+        return normalise(text)
+    except ValueError as exc:
+        raise ValueError(f"{text.strip()!r} {exc}") from None
+
+
+def parse_names(text: str, base: Path) -> tuple[str, ...]:
+    """Host names, separated by commas or blanks."""
+    names, problems = [], []
+    for word in split([text]):
+        try:
+            names.append(parse_name(word, base))
+        except ValueError as exc:
+            problems.append(str(exc))
+    if problems:
+        raise ValueError("; ".join(problems))
+    return unique(names)
+
+
+def parse_addresses(text: str, _: Path) -> tuple[str, ...]:
+    """Mail addresses, separated by commas."""
+    if re.search(r"[\r\n]", text):
+        raise ValueError(f"{text!r} holds a line break")
+    addresses = [word.strip() for word in text.split(",") if word.strip()]
+    for address in addresses:
+        # RFC 5321, 4.1.2, without quoted local parts: nothing that would end a list, or
+        # a header's value in a RAW message.
+        if not re.fullmatch(
+            r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+@([A-Za-z0-9.-]+|\[[A-Za-z0-9.:]+\])",
+            address,
+        ):
+            raise ValueError(
+                f"{address!r} is not a mail address such as you@example.com"
+            )
+    return unique(addresses)
+
+
+def parse_sender(text: str, base: Path) -> tuple[str, ...]:
+    """At most one mail address."""
+    addresses = parse_addresses(text, base)
+    if len(addresses) > 1:
+        raise ValueError(f"is {text.strip()!r}; write one address")
+    return addresses
+
+
+def parse_directory_url(text: str, _: Path) -> str:
+    """A CA known by name, or the URL of its directory (RFC 8555, 6.1: HTTPS)."""
+    url = text.strip()
+    if known := AUTHORITIES.get(url.lower()):
+        return known.url
+    if "@" in url:
+        raise ValueError("holds an @; no login is sent to a CA")
+    # RFC 8555, 6.1: HTTPS only. A CA on this very machine may do without.
+    host = r"(https://[^/?#\s]+|http://(localhost|127\.0\.0\.1|\[::1\])(:[0-9]+)?)"
+    if not url.isprintable() or not re.fullmatch(rf"{host}(/\S*)?", url):
+        raise ValueError(
+            f"is {url!r}; write {', '.join(AUTHORITIES)}, or the https:// URL of a "
+            "CA's directory"
+        )
+    return url
+
+
+def parse_store(text: str, base: Path) -> str:
+    """A certificate store: `pem:FOLDER` or `windows`."""
+    kind, colon, folder = text.strip().partition(":")
+    if kind.lower() == "pem" and folder.strip():
+        return f"pem:{parse_path(folder, base)}"
+    if kind.lower() == "windows" and not colon:
+        return "windows"
+    raise ValueError(f"is {text!r}; write pem:FOLDER or windows")
+
+
+_HOST = r"(\[[0-9a-fA-F:]+\]|[A-Za-z0-9._-]+)"
+
+
+def _is_port(text: str) -> bool:
+    return 0 < int(text) < 65536  # noqa: PLR2004 - the highest port plus one
+
+
+def parse_server_address(text: str, _: Path) -> tuple[str, int] | None:
+    """The SMTP server's host and port, or none."""
+    if text.strip().lower() == "none":
+        return None
+    match = re.fullmatch(rf"{_HOST}(?::([0-9]{{1,5}}))?", text.strip())
+    if not match or not _is_port(match[2] or "25"):
+        raise ValueError(f"is {text!r}; write HOST:PORT, or none")
+    return match[1].strip("[]"), int(match[2] or 25)
+
+
+def parse_dns_server(text: str, _: Path) -> tuple[str, int] | None:
+    """A DNS server's address and port, or none."""
+    if text.strip().lower() == "none":
+        return None
+    address = r"(\[[0-9a-fA-F:]+\]|[0-9]{1,3}(?:\.[0-9]{1,3}){3})"
+    match = re.fullmatch(rf"{address}(?::([0-9]{{1,5}}))?", text.strip())
+    if not match or not _is_port(match[2] or "53"):
+        raise ValueError(f"is {text!r}; write ADDRESS:PORT, or none")
+    return match[1].strip("[]"), int(match[2] or 53)
+
+
+def parse_mail_server(text: str, _: Path) -> str:
+    """How mail is sent: `raw`, or an SMTP server's URL."""
+    url = text.strip()
+    if url.lower() == "raw":
+        return "raw"
+    if "@" in url:
+        raise ValueError("holds an @; a login is set by mail-user and its password")
+    match = re.fullmatch(rf"smtps?://{_HOST}(?::([0-9]{{1,5}}))?/?", url)
+    if not match or not _is_port(match[2] or "25"):
+        raise ValueError(
+            f"is {url!r}; write raw, smtp://HOST:PORT or smtps://HOST:PORT"
+        )
+    return url
+
+
+def parse_list(text: str, _: Path) -> tuple[str, ...]:
+    """Words, separated by commas or blanks; each one once."""
+    return unique(split([text]))
+
+
+def parse_semaphores(text: str, base: Path) -> tuple[str, ...]:
+    """Names of semaphore files."""
+    names = parse_list(text, base)
+    for name in names:
+        if not re.fullmatch(r"[A-Za-z0-9_-]+\.SEM", name, re.IGNORECASE):
+            raise ValueError(
+                f"{name!r} is not the name of a semaphore file such as X.SEM"
+            )
+    return names
+
+
+def setting(  # noqa: PLR0913 - a row of the table of settings
+    help: str,  # noqa: A002 - click's word for it
+    parse: Callable[[str, Path], Parsed] = parse_text,
+    metavar: str = "TEXT",
+    *,
+    default: Parsed,
+    many: bool = False,
+    secret: bool = False,
+) -> Any:  # noqa: ANN401 - stands where the field's default stands
+    """Return the field of one setting."""
+    row = Setting(
+        help=help,
+        metavar=metavar,
+        parse=parse,
+        flag=parse is parse_flag,
+        many=many,
+        secret=secret,
+    )
+    return field(default=default, metadata={"setting": row}, repr=not secret)
