@@ -9,16 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from letsencrypt_mdaemon import (
-    authorities,
-    endpoints,
-    iis,
-    mdaemon,
-    renewal,
-    targets,
-    verification,
-    verifier,
-)
+from letsencrypt_mdaemon import authorities, iis, mdaemon, renewal, targets
 from letsencrypt_mdaemon.errors import ConfigError, DeployError, Error
 from letsencrypt_mdaemon.parts import Order, Parts
 from letsencrypt_mdaemon.pki.certificate import OURS, thumbprint
@@ -28,7 +19,9 @@ from letsencrypt_mdaemon.state.folder import CaState, State
 from letsencrypt_mdaemon.state.memory import RUNS, Change, Memory, Target, utc
 from letsencrypt_mdaemon.stores.pem import PemStore
 from letsencrypt_mdaemon.text import words
-from letsencrypt_mdaemon.verification import Verification
+from letsencrypt_mdaemon.verify import endpoints, observe, verdict
+from letsencrypt_mdaemon.verify.observe import Ports
+from letsencrypt_mdaemon.verify.verdict import Verification
 from letsencrypt_mdaemon.windows import access, service
 
 if TYPE_CHECKING:
@@ -40,12 +33,13 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.account import Accounts, ExternalAccount
     from letsencrypt_mdaemon.config.load import Loaded
     from letsencrypt_mdaemon.config.settings import Config
-    from letsencrypt_mdaemon.endpoints import Endpoint
     from letsencrypt_mdaemon.issuer import Issuer
     from letsencrypt_mdaemon.parts import Store
     from letsencrypt_mdaemon.system.mail import Mail, Transport
-    from letsencrypt_mdaemon.verifier import Served
+    from letsencrypt_mdaemon.verify.endpoints import Endpoint
+    from letsencrypt_mdaemon.verify.served import Served
     from letsencrypt_mdaemon.windows.service import Service
+
 
 _log = logging.getLogger(__name__)
 
@@ -117,7 +111,7 @@ class Installation:
         asked = [*self.endpoints]
         if public:
             asked += endpoints.public(self.endpoints, names)
-        observed = verifier.observe(asked, names)
+        observed = observe.observe(asked, names)
         known = dict(self.known)
         for served in observed.values():
             if served.leaf:
@@ -143,7 +137,7 @@ class Installation:
             names = ()
         seen = self.look(names, public=config.public)
         right = seen.named(names)
-        ports = verification.judge(
+        ports = verdict.judge(
             seen.observed,
             expected=None if right is None else {thumbprint(leaf) for leaf in right},
             given=self.endpoints if config.endpoint else (),
@@ -386,19 +380,6 @@ class Installation:
 
     def _own_folders(self) -> list[Path]:
         return [self.state.folder]
-
-
-@dataclass(frozen=True, slots=True)
-class Ports:
-    """The server's ports: `deployment.Verifier`."""
-
-    endpoints: Sequence[Endpoint]
-    server_name: str
-
-    def observe(self) -> dict[str, str]:
-        """Return which certificate each endpoint serves now."""
-        served = verifier.served(self.endpoints, self.server_name)
-        return {str(endpoint): thumbprint(leaf) for endpoint, leaf in served.items()}
 
 
 @dataclass(frozen=True, slots=True)

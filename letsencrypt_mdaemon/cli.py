@@ -286,8 +286,9 @@ def verify(run: Run) -> None:
     """
     from datetime import UTC, datetime  # noqa: PLC0415
 
-    from letsencrypt_mdaemon import report, verification  # noqa: PLC0415
+    from letsencrypt_mdaemon import report  # noqa: PLC0415
     from letsencrypt_mdaemon.errors import DeployError  # noqa: PLC0415
+    from letsencrypt_mdaemon.verify import verdict  # noqa: PLC0415
 
     installation = run.installation(look=False)
     found = installation.verify(now=datetime.now(UTC))
@@ -297,7 +298,7 @@ def verify(run: Run) -> None:
     }
     if not run.config.json:
         report.print_verification(found)
-    message, hint = verification.failure(found.ports)
+    message, hint = verdict.failure(found.ports)
     if message:
         raise DeployError(message, hint=hint)
     if run.config.json:

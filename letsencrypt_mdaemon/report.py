@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from letsencrypt_mdaemon import verification as verify
 from letsencrypt_mdaemon.pki import certificate as certificates
 from letsencrypt_mdaemon.pki.chain import Ending, title
 from letsencrypt_mdaemon.text import words
-from letsencrypt_mdaemon.verifier import Outcome as Answer
+from letsencrypt_mdaemon.verify import verdict as verify
+from letsencrypt_mdaemon.verify.served import Outcome as Answer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.state.memory import Account, Change, Dropped, Target
     from letsencrypt_mdaemon.system.schedule import Job
     from letsencrypt_mdaemon.targets import Found
-    from letsencrypt_mdaemon.verification import Port, Verification
-    from letsencrypt_mdaemon.verifier import Served
+    from letsencrypt_mdaemon.verify.served import Served
+    from letsencrypt_mdaemon.verify.verdict import Port, Verification
     from letsencrypt_mdaemon.workflow import Outcome
 
 SCHEMA = 1

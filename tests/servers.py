@@ -16,8 +16,8 @@ from typing import TypeAlias
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from letsencrypt_mdaemon.endpoints import Endpoint
 from letsencrypt_mdaemon.pki.certificate import PrivateKey, key_pem
+from letsencrypt_mdaemon.verify.endpoints import Endpoint
 
 LOCALHOST = "127.0.0.1"
 Serve: TypeAlias = Callable[[socket.socket], None]

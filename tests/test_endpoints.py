@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from letsencrypt_mdaemon.endpoints import (
+from letsencrypt_mdaemon.verify.endpoints import (
     LOOPBACK,
     MOST,
     PORTS,

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from letsencrypt_mdaemon import starttls
-from letsencrypt_mdaemon.starttls import Conversation, Unoffered, Unspoken
+from letsencrypt_mdaemon.verify import starttls
+from letsencrypt_mdaemon.verify.starttls import Conversation, Unoffered, Unspoken
 
 STARTS: dict[str, Callable[[], Conversation]] = {
     "smtp": lambda: starttls.smtp("192.0.2.1"),

@@ -6,11 +6,12 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from letsencrypt_mdaemon import report, verification
-from letsencrypt_mdaemon.endpoints import Endpoint
+from letsencrypt_mdaemon import report
 from letsencrypt_mdaemon.pki.chain import Roots
-from letsencrypt_mdaemon.verification import Port, Verification
-from letsencrypt_mdaemon.verifier import Outcome, Served
+from letsencrypt_mdaemon.verify import verdict
+from letsencrypt_mdaemon.verify.endpoints import Endpoint
+from letsencrypt_mdaemon.verify.served import Outcome, Served
+from letsencrypt_mdaemon.verify.verdict import Port, Verification
 from tests import certificates
 
 NAME = "mail.example.test"
@@ -50,7 +51,7 @@ def judged(
     known: bool = True,
     require_trusted: bool = False,
 ) -> list[Port]:
-    return verification.judge(
+    return verdict.judge(
         observed,
         expected={RIGHT.thumbprint} if known else None,
         given=[at for at in observed if given],
@@ -62,10 +63,10 @@ def judged(
 
 def rows(ports: list[Port]) -> list[str]:
     """Return in words which groups there are, with a word on each that is not good."""
-    groups = verification.grouped(ports)
+    groups = verdict.grouped(ports)
     return [
-        verification.place(group, groups)
-        + ("" if group[0].is_good else f": {verification.fault(group[0])}")
+        verdict.place(group, groups)
+        + ("" if group[0].is_good else f": {verdict.fault(group[0])}")
         for group in groups
     ]
 
@@ -141,7 +142,7 @@ def test_trust_is_looked_at_on_demand_only() -> None:
     assert port.is_good
     (port,) = judged({imaps(): GOOD}, require_trusted=True)
     assert not port.is_good
-    assert verification.fault(port) == "not trusted"
+    assert verdict.fault(port) == "not trusted"
 
 
 def test_every_fault_brings_its_advice_once() -> None:
@@ -154,9 +155,9 @@ def test_every_fault_brings_its_advice_once() -> None:
         imaps("192.0.2.8", NAME): BAD,
     }
 
-    message, hint = verification.failure(judged(observed, given=False))
-    _, given = verification.failure(judged({imaps(): CLOSED}, given=True))
-    _, trust = verification.failure(judged({imaps(): GOOD}, require_trusted=True))
+    message, hint = verdict.failure(judged(observed, given=False))
+    _, given = verdict.failure(judged({imaps(): CLOSED}, given=True))
+    _, trust = verdict.failure(judged({imaps(): GOOD}, require_trusted=True))
 
     assert message.startswith("Not every port serves what it should: 443 https at ")
     assert hint == (
@@ -167,12 +168,12 @@ def test_every_fault_brings_its_advice_once() -> None:
     )
     assert given == "Start the server where nobody listens, or correct --endpoint."
     assert trust == "A private CA's roots are named by --ca-bundle."
-    assert verification.failure(judged({imaps(): GOOD})) == ("", "")
+    assert verdict.failure(judged({imaps(): GOOD})) == ("", "")
 
 
 def remarks(served: Served) -> list[str]:
     (port,) = judged({imaps(): served})
-    return verification.remarks(port, now=NOW, require_trusted=False)
+    return verdict.remarks(port, now=NOW, require_trusted=False)
 
 
 def test_nothing_is_said_of_what_is_as_it_should_be() -> None:
@@ -207,7 +208,7 @@ def test_a_chain_cut_short_by_windows_is_told_with_the_place_to_look() -> None:
     )
     leaf = certificates.leaf((NAME,), issuer=new)
     served = Served(outcome=Outcome.SERVED, chain=(leaf, new.certificate))
-    (port,) = verification.judge(
+    (port,) = verdict.judge(
         {imaps(): served},
         expected=None,
         given=(),
@@ -216,7 +217,7 @@ def test_a_chain_cut_short_by_windows_is_told_with_the_place_to_look() -> None:
         require_trusted=False,
     )
 
-    (remark,) = verification.remarks(port, now=NOW, require_trusted=False)
+    (remark,) = verdict.remarks(port, now=NOW, require_trusted=False)
     assert remark == (
         "its chain lacks CN=Example YR, which the CA issued with it; on Windows, look "
         "for that name among the Trusted Root Certification Authorities"

@@ -10,17 +10,12 @@ from itertools import repeat
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from letsencrypt_mdaemon.endpoints import PORTS, Endpoint
 from letsencrypt_mdaemon.pki.certificate import dns_names, thumbprint
 from letsencrypt_mdaemon.sandbox import ports as sandbox
-from letsencrypt_mdaemon.verifier import (
-    LIMIT,
-    Outcome,
-    Served,
-    failing,
-    observe,
-    served,
-)
+from letsencrypt_mdaemon.verify.endpoints import PORTS, Endpoint
+from letsencrypt_mdaemon.verify.handshake import LIMIT
+from letsencrypt_mdaemon.verify.observe import failing, observe, served
+from letsencrypt_mdaemon.verify.served import Outcome, Served
 from tests import certificates, servers
 from tests.servers import LOCALHOST, Serve, context, endpoint, honest
 

@@ -21,11 +21,11 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
-from letsencrypt_mdaemon import endpoints
-from letsencrypt_mdaemon.endpoints import Endpoint
 from letsencrypt_mdaemon.pki.certificate import Certificate
 from letsencrypt_mdaemon.sandbox import mdaemon
 from letsencrypt_mdaemon.stores.pem import PemStore
+from letsencrypt_mdaemon.verify import endpoints
+from letsencrypt_mdaemon.verify.endpoints import Endpoint
 from tests import certificates, servers
 from tests.program import Ran, beside_sandbox, environment, here, run
 from tests.servers import LOCALHOST, Serve, context, endpoint, honest

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from cryptography import x509
 
-from letsencrypt_mdaemon.endpoints import Endpoint
 from letsencrypt_mdaemon.errors import DeployError, Error
 from letsencrypt_mdaemon.pki.certificate import dns_names
 from letsencrypt_mdaemon.sandbox import mdaemon
 from letsencrypt_mdaemon.sandbox.ca import CertificateAuthority
-from letsencrypt_mdaemon.verifier import observe
+from letsencrypt_mdaemon.verify.endpoints import Endpoint
+from letsencrypt_mdaemon.verify.observe import observe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

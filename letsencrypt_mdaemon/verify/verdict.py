@@ -9,7 +9,8 @@ from letsencrypt_mdaemon.pki import chain as chains
 from letsencrypt_mdaemon.pki.certificate import dns_names, thumbprint
 from letsencrypt_mdaemon.pki.chain import Chain, Ending, Roots, title
 from letsencrypt_mdaemon.text import words
-from letsencrypt_mdaemon.verifier import Outcome, failing
+from letsencrypt_mdaemon.verify.observe import failing
+from letsencrypt_mdaemon.verify.served import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
 
     from cryptography import x509
 
-    from letsencrypt_mdaemon.endpoints import Endpoint
-    from letsencrypt_mdaemon.verifier import Served
+    from letsencrypt_mdaemon.verify.endpoints import Endpoint
+    from letsencrypt_mdaemon.verify.served import Served
 
     Origin = Literal["own", "given", "dns"]
 

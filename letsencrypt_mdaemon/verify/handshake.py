@@ -1,202 +1,58 @@
-"""Which certificate each port serves: TLS at once, or after STARTTLS.
-
-Nothing is trusted: what is served is looked at, not relied on.
-"""
+"""One conversation with one port, up to its certificate."""
 
 from __future__ import annotations
 
-import logging
 import socket
 import time
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from enum import Enum
 from typing import TYPE_CHECKING
 
 from OpenSSL import SSL
 
-from letsencrypt_mdaemon import starttls
-from letsencrypt_mdaemon.pki.certificate import dns_names, thumbprint
-from letsencrypt_mdaemon.system.parallel import ask_all
 from letsencrypt_mdaemon.text import words
+from letsencrypt_mdaemon.verify import starttls
+from letsencrypt_mdaemon.verify.served import Outcome, Served
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
-
     from cryptography import x509
 
-    from letsencrypt_mdaemon.endpoints import Endpoint
+    from letsencrypt_mdaemon.verify.endpoints import Endpoint
 
-_log = logging.getLogger(__name__)
 
 PATIENCE = 10.0
 """Seconds for a conversation with an endpoint, from its address to its certificate."""
+
+
 LINGER = 0.5
 """Seconds for a server to hang up after our farewell."""
-GRACE = 1.0
-"""Seconds more until a conversation that DNS holds up is given up."""
+
+
 LIMIT = 64 << 10
 """Bytes that a server may say before TLS."""
+
+
 TLS_LIMIT = 256 << 10
 """Bytes of its part of the handshake; OpenSSL takes chains of up to 100 KB."""
 
+
 _FAREWELLS = {"smtp": b"QUIT\r\n", "imap": b"a3 LOGOUT\r\n", "pop3": b"QUIT\r\n"}
+
+
 _FIRST_RECORDS = {21, 22}  # alert and handshake: how the TLS of a server begins
+
+
 _OUTDATED = {"SSLv3": "SSL 3", "TLSv1": "TLS 1.0", "TLSv1.1": "TLS 1.1"}
+
+
 _BROKEN_OFF = "breaks off the connection"
+
+
 _REFUSALS = {
     "tlsv1 alert protocol version": "refuses TLS 1.0 to 1.3",
     "unsupported protocol": "offers none of TLS 1.0 to 1.3",
     "unexpected eof while reading": "closes the connection during the handshake",
 }
 """What OpenSSL calls it, in plain words."""
-
-
-class Outcome(Enum):
-    """What came of asking an endpoint for its certificate."""
-
-    SERVED = "served"
-    NOT_LISTENING = "not listening"
-    NO_STARTTLS = "no STARTTLS offered"
-    HANDSHAKE_FAILED = "handshake failed"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Served:
-    """What an endpoint answered; equal answers are equal however long they took.
-
-    Args:
-        detail: Why no certificate is served, in words, if there is more to say.
-        chain: As it was sent, leaf first.
-        tls: The version, such as `TLS 1.3`.
-        server_name: What it was asked for (SNI; RFC 6066, 3); may be empty.
-        differently: The answers for other names, where they were not the same.
-    """
-
-    outcome: Outcome
-    detail: str = ""
-    chain: tuple[x509.Certificate, ...] = ()
-    tls: str = ""
-    server_name: str = field(default="", compare=False)
-    seconds: float = field(default=0.0, compare=False)
-    differently: tuple[Served, ...] = ()
-
-    @property
-    def leaf(self) -> x509.Certificate | None:
-        """The certificate, if one is served."""
-        return self.chain[0] if self.outcome is Outcome.SERVED else None
-
-    @property
-    def thumbprint(self) -> str:
-        """The certificate's thumbprint; empty if none is served."""
-        return thumbprint(self.leaf) if self.leaf else ""
-
-    @property
-    def is_listening(self) -> bool:
-        """Whether anybody accepts connections there."""
-        return self.outcome is not Outcome.NOT_LISTENING
-
-    def serves(self, thumbprints: Collection[str]) -> bool:
-        """Whether it serves one of these certificates, for all the names asked."""
-        others = (other.serves(thumbprints) for other in self.differently)
-        return self.thumbprint in thumbprints and all(others)
-
-    def covers(self, name: str) -> bool:
-        """Whether the certificate is for a name (RFC 9525, 6.3)."""
-        held = dns_names(self.leaf) if self.leaf else ()
-        return name in held or f"*.{name.partition('.')[2]}" in held
-
-
-def observe(
-    endpoints: Iterable[Endpoint],
-    server_names: Sequence[str] = (),
-    *,
-    patience: float = PATIENCE,
-) -> dict[Endpoint, Served]:
-    """Return what each endpoint answers; all are asked at once.
-
-    An endpoint that has a name is asked for this one. The others are asked for the
-    first of the server names, and, where a certificate is served, for the second; only
-    where the answers differ, for all the rest.
-
-    Args:
-        patience: Seconds for a conversation.
-    """
-    names = {endpoint: _names(endpoint, server_names) for endpoint in endpoints}
-    found = _ask_all([(at, row[0]) for at, row in names.items()], patience)
-    first = {at: served for (at, _), served in found.items()}
-    second = [(at, row[1]) for at, row in names.items() if row[1:] and first[at].leaf]
-    found = _ask_all(second, patience)
-    differing = [at for (at, _), served in found.items() if served != first[at]]
-    rest = [(at, name) for at in differing for name in names[at][2:]]
-    found |= _ask_all(rest, patience)
-    for endpoint, served in first.items():
-        others = [other for (at, _), other in found.items() if at == endpoint]
-        differently = tuple(other for other in others if other != served)
-        first[endpoint] = replace(served, differently=differently)
-        _log.debug("%s: %s", endpoint, served.thumbprint or _in_words(served))
-    return first
-
-
-def served(
-    endpoints: Iterable[Endpoint], server_name: str = "", *, patience: float = PATIENCE
-) -> dict[Endpoint, x509.Certificate]:
-    """Return the certificate of each endpoint that serves one.
-
-    Args:
-        server_name: What those without a name of their own are asked for.
-    """
-    observed = observe(endpoints, [server_name], patience=patience)
-    return {at: answer.leaf for at, answer in observed.items() if answer.leaf}
-
-
-def failing(
-    observed: Mapping[Endpoint, Served],
-    expected: Collection[str],
-    given: Collection[Endpoint] = (),
-) -> list[Endpoint]:
-    """Return the endpoints that should serve one of some certificates, and do not.
-
-    That is each one that listens; and each of those given, unless it listens at another
-    address of its name.
-
-    Args:
-        expected: Thumbprints.
-    """
-    listening = {at.url for at, served in observed.items() if served.is_listening}
-    return [
-        at
-        for at, served in observed.items()
-        if not served.serves(expected)
-        and (served.is_listening or (at in given and at.url not in listening))
-    ]
-
-
-def _names(endpoint: Endpoint, server_names: Sequence[str]) -> Sequence[str]:
-    if endpoint.name or endpoint.is_by_name:
-        return (endpoint.name or endpoint.host,)
-    return server_names or ("",)
-
-
-def _in_words(served: Served) -> str:
-    return ": ".join(part for part in (served.outcome.value, served.detail) if part)
-
-
-def _ask_all(
-    questions: Iterable[tuple[Endpoint, str]], patience: float
-) -> dict[tuple[Endpoint, str], Served]:
-    questions = list(questions)
-    answers = ask_all(
-        lambda question: _ask(*question, patience),
-        questions,
-        patience=patience + GRACE,
-    )
-    late = Served(
-        outcome=Outcome.NOT_LISTENING,
-        detail=f"no answer in {patience:g} s",
-        seconds=patience,
-    )
-    return {question: answers.get(question, late) for question in questions}
 
 
 # One conversation
@@ -206,7 +62,7 @@ class _Ended(Exception):  # noqa: N818 - an answer, not an error of ours
     """The conversation ended without a certificate."""
 
 
-def _ask(endpoint: Endpoint, server_name: str, patience: float) -> Served:
+def ask(endpoint: Endpoint, server_name: str, patience: float) -> Served:
     """Ask an endpoint for its certificate, whatever it does."""
     start = time.monotonic()
     address = endpoint.host, endpoint.port

@@ -1,0 +1,1 @@
+"""Look at TLS ports, and judge what they serve."""

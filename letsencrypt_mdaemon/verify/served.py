@@ -1,0 +1,69 @@
+"""What one look at a port found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from letsencrypt_mdaemon.pki.certificate import dns_names, thumbprint
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from cryptography import x509
+
+
+class Outcome(Enum):
+    """What came of asking an endpoint for its certificate."""
+
+    SERVED = "served"
+    NOT_LISTENING = "not listening"
+    NO_STARTTLS = "no STARTTLS offered"
+    HANDSHAKE_FAILED = "handshake failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """What an endpoint answered; equal answers are equal however long they took.
+
+    Args:
+        detail: Why no certificate is served, in words, if there is more to say.
+        chain: As it was sent, leaf first.
+        tls: The version, such as `TLS 1.3`.
+        server_name: What it was asked for (SNI; RFC 6066, 3); may be empty.
+        differently: The answers for other names, where they were not the same.
+    """
+
+    outcome: Outcome
+    detail: str = ""
+    chain: tuple[x509.Certificate, ...] = ()
+    tls: str = ""
+    server_name: str = field(default="", compare=False)
+    seconds: float = field(default=0.0, compare=False)
+    differently: tuple[Served, ...] = ()
+
+    @property
+    def leaf(self) -> x509.Certificate | None:
+        """The certificate, if one is served."""
+        return self.chain[0] if self.outcome is Outcome.SERVED else None
+
+    @property
+    def thumbprint(self) -> str:
+        """The certificate's thumbprint; empty if none is served."""
+        return thumbprint(self.leaf) if self.leaf else ""
+
+    @property
+    def is_listening(self) -> bool:
+        """Whether anybody accepts connections there."""
+        return self.outcome is not Outcome.NOT_LISTENING
+
+    def serves(self, thumbprints: Collection[str]) -> bool:
+        """Whether it serves one of these certificates, for all the names asked."""
+        others = (other.serves(thumbprints) for other in self.differently)
+        return self.thumbprint in thumbprints and all(others)
+
+    def covers(self, name: str) -> bool:
+        """Whether the certificate is for a name (RFC 9525, 6.3)."""
+        held = dns_names(self.leaf) if self.leaf else ()
+        return name in held or f"*.{name.partition('.')[2]}" in held
