@@ -21,9 +21,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from letsencrypt_mdaemon.doctor import machine, nameservers, validator
+from letsencrypt_mdaemon.doctor.advice import ADVICE, Code, Weight
 from letsencrypt_mdaemon.doctor.caa import Authority, Property, judge
 from letsencrypt_mdaemon.doctor.examination import Examined, is_public_name
-from letsencrypt_mdaemon.doctor.findings import ADVICE, Code, Finding, Weight
+from letsencrypt_mdaemon.doctor.findings import Finding
 from letsencrypt_mdaemon.doctor.nameservers import Nameservers, Status, is_public
 from letsencrypt_mdaemon.session import http_date
 from tests import certificates, servers
@@ -1053,7 +1054,7 @@ def test_an_address_that_makes_trouble_costs_itself_only(lab: World) -> None:
 def test_what_hangs_costs_one_name_only(
     lab: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("letsencrypt_mdaemon.doctor.examination.GRACE", 0.0)
+    monkeypatch.setattr("letsencrypt_mdaemon.doctor.web.GRACE", 0.0)
     freed = Event()
 
     try:

@@ -6,7 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from letsencrypt_mdaemon.doctor.findings import Code, Finding
+from letsencrypt_mdaemon.doctor.advice import Code
+from letsencrypt_mdaemon.doctor.findings import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import logging
-import secrets
-import socket
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
-from itertools import islice
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import quote
 
 from letsencrypt_mdaemon.doctor import caa, validator
-from letsencrypt_mdaemon.doctor.findings import Code, Finding, Weight
+from letsencrypt_mdaemon.doctor.advice import Code, Weight
+from letsencrypt_mdaemon.doctor.findings import Finding, Notes
 from letsencrypt_mdaemon.doctor.nameservers import Status, is_public
+from letsencrypt_mdaemon.doctor.web import (
+    GRACE,
+    LOCALHOST,
+    NO_CONNECTION,
+    WEBMAIL,
+    WRONG_CONTENT,
+    Token,
+    elsewhere,
+    is_own,
+    note_https,
+    sample_token,
+    unfinished,
+)
 from letsencrypt_mdaemon.errors import Error
 from letsencrypt_mdaemon.system.disk import read_limited
 from letsencrypt_mdaemon.system.parallel import ask_all
@@ -29,13 +40,13 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.doctor.nameservers import Answer, Kind
     from letsencrypt_mdaemon.doctor.validator import Dial, Fetched
 
+
 _log = logging.getLogger(__name__)
+
 
 MOST = 6
 """Addresses of each kind that are asked."""
-GRACE = 1.0
-"""Seconds more for what cannot be stopped in time."""
-LOCALHOST = "127.0.0.1"
+
 
 # RFC 6761, 7686, 8375 and 9476; what ICANN keeps for private use; and what it will not
 # delegate, as it is used so much.
@@ -43,12 +54,6 @@ _NOT_PUBLIC = (
     *("alt", "example", "home.arpa", "internal", "invalid", "local", "localhost"),
     *("onion", "test", "corp", "home", "mail", "lan", "localdomain"),
 )
-_NO_CONNECTION = {Code.PORT80_REFUSED, Code.PORT80_TIMEOUT}
-_WRONG_CONTENT = {
-    *(Code.HTTP_STATUS, Code.WEBROOT_NOT_SERVED, Code.BODY_TOO_LONG),
-    *(Code.BODY_HTML_LOGIN_PAGE, Code.BODY_BOM),
-}
-_STATIC = (".txt", ".css", ".js", ".ico", ".png", ".gif", ".jpg", ".svg", ".html")
 
 
 class Dns(Protocol):
@@ -105,31 +110,6 @@ class Examination:
     names: tuple[Examined, ...]
 
 
-@dataclass(slots=True)
-class _Notes:
-    """What is found about a name, while it is being examined."""
-
-    served: list[str] = field(default_factory=list)
-    findings: list[Finding] = field(default_factory=list)
-    publish: str = ""
-
-    def add(self, kind: Code, seen: str, *, certain: bool = False) -> None:
-        self.findings.append(Finding(kind=kind, seen=seen, certain=certain))
-
-
-@dataclass(frozen=True, slots=True)
-class _Token:
-    """A file of ours in the place of a CA's token."""
-
-    name: str = field(default_factory=lambda: secrets.token_urlsafe(32))
-    thumbprint: str = field(default_factory=lambda: secrets.token_urlsafe(32))
-
-    @property
-    def text(self) -> str:
-        """Its content: as long as a key authorization (RFC 8555, 8.1)."""
-        return f"{self.name}.{self.thumbprint}"
-
-
 class Doctor:
     """Examines names.
 
@@ -160,7 +140,7 @@ class Doctor:
         """
         deadline = time.monotonic() + patience
         server: list[Finding] = []
-        notes = {name: _Notes() for name in names}
+        notes = {name: Notes() for name in names}
         with ExitStack() as exits:
             token = self._show(exits, server) if names else None
 
@@ -194,11 +174,11 @@ class Doctor:
             ),
         )
 
-    def _show(self, exits: ExitStack, server: list[Finding]) -> _Token | None:
+    def _show(self, exits: ExitStack, server: list[Finding]) -> Token | None:
         """Show a file of ours until the exits, and read it back."""
         if self._solver is None:
             return None
-        token = _Token()
+        token = Token()
         file = self._solver.folder / validator.path_of(token.name).removeprefix("/")
         try:
             exits.enter_context(self._solver.present({token.name: token.text}))
@@ -213,7 +193,7 @@ class Doctor:
         return None
 
     def _examine(
-        self, name: str, notes: _Notes, token: _Token | None, deadline: float
+        self, name: str, notes: Notes, token: Token | None, deadline: float
     ) -> None:
         if self._authority.public and not is_public_name(name):
             seen = f"{name} ends in a name that is not on the Internet"
@@ -237,7 +217,7 @@ class Doctor:
 
     # DNS
 
-    def _addresses(self, name: str, notes: _Notes, deadline: float) -> list[str] | None:
+    def _addresses(self, name: str, notes: Notes, deadline: float) -> list[str] | None:
         """Return the addresses, IPv6 first; None if the name has none."""
         six = self._dns.look_up(name, "AAAA", deadline)
         four = self._dns.look_up(name, "A", deadline)
@@ -264,7 +244,7 @@ class Doctor:
                 notes.add(Code.ADDR_MANY, f"{name} has {len(row)} addresses{left_out}")
         return [*six.addresses[:MOST], *four.addresses[:MOST]]
 
-    def _check_caa(self, name: str, notes: _Notes, deadline: float) -> None:
+    def _check_caa(self, name: str, notes: Notes, deadline: float) -> None:
         """Look for the records that count: the nearest ones (RFC 8659, 3)."""
         authority = self._authority
         if not authority.identities:
@@ -312,8 +292,8 @@ class Doctor:
         self,
         name: str,
         addresses: Sequence[str],
-        token: _Token,
-        notes: _Notes,
+        token: Token,
+        notes: Notes,
         deadline: float,
     ) -> None:
         """Fetch our file at every address; say why not where it does not come."""
@@ -324,14 +304,14 @@ class Doctor:
                 return self._validator.fetch(name, address, path, text, deadline)
             except Exception as exc:  # noqa: BLE001 - the others are worth having
                 _log.debug("%s at %s", name, address, exc_info=True)
-                return _unfinished(f"{name} at {address}: {type(exc).__name__}")
+                return unfinished(f"{name} at {address}: {type(exc).__name__}")
 
         left = deadline - time.monotonic()
         answers = ask_all(fetch, addresses, patience=left + GRACE / 2)
-        late = {item: _unfinished(f"{name} at {item}: no answer") for item in addresses}
+        late = {item: unfinished(f"{name} at {item}: no answer") for item in addresses}
         found = late | answers
         notes.served += [x for x, fetched in found.items() if not fetched.finding]
-        _note_https([found[address] for address in notes.served], notes)
+        note_https([found[address] for address in notes.served], notes)
         by_ipv4 = [address for address in addresses if ":" not in address]
         four_is_good = any(address in notes.served for address in by_ipv4)
 
@@ -341,17 +321,17 @@ class Doctor:
             if finding is None:
                 continue
             first = len(fetched.urls) == 1
-            lost = finding.kind in _NO_CONNECTION and first
-            wrong = finding.kind in _WRONG_CONTENT
+            lost = finding.kind in NO_CONNECTION and first
+            wrong = finding.kind in WRONG_CONTENT
             if ":" in address and lost and by_ipv4:
                 finding = replace(finding, kind=Code.AAAA_UNREACHABLE)
             elif ":" in address and wrong and four_is_good:
                 finding = replace(finding, kind=Code.AAAA_DIFFERENT_CONTENT)
             elif better := self._about_extension(name, address, fetched, deadline):
                 finding = replace(finding, kind=better)
-            elif first and (lost or wrong) and not _is_own(address):
+            elif first and (lost or wrong) and not is_own(address):
                 here = here or fetch(LOCALHOST)
-                finding = _elsewhere(finding, here, lost=lost)
+                finding = elsewhere(finding, here, lost=lost)
             notes.findings.append(finding)
 
     def _about_extension(
@@ -360,7 +340,7 @@ class Doctor:
         """Return why a file without an extension is not found, if another one is."""
         if fetched.status != 404 or self._solver is None:  # noqa: PLR2004 - RFC 9110
             return None
-        sample = _sample(self._solver.folder)
+        sample = sample_token(self._solver.folder)
         if sample is None:
             return None
         path, content = f"/{quote(sample.name)}", sample.read_bytes()
@@ -371,7 +351,7 @@ class Doctor:
         is_iis = "Microsoft-IIS" in fetched.server
         return Code.IIS_MIME if is_iis else Code.HTTP_404_EXTENSIONLESS
 
-    def _port80(self, name: str, token: _Token, deadline: float) -> list[Finding]:
+    def _port80(self, name: str, token: Token, deadline: float) -> list[Finding]:
         """Return why this machine itself does not serve our file, if so."""
         path, text = validator.path_of(token.name), token.text.encode()
         fetched = self._validator.fetch(name, LOCALHOST, path, text, deadline)
@@ -380,13 +360,13 @@ class Doctor:
             return []
         silent = finding.kind in (Code.PORT80_REFUSED, Code.HTTP_NO_ANSWER)
         if silent and len(fetched.urls) == 1:
-            for port, kind in _WEBMAIL.items():
+            for port, kind in WEBMAIL.items():
                 if self._listens(port):
                     seen = f"{finding.seen}; port {port} of this machine answers"
                     return [replace(finding, kind=kind, seen=seen)]
         elif better := self._about_extension(name, LOCALHOST, fetched, deadline):
             finding = replace(finding, kind=better)
-        elif finding.kind in _WRONG_CONTENT:
+        elif finding.kind in WRONG_CONTENT:
             finding = replace(finding, kind=Code.WEBROOT_NOT_SERVED)
         return [finding]
 
@@ -398,33 +378,12 @@ class Doctor:
         return True
 
 
-# MDaemon's usual ports for webmail, without and with TLS.
-_WEBMAIL = {3000: Code.WEBMAIL_OTHER_PORT, 443: Code.WEBMAIL_HTTPS_ONLY}
-
 _NOTHING = {
     Status.NXDOMAIN: (Code.DNS_NXDOMAIN, "says that it does not exist"),
     Status.SERVFAIL: (Code.DNS_SERVFAIL, "fails to answer"),
     Status.SILENT: (Code.DNS_UNREACHABLE, "does not answer"),
     Status.NO_DATA: (Code.DNS_NO_ADDRESS, "knows no address of it"),
 }
-
-
-def _elsewhere(finding: Finding, here: Fetched, *, lost: bool) -> Finding:
-    """Return what it means at another address that this machine serves the file."""
-    if here.finding is not None:
-        return finding
-    kind = Code.HAIRPIN_UNKNOWN if lost else Code.ADDR_NOT_OURS
-    seen = f"{finding.seen}; this machine itself serves the file"
-    return replace(finding, kind=kind, seen=seen)
-
-
-def _note_https(served: Sequence[Fetched], notes: _Notes) -> None:
-    """Note that a file came by a redirect to HTTPS, which is well."""
-    for fetched in served:
-        if fetched.urls[-1].startswith("https:"):
-            seen = f"{fetched.urls[0]} redirects to HTTPS"
-            notes.add(Code.WORLDCLIENT_HTTPS_REDIRECT, seen)
-            return
 
 
 def _nothing(name: str, *answers: Answer) -> tuple[Code, str]:
@@ -436,37 +395,7 @@ def _nothing(name: str, *answers: Answer) -> tuple[Code, str]:
     return Code.DNS_NO_ADDRESS, f"{name} has no address"  # pragma: no cover
 
 
-def _unfinished(seen: str) -> Fetched:
-    return validator.Fetched(finding=Finding(kind=Code.UNFINISHED, seen=seen), urls=())
-
-
 def is_public_name(name: str) -> bool:
     """Whether a name may be on the Internet, going by how it ends."""
     dotted = f".{name.rstrip('.')}"
     return not any(dotted.endswith(f".{ending}") for ending in _NOT_PUBLIC)
-
-
-def _is_own(address: str) -> bool:
-    """Whether an address is this machine's."""
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    try:
-        with socket.socket(family, socket.SOCK_DGRAM) as probe:
-            probe.bind((address, 0))
-    except OSError:
-        return False
-    return True
-
-
-def _sample(webroot: Path) -> Path | None:
-    """Return a small file with an extension that the web server should show."""
-    try:
-        files = [
-            path
-            for path in islice(webroot.iterdir(), 1000)
-            if path.suffix.lower() in _STATIC
-            and path.is_file()
-            and 0 < path.stat().st_size < validator.LIMIT
-        ]
-    except OSError:
-        return None
-    return min(files, key=lambda path: _STATIC.index(path.suffix.lower()), default=None)

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 from letsencrypt_mdaemon._version import __version__
-from letsencrypt_mdaemon.doctor.findings import Code, Finding
+from letsencrypt_mdaemon.doctor.advice import Code
+from letsencrypt_mdaemon.doctor.findings import Finding
 from letsencrypt_mdaemon.text import words
 
 if TYPE_CHECKING:
