@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 
     from cryptography import x509
 
-    from letsencrypt_mdaemon.account import Accounts, ExternalAccount
+    from letsencrypt_mdaemon.acme.account import Accounts, ExternalAccount
+    from letsencrypt_mdaemon.acme.issuer import Issuer
     from letsencrypt_mdaemon.config.load import Loaded
     from letsencrypt_mdaemon.config.settings import Config
-    from letsencrypt_mdaemon.issuer import Issuer
     from letsencrypt_mdaemon.parts import Store
     from letsencrypt_mdaemon.system.mail import Mail, Transport
     from letsencrypt_mdaemon.verify.endpoints import Endpoint
@@ -302,8 +302,8 @@ class Installation:
 
     def accounts(self) -> Accounts:
         """Return the way to our account at the CA."""
-        from letsencrypt_mdaemon.account import Accounts  # noqa: PLC0415 - slow
-        from letsencrypt_mdaemon.session import Session  # noqa: PLC0415
+        from letsencrypt_mdaemon.acme.account import Accounts  # noqa: PLC0415 - slow
+        from letsencrypt_mdaemon.acme.transport import Session  # noqa: PLC0415
 
         config = self.config
         delay = config.longest_delay if self.scheduled else 0.0
@@ -321,7 +321,7 @@ class Installation:
         Raises:
             ConfigError: If a profile is required, and it is not said which.
         """
-        from letsencrypt_mdaemon.issuer import Issuer  # noqa: PLC0415 - slow to import
+        from letsencrypt_mdaemon.acme.issuer import Issuer  # noqa: PLC0415 - slow to import
         from letsencrypt_mdaemon.webroot import Webroot  # noqa: PLC0415
 
         config = self.config
@@ -660,7 +660,7 @@ def web_site(installation: Installation) -> iis.Site | None:
 
 def _external(config: Config) -> ExternalAccount | None:
     """Return the account at the CA's web site; the key from a file or elsewhere."""
-    from letsencrypt_mdaemon.account import ExternalAccount  # noqa: PLC0415 - slow
+    from letsencrypt_mdaemon.acme.account import ExternalAccount  # noqa: PLC0415 - slow
 
     key = config.eab_key
     if config.eab_key_file:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from letsencrypt_mdaemon import authorities, mdaemon
+from letsencrypt_mdaemon.acme.transport import Session
 from letsencrypt_mdaemon.doctor import machine, validator
 from letsencrypt_mdaemon.doctor.advice import Code, Weight
 from letsencrypt_mdaemon.doctor.caa import Authority
@@ -16,7 +17,6 @@ from letsencrypt_mdaemon.doctor.examination import Doctor, is_public_name
 from letsencrypt_mdaemon.doctor.findings import Finding
 from letsencrypt_mdaemon.doctor.nameservers import Nameservers, is_public
 from letsencrypt_mdaemon.errors import AcmeError, ChallengeError, ConfigError, Error
-from letsencrypt_mdaemon.session import Session
 from letsencrypt_mdaemon.system.parallel import ask_all
 from letsencrypt_mdaemon.webroot import Webroot
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
 
-    from letsencrypt_mdaemon.account import Accounts
+    from letsencrypt_mdaemon.acme.account import Accounts
     from letsencrypt_mdaemon.assembly import Installation
     from letsencrypt_mdaemon.parts import Order, Parts
     from letsencrypt_mdaemon.run import Run

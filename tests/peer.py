@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from letsencrypt_mdaemon.session import ERROR
+from letsencrypt_mdaemon.acme.problem import ERROR
 
 PAGE = b"<html><head><title>\nBack soon.</title></head><h1>Maintenance</h1></html>"
 

@@ -18,9 +18,10 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from letsencrypt_mdaemon.account import Accounts
+from letsencrypt_mdaemon.acme.account import Accounts
+from letsencrypt_mdaemon.acme.issuer import Issuer
+from letsencrypt_mdaemon.acme.transport import Session
 from letsencrypt_mdaemon.errors import AcmeError
-from letsencrypt_mdaemon.issuer import Issuer
 from letsencrypt_mdaemon.pki.certificate import Certificate
 from letsencrypt_mdaemon.sandbox.ca import (
     Answer,
@@ -28,7 +29,6 @@ from letsencrypt_mdaemon.sandbox.ca import (
     Document,
     Request,
 )
-from letsencrypt_mdaemon.session import Session
 from letsencrypt_mdaemon.state.folder import CaState, State
 from letsencrypt_mdaemon.webroot import Webroot
 

@@ -13,8 +13,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from letsencrypt_mdaemon import session
-from letsencrypt_mdaemon.account import Accounts, ExternalAccount
+from letsencrypt_mdaemon.acme import transport
+from letsencrypt_mdaemon.acme.account import Accounts, ExternalAccount
+from letsencrypt_mdaemon.acme.transport import TRIES
 from letsencrypt_mdaemon.errors import AcmeError, ConfigError
 from letsencrypt_mdaemon.sandbox.ca import (
     LOST,
@@ -24,7 +25,6 @@ from letsencrypt_mdaemon.sandbox.ca import (
     Problem,
     html,
 )
-from letsencrypt_mdaemon.session import TRIES
 from letsencrypt_mdaemon.state.folder import CaState
 from letsencrypt_mdaemon.state.memory import Account
 from letsencrypt_mdaemon.system.locks import exclusive_lock
@@ -638,7 +638,7 @@ def test_terms_that_changed_are_told_with_their_url_and_agreed_to_at_the_ca(
 def test_a_ca_may_be_named_and_is_asked_through_the_proxy_of_the_environment(
     program: Program, name: str, host: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session, "TRIES", 1)
+    monkeypatch.setattr(transport, "TRIES", 1)
     monkeypatch.delenv("no_proxy", raising=False)
     environ = {"NO_PROXY": "", "HTTPS_PROXY": "http://127.0.0.1:1"}
 

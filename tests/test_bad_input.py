@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from letsencrypt_mdaemon import issuer, session
+from letsencrypt_mdaemon.acme import issuer, transport
 from letsencrypt_mdaemon.sandbox import mdaemon
 from letsencrypt_mdaemon.sandbox.ca import (
     Answer,
@@ -85,7 +85,7 @@ def mail(program: Program) -> str:
 @pytest.fixture(autouse=True)
 def _once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ask a CA that is down only once: asking again is tested with `session`."""
-    monkeypatch.setattr(session, "TRIES", 1)
+    monkeypatch.setattr(transport, "TRIES", 1)
 
 
 # The CA

@@ -17,7 +17,8 @@ from pathlib import Path
 import click
 import pytest
 
-from letsencrypt_mdaemon import errors, legacy, session
+from letsencrypt_mdaemon import errors, legacy
+from letsencrypt_mdaemon.acme import transport
 from letsencrypt_mdaemon.cli import cli
 from letsencrypt_mdaemon.config import load
 from letsencrypt_mdaemon.sandbox import mdaemon
@@ -396,7 +397,7 @@ def an_unknown_certificate_everywhere(program: Program, *_: object) -> list[str]
 def a_ca_that_is_down(
     _: Program, __: CertificateAuthority, patch: pytest.MonkeyPatch
 ) -> list[str]:
-    patch.setattr(session, "TRIES", 1)
+    patch.setattr(transport, "TRIES", 1)
     return ["--directory-url", "https://127.0.0.1:1/directory"]
 
 

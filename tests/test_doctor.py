@@ -20,13 +20,13 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from hypothesis import given
 from hypothesis import strategies as st
 
+from letsencrypt_mdaemon.acme.http import http_date
 from letsencrypt_mdaemon.doctor import machine, nameservers, validator
 from letsencrypt_mdaemon.doctor.advice import ADVICE, Code, Weight
 from letsencrypt_mdaemon.doctor.caa import Authority, Property, judge
 from letsencrypt_mdaemon.doctor.examination import Examined, is_public_name
 from letsencrypt_mdaemon.doctor.findings import Finding
 from letsencrypt_mdaemon.doctor.nameservers import Nameservers, Status, is_public
-from letsencrypt_mdaemon.session import http_date
 from tests import certificates, servers
 from tests.fakes import read_only
 from tests.laboratory import (

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import hashes
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from letsencrypt_mdaemon.issuer import ari_id
+from letsencrypt_mdaemon.acme.certificate import ari_id
 from letsencrypt_mdaemon.sandbox.ca import (
     LOST,
     Answer,

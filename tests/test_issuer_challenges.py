@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from letsencrypt_mdaemon.acme.authorization import GRACE
+from letsencrypt_mdaemon.acme.transport import TRIES
 from letsencrypt_mdaemon.errors import ChallengeError
-from letsencrypt_mdaemon.issuer import GRACE
 from letsencrypt_mdaemon.sandbox.ca import (
     Answer,
     Problem,
@@ -18,7 +19,6 @@ from letsencrypt_mdaemon.sandbox.ca import (
     upper_case,
     without_error,
 )
-from letsencrypt_mdaemon.session import TRIES
 from tests.scene import NAME, OTHER, Fault, Scene, scene_in, showing
 
 THIRD = "pop.example.test"
@@ -335,7 +335,7 @@ def test_hostile_words_of_the_ca_cannot_act_on_a_terminal(
         if document["status"] == "invalid":
             document["challenges"][0]["error"] = {"detail": "\x1b[2J\x07", "type": "\n"}
 
-    caplog.set_level("INFO", "letsencrypt_mdaemon.issuer")
+    caplog.set_level("INFO", "letsencrypt_mdaemon.acme.issuer")
     scene.ca.resolve = nowhere(NAME)
     scene.ca.faults.after("authorization", hostile)
 

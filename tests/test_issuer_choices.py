@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from letsencrypt_mdaemon.acme.transport import TRIES
 from letsencrypt_mdaemon.errors import AcmeError
 from letsencrypt_mdaemon.sandbox.ca import (
     LOST,
@@ -18,7 +19,6 @@ from letsencrypt_mdaemon.sandbox.ca import (
     Request,
     html,
 )
-from letsencrypt_mdaemon.session import TRIES
 from tests.scene import NAME, Scene, certificate_of, scene_in, showing, without
 
 PROFILES = {"classic": "The usual one", "tlsserver": "Without what no server needs"}

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from letsencrypt_mdaemon.acme.problem import TransientError
+from letsencrypt_mdaemon.acme.transport import TRIES
 from letsencrypt_mdaemon.errors import ChallengeError, ConfigError
 from letsencrypt_mdaemon.pki.certificate import KeyType, PrivateKey, key_pem, new_key
 from letsencrypt_mdaemon.sandbox.ca import (
@@ -22,7 +24,6 @@ from letsencrypt_mdaemon.sandbox.ca import (
     processing,
     upper_case,
 )
-from letsencrypt_mdaemon.session import TRIES, TransientError
 from tests.scene import NAME, OTHER, Fault, Scene, scene_in, showing, without
 
 
@@ -197,7 +198,7 @@ def test_the_key_is_made_while_the_ca_answers(
         assert asked.wait(10)
         return new_key(kind)
 
-    monkeypatch.setattr("letsencrypt_mdaemon.issuer.new_key", make)
+    monkeypatch.setattr("letsencrypt_mdaemon.acme.issuer.new_key", make)
     scene.ca.faults.before("newOrder", lambda _: asked.set())
 
     assert scene.obtain().names == (NAME,)

@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from letsencrypt_mdaemon import session, workflow
+from letsencrypt_mdaemon import workflow
+from letsencrypt_mdaemon.acme import transport
+from letsencrypt_mdaemon.acme.problem import TransientError
 from letsencrypt_mdaemon.authorities import Limits
 from letsencrypt_mdaemon.errors import AcmeError, ChallengeError, ConfigError
 from letsencrypt_mdaemon.parts import Order, Parts
@@ -24,7 +26,6 @@ from letsencrypt_mdaemon.pki.certificate import (
     thumbprint,
 )
 from letsencrypt_mdaemon.sandbox.ca import CertificateAuthority, Problem
-from letsencrypt_mdaemon.session import TransientError
 from letsencrypt_mdaemon.state.advice import Window
 from letsencrypt_mdaemon.state.folder import CaState, State
 from letsencrypt_mdaemon.state.ledger import CLOCK_ERROR
@@ -532,7 +533,7 @@ def test_a_certificate_that_cannot_be_used_is_not_ordered_again_at_once(
 @pytest.fixture
 def one_try(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is sent twice: that only takes its time."""
-    monkeypatch.setattr(session, "TRIES", 1)
+    monkeypatch.setattr(transport, "TRIES", 1)
 
 
 def orders(ca: CertificateAuthority) -> int:

@@ -16,17 +16,11 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from josepy.jwk import JWKEC
 
+from letsencrypt_mdaemon.acme.http import BODY_LIMIT, Reply
+from letsencrypt_mdaemon.acme.jws import Signer
+from letsencrypt_mdaemon.acme.problem import ERROR, TransientError
+from letsencrypt_mdaemon.acme.transport import NONCE_TRIES, TRIES, Session
 from letsencrypt_mdaemon.errors import AcmeError
-from letsencrypt_mdaemon.session import (
-    BODY_LIMIT,
-    ERROR,
-    NONCE_TRIES,
-    TRIES,
-    Reply,
-    Session,
-    Signer,
-    TransientError,
-)
 from tests.peer import (
     PAGE,
     Peer,
@@ -212,7 +206,7 @@ def test_threads_do_not_take_each_others_nonces(session: Session, peer: Peer) ->
 def test_threads_share_the_nonces_of_a_ca_that_answers_soon(
     session: Session, peer: Peer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("letsencrypt_mdaemon.session.NONCE_PATIENCE", 30)
+    monkeypatch.setattr("letsencrypt_mdaemon.acme.transport.NONCE_PATIENCE", 30)
     together = threading.Barrier(8)
     peer.steps = [bringing(f"nonce-{number}") for number in range(40)]
 

@@ -13,9 +13,11 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from letsencrypt_mdaemon.acme.http import Reply
+from letsencrypt_mdaemon.acme.problem import TransientError
+from letsencrypt_mdaemon.acme.transport import TRIES, Session
 from letsencrypt_mdaemon.errors import AcmeError
 from letsencrypt_mdaemon.sandbox.ca import Answer
-from letsencrypt_mdaemon.session import TRIES, Reply, Session, TransientError
 from tests.peer import PAGE, serving_peer
 from tests.program import LOCALHOST
 from tests.scene import Clock, Scene, scene_in

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from letsencrypt_mdaemon.session import ERROR, describe, retry_after
+from letsencrypt_mdaemon.acme.http import retry_after
+from letsencrypt_mdaemon.acme.problem import ERROR, describe
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 

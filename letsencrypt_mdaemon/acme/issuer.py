@@ -4,18 +4,34 @@ from __future__ import annotations
 
 import logging
 import time
-from base64 import urlsafe_b64encode
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
-from josepy.jwk import JWK, JWKEC, JWKRSA
 
+from letsencrypt_mdaemon.acme.authorization import (
+    FIRST_LOOK,
+    GRACE,
+    IN_FLIGHT,
+    Authorization,
+    Solver,
+    is_answerable,
+)
+from letsencrypt_mdaemon.acme.certificate import (
+    ALTERNATES,
+    ari_id,
+    ari_moment,
+    b64,
+    jwk_of,
+    leads_to,
+)
+from letsencrypt_mdaemon.acme.jws import Signer
+from letsencrypt_mdaemon.acme.order import Order, may_pass
+from letsencrypt_mdaemon.acme.problem import HINTS, describe, kind_of
 from letsencrypt_mdaemon.errors import AcmeError, ChallengeError, ConfigError
 from letsencrypt_mdaemon.pki.certificate import (
     Certificate,
@@ -27,14 +43,6 @@ from letsencrypt_mdaemon.pki.certificate import (
     signing_request,
 )
 from letsencrypt_mdaemon.pki.checks import check
-from letsencrypt_mdaemon.session import (
-    HINTS,
-    Reply,
-    Signer,
-    TransientError,
-    describe,
-    kind_of,
-)
 from letsencrypt_mdaemon.state.advice import Window
 from letsencrypt_mdaemon.state.ledger import CLOCK_ERROR
 from letsencrypt_mdaemon.state.memory import OpenOrder
@@ -42,100 +50,18 @@ from letsencrypt_mdaemon.text import words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
-    from contextlib import AbstractContextManager
 
-    from letsencrypt_mdaemon.account import Accounts
+    from letsencrypt_mdaemon.acme.account import Accounts
+    from letsencrypt_mdaemon.acme.http import Reply
+
 
 _log = logging.getLogger(__name__)
+
+
 _T = TypeVar("_T")
+
+
 _U = TypeVar("_U")
-
-IN_FLIGHT = 6
-"""Requests at once, if the CA is far away (see `session.NONCE_PATIENCE`).
-
-As many connections as a browser opens to one host over HTTP/1.1. Each needs a nonce to
-begin with, and Let's Encrypt gives an address no more than 10 of these at once; of the
-other requests, 250 a second (its documentation of rate limits, "Overall Requests"): at
-50 ms a round trip, 6 at once make 120.
-"""
-ALTERNATES = 10
-"""Chains looked at; Let's Encrypt has two or three."""
-FIRST_LOOK = 0.01
-"""Seconds until an order is asked how it fares; each further pause is twice as long."""
-GRACE = 10.0
-"""Seconds that the other names have to fail as well, after the first did."""
-
-_FINAL = {"valid", "invalid", "deactivated", "expired", "revoked"}
-
-
-class Solver(Protocol):
-    """Shows tokens to the CA."""
-
-    def present(self, tokens: Mapping[str, str]) -> AbstractContextManager[None]:
-        """Show each token's key authorization as long as the context lasts."""
-        ...
-
-
-@dataclass(slots=True)
-class _Order:
-    """An order as the CA last described it, with what the CA may leave out later."""
-
-    url: str
-    document: dict[str, Any]
-    finalize: str = ""
-    retry_after: float | None = field(default=None)
-
-    @property
-    def status(self) -> str:
-        return str(self.document.get("status", ""))
-
-    def update(self, reply: Reply) -> None:
-        self.document = reply.document()
-        self.retry_after = reply.retry_after
-        # Some CAs drop the URL once the order is ready.
-        finalize = self.document.get("finalize")
-        self.finalize = finalize if isinstance(finalize, str) else self.finalize
-
-
-@dataclass(slots=True)
-class _Authorization:
-    """One name's authorization, and the http-01 challenge to be answered."""
-
-    url: str
-    document: dict[str, Any]
-
-    @property
-    def name(self) -> str:
-        identifier = self.document.get("identifier")
-        value = identifier.get("value") if isinstance(identifier, dict) else None
-        return words(value, 260).lower() if isinstance(value, str) else "?"
-
-    @property
-    def status(self) -> str:
-        return str(self.document.get("status", ""))
-
-    @property
-    def challenge(self) -> dict[str, Any]:
-        challenges = self.document.get("challenges")
-        for challenge in challenges if isinstance(challenges, list) else []:
-            if isinstance(challenge, dict) and challenge.get("type") == "http-01":
-                return challenge
-        return {}
-
-    def failure(self) -> str | None:
-        """Return why it can no longer become valid, in the CA's words; else None.
-
-        Judged by the states, not by the presence of an error: some CAs send none, and
-        some leave a failed challenge pending with an error beside it.
-        """
-        error = self.challenge.get("error")
-        said = describe(error) if isinstance(error, dict) else ""
-        state = str(self.challenge.get("status", ""))
-        if self.status in _FINAL - {"valid"} or state == "invalid":
-            return said or f"the authorization is {words(self.status or state, 40)}"
-        if state == "pending" and said and self.status != "valid":
-            return said
-        return None
 
 
 class Issuer:
@@ -195,7 +121,7 @@ class Issuer:
             reply = self.session.get(f"{url.rstrip('/')}/{identifier}")
             advice = reply.document()
             window = advice["suggestedWindow"]
-            start, end = _moment(window["start"]), _moment(window["end"])
+            start, end = ari_moment(window["start"]), ari_moment(window["end"])
         except (AcmeError, KeyError, TypeError, ValueError, OverflowError) as exc:
             _log.info("The CA gave no advice on when to renew (ARI): %s", words(exc))
             return None, 6 * 3600.0
@@ -240,7 +166,7 @@ class Issuer:
             certificate = self._download(url, key)
             check(certificate, names, now=self._time())
         except AcmeError as exc:
-            if not _may_pass(exc):
+            if not may_pass(exc):
                 # Resumed, the order would only lead to the same certificate.
                 self.state.forget_order()
                 exc.spent = True
@@ -300,14 +226,14 @@ class Issuer:
             _log.warning("%s It chooses.", message)
         return ""
 
-    def _has_profile(self, order: _Order) -> bool:
+    def _has_profile(self, order: Order) -> bool:
         """Whether the profile is one that is required, as far as the order tells."""
         shown = order.document.get("profile")
         return not self.require_profile or shown in (None, *self.profiles)
 
     def _resume(
         self, names: Sequence[str], wanted: PrivateKey | None
-    ) -> tuple[_Order, PrivateKey] | None:
+    ) -> tuple[Order, PrivateKey] | None:
         """Return the order that an earlier run left open, if it still serves.
 
         One that does not is forgotten when another takes its place.
@@ -321,7 +247,7 @@ class Issuer:
             key = load_key(left.key_pem.encode())
             if wanted is not None and wanted.public_key() != key.public_key():
                 return None
-            order = _Order(left.url, {}, left.finalize)
+            order = Order(left.url, {}, left.finalize)
             order.update(self._post(left.url))
         except (AcmeError, ValueError) as exc:
             _log.info("The order left open cannot be resumed: %s", words(exc))
@@ -338,7 +264,7 @@ class Issuer:
         names: Sequence[str],
         replaces: x509.Certificate | None,
         key: PrivateKey | None,
-    ) -> tuple[_Order, PrivateKey]:
+    ) -> tuple[Order, PrivateKey]:
         request: dict[str, object] = {
             "identifiers": [{"type": "dns", "value": name} for name in names]
         }
@@ -352,7 +278,7 @@ class Issuer:
                 request["profile"] = profile
             reply = self._request_order(request)
         key = making.result()
-        order = _Order(reply.location, {})
+        order = Order(reply.location, {})
         order.update(reply)
         if not self._has_profile(order):
             message = f"The CA took the order and not the profile {profile}."
@@ -404,14 +330,14 @@ class Issuer:
 
     # Challenges (7.5, 8.3)
 
-    def _authorize(self, order: _Order) -> None:
+    def _authorize(self, order: Order) -> None:
         """Prove every name that the CA has not seen proven yet."""
         urls = order.document.get("authorizations")
         urls = urls if isinstance(urls, list) else []
         urls = [url for url in urls if isinstance(url, str)]
         found = self._each(self._authorization, urls)
         todo = [item for item in found if item.status == "pending"]
-        if others := [x.name for x in todo if not _is_answerable(x.challenge)]:
+        if others := [x.name for x in todo if not is_answerable(x.challenge)]:
             self.state.forget_order()
             raise ChallengeError(
                 f"The CA offers no http-01 challenge for {', '.join(others)}.",
@@ -422,7 +348,7 @@ class Issuer:
         decided = (item for item in found if item.status != "pending")
         if failed := {item.name: said for item in decided if (said := item.failure())}:
             self._fail(failed, {})
-        thumbprint = _b64(self._signer.key.thumbprint())
+        thumbprint = b64(self._signer.key.thumbprint())
         tokens = {item.challenge["token"]: item for item in todo}
         texts = {token: f"{token}.{thumbprint}" for token in tokens}
         with self.solver.present(texts) if texts else nullcontext():
@@ -438,17 +364,17 @@ class Issuer:
             self._settle(order, todo, failed)
             _log.info("Validated in %.1f s", self._clock() - started)
 
-    def _authorization(self, url: str) -> _Authorization:
-        return _Authorization(url, self._post(url).document())
+    def _authorization(self, url: str) -> Authorization:
+        return Authorization(url, self._post(url).document())
 
-    def _answer(self, item: _Authorization) -> str | None:
+    def _answer(self, item: Authorization) -> str | None:
         """Tell the CA to look; return why it would not, if it says so at once."""
         if item.challenge.get("status", "pending") != "pending":
             return None
         try:
             self._post(item.challenge["url"], {})
         except AcmeError as exc:
-            if not exc.problem or _may_pass(exc):
+            if not exc.problem or may_pass(exc):
                 raise
             # The authorization may have been decided already; it knows better.
             item.document = self._authorization(item.url).document
@@ -459,8 +385,8 @@ class Issuer:
 
     def _settle(
         self,
-        order: _Order,
-        todo: Sequence[_Authorization],
+        order: Order,
+        todo: Sequence[Authorization],
         failed: dict[str, str],
     ) -> None:
         """Wait until the CA has judged every name.
@@ -501,8 +427,8 @@ class Issuer:
             )
 
     def _sift(
-        self, waiting: Sequence[_Authorization], failed: dict[str, str]
-    ) -> list[_Authorization]:
+        self, waiting: Sequence[Authorization], failed: dict[str, str]
+    ) -> list[Authorization]:
         """Ask how each name fares; add those that failed, return those that may yet."""
         fresh = self._each(lambda item: self._authorization(item.url), waiting)
         failed |= {item.name: said for item in fresh if (said := item.failure())}
@@ -524,7 +450,7 @@ class Issuer:
             names=dict(failed),
         )
 
-    def _fail_order(self, order: _Order) -> NoReturn:
+    def _fail_order(self, order: Order) -> NoReturn:
         self.state.forget_order()
         error = order.document.get("error")
         problem = error if isinstance(error, dict) else {}
@@ -535,8 +461,8 @@ class Issuer:
 
     # Issuance (7.4)
 
-    def _finalize(self, order: _Order, key: PrivateKey, names: Sequence[str]) -> None:
-        request = {"csr": _b64(signing_request(key, names))}
+    def _finalize(self, order: Order, key: PrivateKey, names: Sequence[str]) -> None:
+        request = {"csr": b64(signing_request(key, names))}
         pause = 0.1
         while True:
             try:
@@ -550,7 +476,7 @@ class Issuer:
                     self._fail_order(order)
                 not_ready = kind_of(exc.problem) == "orderNotReady"
                 if not not_ready or self._clock() > self._deadline:
-                    if not _may_pass(exc):
+                    if not may_pass(exc):
                         self.state.forget_order()
                     raise
                 self._pause(pause, exc.retry_after)
@@ -558,7 +484,7 @@ class Issuer:
             else:
                 return
 
-    def _wait_for_certificate(self, order: _Order) -> str:
+    def _wait_for_certificate(self, order: Order) -> str:
         """Return the certificate's URL once the order is valid."""
         started = self._clock()
         pause = FIRST_LOOK
@@ -579,7 +505,7 @@ class Issuer:
             pause = min(pause * 2, 5.0)
             order.update(self._post(order.url))
 
-    def _give_up(self, order: _Order, what: str) -> NoReturn:
+    def _give_up(self, order: Order, what: str) -> NoReturn:
         message = f"The CA {what} after {self.patience:.0f} s: the order "
         message += f"{words(order.url, 300)} is {words(order.status, 40)!r}."
         raise AcmeError(message, hint="The next run resumes this very order.")
@@ -588,7 +514,7 @@ class Issuer:
         try:
             reply = self._fetch(url)
         except AcmeError as exc:
-            if _may_pass(exc):
+            if may_pass(exc):
                 raise
             # It may reach all of a CA's servers a moment later.
             self._pause(2.0, exc.retry_after)
@@ -607,13 +533,13 @@ class Issuer:
     def _preferred(self, first: Certificate, reply: Reply) -> Certificate:
         """Return it with the chain preferred, among the alternates too (7.4.2)."""
         wanted = self.preferred_chain
-        if not wanted or _leads_to(first.chain, wanted):
+        if not wanted or leads_to(first.chain, wanted):
             return first
         for url in reply.alternates[:ALTERNATES]:
             try:
                 chain = tuple(x509.load_pem_x509_certificates(self._fetch(url).body))
                 other = Certificate(chain, first.key)
-                if other.leaf == first.leaf and _leads_to(chain, wanted):
+                if other.leaf == first.leaf and leads_to(chain, wanted):
                     check(other, first.names, now=self._time())
                     return other
             except (AcmeError, ValueError) as exc:
@@ -647,9 +573,9 @@ class Issuer:
             message = f"{words(self.session.directory_url, 300)} revokes nothing."
             raise ConfigError(message, hint="Ask the CA's operators.")
         der = certificate.public_bytes(serialization.Encoding.DER)
-        request = {"certificate": _b64(der), "reason": reason}
+        request = {"certificate": b64(der), "reason": reason}
         account = self.state.account()
-        own = Signer(_jwk_of(key)) if key is not None else None
+        own = Signer(jwk_of(key)) if key is not None else None
         # No account is made for this if there is another way.
         by_account = own is None or (account is not None and bool(account.url))
         try:
@@ -688,61 +614,3 @@ class Issuer:
         """Do the same for every item, a few at once; return the results in order."""
         with ThreadPoolExecutor(IN_FLIGHT) as pool:
             return list(pool.map(act, items))
-
-
-def ari_id(certificate: x509.Certificate) -> str | None:
-    """Return a certificate's identifier for ARI (RFC 9773, 4.1).
-
-    None if it has no authority key identifier, as self-signed ones.
-    """
-    try:
-        extension = certificate.extensions.get_extension_for_class(
-            x509.AuthorityKeyIdentifier
-        )
-    except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError):
-        return None
-    identifier = extension.value.key_identifier
-    if identifier is None:
-        return None
-    serial = certificate.serial_number
-    # The INTEGER's content in DER: a leading zero byte keeps it positive.
-    number = serial.to_bytes(serial.bit_length() // 8 + 1, "big", signed=True)
-    return f"{_b64(identifier)}.{_b64(number)}"
-
-
-def _leads_to(chain: Sequence[x509.Certificate], authority: str) -> bool:
-    """Whether an authority's common name is among the issuers of a chain."""
-    wanted = x509.oid.NameOID.COMMON_NAME, authority.casefold()
-    return any(
-        (item.oid, str(item.value).casefold()) == wanted
-        for certificate in chain
-        for item in certificate.issuer
-    )
-
-
-def _jwk_of(key: PrivateKey) -> JWK:
-    return JWKRSA(key=key) if isinstance(key, rsa.RSAPrivateKey) else JWKEC(key=key)
-
-
-def _moment(text: str) -> datetime:
-    moment = datetime.fromisoformat(text)
-    if moment.tzinfo is None:
-        raise ValueError(f"{text} has no time zone (RFC 3339)")
-    return moment.astimezone(UTC)
-
-
-def _may_pass(error: AcmeError) -> bool:
-    """Whether a later run may succeed with the same order."""
-    limited = kind_of(error.problem) == "rateLimited"
-    return limited or isinstance(error, TransientError)
-
-
-def _is_answerable(challenge: Mapping[str, object]) -> bool:
-    return isinstance(challenge.get("token"), str) and isinstance(
-        challenge.get("url"), str
-    )
-
-
-def _b64(data: bytes) -> str:
-    """Return base64url without padding (RFC 8555, 6.1)."""
-    return urlsafe_b64encode(data).rstrip(b"=").decode()

@@ -16,21 +16,17 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from josepy.errors import DeserializationError
 from josepy.jwk import JWK, JWKEC, JWKRSA, JWKOct
 
+from letsencrypt_mdaemon.acme.jws import Signer, sign
+from letsencrypt_mdaemon.acme.problem import TransientError, kind_of
 from letsencrypt_mdaemon.errors import AcmeError, ConfigError
-from letsencrypt_mdaemon.session import (
-    Reply,
-    Session,
-    Signer,
-    TransientError,
-    kind_of,
-    sign,
-)
 from letsencrypt_mdaemon.state.memory import Account
 from letsencrypt_mdaemon.text import words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from letsencrypt_mdaemon.acme.http import Reply
+    from letsencrypt_mdaemon.acme.transport import Session
     from letsencrypt_mdaemon.state.folder import CaState
 
 _log = logging.getLogger(__name__)
