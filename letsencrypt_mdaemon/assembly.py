@@ -9,14 +9,18 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from letsencrypt_mdaemon import authorities, iis, mdaemon, renewal, targets
-from letsencrypt_mdaemon.errors import ConfigError, DeployError, Error
+from letsencrypt_mdaemon import authorities, renewal
+from letsencrypt_mdaemon.errors import ConfigError, DeployError
+from letsencrypt_mdaemon.mdaemon import discovery, folders, host_name, iis
+from letsencrypt_mdaemon.mdaemon.bindings import Bindings
+from letsencrypt_mdaemon.mdaemon.semaphores import Semaphores
+from letsencrypt_mdaemon.mdaemon.server import MailServer
 from letsencrypt_mdaemon.parts import Order, Parts
 from letsencrypt_mdaemon.pki.certificate import OURS, thumbprint
 from letsencrypt_mdaemon.pki.chain import Roots
 from letsencrypt_mdaemon.pki.names import unique
 from letsencrypt_mdaemon.state.folder import CaState, State
-from letsencrypt_mdaemon.state.memory import RUNS, Change, Memory, Target, utc
+from letsencrypt_mdaemon.state.memory import RUNS, Memory, Target, utc
 from letsencrypt_mdaemon.stores.pem import PemStore
 from letsencrypt_mdaemon.text import words
 from letsencrypt_mdaemon.verify import endpoints, observe, verdict
@@ -25,7 +29,7 @@ from letsencrypt_mdaemon.verify.verdict import Verification
 from letsencrypt_mdaemon.windows import access, service
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
     from datetime import datetime
 
     from cryptography import x509
@@ -72,7 +76,7 @@ class Installation:
     known: Mapping[str, x509.Certificate]
     endpoints: Sequence[Endpoint]
     observed: Mapping[Endpoint, Served]
-    greeted: mdaemon.Source | None
+    greeted: host_name.Source | None
     scheduled: bool = False
 
     @property
@@ -183,9 +187,9 @@ class Installation:
                 words(self.config.iis_site_name),
             )
 
-    def discover(self) -> list[targets.Found]:
+    def discover(self) -> list[discovery.Found]:
         """Return every place in the server's files that names a known certificate."""
-        return targets.discover(
+        return discovery.discover(
             self.root, self.known.values(), skip=self._own_folders()
         )
 
@@ -202,11 +206,11 @@ class Installation:
                 )
                 for item in self.config.targets
             }
-            return targets.explicit(self.root, given)
+            return discovery.explicit(self.root, given)
         found = self.discover()
         # A value that named a certificate once still counts, whatever it names now.
-        remembered = targets.still_there(self.root, self.memory.targets)
-        learned = targets.merged(targets.learned(found), remembered)
+        remembered = discovery.still_there(self.root, self.memory.targets)
+        learned = discovery.merged(discovery.learned(found), remembered)
         if learned:
             return learned
         raise ConfigError(
@@ -259,15 +263,15 @@ class Installation:
             ConfigError: If the server's own one is not clear.
         """
         config = self.config
-        first = config.host_name or mdaemon.host_name(
-            mdaemon.configured_names(self.root), self.greeted
+        first = config.host_name or host_name.host_name(
+            host_name.configured_names(self.root), self.greeted
         )
         return unique([first, *config.alternate_host_names])
 
     def server(self, targets_: Iterable[Target]) -> MailServer:
         """Return the server as the workflow sees it."""
         config = self.config
-        bindings = targets.Bindings(
+        bindings = Bindings(
             self.root,
             tuple(targets_),
             list(self.known.values()),
@@ -275,8 +279,8 @@ class Installation:
             backups=self.state.backups,
             keep=config.keep_backups,
         )
-        semaphores = mdaemon.Semaphores(
-            mdaemon.child(self.root, "App"),
+        semaphores = Semaphores(
+            folders.child(self.root, "App"),
             self._ladder(),
             patience=config.reload_timeout,
         )
@@ -322,13 +326,13 @@ class Installation:
             ConfigError: If a profile is required, and it is not said which.
         """
         from letsencrypt_mdaemon.acme.issuer import Issuer  # noqa: PLC0415 - slow to import
-        from letsencrypt_mdaemon.webroot import Webroot  # noqa: PLC0415
+        from letsencrypt_mdaemon.mdaemon.webroot import Webroot  # noqa: PLC0415
 
         config = self.config
         if config.require_profile and not config.profile:
             message = "A profile is required, and it is not said which."
             raise ConfigError(message, hint="Name it by profile.")
-        folder = config.webroot or mdaemon.child(self.root, "WorldClient", "HTML")
+        folder = config.webroot or folders.child(self.root, "WorldClient", "HTML")
         is_iis = bool(config.iis_site_name) and sys.platform == "win32"
         journal = self.ca.folder / "presented.json"
         webroot = Webroot(folder, journal, web_config=is_iis)
@@ -382,87 +386,10 @@ class Installation:
         return [self.state.folder]
 
 
-@dataclass(frozen=True, slots=True)
-class MailServer:
-    """The server's files, semaphores, IIS site and service: `parts.Server`.
-
-    Args:
-        running: Whether it greets; its service, if it has one, tells too.
-        site: The IIS site that shows its certificate, too.
-        service: The service that it runs as, on Windows.
-        may_restart: Whether that may be restarted.
-    """
-
-    bindings: targets.Bindings
-    semaphores: mdaemon.Semaphores
-    running: bool
-    own_folders: list[Path]
-    site: iis.Site | None = None
-    service: Service | None = None
-    may_restart: bool = False
-
-    def named(self, names: Collection[str]) -> dict[Target, x509.Certificate | None]:
-        """Return which certificate each target names."""
-        named = self.bindings.named(names)
-        return named | self.site.named() if self.site else named
-
-    def bind(
-        self, certificate: x509.Certificate, *, now: datetime, dry_run: bool = False
-    ) -> list[Change]:
-        """Make every target name the certificate."""
-        changes = self.bindings.bind(certificate, now=now, dry_run=dry_run)
-        if self.site is None:
-            return changes
-        try:
-            return changes + self.site.bind(certificate, dry_run=dry_run)
-        except Error:
-            if not dry_run:
-                self.bindings.restore(changes, now=now)
-            raise
-
-    def restore(self, changes: Sequence[Change], *, now: datetime) -> None:
-        """Take changes back; one kind also if the other cannot be."""
-        in_iis = [change for change in changes if change.target.file == iis.FILE]
-        in_files = [change for change in changes if change not in in_iis]
-        try:
-            self.bindings.restore(in_files, now=now)
-        finally:
-            if in_iis and self.site:
-                self.site.restore(in_iis)
-            elif in_iis:
-                _log.warning("IIS stays as it is: iis-site-name is not set any more.")
-
-    def reload(self) -> Iterator[str]:
-        """Ask the server to reload, and yield what it took up."""
-        if not self.semaphores.names:
-            _log.info("The server is not told to reload.")
-            return iter(())
-        if self.service and not self.running and service.is_stopped(self.service):
-            _log.warning(
-                "The service %s is stopped: MDaemon uses the new certificate when it "
-                "starts.",
-                self.service.name,
-            )
-            return iter(())
-        return self.semaphores.reload(running=self.running)
-
-    def restart_service(self) -> Iterator[str]:
-        """Restart the service, if that is allowed and it is not stopped."""
-        if self.service and self.may_restart and not service.is_stopped(self.service):
-            _log.info("Restarting the service %s", self.service.name)
-            service.restart(self.service)
-            yield f"a restart of the service {self.service.name}"
-
-    def references(self) -> set[str]:
-        """Return the thumbprints that any INI value names."""
-        references = self.bindings.references(skip=self.own_folders)
-        return references | self.site.references() if self.site else references
-
-
 def find_root(loaded: Loaded) -> Path:
     """Return MDaemon's folder."""
     said_by = loaded.origins.get("mdaemon-dir", "")
-    return mdaemon.find(mdaemon.places(loaded.config.mdaemon_dir, said_by))
+    return folders.find(folders.places(loaded.config.mdaemon_dir, said_by))
 
 
 def windows_service(root: Path) -> Service | None:
@@ -491,7 +418,7 @@ def event_log() -> EventLog | None:
 
 def state_of(config: Config, root: Path) -> State:
     """Return the state folder: beside the old script, in a folder of its own."""
-    default = mdaemon.child(root, "LetsEncrypt") / "letsencrypt-mdaemon"
+    default = folders.child(root, "LetsEncrypt") / "letsencrypt-mdaemon"
     folder = config.state_dir or default
     if sys.platform == "win32":
         from letsencrypt_mdaemon.windows.dpapi import MachineSeal  # noqa: PLC0415
@@ -560,7 +487,7 @@ def open_installation(
     """
     state = state_of(config, root)
     store = _store(config, state, root)
-    greeted = mdaemon.greeting(config.smtp_address)
+    greeted = host_name.greeting(config.smtp_address)
     known = {thumbprint(leaf): leaf for leaf, _ in store.certificates()}
     installation = Installation(
         config=config,
@@ -593,7 +520,7 @@ def transport(config: Config, root: Path | None) -> Transport:
     if root is None:
         message = "Without an MDaemon there is no RAW queue to send mail by."
         raise ConfigError(message, hint="Set mail-server = smtp://HOST:PORT.")
-    return RawQueue(lambda: mdaemon.raw_queue(root))
+    return RawQueue(lambda: folders.raw_queue(root))
 
 
 def mail(config: Config, subject: str, lines: Iterable[str]) -> Mail:
@@ -679,7 +606,7 @@ def _external(config: Config) -> ExternalAccount | None:
         raise ConfigError(message, hint="Copy it from the CA's web site.") from exc
 
 
-def _server_name(config: Config, greeted: mdaemon.Source | None) -> str:
+def _server_name(config: Config, greeted: host_name.Source | None) -> str:
     """Return the name to ask the ports for (SNI), as far as it is known."""
     return config.host_name or (greeted.name() if greeted else None) or ""
 

@@ -8,7 +8,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from letsencrypt_mdaemon import authorities, mdaemon
+from letsencrypt_mdaemon import authorities
 from letsencrypt_mdaemon.acme.transport import Session
 from letsencrypt_mdaemon.doctor import machine, validator
 from letsencrypt_mdaemon.doctor.advice import Code, Weight
@@ -17,8 +17,9 @@ from letsencrypt_mdaemon.doctor.examination import Doctor, is_public_name
 from letsencrypt_mdaemon.doctor.findings import Finding
 from letsencrypt_mdaemon.doctor.nameservers import Nameservers, is_public
 from letsencrypt_mdaemon.errors import AcmeError, ChallengeError, ConfigError, Error
+from letsencrypt_mdaemon.mdaemon import folders
+from letsencrypt_mdaemon.mdaemon.webroot import Webroot
 from letsencrypt_mdaemon.system.parallel import ask_all
-from letsencrypt_mdaemon.webroot import Webroot
 
 if TYPE_CHECKING:
     import socket
@@ -115,7 +116,7 @@ def _doctor(
     if config.validation_dns is not None:
         address, port = config.validation_dns
         dns = Nameservers([address], port=port)
-    folder = config.webroot or mdaemon.child(installation.root, "WorldClient", "HTML")
+    folder = config.webroot or folders.child(installation.root, "WorldClient", "HTML")
     # With a journal of its own: what the CA is being shown stays.
     webroot = Webroot(folder, installation.ca.folder / "examined.json")
     solver = webroot if shows and not config.skip_port_check else None
@@ -190,7 +191,7 @@ def _files(
     found = []
     try:
         targets = installation.targets()
-        paths = [mdaemon.file_below(installation.root, row.file) for row in targets]
+        paths = [folders.file_below(installation.root, row.file) for row in targets]
         found += machine.ini_files(paths)
         named = installation.server(targets).named(names).values()
         for leaf in dict.fromkeys(named):

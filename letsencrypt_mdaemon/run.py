@@ -11,10 +11,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, Self
 
-from letsencrypt_mdaemon import assembly, mdaemon, report
+from letsencrypt_mdaemon import assembly, report
 from letsencrypt_mdaemon.config import load
 from letsencrypt_mdaemon.config import settings as config
 from letsencrypt_mdaemon.errors import BusyError, ChallengeError, Error
+from letsencrypt_mdaemon.mdaemon import folders
 from letsencrypt_mdaemon.system import log
 from letsencrypt_mdaemon.system.disk import sweep
 from letsencrypt_mdaemon.system.locks import exclusive_lock
@@ -147,7 +148,7 @@ class Run:
         except Error:
             self._open_log(now, None)
             raise
-        logs = mdaemon.child(self.root, "Logs")
+        logs = folders.child(self.root, "Logs")
         try:
             self._exits.enter_context(exclusive_lock(state.lock))
             assembly.guard(state, self.loaded.file)
@@ -243,10 +244,10 @@ class Run:
             return Path(named)
         variable = os.environ.get(f"{load.PREFIX}MDAEMON_DIR", "")
         (folder,) = self._options.get("mdaemon-dir", (variable,))
-        for place in mdaemon.places(Path(folder) if folder else None, ""):
+        for place in folders.places(Path(folder) if folder else None, ""):
             for file in (
-                mdaemon.child(place.folder, "LetsEncrypt", load.FILE_NAME),
-                mdaemon.child(place.folder, load.FILE_NAME),
+                folders.child(place.folder, "LetsEncrypt", load.FILE_NAME),
+                folders.child(place.folder, load.FILE_NAME),
             ):
                 if file.is_file():
                     return file

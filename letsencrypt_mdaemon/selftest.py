@@ -20,9 +20,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from letsencrypt_mdaemon import assembly, mdaemon
+from letsencrypt_mdaemon import assembly
 from letsencrypt_mdaemon._version import __version__
 from letsencrypt_mdaemon.errors import DeployError, Error
+from letsencrypt_mdaemon.mdaemon import folders
+from letsencrypt_mdaemon.mdaemon.semaphores import Semaphores
 from letsencrypt_mdaemon.pki.certificate import Certificate, new_key, thumbprint
 from letsencrypt_mdaemon.system.tasks import TaskScheduler
 
@@ -168,8 +170,8 @@ def semaphores(installation: Installation) -> Callable[[], str]:
     """Return a check: the server takes up a semaphore file that does nothing else."""
 
     def check() -> str:
-        app = mdaemon.child(installation.root, "App")
-        ears = mdaemon.Semaphores(app, (), patience=installation.config.reload_timeout)
+        app = folders.child(installation.root, "App")
+        ears = Semaphores(app, (), patience=installation.config.reload_timeout)
         if reason := ears.deaf():
             raise DeployError(f"{reason}.", hint="Does MDaemon run?")
         return f"{ears.PROBE} was taken up"

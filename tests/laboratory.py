@@ -24,7 +24,7 @@ from letsencrypt_mdaemon.doctor.caa import Authority
 from letsencrypt_mdaemon.doctor.examination import Dns as Lookup
 from letsencrypt_mdaemon.doctor.examination import Doctor, Examination, Examined
 from letsencrypt_mdaemon.doctor.nameservers import Nameservers
-from letsencrypt_mdaemon.webroot import Webroot
+from letsencrypt_mdaemon.mdaemon.webroot import Webroot
 from tests.servers import LOCALHOST, Serve, listening
 
 # Public addresses at which nobody is at home (RFC 7534 and 7535).

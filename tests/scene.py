@@ -22,6 +22,7 @@ from letsencrypt_mdaemon.acme.account import Accounts
 from letsencrypt_mdaemon.acme.issuer import Issuer
 from letsencrypt_mdaemon.acme.transport import Session
 from letsencrypt_mdaemon.errors import AcmeError
+from letsencrypt_mdaemon.mdaemon.webroot import Webroot
 from letsencrypt_mdaemon.pki.certificate import Certificate
 from letsencrypt_mdaemon.sandbox.ca import (
     Answer,
@@ -30,7 +31,6 @@ from letsencrypt_mdaemon.sandbox.ca import (
     Request,
 )
 from letsencrypt_mdaemon.state.folder import CaState, State
-from letsencrypt_mdaemon.webroot import Webroot
 
 Fault = Callable[[Answer], object]
 NAME = "mail.example.test"

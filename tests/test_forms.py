@@ -11,8 +11,8 @@ from cryptography import x509
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from letsencrypt_mdaemon import forms
-from letsencrypt_mdaemon.forms import DEFAULT, Form, Hit, every, find, parse
+from letsencrypt_mdaemon.mdaemon import forms
+from letsencrypt_mdaemon.mdaemon.forms import DEFAULT, Form, Hit, every, find, parse
 from tests import certificates
 from tests.certificates import OPENSSL_PEM, leaf
 

@@ -6,9 +6,18 @@ from collections.abc import Callable
 
 import pytest
 
-from letsencrypt_mdaemon import assembly, iis
+from letsencrypt_mdaemon import assembly
 from letsencrypt_mdaemon.assembly import Installation
-from letsencrypt_mdaemon.iis import APPLICATION, Binding, Record, Site, record, sites
+from letsencrypt_mdaemon.mdaemon import iis
+from letsencrypt_mdaemon.mdaemon import server as mdaemon_server
+from letsencrypt_mdaemon.mdaemon.http_sys import (
+    APPLICATION,
+    Binding,
+    Record,
+    record,
+    sites,
+)
+from letsencrypt_mdaemon.mdaemon.iis import Site
 from letsencrypt_mdaemon.sandbox import mdaemon
 from tests.iis import ENGLISH, GERMAN, NOTHING, Entry, Iis
 from tests.program import Program
@@ -221,13 +230,13 @@ def test_a_binding_that_a_run_changed_stays_if_the_setting_is_gone(
 ) -> None:
     del web
     secure.server.spoil(mdaemon.Fault.NO_TLS, "webmail")
-    real = assembly.MailServer.reload
+    real = mdaemon_server.MailServer.reload
 
-    def forget(server: assembly.MailServer) -> object:
+    def forget(server: mdaemon_server.MailServer) -> object:
         object.__setattr__(server, "site", None)
         return real(server)
 
-    monkeypatch.setattr(assembly.MailServer, "reload", forget)
+    monkeypatch.setattr(mdaemon_server.MailServer, "reload", forget)
     ran = secure.here("renew")
     assert "IIS stays as it is: iis-site-name is not set any more." in ran.messages
 

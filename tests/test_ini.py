@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from letsencrypt_mdaemon import ini
+from letsencrypt_mdaemon.mdaemon import ini
 
 OLD = "0A" * 20
 NEW = "F1" * 20

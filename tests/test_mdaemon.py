@@ -11,9 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from letsencrypt_mdaemon import mdaemon
 from letsencrypt_mdaemon.errors import ConfigError
-from letsencrypt_mdaemon.mdaemon import Place, Semaphores, Source
+from letsencrypt_mdaemon.mdaemon import folders, host_name
+from letsencrypt_mdaemon.mdaemon.folders import Place
+from letsencrypt_mdaemon.mdaemon.host_name import Source
+from letsencrypt_mdaemon.mdaemon.semaphores import Semaphores
 from tests.fakes import LOCALHOST, huge, read_only, talker, unreadable, watched
 from tests.wine import wine_differs
 
@@ -38,13 +40,13 @@ def tell(ini: Path, text: str) -> None:
 
 
 def test_only_the_folder_that_was_named_is_looked_at(tmp_path: Path) -> None:
-    assert mdaemon.places(tmp_path, "--mdaemon-dir") == [
+    assert folders.places(tmp_path, "--mdaemon-dir") == [
         Place(tmp_path, "--mdaemon-dir")
     ]
 
 
 def test_without_a_word_the_default_folder_is_looked_at_last() -> None:
-    *_, last = mdaemon.places(None, "")
+    *_, last = folders.places(None, "")
     assert last == Place(Path("C:/MDaemon"), "the default folder")
 
 
@@ -53,19 +55,19 @@ def test_the_server_is_found_whatever_case_its_folder_has(
     tmp_path: Path, app: str
 ) -> None:
     root = install(tmp_path / "MDaemon", app=app)
-    assert mdaemon.find([Place(root, "")]) == root
+    assert folders.find([Place(root, "")]) == root
 
 
 @pytest.mark.parametrize("app", ["App", "APP"])
 def test_the_folder_app_itself_may_be_named(tmp_path: Path, app: str) -> None:
     # As the registry does.
     root = install(tmp_path / "MDaemon", app=app)
-    assert mdaemon.find([Place(root / app, "")]) == root
+    assert folders.find([Place(root / app, "")]) == root
 
 
 def test_a_server_in_a_folder_called_app_is_found(tmp_path: Path) -> None:
     root = install(tmp_path / "app")
-    assert mdaemon.find([Place(root, "")]) == root
+    assert folders.find([Place(root, "")]) == root
 
 
 def test_the_first_place_that_has_a_server_wins(tmp_path: Path) -> None:
@@ -74,7 +76,7 @@ def test_the_first_place_that_has_a_server_wins(tmp_path: Path) -> None:
         Place(install(tmp_path / "one"), "b"),
         Place(install(tmp_path / "two"), "c"),
     ]
-    assert mdaemon.find(places) == tmp_path / "one"
+    assert folders.find(places) == tmp_path / "one"
 
 
 def test_if_there_is_no_server_the_error_says_where_it_looked_and_what_was_missing(
@@ -94,7 +96,7 @@ def test_if_there_is_no_server_the_error_says_where_it_looked_and_what_was_missi
         "odd": ("odd/App/MDaemon.ini", "is there, but is something else"),
     }
     with pytest.raises(ConfigError) as caught:
-        mdaemon.find([Place(tmp_path / name, f"said {name}") for name in missing])
+        folders.find([Place(tmp_path / name, f"said {name}") for name in missing])
     assert caught.value.message.splitlines() == [
         "No MDaemon was found. Looked in:",
         *(
@@ -106,26 +108,26 @@ def test_if_there_is_no_server_the_error_says_where_it_looked_and_what_was_missi
 
 
 def test_what_is_not_there_keeps_the_name_it_was_given(root: Path) -> None:
-    assert mdaemon.child(root, "app", "New.SEM") == root / "App" / "New.SEM"
-    assert mdaemon.child(root, "None", "MDaemon.ini") == root / "None" / "MDaemon.ini"
+    assert folders.child(root, "app", "New.SEM") == root / "App" / "New.SEM"
+    assert folders.child(root, "None", "MDaemon.ini") == root / "None" / "MDaemon.ini"
 
 
 def test_an_exact_name_goes_before_one_in_another_case(tmp_path: Path) -> None:
     (tmp_path / "APP").mkdir()
     (tmp_path / "App").mkdir(exist_ok=True)  # the same on Windows
-    assert mdaemon.child(tmp_path, "App") == tmp_path / "App"
+    assert folders.child(tmp_path, "App") == tmp_path / "App"
 
 
 def test_a_file_below_the_server_is_found_by_either_slash(root: Path) -> None:
     ini = root / "App" / "MDaemon.ini"
-    assert mdaemon.file_below(root, r"app\mdaemon.INI") == ini
-    assert mdaemon.file_below(root, "App/MDaemon.ini") == ini
+    assert folders.file_below(root, r"app\mdaemon.INI") == ini
+    assert folders.file_below(root, "App/MDaemon.ini") == ini
 
 
 @pytest.mark.parametrize("name", ["../x.ini", r"App\..\..\x.ini", "App/../../x.ini"])
 def test_a_name_that_leads_out_of_the_server_is_refused(root: Path, name: str) -> None:
     with pytest.raises(ConfigError, match="leads out of"):
-        mdaemon.file_below(root, name)
+        folders.file_below(root, name)
 
 
 @wine_differs("its symbolic links lead nowhere")
@@ -135,12 +137,12 @@ def test_a_link_that_leads_out_of_the_server_is_refused(
     (tmp_path / "else").mkdir()
     (root / "linked").symlink_to(tmp_path / "else", target_is_directory=True)
     with pytest.raises(ConfigError, match="leads out of"):
-        mdaemon.file_below(root, "linked/x.ini")
+        folders.file_below(root, "linked/x.ini")
 
 
 def test_a_circle_of_links_is_no_way_into_the_server(root: Path) -> None:
     (root / "circle").symlink_to(root / "circle")
-    assert not mdaemon.file_below(root, "circle/x.ini").exists()
+    assert not folders.file_below(root, "circle/x.ini").exists()
 
 
 @pytest.mark.parametrize(
@@ -157,14 +159,14 @@ def test_an_ini_file_that_is_none_is_an_error_with_its_name(
     path = tmp_path / "X.ini"
     make(path)
     with pytest.raises(ConfigError, match=message) as caught:
-        mdaemon.read_ini(path)
+        folders.read_ini(path)
     assert str(path) in caught.value.message
 
 
 def test_an_ini_file_that_cannot_be_read_is_an_error_with_its_name(root: Path) -> None:
     path = root / "App" / "MDaemon.ini"
     with unreadable(path), pytest.raises(ConfigError, match="Permission") as caught:
-        mdaemon.read_ini(path)
+        folders.read_ini(path)
     assert str(path) in caught.value.message
 
 
@@ -172,13 +174,13 @@ def test_an_ini_file_that_cannot_be_read_is_an_error_with_its_name(root: Path) -
 
 
 def names(root: Path) -> dict[str, str]:
-    return {source.where: source.value for source in mdaemon.configured_names(root)}
+    return {source.where: source.value for source in host_name.configured_names(root)}
 
 
 def decide(root: Path, greeted: str | None = None) -> str:
     source = Source("the SMTP greeting at 127.0.0.1 port 25", greeted or "")
-    return mdaemon.host_name(
-        mdaemon.configured_names(root), source if greeted else None
+    return host_name.host_name(
+        host_name.configured_names(root), source if greeted else None
     )
 
 
@@ -309,7 +311,7 @@ def greeting(says: bytes, *, forever: bool = False) -> str | None:
     # Enough for a machine under load; who is silent costs it in full.
     timeout = 5.0 if says else 0.2
     with talker(says=says, forever=forever) as address:
-        source = mdaemon.greeting(address, timeout)
+        source = host_name.greeting(address, timeout)
         return source.value if source else None
 
 
@@ -328,7 +330,7 @@ def test_the_server_greets_with_its_name(says: bytes, name: str) -> None:
 
 def test_the_greeting_says_where_it_was_heard() -> None:
     with talker(says=b"220 mail.example.test ESMTP\r\n") as address:
-        source = mdaemon.greeting(address)
+        source = host_name.greeting(address)
     assert source is not None
     assert source.where == f"the SMTP greeting at 127.0.0.1 port {address[1]}"
     assert str(source).endswith("says mail.example.test")
@@ -339,7 +341,7 @@ def test_the_server_is_left_with_a_farewell(code: str) -> None:
     heard: list[bytes] = []
     says = f"{code} mail.example.test\r\n".encode()
     with talker(says=says, heard=heard) as address:
-        mdaemon.greeting(address)
+        host_name.greeting(address)
     assert b"".join(heard) == b"QUIT\r\n"
 
 
@@ -367,7 +369,7 @@ def test_an_odd_greeting_is_no_source(says: bytes) -> None:
 
 def test_a_server_that_hangs_up_without_a_word_is_no_source() -> None:
     with talker() as address:
-        assert mdaemon.greeting(address) is None
+        assert host_name.greeting(address) is None
 
 
 def test_a_silent_server_is_no_source() -> None:
@@ -389,9 +391,9 @@ def test_a_greeting_is_a_plain_word_or_nothing(says: bytes) -> None:
 def test_nobody_who_answers_is_no_source() -> None:
     with socket.create_server((LOCALHOST, 0)) as listener:
         address = listener.getsockname()
-    assert mdaemon.greeting(address) is None
-    assert mdaemon.greeting(None) is None
-    assert mdaemon.greeting(("x" * 70 + ".example", 25)) is None
+    assert host_name.greeting(address) is None
+    assert host_name.greeting(None) is None
+    assert host_name.greeting(("x" * 70 + ".example", 25)) is None
 
 
 # The RAW queue
@@ -415,21 +417,21 @@ def test_the_raw_queue_is_found_below_the_mounted_folder(
     queue = root / ("Raw" if "elsewhere" in value else "Queues/Raw")
     queue.mkdir(parents=True)
     tell(root / "App" / "MDaemon.ini", f"[Directories]\nRaw={value}\n")
-    assert mdaemon.raw_queue(root) == queue
+    assert folders.raw_queue(root) == queue
 
 
 def test_the_raw_queue_may_be_far_from_the_server(root: Path, tmp_path: Path) -> None:
     queue = tmp_path / "Spool"
     queue.mkdir()
     tell(root / "App" / "MDaemon.ini", f"[directories]\nRAW = {queue}\n")
-    assert mdaemon.raw_queue(root) == queue
+    assert folders.raw_queue(root) == queue
 
 
 @pytest.mark.parametrize("ini", ["", "[Directories]\nRaw=\n", "[Other]\nRaw=C:\\x\n"])
 def test_without_its_key_there_is_no_raw_queue(root: Path, ini: str) -> None:
     tell(root / "App" / "MDaemon.ini", ini)
     with pytest.raises(ConfigError, match=r"\[Directories\] Raw is not there") as error:
-        mdaemon.raw_queue(root)
+        folders.raw_queue(root)
     assert "mail-server = smtp://" in error.value.hint
 
 
@@ -439,7 +441,7 @@ def test_without_its_key_there_is_no_raw_queue(root: Path, ini: str) -> None:
 def test_a_raw_queue_that_is_not_there_is_an_error(root: Path, value: str) -> None:
     tell(root / "App" / "MDaemon.ini", f"[Directories]\nRaw={value}\n")
     with pytest.raises(ConfigError, match="which is not there"):
-        mdaemon.raw_queue(root)
+        folders.raw_queue(root)
 
 
 # Semaphores

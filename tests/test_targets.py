@@ -14,11 +14,12 @@ from cryptography import x509
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from letsencrypt_mdaemon import forms, targets
 from letsencrypt_mdaemon.errors import ConfigError, DeployError
+from letsencrypt_mdaemon.mdaemon import discovery, forms
+from letsencrypt_mdaemon.mdaemon.bindings import Bindings
+from letsencrypt_mdaemon.mdaemon.discovery import discover
 from letsencrypt_mdaemon.pki.certificate import thumbprint
 from letsencrypt_mdaemon.state.memory import Target
-from letsencrypt_mdaemon.targets import Bindings, discover
 from tests.certificates import START, leaf, sign
 from tests.fakes import contents, huge, read_only
 from tests.wine import wine_differs
@@ -200,7 +201,7 @@ def test_what_is_not_in_an_ini_value_is_reported_without_a_target(
     (found,) = discover(tmp_path, [OTHER, OLD])
     assert (found.file, found.line, found.target) == ("x.dat", 0, None)
     assert found.certificate == OLD
-    assert targets.learned([found]) == ()
+    assert discovery.learned([found]) == ()
 
 
 def test_a_file_of_50_mb_is_left_out_and_said(
@@ -253,14 +254,14 @@ def test_no_bytes_are_too_odd_to_be_searched(
 def test_a_value_is_learned_once_in_the_form_seen_last(tmp_path: Path) -> None:
     text = f"[A]\nb={thumbprint(OLD)}\n[a]\nB={thumbprint(OLD).lower()}\nc=d\n"
     write(tmp_path, {"x.ini": text})
-    learned = targets.learned(discover(tmp_path, [OLD]))
+    learned = discovery.learned(discover(tmp_path, [OLD]))
     assert learned == (Target("x.ini", "a", "B", "sha1:lower"),)
 
 
 def test_what_is_new_counts_more_than_what_is_remembered() -> None:
     old = [Target("x.ini", "A", "b", "sha1:upper"), Target("y.ini", "", "c", SHA1)]
     new = [Target("x.ini", "a", "B", "sha256:lower")]
-    assert targets.merged(new, old) == (new[0], old[1])
+    assert discovery.merged(new, old) == (new[0], old[1])
 
 
 def test_a_target_is_forgotten_when_its_value_is_gone_and_that_is_said(
@@ -274,7 +275,7 @@ def test_a_target_is_forgotten_when_its_value_is_gone_and_that_is_said(
         Target(MAIL.file, "SSL", "Other", SHA1),
     ]
     write(root.parent, {"x.ini": f"[a]\nb={thumbprint(OLD)}"})
-    assert targets.still_there(root, [*gone, MAIL]) == (MAIL,)
+    assert discovery.still_there(root, [*gone, MAIL]) == (MAIL,)
     assert [message.split(" is forgotten")[0] for message in caplog.messages] == [
         str(target) for target in gone
     ]
@@ -288,11 +289,11 @@ def test_targets_of_the_config_file_are_checked_all_at_once(root: Path) -> None:
         "four": Target(r"..\x.ini", "a", "b", ""),
     }
     with pytest.raises(ConfigError) as caught:
-        targets.explicit(root, given)
+        discovery.explicit(root, given)
     for name in ("one", "two", "four"):
         assert f"[target {name}]: " in caught.value.message
     assert "[target three]" not in caught.value.message
-    assert targets.explicit(root, {"three": given["three"]}) == (given["three"],)
+    assert discovery.explicit(root, {"three": given["three"]}) == (given["three"],)
 
 
 # What they name

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from letsencrypt_mdaemon.errors import AcmeError, ConfigError
-from letsencrypt_mdaemon.webroot import Webroot
+from letsencrypt_mdaemon.mdaemon.webroot import Webroot
 from tests.fakes import contents, full_disk, huge, read_only, unreadable, watched
 from tests.wine import wine_differs
 

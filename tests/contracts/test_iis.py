@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from letsencrypt_mdaemon.errors import ConfigError, DeployError
-from letsencrypt_mdaemon.iis import Site
+from letsencrypt_mdaemon.mdaemon.iis import Site
 from letsencrypt_mdaemon.pki.certificate import thumbprint
 from letsencrypt_mdaemon.state.memory import Change, Target
 from tests.certificates import START, certificate

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from letsencrypt_mdaemon import mdaemon
 from letsencrypt_mdaemon.errors import ConfigError
+from letsencrypt_mdaemon.mdaemon import folders
 
 assert sys.platform == "win32"  # tells the type checker
 
@@ -49,7 +49,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def found() -> Path:
-    return mdaemon.find(mdaemon.places(None, ""))
+    return folders.find(folders.places(None, ""))
 
 
 def test_the_folder_of_app_ends_in_a_backslash(root: Path, write: Write) -> None:
@@ -95,8 +95,8 @@ def test_one_that_is_gone_is_passed_over(root: Path, write: Write) -> None:
 
 
 def test_without_any_key_only_the_default_folder_is_left() -> None:
-    assert mdaemon.places(None, "") == [
-        mdaemon.Place(mdaemon.DEFAULT, "the default folder")
+    assert folders.places(None, "") == [
+        folders.Place(folders.DEFAULT, "the default folder")
     ]
 
 

@@ -9,12 +9,19 @@ from __future__ import annotations
 
 import logging
 import os
-import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from letsencrypt_mdaemon.errors import ConfigError, DeployError, Error
+from letsencrypt_mdaemon.mdaemon.http_sys import (
+    APPLICATION,
+    HASH,
+    STORE,
+    Binding,
+    Record,
+    record,
+    sites,
+)
 from letsencrypt_mdaemon.pki.certificate import thumbprint
 from letsencrypt_mdaemon.state.memory import Change, Target
 from letsencrypt_mdaemon.system import process
@@ -27,32 +34,15 @@ if TYPE_CHECKING:
 
     from letsencrypt_mdaemon.system.process import Ended
 
+
 _log = logging.getLogger(__name__)
+
 
 FILE = "IIS"
 """Stands for a file's name in targets and changes."""
-APPLICATION = "{4dc3e181-e14b-4a21-b022-59fc669b0914}"
-"""What IIS calls itself at http.sys."""
-STORE = "MY"
-_NEW = "*:443:"
-_EVERY_ADDRESS = "0.0.0.0"  # noqa: S104 - nothing is bound here
-# IIS's sslFlags, since 8.0 and since Windows Server 2022. http.sys has them as well;
-# there they go with the certificate that is replaced.
-_SNI, _CENTRAL = 1, 2
-_OPTIONS = {
-    4: "disablehttp2",
-    8: "disableocspstapling",
-    16: "disablequic",
-    32: "disabletls13",
-    64: "disablelegacytls",
-}
 
-_HASH = re.compile(r":\s*([0-9a-fA-F]{40})\s*$", re.MULTILINE)
-# After the application's id comes the store, and after that what else is set.
-_APPLICATION = re.compile(
-    r":\s*(\{[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\})[ \t]*\r?\n"
-    r"[^\r\n]*:[ \t]*(\S*)[ \t]*(?:\r?\n|\Z)"
-)
+
+_NEW = "*:443:"
 
 
 class Run(Protocol):
@@ -63,101 +53,6 @@ class Run(Protocol):
     ) -> Ended:
         """Run a program to its end."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Binding:
-    """An https binding of a site.
-
-    Args:
-        information: Address, port and host, as IIS writes them: `*:443:`.
-        flags: IIS's `sslFlags`.
-    """
-
-    information: str
-    flags: int = 0
-
-    @property
-    def is_central(self) -> bool:
-        """Whether IIS takes the certificate from its central store of files."""
-        return bool(self.flags & _CENTRAL)
-
-    @property
-    def endpoint(self) -> str:
-        """Return it as `netsh` names the certificate's place."""
-        # An IPv6 address has colons of its own.
-        address, port, host = self.information.rsplit(":", 2)
-        if self.flags & _SNI:
-            return f"hostnameport={host}:{port}"
-        every = address in {"", "*"}
-        return f"ipport={_EVERY_ADDRESS if every else address}:{port}"
-
-    @property
-    def options(self) -> list[str]:
-        """Return what `netsh` has to be told beside the certificate."""
-        return [f"{name}=enable" for bit, name in _OPTIONS.items() if self.flags & bit]
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """The certificate of an endpoint, at http.sys.
-
-    Args:
-        rest: The lines about everything else.
-    """
-
-    thumbprint: str
-    application: str = APPLICATION
-    store: str = STORE
-    rest: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        """Return it as a change has it: the store is only named if it is another."""
-        usual = self.store.upper() == STORE
-        return self.thumbprint if usual else f"{self.thumbprint} {self.store}"
-
-
-def sites(xml: str) -> dict[str, tuple[Binding, ...]]:
-    """Read what `appcmd list site /config:* /xml` writes.
-
-    Returns:
-        The https bindings of each site.
-
-    Raises:
-        ValueError: If it is something else.
-    """
-    from xml.etree import ElementTree as ET  # noqa: PLC0415 - seldom needed
-
-    try:
-        # Windows' own program wrote it, from settings of administrators.
-        document = ET.fromstring(xml.strip())  # noqa: S314
-    except ET.ParseError as exc:
-        raise ValueError(f"no XML: {exc}") from exc
-    return {
-        site.get("name", ""): tuple(
-            Binding(found.get("bindingInformation", ""), int(found.get("sslFlags", 0)))
-            for found in site.iterfind("bindings/binding")
-            if found.get("protocol") == "https"
-            and found.get("bindingInformation", "").count(":") > 1
-        )
-        for site in document.iterfind("SITE/site")
-    }
-
-
-def record(output: str) -> Record | None:
-    """Read what `netsh http show sslcert` writes of one endpoint, in any language."""
-    certificate, application = _HASH.search(output), _APPLICATION.search(output)
-    if certificate is None or application is None:
-        return None
-    rest = [" ".join(line.split()) for line in output[application.end() :].splitlines()]
-    store = application[2]
-    return Record(
-        certificate[1].lower(),
-        application[1].lower(),
-        # "(null)", which is the same in every language.
-        STORE if store.startswith("(") or not store else store,
-        tuple(line for line in rest if line),
-    )
 
 
 class Site:
@@ -207,7 +102,7 @@ class Site:
             DeployError: If they cannot be told.
         """
         output = self._do(self._netsh, "http", "show", "sslcert")
-        return {found.upper() for found in _HASH.findall(output)}
+        return {found.upper() for found in HASH.findall(output)}
 
     def bind(self, certificate: x509.Certificate, *, dry_run: bool) -> list[Change]:
         """Give every https binding this certificate. Done twice, it changes nothing.

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from letsencrypt_mdaemon.errors import AcmeError, ConfigError
-from letsencrypt_mdaemon.mdaemon import is_below
+from letsencrypt_mdaemon.mdaemon.folders import is_below
 from letsencrypt_mdaemon.system.disk import (
     make_private_folder,
     read_limited,

@@ -1,0 +1,1 @@
+"""What this program knows about MDaemon."""

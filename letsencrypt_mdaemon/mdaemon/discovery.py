@@ -1,0 +1,175 @@
+"""Which of the server's INI values name its certificate, and making them name another.
+
+No public source tells the keys, so they are learned: a value that names a certificate
+which is in the store, or which a port of the server serves, is a target.
+"""
+
+from __future__ import annotations
+
+import codecs
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from letsencrypt_mdaemon.errors import ConfigError
+from letsencrypt_mdaemon.mdaemon import forms, ini
+from letsencrypt_mdaemon.mdaemon.folders import file_below, is_below, read_ini
+from letsencrypt_mdaemon.state.memory import Target
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping, Sequence
+
+    from cryptography import x509
+
+
+_log = logging.getLogger(__name__)
+
+
+LEFT_OUT = {"users", "queues", "logs", "public folders"}
+"""Folders of mail and logs: large, and no place of settings."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A place in the server's files that names a certificate.
+
+    Args:
+        target: The INI value; None if the place is not in an INI value.
+        line: Counted from 1; 0 if the place is not in an INI value.
+    """
+
+    file: str
+    line: int
+    target: Target | None
+    certificate: x509.Certificate
+
+
+def discover(
+    root: Path, certificates: Collection[x509.Certificate], *, skip: Sequence[Path] = ()
+) -> list[Found]:
+    """Return every place below the installation that names one of the certificates.
+
+    Searched are `*.ini` and `*.dat`, except in folders of mail, logs and backups.
+
+    Args:
+        skip: Folders of our own.
+    """
+    found = []
+    for path in _files(root, skip):
+        try:
+            data = read_ini(path)
+        except ConfigError as exc:
+            _log.warning("Not searched: %s", exc)
+            continue
+        found += _in_file(path.relative_to(root).as_posix(), data, certificates)
+    return found
+
+
+def learned(found: Sequence[Found]) -> tuple[Target, ...]:
+    """Return the targets among some places, each once."""
+    return merged([item.target for item in found if item.target is not None], ())
+
+
+def merged(new: Sequence[Target], old: Sequence[Target]) -> tuple[Target, ...]:
+    """Return all the targets, each INI value once; what is new counts."""
+    by_place = {_place(target): target for target in (*old, *new)}
+    return tuple(by_place.values())
+
+
+def still_there(root: Path, remembered: Sequence[Target]) -> tuple[Target, ...]:
+    """Return the remembered targets whose value is still there; say which are not."""
+    there = []
+    for target in remembered:
+        try:
+            data = read_ini(file_below(root, target.file))
+        except ConfigError as exc:
+            _log.warning("%s is forgotten: %s", target, exc.message)
+            continue
+        if any(item.value for item in ini.lookup(data, target.section, target.key)):
+            there.append(target)
+        else:
+            _log.warning("%s is forgotten: it has no value any more.", target)
+    return tuple(there)
+
+
+def _files(root: Path, skip: Sequence[Path]) -> Iterator[Path]:
+    ours = {path.resolve() for path in skip}
+    for folder, folders, files in os.walk(root):
+        here = Path(folder)
+        top = here == root
+        folders[:] = sorted(
+            name
+            for name in folders
+            if not (top and name.lower() in LEFT_OUT)
+            and not name.lower().startswith("backup")
+            and (here / name).resolve() not in ours
+        )
+        for name in sorted(files):
+            if not name.lower().endswith((".ini", ".dat")):
+                continue
+            if is_below(here / name, root):
+                yield here / name
+            else:
+                _log.warning("Not searched: %s leads out of %s", here / name, root)
+
+
+def _in_file(
+    name: str, data: bytes, certificates: Collection[x509.Certificate]
+) -> list[Found]:
+    # One look at the whole file first: hardly any names a certificate at all.
+    everywhere = [
+        hit for text in _texts(data) for hit in forms.find(text, certificates)
+    ]
+    if not everywhere:
+        return []
+    found = []
+    for entry in ini.entries(data):
+        for hit in forms.find(entry.value, certificates):
+            target = Target(name, entry.section, entry.key, str(hit.form))
+            found.append(Found(name, entry.line, target, hit.certificate))
+    inside = {item.certificate for item in found}
+    found += [
+        Found(name, 0, None, certificate)
+        for certificate in dict.fromkeys(hit.certificate for hit in everywhere)
+        if certificate not in inside
+    ]
+    return found
+
+
+def _texts(data: bytes) -> Iterator[str]:
+    """Yield what the file may say, whether it is INI or not."""
+    # What is not ASCII is no part of a name, and must not look like one.
+    yield data.decode("ascii", "replace")
+    if b"\0" in data:
+        yield data.replace(b"\0", b"").decode("ascii", "replace")
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        yield data.decode("utf-16", "replace")
+
+
+def _place(target: Target) -> tuple[str, str, str]:
+    return target.file, target.section.lower(), target.key.lower()
+
+
+def form_of(target: Target) -> forms.Form:
+    """Return the form in which a target names its certificate."""
+    return forms.parse(target.form) if target.form else forms.DEFAULT
+
+
+def explicit(root: Path, targets: Mapping[str, Target]) -> tuple[Target, ...]:
+    """Check the targets that the config file names.
+
+    Raises:
+        ConfigError: Listing every file that is not there and every unknown form.
+    """
+    problems = []
+    for name, target in targets.items():
+        try:
+            read_ini(file_below(root, target.file))
+            form_of(target)
+        except (ConfigError, ValueError) as exc:
+            problems.append(f"[target {name}]: {exc}")
+    if problems:
+        raise ConfigError("; ".join(problems), hint="Correct it in the config file.")
+    return tuple(targets.values())
