@@ -37,14 +37,15 @@ if TYPE_CHECKING:
         Error,
     )
     from letsencrypt_mdaemon.pki.certificate import Certificate
-    from letsencrypt_mdaemon.workflow import Outcome, renew
+    from letsencrypt_mdaemon.renewal.adapters import Outcome
+    from letsencrypt_mdaemon.renewal.run import renew
 
 _HOMES = {
     "Certificate": "letsencrypt_mdaemon.pki.certificate.Certificate",
     "Config": "letsencrypt_mdaemon.config.settings.Config",
-    "Outcome": "letsencrypt_mdaemon.workflow.Outcome",
+    "Outcome": "letsencrypt_mdaemon.renewal.adapters.Outcome",
     "load_config": "letsencrypt_mdaemon.config.load.load",
-    "renew": "letsencrypt_mdaemon.workflow.renew",
+    "renew": "letsencrypt_mdaemon.renewal.run.renew",
 }
 
 

@@ -9,16 +9,17 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from letsencrypt_mdaemon import authorities, renewal
+from letsencrypt_mdaemon import authorities
 from letsencrypt_mdaemon.errors import ConfigError, DeployError
 from letsencrypt_mdaemon.mdaemon import discovery, folders, host_name, iis
 from letsencrypt_mdaemon.mdaemon.bindings import Bindings
 from letsencrypt_mdaemon.mdaemon.semaphores import Semaphores
 from letsencrypt_mdaemon.mdaemon.server import MailServer
-from letsencrypt_mdaemon.parts import Order, Parts
 from letsencrypt_mdaemon.pki.certificate import OURS, thumbprint
 from letsencrypt_mdaemon.pki.chain import Roots
 from letsencrypt_mdaemon.pki.names import unique
+from letsencrypt_mdaemon.renewal import lifetime
+from letsencrypt_mdaemon.renewal.adapters import Order, Parts
 from letsencrypt_mdaemon.state.folder import CaState, State
 from letsencrypt_mdaemon.state.memory import RUNS, Memory, Target, utc
 from letsencrypt_mdaemon.stores.pem import PemStore
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.acme.issuer import Issuer
     from letsencrypt_mdaemon.config.load import Loaded
     from letsencrypt_mdaemon.config.settings import Config
-    from letsencrypt_mdaemon.parts import Store
+    from letsencrypt_mdaemon.renewal.adapters import Store
     from letsencrypt_mdaemon.system.mail import Mail, Transport
     from letsencrypt_mdaemon.verify.endpoints import Endpoint
     from letsencrypt_mdaemon.verify.served import Served
@@ -358,7 +359,7 @@ class Installation:
             directory_url=config.ca,
             reuse_key=config.key_policy == "reuse",
             days_left=config.renew_days,
-            interval=renewal.interval(self.memory.runs) or renewal.INTERVAL,
+            interval=lifetime.interval(self.memory.runs) or lifetime.INTERVAL,
             limits=authorities.at(config.ca).limits,
             force=config.force,
             dry_run=config.dry_run,

@@ -23,9 +23,8 @@ if TYPE_CHECKING:
 
     from letsencrypt_mdaemon.acme.account import Accounts
     from letsencrypt_mdaemon.assembly import Installation
-    from letsencrypt_mdaemon.parts import Order, Parts
+    from letsencrypt_mdaemon.renewal.adapters import Order, Outcome, Parts
     from letsencrypt_mdaemon.run import Run
-    from letsencrypt_mdaemon.workflow import Outcome
 
     Command = Callable[..., None]  # a Run, and the command's own options
 
@@ -148,7 +147,7 @@ def _options(shown: tuple[str, ...]) -> list[click.Parameter]:
 @_command(cli, *RENEW, example="renew --agree-tos --to me@example.com")
 def renew(run: Run) -> None:
     """Renew the certificate if it is due, and make the server use it."""
-    from letsencrypt_mdaemon import workflow  # noqa: PLC0415
+    from letsencrypt_mdaemon.renewal import run as workflow  # noqa: PLC0415
 
     _carry_out(
         run,
@@ -163,7 +162,7 @@ def activate(run: Run) -> None:
     """Put into use what `renew --no-activate` obtained, or what was rolled back."""
     from dataclasses import replace  # noqa: PLC0415
 
-    from letsencrypt_mdaemon import workflow  # noqa: PLC0415
+    from letsencrypt_mdaemon.renewal import run as workflow  # noqa: PLC0415
 
     _carry_out(
         run,
@@ -179,7 +178,7 @@ def activate(run: Run) -> None:
 @_command(cli, *PLACES, *WANTED, "no-reload", "json", example="rollback")
 def rollback(run: Run) -> None:
     """Go back to the last certificate that was seen to work on every port."""
-    from letsencrypt_mdaemon import workflow  # noqa: PLC0415
+    from letsencrypt_mdaemon.renewal import run as workflow  # noqa: PLC0415
 
     _carry_out(
         run, lambda _, order, parts, now: workflow.roll_back(order, parts, now=now)
@@ -454,8 +453,9 @@ def revoke(run: Run, thumbprint: str | None, reason: str) -> None:
     """
     from datetime import UTC, datetime  # noqa: PLC0415
 
-    from letsencrypt_mdaemon import report, revocation  # noqa: PLC0415
+    from letsencrypt_mdaemon import report  # noqa: PLC0415
     from letsencrypt_mdaemon.pki.certificate import thumbprint as thumbprint_of  # noqa: PLC0415
+    from letsencrypt_mdaemon.renewal import revoke as revocation  # noqa: PLC0415
 
     reasons = {name.lower(): name for name in revocation.REASONS}
     if reason.lower() not in reasons:

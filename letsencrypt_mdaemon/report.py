@@ -22,16 +22,15 @@ if TYPE_CHECKING:
     from cryptography import x509
 
     from letsencrypt_mdaemon.checkup import Checkup
-    from letsencrypt_mdaemon.deployment import Proof
     from letsencrypt_mdaemon.doctor.examination import Examination, Examined
     from letsencrypt_mdaemon.doctor.findings import Finding
     from letsencrypt_mdaemon.mdaemon.discovery import Found
+    from letsencrypt_mdaemon.renewal.adapters import Outcome, Proof
     from letsencrypt_mdaemon.selftest import Report
     from letsencrypt_mdaemon.state.memory import Account, Change, Dropped, Target
     from letsencrypt_mdaemon.system.schedule import Job
     from letsencrypt_mdaemon.verify.served import Served
     from letsencrypt_mdaemon.verify.verdict import Port, Verification
-    from letsencrypt_mdaemon.workflow import Outcome
 
 SCHEMA = 1
 """Version of the JSON; it grows when a key changes its meaning or goes away."""

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from letsencrypt_mdaemon.assembly import Installation
-    from letsencrypt_mdaemon.parts import Store
     from letsencrypt_mdaemon.pki.certificate import KeyType
+    from letsencrypt_mdaemon.renewal.adapters import Store
     from letsencrypt_mdaemon.state.folder import Seal
 
     if sys.platform == "win32":

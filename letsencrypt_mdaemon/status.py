@@ -6,8 +6,9 @@ import logging
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from letsencrypt_mdaemon import authorities, renewal, report, workflow
+from letsencrypt_mdaemon import authorities, report
 from letsencrypt_mdaemon.pki.certificate import thumbprint, tlsa
+from letsencrypt_mdaemon.renewal import lifetime, run
 from letsencrypt_mdaemon.text import words
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from cryptography import x509
 
     from letsencrypt_mdaemon.assembly import Installation
-    from letsencrypt_mdaemon.parts import Order
+    from letsencrypt_mdaemon.renewal.adapters import Order
 
 _log = logging.getLogger(__name__)
 
@@ -33,7 +34,7 @@ def examine(installation: Installation, *, now: datetime) -> Document:
     names = installation.names()
     server = installation.server(installation.targets())
     order = installation.order(names)
-    due, wait, in_use = workflow.due(order, installation.parts(server), now=now)
+    due, wait, in_use = run.due(order, installation.parts(server), now=now)
     pending = installation.ca.pending()
     named = server.named(names)
     return {
@@ -69,15 +70,15 @@ def warn(installation: Installation, in_use: Iterable[x509.Certificate | None]) 
 
 
 def _sparse(installation: Installation, leaf: x509.Certificate | None) -> str:
-    every = renewal.interval(installation.memory.runs)
+    every = lifetime.interval(installation.memory.runs)
     if every is None or leaf is None:
         return ""
-    span = renewal.lifetime(leaf)
-    if not renewal.is_sparse(every, span):
+    span = lifetime.lifetime(leaf)
+    if not lifetime.is_sparse(every, span):
         return ""
     return (
-        f"The scheduled runs are {renewal.days(every)} apart, too far for a "
-        f"certificate of {renewal.days(span)}: schedule two a day."
+        f"The scheduled runs are {lifetime.days(every)} apart, too far for a "
+        f"certificate of {lifetime.days(span)}: schedule two a day."
     )
 
 
@@ -120,8 +121,8 @@ def _ledger(installation: Installation, order: Order, now: datetime) -> Document
 
 def _schedule(installation: Installation, leaf: x509.Certificate | None) -> Document:
     runs = installation.memory.runs
-    every = renewal.interval(runs)
-    span = renewal.lifetime(leaf) if leaf else None
+    every = lifetime.interval(runs)
+    span = lifetime.lifetime(leaf) if leaf else None
     return {
         "last_run": report.iso(runs[-1]) if runs else None,
         "every_hours": every and round(every / timedelta(hours=1), 1),
@@ -130,8 +131,8 @@ def _schedule(installation: Installation, leaf: x509.Certificate | None) -> Docu
             {
                 "days": days,
                 "letsencrypt_from": moment.isoformat(),
-                "due_days_before_end": renewal.slack(shorter).days,
-                "too_sparse": every and renewal.is_sparse(every, shorter),
+                "due_days_before_end": lifetime.slack(shorter).days,
+                "too_sparse": every and lifetime.is_sparse(every, shorter),
             }
             for moment, days in authorities.LIFETIMES
             for shorter in [timedelta(days=days)]

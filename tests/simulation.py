@@ -20,16 +20,17 @@ from unittest.mock import patch
 
 from cryptography import x509
 
-from letsencrypt_mdaemon import authorities, renewal, workflow
+from letsencrypt_mdaemon import authorities
 from letsencrypt_mdaemon.errors import AcmeError, ChallengeError
-from letsencrypt_mdaemon.parts import Order, Parts
 from letsencrypt_mdaemon.pki.certificate import Certificate, PrivateKey
 from letsencrypt_mdaemon.pki.checks import check
+from letsencrypt_mdaemon.renewal import lifetime as lifetimes
+from letsencrypt_mdaemon.renewal import run as workflow
+from letsencrypt_mdaemon.renewal.adapters import Order, Outcome, Parts
 from letsencrypt_mdaemon.state.advice import Draw, Window
 from letsencrypt_mdaemon.state.folder import CaState, State
 from letsencrypt_mdaemon.state.ledger import CLOCK_ERROR, Ledger
 from letsencrypt_mdaemon.state.memory import RUNS, Attempt, Memory, OpenOrder, utc
-from letsencrypt_mdaemon.workflow import Outcome
 from tests.certificates import START, certificate, leaf
 from tests.fakes import MemoryServer, MemoryStore
 
@@ -61,7 +62,7 @@ def slack(lifetime: timedelta) -> timedelta:
     A certificate is due that long before its end, less what waiting may cost. Boulder
     dates certificates back by an hour, but that is counted in their lifetime.
     """
-    return renewal.slack(lifetime) - PATIENCE
+    return lifetimes.slack(lifetime) - PATIENCE
 
 
 class Kind(Enum):
@@ -322,7 +323,7 @@ class Installation:
         memory = self.state.load()
         runs = [run for run in memory.runs if run <= now]
         self.state.save(replace(memory, runs=tuple([*runs, utc(now)][-RUNS:])))
-        every = renewal.interval(self.state.load().runs) or renewal.INTERVAL
+        every = lifetimes.interval(self.state.load().runs) or lifetimes.INTERVAL
         if every != self.order.interval:
             self.order = replace(self.order, interval=every)
         self.server.done.clear()

@@ -11,8 +11,8 @@ from cryptography import x509
 from hypothesis import given
 from hypothesis import strategies as st
 
-from letsencrypt_mdaemon.deployment import Deployment, baseline, judge
 from letsencrypt_mdaemon.pki.certificate import thumbprint
+from letsencrypt_mdaemon.renewal.deploy import Deployment, baseline, judge
 from letsencrypt_mdaemon.state.memory import Change, Target
 from tests.certificates import leaf
 

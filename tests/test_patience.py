@@ -13,24 +13,23 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from letsencrypt_mdaemon import workflow
 from letsencrypt_mdaemon.acme import transport
 from letsencrypt_mdaemon.acme.problem import TransientError
 from letsencrypt_mdaemon.authorities import Limits
 from letsencrypt_mdaemon.errors import AcmeError, ChallengeError, ConfigError
-from letsencrypt_mdaemon.parts import Order, Parts
 from letsencrypt_mdaemon.pki.certificate import (
     Certificate,
     PrivateKey,
     new_key,
     thumbprint,
 )
+from letsencrypt_mdaemon.renewal import run
+from letsencrypt_mdaemon.renewal.adapters import Order, Outcome, Parts
 from letsencrypt_mdaemon.sandbox.ca import CertificateAuthority, Problem
 from letsencrypt_mdaemon.state.advice import Window
 from letsencrypt_mdaemon.state.folder import CaState, State
 from letsencrypt_mdaemon.state.ledger import CLOCK_ERROR
 from letsencrypt_mdaemon.state.memory import OpenOrder
-from letsencrypt_mdaemon.workflow import Outcome
 from tests.certificates import START, certificate, leaf
 from tests.fakes import TARGETS, MemoryIssuer, MemoryServer, MemoryStore
 from tests.program import HOST_NAME, Program
@@ -114,7 +113,7 @@ class Scene:
     def renew(self, **order: object) -> Outcome:
         """Run with an order that differs from the usual one."""
         wanted = replace(self.order, **order)  # type: ignore[arg-type]
-        return workflow.renew(wanted, self.parts, self.issuer, now=self.now)
+        return run.renew(wanted, self.parts, self.issuer, now=self.now)
 
     def failing(self, error: AcmeError, **order: object) -> AcmeError:
         """Run with a CA that fails, and return the error."""
@@ -495,7 +494,7 @@ def test_what_went_back_was_put_into_use_last(scene: Scene) -> None:
     scene.renew()
     scene.now += DAY
     scene.renew(force=True)
-    assert workflow.roll_back(ORDER, scene.parts, now=scene.now).renewed
+    assert run.roll_back(ORDER, scene.parts, now=scene.now).renewed
 
     assert not scene.renew().renewed
 

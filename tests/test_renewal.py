@@ -13,11 +13,10 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from letsencrypt_mdaemon.renewal import (
-    Due,
+from letsencrypt_mdaemon.renewal.due import Due, decide
+from letsencrypt_mdaemon.renewal.lifetime import (
     backstop,
     days,
-    decide,
     earliest,
     interval,
     is_sparse,

@@ -10,12 +10,14 @@ from datetime import datetime, timedelta
 import pytest
 from cryptography import x509
 
-from letsencrypt_mdaemon import renewal, workflow
 from letsencrypt_mdaemon.errors import AcmeError
-from letsencrypt_mdaemon.renewal import Due
+from letsencrypt_mdaemon.renewal import due as renewal
+from letsencrypt_mdaemon.renewal import lifetime as lifetimes
+from letsencrypt_mdaemon.renewal import run
+from letsencrypt_mdaemon.renewal.adapters import Outcome
+from letsencrypt_mdaemon.renewal.due import Due
 from letsencrypt_mdaemon.state import advice
 from letsencrypt_mdaemon.state.ledger import Ledger
-from letsencrypt_mdaemon.workflow import Outcome
 from tests.certificates import START
 from tests.simulation import (
     DAY,
@@ -59,7 +61,7 @@ def test_in_a_thousand_years_nothing_expires_and_no_limit_is_passed(
 def test_a_trouble_longer_than_the_slack_lets_certificates_expire(
     lifetime: timedelta,
 ) -> None:
-    longest = renewal.slack(lifetime) + 10 * DAY
+    longest = lifetimes.slack(lifetime) + 10 * DAY
     stories = [live(lifetime, 4, seed, longest=longest) for seed in range(2)]
 
     assert any(story.expired for story in stories)
@@ -149,7 +151,7 @@ def test_it_notices_a_decision_that_comes_too_late(
         return certificate.not_valid_after_utc - DAY
 
     longest = slack(90 * DAY)
-    monkeypatch.setattr(renewal, "backstop", late)
+    monkeypatch.setattr(lifetimes, "backstop", late)
     monkeypatch.setattr(advice.Draw, "moment", lambda *_: None)
 
     stories = [live(90 * DAY, 2, seed, longest=longest) for seed in range(3)]
@@ -225,6 +227,6 @@ def test_it_notices_a_run_that_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     def lost(*_: object, now: datetime, **__: object) -> Outcome:
         return Outcome(renewed=False, reason=f"nothing on {now}", names=())
 
-    monkeypatch.setattr(workflow, "renew", lost)
+    monkeypatch.setattr(run, "renew", lost)
 
     assert live(90 * DAY, 1, 0).expired == [START]

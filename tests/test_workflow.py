@@ -12,18 +12,17 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from letsencrypt_mdaemon import renewal, workflow
 from letsencrypt_mdaemon.errors import (
     AcmeError,
     ChallengeError,
     ConfigError,
     DeployError,
 )
-from letsencrypt_mdaemon.parts import Order, Parts
 from letsencrypt_mdaemon.pki.certificate import Certificate, thumbprint
+from letsencrypt_mdaemon.renewal import lifetime, run
+from letsencrypt_mdaemon.renewal.adapters import Order, Outcome, Parts
 from letsencrypt_mdaemon.state.advice import Window
 from letsencrypt_mdaemon.state.folder import State
-from letsencrypt_mdaemon.workflow import Outcome
 from tests.certificates import START, certificate, leaf
 from tests.fakes import PORTS, RUNGS, MemoryIssuer, MemoryServer, MemoryStore, contents
 
@@ -68,11 +67,11 @@ class Scene:
     def renew(self, **order: object) -> Outcome:
         """Run with an order that differs from the usual one."""
         wanted = replace(ORDER, **order)  # type: ignore[arg-type]
-        return workflow.renew(wanted, self.parts, self.issuer, now=self.now)
+        return run.renew(wanted, self.parts, self.issuer, now=self.now)
 
     def roll_back(self) -> Outcome:
         """Go back to the last certificate that worked."""
-        return workflow.roll_back(ORDER, self.parts, now=self.now)
+        return run.roll_back(ORDER, self.parts, now=self.now)
 
     @property
     def bound(self) -> set[str]:
@@ -610,4 +609,4 @@ def test_the_backstop_is_told_as_when_it_is_due_again(scene: Scene) -> None:
     outcome = scene.renew()
 
     assert outcome.certificate is not None
-    assert outcome.next_at == renewal.backstop(outcome.certificate)
+    assert outcome.next_at == lifetime.backstop(outcome.certificate)

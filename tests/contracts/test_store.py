@@ -20,7 +20,6 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.hazmat.primitives.serialization.pkcs12 import load_pkcs12
 
 from letsencrypt_mdaemon.errors import ConfigError, DeployError
-from letsencrypt_mdaemon.parts import Store
 from letsencrypt_mdaemon.pki.certificate import (
     OURS,
     KeyType,
@@ -28,6 +27,7 @@ from letsencrypt_mdaemon.pki.certificate import (
     new_key,
     thumbprint,
 )
+from letsencrypt_mdaemon.renewal.adapters import Store
 from letsencrypt_mdaemon.stores.pem import PemStore
 from tests.certificates import START, certificate, leaf
 from tests.fakes import (

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from cryptography import x509
 
-    from letsencrypt_mdaemon.parts import Issuer, Parts
+    from letsencrypt_mdaemon.renewal.adapters import Issuer, Parts
 
 REASONS = {
     "unspecified": 0,

@@ -8,18 +8,19 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from letsencrypt_mdaemon import planning, renewal
 from letsencrypt_mdaemon.errors import AcmeError, ChallengeError
 from letsencrypt_mdaemon.pki.certificate import key_type, thumbprint
+from letsencrypt_mdaemon.renewal import due
+from letsencrypt_mdaemon.renewal import due as renewal
 from letsencrypt_mdaemon.state.memory import Dropped, utc
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
     from datetime import datetime
 
-    from letsencrypt_mdaemon.parts import Issuer, Order, Parts
     from letsencrypt_mdaemon.pki.certificate import Certificate, PrivateKey
-    from letsencrypt_mdaemon.planning import Situation
+    from letsencrypt_mdaemon.renewal.adapters import Issuer, Order, Parts
+    from letsencrypt_mdaemon.renewal.due import Situation
     from letsencrypt_mdaemon.state.folder import CaState
 
 _log = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ def obtain(
         missing = [name for name in order.names if name not in names]
         if missing:
             rest = replace(found, names=names)
-            if not planning.by_rule(order, rest, parts, now).due:
+            if not due.by_rule(order, rest, parts, now).due:
                 return None
             _log.warning("The certificate goes without %s.", ", ".join(missing))
         try:
@@ -54,7 +55,7 @@ def obtain(
             _record(exc, names, parts.ca, now)
             raise
 
-    names = planning.tried_now(order, found, parts, now)
+    names = due.tried_now(order, found, parts, now)
     failing = parts.ca.ledger().settled(now).failing(order.names)
     known = {*names, *(item.name for item in found.dropped), ""}
     early = {item.name: item.why for item in failing if item.name not in known}
@@ -131,7 +132,7 @@ def _key(order: Order, found: Situation, parts: Parts) -> PrivateKey | None:
         return None
     if key_type(leaf) != order.key_type:
         why = f"it is {key_type(leaf)}"
-    elif planning.is_compromised(leaf, memory):
+    elif due.is_compromised(leaf, memory):
         why = "it was revoked as compromised"
     elif (key := parts.store.key(thumbprint(leaf))) is not None:
         return key

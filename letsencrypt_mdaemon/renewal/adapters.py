@@ -1,14 +1,14 @@
-"""What a run is told, and what it works with: the ports of the workflow."""
+"""What a run is told, and what it works with."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from letsencrypt_mdaemon import deployment, renewal
+from letsencrypt_mdaemon.renewal import lifetime
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
     from datetime import datetime, timedelta
 
     from cryptography import x509
@@ -17,7 +17,39 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.pki.certificate import Certificate, PrivateKey
     from letsencrypt_mdaemon.state.advice import Window
     from letsencrypt_mdaemon.state.folder import CaState, State
-    from letsencrypt_mdaemon.state.memory import Change, Target
+    from letsencrypt_mdaemon.state.memory import Change, Dropped, Target
+
+
+Ports = dict[str, str]
+"""Endpoint → thumbprint of the certificate it serves; empty if it serves none."""
+
+
+class Verifier(Protocol):
+    """Looks at the server's ports."""
+
+    def observe(self) -> Ports:
+        """Return which certificate each endpoint serves now."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """How the ports that served TLS before serve it now.
+
+    Args:
+        new: They serve the new certificate.
+        old: They still serve the one they served before.
+        broken: They serve another one, or none any more.
+    """
+
+    new: tuple[str, ...] = ()
+    old: tuple[str, ...] = ()
+    broken: tuple[str, ...] = ()
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all of them serve the new one."""
+        return not self.old and not self.broken
 
 
 class Issuer(Protocol):
@@ -73,7 +105,7 @@ class Store(Protocol):
         ...
 
 
-class Server(deployment.Server, Protocol):
+class Server(Protocol):
     """The mail server's files, and its ear for changes."""
 
     def named(self, names: Collection[str]) -> Mapping[Target, x509.Certificate | None]:
@@ -84,6 +116,18 @@ class Server(deployment.Server, Protocol):
         self, certificate: x509.Certificate, *, now: datetime, dry_run: bool = False
     ) -> Sequence[Change]:
         """Make every target name it; with `dry_run` only return what would change."""
+        ...
+
+    def restore(self, changes: Sequence[Change], *, now: datetime) -> None:
+        """Take changes back, as far as the values are still what they became."""
+        ...
+
+    def reload(self) -> Iterator[str]:
+        """Ask the server to use it, gentlest first, and yield what it took up."""
+        ...
+
+    def restart_service(self) -> Iterator[str]:
+        """Restart its service, if that may be done, and yield that it was."""
         ...
 
     def references(self) -> Collection[str]:
@@ -120,7 +164,7 @@ class Order:
     directory_url: str
     reuse_key: bool = False
     days_left: int = 0
-    interval: timedelta = renewal.INTERVAL
+    interval: timedelta = lifetime.INTERVAL
     limits: Limits | None = None
     force: bool = False
     dry_run: bool = False
@@ -140,6 +184,35 @@ class Parts:
 
     store: Store
     server: Server
-    verifier: deployment.Verifier
+    verifier: Verifier
     state: State
     ca: CaState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a run did, or would do.
+
+    Args:
+        renewed: Whether another certificate is in use than before.
+        reason: Why, or why not.
+        certificate: The one in use afterwards; in a rehearsal the one obtained.
+        next_at: When it will be due.
+        reloaded: The semaphores that the server took up.
+        waits_until: When it is tried again, if it is due and failed before.
+        proof: What its ports serve; None if nothing could be proven.
+        removed: Thumbprints of the certificates removed.
+        dropped: The names that the certificate goes without for now.
+    """
+
+    renewed: bool
+    reason: str
+    names: tuple[str, ...]
+    certificate: x509.Certificate | None = None
+    next_at: datetime | None = None
+    waits_until: datetime | None = None
+    changes: tuple[Change, ...] = ()
+    reloaded: tuple[str, ...] = ()
+    proof: Proof | None = None
+    removed: tuple[str, ...] = ()
+    dropped: tuple[Dropped, ...] = ()
