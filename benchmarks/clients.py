@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from letsencrypt_mdaemon.sandbox import mdaemon
+from letsencrypt_mdaemon.sandbox.folder import create
 
 HERE = Path(__file__).parent
 INSTALLED = Path(sys.executable).with_name("letsencrypt-mdaemon")
@@ -59,7 +59,7 @@ def ours(scene: Scene, names: list[str]) -> list[str]:
     own = scene.own("ours")
     first, folder = own / "first", own / "MDaemon"
     if not folder.exists():
-        mdaemon.create(folder)
+        create(folder)
     elif not first.exists():
         shutil.copytree(folder, first)
     else:

@@ -19,7 +19,8 @@ from unittest.mock import patch
 from click.testing import CliRunner
 
 from letsencrypt_mdaemon.cli import cli
-from letsencrypt_mdaemon.sandbox import mdaemon
+from letsencrypt_mdaemon.sandbox import folder as sandbox_folder
+from letsencrypt_mdaemon.sandbox import mdaemon, web
 from letsencrypt_mdaemon.system import log
 
 LOCALHOST = "127.0.0.1"
@@ -56,7 +57,7 @@ class Program:
     options: list[str] = field(default_factory=list)
 
     @property
-    def layout(self) -> mdaemon.Layout:
+    def layout(self) -> sandbox_folder.Layout:
         """Where things are."""
         return self.server.layout
 
@@ -93,7 +94,7 @@ class Program:
 
     def bound(self) -> set[str]:
         """Return the thumbprints that the server's files name now."""
-        return set(mdaemon.bound(self.layout.folder).values())
+        return set(sandbox_folder.bound(self.layout.folder).values())
 
     def snapshot(self) -> dict[str, bytes]:
         """Return every file of the server's own, without logs and our state."""
@@ -182,11 +183,11 @@ def beside_sandbox(
     Args:
         tls: Let all its ports speak TLS, and be looked at.
     """
-    layout = mdaemon.create(folder, host_name=host_name)
+    layout = sandbox_folder.create(folder, host_name=host_name)
     with (
         mdaemon.Server(folder, http_port=http_port, tls=tls) as server,
         ThreadingUDPServer((LOCALHOST, 0), NoDns) as dns,
-        mdaemon.thread(partial(dns.serve_forever, 0.05), dns.shutdown),
+        web.thread(partial(dns.serve_forever, 0.05), dns.shutdown),
     ):
         # Else nothing listens where is looked.
         endpoints = server.endpoints.values() or ["https://127.0.0.1:1"]

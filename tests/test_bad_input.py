@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from letsencrypt_mdaemon.acme import issuer, transport
-from letsencrypt_mdaemon.sandbox import mdaemon
+from letsencrypt_mdaemon.sandbox import folder as sandbox_folder
 from letsencrypt_mdaemon.sandbox.ca import (
     Answer,
     CertificateAuthority,
@@ -525,7 +525,7 @@ def test_another_ini_file_that_is_lost_is_warned_of_and_the_others_are_renewed(
     spoil: Callable[[Path], None], program: Program
 ) -> None:
     assert renew(program).exit_code == 0
-    target = mdaemon.TARGETS["admin"]
+    target = sandbox_folder.TARGETS["admin"]
     file = program.layout.folder / target.file
     spoil(file)
     before = own(program)
@@ -536,7 +536,7 @@ def test_another_ini_file_that_is_lost_is_warned_of_and_the_others_are_renewed(
     assert any("WebAdmin.ini" in line for line in ran.report["warnings"])
     new = ran.report["certificate"]["thumbprint"]
     for part in ("mail", "webmail"):
-        assert mdaemon.named(program.layout.folder, part)[0] == new
+        assert sandbox_folder.named(program.layout.folder, part)[0] == new
     assert own(program).get(target.file) == before.get(target.file)
 
 
@@ -545,9 +545,9 @@ def test_a_list_of_unknown_certificates_is_asked_about_and_nothing_lost(
 ) -> None:
     (self_signed,) = program.bound()
     assert renew(program).exit_code == 0
-    target = mdaemon.TARGETS["webmail"]
+    target = sandbox_folder.TARGETS["webmail"]
     file = program.layout.folder / target.file
-    bound = mdaemon.bound(program.layout.folder)["webmail"].lower().encode()
+    bound = sandbox_folder.bound(program.layout.folder)["webmail"].lower().encode()
     file.write_bytes(file.read_bytes().replace(bound, b"ab" * 20))
     before = own(program)
 

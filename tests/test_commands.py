@@ -21,8 +21,8 @@ from letsencrypt_mdaemon import errors, legacy
 from letsencrypt_mdaemon.acme import transport
 from letsencrypt_mdaemon.cli import cli
 from letsencrypt_mdaemon.config import load
-from letsencrypt_mdaemon.sandbox import mdaemon
 from letsencrypt_mdaemon.sandbox.ca import CertificateAuthority
+from letsencrypt_mdaemon.sandbox.folder import TARGETS, bound
 from letsencrypt_mdaemon.system.locks import exclusive_lock
 from tests.program import (
     HOST_NAME,
@@ -130,7 +130,7 @@ def test_discover_shows_every_place_that_names_a_certificate(program: Program) -
     assert report.keys() == COMMON | {"mdaemon_dir", "certificates", "served", "found"}
     assert [item["thumbprint"] for item in report["certificates"]] == [in_use]
     found = {(item["file"], item["section"], item["key"]) for item in report["found"]}
-    assert found == {*mdaemon.TARGETS.values(), ("App/Notes.dat", None, None)}
+    assert found == {*TARGETS.values(), ("App/Notes.dat", None, None)}
     for item in report["found"]:
         assert item.keys() == {"file", "section", "key", "line", "form", "thumbprint"}
     forms = {item["file"]: item["form"] for item in report["found"]}
@@ -293,7 +293,7 @@ def test_demo_shows_its_result_as_json_and_keeps_the_folder_if_asked(
     assert not report["second"]["renewed"]
     assert all(check["seen"] for check in report["checks"])
     assert report["log"]
-    (named,) = set(mdaemon.bound(folder / "mdaemon").values())
+    (named,) = set(bound(folder / "mdaemon").values())
     assert named == report["first"]["certificate"]["thumbprint"]
     assert "Everything is as it should be." in ran.messages
 
@@ -386,7 +386,7 @@ def a_file_in_the_place_of_the_state(program: Program, *_: object) -> list[str]:
 
 
 def an_unknown_certificate_everywhere(program: Program, *_: object) -> list[str]:
-    for target in mdaemon.TARGETS.values():
+    for target in TARGETS.values():
         file = program.layout.folder / target.file
         file.write_bytes(
             re.sub(rb"(?im)^(Certificates?=).*", rb"\1", file.read_bytes())

@@ -18,7 +18,7 @@ from letsencrypt_mdaemon.mdaemon.http_sys import (
     sites,
 )
 from letsencrypt_mdaemon.mdaemon.iis import Site
-from letsencrypt_mdaemon.sandbox import mdaemon
+from letsencrypt_mdaemon.sandbox.web import Fault
 from tests.iis import ENGLISH, GERMAN, NOTHING, Entry, Iis
 from tests.program import Program
 
@@ -202,7 +202,7 @@ def test_a_roll_back_gives_the_binding_its_former_certificate(
     secure: Program, web: Iis
 ) -> None:
     before = secure.bound()
-    secure.server.spoil(mdaemon.Fault.NO_TLS, "webmail")
+    secure.server.spoil(Fault.NO_TLS, "webmail")
 
     ran = secure.here("renew")
 
@@ -229,7 +229,7 @@ def test_a_binding_that_a_run_changed_stays_if_the_setting_is_gone(
     secure: Program, web: Iis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     del web
-    secure.server.spoil(mdaemon.Fault.NO_TLS, "webmail")
+    secure.server.spoil(Fault.NO_TLS, "webmail")
     real = mdaemon_server.MailServer.reload
 
     def forget(server: mdaemon_server.MailServer) -> object:

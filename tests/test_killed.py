@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from letsencrypt_mdaemon.pki.certificate import thumbprint
 from letsencrypt_mdaemon.sandbox.ca import LOST, Answer, CertificateAuthority
-from letsencrypt_mdaemon.sandbox.mdaemon import Fault
+from letsencrypt_mdaemon.sandbox.web import Fault
 from tests.dying import KILL
 from tests.program import Program, environment, unmeasured
 

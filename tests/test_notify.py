@@ -28,7 +28,7 @@ from hypothesis import strategies as st
 
 from letsencrypt_mdaemon.errors import ChallengeError, ConfigError, Error
 from letsencrypt_mdaemon.pki.certificate import key_pem
-from letsencrypt_mdaemon.sandbox.mdaemon import parse_raw
+from letsencrypt_mdaemon.sandbox.folder import parse_raw
 from letsencrypt_mdaemon.system import mail as notify
 from letsencrypt_mdaemon.system.mail import Mail, RawQueue, Smtp
 from tests.certificates import sign

@@ -22,8 +22,9 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key, p
 
 from letsencrypt_mdaemon import assembly
 from letsencrypt_mdaemon.pki.certificate import thumbprint
-from letsencrypt_mdaemon.sandbox import mdaemon
+from letsencrypt_mdaemon.sandbox import web
 from letsencrypt_mdaemon.sandbox.ca import CertificateAuthority, Problem, ari_name
+from letsencrypt_mdaemon.sandbox.folder import FOREIGN, INI_FILES, TARGETS, bound
 from letsencrypt_mdaemon.windows.service import STOPPED, Status
 from tests.fakes import MemoryEventLog, MemoryService
 from tests.program import HOST_NAME, PREFIX, Program, Ran, run
@@ -104,16 +105,16 @@ def rewritten(data: bytes, old: str, new: str) -> bytes:
 
 def forget_partner(program: Program) -> None:
     """Take the other certificate out of webmail's list: nobody knows that one."""
-    file = program.layout.folder / mdaemon.TARGETS["webmail"].file
-    partner = f",{mdaemon.FOREIGN}".lower().encode()
+    file = program.layout.folder / TARGETS["webmail"].file
+    partner = f",{FOREIGN}".lower().encode()
     file.write_bytes(file.read_bytes().replace(partner, b""))
 
 
 def choose(program: Program, new: str, *parts: str) -> None:
     """Choose a certificate by hand for parts of the server, as in its dialog."""
-    named = mdaemon.bound(program.layout.folder)
-    for part in parts or mdaemon.TARGETS:
-        file = program.layout.folder / mdaemon.TARGETS[part].file
+    named = bound(program.layout.folder)
+    for part in parts or TARGETS:
+        file = program.layout.folder / TARGETS[part].file
         file.write_bytes(rewritten(file.read_bytes(), named[part], new))
 
 
@@ -137,7 +138,7 @@ def serving(folder: Path) -> Iterator[int]:
 
     with (
         ThreadingTCPServer(("127.0.0.1", 0), Handshake) as server,
-        mdaemon.thread(partial(server.serve_forever, 0.02), server.shutdown),
+        web.thread(partial(server.serve_forever, 0.02), server.shutdown),
     ):
         yield server.server_address[1]
 
@@ -160,7 +161,7 @@ def test_the_first_run_puts_a_certificate_into_use(
     assert report["names"] == [HOST_NAME, IMAP, POP]
     new = report["certificate"]["thumbprint"]
     assert [change["file"] for change in report["changes"]] == [
-        target.file for target in sorted(mdaemon.TARGETS.values())
+        target.file for target in sorted(TARGETS.values())
     ]
     # Only the three values differ: the list's other entry, remarks, odd bytes stay.
     (place,) = folders(program)
@@ -169,7 +170,7 @@ def test_the_first_run_puts_a_certificate_into_use(
     after = program.snapshot()
     assert {str(inside / name) for name in files} == after.keys() - before.keys()
     for name, data in before.items():
-        own = name in mdaemon.INI_FILES
+        own = name in INI_FILES
         assert after[name] == (rewritten(data, old, new) if own else data), name
     assert sum(after[name] != before[name] for name in before) == 3
     assert program.bound() == {new}
@@ -354,7 +355,7 @@ def test_a_certificate_that_a_port_does_not_take_is_rolled_back(
 ) -> None:
     (old,) = secure.bound()
     before = secure.snapshot()
-    secure.server.spoil(mdaemon.Fault.NO_TLS, "webmail")
+    secure.server.spoil(web.Fault.NO_TLS, "webmail")
 
     ran = secure.here("renew", "--to", "anna@example.test")
 
@@ -787,7 +788,7 @@ def test_targets_in_the_config_file_are_the_only_ones(program: Program) -> None:
 
     new = renewed(program)
 
-    assert mdaemon.bound(program.layout.folder) == {
+    assert bound(program.layout.folder) == {
         "mail": new,
         "webmail": old,
         "admin": old,
@@ -805,7 +806,7 @@ def test_targets_once_learned_are_remembered(program: Program) -> None:
     assert program.bound() == {second} != {first}
     memory = json.loads((program.state / "installation.json").read_text("utf-8"))
     assert {item["file"] for item in memory["targets"]} == {
-        target.file for target in mdaemon.TARGETS.values()
+        target.file for target in TARGETS.values()
     }
 
 

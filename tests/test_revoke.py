@@ -17,7 +17,7 @@ from letsencrypt_mdaemon.pki.certificate import (
     public_key_hash,
     thumbprint,
 )
-from letsencrypt_mdaemon.sandbox import mdaemon
+from letsencrypt_mdaemon.sandbox import folder
 from letsencrypt_mdaemon.sandbox.ca import (
     CertificateAuthority,
     Issued,
@@ -348,7 +348,7 @@ def test_a_key_that_cannot_be_kept_is_replaced_with_a_warning(
 def by_hand(program: Program, old: str, new: str, *names: str) -> None:
     """Choose another certificate in some of the server's files."""
     for name in names:
-        file = program.layout.folder / mdaemon.TARGETS[name].file
+        file = program.layout.folder / folder.TARGETS[name].file
         data = file.read_bytes()
         for form in (str.upper, str.lower, lambda text: bytes.fromhex(text).hex(" ")):
             data = data.replace(form(old).encode(), form(new).encode())

@@ -22,20 +22,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from letsencrypt_mdaemon.errors import Error
-from letsencrypt_mdaemon.sandbox.mdaemon import (
+from letsencrypt_mdaemon.sandbox.folder import (
     FOREIGN,
     INI_FILES,
     TARGETS,
     Layout,
-    Page,
-    Request,
-    Server,
     bound,
     create,
     parse_raw,
     read_value,
 )
+from letsencrypt_mdaemon.sandbox.mdaemon import Server
 from letsencrypt_mdaemon.sandbox.ports import PORTS
+from letsencrypt_mdaemon.sandbox.web import Page, Request
 
 CHALLENGE = ".well-known/acme-challenge/LoqXcYV8q5ONbJQxbmR7SCTNo3tiAXDfowyjxAjEuX0"
 NEW = "00112233445566778899AABBCCDDEEFF00112233"

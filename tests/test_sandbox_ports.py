@@ -26,19 +26,13 @@ from hypothesis import strategies as st
 from OpenSSL import SSL
 
 from letsencrypt_mdaemon.pki.certificate import Certificate, thumbprint
-from letsencrypt_mdaemon.sandbox.mdaemon import (
-    FOREIGN,
-    RELOADS,
-    TARGETS,
-    Fault,
-    Layout,
-    Server,
-    bound,
-    create,
-)
-from letsencrypt_mdaemon.sandbox.ports import LONGEST, PORTS, imap, pop3
-from letsencrypt_mdaemon.sandbox.ports import http as answer_http
+from letsencrypt_mdaemon.sandbox.dialogues import http as answer_http
+from letsencrypt_mdaemon.sandbox.dialogues import imap, pop3
+from letsencrypt_mdaemon.sandbox.folder import FOREIGN, TARGETS, Layout, bound, create
+from letsencrypt_mdaemon.sandbox.mdaemon import RELOADS, Server
+from letsencrypt_mdaemon.sandbox.ports import LONGEST, PORTS
 from letsencrypt_mdaemon.sandbox.store import Identity, write
+from letsencrypt_mdaemon.sandbox.web import Fault
 from tests import certificates
 
 MAIL = ("smtp", "submission", "smtps", "imap", "imaps", "pop3", "pop3s")

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from letsencrypt_mdaemon.pki.certificate import Certificate
-from letsencrypt_mdaemon.sandbox import mdaemon
+from letsencrypt_mdaemon.sandbox import folder
 from letsencrypt_mdaemon.stores.pem import PemStore
 from letsencrypt_mdaemon.verify import endpoints
 from letsencrypt_mdaemon.verify.endpoints import Endpoint
@@ -39,9 +39,9 @@ ROOT = certificates.root().certificate
 NOWHERE = "https://127.0.0.1:1"
 
 
-def name_everywhere(layout: mdaemon.Layout, old: str, new: str) -> None:
+def name_everywhere(layout: folder.Layout, old: str, new: str) -> None:
     """Name another certificate in all the files, each in its own form."""
-    for target in mdaemon.TARGETS.values():
+    for target in folder.TARGETS.values():
         file = layout.folder / target.file
         data = file.read_bytes()
         for was, now in ((old, new), (old.lower(), new.lower())):
@@ -58,7 +58,7 @@ def spaced(print_: str) -> bytes:
 class Scene:
     """The files of an MDaemon, and ports that may be its own."""
 
-    layout: mdaemon.Layout
+    layout: folder.Layout
     exits: ExitStack
     at: list[str] = field(default_factory=list)
 
@@ -94,8 +94,8 @@ class Scene:
 @pytest.fixture
 def scene(tmp_path: Path) -> Iterator[Scene]:
     """A server whose files name the right certificate, which is in the store."""
-    layout = mdaemon.create(tmp_path / "MDaemon", host_name=NAME)
-    (old,) = set(mdaemon.bound(layout.folder).values())
+    layout = folder.create(tmp_path / "MDaemon", host_name=NAME)
+    (old,) = set(folder.bound(layout.folder).values())
     PemStore(layout.certificates).install(RIGHT)
     name_everywhere(layout, old, RIGHT.thumbprint)
     with ExitStack() as exits:
@@ -384,7 +384,7 @@ def test_outdated_tls_is_a_failed_handshake_with_the_certificate_to_see(
 def test_where_the_files_are_not_known_to_name_one_it_is_only_reported(
     scene: Scene,
 ) -> None:
-    name_everywhere(scene.layout, RIGHT.thumbprint, mdaemon.FOREIGN)
+    name_everywhere(scene.layout, RIGHT.thumbprint, folder.FOREIGN)
     scene.open("imaps", WRONG)
 
     ran = scene.verify()
@@ -404,7 +404,7 @@ def test_where_the_files_are_not_known_to_name_one_it_is_only_reported(
 def test_where_it_is_not_known_a_port_should_serve_one_all_the_same(
     scene: Scene,
 ) -> None:
-    name_everywhere(scene.layout, RIGHT.thumbprint, mdaemon.FOREIGN)
+    name_everywhere(scene.layout, RIGHT.thumbprint, folder.FOREIGN)
     scene.open("imaps", servers.says(b"no TLS"))
 
     assert scene.verify().exit_code == 5
@@ -413,7 +413,7 @@ def test_where_it_is_not_known_a_port_should_serve_one_all_the_same(
 @pytest.fixture
 def targets(scene: Scene) -> list[str]:
     """Options that say where the server's files name the certificate."""
-    target = mdaemon.TARGETS["mail"]
+    target = folder.TARGETS["mail"]
     file = scene.layout.folder / "settings.ini"
     file.write_text(
         f"[target mail]\nfile = {target.file}\nsection = {target.section}\n"
@@ -440,7 +440,7 @@ def test_a_certificate_that_nobody_knows_is_served_by_nobody(
 def test_a_target_that_is_not_there_is_a_configuration_error(
     scene: Scene, targets: list[str]
 ) -> None:
-    (scene.layout.folder / mdaemon.TARGETS["mail"].file).rename(
+    (scene.layout.folder / folder.TARGETS["mail"].file).rename(
         scene.layout.folder / "App" / "Other.ini"
     )
     (scene.layout.app / "MDaemon.ini").write_text("")
@@ -459,7 +459,7 @@ def test_each_of_several_certificates_that_the_files_name_is_right(
     scene: Scene,
 ) -> None:
     PemStore(scene.layout.certificates).install(WRONG)
-    file = scene.layout.folder / mdaemon.TARGETS["admin"].file
+    file = scene.layout.folder / folder.TARGETS["admin"].file
     data = file.read_bytes()
     file.write_bytes(data.replace(spaced(RIGHT.thumbprint), spaced(WRONG.thumbprint)))
     scene.open("imaps")

@@ -17,8 +17,16 @@ from cryptography import x509
 
 from letsencrypt_mdaemon.errors import DeployError, Error
 from letsencrypt_mdaemon.pki.certificate import dns_names
-from letsencrypt_mdaemon.sandbox import mdaemon
+from letsencrypt_mdaemon.sandbox import mdaemon, web
 from letsencrypt_mdaemon.sandbox.ca import CertificateAuthority
+from letsencrypt_mdaemon.sandbox.folder import (
+    FOREIGN,
+    INI_FILES,
+    TARGETS,
+    Layout,
+    bound,
+    create,
+)
 from letsencrypt_mdaemon.verify.endpoints import Endpoint
 from letsencrypt_mdaemon.verify.observe import observe
 
@@ -63,21 +71,19 @@ def run(
             exits.callback(_remove, made)
         say(f"1. A small MDaemon is made in {server_folder},")
         say("   with a self-signed certificate.")
-        layout = mdaemon.create(server_folder, host_name=HOST_NAME)
-        before = {
-            name: (server_folder / name).read_bytes() for name in mdaemon.INI_FILES
-        }
+        layout = create(server_folder, host_name=HOST_NAME)
+        before = {name: (server_folder / name).read_bytes() for name in INI_FILES}
         server = exits.enter_context(mdaemon.Server(server_folder, tls=True))
         say(f"   It serves webmail's folder on port {server.http_port}, speaks TLS on")
         say(f"   {len(server.endpoints)} ports, and looks for semaphore files.")
-        old = set(mdaemon.bound(server_folder).values())
+        old = set(bound(server_folder).values())
         ca = exits.enter_context(
             CertificateAuthority(ca_folder, http_port=server.http_port)
         )
         say(f"   A small CA answers at {ca.directory_url}.")
         if broken:
             say("   Webmail is going to die of any other certificate.")
-            server.spoil(mdaemon.Fault.DEAD, "webmail")
+            server.spoil(web.Fault.DEAD, "webmail")
         command = _command(server, ca)
         say("2. The certificate is renewed, as you would do it:")
         say(f"   $ {shlex.join(command)}")
@@ -181,20 +187,20 @@ def _checks(
     layout = server.layout
     wanted = (report.get("certificate") or {}).get("thumbprint", "?")
     chain = _stored(layout)
-    webmail = layout.folder / mdaemon.TARGETS["webmail"].file
+    webmail = layout.folder / TARGETS["webmail"].file
     return {
         "One new certificate is in the store, for the three names": bool(chain)
         and set(dns_names(chain[0])) == NAMES,
         "Its chain leads to the CA's root": _leads_to(chain, ca.root),
         "Mail, webmail and Remote Administration name it in their INI files": (
-            set(mdaemon.bound(layout.folder).values()) == {wanted}
+            set(bound(layout.folder).values()) == {wanted}
         ),
         "Only the lines that name a certificate have changed": all(
             _differs_only_in_targets(name, data, (layout.folder / name).read_bytes())
             for name, data in before.items()
         ),
         "The other certificate in webmail's list is still there": (
-            mdaemon.FOREIGN.lower().encode() in webmail.read_bytes()
+            FOREIGN.lower().encode() in webmail.read_bytes()
         ),
         f"All {len(server.endpoints)} ports serve it": _served(server) == {wanted},
         "No token file is left in the webroot": not _tokens(layout),
@@ -228,7 +234,7 @@ def _checks_of_roll_back(
     }
 
 
-def _stored(layout: mdaemon.Layout) -> list[x509.Certificate]:
+def _stored(layout: Layout) -> list[x509.Certificate]:
     """Return the chain of the one certificate that is new in the store."""
     new = [
         file
@@ -244,7 +250,7 @@ def _served(server: mdaemon.Server) -> set[str]:
     return {seen.thumbprint for seen in observe(endpoints, [HOST_NAME]).values()}
 
 
-def _tokens(layout: mdaemon.Layout) -> list[Path]:
+def _tokens(layout: Layout) -> list[Path]:
     return [path for path in layout.webroot.rglob("*") if path.is_file()]
 
 
@@ -262,7 +268,7 @@ def _leads_to(chain: list[x509.Certificate], root: x509.Certificate) -> bool:
 def _differs_only_in_targets(name: str, before: bytes, after: bytes) -> bool:
     keys = {
         target.key.lower().encode()
-        for target in mdaemon.TARGETS.values()
+        for target in TARGETS.values()
         if target.file == name
     }
     old, new = before.split(b"\r\n"), after.split(b"\r\n")

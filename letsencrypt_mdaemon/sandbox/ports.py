@@ -7,17 +7,15 @@ whatever is answered, and how TLS starts, is what the RFCs want.
 from __future__ import annotations
 
 import asyncio
-import re
 from collections import defaultdict
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
-from http import HTTPStatus
 from threading import Thread
 from typing import TYPE_CHECKING, NamedTuple, Self, TypeVar, cast
 from weakref import WeakSet
 
 from letsencrypt_mdaemon.errors import Error
+from letsencrypt_mdaemon.sandbox.dialogues import Dialogue, http, imap, pop3
 
 if TYPE_CHECKING:
     import ssl
@@ -25,9 +23,14 @@ if TYPE_CHECKING:
 
     from aiosmtpd.smtp import SMTP, Envelope, Session
 
+
 LOCALHOST = "127.0.0.1"
+
+
 LONGEST = 10_000
 """Bytes of a command or of an HTTP request's head; who says more is hung up on."""
+
+
 T = TypeVar("T")
 
 
@@ -56,88 +59,6 @@ PORTS = {
     "admin": Port("http", "s", "admin"),  # 444
 }
 """Label → port; what number the real one has."""
-
-
-# What is said: a request's bytes in, an answer's bytes out
-
-
-class Answer(NamedTuple):
-    """What is said, and whether TLS or the end of the connection follows."""
-
-    says: bytes
-    then_tls: bool = False
-    then_ends: bool = False
-
-
-# RFC 3501, section 9: a tag is made of anything but "+" and the atom-specials.
-COMMAND = re.compile(rb"([!#-$&',-\[\]-z|}~]+) ([A-Za-z]+)( .*)?", re.DOTALL)
-
-
-def imap(line: bytes, *, offers_tls: bool) -> Answer:
-    """Answer an IMAP command before login (RFC 3501, sections 6.1 and 6.2)."""
-    found = COMMAND.fullmatch(line)
-    if not found:
-        return Answer(b"* BAD That is no command\r\n")
-    tag, command, rest = found[1], found[2].upper(), found[3]
-    match command, rest:
-        case b"CAPABILITY", None:
-            starts = b" STARTTLS" if offers_tls else b""
-            says = b"* CAPABILITY IMAP4rev1%s LOGINDISABLED\r\n" % starts
-            answer = Answer(says + tag + b" OK That is all\r\n")
-        case b"NOOP", None:
-            answer = Answer(tag + b" OK Nothing is done\r\n")
-        case b"LOGOUT", None:
-            says = b"* BYE The sandbox says goodbye\r\n" + tag + b" OK Goodbye\r\n"
-            answer = Answer(says, then_ends=True)
-        case b"STARTTLS", None if offers_tls:
-            answer = Answer(tag + b" OK Begin TLS now\r\n", then_tls=True)
-        case b"LOGIN" | b"AUTHENTICATE", bytes():
-            answer = Answer(tag + b" NO Nobody can log in\r\n")
-        case _:
-            answer = Answer(tag + b" BAD That is not possible\r\n")
-    return answer
-
-
-def pop3(line: bytes, *, offers_tls: bool) -> Answer:
-    """Answer a POP3 command before login (RFCs 1939; 2449, 5; 2595, 4)."""
-    match line.upper():
-        case b"CAPA":
-            starts = b"STLS\r\n" if offers_tls else b""
-            return Answer(b"+OK\r\n" + starts + b"IMPLEMENTATION sandbox\r\n.\r\n")
-        case b"QUIT":
-            return Answer(b"+OK Goodbye\r\n", then_ends=True)
-        case b"STLS" if offers_tls:
-            return Answer(b"+OK Begin TLS now\r\n", then_tls=True)
-    # NOOP as well is for those who have logged in.
-    return Answer(b"-ERR That is not possible\r\n")
-
-
-def http(head: bytes, *, offers_tls: bool) -> Answer:  # noqa: ARG001
-    """Answer an HTTP request with a page (RFC 9112)."""
-    status, page = HTTPStatus.OK, b"A sandbox is here, and nothing to see.\n"
-    found = re.match(rb"([!-~]+) [!-~]+ HTTP/1\.[01](?:\r\n|\Z)", head)
-    if not found:
-        status, page = HTTPStatus.BAD_REQUEST, b""
-    elif found[1] not in {b"GET", b"HEAD"}:
-        status, page = HTTPStatus.NOT_IMPLEMENTED, b""
-    lines = [
-        f"HTTP/1.1 {status.value} {status.phrase}",
-        "Content-Type: text/plain",
-        f"Content-Length: {len(page)}",
-        "Connection: close",
-    ]
-    says = "".join(f"{line}\r\n" for line in [*lines, ""]).encode()
-    body = b"" if found and found[1] == b"HEAD" else page
-    return Answer(says + body, then_ends=True)
-
-
-@dataclass(frozen=True, slots=True)
-class Dialogue:
-    """A protocol of requests and answers; the server begins with its name."""
-
-    greets: str
-    ends: bytes
-    answer: Callable[..., Answer]
 
 
 DIALOGUES = {

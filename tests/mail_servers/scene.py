@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from letsencrypt_mdaemon.pki.certificate import Certificate
-from letsencrypt_mdaemon.sandbox import mdaemon
+from letsencrypt_mdaemon.sandbox.folder import TARGETS, bound, create
 from letsencrypt_mdaemon.stores.pem import PemStore
 from tests.certificates import intermediate, key, leaf
 from tests.mail_servers.servers import MailServer
@@ -36,14 +36,14 @@ class Scene:
     """The folder, the store in it, and the program to look with."""
 
     def __init__(self, folder: Path) -> None:
-        self.layout = mdaemon.create(folder, host_name=NAME)
+        self.layout = create(folder, host_name=NAME)
         self.store = PemStore(self.layout.certificates)
 
     def name(self, wanted: Certificate) -> None:
         """Put a certificate into the store and let the server's files name it."""
         self.store.install(wanted)
-        before = mdaemon.bound(self.layout.folder)["mail"]
-        for target in mdaemon.TARGETS.values():
+        before = bound(self.layout.folder)["mail"]
+        for target in TARGETS.values():
             path = self.layout.folder / target.file
             text = path.read_bytes()
             for old, new in zip(_forms(before), _forms(wanted.thumbprint), strict=True):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from letsencrypt_mdaemon.sandbox import mdaemon
+from letsencrypt_mdaemon.sandbox import folder
 
 ODD = "Почта ✓ 邮件"
 """No letter of it is in code page 1252, in which Windows' pipes are written."""
@@ -39,7 +39,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[bytes]:
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """Return an MDaemon with a certificate store whose folder has an odd name."""
-    return mdaemon.create(tmp_path / "MDaemon", host_name="mail.example.test").folder
+    return folder.create(tmp_path / "MDaemon", host_name="mail.example.test").folder
 
 
 def beside(root: Path) -> list[str]:

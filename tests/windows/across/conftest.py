@@ -24,7 +24,8 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
 )
 
-from letsencrypt_mdaemon.sandbox import mdaemon
+from letsencrypt_mdaemon.sandbox import mdaemon, web
+from letsencrypt_mdaemon.sandbox.folder import create
 from letsencrypt_mdaemon.sandbox.store import Identity, find, write
 from tests.integration import acme_servers, pebble_package
 from tests.integration.acme_servers import AcmeServer
@@ -156,14 +157,14 @@ def program(pebble: AcmeServer) -> Iterator[WindowsProgram]:
     shutil.rmtree(folder, ignore_errors=True)
     with ExitStack() as running:
         running.callback(shutil.rmtree, folder)
-        mdaemon.create(folder, host_name=HOST_NAME)
+        create(folder, host_name=HOST_NAME)
         server = running.enter_context(
             Server(folder, http_port=pebble.http_port, tls=True)
         )
         server.reloads["RELOADCACHE.SEM"] = ("mail", "webmail", "admin")
         dns = running.enter_context(ThreadingUDPServer((LOCALHOST, 0), NoDns))
         running.enter_context(
-            mdaemon.thread(partial(dns.serve_forever, 0.05), dns.shutdown)
+            web.thread(partial(dns.serve_forever, 0.05), dns.shutdown)
         )
         options = [
             *at(pebble.directory_url, pebble.ca_bundle),

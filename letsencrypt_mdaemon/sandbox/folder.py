@@ -1,0 +1,260 @@
+"""The folder of a sandbox MDaemon."""
+
+from __future__ import annotations
+
+import re
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, NamedTuple, Self
+
+from letsencrypt_mdaemon.errors import Error
+from letsencrypt_mdaemon.sandbox.store import self_signed, write
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FOREIGN = "0F1E2D3C4B5A69788796A5B4C3D2E1F001234567"
+"""Thumbprint of somebody else's certificate: it is named, too, and must survive."""
+
+
+class Target(NamedTuple):
+    """One INI value that names a certificate; `file` is relative to the folder."""
+
+    file: str
+    section: str
+    key: str
+
+
+TARGETS = {
+    "mail": Target("App/MDaemon.ini", "SSL", "Certificate"),  # upper-case hex
+    "webmail": Target("WorldClient/WorldClient.ini", "SSL", "Certificates"),  # a list
+    "admin": Target("WebAdmin/WebAdmin.ini", "SSL", "Certificate"),  # "AB CD EF ..."
+}
+"""Part of the server → where its certificate is named. The sandbox's own invention."""
+
+
+# In Windows-1252 this has the bytes 96, FC, DF, 80 and 85: they are not UTF-8, and
+# str.splitlines makes two lines of it.
+REMARK = (
+    "; Sandbox \u2013 Gr\u00fc\u00dfe, 5 \u20ac\u2026 its certificate keys are made up"
+)
+
+
+INI_FILES = {
+    "App/MDaemon.ini": """\
+{remark}
+[Sandbox]
+Made=Yes
+[Domain]
+Name={domain}
+FQDN={host_name}
+[Directories]
+Raw={raw}
+[Special]
+IMAPKeywordFlags=Yes
+DisabledAccountsSend550=Yes
+[SSL]
+Certificate={mail}
+[Partner]
+Certificate={foreign}
+""",
+    "App/Domains.dat": """\
+{remark}
+[{domain}]
+FQDN={host_name}
+IP=127.0.0.1
+MaxUsers=0
+[{other_domain}]
+FQDN=mail.{other_domain}
+IP=127.0.0.1
+MaxUsers=5
+""",
+    "WorldClient/WorldClient.ini": """\
+{remark}
+[General]
+HelpURL=https://help.{domain}/?topic=ssl&lang=de
+[Session]
+UseCSRFTokens=Yes
+[SSL]
+Certificates={webmail}
+""",
+    "WorldClient/Domains.ini": """\
+{remark}
+[Default:Settings]
+WorldClientAPI:AllowTheseExternalOrigins=https://intranet.{domain}
+[{domain}:Settings]
+WorldClientAPI:AllowTheseExternalOrigins=https://{host_name}
+""",
+    # Its first section follows right after a byte order mark.
+    "WebAdmin/WebAdmin.ini": """\
+\ufeff[SSL]
+Certificate={admin}
+{remark}
+[General]
+Language=de
+""",
+}
+
+
+ADDRESS = r"[^\s@,]+@[^\s@,]+"
+
+
+RAW_HEADERS = {
+    "from": ("From: ", ADDRESS),
+    "to": ("To: ", rf"{ADDRESS}(?: *, *{ADDRESS})*"),
+    "replyto": ("Reply-To: ", ADDRESS),
+    "cc": ("Cc: ", rf"{ADDRESS}(?: *, *{ADDRESS})*"),
+    "subject": ("Subject: ", r".*"),
+    "header": ("", r"[!-9;-~]+: .*"),
+}
+"""Header of a RAW message → how a mail says it, and what its value looks like."""
+
+
+PLACES = ("App", "WorldClient/HTML", "Queues/Raw", "Logs", "LetsEncrypt",
+          "certificates", "delivered", "bad")  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where things are in the sandbox's folder; all paths are absolute."""
+
+    folder: Path
+    app: Path
+    webroot: Path
+    raw: Path
+    logs: Path
+    letsencrypt: Path
+    certificates: Path
+    delivered: Path
+    bad: Path
+
+    @classmethod
+    def of(cls, folder: Path) -> Self:
+        """Return the layout of a folder, whether it exists or not."""
+        folder = folder.absolute()
+        return cls(folder, *(folder / place for place in PLACES))
+
+
+def create(
+    folder: Path,
+    *,
+    host_name: str = "mail.example.test",
+    domain: str = "example.test",
+    other_domain: str = "example.org",
+    now: datetime | None = None,
+) -> Layout:
+    """Write a new sandbox, with a self-signed certificate valid from `now` on.
+
+    Raises:
+        Error: The folder is not empty, or its name cannot be written in an INI file.
+    """
+    layout = Layout.of(folder)
+    if layout.folder.exists() and any(layout.folder.iterdir()):
+        raise Error(
+            f"{layout.folder} is not empty: no sandbox was made there",
+            hint="Name a folder that does not exist yet.",
+        )
+    try:
+        str(layout.folder).encode("cp1252")
+    except UnicodeEncodeError as exc:
+        raise Error(
+            f"{layout.folder} has characters that Windows-1252 lacks",
+            hint="Choose a folder with a simpler name.",
+        ) from exc
+    for place in PLACES:
+        (layout.folder / place).mkdir(parents=True)
+    identity = self_signed(host_name, now or datetime.now(UTC))
+    write(identity, layout.certificates / "self-signed")
+    thumbprint = identity.thumbprint
+    values = {
+        "remark": REMARK,
+        "host_name": host_name,
+        "domain": domain,
+        "other_domain": other_domain,
+        "raw": str(layout.raw),
+        "mail": thumbprint,
+        "webmail": f"{thumbprint},{FOREIGN}".lower(),
+        "admin": bytes.fromhex(thumbprint).hex(" ").upper(),
+        "foreign": FOREIGN,
+    }
+    for name, template in INI_FILES.items():
+        text = template.format_map(values).replace("\n", "\r\n")
+        file = layout.folder / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(text.encode("utf-8" if text[0] == "\ufeff" else "cp1252"))
+    return layout
+
+
+def read_value(file: Path, section: str, key: str) -> str:
+    """Return an INI value as Windows' profile functions do, empty if it is not there.
+
+    Letter case does not count, and the first of two equal keys wins. The program's own
+    `ini` is not used, so that each checks the other.
+    """
+    try:
+        data = file.read_bytes()
+    except FileNotFoundError:
+        return ""
+    encoding = "utf-8-sig" if data.startswith(b"\xef\xbb\xbf") else "cp1252"
+    inside = False
+    for line in data.decode(encoding, "replace").split("\n"):
+        name, equals, value = line.partition("=")
+        if line.startswith("["):
+            inside = line.strip().lower() == f"[{section}]".lower()
+        elif inside and equals and name.strip().lower() == key.lower():
+            return value.strip()
+    return ""
+
+
+def named(folder: Path, part: str) -> list[str]:
+    """Return the thumbprints a part's INI file names now; maybe just an empty one."""
+    target = TARGETS[part]
+    value = read_value(folder / target.file, target.section, target.key)
+    return value.replace(" ", "").upper().split(",")
+
+
+def bound(folder: Path) -> dict[str, str]:
+    """Return the thumbprint each part's INI file names now; of a list, the first."""
+    return {part: named(folder, part)[0] for part in TARGETS}
+
+
+def parse_raw(data: bytes) -> bytes:
+    """Turn a RAW message into an Internet message.
+
+    Strict where the specification is silent: a header that is unknown or given twice
+    is refused, and so are angle brackets inside a value.
+
+    Raises:
+        ValueError: The message is malformed; the text says how.
+    """
+    head, blank, body = data.decode("ascii").partition("\r\n\r\n")
+    if not blank:
+        raise ValueError("no blank line after the headers")
+    lines: list[str] = []
+    seen: set[str] = set()
+    for line in head.split("\r\n"):
+        match = re.fullmatch(r"([A-Za-z]+) <([ -;=?-~]*)>", line)
+        name = match[1].lower() if match else ""
+        if not match or name not in RAW_HEADERS:
+            raise ValueError(f"not a RAW header: {line!r}")
+        if name in seen and name != "header":
+            raise ValueError(f"header given twice: {line!r}")
+        says, pattern = RAW_HEADERS[name]
+        if not re.fullmatch(pattern, match[2]):
+            raise ValueError(f"malformed value: {line!r}")
+        seen.add(name)
+        lines.append(says + match[2])
+    if missing := {"from", "to"} - seen:
+        raise ValueError(f"header missing: {', '.join(sorted(missing))}")
+    return "\r\n".join([*lines, "", body]).encode("ascii")
+
+
+def waiting(folder: Path, suffix: str) -> list[Path]:
+    """Return the files with that suffix in any letter case, oldest first."""
+    found = []
+    for path in folder.glob("*"):
+        with suppress(FileNotFoundError):  # taken away since it was listed
+            if path.suffix.lower() == suffix and path.is_file():
+                found.append((path.stat().st_mtime_ns, path.name, path))
+    return [path for *_, path in sorted(found)]
