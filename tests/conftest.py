@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from letsencrypt_mdaemon.sandbox.ca import CertificateAuthority
+from letsencrypt_mdaemon.sandbox.ca.server import CertificateAuthority
 from tests.program import Program, at, beside_sandbox
 from tests.wine import DIFFERS, is_wine
 

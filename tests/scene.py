@@ -24,12 +24,8 @@ from letsencrypt_mdaemon.acme.transport import Session
 from letsencrypt_mdaemon.errors import AcmeError
 from letsencrypt_mdaemon.mdaemon.webroot import Webroot
 from letsencrypt_mdaemon.pki.certificate import Certificate
-from letsencrypt_mdaemon.sandbox.ca import (
-    Answer,
-    CertificateAuthority,
-    Document,
-    Request,
-)
+from letsencrypt_mdaemon.sandbox.ca.messages import Answer, Document, Request
+from letsencrypt_mdaemon.sandbox.ca.server import CertificateAuthority
 from letsencrypt_mdaemon.state.folder import CaState, State
 
 Fault = Callable[[Answer], object]

@@ -17,14 +17,9 @@ from letsencrypt_mdaemon.acme import transport
 from letsencrypt_mdaemon.acme.account import Accounts, ExternalAccount
 from letsencrypt_mdaemon.acme.transport import TRIES
 from letsencrypt_mdaemon.errors import AcmeError, ConfigError
-from letsencrypt_mdaemon.sandbox.ca import (
-    LOST,
-    Answer,
-    CertificateAuthority,
-    Faults,
-    Problem,
-    html,
-)
+from letsencrypt_mdaemon.sandbox.ca.faults import Faults
+from letsencrypt_mdaemon.sandbox.ca.messages import LOST, Answer, Problem, html
+from letsencrypt_mdaemon.sandbox.ca.server import CertificateAuthority
 from letsencrypt_mdaemon.state.folder import CaState
 from letsencrypt_mdaemon.state.memory import Account
 from letsencrypt_mdaemon.system.locks import exclusive_lock

@@ -21,13 +21,9 @@ import pytest
 
 from letsencrypt_mdaemon.acme import issuer, transport
 from letsencrypt_mdaemon.sandbox import folder as sandbox_folder
-from letsencrypt_mdaemon.sandbox.ca import (
-    Answer,
-    CertificateAuthority,
-    Draft,
-    Problem,
-    html,
-)
+from letsencrypt_mdaemon.sandbox.ca.certificates import Draft
+from letsencrypt_mdaemon.sandbox.ca.messages import Answer, Problem, html
+from letsencrypt_mdaemon.sandbox.ca.server import CertificateAuthority
 from tests.fakes import huge, read_only, watched
 from tests.program import HOST_NAME, Program, Ran, at, beside_sandbox, environment
 

@@ -21,7 +21,7 @@ from letsencrypt_mdaemon import errors, legacy
 from letsencrypt_mdaemon.acme import transport
 from letsencrypt_mdaemon.cli import cli
 from letsencrypt_mdaemon.config import load
-from letsencrypt_mdaemon.sandbox.ca import CertificateAuthority
+from letsencrypt_mdaemon.sandbox.ca.server import CertificateAuthority
 from letsencrypt_mdaemon.sandbox.folder import TARGETS, bound
 from letsencrypt_mdaemon.system.locks import exclusive_lock
 from tests.program import (

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from letsencrypt_mdaemon.sandbox.ca import CertificateAuthority
+from letsencrypt_mdaemon.sandbox.ca.server import CertificateAuthority
 from letsencrypt_mdaemon.state.folder import State
 from letsencrypt_mdaemon.state.ledger import Ledger
 from letsencrypt_mdaemon.system.locks import exclusive_lock
@@ -234,7 +234,7 @@ def test_the_certificate_in_use_and_the_clock_are_looked_at(
 ) -> None:
     assert patient.here("renew").exit_code == 0
     monkeypatch.setattr(
-        "letsencrypt_mdaemon.sandbox.ca.Handler.date_time_string",
+        "letsencrypt_mdaemon.sandbox.ca.http.Handler.date_time_string",
         lambda _: "Thu, 01 Jan 2026 00:00:00 GMT",
     )
 

@@ -16,12 +16,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from letsencrypt_mdaemon.acme.certificate import ari_id
-from letsencrypt_mdaemon.sandbox.ca import (
-    LOST,
-    Answer,
-    Problem,
-    html,
-)
+from letsencrypt_mdaemon.sandbox.ca.messages import LOST, Answer, Problem, html
 from letsencrypt_mdaemon.state.advice import Window
 from tests.scene import (
     NAME,

@@ -10,15 +10,12 @@ import pytest
 from letsencrypt_mdaemon.acme.authorization import GRACE
 from letsencrypt_mdaemon.acme.transport import TRIES
 from letsencrypt_mdaemon.errors import ChallengeError
-from letsencrypt_mdaemon.sandbox.ca import (
-    Answer,
-    Problem,
-    Request,
-    html,
+from letsencrypt_mdaemon.sandbox.ca.faults import (
     never_invalid,
     upper_case,
     without_error,
 )
+from letsencrypt_mdaemon.sandbox.ca.messages import Answer, Problem, Request, html
 from tests.scene import NAME, OTHER, Fault, Scene, scene_in, showing
 
 THIRD = "pop.example.test"

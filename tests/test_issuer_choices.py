@@ -11,14 +11,8 @@ import pytest
 
 from letsencrypt_mdaemon.acme.transport import TRIES
 from letsencrypt_mdaemon.errors import AcmeError
-from letsencrypt_mdaemon.sandbox.ca import (
-    LOST,
-    Answer,
-    Faults,
-    Problem,
-    Request,
-    html,
-)
+from letsencrypt_mdaemon.sandbox.ca.faults import Faults
+from letsencrypt_mdaemon.sandbox.ca.messages import LOST, Answer, Problem, Request, html
 from tests.scene import NAME, Scene, certificate_of, scene_in, showing, without
 
 PROFILES = {"classic": "The usual one", "tlsserver": "Without what no server needs"}

@@ -10,11 +10,7 @@ import pytest
 
 from letsencrypt_mdaemon.acme.transport import TRIES
 from letsencrypt_mdaemon.pki.certificate import key_pem
-from letsencrypt_mdaemon.sandbox.ca import (
-    LOST,
-    Problem,
-    html,
-)
+from letsencrypt_mdaemon.sandbox.ca.messages import LOST, Problem, html
 from tests.scene import NAME, OTHER, Scene, scene_in, showing
 
 

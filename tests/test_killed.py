@@ -17,7 +17,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from letsencrypt_mdaemon.pki.certificate import thumbprint
-from letsencrypt_mdaemon.sandbox.ca import LOST, Answer, CertificateAuthority
+from letsencrypt_mdaemon.sandbox.ca.messages import LOST, Answer
+from letsencrypt_mdaemon.sandbox.ca.server import CertificateAuthority
 from letsencrypt_mdaemon.sandbox.web import Fault
 from tests.dying import KILL
 from tests.program import Program, environment, unmeasured

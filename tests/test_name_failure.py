@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from letsencrypt_mdaemon.sandbox.ca import CertificateAuthority
+from letsencrypt_mdaemon.sandbox.ca.server import CertificateAuthority
 from tests.program import HOST_NAME, Program, at
 
 GOOD, BAD = "imap.example.test", "pop.example.test"

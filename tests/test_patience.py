@@ -25,7 +25,8 @@ from letsencrypt_mdaemon.pki.certificate import (
 )
 from letsencrypt_mdaemon.renewal import run
 from letsencrypt_mdaemon.renewal.adapters import Order, Outcome, Parts
-from letsencrypt_mdaemon.sandbox.ca import CertificateAuthority, Problem
+from letsencrypt_mdaemon.sandbox.ca.messages import Problem
+from letsencrypt_mdaemon.sandbox.ca.server import CertificateAuthority
 from letsencrypt_mdaemon.state.advice import Window
 from letsencrypt_mdaemon.state.folder import CaState, State
 from letsencrypt_mdaemon.state.ledger import CLOCK_ERROR

@@ -23,7 +23,9 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key, p
 from letsencrypt_mdaemon import assembly
 from letsencrypt_mdaemon.pki.certificate import thumbprint
 from letsencrypt_mdaemon.sandbox import web
-from letsencrypt_mdaemon.sandbox.ca import CertificateAuthority, Problem, ari_name
+from letsencrypt_mdaemon.sandbox.ca.certificates import ari_name
+from letsencrypt_mdaemon.sandbox.ca.messages import Problem
+from letsencrypt_mdaemon.sandbox.ca.server import CertificateAuthority
 from letsencrypt_mdaemon.sandbox.folder import FOREIGN, INI_FILES, TARGETS, bound
 from letsencrypt_mdaemon.windows.service import STOPPED, Status
 from tests.fakes import MemoryEventLog, MemoryService

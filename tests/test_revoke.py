@@ -18,13 +18,9 @@ from letsencrypt_mdaemon.pki.certificate import (
     thumbprint,
 )
 from letsencrypt_mdaemon.sandbox import folder
-from letsencrypt_mdaemon.sandbox.ca import (
-    CertificateAuthority,
-    Issued,
-    Problem,
-    ari_name,
-    html,
-)
+from letsencrypt_mdaemon.sandbox.ca.certificates import ari_name
+from letsencrypt_mdaemon.sandbox.ca.messages import Issued, Problem, html
+from letsencrypt_mdaemon.sandbox.ca.server import CertificateAuthority
 from tests.program import HOST_NAME, Program, Ran, at
 from tests.scene import Scene, scene_in, without
 

@@ -32,16 +32,10 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from josepy import b64, jwa, jwk
 
-from letsencrypt_mdaemon.sandbox import ca as sandbox
-from letsencrypt_mdaemon.sandbox.ca import (
-    LOST,
-    Answer,
-    CertificateAuthority,
-    Faults,
-    Problem,
-    html,
-    processing,
-)
+from letsencrypt_mdaemon.sandbox.ca import faults
+from letsencrypt_mdaemon.sandbox.ca.faults import Faults, processing
+from letsencrypt_mdaemon.sandbox.ca.messages import LOST, Answer, Problem, Request, html
+from letsencrypt_mdaemon.sandbox.ca.server import CertificateAuthority
 
 Document = dict[str, Any]
 NAME = "mail.example.test"
@@ -416,7 +410,7 @@ def test_a_client_that_does_not_trust_the_ca_does_not_disturb_it(
 
 
 def test_a_ca_can_be_started_by_hand(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "letsencrypt_mdaemon.sandbox.ca"]
+    command = [sys.executable, "-m", "letsencrypt_mdaemon.sandbox.ca.server"]
     arguments = ["--http-port", "5002", "--directory", str(tmp_path)]
     with subprocess.Popen(
         [*command, *arguments], stderr=subprocess.PIPE, text=True
@@ -1365,7 +1359,7 @@ def test_a_resource_may_be_refused_with_a_problem(
 def test_a_hook_may_choose_by_what_is_asked(
     member: Client, ca: CertificateAuthority
 ) -> None:
-    def refuse_replacing(request: sandbox.Request) -> Problem | bool:
+    def refuse_replacing(request: Request) -> Problem | bool:
         if "replaces" not in request.payload:
             return False
         return Problem("serverInternal", "Oops.", 500)
@@ -1456,7 +1450,7 @@ def test_something_may_be_missing(
 def test_names_may_be_echoed_in_upper_case(
     member: Client, ca: CertificateAuthority
 ) -> None:
-    ca.faults.after("newOrder|order|authorization", sandbox.upper_case)
+    ca.faults.after("newOrder|order|authorization", faults.upper_case)
     order = member.order().json()
     assert order["identifiers"][0]["value"] == NAME.upper()
     assert member.authorizations(order)[0]["identifier"]["value"] == NAME.upper()
@@ -1521,8 +1515,8 @@ def test_a_failed_challenge_may_stay_pending_until_it_is_tried_again(
 def test_an_invalid_authorization_may_come_without_a_reason_or_an_invalid_order(
     member: Client, ca: CertificateAuthority
 ) -> None:
-    ca.faults.after("authorization|challenge", sandbox.without_error)
-    ca.faults.after("order", sandbox.never_invalid)
+    ca.faults.after("authorization|challenge", faults.without_error)
+    ca.faults.after("order", faults.never_invalid)
     response = member.order()
     challenge = member.challenge(response.json())
     tried = member.post(challenge["url"], {}).json()
@@ -1567,9 +1561,9 @@ def test_the_certificate_may_be_for_another_key_or_other_names(
 def test_the_certificate_may_be_of_another_time(
     member: Client, ca: CertificateAuthority
 ) -> None:
-    ca.faults.draft = lambda draft: sandbox.shifted(draft, timedelta(days=-100))
+    ca.faults.draft = lambda draft: faults.shifted(draft, timedelta(days=-100))
     assert member.issue()[0].not_valid_after_utc < NOW
-    ca.faults.draft = lambda draft: sandbox.shifted(draft, timedelta(days=1))
+    ca.faults.draft = lambda draft: faults.shifted(draft, timedelta(days=1))
     assert member.issue()[0].not_valid_before_utc > NOW
 
 

@@ -17,7 +17,7 @@ from letsencrypt_mdaemon.acme.http import Reply
 from letsencrypt_mdaemon.acme.problem import TransientError
 from letsencrypt_mdaemon.acme.transport import TRIES, Session
 from letsencrypt_mdaemon.errors import AcmeError
-from letsencrypt_mdaemon.sandbox.ca import Answer
+from letsencrypt_mdaemon.sandbox.ca.messages import Answer
 from tests.peer import PAGE, serving_peer
 from tests.program import LOCALHOST
 from tests.scene import Clock, Scene, scene_in

@@ -10,7 +10,7 @@ import pytest
 
 from letsencrypt_mdaemon import authorities
 from letsencrypt_mdaemon.pki.certificate import thumbprint
-from letsencrypt_mdaemon.sandbox.ca import CertificateAuthority
+from letsencrypt_mdaemon.sandbox.ca.server import CertificateAuthority
 from letsencrypt_mdaemon.state.advice import Draw
 from letsencrypt_mdaemon.state.folder import CaState, State
 from letsencrypt_mdaemon.state.ledger import CLOCK_ERROR, Ledger

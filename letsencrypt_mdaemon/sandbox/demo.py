@@ -18,7 +18,7 @@ from cryptography import x509
 from letsencrypt_mdaemon.errors import DeployError, Error
 from letsencrypt_mdaemon.pki.certificate import dns_names
 from letsencrypt_mdaemon.sandbox import mdaemon, web
-from letsencrypt_mdaemon.sandbox.ca import CertificateAuthority
+from letsencrypt_mdaemon.sandbox.ca.server import CertificateAuthority
 from letsencrypt_mdaemon.sandbox.folder import (
     FOREIGN,
     INI_FILES,

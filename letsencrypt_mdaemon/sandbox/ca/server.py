@@ -3,298 +3,95 @@
 from __future__ import annotations
 
 import argparse
-import base64
 import http.client
-import json
 import logging
 import re
 import secrets
 import ssl
-import sys
 import time
-from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import KW_ONLY, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
 from functools import partial
-from http.server import BaseHTTPRequestHandler
-from ipaddress import ip_address
 from pathlib import Path
-from random import Random
 from socketserver import ThreadingTCPServer
 from threading import Event, RLock, Thread
-from typing import Any, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Self
 from urllib.parse import urljoin, urlsplit
 
-from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives import serialization as ser
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
-from josepy import b64, errors, jwa, jwk
+from josepy import jwk
 
-Document = dict[str, Any]
+from letsencrypt_mdaemon.sandbox.ca.certificates import (
+    Draft,
+    ari_name,
+    authority,
+    csr_key,
+    new_key,
+    public_key,
+    spki,
+)
+from letsencrypt_mdaemon.sandbox.ca.faults import Faults
+from letsencrypt_mdaemon.sandbox.ca.http import Handler, log
+from letsencrypt_mdaemon.sandbox.ca.messages import (
+    ACCOUNT_ALGORITHMS,
+    BINDING_ALGORITHMS,
+    HOUR,
+    LOST,
+    NOWHERE,
+    REASONS,
+    WEEK,
+    YEAR,
+    Account,
+    Answer,
+    Document,
+    Issued,
+    Message,
+    Post,
+    Problem,
+    Request,
+    Resource,
+    b64url,
+    contacts,
+    decide,
+    glance,
+    identifier,
+    member,
+    parse,
+    rfc3339,
+    unb64url,
+    usable,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping
+
+    from cryptography import x509
+
 PublicKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey
-T = TypeVar("T")
 
-ACCOUNT_ALGORITHMS = {"RS256": jwa.RS256, "ES256": jwa.ES256, "ES384": jwa.ES384}
-BINDING_ALGORITHMS = {"HS256": jwa.HS256, "HS384": jwa.HS384, "HS512": jwa.HS512}
-CURVES = {"ES256": "secp256r1", "ES384": "secp384r1"}
-CSR_HASHES = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
+
 LABEL = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+
+
 REDIRECTS, MOST_REDIRECTS = {301, 302, 307, 308}, 10
+
+
 REVOCATION_REASONS = [0, 1, 3, 4, 5]
+
+
 DNS_NAME = re.compile(rf"(?=.{{1,253}}\Z)({LABEL}\.)+(?=[a-z]){LABEL}")
-REASONS = {
-    TimeoutError: "Timeout during connect (likely firewall problem)",
-    ConnectionRefusedError: "Connection refused",
-    ConnectionResetError: "Connection reset by peer",
-}
+
+
 MOST_NAMES, LONGEST_COMMON_NAME = 100, 64
+
+
 LARGEST_TOKEN_FILE = 128  # bytes a web server may show for a challenge
-HOUR, WEEK, YEAR = timedelta(hours=1), timedelta(weeks=1), timedelta(days=365)
-
-log = logging.getLogger(__name__)
 
 
-@dataclass(slots=True)
-class Answer:
-    """What goes back: `body` as it is, else `chain` as PEM, else `document` as JSON.
-
-    Status 0 hangs up without a word; `cut` hangs up halfway through the body.
-    """
-
-    status: int = 200
-    document: Document = field(default_factory=dict)
-    headers: dict[str, str] = field(default_factory=dict)
-    chain: list[x509.Certificate] = field(default_factory=list)
-    body: bytes | None = None
-    cut: bool = False
-
-    def render(self) -> tuple[str, bytes]:
-        """Return the media type and the body."""
-        if self.body is not None:
-            return "text/html", self.body
-        if self.chain:
-            chain = b"".join(link.public_bytes(ser.Encoding.PEM) for link in self.chain)
-            return "application/pem-certificate-chain", chain
-        kind = "json" if self.status < http.client.BAD_REQUEST else "problem+json"
-        body = json.dumps(self.document) if self.document else ""
-        return f"application/{kind}", body.encode()
-
-
-@dataclass(eq=False)
-class Problem(Exception):  # noqa: N818 - the RFC's word
-    """A refusal (RFC 8555, 6.7); `kind` follows `urn:ietf:params:acme:error:`."""
-
-    kind: str
-    detail: str
-    status: int = 400
-    headers: dict[str, str] = field(default_factory=dict)
-    more: Document = field(default_factory=dict)
-
-    @property
-    def answer(self) -> Answer:
-        """The answer that says so."""
-        kind = f"urn:ietf:params:acme:error:{self.kind}"
-        document = {"type": kind, "detail": self.detail, "status": self.status}
-        return Answer(self.status, document | self.more, dict(self.headers))
-
-
-@dataclass(slots=True)
-class Request:
-    """What a client asked; `payload` is not verified, and empty if not readable."""
-
-    method: str
-    path: str
-    resource: str
-    headers: http.client.HTTPMessage
-    payload: Document = field(default_factory=dict)
-
-
-Hook = Answer | Problem | Callable[[Any], object]
-LOST = Answer(status=0)
-
-
-@dataclass
-class Faults:
-    """What this CA does wrong on purpose; nothing at first.
-
-    Resources are named as in the directory (newNonce, newOrder, renewalInfo) or in
-    RFC 8555 (account, order, authorization, challenge, finalize, certificate).
-
-        faults.before("newOrder", html(503, retry_after=5), times=2)
-        faults.before("newOrder", Problem("rateLimited", "Too many.", 429))
-        faults.before("finalize", LOST)  # nothing happened
-        faults.after("finalize", LOST)  # it happened, and nobody is told
-        faults.after("order", lambda answer: answer.document.update(surprise=1))
-        faults.after("order|finalize", processing, times=3)
-        faults.after("certificate", lambda answer: answer.chain.reverse())
-        faults.draft = lambda draft: replace(draft, names=("other.test",))
-    """
-
-    nonce_rejections: int = 0  # how many good nonces are called bad
-    rejection_rate: float = 0.0  # the share of good nonces called bad
-    random: Random = field(default_factory=lambda: Random(0))  # noqa: S311 - no secret
-    token: str | None = None  # the token of every challenge
-    authorizations_valid: bool = False  # before anything is proved
-    slow_validation: float = 0.0  # seconds
-    validation_in_answer: bool = False  # a challenge's POST waits for the outcome
-    failures_stay_pending: bool = False  # with an `error`, as in smallstep's CA
-    draft: Callable[[Draft], Draft] = lambda draft: draft  # what is about to be signed
-    _hooks: list[list[Any]] = field(default_factory=list)
-
-    def before(self, resources: str, hook: Hook, times: int = sys.maxsize) -> None:
-        """Do nothing for the next requests but answer `hook`.
-
-        Args:
-            resources: A regular expression, such as `order|finalize`.
-            hook: An answer, a problem, or a function of the `Request` that may return
-                either. A function that returns False has not acted.
-            times: How often it acts.
-        """
-        self._hooks.append([f"before ({resources})", hook, times])
-
-    def after(self, resources: str, hook: Hook, times: int = sys.maxsize) -> None:
-        """Do what is asked; then a function may change the `Answer` or replace it."""
-        self._hooks.append([f"after ({resources})", hook, times])
-
-    def overrule(self, moment: str, subject: object) -> Answer | Problem | None:
-        """Return what is said instead at a moment such as `before newOrder`."""
-        for entry in self._hooks:
-            moments, hook, times = entry
-            if times and re.fullmatch(moments, moment):
-                said = hook(subject) if callable(hook) else hook
-                entry[2] -= said is not False
-                if isinstance(said, Answer | Problem):
-                    return said
-        return None
-
-    def reject_nonce(self) -> bool:
-        """Whether a good nonce is called bad this time."""
-        if self.nonce_rejections > 0:
-            self.nonce_rejections -= 1
-            return True
-        return self.random.random() < self.rejection_rate
-
-
-def html(status: int, retry_after: int | datetime | None = None) -> Answer:
-    """Return what a proxy before the CA says: a page, not a problem document."""
-    headers = {}
-    if isinstance(retry_after, datetime):
-        headers["Retry-After"] = format_datetime(retry_after, usegmt=True)
-    elif retry_after is not None:
-        headers["Retry-After"] = str(retry_after)
-    return Answer(status, headers=headers, body=b"<html><h1>Back soon</h1></html>")
-
-
-def processing(answer: Answer) -> bool:
-    """Show a valid order as one still worked on."""
-    if answer.document.get("status") != "valid":
-        return False
-    del answer.document["certificate"]
-    answer.document["status"] = "processing"
-    return True
-
-
-def without_error(answer: Answer) -> None:
-    """Show no reason for an invalid challenge, as acme2certifier does."""
-    for challenge in answer.document.get("challenges", [answer.document]):
-        challenge.pop("error", None)
-
-
-def never_invalid(answer: Answer) -> None:
-    """Show an invalid order as pending, as acme2certifier does."""
-    if answer.document.get("status") == "invalid":
-        answer.document.pop("error", None)
-        answer.document["status"] = "pending"
-
-
-def upper_case(answer: Answer) -> None:
-    """Show the names of an order or an authorization in upper case."""
-    one = answer.document.get("identifier", {"value": ""})
-    for shown in answer.document.get("identifiers", [one]):
-        shown["value"] = shown["value"].upper()
-
-
-def shifted(draft: Draft, by: timedelta) -> Draft:
-    """Return a draft for another time."""
-    start, end = draft.not_before + by, draft.not_after + by
-    return replace(draft, not_before=start, not_after=end)
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """A flattened JWS whose header is all protected (RFC 8555, 6.2)."""
-
-    header: Document
-    payload: bytes
-    signed: bytes
-    signature: bytes
-
-    @classmethod
-    def read(cls, value: Document) -> Self:
-        """Return the message; nothing is verified yet."""
-        if value.keys() != {"protected", "payload", "signature"}:
-            raise Problem("malformed", "The body is not a flattened JWS")
-        parts = {name: unb64url(member(value, name, str)) for name in value}
-        signed = f"{value['protected']}.{value['payload']}".encode()
-        header = parse(parts["protected"])
-        return cls(header, parts["payload"], signed, parts["signature"])
-
-    def verify(self, key: jwk.JWK, accepted: Mapping[str, jwa.JWASignature]) -> None:
-        """Refuse the message unless the key has signed it."""
-        name = str(self.header.get("alg"))
-        if name not in accepted:
-            detail, more = f"Algorithm {name} is refused", {"algorithms": [*accepted]}
-            raise Problem("badSignatureAlgorithm", detail, more=more)
-        curve = getattr(getattr(key.key, "curve", None), "name", None)
-        if (
-            "crit" in self.header
-            or curve != CURVES.get(name)
-            or not accepted[name].verify(key.key, self.signed, self.signature)
-        ):
-            raise Problem("malformed", "JWS verification error")
-
-
-@dataclass(eq=False)
-class Account:
-    """RFC 8555, 7.1.2; without a URL it is just a key that has signed a request."""
-
-    key: jwk.JWK
-    url: str = ""
-    document: Document = field(default_factory=lambda: {"status": "valid"})
-
-
-@dataclass(eq=False)
-class Issued:
-    """A certificate and what became of it."""
-
-    certificate: x509.Certificate
-    owner: Account
-    names: list[str]
-    revoked: bool = False
-    replaced_by: Document | None = None  # an order
-
-
-Post = Callable[[Account, Document], Answer]
 LOOK: Document = {}  # the payload of POST-as-GET (RFC 8555, 6.3)
-
-
-@dataclass(frozen=True, slots=True)
-class Resource:
-    """What is behind a URL: its name, what may be done with it, and by whom."""
-
-    name: str
-    post: Post | None = None
-    owner: Account | None = None
-    get: Callable[[], Answer] | None = None
-
-
-NOWHERE = Resource("nowhere")
 
 
 @dataclass(eq=False, repr=False)
@@ -807,260 +604,6 @@ class CertificateAuthority:
         if self.explanation_url:
             document["explanationURL"] = self.explanation_url
         return Answer(200, document, {"Retry-After": "21600"})
-
-
-class Handler(BaseHTTPRequestHandler):
-    """One connection to the CA."""
-
-    protocol_version = "HTTP/1.1"
-    wbufsize = -1  # an answer is one write
-    disable_nagle_algorithm = True
-    timeout = 10  # seconds of silence
-
-    def __init__(self, answer: Callable[..., Answer], *args: Any) -> None:  # noqa: ANN401
-        """Serve the connection."""
-        self.answer = answer
-        super().__init__(*args)
-
-    def handle(self) -> None:
-        """Answer until the client goes, perhaps because it does not trust us."""
-        with suppress(OSError):
-            super().handle()
-
-    def do(self) -> None:
-        """Read a request, and send what the CA answers."""
-        length = self.headers.get("Content-Length", "0")
-        chunked = "Transfer-Encoding" in self.headers
-        if re.fullmatch("[0-9]{1,5}", length) and not chunked:
-            body = self.rfile.read(int(length))
-            answer = self.answer(self.command, self.path, self.headers, body)
-        else:
-            close = {"Connection": "close"}
-            answer = Problem("malformed", "The body is too long", 413, close).answer
-        kind, body = answer.render()
-        self.close_connection |= answer.cut or not answer.status
-        if not answer.status:
-            return
-        self.send_response(answer.status)
-        for name, value in ({"Content-Type": kind} | answer.headers).items():
-            self.send_header(name, value)
-        if answer.status != http.client.NO_CONTENT:
-            self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body[: len(body) // 2] if answer.cut else body)
-
-    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = do  # noqa: N815
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        """Log a request."""
-        log.debug(format, *args)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Draft:
-    """A certificate about to be signed; only a root has no issuer."""
-
-    common_name: str | None
-    names: tuple[str, ...] = ()
-    key: PublicKey
-    issuer: x509.Certificate | None
-    signer: ec.EllipticCurvePrivateKey
-    not_before: datetime
-    not_after: datetime
-    is_ca: bool = False
-
-    def sign(self) -> x509.Certificate:
-        """Return the certificate."""
-        common_name = x509.NameAttribute(NameOID.COMMON_NAME, self.common_name or "-")
-        subject = x509.Name([common_name] if self.common_name else [])
-        above = cast("PublicKey", self.issuer.public_key()) if self.issuer else self.key
-        usage = "000001100" if self.is_ca else "100000000"  # RFC 5280, 4.2.1.3
-        names = [general_name(name) for name in self.names]
-        extensions: list[tuple[x509.ExtensionType, bool]] = [
-            (x509.BasicConstraints(self.is_ca, None), True),
-            (x509.KeyUsage(*(bit == "1" for bit in usage)), True),
-            (x509.SubjectKeyIdentifier.from_public_key(self.key), False),
-            (x509.AuthorityKeyIdentifier.from_issuer_public_key(above), False),
-        ]
-        if not self.is_ca:
-            server = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])
-            extensions.append((server, False))
-        if names:  # critical without a subject: RFC 5280, 4.2.1.6
-            san = x509.SubjectAlternativeName(names)
-            extensions.append((san, not self.common_name))
-        builder = x509.CertificateBuilder(
-            issuer_name=self.issuer.subject if self.issuer else subject,
-            subject_name=subject,
-            public_key=self.key,
-            serial_number=int.from_bytes(secrets.token_bytes(16)) or 1,
-        )
-        builder = builder.not_valid_before(self.not_before)
-        builder = builder.not_valid_after(self.not_after)
-        for extension, critical in extensions:
-            builder = builder.add_extension(extension, critical)
-        return builder.sign(self.signer, hashes.SHA256())
-
-
-def authority(
-    name: str,
-    now: datetime,
-    key: PublicKey,
-    signer: ec.EllipticCurvePrivateKey,
-    issuer: x509.Certificate | None = None,
-) -> x509.Certificate:
-    """Return the certificate of an authority, for ten years each way."""
-    decade = timedelta(days=3650)
-    return Draft(
-        common_name=name,
-        key=key,
-        issuer=issuer,
-        signer=signer,
-        not_before=now - decade,
-        not_after=now + decade,
-        is_ca=True,
-    ).sign()
-
-
-def general_name(name: str) -> x509.GeneralName:
-    """Return a name as a certificate holds it."""
-    if name[-1:].isdigit():
-        return x509.IPAddress(ip_address(name))
-    return x509.DNSName(name)
-
-
-def new_key() -> ec.EllipticCurvePrivateKey:
-    """Return a new P-256 key."""
-    return ec.generate_private_key(ec.SECP256R1())
-
-
-def spki(key: Any) -> bytes:  # noqa: ANN401 - josepy's keys have no type
-    """Return a public key in the form that can be compared."""
-    form = ser.PublicFormat.SubjectPublicKeyInfo
-    return cast("bytes", key.public_bytes(ser.Encoding.DER, form))
-
-
-def ari_name(certificate: x509.Certificate) -> str:
-    """Return what renewalInfo and `replaces` call a certificate (RFC 9773, 4.1)."""
-    kind, serial = x509.AuthorityKeyIdentifier, certificate.serial_number
-    authority_key = certificate.extensions.get_extension_for_class(kind).value
-    number = serial.to_bytes(serial.bit_length() // 8 + 1)
-    return f"{b64url(authority_key.key_identifier or b'')}.{b64url(number)}"
-
-
-def is_strong(key: object) -> bool:
-    """Whether a key is of a kind and size a CA takes."""
-    if isinstance(key, rsa.RSAPublicKey):
-        return key.key_size in range(2048, 4097)
-    curves = CURVES.values()
-    return isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name in curves
-
-
-def public_key(value: object) -> jwk.JWK:
-    """Return an account's key as a client has shown it."""
-    shown = value if isinstance(value, dict) else {}
-    try:
-        key = cast("jwk.JWK", jwk.JWK.from_json(shown))
-        strong = is_strong(ser.load_der_public_key(spki(key.key)))
-    except (errors.Error, AttributeError, KeyError, TypeError, ValueError) as exc:
-        raise Problem("badPublicKey", "jwk is not a public key") from exc
-    if not strong:
-        raise Problem("badPublicKey", "The key is too weak, or of an unknown kind")
-    return key
-
-
-def csr_key(der: bytes, names: list[str]) -> PublicKey:
-    """Return the key of a CSR that asks for just these names (RFC 8555, 7.4)."""
-    try:
-        csr = x509.load_der_x509_csr(der)
-        key, subject = csr.public_key(), csr.subject
-        sans = csr.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        signed = csr.is_signature_valid
-        signed = signed and isinstance(csr.signature_hash_algorithm, CSR_HASHES)
-    except (ValueError, UnsupportedAlgorithm, x509.ExtensionNotFound) as exc:
-        raise Problem("badCSR", f"The CSR cannot be read: {exc}") from exc
-    if not signed or not is_strong(key):
-        raise Problem("badCSR", "The CSR's signature or key is not acceptable")
-    common = subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-    asked = {str(name.value).lower() for name in sans}
-    strange = [name for name in sans if not isinstance(name, x509.DNSName)]
-    strange += [name for name in common if str(name.value).lower() not in asked]
-    if strange or asked != set(names):
-        raise Problem("badCSR", "The CSR's names are not the order's")
-    return cast("PublicKey", key)
-
-
-def decide(authorization: Document, challenge: Document, status: str) -> None:
-    """End an authorization: only the challenge that was tried is left."""
-    challenge["status"] = status
-    authorization |= {"status": status, "challenges": [challenge]}
-
-
-def usable(account: Account) -> Account:
-    """Return an account unless it is deactivated (RFC 8555, 7.3.6)."""
-    if account.document["status"] != "valid":
-        raise Problem("unauthorized", "The account is deactivated", 401)
-    return account
-
-
-def contacts(asked: Document) -> list[str]:
-    """Return the contact addresses a client gave; none is fine (RFC 8555, 7.3)."""
-    given = member(asked, "contact", list) if "contact" in asked else []
-    if not all(re.fullmatch(r"mailto:[^@,?\s]+@[^@,?\s]+", str(one)) for one in given):
-        raise Problem("invalidContact", "A contact is not mailto: and one address")
-    return given
-
-
-def identifier(name: str) -> dict[str, str]:
-    """Return a name as documents hold it."""
-    return {"type": "dns", "value": name}
-
-
-def rfc3339(moment: datetime) -> str:
-    """Return a time as documents hold it."""
-    return f"{moment:%Y-%m-%dT%H:%M:%SZ}"
-
-
-def parse(text: bytes) -> Document:
-    """Return a JSON object."""
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        value = None
-    if not isinstance(value, dict):
-        raise Problem("malformed", "Not a JSON object")
-    return value
-
-
-def glance(body: bytes) -> Document:
-    """Return the payload of a request nobody has verified, if it can be read."""
-    with suppress(Problem):
-        return parse(Message.read(parse(body)).payload)
-    return {}
-
-
-def member(document: Document, name: str, kind: type[T]) -> T:
-    """Return what an object must have."""
-    value = document.get(name)
-    if not isinstance(value, kind):
-        raise Problem("malformed", f"{name} is missing or of the wrong type")
-    return value
-
-
-def b64url(data: bytes) -> str:
-    """Return base64url without padding."""
-    return b64.b64encode(data).decode()
-
-
-def unb64url(text: object) -> bytes:
-    """Return the bytes behind base64url without padding, in its only spelling."""
-    try:
-        data = base64.urlsafe_b64decode(f"{text}==")
-    except ValueError:
-        data = b""
-    if b64url(data) != text:
-        raise Problem("malformed", "Not base64url without padding")
-    return data
 
 
 def main() -> None:

@@ -1,0 +1,1 @@
+"""A small ACME CA to try things on."""
