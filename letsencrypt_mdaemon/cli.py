@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from letsencrypt_mdaemon.acme.account import Accounts
-    from letsencrypt_mdaemon.assembly import Installation
+    from letsencrypt_mdaemon.app.installation import Installation
     from letsencrypt_mdaemon.renewal.adapters import Order, Outcome, Parts
     from letsencrypt_mdaemon.run import Run
 
@@ -314,7 +314,8 @@ def doctor(run: Run) -> None:
     """Tell whether the CA would validate every name, and if not, exactly why."""
     from datetime import UTC, datetime  # noqa: PLC0415
 
-    from letsencrypt_mdaemon import checkup, report  # noqa: PLC0415
+    from letsencrypt_mdaemon import report  # noqa: PLC0415
+    from letsencrypt_mdaemon.app import checkup  # noqa: PLC0415
 
     alone = None
     try:
@@ -413,7 +414,7 @@ def selftest(run: Run) -> None:
     as the account that renews; its report is what belongs into a bug report.
     """
     from letsencrypt_mdaemon import report  # noqa: PLC0415
-    from letsencrypt_mdaemon import selftest as trial  # noqa: PLC0415
+    from letsencrypt_mdaemon.app import selftest as trial  # noqa: PLC0415
 
     run.be_alone()
     found = trial.run(list(trial.of(run.installation(look=False))))
@@ -562,14 +563,15 @@ def show(run: Run) -> None:
 @_command(cli, "to", "mdaemon-dir", "json", example="notify-test --to me@example.com")
 def notify_test(run: Run) -> None:
     """Send the kind of mail that a failed run sends."""
-    from letsencrypt_mdaemon import assembly, report  # noqa: PLC0415
+    from letsencrypt_mdaemon import report  # noqa: PLC0415
+    from letsencrypt_mdaemon.app import build  # noqa: PLC0415
     from letsencrypt_mdaemon.system import mail as notify  # noqa: PLC0415
 
     if not run.config.to:
         raise ConfigError("There is nobody to mail.", hint="Say --to ADDRESS.")
     by_queue = run.config.mail_server.lower() == "raw"
-    mail = assembly.mail(run.config, *notify.trial())
-    where = assembly.transport(run.config, run.root if by_queue else None).send(mail)
+    mail = build.mail(run.config, *notify.trial())
+    where = build.transport(run.config, run.root if by_queue else None).send(mail)
     if run.config.json:
         report.print_json(run.document(to=list(mail.recipients), sent=where))
     else:

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
     from cryptography import x509
 
-    from letsencrypt_mdaemon.checkup import Checkup
+    from letsencrypt_mdaemon.app.checkup import Checkup
+    from letsencrypt_mdaemon.app.selftest import Report
     from letsencrypt_mdaemon.doctor.examination import Examination, Examined
     from letsencrypt_mdaemon.doctor.findings import Finding
     from letsencrypt_mdaemon.mdaemon.discovery import Found
     from letsencrypt_mdaemon.renewal.adapters import Outcome, Proof
-    from letsencrypt_mdaemon.selftest import Report
     from letsencrypt_mdaemon.state.memory import Account, Change, Dropped, Target
     from letsencrypt_mdaemon.system.schedule import Job
     from letsencrypt_mdaemon.verify.served import Served

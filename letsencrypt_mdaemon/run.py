@@ -11,7 +11,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, Self
 
-from letsencrypt_mdaemon import assembly, report
+from letsencrypt_mdaemon import report
+from letsencrypt_mdaemon.app import build
+from letsencrypt_mdaemon.app import installation as assembly
 from letsencrypt_mdaemon.config import load
 from letsencrypt_mdaemon.config import settings as config
 from letsencrypt_mdaemon.errors import BusyError, ChallengeError, Error
@@ -24,7 +26,7 @@ from letsencrypt_mdaemon.text import words
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from letsencrypt_mdaemon.assembly import Installation
+    from letsencrypt_mdaemon.app.installation import Installation
     from letsencrypt_mdaemon.system.schedule import Scheduler
 
 _log = logging.getLogger("letsencrypt_mdaemon")
@@ -108,7 +110,7 @@ class Run:
     def root(self) -> Path:
         """MDaemon's folder."""
         if self._root is None:
-            self._root = assembly.find_root(self.loaded)
+            self._root = build.find_root(self.loaded)
         return self._root
 
     def installation(self, *, look: bool = True) -> Installation:
@@ -131,9 +133,9 @@ class Run:
         Raises:
             Error: If it cannot be known.
         """
-        state = assembly.state_of(self.config, self.root)
+        state = build.state_of(self.config, self.root)
         self._exits.enter_context(exclusive_lock(state.lock))
-        assembly.guard(state, self.loaded.file)
+        build.guard(state, self.loaded.file)
 
     def begin(self, now: datetime) -> None:
         """Be the only run of this installation, and begin its log; failures are mailed.
@@ -144,14 +146,14 @@ class Run:
             return
         self._mails = True
         try:
-            state = assembly.state_of(self.config, self.root)
+            state = build.state_of(self.config, self.root)
         except Error:
             self._open_log(now, None)
             raise
         logs = folders.child(self.root, "Logs")
         try:
             self._exits.enter_context(exclusive_lock(state.lock))
-            assembly.guard(state, self.loaded.file)
+            build.guard(state, self.loaded.file)
             sweep(state.folder)
         except BusyError:
             raise  # The log belongs to the run that holds the lock.
@@ -166,10 +168,10 @@ class Run:
         Raises:
             ConfigError: If there is none.
         """
-        from letsencrypt_mdaemon.system import schedule  # noqa: PLC0415 - seldom needed
+        from letsencrypt_mdaemon.app import scheduling  # noqa: PLC0415 - seldom needed
 
         windows = os.environ.get("SystemRoot", r"C:\Windows")  # noqa: SIM112 - Windows'
-        return schedule.of_this_system(windows if sys.platform == "win32" else "")
+        return scheduling.of_this_system(windows if sys.platform == "win32" else "")
 
     def scheduled_command(self) -> list[str]:
         """Return what the scheduler runs: this program, as it was set up here.
@@ -177,7 +179,7 @@ class Run:
         Raises:
             ConfigError: If SYSTEM would refuse to run it from where it is.
         """
-        assembly.require_trusted(self.loaded.file)
+        build.require_trusted(self.loaded.file)
         program = [sys.executable]
         if not getattr(sys, "frozen", False):
             program += ["-m", "letsencrypt_mdaemon"]
@@ -206,7 +208,7 @@ class Run:
     def last_scheduled(self) -> tuple[datetime | None, int | None]:
         """Return when a scheduled run began last, and how it ended, as far as known."""
         try:
-            memory = assembly.state_of(self.config, self.root).load()
+            memory = build.state_of(self.config, self.root).load()
         except Error as exc:
             _log.debug("Nothing is remembered: %s", exc)
             return None, None
@@ -257,7 +259,7 @@ class Run:
         """Remember how a scheduled run ended; that this may fail changes nothing."""
         if self.is_noted:
             try:
-                assembly.note_end(self.config, self.root, exit_code)
+                build.note_end(self.config, self.root, exit_code)
             except Error as exc:
                 _log.warning("It is not remembered how this run ended: %s", exc)
 
@@ -296,7 +298,7 @@ class Run:
             return {}
         _log.info("Looking from here at %s", ", ".join(names))
         try:
-            from letsencrypt_mdaemon import checkup  # noqa: PLC0415 - seldom needed
+            from letsencrypt_mdaemon.app import checkup  # noqa: PLC0415 - seldom needed
 
             found = checkup.examine_names(
                 self._installation, names, now=datetime.now(UTC), patience=20
@@ -320,8 +322,8 @@ class Run:
             error, names=self.names, in_use=self.in_use, lines=self.lines
         )
         try:
-            mail = assembly.mail(self.config, subject, lines)
-            where = assembly.transport(self.config, self._root).send(mail)
+            mail = build.mail(self.config, subject, lines)
+            where = build.transport(self.config, self._root).send(mail)
         except Error as exc:
             _log.warning("The mail about it could not be sent: %s %s", exc, exc.hint)
         else:
@@ -329,7 +331,7 @@ class Run:
 
     def _record(self, error: Error) -> None:
         """Put the failure into the system's log; that this may fail changes nothing."""
-        system_log = assembly.event_log()
+        system_log = build.event_log()
         if system_log is None:
             return
         try:

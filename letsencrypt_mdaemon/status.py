@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from cryptography import x509
 
-    from letsencrypt_mdaemon.assembly import Installation
+    from letsencrypt_mdaemon.app.installation import Installation
     from letsencrypt_mdaemon.renewal.adapters import Order
 
 _log = logging.getLogger(__name__)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -46,10 +46,19 @@ class Scene:
     _next: dict[str, str] = field(default_factory=dict)
     _looks: int = 0
 
-    def bind(self, certificate: x509.Certificate, *, now: datetime) -> list[Change]:
+    def bind(
+        self, certificate: x509.Certificate, *, now: datetime, dry_run: bool = False
+    ) -> list[Change]:
         assert now == NOW
+        assert not dry_run
         before, self.bound = self.bound, thumbprint(certificate)
         return [Change(TARGET, 1, before, self.bound)] if before != self.bound else []
+
+    def named(self, names: Collection[str]) -> dict[Target, x509.Certificate | None]:
+        raise AssertionError(f"not asked while {names} are put into use")
+
+    def references(self) -> Collection[str]:
+        raise AssertionError("not asked while a certificate is put into use")
 
     def restore(self, changes: Sequence[Change], *, now: datetime) -> None:
         assert now == NOW

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from letsencrypt_mdaemon import assembly
-from letsencrypt_mdaemon.assembly import Installation
+from letsencrypt_mdaemon.app import build
+from letsencrypt_mdaemon.app.installation import Installation
 from letsencrypt_mdaemon.mdaemon import iis
 from letsencrypt_mdaemon.mdaemon import server as mdaemon_server
 from letsencrypt_mdaemon.mdaemon.http_sys import (
@@ -132,7 +132,7 @@ def web(monkeypatch: pytest.MonkeyPatch) -> Iis:
     def web_site(installation: Installation) -> Site | None:
         return Site("Webmail", installation.known, run=web)
 
-    monkeypatch.setattr(assembly, "web_site", web_site)
+    monkeypatch.setattr(build, "web_site", web_site)
     return web
 
 

@@ -20,7 +20,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, pkcs12
 
-from letsencrypt_mdaemon import assembly
+from letsencrypt_mdaemon.app import build
 from letsencrypt_mdaemon.pki.certificate import thumbprint
 from letsencrypt_mdaemon.sandbox import web
 from letsencrypt_mdaemon.sandbox.ca.certificates import ari_name
@@ -280,7 +280,7 @@ def test_the_server_is_restarted_only_if_that_is_allowed_and_needed(
 
 
 def use_service(monkeypatch: pytest.MonkeyPatch, service: MemoryService) -> None:
-    monkeypatch.setattr(assembly, "windows_service", lambda _root: service)
+    monkeypatch.setattr(build, "windows_service", lambda _root: service)
 
 
 def test_the_service_is_restarted_if_the_server_takes_no_semaphore_up(
@@ -934,7 +934,7 @@ def test_a_failed_run_is_mailed_to_nobody_unless_asked(
 @pytest.fixture
 def event_log(monkeypatch: pytest.MonkeyPatch) -> MemoryEventLog:
     system_log = MemoryEventLog()
-    monkeypatch.setattr(assembly, "event_log", lambda: system_log)
+    monkeypatch.setattr(build, "event_log", lambda: system_log)
     return system_log
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from letsencrypt_mdaemon import selftest
+from letsencrypt_mdaemon.app import selftest
 from letsencrypt_mdaemon.errors import DeployError
 from letsencrypt_mdaemon.pki.certificate import Certificate
 from tests.fakes import MemoryStore

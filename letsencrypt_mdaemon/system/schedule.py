@@ -6,17 +6,12 @@ A task or a line is ours by its mark; what is not ours is never changed.
 from __future__ import annotations
 
 import secrets
-import shutil
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
-
-from letsencrypt_mdaemon.errors import ConfigError
-from letsencrypt_mdaemon.system.cron import Cron
-from letsencrypt_mdaemon.system.tasks import TaskScheduler
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from letsencrypt_mdaemon.system import process
 
@@ -80,22 +75,3 @@ def moment() -> tuple[int, int]:
 def twice(hour: int, minute: int) -> str:
     """Return two times of day, twelve hours apart."""
     return f"{hour:02}:{minute:02}, {hour + 12:02}:{minute:02}"
-
-
-def of_this_system(system_root: str) -> Scheduler:
-    """Return the scheduler that there is.
-
-    Args:
-        system_root: Windows' folder; empty elsewhere.
-
-    Raises:
-        ConfigError: If there is none.
-    """
-    if system_root:
-        return TaskScheduler(Path(system_root) / "System32" / "schtasks.exe")
-    crontab = shutil.which("crontab")
-    if crontab is None:
-        message = "There is no program crontab on this machine."
-        hint = "Install cron, or let another scheduler run `renew` twice a day."
-        raise ConfigError(message, hint=hint)
-    return Cron(Path(crontab))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from letsencrypt_mdaemon.app import scheduling
 from letsencrypt_mdaemon.errors import ConfigError
 from letsencrypt_mdaemon.system import process, schedule
 from letsencrypt_mdaemon.system.cron import Cron
@@ -40,7 +41,7 @@ SCHEDULERS: list[Callable[[Path], Scheduler]] = [a_crontab, a_task_scheduler]
 if sys.platform == "win32":
 
     def windows_own(_: Path) -> Scheduler:
-        return schedule.of_this_system("C:\\windows")
+        return scheduling.of_this_system("C:\\windows")
 
     SCHEDULERS.append(windows_own)
 
@@ -86,7 +87,7 @@ if sys.platform == "win32":
 
     def test_windows_own_program_takes_the_definition_and_deletes_it() -> None:
         stored = Path("C:\\windows\\System32\\Tasks") / schedule.NAME
-        scheduler = schedule.of_this_system("C:\\windows")
+        scheduler = scheduling.of_this_system("C:\\windows")
         scheduler.install(COMMAND)
         assert stored.is_file()
         program = Path("C:\\windows\\System32\\schtasks.exe")
@@ -97,4 +98,4 @@ if sys.platform == "win32":
 def test_a_machine_without_cron_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda _: None)
     with pytest.raises(ConfigError, match="no program crontab"):
-        schedule.of_this_system("")
+        scheduling.of_this_system("")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from letsencrypt_mdaemon import assembly
+from letsencrypt_mdaemon.app import build
 from letsencrypt_mdaemon.errors import ConfigError
 from letsencrypt_mdaemon.state.folder import State
 from letsencrypt_mdaemon.windows import access
@@ -33,7 +33,7 @@ def test_system_refuses_folders_and_settings_that_users_may_change(
     monkeypatch.setattr(security, "own_sid", lambda: access.SYSTEM)
     settings = tmp_path / "settings.ini"
     with pytest.raises(ConfigError) as caught:
-        assembly.guard(State(tmp_path), settings)
+        build.guard(State(tmp_path), settings)
     for path in (Path(sys.executable).parent, settings, settings.parent):
         assert f"{path}: Authenticated Users" in caught.value.message
 
@@ -42,7 +42,7 @@ def test_system_refuses_folders_and_settings_that_users_may_change(
 def test_an_administrator_may_run_it_from_anywhere(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assembly.guard(State(tmp_path), None)
+    build.guard(State(tmp_path), None)
     assert "is not private" in caplog.text
 
 
@@ -53,12 +53,12 @@ def test_system_runs_what_only_administrators_may_change(
     monkeypatch.setattr(
         security.Folder, "access_list", lambda _: access.private([access.SYSTEM])
     )
-    assembly.guard(State(tmp_path), tmp_path / "settings.ini")
+    build.guard(State(tmp_path), tmp_path / "settings.ini")
 
 
 @wine_differs("Wine takes a new list and keeps the old one")
 def test_the_state_folder_becomes_private(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assembly.guard(State(tmp_path), None)
+    build.guard(State(tmp_path), None)
     assert "is not private" not in caplog.text

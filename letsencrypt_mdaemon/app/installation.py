@@ -6,12 +6,20 @@ import logging
 import sys
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from letsencrypt_mdaemon import authorities
-from letsencrypt_mdaemon.errors import ConfigError, DeployError
-from letsencrypt_mdaemon.mdaemon import discovery, folders, host_name, iis
+from letsencrypt_mdaemon.app.build import (
+    certificate_store,
+    external,
+    server_endpoints,
+    server_name,
+    state_of,
+    web_site,
+    windows_service,
+)
+from letsencrypt_mdaemon.errors import ConfigError
+from letsencrypt_mdaemon.mdaemon import discovery, folders, host_name
 from letsencrypt_mdaemon.mdaemon.bindings import Bindings
 from letsencrypt_mdaemon.mdaemon.semaphores import Semaphores
 from letsencrypt_mdaemon.mdaemon.server import MailServer
@@ -20,41 +28,29 @@ from letsencrypt_mdaemon.pki.chain import Roots
 from letsencrypt_mdaemon.pki.names import unique
 from letsencrypt_mdaemon.renewal import lifetime
 from letsencrypt_mdaemon.renewal.adapters import Order, Parts
-from letsencrypt_mdaemon.state.folder import CaState, State
 from letsencrypt_mdaemon.state.memory import RUNS, Memory, Target, utc
-from letsencrypt_mdaemon.stores.pem import PemStore
 from letsencrypt_mdaemon.text import words
 from letsencrypt_mdaemon.verify import endpoints, observe, verdict
 from letsencrypt_mdaemon.verify.observe import Ports
 from letsencrypt_mdaemon.verify.verdict import Verification
-from letsencrypt_mdaemon.windows import access, service
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
     from datetime import datetime
+    from pathlib import Path
 
     from cryptography import x509
 
-    from letsencrypt_mdaemon.acme.account import Accounts, ExternalAccount
+    from letsencrypt_mdaemon.acme.account import Accounts
     from letsencrypt_mdaemon.acme.issuer import Issuer
-    from letsencrypt_mdaemon.config.load import Loaded
     from letsencrypt_mdaemon.config.settings import Config
     from letsencrypt_mdaemon.renewal.adapters import Store
-    from letsencrypt_mdaemon.system.mail import Mail, Transport
+    from letsencrypt_mdaemon.state.folder import CaState, State
     from letsencrypt_mdaemon.verify.endpoints import Endpoint
     from letsencrypt_mdaemon.verify.served import Served
-    from letsencrypt_mdaemon.windows.service import Service
 
 
 _log = logging.getLogger(__name__)
-
-
-class EventLog(Protocol):
-    """A log of the system, where administrators look."""
-
-    def error(self, event: int, text: str) -> None:
-        """Write one entry; `OSError` if it cannot be written."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,7 +296,7 @@ class Installation:
         return Parts(
             store=self.store,
             server=server,
-            verifier=Ports(self.endpoints, self._server_name()),
+            verifier=Ports(self.endpoints, server_name(self.config, self.greeted)),
             state=self.state,
             ca=self.ca,
         )
@@ -317,7 +313,7 @@ class Installation:
             self.ca,
             contact=config.contact,
             agree_tos=config.agree_tos,
-            external=lambda: _external(config),
+            external=lambda: external(config),
         )
 
     def issuer(self) -> Issuer:
@@ -380,98 +376,8 @@ class Installation:
         restart = ("RESTART.SEM",) if config.allow_restart else ()
         return unique([*config.reload_semaphores, *restart])
 
-    def _server_name(self) -> str:
-        return _server_name(self.config, self.greeted)
-
     def _own_folders(self) -> list[Path]:
         return [self.state.folder]
-
-
-def find_root(loaded: Loaded) -> Path:
-    """Return MDaemon's folder."""
-    said_by = loaded.origins.get("mdaemon-dir", "")
-    return folders.find(folders.places(loaded.config.mdaemon_dir, said_by))
-
-
-def windows_service(root: Path) -> Service | None:
-    """Return the service that runs the MDaemon in this folder, if Windows has one."""
-    if sys.platform == "win32":
-        from letsencrypt_mdaemon.windows.service_manager import Service  # noqa: PLC0415 - lazily
-
-        found = Service()
-        try:
-            return found if found.status() and service.is_of(found, root) else None
-        except service.RefusedError as exc:
-            _log.debug("The service %s cannot be looked at: %s", found.name, exc)
-    return None
-
-
-def event_log() -> EventLog | None:
-    """Return the log of the system that failures go to, if it has one."""
-    if sys.platform == "win32":
-        from letsencrypt_mdaemon.windows.eventlog import (  # noqa: PLC0415 - seldom
-            EventLog,
-        )
-
-        return EventLog()
-    return None
-
-
-def state_of(config: Config, root: Path) -> State:
-    """Return the state folder: beside the old script, in a folder of its own."""
-    default = folders.child(root, "LetsEncrypt") / "letsencrypt-mdaemon"
-    folder = config.state_dir or default
-    if sys.platform == "win32":
-        from letsencrypt_mdaemon.windows.dpapi import MachineSeal  # noqa: PLC0415
-
-        return State(folder, look_only=config.dry_run, seal=MachineSeal())
-    return State(folder, look_only=config.dry_run)
-
-
-def note_end(config: Config, root: Path, exit_code: int) -> None:
-    """Remember how a scheduled run ended: cron does not, and people ask."""
-    state = state_of(config, root)
-    state.save(replace(state.load(), exit_code=exit_code))
-
-
-def guard(state: State, config_file: Path | None) -> None:
-    """Keep our folder to ourselves, and trust no folder that others may change.
-
-    On Windows; elsewhere folders are made private by their mode.
-
-    Raises:
-        ConfigError: If this is SYSTEM, and others may change what it runs or is told.
-    """
-    if sys.platform == "win32":
-        from letsencrypt_mdaemon.windows import security  # noqa: PLC0415
-
-        us = security.own_sid()
-        if us == access.SYSTEM:
-            require_trusted(config_file)
-        try:
-            access.keep_private(security.Folder(state.folder), [us])
-        except (DeployError, OSError, ValueError) as exc:
-            _log.warning("The folder %s is not private: %s", state.folder, exc)
-
-
-def require_trusted(config_file: Path | None) -> None:
-    """Refuse to let SYSTEM run this program where others may change it, on Windows.
-
-    Raises:
-        ConfigError: If they may change it, or what it is told.
-    """
-    if sys.platform == "win32":
-        from letsencrypt_mdaemon.windows import security  # noqa: PLC0415
-
-        # Of a frozen program the modules are in the program, its libraries beside.
-        trusted = [Path(sys.executable).parent]
-        if getattr(sys, "frozen", False):
-            trusted.append(trusted[0] / "_internal")
-        else:
-            trusted.append(Path(__file__).parent)
-        if config_file is not None:
-            trusted += [config_file, config_file.absolute().parent]
-        access.refuse_shared({str(path): security.Folder(path) for path in trusted})
 
 
 def open_installation(
@@ -487,7 +393,7 @@ def open_installation(
         ConfigError: If the store or an endpoint cannot be used.
     """
     state = state_of(config, root)
-    store = _store(config, state, root)
+    store = certificate_store(config, state, root)
     greeted = host_name.greeting(config.smtp_address)
     known = {thumbprint(leaf): leaf for leaf, _ in store.certificates()}
     installation = Installation(
@@ -497,140 +403,9 @@ def open_installation(
         memory=state.load(),
         store=store,
         known=known,
-        endpoints=_endpoints(config),
+        endpoints=server_endpoints(config),
         observed={},
         greeted=greeted,
         scheduled=scheduled,
     )
-    return installation.look([_server_name(config, greeted)]) if look else installation
-
-
-def transport(config: Config, root: Path | None) -> Transport:
-    """Return the way mails go.
-
-    Raises:
-        ConfigError: If they cannot.
-    """
-    from letsencrypt_mdaemon.system.mail import RawQueue, Smtp  # noqa: PLC0415 - seldom
-
-    if config.mail_server.lower() != "raw":
-        password = config.mail_password
-        if config.mail_password_file:
-            password = _secret(config.mail_password_file, "mail-password-file")
-        return Smtp(config.mail_server, config.mail_user, password)
-    if root is None:
-        message = "Without an MDaemon there is no RAW queue to send mail by."
-        raise ConfigError(message, hint="Set mail-server = smtp://HOST:PORT.")
-    return RawQueue(lambda: folders.raw_queue(root))
-
-
-def mail(config: Config, subject: str, lines: Iterable[str]) -> Mail:
-    """Return a mail to those who want to know of failures."""
-    from letsencrypt_mdaemon.system.mail import Mail  # noqa: PLC0415 - seldom needed
-
-    return Mail.compose((config.mail_from or config.to)[0], config.to, subject, lines)
-
-
-def _store(config: Config, state: State, root: Path) -> Store:
-    kind, _, folder = config.store.partition(":")
-    if sys.platform == "win32" and kind in {"", "windows"}:
-        from letsencrypt_mdaemon.stores.windows import WindowsStore  # noqa: PLC0415
-
-        # A key that is to be used again has to come out again.
-        exportable = config.key_exportable or config.key_policy == "reuse"
-        return WindowsStore(
-            storage=config.key_storage,
-            exportable=exportable,
-            readers=[access.SYSTEM, access.ADMINISTRATORS, *_service_sid(root)],
-        )
-    if kind == "windows":
-        message = "store = windows: only Windows has a certificate store of its own."
-        raise ConfigError(message, hint="Name a folder instead: --store pem:FOLDER.")
-    password = None
-    if config.pfx_password_file:
-        text = _secret(config.pfx_password_file, "pfx-password-file")
-        if not text:
-            message = f"{config.pfx_password_file} (pfx-password-file) is empty."
-            raise ConfigError(message, hint="Write a password into it.")
-        password = text.encode()
-    path = Path(folder) if folder else state.folder / "certificates"
-    return PemStore(path, pfx_password=password)
-
-
-def _service_sid(root: Path) -> list[str]:
-    """Return who MDaemon runs as on Windows, if that is known: it reads the keys."""
-    if sys.platform == "win32" and (found := windows_service(root)):
-        from letsencrypt_mdaemon.windows import security  # noqa: PLC0415
-
-        try:
-            return [security.sid_of(found.account())]
-        except (service.RefusedError, OSError) as exc:
-            _log.warning("It is not known who MDaemon runs as: %s", exc)
-    return []
-
-
-def web_site(installation: Installation) -> iis.Site | None:
-    """Return the IIS site, if one is named, this is Windows, and no rehearsal.
-
-    Raises:
-        ConfigError: If the certificates are not where IIS can use them.
-    """
-    config = installation.config
-    if not config.iis_site_name or config.staging or sys.platform != "win32":
-        return None
-    if config.store not in {"", "windows"}:
-        message = f"IIS cannot use certificates of the store {config.store}."
-        raise ConfigError(message, hint="Set store = windows.")
-    return iis.Site(
-        config.iis_site_name, installation.known, add_binding=config.iis_add_binding
-    )
-
-
-def _external(config: Config) -> ExternalAccount | None:
-    """Return the account at the CA's web site; the key from a file or elsewhere."""
-    from letsencrypt_mdaemon.acme.account import ExternalAccount  # noqa: PLC0415 - slow
-
-    key = config.eab_key
-    if config.eab_key_file:
-        key = _secret(config.eab_key_file, "eab-key-file")
-    if not config.eab_kid and not key:
-        return None
-    if not config.eab_kid or not key:
-        missing = "its key (eab-key-file)" if config.eab_kid else "eab-kid"
-        message = f"The external account is not complete: {missing} is missing."
-        raise ConfigError(message, hint="The CA's web site shows both.")
-    try:
-        return ExternalAccount.read(config.eab_kid, key)
-    except ValueError as exc:
-        where = config.eab_key_file or "eab-key"
-        message = f"The key of the external account ({where}) {exc}."
-        raise ConfigError(message, hint="Copy it from the CA's web site.") from exc
-
-
-def _server_name(config: Config, greeted: host_name.Source | None) -> str:
-    """Return the name to ask the ports for (SNI), as far as it is known."""
-    return config.host_name or (greeted.name() if greeted else None) or ""
-
-
-def _secret(path: Path, setting: str) -> str:
-    try:
-        # Windows' editors may begin it with a mark.
-        return path.read_text("utf-8-sig").rstrip("\r\n")
-    except (OSError, UnicodeDecodeError) as exc:
-        message = f"{path} ({setting}) cannot be read: {exc}"
-        raise ConfigError(message, hint="Check the path, and who may read it.") from exc
-
-
-def _endpoints(config: Config) -> list[Endpoint]:
-    """Return the endpoints given, else this machine's usual ones."""
-    if not config.endpoint:
-        return endpoints.usual(endpoints.own_addresses())
-    given, problems = [], []
-    for url in config.endpoint:
-        try:
-            given.append(endpoints.Endpoint.parse(url))
-        except ValueError as exc:
-            problems.append(str(exc))
-    if problems:
-        raise ConfigError("; ".join(problems), hint="Correct the setting endpoint.")
-    return endpoints.resolved(given)
+    return installation.look([server_name(config, greeted)]) if look else installation

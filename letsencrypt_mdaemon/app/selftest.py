@@ -20,8 +20,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from letsencrypt_mdaemon import assembly
 from letsencrypt_mdaemon._version import __version__
+from letsencrypt_mdaemon.app import build
 from letsencrypt_mdaemon.errors import DeployError, Error
 from letsencrypt_mdaemon.mdaemon import folders
 from letsencrypt_mdaemon.mdaemon.semaphores import Semaphores
@@ -31,7 +31,7 @@ from letsencrypt_mdaemon.system.tasks import TaskScheduler
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from letsencrypt_mdaemon.assembly import Installation
+    from letsencrypt_mdaemon.app.installation import Installation
     from letsencrypt_mdaemon.pki.certificate import KeyType
     from letsencrypt_mdaemon.renewal.adapters import Store
     from letsencrypt_mdaemon.state.folder import Seal
@@ -251,7 +251,7 @@ if sys.platform == "win32":
 
     def _iis(installation: Installation) -> Callable[[], str]:
         def check() -> str:
-            site = assembly.web_site(installation)
+            site = build.web_site(installation)
             if site is None:
                 raise LeftOut("no iis-site-name is set")
             bound = [

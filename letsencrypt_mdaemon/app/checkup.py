@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-    from letsencrypt_mdaemon.assembly import Installation
+    from letsencrypt_mdaemon.app.installation import Installation
     from letsencrypt_mdaemon.config.settings import Config
     from letsencrypt_mdaemon.doctor.examination import Examination, Examined
 

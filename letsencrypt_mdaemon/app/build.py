@@ -1,0 +1,258 @@
+"""Make adapters from the settings."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from letsencrypt_mdaemon.errors import ConfigError, DeployError
+from letsencrypt_mdaemon.mdaemon import folders, host_name, iis
+from letsencrypt_mdaemon.state.folder import State
+from letsencrypt_mdaemon.stores.pem import PemStore
+from letsencrypt_mdaemon.verify import endpoints
+from letsencrypt_mdaemon.windows import access, service
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from letsencrypt_mdaemon.acme.account import ExternalAccount
+    from letsencrypt_mdaemon.app.installation import Installation
+    from letsencrypt_mdaemon.config.load import Loaded
+    from letsencrypt_mdaemon.config.settings import Config
+    from letsencrypt_mdaemon.renewal.adapters import Store
+    from letsencrypt_mdaemon.system.mail import Mail, Transport
+    from letsencrypt_mdaemon.verify.endpoints import Endpoint
+    from letsencrypt_mdaemon.windows.service import Service
+
+
+_log = logging.getLogger(__name__)
+
+
+class EventLog(Protocol):
+    """A log of the system, where administrators look."""
+
+    def error(self, event: int, text: str) -> None:
+        """Write one entry; `OSError` if it cannot be written."""
+        ...
+
+
+def find_root(loaded: Loaded) -> Path:
+    """Return MDaemon's folder."""
+    said_by = loaded.origins.get("mdaemon-dir", "")
+    return folders.find(folders.places(loaded.config.mdaemon_dir, said_by))
+
+
+def windows_service(root: Path) -> Service | None:
+    """Return the service that runs the MDaemon in this folder, if Windows has one."""
+    if sys.platform == "win32":
+        from letsencrypt_mdaemon.windows.service_manager import Service  # noqa: PLC0415 - lazily
+
+        found = Service()
+        try:
+            return found if found.status() and service.is_of(found, root) else None
+        except service.RefusedError as exc:
+            _log.debug("The service %s cannot be looked at: %s", found.name, exc)
+    return None
+
+
+def event_log() -> EventLog | None:
+    """Return the log of the system that failures go to, if it has one."""
+    if sys.platform == "win32":
+        from letsencrypt_mdaemon.windows.eventlog import (  # noqa: PLC0415 - seldom
+            EventLog,
+        )
+
+        return EventLog()
+    return None
+
+
+def state_of(config: Config, root: Path) -> State:
+    """Return the state folder: beside the old script, in a folder of its own."""
+    default = folders.child(root, "LetsEncrypt") / "letsencrypt-mdaemon"
+    folder = config.state_dir or default
+    if sys.platform == "win32":
+        from letsencrypt_mdaemon.windows.dpapi import MachineSeal  # noqa: PLC0415
+
+        return State(folder, look_only=config.dry_run, seal=MachineSeal())
+    return State(folder, look_only=config.dry_run)
+
+
+def note_end(config: Config, root: Path, exit_code: int) -> None:
+    """Remember how a scheduled run ended: cron does not, and people ask."""
+    state = state_of(config, root)
+    state.save(replace(state.load(), exit_code=exit_code))
+
+
+def guard(state: State, config_file: Path | None) -> None:
+    """Keep our folder to ourselves, and trust no folder that others may change.
+
+    On Windows; elsewhere folders are made private by their mode.
+
+    Raises:
+        ConfigError: If this is SYSTEM, and others may change what it runs or is told.
+    """
+    if sys.platform == "win32":
+        from letsencrypt_mdaemon.windows import security  # noqa: PLC0415
+
+        us = security.own_sid()
+        if us == access.SYSTEM:
+            require_trusted(config_file)
+        try:
+            access.keep_private(security.Folder(state.folder), [us])
+        except (DeployError, OSError, ValueError) as exc:
+            _log.warning("The folder %s is not private: %s", state.folder, exc)
+
+
+def require_trusted(config_file: Path | None) -> None:
+    """Refuse to let SYSTEM run this program where others may change it, on Windows.
+
+    Raises:
+        ConfigError: If they may change it, or what it is told.
+    """
+    if sys.platform == "win32":
+        from letsencrypt_mdaemon.windows import security  # noqa: PLC0415
+
+        # Of a frozen program the modules are in the program, its libraries beside.
+        trusted = [Path(sys.executable).parent]
+        if getattr(sys, "frozen", False):
+            trusted.append(trusted[0] / "_internal")
+        else:
+            trusted.append(Path(__file__).parent)
+        if config_file is not None:
+            trusted += [config_file, config_file.absolute().parent]
+        access.refuse_shared({str(path): security.Folder(path) for path in trusted})
+
+
+def transport(config: Config, root: Path | None) -> Transport:
+    """Return the way mails go.
+
+    Raises:
+        ConfigError: If they cannot.
+    """
+    from letsencrypt_mdaemon.system.mail import RawQueue, Smtp  # noqa: PLC0415 - seldom
+
+    if config.mail_server.lower() != "raw":
+        password = config.mail_password
+        if config.mail_password_file:
+            password = _secret(config.mail_password_file, "mail-password-file")
+        return Smtp(config.mail_server, config.mail_user, password)
+    if root is None:
+        message = "Without an MDaemon there is no RAW queue to send mail by."
+        raise ConfigError(message, hint="Set mail-server = smtp://HOST:PORT.")
+    return RawQueue(lambda: folders.raw_queue(root))
+
+
+def mail(config: Config, subject: str, lines: Iterable[str]) -> Mail:
+    """Return a mail to those who want to know of failures."""
+    from letsencrypt_mdaemon.system.mail import Mail  # noqa: PLC0415 - seldom needed
+
+    return Mail.compose((config.mail_from or config.to)[0], config.to, subject, lines)
+
+
+def certificate_store(config: Config, state: State, root: Path) -> Store:
+    """Return the store that the settings name."""
+    kind, _, folder = config.store.partition(":")
+    if sys.platform == "win32" and kind in {"", "windows"}:
+        from letsencrypt_mdaemon.stores.windows import WindowsStore  # noqa: PLC0415
+
+        # A key that is to be used again has to come out again.
+        exportable = config.key_exportable or config.key_policy == "reuse"
+        return WindowsStore(
+            storage=config.key_storage,
+            exportable=exportable,
+            readers=[access.SYSTEM, access.ADMINISTRATORS, *_service_sid(root)],
+        )
+    if kind == "windows":
+        message = "store = windows: only Windows has a certificate store of its own."
+        raise ConfigError(message, hint="Name a folder instead: --store pem:FOLDER.")
+    password = None
+    if config.pfx_password_file:
+        text = _secret(config.pfx_password_file, "pfx-password-file")
+        if not text:
+            message = f"{config.pfx_password_file} (pfx-password-file) is empty."
+            raise ConfigError(message, hint="Write a password into it.")
+        password = text.encode()
+    path = Path(folder) if folder else state.folder / "certificates"
+    return PemStore(path, pfx_password=password)
+
+
+def _service_sid(root: Path) -> list[str]:
+    """Return who MDaemon runs as on Windows, if that is known: it reads the keys."""
+    if sys.platform == "win32" and (found := windows_service(root)):
+        from letsencrypt_mdaemon.windows import security  # noqa: PLC0415
+
+        try:
+            return [security.sid_of(found.account())]
+        except (service.RefusedError, OSError) as exc:
+            _log.warning("It is not known who MDaemon runs as: %s", exc)
+    return []
+
+
+def web_site(installation: Installation) -> iis.Site | None:
+    """Return the IIS site, if one is named, this is Windows, and no rehearsal.
+
+    Raises:
+        ConfigError: If the certificates are not where IIS can use them.
+    """
+    config = installation.config
+    if not config.iis_site_name or config.staging or sys.platform != "win32":
+        return None
+    if config.store not in {"", "windows"}:
+        message = f"IIS cannot use certificates of the store {config.store}."
+        raise ConfigError(message, hint="Set store = windows.")
+    return iis.Site(
+        config.iis_site_name, installation.known, add_binding=config.iis_add_binding
+    )
+
+
+def external(config: Config) -> ExternalAccount | None:
+    """Return the account at the CA's web site; the key from a file or elsewhere."""
+    from letsencrypt_mdaemon.acme.account import ExternalAccount  # noqa: PLC0415 - slow
+
+    key = config.eab_key
+    if config.eab_key_file:
+        key = _secret(config.eab_key_file, "eab-key-file")
+    if not config.eab_kid and not key:
+        return None
+    if not config.eab_kid or not key:
+        missing = "its key (eab-key-file)" if config.eab_kid else "eab-kid"
+        message = f"The external account is not complete: {missing} is missing."
+        raise ConfigError(message, hint="The CA's web site shows both.")
+    try:
+        return ExternalAccount.read(config.eab_kid, key)
+    except ValueError as exc:
+        where = config.eab_key_file or "eab-key"
+        message = f"The key of the external account ({where}) {exc}."
+        raise ConfigError(message, hint="Copy it from the CA's web site.") from exc
+
+
+def server_name(config: Config, greeted: host_name.Source | None) -> str:
+    """Return the name to ask the ports for (SNI), as far as it is known."""
+    return config.host_name or (greeted.name() if greeted else None) or ""
+
+
+def _secret(path: Path, setting: str) -> str:
+    try:
+        # Windows' editors may begin it with a mark.
+        return path.read_text("utf-8-sig").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as exc:
+        message = f"{path} ({setting}) cannot be read: {exc}"
+        raise ConfigError(message, hint="Check the path, and who may read it.") from exc
+
+
+def server_endpoints(config: Config) -> list[Endpoint]:
+    """Return the endpoints given, else this machine's usual ones."""
+    if not config.endpoint:
+        return endpoints.usual(endpoints.own_addresses())
+    given, problems = [], []
+    for url in config.endpoint:
+        try:
+            given.append(endpoints.Endpoint.parse(url))
+        except ValueError as exc:
+            problems.append(str(exc))
+    if problems:
+        raise ConfigError("; ".join(problems), hint="Correct the setting endpoint.")
+    return endpoints.resolved(given)
