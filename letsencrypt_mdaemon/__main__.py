@@ -1,6 +1,6 @@
 """`python -m letsencrypt_mdaemon`."""
 
-from letsencrypt_mdaemon.cli import main
+from letsencrypt_mdaemon.cli.main import main
 
 if __name__ == "__main__":
     main()

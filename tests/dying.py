@@ -15,7 +15,7 @@ import signal
 import sys
 from pathlib import Path
 
-from letsencrypt_mdaemon import cli
+from letsencrypt_mdaemon.cli import main as cli_main
 from tests.fakes import watched
 
 KILL: int = getattr(signal, "SIGKILL", signal.SIGTERM)
@@ -32,7 +32,7 @@ def main() -> None:
             os.kill(os.getpid(), KILL)
 
     with watched(Path(folder), die):
-        cli.main()
+        cli_main.main()
 
 
 if __name__ == "__main__":

@@ -17,9 +17,10 @@ from pathlib import Path
 import click
 import pytest
 
-from letsencrypt_mdaemon import errors, legacy
+from letsencrypt_mdaemon import errors
 from letsencrypt_mdaemon.acme import transport
-from letsencrypt_mdaemon.cli import cli
+from letsencrypt_mdaemon.cli import legacy
+from letsencrypt_mdaemon.cli.options import cli
 from letsencrypt_mdaemon.config import load
 from letsencrypt_mdaemon.sandbox.ca.server import CertificateAuthority
 from letsencrypt_mdaemon.sandbox.folder import TARGETS, bound
@@ -513,7 +514,7 @@ def test_the_help_fits_the_screen_and_ends_with_an_example_that_works(
             taken.append(tuple(name.split()))
             raise SystemExit(0)
 
-    monkeypatch.setattr("letsencrypt_mdaemon.run.Run", Taken)
+    monkeypatch.setattr("letsencrypt_mdaemon.cli.run.Run", Taken)
     monkeypatch.setattr(
         "letsencrypt_mdaemon.sandbox.demo.run", lambda *_, **__: Taken("demo", {})
     )

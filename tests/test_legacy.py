@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from letsencrypt_mdaemon.cli.legacy import PARAMETERS, is_legacy, translate
 from letsencrypt_mdaemon.config import load
 from letsencrypt_mdaemon.errors import ConfigError
-from letsencrypt_mdaemon.legacy import PARAMETERS, is_legacy, translate
 
 
 def problems(line: str) -> list[str]:

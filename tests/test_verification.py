@@ -6,7 +6,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from letsencrypt_mdaemon import report
+from letsencrypt_mdaemon.cli.text import print_verification
 from letsencrypt_mdaemon.pki.chain import Roots
 from letsencrypt_mdaemon.verify import verdict
 from letsencrypt_mdaemon.verify.endpoints import Endpoint
@@ -257,7 +257,7 @@ def test_colours_are_for_terminals_and_those_who_like_them(no_color: str) -> Non
         now=NOW,
         require_trusted=False,
     )
-    command = click.Command("show", callback=lambda: report.print_verification(found))
+    command = click.Command("show", callback=lambda: print_verification(found))
 
     def shown(*, terminal: bool) -> str:
         ran = CliRunner().invoke(command, env={"NO_COLOR": no_color}, color=terminal)
@@ -279,7 +279,7 @@ def test_a_remark_on_very_many_ports_counts_them() -> None:
         now=NOW,
         require_trusted=False,
     )
-    command = click.Command("show", callback=lambda: report.print_verification(found))
+    command = click.Command("show", callback=lambda: print_verification(found))
 
     text = " ".join(CliRunner().invoke(command).output.split())
 

@@ -11,9 +11,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, Self
 
-from letsencrypt_mdaemon import report
 from letsencrypt_mdaemon.app import build
 from letsencrypt_mdaemon.app import installation as assembly
+from letsencrypt_mdaemon.cli import document as report
+from letsencrypt_mdaemon.cli.text import second_opinion
 from letsencrypt_mdaemon.config import load
 from letsencrypt_mdaemon.config import settings as config
 from letsencrypt_mdaemon.errors import BusyError, ChallengeError, Error
@@ -303,7 +304,7 @@ class Run:
             found = checkup.examine_names(
                 self._installation, names, now=datetime.now(UTC), patience=20
             )
-            text, hints = report.second_opinion(found)
+            text, hints = second_opinion(found)
         except Exception as exc:  # noqa: BLE001 - it is advice
             _log.debug("No advice: %s", type(exc).__name__, exc_info=True)
             return {}

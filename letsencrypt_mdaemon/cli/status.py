@@ -6,7 +6,8 @@ import logging
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from letsencrypt_mdaemon import authorities, report
+from letsencrypt_mdaemon import authorities
+from letsencrypt_mdaemon.cli import document
 from letsencrypt_mdaemon.pki.certificate import thumbprint, tlsa
 from letsencrypt_mdaemon.renewal import lifetime, run
 from letsencrypt_mdaemon.text import words
@@ -43,19 +44,19 @@ def examine(installation: Installation, *, now: datetime) -> Document:
         "names": list(names),
         "due": due.due,
         "reason": due.reason,
-        "due_at": report.iso(due.at),
+        "due_at": document.iso(due.at),
         "rule": due.rule or None,
         "advice": _advice(installation, in_use),
-        "waiting": wait and {"reason": wait.reason, "until": report.iso(wait.until)},
-        "certificate": report.certificate(in_use),
+        "waiting": wait and {"reason": wait.reason, "until": document.iso(wait.until)},
+        "certificate": document.certificate(in_use),
         "key_readers": in_use and installation.store.key_readers(thumbprint(in_use)),
         "tlsa": tlsa(in_use, names[0]) if order.reuse_key and in_use else None,
-        "pending": report.certificate(pending.leaf if pending else None),
+        "pending": document.certificate(pending.leaf if pending else None),
         "targets": [
-            report.target(item) | {"certificate": report.certificate(leaf)}
+            document.target(item) | {"certificate": document.certificate(leaf)}
             for item, leaf in named.items()
         ],
-        "dropped": [report.dropped(item) for item in installation.memory.dropped],
+        "dropped": [document.dropped(item) for item in installation.memory.dropped],
         "served": installation.served,
         "ledger": _ledger(installation, order, now),
         "schedule": _schedule(installation, in_use),
@@ -89,10 +90,10 @@ def _advice(
     if draw is None or leaf is None or draw.thumbprint != thumbprint(leaf):
         return None
     return {
-        "start": report.iso(draw.start),
-        "end": report.iso(draw.end),
-        "drawn": report.iso(draw.at),
-        "ask_again": report.iso(draw.ask_again),
+        "start": document.iso(draw.start),
+        "end": document.iso(draw.end),
+        "drawn": document.iso(draw.at),
+        "ask_again": document.iso(draw.ask_again),
         "explanation_url": words(draw.explanation_url) or None,
     }
 
@@ -101,16 +102,16 @@ def _ledger(installation: Installation, order: Order, now: datetime) -> Document
     ledger, limits = installation.ca.ledger().settled(now), order.limits
     used = ledger.used(order.names, now)
     return {
-        "issued_this_week": [report.iso(moment) for moment in used],
+        "issued_this_week": [document.iso(moment) for moment in used],
         "issued_this_week_limit": limits and limits.exact_set,
         "failing": [
             {
                 "name": item.name or None,
                 "times": len(item.times),
-                "last": report.iso(item.times[-1]),
+                "last": document.iso(item.times[-1]),
                 "this_hour": sum(now - at < timedelta(hours=1) for at in item.times),
                 "this_hour_limit": limits and limits.failures,
-                "not_before": report.iso(item.not_before(urgent=False)),
+                "not_before": document.iso(item.not_before(urgent=False)),
                 "why": words(item.why),
                 "paused": words(item.paused) or None,
             }
@@ -124,7 +125,7 @@ def _schedule(installation: Installation, leaf: x509.Certificate | None) -> Docu
     every = lifetime.interval(runs)
     span = lifetime.lifetime(leaf) if leaf else None
     return {
-        "last_run": report.iso(runs[-1]) if runs else None,
+        "last_run": document.iso(runs[-1]) if runs else None,
         "every_hours": every and round(every / timedelta(hours=1), 1),
         "warning": _sparse(installation, leaf) or None,
         "lifetimes": [
