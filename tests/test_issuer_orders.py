@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from letsencrypt_mdaemon.acme.problem import TransientError
+from letsencrypt_mdaemon.acme.http import TransientError
 from letsencrypt_mdaemon.acme.transport import TRIES
 from letsencrypt_mdaemon.errors import ChallengeError, ConfigError
 from letsencrypt_mdaemon.pki.certificate import KeyType, PrivateKey, key_pem, new_key

@@ -14,7 +14,7 @@ import pytest
 from cryptography import x509
 
 from letsencrypt_mdaemon.acme import transport
-from letsencrypt_mdaemon.acme.problem import TransientError
+from letsencrypt_mdaemon.acme.http import TransientError
 from letsencrypt_mdaemon.authorities import Limits
 from letsencrypt_mdaemon.errors import AcmeError, ChallengeError, ConfigError
 from letsencrypt_mdaemon.pki.certificate import (

@@ -16,9 +16,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from josepy.jwk import JWKEC
 
-from letsencrypt_mdaemon.acme.http import BODY_LIMIT, Reply
+from letsencrypt_mdaemon.acme.http import BODY_LIMIT, Reply, TransientError
 from letsencrypt_mdaemon.acme.jws import Signer
-from letsencrypt_mdaemon.acme.problem import ERROR, TransientError
+from letsencrypt_mdaemon.acme.problem import ERROR
 from letsencrypt_mdaemon.acme.transport import NONCE_TRIES, TRIES, Session
 from letsencrypt_mdaemon.errors import AcmeError
 from tests.peer import (

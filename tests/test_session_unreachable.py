@@ -13,8 +13,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from letsencrypt_mdaemon.acme.http import Reply
-from letsencrypt_mdaemon.acme.problem import TransientError
+from letsencrypt_mdaemon.acme.http import Reply, TransientError
 from letsencrypt_mdaemon.acme.transport import TRIES, Session
 from letsencrypt_mdaemon.errors import AcmeError
 from letsencrypt_mdaemon.sandbox.ca.messages import Answer

@@ -16,8 +16,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from josepy.errors import DeserializationError
 from josepy.jwk import JWK, JWKEC, JWKRSA, JWKOct
 
+from letsencrypt_mdaemon.acme.http import TransientError
 from letsencrypt_mdaemon.acme.jws import Signer, sign
-from letsencrypt_mdaemon.acme.problem import TransientError, kind_of
+from letsencrypt_mdaemon.acme.problem import kind_of
 from letsencrypt_mdaemon.errors import AcmeError, ConfigError
 from letsencrypt_mdaemon.state.memory import Account
 from letsencrypt_mdaemon.text import words

@@ -17,7 +17,6 @@ import requests
 from requests.adapters import HTTPAdapter
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
-from letsencrypt_mdaemon.acme.problem import TransientError
 from letsencrypt_mdaemon.errors import AcmeError
 from letsencrypt_mdaemon.text import words
 
@@ -222,3 +221,7 @@ def _object(body: bytes) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
+
+
+class TransientError(AcmeError):
+    """A request that was lost on the way or met an overloaded CA."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from letsencrypt_mdaemon.acme.problem import TransientError, kind_of
+from letsencrypt_mdaemon.acme.http import TransientError
+from letsencrypt_mdaemon.acme.problem import kind_of
 
 if TYPE_CHECKING:
     from letsencrypt_mdaemon.acme.http import Reply

@@ -6,7 +6,7 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, NoReturn
 
-from letsencrypt_mdaemon.acme.http import Reply, html_title
+from letsencrypt_mdaemon.acme.http import Reply, TransientError, html_title
 from letsencrypt_mdaemon.errors import AcmeError
 from letsencrypt_mdaemon.text import words
 
@@ -19,10 +19,6 @@ ERROR = "urn:ietf:params:acme:error:"
 
 PATIENCE = 30.0
 """Seconds; a CA that asks for a longer pause in mid-request ends the run."""
-
-
-class TransientError(AcmeError):
-    """A request that was lost on the way or met an overloaded CA."""
 
 
 def refuse(reply: Reply) -> NoReturn:

@@ -24,18 +24,13 @@ from letsencrypt_mdaemon.acme.http import (
     BODY_LIMIT,
     Adapter,
     Reply,
+    TransientError,
     http_date,
     read,
     unanswered,
 )
 from letsencrypt_mdaemon.acme.jws import Signer, sign
-from letsencrypt_mdaemon.acme.problem import (
-    ERROR,
-    PATIENCE,
-    TransientError,
-    kind_of,
-    refuse,
-)
+from letsencrypt_mdaemon.acme.problem import ERROR, PATIENCE, kind_of, refuse
 from letsencrypt_mdaemon.errors import AcmeError
 from letsencrypt_mdaemon.text import words
 
