@@ -23,7 +23,7 @@ from letsencrypt_mdaemon.sandbox.web import Fault
 from tests.dying import KILL
 from tests.program import Program, environment, unmeasured
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 IMAP = ("--alternate-host-names", "imap.example.test")
 
 # Before which change a run dies: a part of the path, and how often it is changed until

@@ -37,7 +37,7 @@ from tests.program import (
 
 COMMON = {"schema", "command", "exit_code", "warnings", "log"}
 THIS = [sys.executable, "-m", "letsencrypt_mdaemon"]
-README = Path(__file__).parent.parent / "README.md"
+README = Path(__file__).parents[2] / "README.md"
 
 
 # status

@@ -83,7 +83,7 @@ def test_whatever_the_command_is_called_it_comes_out_as_it_went_in(
 
 
 def test_the_example_is_what_is_installed() -> None:
-    file = Path(__file__).parent.parent / "examples" / "task.xml"
+    file = Path(__file__).parents[2] / "examples" / "task.xml"
     example = read(file.read_bytes())
     (program,) = text_of(example, "Actions/Exec/Command")
     (arguments,) = text_of(example, "Actions/Exec/Arguments")
