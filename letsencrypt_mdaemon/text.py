@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-def words(text: object, limit: int = 2000) -> str:
+def printable(text: object, limit: int = 2000) -> str:
     """Return somebody else's words made harmless to terminals, logs and mails.
 
     A CA's problem document, a greeting or a certificate's subject may hold anything:

@@ -126,7 +126,7 @@ class MemoryServer:
     def named(self, names: Collection[str]) -> dict[Target, x509.Certificate | None]:
         """Return which certificate each target names."""
         assert names
-        known = {print_: leaf for print_, (leaf, _) in self.store.kept.items()}
+        known = {digest: leaf for digest, (leaf, _) in self.store.kept.items()}
         return {target: known.get(value) for target, value in self.values.items()}
 
     def bind(

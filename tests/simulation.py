@@ -26,7 +26,7 @@ from letsencrypt_mdaemon.pki.certificate import Certificate, PrivateKey
 from letsencrypt_mdaemon.pki.checks import check
 from letsencrypt_mdaemon.renewal import lifetime as lifetimes
 from letsencrypt_mdaemon.renewal import run as workflow
-from letsencrypt_mdaemon.renewal.adapters import Order, Outcome, Parts
+from letsencrypt_mdaemon.renewal.adapters import Adapters, Outcome, Request
 from letsencrypt_mdaemon.state.advice import Draw, Window
 from letsencrypt_mdaemon.state.folder import CaState, State
 from letsencrypt_mdaemon.state.ledger import CLOCK_ERROR, Ledger
@@ -289,7 +289,7 @@ class MemoryCaState(CaState):
         self._ledger = ledger
 
 
-ORDER = Order(
+ORDER = Request(
     names=NAMES,
     key_type="p256",
     directory_url=DIRECTORY,
@@ -302,7 +302,7 @@ ORDER = Order(
 class Installation:
     """A server with the program on it."""
 
-    def __init__(self, ca: SimulatedCa, *, order: Order = ORDER) -> None:
+    def __init__(self, ca: SimulatedCa, *, order: Request = ORDER) -> None:
         store = MemoryStore()
         first = leaf(NAMES, lifetime=ca.lifetime, serial=1 << 40)
         store.put(first, "chosen by hand")
@@ -310,7 +310,7 @@ class Installation:
         self.ca = ca
         self.order = order
         self.state = MemoryState()
-        self.parts = Parts(
+        self.parts = Adapters(
             store=store,
             server=self.server,
             verifier=self.server,

@@ -17,7 +17,7 @@ from letsencrypt_mdaemon.errors import (
     DeployError,
     Error,
 )
-from letsencrypt_mdaemon.text import words
+from letsencrypt_mdaemon.text import printable
 
 
 def kinds(top: type[Error] = Error) -> dict[str, int]:
@@ -87,21 +87,21 @@ def test_a_challenge_error_is_an_acme_error_that_tells_which_names_failed() -> N
     ],
 )
 def test_words_of_others_do_nothing_to_a_terminal(text: object, shown: str) -> None:
-    assert words(text) == shown
+    assert printable(text) == shown
 
 
 def test_words_of_others_end_at_the_limit() -> None:
-    assert words("x" * 10, 10) == "x" * 10
-    assert words("x" * 11, 10) == "x" * 9 + "…"
-    assert words("\0" * 11, 10) == r"\x00\x00\…"
+    assert printable("x" * 10, 10) == "x" * 10
+    assert printable("x" * 11, 10) == "x" * 9 + "…"
+    assert printable("\0" * 11, 10) == r"\x00\x00\…"
 
 
 @given(st.text(st.characters()), st.integers(1, 30))
 @example("\ud800\x1b\x9b\u2028\u202e" * 10, 30)
 def test_any_words_become_short_and_printable(text: str, limit: int) -> None:
-    shown = words(text, limit)
+    shown = printable(text, limit)
 
     assert shown.isprintable()
     assert len(shown) <= limit
-    assert words(shown, limit) == shown
+    assert printable(shown, limit) == shown
     shown.encode()

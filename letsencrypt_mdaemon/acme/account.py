@@ -21,7 +21,7 @@ from letsencrypt_mdaemon.acme.jws import Signer, sign
 from letsencrypt_mdaemon.acme.problem import kind_of
 from letsencrypt_mdaemon.errors import AcmeError, ConfigError
 from letsencrypt_mdaemon.state.memory import Account
-from letsencrypt_mdaemon.text import words
+from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -119,7 +119,7 @@ class Accounts:
         terms = self.session.meta.get("termsOfService")
         if terms and not self.agree_tos:
             message = (
-                f"The CA's terms of service are not agreed to: {words(terms, 300)}"
+                f"The CA's terms of service are not agreed to: {printable(terms, 300)}"
             )
             hint = (
                 "Read them, then say --agree-tos (agree-tos = yes in the config file)."
@@ -138,8 +138,8 @@ class Accounts:
             request["externalAccountBinding"] = external.bind(key, url)
         elif self.session.meta.get("externalAccountRequired") is True:
             raise ConfigError(
-                f"{words(self.session.directory_url, 300)} wants every account to be "
-                "bound to one at its web site (external account binding).",
+                f"{printable(self.session.directory_url, 300)} wants every account to "
+                "be bound to one at its web site (external account binding).",
                 hint="Get a key id and a key there; set eab-kid and eab-key-file.",
             )
         self.state.save_account(Account(_private(key), ""))
@@ -150,10 +150,12 @@ class Accounts:
                 exc.hint = exc.hint or "Check eab-kid and its key (eab-key-file)."
             raise
         if not location:
-            message = f"{words(url, 300)} made an account but did not say where it is."
+            message = (
+                f"{printable(url, 300)} made an account but did not say where it is."
+            )
             raise AcmeError(message, hint="Tell the CA's operators.")
         self.state.save_account(Account(_private(key), location))
-        _log.info("Registered the account %s", words(location, 300))
+        _log.info("Registered the account %s", printable(location, 300))
         return Signer(key, location)
 
     def document(self) -> dict[str, Any]:
@@ -190,7 +192,9 @@ class Accounts:
         signer = self._existing()
         url = self.session.directory.get("keyChange")
         if not isinstance(url, str):
-            message = f"{words(self.session.directory_url, 300)} offers no key change."
+            message = (
+                f"{printable(self.session.directory_url, 300)} offers no key change."
+            )
             hint = "Deactivate the account instead; the next run makes another."
             raise ConfigError(message, hint=hint)
         account = self.state.account()
@@ -222,7 +226,9 @@ class Accounts:
     def _existing(self) -> Signer:
         account = self.state.account()
         if account is None or not account.url or _jwk(account.key) is None:
-            message = f"There is no account at {words(self.session.directory_url, 300)}"
+            message = (
+                f"There is no account at {printable(self.session.directory_url, 300)}"
+            )
             hint = "`renew` makes one when it orders."
             raise ConfigError(f"{message} yet.", hint=hint)
         return self.signer()
@@ -253,7 +259,7 @@ class Accounts:
         """Ask whether there is an account with this key (7.3.1)."""
         url, asked = self.session.directory["newAccount"], {"onlyReturnExisting": True}
         if not self._post(url, asked, Signer(key)).location:
-            message = f"{words(url, 300)} did not say where the account is."
+            message = f"{printable(url, 300)} did not say where the account is."
             raise AcmeError(message, hint="Run again later.")
 
     def _post(self, url: str, payload: object, signer: Signer) -> Reply:

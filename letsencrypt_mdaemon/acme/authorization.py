@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from letsencrypt_mdaemon.acme.problem import describe
-from letsencrypt_mdaemon.text import words
+from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -54,7 +54,7 @@ class Authorization:
         """The name that it is for, as the CA writes it."""
         identifier = self.document.get("identifier")
         value = identifier.get("value") if isinstance(identifier, dict) else None
-        return words(value, 260).lower() if isinstance(value, str) else "?"
+        return printable(value, 260).lower() if isinstance(value, str) else "?"
 
     @property
     def status(self) -> str:
@@ -80,7 +80,7 @@ class Authorization:
         said = describe(error) if isinstance(error, dict) else ""
         state = str(self.challenge.get("status", ""))
         if self.status in _FINAL - {"valid"} or state == "invalid":
-            return said or f"the authorization is {words(self.status or state, 40)}"
+            return said or f"the authorization is {printable(self.status or state, 40)}"
         if state == "pending" and said and self.status != "valid":
             return said
         return None

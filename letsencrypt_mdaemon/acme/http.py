@@ -18,7 +18,7 @@ from requests.adapters import HTTPAdapter
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
 from letsencrypt_mdaemon.errors import AcmeError
-from letsencrypt_mdaemon.text import words
+from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -91,10 +91,12 @@ class Reply:
         """
         document = _object(self.body)
         if document is None:
-            kind = words(self.headers.get("Content-Type", "no content type"), 80)
-            message = f"{words(self.url, 300)} answered with something else than a JSON"
+            kind = printable(self.headers.get("Content-Type", "no content type"), 80)
+            message = (
+                f"{printable(self.url, 300)} answered with something else than a JSON"
+            )
             raise AcmeError(
-                f"{message} object ({kind}): {words(html_title(self.body), 80)!r}.",
+                f"{message} object ({kind}): {printable(html_title(self.body), 80)!r}.",
                 hint="Check directory-url, and whether a proxy answers instead.",
             )
         return document
@@ -155,7 +157,10 @@ def unanswered(url: str, exc: Exception) -> AcmeError:
         if isinstance(inner, AcmeError):
             break  # An earlier request's, which somebody is just handling.
         cause = inner
-    said = words(getattr(cause, "strerror", None) or cause, 300) or type(cause).__name__
+    said = (
+        printable(getattr(cause, "strerror", None) or cause, 300)
+        or type(cause).__name__
+    )
     if isinstance(exc, requests.exceptions.ProxyError):
         message = f"{url} could not be reached through the proxy: {said}."
         hint = "Check HTTPS_PROXY or the system's proxy; NO_PROXY names exceptions."

@@ -46,7 +46,7 @@ from letsencrypt_mdaemon.pki.checks import check
 from letsencrypt_mdaemon.state.advice import Window
 from letsencrypt_mdaemon.state.ledger import CLOCK_ERROR
 from letsencrypt_mdaemon.state.memory import OpenOrder
-from letsencrypt_mdaemon.text import words
+from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -123,7 +123,9 @@ class Issuer:
             window = advice["suggestedWindow"]
             start, end = ari_moment(window["start"]), ari_moment(window["end"])
         except (AcmeError, KeyError, TypeError, ValueError, OverflowError) as exc:
-            _log.info("The CA gave no advice on when to renew (ARI): %s", words(exc))
+            _log.info(
+                "The CA gave no advice on when to renew (ARI): %s", printable(exc)
+            )
             return None, 6 * 3600.0
         wait = 6 * 3600.0 if reply.retry_after is None else reply.retry_after
         wait = min(max(wait, 60.0), 86400.0)
@@ -132,7 +134,7 @@ class Issuer:
                 "The CA suggests to renew in a window that ends as it starts (ARI)"
             )
             return None, wait
-        explanation = words(advice.get("explanationURL") or "", 300)
+        explanation = printable(advice.get("explanationURL") or "", 300)
         return Window(start=start, end=end, explanation_url=explanation), wait
 
     def obtain(
@@ -217,7 +219,7 @@ class Issuer:
             if profile in offered:
                 return profile
         if self.profiles:
-            shown = words(", ".join(offered), 300) or "none"
+            shown = printable(", ".join(offered), 300) or "none"
             message = f"The CA offers no profile {' or '.join(self.profiles)}; it "
             message += f"offers {shown}."
             if self.require_profile:
@@ -250,13 +252,13 @@ class Issuer:
             order = Order(left.url, {}, left.finalize)
             order.update(self._post(left.url))
         except (AcmeError, ValueError) as exc:
-            _log.info("The order left open cannot be resumed: %s", words(exc))
+            _log.info("The order left open cannot be resumed: %s", printable(exc))
             return None
         open_ = order.status in {"pending", "ready", "processing", "valid"}
         if not open_ or not self._has_profile(order):
-            _log.info("The order left open is %s", words(order.status, 40))
+            _log.info("The order left open is %s", printable(order.status, 40))
             return None
-        _log.info("Resuming the order %s", words(left.url, 300))
+        _log.info("Resuming the order %s", printable(left.url, 300))
         return order, key
 
     def _open(
@@ -284,14 +286,16 @@ class Issuer:
             message = f"The CA took the order and not the profile {profile}."
             raise AcmeError(message, hint="Take require-profile away.")
         if not order.url or not order.finalize:
-            message = f"{words(reply.url, 300)} took the order but did not say where "
+            message = (
+                f"{printable(reply.url, 300)} took the order but did not say where "
+            )
             message += "it is, or where to finalize it."
             raise AcmeError(message, hint="Tell the CA's operators.")
         pem = key_pem(key).decode()
         left = OpenOrder(order.url, order.finalize, tuple(names), self.key_type, pem)
         self.state.save_order(left)
         _log.info(
-            "Ordered a certificate for %s: %s", ", ".join(names), words(order.url)
+            "Ordered a certificate for %s: %s", ", ".join(names), printable(order.url)
         )
         return order, key
 
@@ -440,7 +444,7 @@ class Issuer:
         lines = []
         for name, said in failed.items():
             url = f"http://{name}/.well-known/acme-challenge/{tokens.get(name)}"
-            where = f"{words(url, 400)}: " if name in tokens else ""
+            where = f"{printable(url, 400)}: " if name in tokens else ""
             lines.append(f"\n  - {name}: {where}{said}")
         count = "1 name" if len(failed) == 1 else f"{len(failed)} names"
         raise ChallengeError(
@@ -507,7 +511,7 @@ class Issuer:
 
     def _give_up(self, order: Order, what: str) -> NoReturn:
         message = f"The CA {what} after {self.patience:.0f} s: the order "
-        message += f"{words(order.url, 300)} is {words(order.status, 40)!r}."
+        message += f"{printable(order.url, 300)} is {printable(order.status, 40)!r}."
         raise AcmeError(message, hint="The next run resumes this very order.")
 
     def _download(self, url: str, key: PrivateKey) -> Certificate:
@@ -522,8 +526,8 @@ class Issuer:
         try:
             chain = tuple(x509.load_pem_x509_certificates(reply.body))
         except ValueError as exc:
-            message = f"{words(url, 300)} holds no certificate chain in PEM: "
-            message += f"{words(exc, 200)}."
+            message = f"{printable(url, 300)} holds no certificate chain in PEM: "
+            message += f"{printable(exc, 200)}."
             raise AcmeError(message, hint="Tell the CA's operators.") from exc
         return self._preferred(Certificate(chain, key), reply)
 
@@ -543,7 +547,7 @@ class Issuer:
                     check(other, first.names, now=self._time())
                     return other
             except (AcmeError, ValueError) as exc:
-                _log.info("An alternate chain cannot be had: %s", words(exc))
+                _log.info("An alternate chain cannot be had: %s", printable(exc))
         _log.warning(
             "The CA has no chain that leads to %s (preferred-chain); its own is used.",
             wanted,
@@ -570,7 +574,7 @@ class Issuer:
         """
         url = self.session.directory.get("revokeCert")
         if not isinstance(url, str):
-            message = f"{words(self.session.directory_url, 300)} revokes nothing."
+            message = f"{printable(self.session.directory_url, 300)} revokes nothing."
             raise ConfigError(message, hint="Ask the CA's operators.")
         der = certificate.public_bytes(serialization.Encoding.DER)
         request = {"certificate": b64(der), "reason": reason}

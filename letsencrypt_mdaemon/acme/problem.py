@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from letsencrypt_mdaemon.acme.http import Reply, TransientError, html_title
 from letsencrypt_mdaemon.errors import AcmeError
-from letsencrypt_mdaemon.text import words
+from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,7 +27,7 @@ def refuse(reply: Reply) -> NoReturn:
     Errors come as problem documents (RFC 8555, 6.7), or as HTML from a load balancer.
     """
     problem, status, wait = reply.problem, reply.status, reply.retry_after
-    said = describe(problem) or words(html_title(reply.body), 200)
+    said = describe(problem) or printable(html_title(reply.body), 200)
     kind = kind_of(problem)
     hint, paused = HINTS.get(kind, ""), ""
     transient = status in {429, 500, 502, 503, 504}
@@ -36,7 +36,7 @@ def refuse(reply: Reply) -> NoReturn:
         brief = wait is not None and wait <= PATIENCE
         transient = brief and status in {429, 503}
     if reply.location and status < 400:  # noqa: PLR2004 - RFC 9110, 15.4
-        said = f"it redirects to {words(reply.location, 300)}, as no CA does"
+        said = f"it redirects to {printable(reply.location, 300)}, as no CA does"
         hint = "Check directory-url, and whether a proxy answers instead."
     elif wait is not None and (transient or kind == "rateLimited"):
         # Rounded up. The CA may want more: a day is the most that is believed.
@@ -48,7 +48,7 @@ def refuse(reply: Reply) -> NoReturn:
         hint += "useless before."
     elif transient:
         hint = "The CA has trouble: run again later."
-    message = f"{words(reply.url, 300)} refused with HTTP {status}"
+    message = f"{printable(reply.url, 300)} refused with HTTP {status}"
     message += f": {said}." if said else "."
     error = TransientError if transient else AcmeError
     raise error(message, hint=hint, problem=problem, retry_after=wait, paused=paused)
@@ -83,19 +83,19 @@ def describe(problem: Mapping[str, object]) -> str:
         if isinstance(sub, dict):
             identifier = sub.get("identifier")
             value = identifier.get("value") if isinstance(identifier, dict) else None
-            name = words(value, 260) if isinstance(value, str) else "?"
+            name = printable(value, 260) if isinstance(value, str) else "?"
             parts.append(f"[{name}: {_said(sub)}]")
     if isinstance(instance := problem.get("instance"), str):
-        parts.append(f"– see {words(instance, 300)}")
-    return words(" ".join(part for part in parts if part), 5000)
+        parts.append(f"– see {printable(instance, 300)}")
+    return printable(" ".join(part for part in parts if part), 5000)
 
 
 def _said(problem: Mapping[str, object]) -> str:
     """Return detail (or title) and type, whatever else may stand in their places."""
     texts = (problem.get(name) for name in ("detail", "title"))
     said = next((text for text in texts if isinstance(text, str) and text), "")
-    kind = words(kind_of(problem), 200)
-    parts = (words(said, 1000).strip().rstrip("."), f"({kind})" if kind else "")
+    kind = printable(kind_of(problem), 200)
+    parts = (printable(said, 1000).strip().rstrip("."), f"({kind})" if kind else "")
     return " ".join(part for part in parts if part)
 
 

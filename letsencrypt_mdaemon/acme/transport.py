@@ -32,7 +32,7 @@ from letsencrypt_mdaemon.acme.http import (
 from letsencrypt_mdaemon.acme.jws import Signer, sign
 from letsencrypt_mdaemon.acme.problem import ERROR, PATIENCE, kind_of, refuse
 from letsencrypt_mdaemon.errors import AcmeError
-from letsencrypt_mdaemon.text import words
+from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -114,7 +114,7 @@ class Session:
             needed = ("newNonce", "newAccount", "newOrder")
             missing = [x for x in needed if not isinstance(directory.get(x), str)]
             if missing:
-                message = f"{words(self.directory_url, 300)} is no ACME directory: "
+                message = f"{printable(self.directory_url, 300)} is no ACME directory: "
                 message += f"it names no {', '.join(missing)}."
                 raise AcmeError(message, hint="Check directory-url.")
             self._directory = directory
@@ -183,7 +183,9 @@ class Session:
                     self._under_way -= 1
                     self._last_answer = time.monotonic()
                     self._answered.notify()
-            message = f"{words(url, 300)} refused {NONCE_TRIES} nonces of its own, one "
+            message = (
+                f"{printable(url, 300)} refused {NONCE_TRIES} nonces of its own, one "
+            )
             raise AcmeError(
                 f"{message}after the other.",
                 hint="Run again; if it happens again, ask the CA's operators.",
@@ -211,7 +213,7 @@ class Session:
         if reply.is_refusal:
             refuse(reply)
         if not reply.nonce:
-            message = f"{words(url, 300)} gave no nonce in its Replay-Nonce."
+            message = f"{printable(url, 300)} gave no nonce in its Replay-Nonce."
             hint = "Check that directory-url is the URL of an ACME directory."
             raise AcmeError(message, hint=hint)
         return reply.nonce
@@ -253,11 +255,11 @@ class Session:
                     url, response.status_code, response.headers, read(response)
                 )
         except (requests.RequestException, OSError, ValueError) as exc:
-            raise unanswered(words(url, 300), exc) from exc
+            raise unanswered(printable(url, 300), exc) from exc
         self._came = datetime.now(UTC)
         self._dated = http_date(response.headers.get("Date", ""))
         if len(reply.body) > BODY_LIMIT:
-            message = f"{words(url, 300)} sent more than {BODY_LIMIT} bytes."
+            message = f"{printable(url, 300)} sent more than {BODY_LIMIT} bytes."
             raise AcmeError(message, hint="Check directory-url.")
         return reply
 

@@ -76,8 +76,8 @@ def state_of(config: Config, root: Path) -> State:
     if sys.platform == "win32":
         from letsencrypt_mdaemon.windows.dpapi import MachineSeal  # noqa: PLC0415
 
-        return State(folder, look_only=config.dry_run, seal=MachineSeal())
-    return State(folder, look_only=config.dry_run)
+        return State(folder, read_only=config.dry_run, seal=MachineSeal())
+    return State(folder, read_only=config.dry_run)
 
 
 def note_end(config: Config, root: Path, exit_code: int) -> None:

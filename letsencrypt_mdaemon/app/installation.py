@@ -25,11 +25,10 @@ from letsencrypt_mdaemon.mdaemon.semaphores import Semaphores
 from letsencrypt_mdaemon.mdaemon.server import MailServer
 from letsencrypt_mdaemon.pki.certificate import OURS, thumbprint
 from letsencrypt_mdaemon.pki.chain import Roots
-from letsencrypt_mdaemon.pki.names import unique
 from letsencrypt_mdaemon.renewal import lifetime
-from letsencrypt_mdaemon.renewal.adapters import Order, Parts
+from letsencrypt_mdaemon.renewal.adapters import Adapters, Request
 from letsencrypt_mdaemon.state.memory import RUNS, Memory, Target, utc
-from letsencrypt_mdaemon.text import words
+from letsencrypt_mdaemon.text import printable
 from letsencrypt_mdaemon.verify import endpoints, observe, verdict
 from letsencrypt_mdaemon.verify.observe import Ports
 from letsencrypt_mdaemon.verify.verdict import Verification
@@ -100,7 +99,7 @@ class Installation:
                 where = endpoint.host if self.config.endpoint else ""
                 port = endpoint.scheme, str(endpoint.port), where
                 found.setdefault((*port, served.thumbprint), str(endpoint))
-        return {endpoint: print_ for (*_, print_), endpoint in found.items()}
+        return {endpoint: digest for (*_, digest), endpoint in found.items()}
 
     def look(self, names: Sequence[str], *, public: bool = False) -> Installation:
         """Return it with what its ports serve now.
@@ -181,7 +180,7 @@ class Installation:
             _log.warning(
                 "IIS is only on Windows: there are no bindings of the site %r to "
                 "change here.",
-                words(self.config.iis_site_name),
+                printable(self.config.iis_site_name),
             )
 
     def discover(self) -> list[discovery.Found]:
@@ -263,7 +262,7 @@ class Installation:
         first = config.host_name or host_name.host_name(
             host_name.configured_names(self.root), self.greeted
         )
-        return unique([first, *config.alternate_host_names])
+        return tuple(dict.fromkeys([first, *config.alternate_host_names]))
 
     def server(self, targets_: Iterable[Target]) -> MailServer:
         """Return the server as the workflow sees it."""
@@ -291,9 +290,9 @@ class Installation:
             may_restart=config.allow_restart and not config.no_reload,
         )
 
-    def parts(self, server: MailServer) -> Parts:
+    def parts(self, server: MailServer) -> Adapters:
         """Return what a run works with, beside the CA."""
-        return Parts(
+        return Adapters(
             store=self.store,
             server=server,
             verifier=Ports(self.endpoints, server_name(self.config, self.greeted)),
@@ -346,10 +345,10 @@ class Installation:
             patience=config.validation_timeout,
         )
 
-    def order(self, names: tuple[str, ...]) -> Order:
+    def order(self, names: tuple[str, ...]) -> Request:
         """Return what is wanted."""
         config = self.config
-        return Order(
+        return Request(
             names=names,
             key_type=config.key_type,
             directory_url=config.ca,
@@ -374,7 +373,7 @@ class Installation:
         if config.no_reload:
             return ()
         restart = ("RESTART.SEM",) if config.allow_restart else ()
-        return unique([*config.reload_semaphores, *restart])
+        return tuple(dict.fromkeys([*config.reload_semaphores, *restart]))
 
     def _own_folders(self) -> list[Path]:
         return [self.state.folder]

@@ -149,17 +149,17 @@ def store(
 
     def check() -> str:
         certificate = throw_away(kind)
-        print_ = certificate.thumbprint
+        digest = certificate.thumbprint
         try:
             store.install(certificate)
             if certificate.leaf not in [leaf for leaf, _ in store.certificates()]:
-                message = f"{print_} was put into the store, and is not there."
+                message = f"{digest} was put into the store, and is not there."
                 raise DeployError(message, hint="Does another program remove it?")
-            seen = [look(print_) for look in more]
+            seen = [look(digest) for look in more]
         finally:
-            store.remove(print_)
+            store.remove(digest)
         if certificate.leaf in [leaf for leaf, _ in store.certificates()]:
-            message = f"{print_} is still in the store."
+            message = f"{digest} is still in the store."
             raise DeployError(message, hint="Remove it by hand.")
         return "; ".join(["put there, found, removed", *seen])
 
@@ -237,14 +237,14 @@ if sys.platform == "win32":
         yield "IIS", _iis(installation)
 
     def _looks(store: WindowsStore) -> tuple[Callable[[str], str], ...]:
-        def usable(print_: str) -> str:
-            if not store.is_key_usable(print_):
+        def usable(digest: str) -> str:
+            if not store.is_key_usable(digest):
                 message = "Its private key is there, and cannot be used."
                 raise DeployError(message, hint="Try the other key-storage.")
-            return f"its key can be used ({store.key_place(print_)})"
+            return f"its key can be used ({store.key_place(digest)})"
 
-        def readers(print_: str) -> str:
-            who = store.key_readers(print_)
+        def readers(digest: str) -> str:
+            who = store.key_readers(digest)
             return f"its key is read by {', '.join(who) if who else 'nobody knows who'}"
 
         return usable, readers

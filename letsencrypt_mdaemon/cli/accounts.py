@@ -120,10 +120,10 @@ def account_rollover(run: Run) -> None:
 
 def _change_account(run: Run, done: str, act: Callable[[Accounts], str]) -> None:
     from letsencrypt_mdaemon.cli import document as report  # noqa: PLC0415
-    from letsencrypt_mdaemon.text import words  # noqa: PLC0415
+    from letsencrypt_mdaemon.text import printable  # noqa: PLC0415
 
     run.be_alone()
-    url = words(act(run.installation(look=False).accounts()), 300)
+    url = printable(act(run.installation(look=False).accounts()), 300)
     if run.config.json:
         report.print_json(run.document(account=url))
     else:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from letsencrypt_mdaemon.app.installation import Installation
     from letsencrypt_mdaemon.cli.run import Run
-    from letsencrypt_mdaemon.renewal.adapters import Order, Outcome, Parts
+    from letsencrypt_mdaemon.renewal.adapters import Adapters, Outcome, Request
 
 
 @run_command(cli, *RENEW, example="renew --agree-tos --to me@example.com")
@@ -70,7 +70,7 @@ def rollback(run: Run) -> None:
 
 
 def _carry_out(
-    run: Run, act: Callable[[Installation, Order, Parts, datetime], Outcome]
+    run: Run, act: Callable[[Installation, Request, Adapters, datetime], Outcome]
 ) -> None:
     """Change the server: as the only run, with log and mail; print the outcome."""
     from datetime import UTC, datetime  # noqa: PLC0415

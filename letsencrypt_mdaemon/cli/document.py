@@ -9,7 +9,7 @@ import click
 
 from letsencrypt_mdaemon.pki import certificate as certificates
 from letsencrypt_mdaemon.pki.chain import title
-from letsencrypt_mdaemon.text import words
+from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -50,7 +50,7 @@ def certificate(value: x509.Certificate | None) -> Document | None:
         return None
     return {
         "thumbprint": certificates.thumbprint(value),
-        "names": [words(name) for name in certificates.dns_names(value)],
+        "names": [printable(name) for name in certificates.dns_names(value)],
         "issuer": title(value, "issuer"),
         "not_before": iso(value.not_valid_before_utc),
         "not_after": iso(value.not_valid_after_utc),
@@ -100,7 +100,7 @@ def outcome(value: Outcome) -> Document:
 
 def dropped(value: Dropped) -> Document:
     """Return a name that the certificate goes without, since when, and why."""
-    return {"name": value.name, "since": iso(value.since), "why": words(value.why)}
+    return {"name": value.name, "since": iso(value.since), "why": printable(value.why)}
 
 
 def proof(value: Proof | None) -> Document | None:
@@ -118,7 +118,7 @@ def selftest(value: Report) -> Document:
             {
                 "name": check.name,
                 "result": check.result,
-                "detail": words(check.detail),
+                "detail": printable(check.detail),
                 "seconds": round(check.seconds, 2),
             }
             for check in value.checks
@@ -195,11 +195,11 @@ def _answer(value: Served) -> Document:
 def account(value: Mapping[str, Any], kept: Account | None) -> Document:
     """Return an account as the CA describes it."""
     contact = value.get("contact") if isinstance(value.get("contact"), list) else ()
-    url = words(kept.url, 300) if kept else ""
+    url = printable(kept.url, 300) if kept else ""
     return {
         "account": url,
-        "status": words(value.get("status", "")),
-        "contact": [words(item) for item in contact or ()],
+        "status": printable(value.get("status", "")),
+        "contact": [printable(item) for item in contact or ()],
         "caa_parameters": f"accounturi={url}; validationmethods=http-01",
     }
 
@@ -209,7 +209,7 @@ def checkup(value: Checkup) -> Document:
     return {
         "names": [examined(item) for item in value.names],
         "machine": [finding(item) for item in value.machine],
-        "account": words(value.account) or None,
+        "account": printable(value.account) or None,
     }
 
 
@@ -219,7 +219,7 @@ def examined(value: Examined) -> Document:
         "name": value.name,
         "served_at": list(value.served),
         "findings": [finding(item) for item in value.findings],
-        "caa_record": words(value.publish) or None,
+        "caa_record": printable(value.publish) or None,
     }
 
 

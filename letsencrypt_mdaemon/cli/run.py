@@ -22,7 +22,7 @@ from letsencrypt_mdaemon.mdaemon import folders
 from letsencrypt_mdaemon.system import log
 from letsencrypt_mdaemon.system.disk import sweep
 from letsencrypt_mdaemon.system.locks import exclusive_lock
-from letsencrypt_mdaemon.text import words
+from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -87,7 +87,7 @@ class Run:
                 if self._file_log is not None:
                     self._file_log.emit_traceback(error)
                 _log.debug("Unexpected", exc_info=error)
-                message = f"Unexpected: {type(error).__name__}: {words(error)}"
+                message = f"Unexpected: {type(error).__name__}: {printable(error)}"
                 hint = "This is a bug: please report it with the log, or with -v."
                 self._fail(Error(message, hint=hint))
             elif error is not None:
@@ -344,6 +344,6 @@ class Run:
 def _entry(error: Error) -> str:
     """Return a failure as the text of an event, harmless to its viewer."""
     lines = [*error.message.splitlines(), *error.hint.splitlines()]
-    text = "\r\n".join(words(line) for line in lines)
+    text = "\r\n".join(printable(line) for line in lines)
     # The viewer would put something else in the place of %1.
     return re.sub(r"%(?=[\d%])", "% ", text)[:_EVENT_LIMIT]

@@ -10,7 +10,7 @@ from letsencrypt_mdaemon import authorities
 from letsencrypt_mdaemon.cli import document
 from letsencrypt_mdaemon.pki.certificate import thumbprint, tlsa
 from letsencrypt_mdaemon.renewal import lifetime, run
-from letsencrypt_mdaemon.text import words
+from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from cryptography import x509
 
     from letsencrypt_mdaemon.app.installation import Installation
-    from letsencrypt_mdaemon.renewal.adapters import Order
+    from letsencrypt_mdaemon.renewal.adapters import Request
 
 _log = logging.getLogger(__name__)
 
@@ -94,11 +94,11 @@ def _advice(
         "end": document.iso(draw.end),
         "drawn": document.iso(draw.at),
         "ask_again": document.iso(draw.ask_again),
-        "explanation_url": words(draw.explanation_url) or None,
+        "explanation_url": printable(draw.explanation_url) or None,
     }
 
 
-def _ledger(installation: Installation, order: Order, now: datetime) -> Document:
+def _ledger(installation: Installation, order: Request, now: datetime) -> Document:
     ledger, limits = installation.ca.ledger().settled(now), order.limits
     used = ledger.used(order.names, now)
     return {
@@ -112,8 +112,8 @@ def _ledger(installation: Installation, order: Order, now: datetime) -> Document
                 "this_hour": sum(now - at < timedelta(hours=1) for at in item.times),
                 "this_hour_limit": limits and limits.failures,
                 "not_before": document.iso(item.not_before(urgent=False)),
-                "why": words(item.why),
-                "paused": words(item.paused) or None,
+                "why": printable(item.why),
+                "paused": printable(item.paused) or None,
             }
             for item in ledger.failing(order.names)
         ],

@@ -10,7 +10,7 @@ import click
 
 from letsencrypt_mdaemon.pki import certificate as certificates
 from letsencrypt_mdaemon.pki.chain import Ending
-from letsencrypt_mdaemon.text import words
+from letsencrypt_mdaemon.text import printable
 from letsencrypt_mdaemon.verify import verdict as verify
 from letsencrypt_mdaemon.verify.served import Outcome as Answer
 
@@ -166,7 +166,7 @@ def print_verification(found: Verification) -> None:
     elif not right:
         _say("The server's files name a certificate that is not known.")
     for one in right or ():
-        names = ", ".join(words(name) for name in certificates.dns_names(one))
+        names = ", ".join(printable(name) for name in certificates.dns_names(one))
         until = f"{one.not_valid_after_utc:%Y-%m-%d}"
         _say(f"Expected: {certificates.thumbprint(one)}, until {until}, for {names}.")
     columns = "{:<4} {:>5} {:<13}  {:<16}  {:<10}  {:<11}  {:<3}  {:>6}  {}"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from letsencrypt_mdaemon.config.parsers import Parsed, Setting, TargetText, parse_text
 from letsencrypt_mdaemon.config.settings import Config
 from letsencrypt_mdaemon.errors import ConfigError
-from letsencrypt_mdaemon.text import words
+from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -117,7 +117,7 @@ class _Draft:
         try:
             self.values[name] = self.table[name].parse(text, base)
         except ValueError as exc:
-            self.problems.append(f"{origin}: {words(exc)}")
+            self.problems.append(f"{origin}: {printable(exc)}")
         self.origins[name] = origin
 
     def take_environment(self, environ: Mapping[str, str]) -> None:
@@ -126,7 +126,7 @@ class _Draft:
             if not variable.startswith(PREFIX) or variable == CONFIG:
                 continue
             name = variable.removeprefix(PREFIX)
-            where = f"environment {words(variable)}"
+            where = f"environment {printable(variable)}"
             if name not in names:
                 nearest = _nearest(name, names, PREFIX)
                 self.problems.append(f"{where}: unknown{nearest}")
@@ -138,7 +138,7 @@ class _Draft:
         self.problems += problems
         seen = set()
         for section, keys in sections.items():
-            where = f"{file} [{words(section)}]"
+            where = f"{file} [{printable(section)}]"
             name = " ".join(section.lower().split())
             if name in seen:
                 self.problems.append(f"{where}: stands there again")
@@ -157,14 +157,14 @@ class _Draft:
                 self.take(key, text, f"{where} {key}", base)
             else:
                 nearest = _nearest(key, self.table)
-                self.problems.append(f"{where} {words(key)}: unknown{nearest}")
+                self.problems.append(f"{where} {printable(key)}: unknown{nearest}")
 
     def _take_target(self, name: str, keys: Mapping[str, str], where: str) -> None:
         values = {"file": "", "section": "", "key": "", "form": ""}
         for key, text in keys.items():
             if key not in values:
                 nearest = _nearest(key, values)
-                self.problems.append(f"{where} {words(key)}: unknown{nearest}")
+                self.problems.append(f"{where} {printable(key)}: unknown{nearest}")
                 continue
             try:
                 values[key] = parse_text(text, Path())
@@ -175,8 +175,8 @@ class _Draft:
         parts = re.split(r"[\\/]", values["file"] or "x")
         if {"", ".."} & set(parts) or ":" in values["file"]:
             self.problems.append(f"{where} file: write a path below MDaemon's folder")
-        self.targets.append(TargetText(words(name), **values))
-        self.origins[f"target {words(name)}"] = where
+        self.targets.append(TargetText(printable(name), **values))
+        self.origins[f"target {printable(name)}"] = where
 
 
 def _read(file: Path) -> tuple[dict[str, dict[str, str]], list[str]]:
@@ -207,7 +207,7 @@ def _read(file: Path) -> tuple[dict[str, dict[str, str]], list[str]]:
         configparser.DuplicateOptionError,
     ) as exc:
         what = getattr(exc, "option", f"[{exc.section}]")
-        return {}, [f"{file} line {exc.lineno}: {words(what)} stands there again"]
+        return {}, [f"{file} line {exc.lineno}: {printable(what)} stands there again"]
     return {name: dict(parser[name]) for name in parser.sections()}, []
 
 

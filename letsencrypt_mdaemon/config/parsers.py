@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from letsencrypt_mdaemon.authorities import AUTHORITIES
-from letsencrypt_mdaemon.pki.names import normalise, split, unique
+from letsencrypt_mdaemon.pki.names import normalise, split
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -118,7 +118,7 @@ def parse_names(text: str, base: Path) -> tuple[str, ...]:
             problems.append(str(exc))
     if problems:
         raise ValueError("; ".join(problems))
-    return unique(names)
+    return tuple(dict.fromkeys(names))
 
 
 def parse_addresses(text: str, _: Path) -> tuple[str, ...]:
@@ -136,7 +136,7 @@ def parse_addresses(text: str, _: Path) -> tuple[str, ...]:
             raise ValueError(
                 f"{address!r} is not a mail address such as you@example.com"
             )
-    return unique(addresses)
+    return tuple(dict.fromkeys(addresses))
 
 
 def parse_sender(text: str, base: Path) -> tuple[str, ...]:
@@ -219,7 +219,7 @@ def parse_mail_server(text: str, _: Path) -> str:
 
 def parse_list(text: str, _: Path) -> tuple[str, ...]:
     """Words, separated by commas or blanks; each one once."""
-    return unique(split([text]))
+    return tuple(dict.fromkeys(split([text])))
 
 
 def parse_semaphores(text: str, base: Path) -> tuple[str, ...]:

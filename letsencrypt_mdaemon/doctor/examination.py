@@ -29,7 +29,7 @@ from letsencrypt_mdaemon.doctor.web import (
 from letsencrypt_mdaemon.errors import Error
 from letsencrypt_mdaemon.system.disk import read_limited
 from letsencrypt_mdaemon.system.parallel import ask_all
-from letsencrypt_mdaemon.text import words
+from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -149,7 +149,7 @@ class Doctor:
                     self._examine(name, notes[name], token, deadline)
                 except Exception as exc:  # noqa: BLE001 - the rest is worth having
                     _log.debug("%s", name, exc_info=True)
-                    said = f"{type(exc).__name__}: {words(exc, 200)}"
+                    said = f"{type(exc).__name__}: {printable(exc, 200)}"
                     notes[name].add(Code.UNFINISHED, f"{name}: {said}")
                 return True
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from letsencrypt_mdaemon.doctor.advice import ADVICE, Advice, Code, Weight
-from letsencrypt_mdaemon.text import words
+from letsencrypt_mdaemon.text import printable
 
 
 @dataclass(slots=True)
@@ -42,7 +42,7 @@ class Finding:
 
     def __post_init__(self) -> None:
         """Make harmless what others said."""
-        object.__setattr__(self, "seen", words(self.seen, SHOWN))
+        object.__setattr__(self, "seen", printable(self.seen, SHOWN))
 
     @property
     def code(self) -> str:

@@ -23,7 +23,7 @@ from urllib.parse import SplitResult, quote, urljoin, urlsplit
 from letsencrypt_mdaemon._version import __version__
 from letsencrypt_mdaemon.doctor.advice import Code
 from letsencrypt_mdaemon.doctor.findings import Finding
-from letsencrypt_mdaemon.text import words
+from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -125,10 +125,12 @@ class Validator:
         except Stopped as exc:
             return Fetched(finding=exc.finding, urls=tuple(urls))
         return Fetched(
-            finding=_judge(answer, f"{words(urls[-1], 200)} at {address}", expected),
+            finding=_judge(
+                answer, f"{printable(urls[-1], 200)} at {address}", expected
+            ),
             urls=tuple(urls),
             status=answer.status,
-            server=words(answer.headers.get("Server", ""), 80),
+            server=printable(answer.headers.get("Server", ""), 80),
             body=answer.body,
         )
 
@@ -141,8 +143,8 @@ class Validator:
             # One that does not say where is no redirect, but an answer like others.
             if not location or answer.status not in {*FOLLOWED, 303}:
                 return answer
-            where = f"{words(urls[-1], 200)} redirects ({answer.status}) to "
-            where += words(location, 200)
+            where = f"{printable(urls[-1], 200)} redirects ({answer.status}) to "
+            where += printable(location, 200)
             if answer.status not in FOLLOWED:
                 raise Stopped(Code.HTTP_REDIRECT_303, where)
             target = _target(urls[-1], location, where)
@@ -154,7 +156,7 @@ class Validator:
 
     def _get(self, url: SplitResult, address: str, deadline: float) -> _Answer:
         host = url.hostname or ""
-        where = f"{words(url.geturl(), 200)} at {address}"
+        where = f"{printable(url.geturl(), 200)} at {address}"
         connection = self._connect(url.scheme, address, where, deadline)
         if url.scheme == "https":
             connection = _secure(connection, host, where, deadline)
@@ -347,4 +349,4 @@ def _reason(exc: Exception) -> str:
     if isinstance(exc, TimeoutError):
         return "it takes too long"
     said = getattr(exc, "reason", None) or getattr(exc, "strerror", None) or exc
-    return words(said, 200) or type(exc).__name__
+    return printable(said, 200) or type(exc).__name__

@@ -15,7 +15,7 @@ from letsencrypt_mdaemon.pki.certificate import dns_names, thumbprint
 from letsencrypt_mdaemon.state.memory import Change, Target
 from letsencrypt_mdaemon.system.files import replace_all
 from letsencrypt_mdaemon.system.locks import courtesy_lock
-from letsencrypt_mdaemon.text import words
+from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -214,11 +214,13 @@ class Bindings:
             _log.warning(
                 "%s named %s, which is not in the store; it is replaced.",
                 target,
-                words(shaped[0][0], 100),
+                printable(shaped[0][0], 100),
             )
             start, end = shaped[0].span()
             return value[:start] + form.write(certificate) + value[end:]
-        message = f"{target} names {words(value, 200)!r}, in which no certificate that "
+        message = (
+            f"{target} names {printable(value, 200)!r}, in which no certificate that "
+        )
         message += "is in the store can be found."
         hint = "Choose any certificate of the store there once in MDaemon's dialog."
         raise ConfigError(message, hint=hint)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from letsencrypt_mdaemon.errors import ConfigError
 from letsencrypt_mdaemon.mdaemon import ini
 from letsencrypt_mdaemon.system.disk import read_limited
-from letsencrypt_mdaemon.text import words
+from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -138,7 +138,9 @@ def raw_queue(root: Path) -> Path:
         folder = child(root, *(part.strip("\\/") for part in parts[skip:]))
         if folder.is_dir() and folder != root:
             return folder
-    message = f"{path} [Directories] Raw names {words(value, 300)}, which is not there."
+    message = (
+        f"{path} [Directories] Raw names {printable(value, 300)}, which is not there."
+    )
     raise ConfigError(message, hint=hint)
 
 

@@ -14,7 +14,7 @@ from letsencrypt_mdaemon.errors import ConfigError
 from letsencrypt_mdaemon.mdaemon import ini
 from letsencrypt_mdaemon.mdaemon.folders import child, read_ini
 from letsencrypt_mdaemon.pki.names import normalise
-from letsencrypt_mdaemon.text import words
+from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,8 +58,8 @@ class Source:
         try:
             normalise(self.value)
         except ValueError as exc:
-            return f"{self.where} says {words(self.value, 300)!r}, which {exc}"
-        return f"{self.where} says {words(self.value, 300)}"
+            return f"{self.where} says {printable(self.value, 300)!r}, which {exc}"
+        return f"{self.where} says {printable(self.value, 300)}"
 
 
 def greeting(address: tuple[str, int] | None, timeout: float = 3.0) -> Source | None:
@@ -168,5 +168,5 @@ def _is_fqdn(entry: ini.Entry) -> bool:
 
 
 def _source(root: Path, path: Path, entry: ini.Entry) -> Source:
-    where = f"{path.relative_to(root)} [{words(entry.section, 80)}] {entry.key}"
+    where = f"{path.relative_to(root)} [{printable(entry.section, 80)}] {entry.key}"
     return Source(where, entry.value)

@@ -25,7 +25,7 @@ from letsencrypt_mdaemon.mdaemon.http_sys import (
 from letsencrypt_mdaemon.pki.certificate import thumbprint
 from letsencrypt_mdaemon.state.memory import Change, Target
 from letsencrypt_mdaemon.system import process
-from letsencrypt_mdaemon.text import words
+from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -175,12 +175,12 @@ class Site:
         if not bindings and self.add_binding:
             bindings = (Binding(_NEW),)
         elif not bindings:
-            name = words(self.name)
+            name = printable(self.name)
             self._warn(f"{name} has no https binding; iis-add-binding makes one.")
         by_endpoint: dict[str, Binding] = {}
         for binding in bindings:
             if binding.is_central:
-                place = words(binding.information)
+                place = printable(binding.information)
                 self._warn(f"{place} is left alone: it uses IIS's central store.")
             else:
                 by_endpoint.setdefault(binding.endpoint, binding)
@@ -206,13 +206,13 @@ class Site:
             found = sites(ended.output if ended.code == 0 else "")
         except ValueError as exc:
             message = f"{self._appcmd} does not list IIS's sites, but ended with "
-            message += f"{ended.code}: {words(ended.output, 300)!r}."
+            message += f"{ended.code}: {printable(ended.output, 300)!r}."
             hint = "Run it by hand as administrator: appcmd list site."
             raise ConfigError(message, hint=hint) from exc
         by_name = {name.lower(): bindings for name, bindings in found.items()}
         if self.name.lower() not in by_name:
-            message = f"IIS has no site {words(self.name)!r}. It has: "
-            message += f"{', '.join(map(words, sorted(found))) or 'none'}."
+            message = f"IIS has no site {printable(self.name)!r}. It has: "
+            message += f"{', '.join(map(printable, sorted(found))) or 'none'}."
             raise ConfigError(message, hint="Correct iis-site-name.")
         return by_name[self.name.lower()]
 
@@ -264,12 +264,12 @@ class Site:
         lost = [line for line in before.rest if line not in now.rest] if before else []
         if lost:
             what = "%s: with the certificate this was reset: %s"
-            _log.warning(what, binding.endpoint, words("; ".join(lost), 500))
+            _log.warning(what, binding.endpoint, printable("; ".join(lost), 500))
 
     def _do(self, program: Path, *arguments: str) -> str:
         ended = self._run(program, *arguments, failure=DeployError)
         if ended.code:
             message = f"{program.name} {' '.join(arguments)} ended with {ended.code}: "
-            message += f"{words(ended.output, 300)}"
+            message += f"{printable(ended.output, 300)}"
             raise DeployError(message, hint="Run as an administrator.")
         return ended.output

@@ -16,7 +16,7 @@ from letsencrypt_mdaemon.system.disk import (
     read_limited,
     write_private,
 )
-from letsencrypt_mdaemon.text import words
+from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -78,7 +78,9 @@ class Webroot:
         """
         for token in tokens:
             if not _is_file_name(token):
-                message = f"The CA sent the token {words(token, 80)!r}, not a base64url"
+                message = (
+                    f"The CA sent the token {printable(token, 80)!r}, not a base64url"
+                )
                 raise AcmeError(
                     f"{message} one as RFC 8555, 8.1 asks; no file was written for it.",
                     hint="Check the directory URL; tell the CA's operators.",

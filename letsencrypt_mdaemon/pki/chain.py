@@ -10,7 +10,7 @@ import certifi
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from OpenSSL import crypto
 
-from letsencrypt_mdaemon.text import words
+from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -106,7 +106,7 @@ class Roots:
             leaf, *others = map(crypto.X509.from_cryptography, chain)
             crypto.X509StoreContext(self._store, leaf, others).verify_certificate()
         except crypto.X509StoreContextError as exc:
-            return words(exc, 200), exc.errors[0] not in _LEADS_NOWHERE
+            return printable(exc, 200), exc.errors[0] not in _LEADS_NOWHERE
         except crypto.Error:
             return "it cannot be read", False
         return "", True
@@ -152,7 +152,7 @@ def title(certificate: x509.Certificate, part: Literal["subject", "issuer"]) -> 
     """Return a certificate's subject or issuer, harmless to read; "?" if it is odd."""
     try:
         name = certificate.subject if part == "subject" else certificate.issuer
-        return words(name.rfc4514_string(), 300)
+        return printable(name.rfc4514_string(), 300)
     except (ValueError, TypeError):  # what cryptography makes of odd names
         return "?"
 

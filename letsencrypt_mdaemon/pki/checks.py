@@ -16,7 +16,7 @@ from letsencrypt_mdaemon.pki.certificate import (
     dns_names,
     public_key,
 )
-from letsencrypt_mdaemon.text import words
+from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -55,7 +55,7 @@ def _check_leaf(certificate: Certificate, wanted: set[str]) -> list[str]:
     others = [name for name in alternatives if not isinstance(name, x509.DNSName)]
     extra = sorted(found - wanted) + [str(name.value) for name in others]
     if extra:
-        problems.append(f"it also holds {words(', '.join(extra))}, not asked for")
+        problems.append(f"it also holds {printable(', '.join(extra))}, not asked for")
     return problems
 
 
@@ -106,4 +106,4 @@ def _subject(certificate: x509.Certificate) -> str:
         name = certificate.subject.rfc4514_string()
     except (ValueError, TypeError):
         name = ""
-    return words(name or ", ".join(dns_names(certificate)) or "without a subject")
+    return printable(name or ", ".join(dns_names(certificate)) or "without a subject")

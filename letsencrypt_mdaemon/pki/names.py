@@ -57,11 +57,6 @@ def split(texts: Iterable[str]) -> list[str]:
     return [word for text in texts for word in re.split(r"[,;\s]+", text) if word]
 
 
-def unique(names: Iterable[str]) -> tuple[str, ...]:
-    """Return the names without repetitions, in their order."""
-    return tuple(dict.fromkeys(names))
-
-
 def _is_ip(name: str) -> bool:
     import ipaddress  # noqa: PLC0415 - the command line starts without
 

@@ -136,7 +136,7 @@ class Server(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
+class Request:
     """What a certificate should be, and how far a run may go.
 
     Args:
@@ -179,7 +179,7 @@ class Order:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Parts:
+class Adapters:
     """What a run works with, beside the CA."""
 
     store: Store

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from cryptography import x509
 
-    from letsencrypt_mdaemon.renewal.adapters import Order, Parts
+    from letsencrypt_mdaemon.renewal.adapters import Adapters, Request
     from letsencrypt_mdaemon.state.memory import Change
 
 
@@ -171,7 +171,7 @@ class Deployment:
 
 
 def put_into_use(
-    order: Order, reason: str, leaf: x509.Certificate, parts: Parts, now: datetime
+    order: Request, reason: str, leaf: x509.Certificate, parts: Adapters, now: datetime
 ) -> Outcome:
     """Put a certificate of the store into use, prove it, or roll back."""
     attempt = parts.state.attempt()
@@ -231,7 +231,7 @@ def put_into_use(
     )
 
 
-def _before(order: Order, parts: Parts) -> dict[str, str]:
+def _before(order: Request, parts: Adapters) -> dict[str, str]:
     """Return what the ports serve that are ours to change."""
     if not order.reload:
         return {}
@@ -244,10 +244,10 @@ def _before(order: Order, parts: Parts) -> dict[str, str]:
 
 
 def undo(
-    order: Order,
+    order: Request,
     attempt: Attempt,
     broken: Sequence[str],
-    parts: Parts,
+    parts: Adapters,
     now: datetime,
 ) -> NoReturn:
     """Put everything back and say so; whatever happens, the run has failed."""
@@ -277,7 +277,9 @@ def undo(
     )
 
 
-def _remove_old(order: Order, new: x509.Certificate, parts: Parts) -> tuple[str, ...]:
+def _remove_old(
+    order: Request, new: x509.Certificate, parts: Adapters
+) -> tuple[str, ...]:
     """Remove certificates of ours that this one supersedes and that nothing names.
 
     A failure is a warning: the new certificate is in use.
@@ -289,14 +291,14 @@ def _remove_old(order: Order, new: x509.Certificate, parts: Parts) -> tuple[str,
     try:
         referenced = parts.server.references()
         for leaf, name in list(parts.store.certificates()):
-            print_ = thumbprint(leaf)
-            ours = memory.find(print_) is not None or name.startswith(f"{OURS} ")
+            digest = thumbprint(leaf)
+            ours = memory.find(digest) is not None or name.startswith(f"{OURS} ")
             older = leaf.not_valid_before_utc <= new.not_valid_before_utc
             superseded = older and bool(set(dns_names(leaf)) & set(dns_names(new)))
-            if ours and superseded and leaf != new and print_ not in referenced:
-                parts.store.remove(print_)
+            if ours and superseded and leaf != new and digest not in referenced:
+                parts.store.remove(digest)
                 _log.info("Removed the superseded certificate %s", name)
-                removed.append(print_)
+                removed.append(digest)
     except DeployError as exc:
         _log.warning("%s %s", exc.message, exc.hint)
     return tuple(removed)

@@ -21,8 +21,8 @@ from letsencrypt_mdaemon.renewal.lifetime import (
     earliest,
     lifetime,
 )
-from letsencrypt_mdaemon.state.ledger import DAILY
-from letsencrypt_mdaemon.text import words
+from letsencrypt_mdaemon.state.ledger import NEARLY_A_DAY
+from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from cryptography import x509
 
     from letsencrypt_mdaemon.pki.certificate import Certificate
-    from letsencrypt_mdaemon.renewal.adapters import Order, Parts
+    from letsencrypt_mdaemon.renewal.adapters import Adapters, Request
     from letsencrypt_mdaemon.state.ledger import Wait
     from letsencrypt_mdaemon.state.memory import Attempt, Dropped, Memory
 
@@ -63,9 +63,9 @@ class Situation:
 
 
 def by_rule(
-    order: Order,
+    order: Request,
     found: Situation,
-    parts: Parts,
+    parts: Adapters,
     now: datetime,
     *,
     drawn: datetime | None = None,
@@ -88,13 +88,13 @@ def _spoiled(found: Situation, memory: Memory) -> str:
     """Return why the certificate in use must not stay, as far as we remember; or ""."""
     if found.in_use is None:
         return ""
-    print_ = thumbprint(found.in_use)
-    known = memory.find(print_)
+    digest = thumbprint(found.in_use)
+    known = memory.find(digest)
     if known is not None and known.revoked is not None:
         return f"the certificate in use was revoked on {known.revoked:%Y-%m-%d}"
     if found.ours and is_compromised(found.in_use, memory):
         return "the key of the certificate in use was revoked as compromised"
-    if memory.in_use and print_ != memory.in_use:
+    if memory.in_use and digest != memory.in_use:
         return "the certificate in use is not the one that was put into use last"
     return ""
 
@@ -104,7 +104,9 @@ def is_compromised(leaf: x509.Certificate, memory: Memory) -> bool:
     return bool(memory.compromised) and public_key_hash(leaf) in memory.compromised
 
 
-def wait(order: Order, found: Situation, parts: Parts, now: datetime) -> Wait | None:
+def wait(
+    order: Request, found: Situation, parts: Adapters, now: datetime
+) -> Wait | None:
     """Return why it is too early to try again, after what failed before."""
     if found.pending is not None:
         return None
@@ -128,7 +130,7 @@ def _is_urgent(found: Situation, now: datetime) -> bool:
 
 
 def tried_now(
-    order: Order, found: Situation, parts: Parts, now: datetime
+    order: Request, found: Situation, parts: Adapters, now: datetime
 ) -> tuple[str, ...]:
     """Return the names to order: all, or without those that wait, if that may be."""
     if not order.drop or order.force:
@@ -144,14 +146,16 @@ def tried_now(
     return tuple(name for name in order.names if name not in early)
 
 
-def resume(order: Order, found: Situation, pending: Certificate, now: datetime) -> Due:
+def resume(
+    order: Request, found: Situation, pending: Certificate, now: datetime
+) -> Due:
     """Return whether the pending certificate is tried now: after a roll-back daily."""
     failed = found.attempt.failed if found.attempt else None
     same = found.attempt and found.attempt.thumbprint == pending.thumbprint
     if failed is None or not same:
         reason = "an earlier run obtained a certificate that is not in use yet"
         return Due(due=True, reason=reason, at=now)
-    again = failed + DAILY
+    again = failed + NEARLY_A_DAY
     left = found.in_use.not_valid_after_utc - now if found.in_use else timedelta(0)
     reason = f"a new certificate was rolled back on {failed:%Y-%m-%d %H:%M} UTC"
     if again <= now or left < URGENT or order.activate_only:
@@ -164,7 +168,7 @@ def resume(order: Order, found: Situation, pending: Certificate, now: datetime) 
 def usable(
     pending: Certificate | None,
     wanted: Sequence[Sequence[str]],
-    order: Order,
+    order: Request,
     now: datetime,
 ) -> Certificate | None:
     """Return the pending certificate if it is still one that is wanted.
@@ -305,7 +309,7 @@ def _unwanted(
     changes = [f"+{name}" for name in names if name not in held]
     changes += [f"-{name}" for name in sorted(held - set(names))]
     if changes:
-        return f"the names changed: {words(', '.join(changes))}"
+        return f"the names changed: {printable(', '.join(changes))}"
     if key_type(certificate) != key:
         return f"the key should be {key} and is {key_type(certificate)}"
     return ""

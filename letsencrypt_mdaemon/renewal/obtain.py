@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from letsencrypt_mdaemon.pki.certificate import Certificate, PrivateKey
-    from letsencrypt_mdaemon.renewal.adapters import Issuer, Order, Parts
+    from letsencrypt_mdaemon.renewal.adapters import Adapters, Issuer, Request
     from letsencrypt_mdaemon.renewal.due import Situation
     from letsencrypt_mdaemon.state.folder import CaState
 
@@ -30,7 +30,7 @@ RESERVE = 2
 
 
 def obtain(
-    order: Order, found: Situation, parts: Parts, issuer: Issuer, now: datetime
+    order: Request, found: Situation, parts: Adapters, issuer: Issuer, now: datetime
 ) -> Certificate | None:
     """Obtain a certificate, if need be without names that the CA cannot validate.
 
@@ -100,7 +100,7 @@ def _record(error: AcmeError, names: Sequence[str], ca: CaState, now: datetime) 
         ca.save_ledger(ledger)
 
 
-def _log_what_is_spent(order: Order, parts: Parts, now: datetime) -> None:
+def _log_what_is_spent(order: Request, parts: Adapters, now: datetime) -> None:
     """Say what a forced order takes of what the CA allows."""
     ledger = parts.ca.ledger().settled(now)
     used = len(ledger.used(order.names, now))
@@ -117,7 +117,7 @@ def _log_what_is_spent(order: Order, parts: Parts, now: datetime) -> None:
     _log.log(level, text, used + 1, most)
 
 
-def _key(order: Order, found: Situation, parts: Parts) -> PrivateKey | None:
+def _key(order: Request, found: Situation, parts: Adapters) -> PrivateKey | None:
     """Return the key to go on with; None = a new one.
 
     A TLSA record pins the key, whichever CA certifies it: that of what is in use, or
@@ -147,7 +147,7 @@ def _key(order: Order, found: Situation, parts: Parts) -> PrivateKey | None:
 
 
 def _drop(
-    failed: Mapping[str, str], tried: Collection[str], parts: Parts, now: datetime
+    failed: Mapping[str, str], tried: Collection[str], parts: Adapters, now: datetime
 ) -> None:
     """Remember which names the certificate goes without, since when, and why."""
     memory = parts.state.load()

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from cryptography import x509
 
-    from letsencrypt_mdaemon.renewal.adapters import Issuer, Parts
+    from letsencrypt_mdaemon.renewal.adapters import Adapters, Issuer
 
 REASONS = {
     "unspecified": 0,
@@ -29,7 +29,7 @@ REASONS = {
 def revoke(  # noqa: PLR0913 - each is one thing to know
     wanted: str,
     reason: str,
-    parts: Parts,
+    parts: Adapters,
     issuer: Issuer,
     *,
     directory_url: str,

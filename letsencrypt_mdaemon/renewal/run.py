@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from cryptography import x509
 
-    from letsencrypt_mdaemon.renewal.adapters import Issuer, Order, Parts
+    from letsencrypt_mdaemon.renewal.adapters import Adapters, Issuer, Request
     from letsencrypt_mdaemon.renewal.due import Due, Situation
     from letsencrypt_mdaemon.state.ledger import Wait
     from letsencrypt_mdaemon.state.memory import Change
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-def renew(order: Order, parts: Parts, issuer: Issuer, *, now: datetime) -> Outcome:
+def renew(order: Request, parts: Adapters, issuer: Issuer, *, now: datetime) -> Outcome:
     """Make sure that the server uses a good certificate for the names.
 
     Raises:
@@ -71,7 +71,7 @@ def renew(order: Order, parts: Parts, issuer: Issuer, *, now: datetime) -> Outco
 
 
 def due(
-    order: Order, parts: Parts, *, now: datetime
+    order: Request, parts: Adapters, *, now: datetime
 ) -> tuple[Due, Wait | None, x509.Certificate | None]:
     """Return whether it is due, why it waits, and what is in use; ask no CA."""
     found = snapshot.look(order, parts, now)
@@ -83,7 +83,7 @@ def due(
     )
 
 
-def roll_back(order: Order, parts: Parts, *, now: datetime) -> Outcome:
+def roll_back(order: Request, parts: Adapters, *, now: datetime) -> Outcome:
     """Go back to the last certificate that was seen to work, and prove it.
 
     Raises:
@@ -114,7 +114,7 @@ def roll_back(order: Order, parts: Parts, *, now: datetime) -> Outcome:
 
 
 def _nothing_done(
-    order: Order, found: Situation, due: Due, parts: Parts, now: datetime
+    order: Request, found: Situation, due: Due, parts: Adapters, now: datetime
 ) -> Outcome:
     """Return that nothing is due; or, in a dry run, what would be changed."""
     changes: Sequence[Change] = ()
@@ -131,7 +131,7 @@ def _nothing_done(
     )
 
 
-def _postponed(order: Order, found: Situation, due: Due, wait: Wait) -> Outcome:
+def _postponed(order: Request, found: Situation, due: Due, wait: Wait) -> Outcome:
     """Return that it is due, and too early to try again.
 
     Raises:
@@ -156,7 +156,9 @@ def _postponed(order: Order, found: Situation, due: Due, wait: Wait) -> Outcome:
     )
 
 
-def _rehearse(order: Order, parts: Parts, issuer: Issuer, now: datetime) -> Outcome:
+def _rehearse(
+    order: Request, parts: Adapters, issuer: Issuer, now: datetime
+) -> Outcome:
     """Obtain a certificate and put it to no use."""
     pending = None
     if not order.force:
@@ -178,7 +180,7 @@ def _rehearse(order: Order, parts: Parts, issuer: Issuer, now: datetime) -> Outc
 
 
 def _remember(
-    certificate: Certificate, order: Order, parts: Parts, now: datetime
+    certificate: Certificate, order: Request, parts: Adapters, now: datetime
 ) -> None:
     memory = parts.state.load()
     if memory.find(certificate.thumbprint) is None:

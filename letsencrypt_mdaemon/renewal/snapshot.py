@@ -19,7 +19,7 @@ from letsencrypt_mdaemon.renewal.due import (
     usable,
 )
 from letsencrypt_mdaemon.state.advice import Draw
-from letsencrypt_mdaemon.state.ledger import DAILY
+from letsencrypt_mdaemon.state.ledger import NEARLY_A_DAY
 from letsencrypt_mdaemon.state.memory import utc
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from cryptography import x509
 
-    from letsencrypt_mdaemon.renewal.adapters import Issuer, Order, Parts
+    from letsencrypt_mdaemon.renewal.adapters import Adapters, Issuer, Request
     from letsencrypt_mdaemon.renewal.due import Due
     from letsencrypt_mdaemon.state.folder import CaState
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-def look(order: Order, parts: Parts, now: datetime) -> Situation:
+def look(order: Request, parts: Adapters, now: datetime) -> Situation:
     """Look at what is in use, and at what earlier runs left."""
     named = tuple(parts.server.named(order.names).values())
     in_use = named[0] if len(set(named)) == 1 else None
@@ -61,7 +61,11 @@ def look(order: Order, parts: Parts, now: datetime) -> Situation:
 
 
 def decide(
-    order: Order, found: Situation, parts: Parts, issuer: Issuer | None, now: datetime
+    order: Request,
+    found: Situation,
+    parts: Adapters,
+    issuer: Issuer | None,
+    now: datetime,
 ) -> Due:
     """Return what is due; the CA is asked for its advice only if there is an issuer."""
     if found.pending is not None:
@@ -76,7 +80,7 @@ def decide(
     due = by_rule(order, found, parts, now, drawn=drawn)
     if due.due and due.at == drawn and why:
         due = replace(due, reason=f"{due.reason}; the CA says why: {why}")
-    again = [item.name for item in found.dropped if item.tried + DAILY <= now]
+    again = [item.name for item in found.dropped if item.tried + NEARLY_A_DAY <= now]
     if again and not due.due:
         reason = f"{', '.join(again)} could not be validated before, and is tried again"
         return renewal.Due(due=True, reason=reason, at=now)
@@ -84,7 +88,7 @@ def decide(
 
 
 def _advice(
-    order: Order,
+    order: Request,
     certificate: x509.Certificate,
     ca: CaState,
     issuer: Issuer | None,
@@ -94,10 +98,10 @@ def _advice(
 
     Drawn once for each window and kept; asked again when the CA wants to be asked.
     """
-    print_ = thumbprint(certificate)
+    digest = thumbprint(certificate)
     kept = ca.draw()
-    if kept is None or kept.thumbprint != print_:
-        kept = Draw(print_, None, None, None, ask_again=now)
+    if kept is None or kept.thumbprint != digest:
+        kept = Draw(digest, None, None, None, ask_again=now)
     if issuer is None or kept.holds(now):
         return kept
     try:
@@ -122,7 +126,7 @@ def _advice(
     return draw
 
 
-def is_ours(certificate: x509.Certificate, order: Order, parts: Parts) -> bool:
+def is_ours(certificate: x509.Certificate, order: Request, parts: Adapters) -> bool:
     """Whether this program obtained a certificate from this CA.
 
     When that is not remembered, the friendly name tells, though not of which CA.

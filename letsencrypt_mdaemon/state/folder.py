@@ -84,15 +84,15 @@ class State:
     """The state folder of one installation.
 
     Args:
-        look_only: Leave a file that makes no sense where it is.
+        read_only: Leave a file that makes no sense where it is.
         seal: Encrypts the files with a private key, where that is to be had.
     """
 
     def __init__(
-        self, folder: Path, *, look_only: bool = False, seal: Seal | None = None
+        self, folder: Path, *, read_only: bool = False, seal: Seal | None = None
     ) -> None:
         self.folder = folder
-        self.look_only = look_only
+        self.read_only = read_only
         self.seal = seal
 
     @property
@@ -115,7 +115,7 @@ class State:
         folder = self.folder / "staging" if staging else self.folder
         return CaState(
             folder / f"{readable[:60].strip('_.')}-{digest[:12]}",
-            look_only=self.look_only,
+            read_only=self.read_only,
             seal=self.seal,
         )
 
@@ -132,7 +132,7 @@ class State:
         return self._read("attempt.json", decode_attempt)
 
     def _read(self, name: str, parse: Callable[[bytes], _T]) -> _T | None:
-        return _read(self.folder / name, parse, look_only=self.look_only)
+        return _read(self.folder / name, parse, read_only=self.read_only)
 
     def save_attempt(self, attempt: Attempt) -> None:
         """Keep an attempt before it changes anything."""
@@ -149,15 +149,15 @@ class CaState:
     Accounts at different CAs, and staging and production, never mix.
 
     Args:
-        look_only: Leave a file that makes no sense where it is.
+        read_only: Leave a file that makes no sense where it is.
         seal: Encrypts the files with a private key, where that is to be had.
     """
 
     def __init__(
-        self, folder: Path, *, look_only: bool = False, seal: Seal | None = None
+        self, folder: Path, *, read_only: bool = False, seal: Seal | None = None
     ) -> None:
         self.folder = folder
-        self.look_only = look_only
+        self.read_only = read_only
         self.seal = seal
 
     def account(self) -> Account | None:
@@ -183,7 +183,7 @@ class CaState:
         return self.seal.open(data.removeprefix(SEALED))
 
     def _read(self, name: str, parse: Callable[[bytes], _T]) -> _T | None:
-        return _read(self.folder / name, parse, look_only=self.look_only)
+        return _read(self.folder / name, parse, read_only=self.read_only)
 
     def retire_account(self) -> Path | None:
         """Set the account's file aside, if there is one; return where it is now."""
@@ -264,7 +264,7 @@ def _forget(path: Path) -> None:
         raise Error(message, hint="Let this account write there.") from exc
 
 
-def _read(path: Path, parse: Callable[[bytes], _T], *, look_only: bool) -> _T | None:
+def _read(path: Path, parse: Callable[[bytes], _T], *, read_only: bool) -> _T | None:
     """Read a file of ours; one that makes no sense is set aside and said."""
     try:
         return parse(read_limited(path, LIMIT))
@@ -275,7 +275,7 @@ def _read(path: Path, parse: Callable[[bytes], _T], *, look_only: bool) -> _T | 
     except OSError as exc:
         message = f"{path} cannot be read: {exc.strerror or exc}."
         raise Error(message, hint="Let this account read and write there.") from exc
-    if look_only:
+    if read_only:
         _log.warning("%s could not be read (%s).", path, reason)
     else:
         _set_aside(path, reason)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from letsencrypt_mdaemon.text import words
+from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.authorities import Limits
 
 LADDER = (timedelta(minutes=1), timedelta(minutes=10), timedelta(minutes=100))
-DAILY = timedelta(hours=20)
+NEARLY_A_DAY = timedelta(hours=20)
 """Once a day, also when the schedule wavers."""
 LONGEST = timedelta(days=1)
 """How long a failure silences us at most, whatever time the CA named."""
@@ -59,7 +59,7 @@ class Failure:
 
     def not_before(self, *, urgent: bool) -> datetime:
         """Return when to try again; on the third rung it stays while it is urgent."""
-        rungs = (*LADDER, LADDER[-1] if urgent else DAILY)
+        rungs = (*LADDER, LADDER[-1] if urgent else NEARLY_A_DAY)
         at = self.times[-1] + rungs[min(len(self.times), len(rungs)) - 1]
         return at if self.until is None else max(at, self.until)
 
@@ -183,5 +183,5 @@ def _why(failure: Failure) -> str:
     what = f"{failure.name} could not be validated" if failure.name else "it failed"
     times = len(failure.times)
     again = f" ({times} times)" if times > 1 else ""
-    why = words(failure.why, 300)
+    why = printable(failure.why, 300)
     return f"{what} on {failure.times[-1]:%Y-%m-%d %H:%M} UTC{again}: {why}"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from letsencrypt_mdaemon.errors import DeployError
 from letsencrypt_mdaemon.system import process
 from letsencrypt_mdaemon.system.schedule import NAME, Job, Run, moment, twice
-from letsencrypt_mdaemon.text import words
+from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,7 +52,7 @@ class Cron:
         for line in filter(_is_ours, self._lines()):
             when, text = line.split(" ", 5)[:5], line.split(" ", 5)[5]
             command = text.rpartition(" >/dev/null")[0].replace(r"\%", "%")
-            return Job(when=" ".join(when), command=words(command))
+            return Job(when=" ".join(when), command=printable(command))
         return None
 
     def remove(self) -> bool:
@@ -79,7 +79,7 @@ class Cron:
                 return []
             raise DeployError(
                 f"The crontab cannot be read ({ended.code}): "
-                f"{words(ended.output.strip(), 500)}",
+                f"{printable(ended.output.strip(), 500)}",
                 hint="May this account use cron? See crontab(1).",
             )
         return ended.output.splitlines(keepends=True)
@@ -95,7 +95,7 @@ class Cron:
         if ended.code:
             raise DeployError(
                 f"The crontab cannot be written ({ended.code}): "
-                f"{words(ended.output.strip(), 500)}",
+                f"{printable(ended.output.strip(), 500)}",
                 hint="May this account use cron? See crontab(1).",
             )
 

@@ -24,7 +24,7 @@ from letsencrypt_mdaemon.system.disk import (
     read_limited,
     write,
 )
-from letsencrypt_mdaemon.text import words
+from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -195,4 +195,4 @@ def _who(handle: int) -> str:
         who = f": process {holder['pid']} on {holder['host']}, since {holder['since']}"
     except (OSError, ValueError, TypeError, KeyError):
         return ""
-    return words(who)
+    return printable(who)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
 
 from letsencrypt_mdaemon.errors import Error
-from letsencrypt_mdaemon.text import words
+from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -143,7 +143,7 @@ class Smtp:
             with self._connect() as client:
                 refused = client.sendmail(mail.sender, mail.recipients, data)
         except (OSError, smtplib.SMTPException, ValueError) as exc:
-            message = f"{self.url} did not take the mail: {words(exc, 300)}."
+            message = f"{self.url} did not take the mail: {printable(exc, 300)}."
             raise Error(message, hint=hint) from exc
         if refused:
             message = f"{self.url} refused the recipients {', '.join(refused)}."
@@ -224,4 +224,4 @@ def trial() -> tuple[str, list[str]]:
 
 def _ascii(text: str, limit: int) -> str:
     """Return a text on one line, anything but ASCII as escapes."""
-    return words(text, limit).encode("ascii", "backslashreplace").decode()[:limit]
+    return printable(text, limit).encode("ascii", "backslashreplace").decode()[:limit]

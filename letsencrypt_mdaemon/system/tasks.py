@@ -13,7 +13,7 @@ from xml.etree import ElementTree as ET
 from letsencrypt_mdaemon.errors import ConfigError, DeployError
 from letsencrypt_mdaemon.system import process
 from letsencrypt_mdaemon.system.schedule import NAME, Job, Run, moment, twice
-from letsencrypt_mdaemon.text import words
+from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -129,7 +129,7 @@ class TaskScheduler:
         if ended.code:
             raise DeployError(
                 f"Windows does not register the task {self.name} ({ended.code}): "
-                f"{words(ended.output.strip(), 500)}",
+                f"{printable(ended.output.strip(), 500)}",
                 hint="Run as an administrator.",
             )
         return Job(when=twice(hour, minute), command=subprocess.list2cmdline(command))
@@ -157,8 +157,8 @@ class TaskScheduler:
         return Job(
             when=", ".join(start.partition("T")[2][:5] for start in starts),
             command=f"{subprocess.list2cmdline([program])} {arguments}".strip(),
-            next_run=words(following),
-            last_run=words(last) if ran else "",
+            next_run=printable(following),
+            last_run=printable(last) if ran else "",
             last_code=code if ran else None,
         )
 
@@ -175,7 +175,7 @@ class TaskScheduler:
         if ended.code:
             raise DeployError(
                 f"Windows does not delete the task {self.name} ({ended.code}): "
-                f"{words(ended.output.strip(), 500)}",
+                f"{printable(ended.output.strip(), 500)}",
                 hint="Run as an administrator.",
             )
         return True
@@ -186,7 +186,7 @@ class TaskScheduler:
         found = re.findall(
             r"<!--\s*(.*?)\s*-->\s*(<Task\b.*?</Task>)", ended.output, re.DOTALL
         )
-        return [words(name) for name, text in found if OLD_SCRIPT.search(text)]
+        return [printable(name) for name, text in found if OLD_SCRIPT.search(text)]
 
     def _definition(self) -> ET.Element | None:
         ended = self._run(self.schtasks, "/Query", "/TN", self.name, "/XML")

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import TYPE_CHECKING
 
-from letsencrypt_mdaemon.pki.names import normalise, unique
+from letsencrypt_mdaemon.pki.names import normalise
 from letsencrypt_mdaemon.system.parallel import ask_all
-from letsencrypt_mdaemon.text import words
+from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -72,7 +72,9 @@ class Endpoint:
             return cls(scheme.lower(), _host(host.strip("[]")), number)
         except (ValueError, LookupError):
             kinds = ", ".join(f"{scheme}://" for scheme in PORTS)
-            message = f"{words(url, 200)!r} is no endpoint such as imaps://192.0.2.1 or"
+            message = (
+                f"{printable(url, 200)!r} is no endpoint such as imaps://192.0.2.1 or"
+            )
             message += f" https://mail.example.com:444; the kinds are {kinds}"
             raise ValueError(message) from None
 
@@ -113,7 +115,7 @@ def worth_asking(addresses: Iterable[str]) -> tuple[str, ...]:
     That is neither another loopback nor a link-local address; and not more than a few.
     """
     found = []
-    for text in unique(addresses):
+    for text in dict.fromkeys(addresses):
         address = ipaddress.ip_address(text)
         other = address.is_loopback and text not in LOOPBACK
         if not (other or address.is_link_local or address.is_unspecified):
@@ -176,7 +178,8 @@ def _look_up(names: Iterable[str], patience: float) -> dict[str, tuple[str, ...]
         except (OSError, UnicodeError) as exc:
             _log.debug("%s: %s", name, exc)
             return ()
-        return unique(str(row[4][0]).partition("%")[0] for row in found)[:MOST]
+        addresses = dict.fromkeys(str(row[4][0]).partition("%")[0] for row in found)
+        return tuple(addresses)[:MOST]
 
     answers = ask_all(look_up, names, patience=patience)
     return {name: addresses for name, addresses in answers.items() if addresses}

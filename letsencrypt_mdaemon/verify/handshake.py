@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from OpenSSL import SSL
 
-from letsencrypt_mdaemon.text import words
+from letsencrypt_mdaemon.text import printable
 from letsencrypt_mdaemon.verify import starttls
 from letsencrypt_mdaemon.verify.served import Outcome, Served
 
@@ -122,9 +122,9 @@ def _why(error: Exception) -> str:
         case UnicodeError():
             return "has a name that cannot be in DNS"
         case OSError():
-            return words(error.strerror or error, 200)
+            return printable(error.strerror or error, 200)
         case _:
-            return f"{type(error).__name__}: {words(error, 200)}"
+            return f"{type(error).__name__}: {printable(error, 200)}"
 
 
 class _Line:
@@ -242,7 +242,7 @@ def _handshake(line: _Line, server_name: str) -> SSL.Connection:
         data = line.receive()
         if not begun and data[0] not in _FIRST_RECORDS:
             first = data.partition(b"\n")[0].decode("utf-8", "backslashreplace").strip()
-            raise _Ended(f'does not speak TLS, but says "{words(first, 100)}"')
+            raise _Ended(f'does not speak TLS, but says "{printable(first, 100)}"')
         begun = True
         tls.bio_write(data)
 
@@ -295,4 +295,4 @@ def _reason(error: SSL.Error) -> str:
     """Return in words why a handshake failed."""
     rows = error.args[0] if error.args else []
     reason = str(rows[-1][-1]) if rows else "unknown reason"
-    return _REFUSALS.get(reason) or words(reason, 200)
+    return _REFUSALS.get(reason) or printable(reason, 200)

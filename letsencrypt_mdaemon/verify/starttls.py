@@ -10,7 +10,7 @@ import re
 from collections.abc import Generator
 from typing import TypeAlias
 
-from letsencrypt_mdaemon.text import words
+from letsencrypt_mdaemon.text import printable
 
 Conversation: TypeAlias = Generator[bytes, bytes, None]
 
@@ -115,4 +115,4 @@ def _imap(
 
 
 def _shown(line: bytes) -> str:
-    return f'"{words(line.decode("utf-8", "backslashreplace").strip(), SHOWN)}"'
+    return f'"{printable(line.decode("utf-8", "backslashreplace").strip(), SHOWN)}"'

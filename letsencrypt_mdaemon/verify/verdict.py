@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from letsencrypt_mdaemon.pki import chain as chains
 from letsencrypt_mdaemon.pki.certificate import dns_names, thumbprint
 from letsencrypt_mdaemon.pki.chain import Chain, Ending, Roots, title
-from letsencrypt_mdaemon.text import words
+from letsencrypt_mdaemon.text import printable
 from letsencrypt_mdaemon.verify.observe import failing
 from letsencrypt_mdaemon.verify.served import Outcome
 
@@ -252,7 +252,7 @@ def _described(served: Served) -> str:
     leaf = served.leaf
     assert leaf is not None  # noqa: S101 - or nothing would be served
     names = dns_names(leaf)
-    shown = ", ".join(words(name, 60) for name in names[:3]) or "no name"
+    shown = ", ".join(printable(name, 60) for name in names[:3]) or "no name"
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""  # noqa: PLR2004
     issuer = title(leaf, "issuer")
     until = f"{leaf.not_valid_after_utc:%Y-%m-%d}"

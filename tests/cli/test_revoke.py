@@ -162,16 +162,16 @@ def print_of(ran: Ran) -> str:
     return str(ran.report["certificate"]["thumbprint"])
 
 
-def leaf(program: Program, print_: str) -> x509.Certificate:
+def leaf(program: Program, digest: str) -> x509.Certificate:
     """Return a certificate of the store, which has its private key beside it."""
     for file in program.layout.certificates.glob("*/cert.pem"):
         found = x509.load_pem_x509_certificate(file.read_bytes())
-        if thumbprint(found) == print_:
+        if thumbprint(found) == digest:
             key = file.with_name("privkey.pem").read_bytes()
             loaded = load_pem_private_key(key, None)
             assert loaded.public_key() == found.public_key()
             return found
-    raise AssertionError(print_)
+    raise AssertionError(digest)
 
 
 def key_of(program: Program, ran: Ran) -> str:
@@ -179,9 +179,9 @@ def key_of(program: Program, ran: Ran) -> str:
     return public_key_hash(leaf(program, print_of(ran)))
 
 
-def compromise(program: Program, print_: str) -> None:
+def compromise(program: Program, digest: str) -> None:
     """Revoke a certificate because others have its key."""
-    ran = program.here("revoke", "--thumbprint", print_, "--reason", "keyCompromise")
+    ran = program.here("revoke", "--thumbprint", digest, "--reason", "keyCompromise")
     assert ran.exit_code == 0, ran.messages
 
 

@@ -50,8 +50,8 @@ def name_everywhere(layout: folder.Layout, old: str, new: str) -> None:
         file.write_bytes(data)
 
 
-def spaced(print_: str) -> bytes:
-    return re.sub("..(?=.)", r"\g<0> ", print_).encode()
+def spaced(digest: str) -> bytes:
+    return re.sub("..(?=.)", r"\g<0> ", digest).encode()
 
 
 @dataclass(slots=True)

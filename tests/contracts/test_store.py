@@ -104,8 +104,8 @@ def shelf(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Shelf]:
     make: Callable[[Path], Shelf] = request.param
     shelf = make(tmp_path / "certificates")
     yield shelf
-    for print_ in shelf.names():
-        shelf.store.remove(print_)
+    for digest in shelf.names():
+        shelf.store.remove(digest)
 
 
 # Every store

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import event, example, given
 from hypothesis import strategies as st
 
-from letsencrypt_mdaemon.pki.names import normalise, split, unique
+from letsencrypt_mdaemon.pki.names import normalise, split
 
 # Any text, and text that looks enough like a name to reach every rule.
 PIECES = st.sampled_from(
@@ -123,7 +123,3 @@ def test_lists_are_separated_by_commas_and_blanks_and_may_be_repeated() -> None:
     texts = ["a.test,b.test", " c.test ;\td.test\r\n e.test,,", "", " , "]
 
     assert split(texts) == ["a.test", "b.test", "c.test", "d.test", "e.test"]
-
-
-def test_a_repeated_name_counts_once_at_its_first_place() -> None:
-    assert unique(["b", "a", "b", "c", "a"]) == ("b", "a", "c")

@@ -24,7 +24,7 @@ from letsencrypt_mdaemon.pki.certificate import (
     thumbprint,
 )
 from letsencrypt_mdaemon.renewal import run
-from letsencrypt_mdaemon.renewal.adapters import Order, Outcome, Parts
+from letsencrypt_mdaemon.renewal.adapters import Adapters, Outcome, Request
 from letsencrypt_mdaemon.sandbox.ca.messages import Problem
 from letsencrypt_mdaemon.sandbox.ca.server import CertificateAuthority
 from letsencrypt_mdaemon.state.advice import Window
@@ -39,7 +39,7 @@ NAMES = (FIRST, IMAP) = ("mail.example.test", "imap.example.test")
 POP = "pop.example.test"
 ALL = (*NAMES, POP)
 DIRECTORY = "https://ca.test/directory"
-ORDER = Order(names=NAMES, key_type="p256", directory_url=DIRECTORY, patience=0)
+ORDER = Request(names=NAMES, key_type="p256", directory_url=DIRECTORY, patience=0)
 LIMITS = Limits(exact_set=5, failures=5)
 SECOND, MINUTE, HOUR = (timedelta(seconds=n) for n in (1, 60, 3600))
 DAY = timedelta(days=1)
@@ -84,7 +84,7 @@ class Scene:
 
     folder: Path
     now: datetime = START
-    order: Order = ORDER
+    order: Request = ORDER
     store: MemoryStore = field(default_factory=MemoryStore)
 
     def __post_init__(self) -> None:
@@ -101,9 +101,9 @@ class Scene:
         return self.state.ca(DIRECTORY, staging=False)
 
     @property
-    def parts(self) -> Parts:
+    def parts(self) -> Adapters:
         """What a run works with."""
-        return Parts(
+        return Adapters(
             store=self.store,
             server=self.server,
             verifier=self.server,

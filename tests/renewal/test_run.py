@@ -20,7 +20,7 @@ from letsencrypt_mdaemon.errors import (
 )
 from letsencrypt_mdaemon.pki.certificate import Certificate, thumbprint
 from letsencrypt_mdaemon.renewal import lifetime, run
-from letsencrypt_mdaemon.renewal.adapters import Order, Outcome, Parts
+from letsencrypt_mdaemon.renewal.adapters import Adapters, Outcome, Request
 from letsencrypt_mdaemon.state.advice import Window
 from letsencrypt_mdaemon.state.folder import State
 from tests.certificates import START, certificate, leaf
@@ -30,7 +30,7 @@ NAMES = ("mail.example.test", "imap.example.test")
 NOW = START + timedelta(hours=1)
 DAY = timedelta(days=1)
 DIRECTORY = "https://ca.test/directory"
-ORDER = Order(names=NAMES, key_type="p256", directory_url=DIRECTORY, patience=0)
+ORDER = Request(names=NAMES, key_type="p256", directory_url=DIRECTORY, patience=0)
 
 
 class Store(MemoryStore):
@@ -60,7 +60,7 @@ class Scene:
     store: Store
     server: MemoryServer
     issuer: MemoryIssuer
-    parts: Parts
+    parts: Adapters
     first: x509.Certificate
     now: datetime = NOW
 
@@ -102,7 +102,7 @@ def scene(tmp_path: Path) -> Scene:
     store.put(first, "chosen by hand")
     server = MemoryServer(store, first)
     state = State(tmp_path / "state")
-    parts = Parts(
+    parts = Adapters(
         store=store,
         server=server,
         verifier=server,

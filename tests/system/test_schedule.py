@@ -69,10 +69,12 @@ def test_a_task_is_what_task_scheduler_wants() -> None:
     assert text_of(root, "Actions/Exec/Arguments") == ["-m letsencrypt_mdaemon renew"]
 
 
-printable = st.text(st.characters(codec="utf-8", exclude_categories=["C"]), min_size=1)
+printable_text = st.text(
+    st.characters(codec="utf-8", exclude_categories=["C"]), min_size=1
+)
 
 
-@given(st.lists(printable, min_size=1, max_size=4))
+@given(st.lists(printable_text, min_size=1, max_size=4))
 def test_whatever_the_command_is_called_it_comes_out_as_it_went_in(
     command: list[str],
 ) -> None:

@@ -78,11 +78,11 @@ def recorded() -> list[str]:
     return [line.partition(".exe")[2].lstrip('" ') for line in lines]
 
 
-def shown(print_: str) -> str:
+def shown(digest: str) -> str:
     return ENGLISH.format(
         kind="Hostname:port",
         place="a.test:443",
-        hash=print_,
+        hash=digest,
         application=APPLICATION,
         store="MY",
         negotiate="Disabled",

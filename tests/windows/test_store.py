@@ -54,9 +54,9 @@ def der(own: Certificate) -> list[bytes]:
     return [one.public_bytes(Encoding.DER) for one in own.chain]
 
 
-def in_registry(store: str, print_: str) -> bytes:
+def in_registry(store: str, digest: str) -> bytes:
     """Return what the registry keeps of a certificate; empty if nothing."""
-    name = rf"{STORES}\{store}\Certificates\{print_}"
+    name = rf"{STORES}\{store}\Certificates\{digest}"
     try:
         with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, name) as key:
             blob: bytes = winreg.QueryValueEx(key, "Blob")[0]
@@ -73,8 +73,8 @@ def test_it_lands_in_the_local_machines_own_store_and_its_issuers_in_ca(
     assert leaf in in_registry("MY", own.thumbprint)
     assert leaf in [data for data, _, _ in ssl.enum_certificates("MY")]
     assert issuer in in_registry("CA", thumbprint(own.chain[1]))
-    for print_ in (own.thumbprint, thumbprint(own.chain[1])):
-        assert in_registry("ROOT", print_) == b""
+    for digest in (own.thumbprint, thumbprint(own.chain[1])):
+        assert in_registry("ROOT", digest) == b""
     store.remove(own.thumbprint)
     assert in_registry("MY", own.thumbprint) == b""
 
