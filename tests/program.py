@@ -18,7 +18,7 @@ from unittest.mock import patch
 
 from click.testing import CliRunner
 
-from letsencrypt_mdaemon.cli.options import cli
+from letsencrypt_mdaemon.cli.main import cli
 from letsencrypt_mdaemon.sandbox import folder as sandbox_folder
 from letsencrypt_mdaemon.sandbox import mdaemon, web
 from letsencrypt_mdaemon.system import log

@@ -10,7 +10,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from letsencrypt_mdaemon.cli import legacy
-from letsencrypt_mdaemon.cli.options import cli
+from letsencrypt_mdaemon.cli.main import cli
 from letsencrypt_mdaemon.config import load
 
 ROOT = Path(__file__).parent.parent

@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from letsencrypt_mdaemon.cli import legacy
+from letsencrypt_mdaemon.cli import (  # noqa: F401 - they add their commands
+    accounts,
+    checks,
+    commands,
+    legacy,
+)
 from letsencrypt_mdaemon.cli.options import CONTEXT, cli
 from letsencrypt_mdaemon.errors import ConfigError, Error
 

@@ -20,7 +20,7 @@ import pytest
 from letsencrypt_mdaemon import errors
 from letsencrypt_mdaemon.acme import transport
 from letsencrypt_mdaemon.cli import legacy
-from letsencrypt_mdaemon.cli.options import cli
+from letsencrypt_mdaemon.cli.main import cli
 from letsencrypt_mdaemon.config import load
 from letsencrypt_mdaemon.sandbox.ca.server import CertificateAuthority
 from letsencrypt_mdaemon.sandbox.folder import TARGETS, bound
