@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+import logging
+import math
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from letsencrypt_mdaemon.acme.problem import describe
+from josepy.json_util import encode_b64jose
+
+from letsencrypt_mdaemon.acme.order import FIRST_PAUSE_SECONDS
+from letsencrypt_mdaemon.acme.problem import describe, may_pass
+from letsencrypt_mdaemon.errors import AcmeError, ChallengeError
 from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from contextlib import AbstractContextManager
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from letsencrypt_mdaemon.acme.order import Order
+    from letsencrypt_mdaemon.acme.transport import AccountSession
 
-IN_FLIGHT = 6
-"""Requests at once, if the CA is far away (see `session.NONCE_PATIENCE`).
+    Present = Callable[[Mapping[str, str]], AbstractContextManager[None]]
+    """Shows each token's key authorization as long as the context lasts."""
+
+_log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
+_U = TypeVar("_U")
+
+MAX_REQUESTS_AT_ONCE = 6
+"""If the CA is far away (see `transport.NONCE_WAIT_SECONDS`).
 
 As many connections as a browser opens to one host over HTTP/1.1. Each needs a nonce to
 begin with, and Let's Encrypt gives an address no more than 10 of these at once; of the
@@ -22,32 +38,19 @@ other requests, 250 a second (its documentation of rate limits, "Overall Request
 50 ms a round trip, 6 at once make 120.
 """
 
-
-FIRST_LOOK = 0.01
-"""Seconds until an order is asked how it fares; each further pause is twice as long."""
-
-
-GRACE = 10.0
-"""Seconds that the other names have to fail as well, after the first did."""
-
+AFTER_FAILURE_SECONDS = 10.0
+"""What the other names have to fail as well, after the first did."""
 
 _FINAL = {"valid", "invalid", "deactivated", "expired", "revoked"}
 
 
-class Solver(Protocol):
-    """Shows tokens to the CA."""
-
-    def present(self, tokens: Mapping[str, str]) -> AbstractContextManager[None]:
-        """Show each token's key authorization as long as the context lasts."""
-        ...
-
-
-@dataclass(slots=True)
 class Authorization:
     """One name's authorization, and the http-01 challenge to be answered."""
 
-    url: str
-    document: dict[str, Any]
+    def __init__(self, session: AccountSession, url: str) -> None:
+        self.session = session
+        self.url = url
+        self.document: dict[str, Any] = session.post(url).document()
 
     @property
     def name(self) -> str:
@@ -70,6 +73,16 @@ class Authorization:
                 return challenge
         return {}
 
+    @property
+    def is_answerable(self) -> bool:
+        """Whether the challenge has what an answer needs: a token and a URL."""
+        challenge = self.challenge
+        return all(isinstance(challenge.get(key), str) for key in ("token", "url"))
+
+    def refreshed(self) -> Authorization:
+        """Return it as it is now."""
+        return Authorization(self.session, self.url)
+
     def failure(self) -> str | None:
         """Return why it can no longer become valid, in the CA's words; else None.
 
@@ -85,9 +98,136 @@ class Authorization:
             return said
         return None
 
+    def answer(self) -> str | None:
+        """Tell the CA to look; return why it would not, if it says so at once."""
+        if self.challenge.get("status", "pending") != "pending":
+            return None
+        try:
+            self.session.post(self.challenge["url"], {})
+        except AcmeError as exc:
+            if not exc.problem or may_pass(exc):
+                raise
+            # The authorization may have been decided already; it knows better.
+            self.document = self.refreshed().document
+            if self.status == "valid":
+                return None
+            return self.failure() or describe(exc.problem)
+        return None
 
-def is_answerable(challenge: Mapping[str, object]) -> bool:
-    """Whether a challenge has what an answer needs: a token and a URL."""
-    return isinstance(challenge.get("token"), str) and isinstance(
-        challenge.get("url"), str
+
+def authorize(order: Order, present: Present) -> None:
+    """Prove every name that the CA has not seen proven yet.
+
+    Raises:
+        ChallengeError: If names could not be validated.
+        AcmeError: If the CA refuses otherwise, or does not go on.
+    """
+    session = order.session
+    urls = order.document.get("authorizations")
+    urls = urls if isinstance(urls, list) else []
+    urls = [url for url in urls if isinstance(url, str)]
+    found = _each(lambda url: Authorization(session, url), urls)
+    todo = [item for item in found if item.status == "pending"]
+    if others := [item.name for item in todo if not item.is_answerable]:
+        order.state.forget_order()
+        raise ChallengeError(
+            f"The CA offers no http-01 challenge for {', '.join(others)}.",
+            hint="No other is available: leave them out, or choose another CA.",
+            names=dict.fromkeys(others, "no http-01 challenge is offered"),
+        )
+    # A pending one may still carry the error of an earlier try.
+    decided = (item for item in found if item.status != "pending")
+    if failed := {item.name: said for item in decided if (said := item.failure())}:
+        _fail(order, failed)
+    thumbprint = encode_b64jose(session.signer.key.thumbprint())
+    tokens = [item.challenge["token"] for item in todo]
+    texts = {token: f"{token}.{thumbprint}" for token in tokens}
+    with present(texts) if texts else nullcontext():
+        started = session.deadline.clock()
+        names = ", ".join(item.name for item in todo)
+        _log.info("The CA is asked to validate %s", names or "nothing new")
+        refused = _each(Authorization.answer, todo)
+        failed = {
+            item.name: said
+            for item, said in zip(todo, refused, strict=True)
+            if said is not None
+        }
+        _settle(order, todo, failed)
+        _log.info("Validated in %.1f s", session.deadline.clock() - started)
+
+
+def _settle(
+    order: Order, todo: Sequence[Authorization], failed: dict[str, str]
+) -> None:
+    """Wait until the CA has judged every name.
+
+    The order alone is asked first; the authorizations only when it takes longer, as not
+    every CA lets an order follow an authorization that failed.
+    """
+    deadline, until = order.session.deadline, math.inf
+    started = deadline.clock()
+    waiting = [item for item in todo if item.name not in failed]
+    tokens = {item.name: str(item.challenge.get("token")) for item in todo}
+    pause = FIRST_PAUSE_SECONDS
+    while True:
+        order.pause(pause)
+        pause = min(pause * 2, 5.0)
+        order.refresh()
+        if order.status in {"ready", "processing", "valid"}:
+            return
+        now = deadline.clock()
+        if order.status == "invalid" or failed or now - started > 1:
+            waiting = _sift(waiting, failed)
+        if failed:
+            until = min(until, now + AFTER_FAILURE_SECONDS)
+        elif order.status == "invalid":
+            order.fail()
+        if deadline.has_passed or now > until or (failed and not waiting):
+            if deadline.has_passed:
+                late = f"the CA had not looked at it after {deadline.timeout:.0f} s"
+                failed |= {item.name: late for item in waiting}
+            if failed:
+                _fail(order, failed, tokens)
+            order.give_up("had proof of every name and did not go on")
+        _log.info(
+            "waiting for the CA to validate %s (%.0f s)",
+            ", ".join(item.name for item in waiting) or "the order",
+            now - started,
+            extra={"progress": True},
+        )
+
+
+def _sift(
+    waiting: Sequence[Authorization], failed: dict[str, str]
+) -> list[Authorization]:
+    """Ask how each name fares; add those that failed, return those that may yet."""
+    fresh = _each(Authorization.refreshed, waiting)
+    failed |= {item.name: said for item in fresh if (said := item.failure())}
+    undecided = [item for item in fresh if item.status == "pending"]
+    return [item for item in undecided if item.name not in failed]
+
+
+def _fail(
+    order: Order, failed: Mapping[str, str], tokens: Mapping[str, str] | None = None
+) -> NoReturn:
+    order.state.forget_order()
+    lines = []
+    for name, said in failed.items():
+        where = ""
+        if tokens and name in tokens:
+            url = f"http://{name}/.well-known/acme-challenge/{tokens[name]}"
+            where = f"{printable(url, 400)}: "
+        lines.append(f"\n  - {name}: {where}{said}")
+    count = "1 name" if len(failed) == 1 else f"{len(failed)} names"
+    raise ChallengeError(
+        f"The CA could not validate {count}; nothing was changed:{''.join(lines)}",
+        hint="Each name must lead, on port 80 and from everywhere, to the web "
+        "server that serves the webroot; or leave the name out.",
+        names=dict(failed),
     )
+
+
+def _each(act: Callable[[_T], _U], items: Iterable[_T]) -> list[_U]:
+    """Do the same for every item, a few at once; return the results in order."""
+    with ThreadPoolExecutor(MAX_REQUESTS_AT_ONCE) as pool:
+        return list(pool.map(act, items))

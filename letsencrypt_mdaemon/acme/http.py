@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-BODY_LIMIT = 1 << 20
+MAX_BODY_BYTES = 1 << 20
 """Bytes; a chain of certificates has some ten thousand."""
 
 
@@ -144,7 +144,7 @@ def read(response: requests.Response) -> bytes:
     body = b""
     for part in response.iter_content(65536):
         body += part
-        if len(body) > BODY_LIMIT:
+        if len(body) > MAX_BODY_BYTES:
             break
     return body
 

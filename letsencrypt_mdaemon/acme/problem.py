@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 ERROR = "urn:ietf:params:acme:error:"
 
 
-PATIENCE = 30.0
+MAX_PAUSE_SECONDS = 30.0
 """Seconds; a CA that asks for a longer pause in mid-request ends the run."""
 
 
@@ -33,7 +33,7 @@ def refuse(reply: Reply) -> NoReturn:
     transient = status in {429, 500, 502, 503, 504}
     if kind == "rateLimited":
         # Most of a CA's own limits hold for hours; what passes soon, it says so.
-        brief = wait is not None and wait <= PATIENCE
+        brief = wait is not None and wait <= MAX_PAUSE_SECONDS
         transient = brief and status in {429, 503}
     if reply.location and status < 400:  # noqa: PLR2004 - RFC 9110, 15.4
         said = f"it redirects to {printable(reply.location, 300)}, as no CA does"
@@ -103,3 +103,9 @@ def kind_of(problem: Mapping[str, object]) -> str:
     """Return the type that a problem document names, without ACME's prefix."""
     kind = problem.get("type")
     return kind.removeprefix(ERROR) if isinstance(kind, str) else ""
+
+
+def may_pass(error: AcmeError) -> bool:
+    """Whether a later run may succeed with the same order."""
+    limited = kind_of(error.problem) == "rateLimited"
+    return limited or isinstance(error, TransientError)

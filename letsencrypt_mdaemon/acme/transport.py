@@ -21,7 +21,7 @@ import requests
 
 from letsencrypt_mdaemon._version import __version__
 from letsencrypt_mdaemon.acme.http import (
-    BODY_LIMIT,
+    MAX_BODY_BYTES,
     Adapter,
     Reply,
     TransientError,
@@ -30,7 +30,7 @@ from letsencrypt_mdaemon.acme.http import (
     unanswered,
 )
 from letsencrypt_mdaemon.acme.jws import Signer, sign
-from letsencrypt_mdaemon.acme.problem import ERROR, PATIENCE, kind_of, refuse
+from letsencrypt_mdaemon.acme.problem import ERROR, MAX_PAUSE_SECONDS, kind_of, refuse
 from letsencrypt_mdaemon.errors import AcmeError
 from letsencrypt_mdaemon.text import printable
 
@@ -42,15 +42,15 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-NONCE_TRIES = 100
+NONCE_ATTEMPTS = 100
 """At a CA that rejects 9 of 10 nonces, 1 request in 40,000 still fails."""
 
 
-TRIES = 4
+ATTEMPTS = 4
 """Attempts for a request that was lost on the way or met an overloaded CA."""
 
 
-NONCE_PATIENCE = 0.02
+NONCE_WAIT_SECONDS = 0.02
 """Seconds to wait for the nonce that another thread's answer brings.
 
 Then one is fetched, which lets one more request be under way for good: a CA that is
@@ -134,6 +134,14 @@ class Session:
         """
         return (self._came, self._dated) if self._dated is not None else None
 
+    def now(self) -> datetime:
+        """Return the time, by our clock or by the CA's, whichever is ahead.
+
+        What it has just issued may not be valid yet by ours, and is by others'.
+        """
+        ours = datetime.now(UTC)
+        return max(ours, *self.clocks or (ours,))
+
     def get(self, url: str) -> Reply:
         """Fetch a public resource.
 
@@ -170,7 +178,7 @@ class Session:
             nonce = self._spare_nonce()
             try:
                 nonce = nonce or self._new_nonce(new_nonce)
-                for _ in range(NONCE_TRIES):
+                for _ in range(NONCE_ATTEMPTS):
                     signed = sign(url, body, signer, nonce)
                     reply = self._send("POST", url, headers, signed)
                     if kind_of(reply.problem) != "badNonce":
@@ -183,9 +191,7 @@ class Session:
                     self._under_way -= 1
                     self._last_answer = time.monotonic()
                     self._answered.notify()
-            message = (
-                f"{printable(url, 300)} refused {NONCE_TRIES} nonces of its own, one "
-            )
+            message = f"{printable(url, 300)} refused {NONCE_ATTEMPTS} nonces of its own, one "
             raise AcmeError(
                 f"{message}after the other.",
                 hint="Run again; if it happens again, ask the CA's operators.",
@@ -201,8 +207,8 @@ class Session:
         """
         with self._answered:
             while self._under_way and not self._nonces:
-                self._answered.wait(NONCE_PATIENCE)
-                if time.monotonic() > self._last_answer + NONCE_PATIENCE:
+                self._answered.wait(NONCE_WAIT_SECONDS)
+                if time.monotonic() > self._last_answer + NONCE_WAIT_SECONDS:
                     break
             self._under_way += 1
             return self._nonces.pop() if self._nonces else ""
@@ -221,12 +227,12 @@ class Session:
     def _attempt(self, send: Callable[[], Reply]) -> Reply:
         """Send, and again after a pause if that failed for a reason that may pass."""
         pause = 0.5
-        for attempt in range(1, TRIES + 1):
+        for attempt in range(1, ATTEMPTS + 1):
             try:
                 return send()
             except TransientError as exc:
                 wait = max(exc.retry_after or 0.0, pause)
-                if attempt == TRIES or wait > PATIENCE:
+                if attempt == ATTEMPTS or wait > MAX_PAUSE_SECONDS:
                     raise
                 _log.info("%s Trying again in %.3g s.", exc, wait)
                 self._sleep(wait * random.uniform(1, 1.2))  # noqa: S311 - no secret
@@ -258,8 +264,8 @@ class Session:
             raise unanswered(printable(url, 300), exc) from exc
         self._came = datetime.now(UTC)
         self._dated = http_date(response.headers.get("Date", ""))
-        if len(reply.body) > BODY_LIMIT:
-            message = f"{printable(url, 300)} sent more than {BODY_LIMIT} bytes."
+        if len(reply.body) > MAX_BODY_BYTES:
+            message = f"{printable(url, 300)} sent more than {MAX_BODY_BYTES} bytes."
             raise AcmeError(message, hint="Check directory-url.")
         return reply
 
@@ -291,3 +297,49 @@ class Session:
         if reply.is_refusal:
             refuse(reply)
         return reply
+
+
+class Deadline:
+    """The end of all waiting for the CA, for one certificate.
+
+    Args:
+        timeout: Seconds from now.
+        sleep: Waits for some seconds.
+        clock: Seconds since any moment.
+    """
+
+    def __init__(
+        self,
+        timeout: float,
+        sleep: Callable[[float], None],
+        clock: Callable[[], float],
+    ) -> None:
+        self.timeout = timeout
+        self.clock = clock
+        self._sleep = sleep
+        self._end = clock() + timeout
+
+    @property
+    def has_passed(self) -> bool:
+        """Whether it is over."""
+        return self.clock() > self._end
+
+    def pause(self, seconds: float, asked: float | None) -> None:
+        """Wait, longer if the CA asked for it (within reason), but not much longer."""
+        left = max(self._end - self.clock(), 0.05)
+        wait = max(seconds, min(asked or 0.0, MAX_PAUSE_SECONDS))
+        self._sleep(min(wait, left))
+
+
+class AccountSession:
+    """Requests of one account for one certificate, until a deadline."""
+
+    def __init__(self, session: Session, signer: Signer, deadline: Deadline) -> None:
+        self.session = session
+        self.signer = signer
+        self.deadline = deadline
+        self.now = session.now
+
+    def post(self, url: str, payload: object = None, *, accept: str = "") -> Reply:
+        """Send a request that the account signs; see `Session.post`."""
+        return self.session.post(url, payload, self.signer, accept=accept)

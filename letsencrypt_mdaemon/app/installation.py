@@ -337,12 +337,12 @@ class Installation:
             webroot.sweep()
         return Issuer(
             self.accounts(),
-            webroot,
+            webroot.present,
             key_type=config.key_type,
             profiles=config.profile,
             require_profile=config.require_profile,
             preferred_chain=config.preferred_chain,
-            patience=config.validation_timeout,
+            timeout=config.validation_timeout,
         )
 
     def order(self, names: tuple[str, ...]) -> Request:

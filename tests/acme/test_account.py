@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from letsencrypt_mdaemon.acme import transport
 from letsencrypt_mdaemon.acme.account import Accounts, ExternalAccount
-from letsencrypt_mdaemon.acme.transport import TRIES
+from letsencrypt_mdaemon.acme.transport import ATTEMPTS
 from letsencrypt_mdaemon.errors import AcmeError, ConfigError
 from letsencrypt_mdaemon.sandbox.ca.faults import Faults
 from letsencrypt_mdaemon.sandbox.ca.messages import LOST, Answer, Problem, html
@@ -215,7 +215,7 @@ def test_a_closed_account_is_set_aside_and_the_next_run_makes_another(
 def test_an_account_that_could_not_be_closed_stays_in_use(scene: Scene) -> None:
     scene.obtain()
     before = kept(scene)
-    scene.ca.faults.before("account", html(503), times=TRIES)
+    scene.ca.faults.before("account", html(503), times=ATTEMPTS)
 
     with pytest.raises(AcmeError):
         accounts(scene).deactivate()
@@ -409,7 +409,7 @@ FAULTS = st.tuples(
             Problem("badNonce", "No"),
         ]
     ),
-    st.integers(1, 2 * TRIES),
+    st.integers(1, 2 * ATTEMPTS),
 )
 
 
@@ -486,7 +486,7 @@ def test_a_ca_that_refuses_to_look_for_a_new_key_does_not_lock_us_out(
     scene.obtain()
     before = kept(scene)
 
-    scene.ca.faults.before("keyChange", LOST, times=TRIES)
+    scene.ca.faults.before("keyChange", LOST, times=ATTEMPTS)
     with pytest.raises(AcmeError):
         accounts(scene).roll_over()
     scene.ca.faults.before("newAccount", Problem(kind, "No"), times=1)
@@ -500,7 +500,7 @@ def test_a_ca_that_was_set_up_anew_during_a_rollover_gets_a_new_account(
     scene: Scene,
 ) -> None:
     scene.obtain()
-    scene.ca.faults.before("keyChange", LOST, times=TRIES)
+    scene.ca.faults.before("keyChange", LOST, times=ATTEMPTS)
     with pytest.raises(AcmeError):
         accounts(scene).roll_over()
     scene.ca.accounts.clear()
@@ -633,7 +633,7 @@ def test_terms_that_changed_are_told_with_their_url_and_agreed_to_at_the_ca(
 def test_a_ca_may_be_named_and_is_asked_through_the_proxy_of_the_environment(
     program: Program, name: str, host: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transport, "TRIES", 1)
+    monkeypatch.setattr(transport, "ATTEMPTS", 1)
     monkeypatch.delenv("no_proxy", raising=False)
     environ = {"NO_PROXY": "", "HTTPS_PROXY": "http://127.0.0.1:1"}
 

@@ -16,10 +16,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from josepy.jwk import JWKEC
 
-from letsencrypt_mdaemon.acme.http import BODY_LIMIT, Reply, TransientError
+from letsencrypt_mdaemon.acme.http import MAX_BODY_BYTES, Reply, TransientError
 from letsencrypt_mdaemon.acme.jws import Signer
 from letsencrypt_mdaemon.acme.problem import ERROR
-from letsencrypt_mdaemon.acme.transport import NONCE_TRIES, TRIES, Session
+from letsencrypt_mdaemon.acme.transport import ATTEMPTS, NONCE_ATTEMPTS, Session
 from letsencrypt_mdaemon.errors import AcmeError
 from tests.peer import (
     PAGE,
@@ -110,7 +110,7 @@ def test_a_ca_that_rejects_every_nonce_is_not_asked_for_ever(
     with pytest.raises(AcmeError, match="refused 100 nonces") as caught:
         post(session, peer)
 
-    assert len(peer.posts) == NONCE_TRIES
+    assert len(peer.posts) == NONCE_ATTEMPTS
     assert clock.slept == []
     assert f"{peer.url}/newOrder" in str(caught.value)
     assert "always-this-one" not in repr(caught.value)
@@ -206,7 +206,7 @@ def test_threads_do_not_take_each_others_nonces(session: Session, peer: Peer) ->
 def test_threads_share_the_nonces_of_a_ca_that_answers_soon(
     session: Session, peer: Peer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("letsencrypt_mdaemon.acme.transport.NONCE_PATIENCE", 30)
+    monkeypatch.setattr("letsencrypt_mdaemon.acme.transport.NONCE_WAIT_SECONDS", 30)
     together = threading.Barrier(8)
     peer.steps = [bringing(f"nonce-{number}") for number in range(40)]
 
@@ -311,7 +311,7 @@ def test_a_request_that_always_gets_lost_is_given_up(
     assert f"{peer.url}/newOrder could not be reached: " in str(caught.value)
     assert "Check the network" in caught.value.hint
     assert caught.value.exit_code == 3
-    assert len(peer.heads) == TRIES
+    assert len(peer.heads) == ATTEMPTS
     first, second, third = clock.slept
     assert 0.5 <= first <= 0.6
     assert 1.5 <= second <= 1.8
@@ -334,13 +334,15 @@ def test_a_ca_that_stays_silent_is_named(peer: Peer, clock: Clock) -> None:
     with pytest.raises(TransientError, match=f"{peer.url}/newOrder .* timed out"):
         post(session, peer)
 
-    assert len(peer.posts) == TRIES
+    assert len(peer.posts) == ATTEMPTS
 
 
 def test_an_endless_answer_is_not_read_to_its_end(session: Session, peer: Peer) -> None:
     peer.steps = [endless]
 
-    with pytest.raises(AcmeError, match=f"newOrder sent more than {BODY_LIMIT} bytes"):
+    with pytest.raises(
+        AcmeError, match=f"newOrder sent more than {MAX_BODY_BYTES} bytes"
+    ):
         post(session, peer)
 
     assert len(peer.posts) == 1
@@ -489,7 +491,7 @@ def test_a_rate_limit_that_is_always_over_soon_ends_the_run_after_all(
 
     error = refusal(session, peer, step)
 
-    assert len(peer.posts) == TRIES
+    assert len(peer.posts) == ATTEMPTS
     assert error.retry_after == 7
     assert moment_in(error.hint) > datetime.now(UTC)
 

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from letsencrypt_mdaemon.acme.http import Reply, TransientError
-from letsencrypt_mdaemon.acme.transport import TRIES, Session
+from letsencrypt_mdaemon.acme.transport import ATTEMPTS, Session
 from letsencrypt_mdaemon.errors import AcmeError
 from letsencrypt_mdaemon.sandbox.ca.messages import Answer
 from tests.peer import PAGE, serving_peer
@@ -178,7 +178,7 @@ def test_a_host_that_dns_does_not_know_is_named(
 
     assert "could not be reached: Name or service not known." in str(error)
     assert "DNS" in error.hint
-    assert len(clock.slept) == TRIES - 1
+    assert len(clock.slept) == ATTEMPTS - 1
 
 
 def test_a_proxy_that_refuses_is_told_from_a_ca_that_refuses(
@@ -207,7 +207,7 @@ def test_a_port_where_nobody_listens_is_tried_a_few_times(
         error = unreachable(session)
 
     assert "could not be reached: " in str(error)
-    assert len(clock.slept) == TRIES - 1
+    assert len(clock.slept) == ATTEMPTS - 1
 
 
 def test_a_handshake_that_breaks_off_is_tried_again(
@@ -218,7 +218,7 @@ def test_a_handshake_that_breaks_off_is_tried_again(
         callers = []
 
         def hang_up_on_each() -> None:
-            for _ in range(TRIES):
+            for _ in range(ATTEMPTS):
                 connection, caller = listener.accept()
                 with connection:
                     connection.recv(10000)
@@ -231,7 +231,7 @@ def test_a_handshake_that_breaks_off_is_tried_again(
         error = unreachable(session)
         thread.join()
 
-    assert len(callers) == TRIES
+    assert len(callers) == ATTEMPTS
     assert isinstance(error, TransientError)
 
 

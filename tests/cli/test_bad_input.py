@@ -81,7 +81,7 @@ def mail(program: Program) -> str:
 @pytest.fixture(autouse=True)
 def _once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ask a CA that is down only once: asking again is tested with `session`."""
-    monkeypatch.setattr(transport, "TRIES", 1)
+    monkeypatch.setattr(transport, "ATTEMPTS", 1)
 
 
 # The CA

@@ -398,7 +398,7 @@ def an_unknown_certificate_everywhere(program: Program, *_: object) -> list[str]
 def a_ca_that_is_down(
     _: Program, __: CertificateAuthority, patch: pytest.MonkeyPatch
 ) -> list[str]:
-    patch.setattr(transport, "TRIES", 1)
+    patch.setattr(transport, "ATTEMPTS", 1)
     return ["--directory-url", "https://127.0.0.1:1/directory"]
 
 
