@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from josepy.json_util import encode_b64jose
 
-from letsencrypt_mdaemon.acme.order import FIRST_PAUSE_SECONDS
+from letsencrypt_mdaemon.acme.order import FIRST_POLL_SECONDS
 from letsencrypt_mdaemon.acme.problem import describe, may_pass
 from letsencrypt_mdaemon.errors import AcmeError, ChallengeError
 from letsencrypt_mdaemon.text import printable
@@ -30,22 +30,20 @@ _T = TypeVar("_T")
 _U = TypeVar("_U")
 
 MAX_REQUESTS_AT_ONCE = 6
-"""If the CA is far away (see `transport.NONCE_WAIT_SECONDS`).
+"""For a CA that is far away (see `transport.NONCE_WAIT_SECONDS`).
 
 As many connections as a browser opens to one host over HTTP/1.1. Each needs a nonce to
-begin with, and Let's Encrypt gives an address no more than 10 of these at once; of the
-other requests, 250 a second (its documentation of rate limits, "Overall Requests"): at
-50 ms a round trip, 6 at once make 120.
+begin with, and Let's Encrypt gives an address no more than 10 of these at once. It
+takes 250 other requests a second (its documentation of rate limits, "Overall
+Requests"): at 50 ms a round trip, 6 at once make 120.
 """
 
 AFTER_FAILURE_SECONDS = 10.0
-"""What the other names have to fail as well, after the first did."""
-
-_FINAL = {"valid", "invalid", "deactivated", "expired", "revoked"}
+"""How long to wait for the other names after the first one failed."""
 
 
 class Authorization:
-    """One name's authorization, and the http-01 challenge to be answered."""
+    """One name's authorization, and its http-01 challenge."""
 
     def __init__(self, session: AccountSession, url: str) -> None:
         self.session = session
@@ -86,20 +84,21 @@ class Authorization:
     def failure(self) -> str | None:
         """Return why it can no longer become valid, in the CA's words; else None.
 
-        Judged by the states, not by the presence of an error: some CAs send none, and
-        some leave a failed challenge pending with an error beside it.
+        The states decide, not the presence of an error: some CAs send none, and some
+        leave a failed challenge pending with an error beside it.
         """
         error = self.challenge.get("error")
         said = describe(error) if isinstance(error, dict) else ""
         state = str(self.challenge.get("status", ""))
-        if self.status in _FINAL - {"valid"} or state == "invalid":
+        final = self.status in {"invalid", "deactivated", "expired", "revoked"}
+        if final or state == "invalid":
             return said or f"the authorization is {printable(self.status or state, 40)}"
         if state == "pending" and said and self.status != "valid":
             return said
         return None
 
     def answer(self) -> str | None:
-        """Tell the CA to look; return why it would not, if it says so at once."""
+        """Ask the CA to validate the name; return why it refuses, if it does at once."""
         if self.challenge.get("status", "pending") != "pending":
             return None
         try:
@@ -107,7 +106,7 @@ class Authorization:
         except AcmeError as exc:
             if not exc.problem or may_pass(exc):
                 raise
-            # The authorization may have been decided already; it knows better.
+            # Perhaps it has been decided already.
             self.document = self.refreshed().document
             if self.status == "valid":
                 return None
@@ -116,11 +115,11 @@ class Authorization:
 
 
 def authorize(order: Order, present: Present) -> None:
-    """Prove every name that the CA has not seen proven yet.
+    """Prove control of every name that the CA has not validated yet.
 
     Raises:
         ChallengeError: If names could not be validated.
-        AcmeError: If the CA refuses otherwise, or does not go on.
+        AcmeError: If the CA refuses otherwise, or does not finish in time.
     """
     session = order.session
     urls = order.document.get("authorizations")
@@ -132,10 +131,10 @@ def authorize(order: Order, present: Present) -> None:
         order.state.forget_order()
         raise ChallengeError(
             f"The CA offers no http-01 challenge for {', '.join(others)}.",
-            hint="No other is available: leave them out, or choose another CA.",
-            names=dict.fromkeys(others, "no http-01 challenge is offered"),
+            hint="There is no other way here: remove the names, or choose another CA.",
+            names=dict.fromkeys(others, "the CA offers no http-01 challenge"),
         )
-    # A pending one may still carry the error of an earlier try.
+    # A pending one may still carry the error of an earlier attempt.
     decided = (item for item in found if item.status != "pending")
     if failed := {item.name: said for item in decided if (said := item.failure())}:
         _fail(order, failed)
@@ -145,13 +144,9 @@ def authorize(order: Order, present: Present) -> None:
     with present(texts) if texts else nullcontext():
         started = session.deadline.clock()
         names = ", ".join(item.name for item in todo)
-        _log.info("The CA is asked to validate %s", names or "nothing new")
-        refused = _each(Authorization.answer, todo)
-        failed = {
-            item.name: said
-            for item, said in zip(todo, refused, strict=True)
-            if said is not None
-        }
+        _log.info("Asking the CA to validate %s", names or "nothing new")
+        refused = zip(todo, _each(Authorization.answer, todo), strict=True)
+        failed = {item.name: said for item, said in refused if said is not None}
         _settle(order, todo, failed)
         _log.info("Validated in %.1f s", session.deadline.clock() - started)
 
@@ -159,36 +154,36 @@ def authorize(order: Order, present: Present) -> None:
 def _settle(
     order: Order, todo: Sequence[Authorization], failed: dict[str, str]
 ) -> None:
-    """Wait until the CA has judged every name.
+    """Wait until the CA has decided about every name.
 
-    The order alone is asked first; the authorizations only when it takes longer, as not
-    every CA lets an order follow an authorization that failed.
+    At first only the order is fetched. The authorizations follow if it takes longer, as
+    some CAs leave an order pending after an authorization failed. After a failure the
+    other names get some seconds to fail as well, so that one run shows all of them.
     """
     deadline, until = order.session.deadline, math.inf
     started = deadline.clock()
     waiting = [item for item in todo if item.name not in failed]
     tokens = {item.name: str(item.challenge.get("token")) for item in todo}
-    pause = FIRST_PAUSE_SECONDS
+    pause = FIRST_POLL_SECONDS
     while True:
-        order.pause(pause)
-        pause = min(pause * 2, 5.0)
+        pause = order.pause(pause)
         order.refresh()
         if order.status in {"ready", "processing", "valid"}:
             return
         now = deadline.clock()
         if order.status == "invalid" or failed or now - started > 1:
-            waiting = _sift(waiting, failed)
+            waiting = _refresh(waiting, failed)
         if failed:
             until = min(until, now + AFTER_FAILURE_SECONDS)
         elif order.status == "invalid":
             order.fail()
         if deadline.has_passed or now > until or (failed and not waiting):
             if deadline.has_passed:
-                late = f"the CA had not looked at it after {deadline.timeout:.0f} s"
+                late = f"the CA did not check it within {deadline.timeout:.0f} s"
                 failed |= {item.name: late for item in waiting}
             if failed:
                 _fail(order, failed, tokens)
-            order.give_up("had proof of every name and did not go on")
+            order.give_up("validated every name but did not go on")
         _log.info(
             "waiting for the CA to validate %s (%.0f s)",
             ", ".join(item.name for item in waiting) or "the order",
@@ -197,10 +192,10 @@ def _settle(
         )
 
 
-def _sift(
+def _refresh(
     waiting: Sequence[Authorization], failed: dict[str, str]
 ) -> list[Authorization]:
-    """Ask how each name fares; add those that failed, return those that may yet."""
+    """Fetch authorizations; add the names that failed, return those still undecided."""
     fresh = _each(Authorization.refreshed, waiting)
     failed |= {item.name: said for item in fresh if (said := item.failure())}
     undecided = [item for item in fresh if item.status == "pending"]
@@ -221,8 +216,8 @@ def _fail(
     count = "1 name" if len(failed) == 1 else f"{len(failed)} names"
     raise ChallengeError(
         f"The CA could not validate {count}; nothing was changed:{''.join(lines)}",
-        hint="Each name must lead, on port 80 and from everywhere, to the web "
-        "server that serves the webroot; or leave the name out.",
+        hint="Port 80 of each name must lead, from anywhere, to the web server that "
+        "serves the webroot; otherwise remove the name.",
         names=dict(failed),
     )
 

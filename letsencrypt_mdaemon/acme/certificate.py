@@ -1,4 +1,4 @@
-"""Certificates and their chains: download, alternates, ARI, revocation."""
+"""Certificates: download and alternate chains, renewal information, revocation."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from josepy.json_util import encode_b64jose
 from josepy.jwk import JWKEC, JWKRSA
 
 from letsencrypt_mdaemon.acme.jws import Signer
-from letsencrypt_mdaemon.acme.problem import kind_of, may_pass
+from letsencrypt_mdaemon.acme.problem import may_pass
 from letsencrypt_mdaemon.errors import AcmeError, ConfigError
-from letsencrypt_mdaemon.pki.certificate import Certificate
+from letsencrypt_mdaemon.pki.certificate import Certificate, serial_der
 from letsencrypt_mdaemon.pki.checks import check
 from letsencrypt_mdaemon.state.advice import Window
 from letsencrypt_mdaemon.text import printable
@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 MAX_ALTERNATES = 10
-"""Chains looked at; Let's Encrypt has two or three."""
+"""Chains to try; Let's Encrypt has two or three."""
+
+MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
 
 
 # Download (RFC 8555, 7.4.2)
@@ -40,25 +42,25 @@ MAX_ALTERNATES = 10
 def download(
     session: AccountSession, url: str, key: PrivateKey, preferred_chain: str = ""
 ) -> Certificate:
-    """Fetch an issued certificate, with the chain preferred if the CA has it.
+    """Fetch an issued certificate, with the preferred chain if the CA offers it.
 
     Raises:
-        AcmeError: If it cannot be had, or is no chain in PEM.
+        AcmeError: If the CA refuses, or does not send a chain in PEM.
     """
     try:
         reply = _fetch(session, url)
     except AcmeError as exc:
         if may_pass(exc):
             raise
-        # It may reach all of a CA's servers a moment later.
+        # A CA may need a moment to copy the certificate to all its servers.
         session.deadline.pause(2.0, exc.retry_after)
         reply = _fetch(session, url)
     try:
         chain = tuple(x509.load_pem_x509_certificates(reply.body))
     except ValueError as exc:
-        message = f"{printable(url, 300)} holds no certificate chain in PEM: "
+        message = f"{printable(url, 300)} is not a certificate chain in PEM: "
         message += f"{printable(exc, 200)}."
-        raise AcmeError(message, hint="Tell the CA's operators.") from exc
+        raise AcmeError(message, hint="Report this to the CA.") from exc
     certificate = Certificate(chain, key)
     if not preferred_chain or _leads_to(chain, preferred_chain):
         return certificate
@@ -72,18 +74,18 @@ def _fetch(session: AccountSession, url: str) -> Reply:
 def _alternate(
     session: AccountSession, first: Certificate, reply: Reply, wanted: str
 ) -> Certificate | None:
-    """Return it with the chain wanted, if the CA has that."""
+    """Return the certificate with the chain that is wanted, if the CA offers it."""
     for url in reply.alternates[:MAX_ALTERNATES]:
         try:
             chain = x509.load_pem_x509_certificates(_fetch(session, url).body)
             other = Certificate(tuple(chain), first.key)
             if other.leaf == first.leaf and _leads_to(chain, wanted):
-                check(other, first.names, now=session.now())
+                check(other, first.names, now=session.session.now())
                 return other
         except (AcmeError, ValueError) as exc:
-            _log.info("An alternate chain cannot be had: %s", printable(exc))
+            _log.info("Could not use an alternate chain: %s", printable(exc))
     _log.warning(
-        "The CA has no chain that leads to %s (preferred-chain); its own is used.",
+        "The CA offers no chain that leads to %s (preferred-chain); using its default.",
         wanted,
     )
     return None
@@ -108,25 +110,25 @@ def suggested_window(
     """Ask when the CA suggests to renew a certificate (RFC 9773, 4).
 
     Returns:
-        The window, None if the CA has no advice or a senseless one; and the seconds
-        until it may be asked again (4.3), from a minute to a day.
+        The window, None if the CA suggests none or an empty one; and the seconds until
+        it may be asked again (4.3), from a minute to a day.
     """
     url = session.directory.get("renewalInfo")
     identifier = ari_id(certificate)
     if not isinstance(url, str) or identifier is None:
-        return None, 86400.0
+        return None, DAY
     try:
         reply = session.get(f"{url.rstrip('/')}/{identifier}")
         advice = reply.document()
         window = advice["suggestedWindow"]
         start, end = _moment(window["start"]), _moment(window["end"])
     except (AcmeError, KeyError, TypeError, ValueError, OverflowError) as exc:
-        _log.info("The CA gave no advice on when to renew (ARI): %s", printable(exc))
-        return None, 6 * 3600.0
-    wait = 6 * 3600.0 if reply.retry_after is None else reply.retry_after
-    wait = min(max(wait, 60.0), 86400.0)
+        _log.info("Could not get the CA's suggested window (ARI): %s", printable(exc))
+        return None, 6 * HOUR
+    wait = 6 * HOUR if reply.retry_after is None else reply.retry_after
+    wait = min(max(wait, MINUTE), DAY)
     if end <= start:
-        _log.info("The CA suggests to renew in a window that ends as it starts (ARI)")
+        _log.info("The CA's suggested window (ARI) is empty")
         return None, wait
     explanation = printable(advice.get("explanationURL") or "", 300)
     return Window(start=start, end=end, explanation_url=explanation), wait
@@ -135,7 +137,7 @@ def suggested_window(
 def ari_id(certificate: x509.Certificate) -> str | None:
     """Return a certificate's identifier for ARI (RFC 9773, 4.1).
 
-    None if it has no authority key identifier, as self-signed ones.
+    None if it has no authority key identifier, like self-signed ones.
     """
     try:
         extension = certificate.extensions.get_extension_for_class(
@@ -146,9 +148,7 @@ def ari_id(certificate: x509.Certificate) -> str | None:
     identifier = extension.value.key_identifier
     if identifier is None:
         return None
-    serial = certificate.serial_number
-    # The INTEGER's content in DER: a leading zero byte keeps it positive.
-    number = serial.to_bytes(serial.bit_length() // 8 + 1, "big", signed=True)
+    number = serial_der(certificate)
     return f"{encode_b64jose(identifier)}.{encode_b64jose(number)}"
 
 
@@ -169,14 +169,14 @@ def revoke(
     reason: int,
     key: PrivateKey | None,
 ) -> None:
-    """Revoke a certificate; one that is revoked already is fine.
+    """Revoke a certificate; succeed if it is already revoked.
 
-    By the account; if there is none, or if the CA says that it is another's, by its
-    own key.
+    The account signs. If there is none, or if the CA says that the certificate belongs
+    to another one, the certificate's own key signs.
 
     Args:
         reason: RFC 5280, 5.3.1.
-        key: The certificate's key, if it is at hand.
+        key: The certificate's key; None if it is not at hand.
 
     Raises:
         AcmeError: If the CA refuses.
@@ -185,8 +185,8 @@ def revoke(
     session = accounts.session
     url = session.directory.get("revokeCert")
     if not isinstance(url, str):
-        message = f"{printable(session.directory_url, 300)} revokes nothing."
-        raise ConfigError(message, hint="Ask the CA's operators.")
+        message = f"{accounts.ca} does not support revocation."
+        raise ConfigError(message, hint="Ask the CA how to revoke a certificate.")
     der = certificate.public_bytes(serialization.Encoding.DER)
     request = {"certificate": encode_b64jose(der), "reason": reason}
     account = accounts.state.account()
@@ -194,19 +194,19 @@ def revoke(
     if key is not None:
         is_rsa = isinstance(key, rsa.RSAPrivateKey)
         own = Signer(JWKRSA(key=key) if is_rsa else JWKEC(key=key))
-    # No account is made for this if there is another way.
+    # No account is registered only for this, if the key is at hand.
     by_account = own is None or (account is not None and bool(account.url))
     try:
         try:
             by = accounts.signer() if own is None or by_account else own
             session.post(url, request, by)
         except AcmeError as exc:
-            strange = {"unauthorized", "accountDoesNotExist"}
-            if own is None or not by_account or kind_of(exc.problem) not in strange:
+            not_ours = {"unauthorized", "accountDoesNotExist"}
+            if own is None or not by_account or exc.kind not in not_ours:
                 raise
-            _log.info("Revoking by the certificate's own key: %s", exc)
+            _log.info("Revoking with the certificate's own key: %s", exc)
             session.post(url, request, own)
     except AcmeError as exc:
-        if kind_of(exc.problem) != "alreadyRevoked":
+        if exc.kind != "alreadyRevoked":
             raise
-        _log.info("It is revoked already: %s", exc)
+        _log.info("The certificate is already revoked: %s", exc)

@@ -1,4 +1,4 @@
-"""The story of RFC 8555: account, order, challenges, finalize, download."""
+"""The flow of RFC 8555: account, order, challenges, finalize, download."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from letsencrypt_mdaemon.acme import certificate as certificates
 from letsencrypt_mdaemon.acme.authorization import authorize
 from letsencrypt_mdaemon.acme.order import Order
-from letsencrypt_mdaemon.acme.problem import kind_of, may_pass
+from letsencrypt_mdaemon.acme.problem import may_pass
 from letsencrypt_mdaemon.acme.transport import AccountSession, Deadline
 from letsencrypt_mdaemon.errors import AcmeError
 from letsencrypt_mdaemon.pki.certificate import key_pem, load_key, new_key
@@ -40,11 +40,11 @@ class Issuer:
 
     Args:
         present: Shows tokens to the CA.
-        profiles: Those of the CA that are preferred, the best first; may be empty.
-        require_profile: Whether it has to be one of these.
-        preferred_chain: Of several chains the one that leads to this authority, by
-            the common name of an issuer; "" = the CA's first.
-        timeout: Seconds that all waiting for the CA may take, for one certificate.
+        profiles: Preferred profiles of the CA, best first; may be empty.
+        require_profile: Whether to accept only these.
+        preferred_chain: Prefer the chain that leads to this issuer (its common name);
+            "" = the CA's default.
+        timeout: Seconds for all waiting for the CA, for one certificate.
         sleep: Waits for some seconds.
         clock: Seconds since any moment.
     """
@@ -77,13 +77,13 @@ class Issuer:
     def suggested_window(
         self, certificate: x509.Certificate
     ) -> tuple[Window | None, float]:
-        """Return the CA's advice; see `certificate.suggested_window`."""
+        """Ask when to renew; see `acme.certificate.suggested_window`."""
         return certificates.suggested_window(self.session, certificate)
 
     def revoke(
         self, certificate: x509.Certificate, reason: int, key: PrivateKey | None
     ) -> None:
-        """Revoke a certificate; see `certificate.revoke`."""
+        """Revoke a certificate; see `acme.certificate.revoke`."""
         certificates.revoke(self.accounts, certificate, reason, key)
 
     def obtain(
@@ -95,19 +95,19 @@ class Issuer:
         """Obtain a certificate for the names.
 
         Args:
-            replaces: The certificate it succeeds (RFC 9773, 5); only a recommendation.
-            key: The key it is for; None = a new one.
+            replaces: The certificate's predecessor (RFC 9773, 5).
+            key: The key to certify; None = a new one.
 
         Raises:
             ChallengeError: If names could not be validated.
-            AcmeError: If the CA refuses otherwise, or what it returns is not usable.
-            ConfigError: If its terms of service have to be agreed to first.
+            AcmeError: If the CA refuses otherwise, or its certificate is not usable.
+            ConfigError: If the CA's terms of service have to be agreed to first.
         """
         deadline = Deadline(self.timeout, self._sleep, self._clock)
         self._compare_clocks()
         session = AccountSession(self.session, self.accounts.signer(), deadline)
         resumed = self._resume(session, names, key)
-        order, key = resumed or self._open(session, names, replaces, key)
+        order, key = resumed or self._place(session, names, replaces, key)
         if order.status == "pending":
             authorize(order, self.present)
         if order.status == "ready":
@@ -129,75 +129,74 @@ class Issuer:
     def _compare_clocks(self) -> None:
         """Refuse to order while this machine's clock is wrong by days.
 
-        By one that is ahead each new certificate is due again at once, until the CA's
-        limits are used up.
+        If it is ahead, each new certificate is due again at once, until the CA's limits
+        are used up.
         """
-        _ = self.session.directory  # else nothing may have been asked yet
+        _ = self.session.directory  # any answer of the CA shows its time
         ours, theirs = self.session.clocks or (None, None)
         if ours is None or theirs is None or abs(ours - theirs) <= CLOCK_ERROR:
             return
         raise AcmeError(
-            f"This machine's clock says {ours:%Y-%m-%d %H:%M} UTC, the CA's "
-            f"{theirs:%Y-%m-%d %H:%M}: nothing is ordered.",
+            f"This machine's clock shows {ours:%Y-%m-%d %H:%M} UTC, the CA's clock "
+            f"{theirs:%Y-%m-%d %H:%M} UTC; no order was placed.",
             hint="Set the clock and run again.",
         )
 
     def _count(self, names: Sequence[str]) -> None:
-        """Write down that the CA has issued: it counts even if it is of no use to us.
+        """Record that the CA has issued: for its limits, even an unusable one counts.
 
-        Before the certificate can get lost, and once: the order may be resumed.
+        This comes before the download, and happens once, though the order may be
+        resumed.
         """
-        left, now = self.state.order(), datetime.now(UTC)
-        if left is None or not left.issued:
+        saved, now = self.state.order(), datetime.now(UTC)
+        if saved is None or not saved.issued:
             self.state.save_ledger(self.state.ledger().settled(now).issued(names, now))
-        if left is not None:
-            self.state.save_order(replace(left, issued=True))
+        if saved is not None:
+            self.state.save_order(replace(saved, issued=True))
 
-    # The order (RFC 8555, 7.4): one left open, or a new one
+    # The order (RFC 8555, 7.4): an open one, or a new one
 
     def _resume(
-        self,
-        session: AccountSession,
-        names: Sequence[str],
-        wanted: PrivateKey | None,
+        self, session: AccountSession, names: Sequence[str], key: PrivateKey | None
     ) -> tuple[Order, PrivateKey] | None:
-        """Return the order that an earlier run left open, if it still serves.
+        """Return the open order of an earlier run and its key, if it is still usable.
 
-        One that does not is forgotten when another takes its place.
+        Otherwise it is replaced when the next order is saved.
         """
-        left = self.state.order()
-        if left is None or left.key_type != self.key_type:
+        saved = self.state.order()
+        if saved is None or saved.key_type != self.key_type:
             return None
-        if set(left.names) != set(names):
+        if set(saved.names) != set(names):
             return None
-        order = Order(session, self.state, left.url, left.finalize)
+        order = Order(session, self.state, saved.url, saved.finalize)
         try:
-            key = load_key(left.key_pem.encode())
-            if wanted is not None and wanted.public_key() != key.public_key():
+            saved_key = load_key(saved.key_pem.encode())
+            if key is not None and key.public_key() != saved_key.public_key():
                 return None
             order.refresh()
         except (AcmeError, ValueError) as exc:
-            _log.info("The order left open cannot be resumed: %s", printable(exc))
+            _log.info("Could not resume the open order: %s", printable(exc))
             return None
-        open_ = order.status in {"pending", "ready", "processing", "valid"}
-        if not open_ or not self._has_profile(order):
-            _log.info("The order left open is %s", printable(order.status, 40))
+        is_open = order.status in {"pending", "ready", "processing", "valid"}
+        if not is_open or not self._has_profile(order):
+            _log.info("Not resuming the order: it is %s", printable(order.status, 40))
             return None
-        _log.info("Resuming the order %s", printable(left.url, 300))
-        return order, key
+        _log.info("Resuming the order %s", printable(order.url, 300))
+        return order, saved_key
 
-    def _open(
+    def _place(
         self,
         session: AccountSession,
         names: Sequence[str],
         replaces: x509.Certificate | None,
         key: PrivateKey | None,
     ) -> tuple[Order, PrivateKey]:
+        """Place a new order, and save it with its key."""
         request: dict[str, object] = {
             "identifiers": [{"type": "dns", "value": name} for name in names]
         }
         with ThreadPoolExecutor(1) as aside:
-            # An RSA key takes its time; the CA does, too.
+            # An RSA key takes time, and so does the CA.
             making = aside.submit(lambda: key or new_key(self.key_type))
             predecessor = certificates.ari_id(replaces) if replaces else None
             if predecessor and "renewalInfo" in self.session.directory:
@@ -209,66 +208,59 @@ class Issuer:
         order = Order(session, self.state, reply.location)
         order.update(reply)
         if not self._has_profile(order):
-            message = f"The CA took the order and not the profile {profile}."
-            raise AcmeError(message, hint="Take require-profile away.")
+            message = f"The CA accepted the order but not the profile {profile}."
+            raise AcmeError(message, hint="Remove require-profile.")
         if not order.url or not order.finalize_url:
-            message = (
-                f"{printable(reply.url, 300)} took the order but did not say where "
-            )
-            message += "it is, or where to finalize it."
-            raise AcmeError(message, hint="Tell the CA's operators.")
-        pem = key_pem(key).decode()
-        names = tuple(names)
-        left = OpenOrder(order.url, order.finalize_url, names, self.key_type, pem)
-        self.state.save_order(left)
-        _log.info(
-            "Ordered a certificate for %s: %s", ", ".join(names), printable(order.url)
-        )
+            message = f"{printable(reply.url, 300)} accepted the order but did not "
+            message += "send its URL, or the URL to finalize it."
+            raise AcmeError(message, hint="Report this to the CA.")
+        pem, urls = key_pem(key).decode(), (order.url, order.finalize_url)
+        self.state.save_order(OpenOrder(*urls, tuple(names), self.key_type, pem))
+        shown = ", ".join(names)
+        _log.info("Ordered a certificate for %s: %s", shown, printable(order.url))
         return order, key
 
     def _request_order(
         self, session: AccountSession, request: dict[str, object]
     ) -> Reply:
-        """Ask for an order; if the CA takes exception, without what can be spared."""
+        """Request an order; if the CA objects, without what can be left out."""
         while True:
             try:
                 return self._new_order(session, request)
             except AcmeError as exc:
-                kind = kind_of(exc.problem)
-                # CAs refuse `replaces` for many reasons (replaced already, another
+                # CAs refuse `replaces` for many reasons (already replaced, another
                 # account, unknown); it only spares limits.
-                spare = "profile" if kind == "invalidProfile" else "replaces"
-                needed = spare == "profile" and self.require_profile
-                limited = kind in {"rateLimited", "badNonce"}
-                if spare not in request or needed or limited:
+                optional = "profile" if exc.kind == "invalidProfile" else "replaces"
+                needed = optional == "profile" and self.require_profile
+                limited = exc.kind in {"rateLimited", "badNonce"}
+                if optional not in request or needed or limited:
                     raise
-                _log.info("The order is sent again without `%s`: %s", spare, exc)
-                del request[spare]
+                _log.info("Sending the order again without `%s`: %s", optional, exc)
+                del request[optional]
 
     def _new_order(self, session: AccountSession, request: dict[str, object]) -> Reply:
+        """Send the request; register again if the CA does not know the account."""
         url = self.session.directory["newOrder"]
         try:
-            return session.post(url, request)
+            return self.accounts.post(url, request, session.signer)
         except AcmeError as exc:
-            kind = kind_of(exc.problem)
-            if kind == "unauthorized":  # Most often the account was deactivated.
-                file = self.state.folder / "account.json"
-                exc.hint = f"Remove {file} to register a new account, and run again."
-            if kind != "accountDoesNotExist":
+            if exc.kind != "accountDoesNotExist":
                 raise
             # The CA was set up anew, as test CAs are at every start.
-            _log.warning("The CA does not know our account any more: %s", exc)
+            _log.warning(
+                "The CA no longer knows our account; registering it again: %s", exc
+            )
         session.signer = self.accounts.register(session.signer.key)
         return session.post(url, request)
 
     def _profile(self) -> str:
         """Return the profile to ask for; "" leaves the choice to the CA.
 
-        The directory lists them (draft-aaron-acme-profiles, 3); a name that is not in
-        it is refused, also one that was there yesterday.
+        The directory lists them (draft-aaron-acme-profiles, 3). A CA refuses a name that
+        it does not list, even one that was listed yesterday.
 
         Raises:
-            AcmeError: If one is required, and the CA offers none of those wanted.
+            AcmeError: If one is required, and the CA offers none of the preferred ones.
         """
         offered = self.session.meta.get("profiles")
         offered = list(offered) if isinstance(offered, dict) else []
@@ -280,12 +272,12 @@ class Issuer:
             message = f"The CA offers no profile {' or '.join(self.profiles)}; it "
             message += f"offers {shown}."
             if self.require_profile:
-                hint = "Name one of these, or take require-profile away."
+                hint = "Choose one of these, or remove require-profile."
                 raise AcmeError(message, hint=hint)
-            _log.warning("%s It chooses.", message)
+            _log.warning("%s Using the CA's default.", message)
         return ""
 
     def _has_profile(self, order: Order) -> bool:
-        """Whether the profile is one that is required, as far as the order tells."""
+        """Whether the order has a required profile, as far as it shows one."""
         shown = order.document.get("profile")
         return not self.require_profile or shown in (None, *self.profiles)

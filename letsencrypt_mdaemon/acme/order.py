@@ -1,4 +1,4 @@
-"""Orders: finalize them, and wait until the CA has issued (RFC 8555, 7.1.3 and 7.4)."""
+"""Orders: finalize them, and wait for the certificate (RFC 8555, 7.1.3 and 7.4)."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from josepy.json_util import encode_b64jose
 
-from letsencrypt_mdaemon.acme.problem import HINTS, describe, kind_of, may_pass
-from letsencrypt_mdaemon.errors import AcmeError
+from letsencrypt_mdaemon.acme.problem import HINT_BY_KIND, describe, may_pass
+from letsencrypt_mdaemon.errors import AcmeError, problem_kind
 from letsencrypt_mdaemon.pki.certificate import signing_request
 from letsencrypt_mdaemon.text import printable
 
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-FIRST_PAUSE_SECONDS = 0.01
-"""Until an order is asked how it fares; each further pause is twice as long."""
+FIRST_POLL_SECONDS, MAX_POLL_SECONDS = 0.01, 5.0
+"""Between two looks at an order; each pause is twice as long as the one before."""
 
 
 class Order:
-    """An order as the CA last described it, with what the CA may leave out later.
+    """An order as the CA last described it.
 
     Args:
-        state: Where the order is kept for a later run, until it is of no use.
-        finalize_url: Some CAs show it only at first.
+        state: Where the order is saved for a later run, until it is of no use.
+        finalize_url: Kept here because some CAs show it only at first.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Order:
         return str(self.document.get("status", ""))
 
     def update(self, reply: Reply) -> None:
-        """Take over what the CA answered about it."""
+        """Replace the document with the one in the CA's answer."""
         self.document = reply.document()
         self.retry_after = reply.retry_after
         finalize_url = self.document.get("finalize")
@@ -58,39 +58,40 @@ class Order:
             self.finalize_url = finalize_url
 
     def refresh(self) -> None:
-        """Ask the CA how it fares."""
+        """Fetch the document."""
         self.update(self.session.post(self.url))
 
-    def pause(self, seconds: float) -> None:
-        """Wait, longer if the CA asked for that."""
+    def pause(self, seconds: float) -> float:
+        """Wait, longer if the CA asked for it; return the seconds of the next pause."""
         self.session.deadline.pause(seconds, self.retry_after)
+        return min(seconds * 2, MAX_POLL_SECONDS)
 
     def finalize(self, key: PrivateKey, names: Sequence[str]) -> None:
-        """Send the CSR, again while the CA is not ready for it."""
+        """Send the CSR, and again while the CA is not ready for it."""
         request = {"csr": encode_b64jose(signing_request(key, names))}
         deadline, pause = self.session.deadline, 0.1
         while True:
             try:
                 self.update(self.session.post(self.finalize_url, request))
             except AcmeError as exc:
-                # Perhaps it was taken and only the answer was lost: the order tells.
+                # Perhaps the CA accepted it and only the answer was lost.
                 self.refresh()
                 if self.status in {"processing", "valid"}:
                     return
                 if self.status == "invalid":
                     self.fail()
-                if kind_of(exc.problem) != "orderNotReady" or deadline.has_passed:
+                if exc.kind != "orderNotReady" or deadline.has_passed:
                     if not may_pass(exc):
                         self.state.forget_order()
                     raise
                 deadline.pause(pause, exc.retry_after)
-                pause = min(pause * 1.6, 5.0)
+                pause = min(pause * 1.6, MAX_POLL_SECONDS)
             else:
                 return
 
     def wait_for_certificate(self) -> str:
         """Return the certificate's URL once the order is valid."""
-        deadline, pause = self.session.deadline, FIRST_PAUSE_SECONDS
+        deadline, pause = self.session.deadline, FIRST_POLL_SECONDS
         started = deadline.clock()
         while True:
             url = self.document.get("certificate")
@@ -99,14 +100,13 @@ class Order:
             if self.status == "invalid":
                 self.fail()
             if deadline.has_passed:
-                self.give_up("had not issued")
+                self.give_up("did not issue the certificate")
             _log.info(
-                "waiting for the CA to issue (%.0f s)",
+                "waiting for the CA to issue the certificate (%.0f s)",
                 deadline.clock() - started,
                 extra={"progress": True},
             )
-            self.pause(pause)
-            pause = min(pause * 2, 5.0)
+            pause = self.pause(pause)
             self.refresh()
 
     def fail(self) -> NoReturn:
@@ -115,13 +115,14 @@ class Order:
         error = self.document.get("error")
         problem = error if isinstance(error, dict) else {}
         said = describe(problem) or "no reason given"
-        hint = HINTS.get(kind_of(problem), "Run again; if it stays so, ask the CA.")
+        default = "Run again; if it fails again, ask the CA."
+        hint = HINT_BY_KIND.get(problem_kind(problem), default)
         message = f"The CA made the order invalid: {said}."
         raise AcmeError(message, hint=hint, problem=problem)
 
     def give_up(self, what: str) -> NoReturn:
-        """Raise what the CA did not do in time."""
-        message = f"The CA {what} after {self.session.deadline.timeout:.0f} s: the "
+        """Raise what the CA did not do before the deadline."""
+        message = f"The CA {what} within {self.session.deadline.timeout:.0f} s: the "
         message += f"order {printable(self.url, 300)} is "
         message += f"{printable(self.status, 40)!r}."
-        raise AcmeError(message, hint="The next run resumes this very order.")
+        raise AcmeError(message, hint="The next run resumes this order.")

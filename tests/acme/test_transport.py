@@ -18,9 +18,8 @@ from josepy.jwk import JWKEC
 
 from letsencrypt_mdaemon.acme.http import MAX_BODY_BYTES, Reply, TransientError
 from letsencrypt_mdaemon.acme.jws import Signer
-from letsencrypt_mdaemon.acme.problem import ERROR
 from letsencrypt_mdaemon.acme.transport import ATTEMPTS, NONCE_ATTEMPTS, Session
-from letsencrypt_mdaemon.errors import AcmeError
+from letsencrypt_mdaemon.errors import ACME_ERROR, AcmeError
 from tests.peer import (
     PAGE,
     Peer,
@@ -191,7 +190,7 @@ def test_threads_do_not_take_each_others_nonces(session: Session, peer: Peer) ->
             return
         nonce = f"for-{header['url'].rpartition('/')[2]}-{len(mine)}"
         given[header["url"], len(mine)] = nonce
-        problem = {"type": f"{ERROR}badNonce"}
+        problem = {"type": f"{ACME_ERROR}badNonce"}
         talk.say(400, json.dumps(problem).encode(), nonce)
 
     peer.steps = [step]
@@ -350,7 +349,7 @@ def test_an_endless_answer_is_not_read_to_its_end(session: Session, peer: Peer) 
 
 # Refusals that pass, and such that do not
 
-LIMIT = f"{ERROR}rateLimited"
+LIMIT = f"{ACME_ERROR}rateLimited"
 
 
 def refusal(session: Session, peer: Peer, step: Step) -> AcmeError:
@@ -366,7 +365,7 @@ def refusal(session: Session, peer: Peer, step: Step) -> AcmeError:
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
 @pytest.mark.parametrize(
     "body",
-    [PAGE, b"", {"message": "slow down"}, {"type": f"{ERROR}serverInternal"}, [1]],
+    [PAGE, b"", {"message": "slow down"}, {"type": f"{ACME_ERROR}serverInternal"}, [1]],
     ids=["html", "empty", "json", "problem", "list"],
 )
 def test_an_overloaded_ca_is_asked_again(
@@ -537,7 +536,7 @@ def test_a_rate_limit_without_a_time_is_not_taken_for_a_pause(
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 409, 415, 501])
-@pytest.mark.parametrize("body", [PAGE, {"type": f"{ERROR}malformed"}])
+@pytest.mark.parametrize("body", [PAGE, {"type": f"{ACME_ERROR}malformed"}])
 def test_a_refusal_that_will_not_pass_is_not_tried_again(
     session: Session, peer: Peer, clock: Clock, status: int, body: object
 ) -> None:
@@ -551,7 +550,7 @@ def test_a_refusal_that_will_not_pass_is_not_tried_again(
 def test_the_problem_document_of_a_conflict_is_kept(
     session: Session, peer: Peer
 ) -> None:
-    problem = {"type": f"{ERROR}alreadyReplaced", "detail": "Replaced before."}
+    problem = {"type": f"{ACME_ERROR}alreadyReplaced", "detail": "Replaced before."}
 
     error = refusal(session, peer, refusing(409, problem))
 
@@ -563,7 +562,7 @@ def test_terms_that_changed_are_shown_with_the_url_where_to_agree(
     session: Session, peer: Peer
 ) -> None:
     problem = {
-        "type": f"{ERROR}userActionRequired",
+        "type": f"{ACME_ERROR}userActionRequired",
         "detail": "Terms of service have changed",
         "instance": "https://ca.example.test/agree?token=W8Ih3PswD-8",
     }
@@ -595,7 +594,7 @@ def test_a_signed_request_follows_no_redirect(
         b"\x1b]0;you lost\x07",
         "you \u202etsol".encode(),
         {"type": "\x1b[2J", "detail": "\x00you\r\nlost\x1b[2J"},
-        {"type": f"{ERROR}malformed", "instance": "https://ca.test/\x9b2J"},
+        {"type": f"{ACME_ERROR}malformed", "instance": "https://ca.test/\x9b2J"},
         b'{"detail": "x", "subproblems": [' * 20000 + b"]}" * 20000,
     ],
 )
