@@ -5,40 +5,23 @@ from __future__ import annotations
 import logging
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
-from urllib.parse import quote
 
-from letsencrypt_mdaemon.doctor import caa, validator
+from letsencrypt_mdaemon.doctor import caa, validator, web
 from letsencrypt_mdaemon.doctor.advice import Code, Weight
 from letsencrypt_mdaemon.doctor.findings import Finding, Notes
 from letsencrypt_mdaemon.doctor.nameservers import Status, is_public
-from letsencrypt_mdaemon.doctor.web import (
-    GRACE,
-    LOCALHOST,
-    NO_CONNECTION,
-    WEBMAIL,
-    WRONG_CONTENT,
-    Token,
-    elsewhere,
-    is_own,
-    note_https,
-    sample_token,
-    unfinished,
-)
-from letsencrypt_mdaemon.errors import Error
-from letsencrypt_mdaemon.system.disk import read_limited
 from letsencrypt_mdaemon.system.parallel import ask_all
 from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from contextlib import AbstractContextManager
-    from pathlib import Path
+    from collections.abc import Sequence
 
     from letsencrypt_mdaemon.doctor.caa import Authority
     from letsencrypt_mdaemon.doctor.nameservers import Answer, Kind
-    from letsencrypt_mdaemon.doctor.validator import Dial, Fetched
+    from letsencrypt_mdaemon.doctor.validator import Dial
+    from letsencrypt_mdaemon.doctor.web import Probe, Solver
 
 
 _log = logging.getLogger(__name__)
@@ -61,19 +44,6 @@ class Dns(Protocol):
 
     def look_up(self, name: str, kind: Kind, deadline: float) -> Answer:
         """Return it, in time."""
-        ...
-
-
-class Solver(Protocol):
-    """Shows tokens below a folder that is served."""
-
-    @property
-    def folder(self) -> Path:
-        """The webroot."""
-        ...
-
-    def present(self, tokens: Mapping[str, str]) -> AbstractContextManager[None]:
-        """Show each token's key authorization as long as the context lasts."""
         ...
 
 
@@ -128,9 +98,7 @@ class Doctor:
     ) -> None:
         self._dns = dns
         self._authority = authority
-        self._solver = solver
-        self._dial = dial
-        self._validator = validator.Validator(self._address_of, dial)
+        self._probe = web.Probe(solver, self._address_of, dial) if solver else None
 
     def examine(self, names: Sequence[str], *, patience: float) -> Examination:
         """Look at all the names at once.
@@ -142,11 +110,14 @@ class Doctor:
         server: list[Finding] = []
         notes = {name: Notes() for name in names}
         with ExitStack() as exits:
-            token = self._show(exits, server) if names else None
+            probe = self._probe if names else None
+            if probe and (failed := probe.show(exits)):
+                server.append(failed)
+                probe = None
 
             def work(name: str) -> bool:
                 try:
-                    self._examine(name, notes[name], token, deadline)
+                    self._examine(name, notes[name], probe, deadline)
                 except Exception as exc:  # noqa: BLE001 - the rest is worth having
                     _log.debug("%s", name, exc_info=True)
                     said = f"{type(exc).__name__}: {printable(exc, 200)}"
@@ -154,9 +125,9 @@ class Doctor:
                 return True
 
             left = deadline - time.monotonic()
-            done = ask_all(work, names, patience=left + GRACE)
-            if token and not any(row.served for row in notes.values()):
-                server += self._port80(names[0], token, deadline)
+            done = ask_all(work, names, patience=left + web.OVERTIME_SECONDS)
+            if probe and not any(row.served for row in notes.values()):
+                server += probe.port80(names[0], deadline)
         for name in names:
             if name not in done:
                 seen = f"{name} could not be examined in {patience:g} s"
@@ -174,26 +145,8 @@ class Doctor:
             ),
         )
 
-    def _show(self, exits: ExitStack, server: list[Finding]) -> Token | None:
-        """Show a file of ours until the exits, and read it back."""
-        if self._solver is None:
-            return None
-        token = Token()
-        file = self._solver.folder / validator.path_of(token.name).removeprefix("/")
-        try:
-            exits.enter_context(self._solver.present({token.name: token.text}))
-            if read_limited(file, 1 << 10) == token.text.encode():
-                return token
-            seen = f"{file} does not hold what was written into it"
-        except Error as exc:
-            seen = exc.message
-        except (OSError, ValueError) as exc:
-            seen = f"{file} cannot be read back: {exc}"
-        server.append(Finding(kind=Code.WEBROOT_NOT_WRITABLE, seen=seen))
-        return None
-
     def _examine(
-        self, name: str, notes: Notes, token: Token | None, deadline: float
+        self, name: str, notes: Notes, probe: Probe | None, deadline: float
     ) -> None:
         if self._authority.public and not is_public_name(name):
             seen = f"{name} ends in a name that is not on the Internet"
@@ -212,8 +165,8 @@ class Doctor:
             if private:
                 seen = f"{name} has the private address {', '.join(private)}"
                 notes.add(Code.ADDR_PRIVATE, seen)
-        if token is not None:
-            self._fetch(name, addresses, token, notes, deadline)
+        if probe is not None:
+            probe.fetch(name, addresses, notes, deadline)
 
     # DNS
 
@@ -285,97 +238,6 @@ class Doctor:
             seen = f"the redirect leads to {host} with the private address "
             raise validator.Stopped(Code.ADDR_PRIVATE, seen + addresses[0])
         return addresses[0]
-
-    # HTTP
-
-    def _fetch(
-        self,
-        name: str,
-        addresses: Sequence[str],
-        token: Token,
-        notes: Notes,
-        deadline: float,
-    ) -> None:
-        """Fetch our file at every address; say why not where it does not come."""
-
-        def fetch(address: str) -> Fetched:
-            path, text = validator.path_of(token.name), token.text.encode()
-            try:
-                return self._validator.fetch(name, address, path, text, deadline)
-            except Exception as exc:  # noqa: BLE001 - the others are worth having
-                _log.debug("%s at %s", name, address, exc_info=True)
-                return unfinished(f"{name} at {address}: {type(exc).__name__}")
-
-        left = deadline - time.monotonic()
-        answers = ask_all(fetch, addresses, patience=left + GRACE / 2)
-        late = {item: unfinished(f"{name} at {item}: no answer") for item in addresses}
-        found = late | answers
-        notes.served += [x for x, fetched in found.items() if not fetched.finding]
-        note_https([found[address] for address in notes.served], notes)
-        by_ipv4 = [address for address in addresses if ":" not in address]
-        four_is_good = any(address in notes.served for address in by_ipv4)
-
-        here = found.get(LOCALHOST)
-        for address, fetched in found.items():
-            finding = fetched.finding
-            if finding is None:
-                continue
-            first = len(fetched.urls) == 1
-            lost = finding.kind in NO_CONNECTION and first
-            wrong = finding.kind in WRONG_CONTENT
-            if ":" in address and lost and by_ipv4:
-                finding = replace(finding, kind=Code.AAAA_UNREACHABLE)
-            elif ":" in address and wrong and four_is_good:
-                finding = replace(finding, kind=Code.AAAA_DIFFERENT_CONTENT)
-            elif better := self._about_extension(name, address, fetched, deadline):
-                finding = replace(finding, kind=better)
-            elif first and (lost or wrong) and not is_own(address):
-                here = here or fetch(LOCALHOST)
-                finding = elsewhere(finding, here, lost=lost)
-            notes.findings.append(finding)
-
-    def _about_extension(
-        self, name: str, address: str, fetched: Fetched, deadline: float
-    ) -> Code | None:
-        """Return why a file without an extension is not found, if another one is."""
-        if fetched.status != 404 or self._solver is None:  # noqa: PLR2004 - RFC 9110
-            return None
-        sample = sample_token(self._solver.folder)
-        if sample is None:
-            return None
-        path, content = f"/{quote(sample.name)}", sample.read_bytes()
-        other = self._validator.fetch(name, address, path, content, deadline)
-        limit = validator.BODY_LIMIT
-        if other.status != 200 or other.body[:limit] != content[:limit]:  # noqa: PLR2004 - RFC 9110
-            return None
-        is_iis = "Microsoft-IIS" in fetched.server
-        return Code.IIS_MIME if is_iis else Code.HTTP_404_EXTENSIONLESS
-
-    def _port80(self, name: str, token: Token, deadline: float) -> list[Finding]:
-        """Return why this machine itself does not serve our file, if so."""
-        path, text = validator.path_of(token.name), token.text.encode()
-        fetched = self._validator.fetch(name, LOCALHOST, path, text, deadline)
-        finding = fetched.finding
-        if finding is None:
-            return []
-        silent = finding.kind in (Code.PORT80_REFUSED, Code.HTTP_NO_ANSWER)
-        if silent and len(fetched.urls) == 1:
-            for port, kind in WEBMAIL.items():
-                if self._listens(port):
-                    seen = f"{finding.seen}; port {port} of this machine answers"
-                    return [replace(finding, kind=kind, seen=seen)]
-        elif better := self._about_extension(name, LOCALHOST, fetched, deadline):
-            finding = replace(finding, kind=better)
-        elif finding.kind in WRONG_CONTENT:
-            finding = replace(finding, kind=Code.WEBROOT_NOT_SERVED)
-        return [finding]
-
-    def _listens(self, port: int) -> bool:
-        try:
-            self._dial(LOCALHOST, port, 1.0).close()
-        except OSError:
-            return False
-        return True
 
 
 _NOTHING = {

@@ -610,7 +610,7 @@ def test_a_file_that_is_not_there_once_written_is_told(
     said: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("letsencrypt_mdaemon.doctor.examination.read_limited", read)
+    monkeypatch.setattr("letsencrypt_mdaemon.doctor.web.read_limited", read)
 
     (finding,) = lab.examine().server
 
@@ -1054,7 +1054,7 @@ def test_an_address_that_makes_trouble_costs_itself_only(lab: World) -> None:
 def test_what_hangs_costs_one_name_only(
     lab: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("letsencrypt_mdaemon.doctor.web.GRACE", 0.0)
+    monkeypatch.setattr("letsencrypt_mdaemon.doctor.web.OVERTIME_SECONDS", 0.0)
     freed = Event()
 
     try:
