@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from letsencrypt_mdaemon.doctor import caa, validator, web
 from letsencrypt_mdaemon.doctor.advice import Code, Weight
@@ -19,20 +18,17 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from letsencrypt_mdaemon.doctor.caa import Authority
-    from letsencrypt_mdaemon.doctor.nameservers import Answer, Kind
+    from letsencrypt_mdaemon.doctor.nameservers import DnsAnswer, Kind
     from letsencrypt_mdaemon.doctor.validator import Dial
     from letsencrypt_mdaemon.doctor.web import Probe, Solver
 
-
 _log = logging.getLogger(__name__)
 
+MAX_ADDRESSES = 6
+"""Addresses of each kind that are checked for a name."""
 
-MOST = 6
-"""Addresses of each kind that are asked."""
-
-
-# RFC 6761, 7686, 8375 and 9476; what ICANN keeps for private use; and what it will not
-# delegate, as it is used so much.
+# RFC 6761, 7686, 8375 and 9476; what ICANN reserves for private use; and what it will
+# not delegate because private networks use it so much.
 _NOT_PUBLIC = (
     *("alt", "example", "home.arpa", "internal", "invalid", "local", "localhost"),
     *("onion", "test", "corp", "home", "mail", "lan", "localdomain"),
@@ -40,15 +36,14 @@ _NOT_PUBLIC = (
 
 
 class Dns(Protocol):
-    """Tells what DNS says of a name."""
+    """Answers what DNS knows of a name."""
 
-    def look_up(self, name: str, kind: Kind, deadline: float) -> Answer:
-        """Return it, in time."""
+    def look_up(self, name: str, kind: Kind, deadline: float) -> DnsAnswer:
+        """Return the answer before the deadline, on the monotonic clock."""
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Examined:
+class Examined(NamedTuple):
     """What was found about a name.
 
     Args:
@@ -68,12 +63,11 @@ class Examined:
         return next((item for item in Weight if item in weights), Weight.NOTE)
 
 
-@dataclass(frozen=True, slots=True)
-class Examination:
+class Examination(NamedTuple):
     """What was found about all names.
 
     Args:
-        server: What concerns the web server on this machine.
+        server: What is wrong with the web server on this machine.
     """
 
     server: tuple[Finding, ...]
@@ -84,8 +78,8 @@ class Doctor:
     """Examines names.
 
     Args:
-        solver: Shows our file; None if nothing is to be fetched.
-        dial: How to connect; elsewhere than usual in a laboratory.
+        solver: Puts a test file into the webroot; None to fetch nothing.
+        dial: How to connect; tests connect elsewhere.
     """
 
     def __init__(
@@ -100,13 +94,13 @@ class Doctor:
         self._authority = authority
         self._probe = web.Probe(solver, self._address_of, dial) if solver else None
 
-    def examine(self, names: Sequence[str], *, patience: float) -> Examination:
-        """Look at all the names at once.
+    def examine(self, names: Sequence[str], *, timeout: float) -> Examination:
+        """Examine all names at once.
 
         Args:
-            patience: Seconds for all of them.
+            timeout: Seconds for all of them.
         """
-        deadline = time.monotonic() + patience
+        deadline = time.monotonic() + timeout
         server: list[Finding] = []
         notes = {name: Notes() for name in names}
         with ExitStack() as exits:
@@ -118,10 +112,10 @@ class Doctor:
             def work(name: str) -> bool:
                 try:
                     self._examine(name, notes[name], probe, deadline)
-                except Exception as exc:  # noqa: BLE001 - the rest is worth having
+                except Exception as exc:  # noqa: BLE001 - the other names count
                     _log.debug("%s", name, exc_info=True)
-                    said = f"{type(exc).__name__}: {printable(exc, 200)}"
-                    notes[name].add(Code.UNFINISHED, f"{name}: {said}")
+                    error = f"{type(exc).__name__}: {printable(exc, 200)}"
+                    notes[name].add(Code.UNFINISHED, f"{name}: {error}")
                 return True
 
             left = deadline - time.monotonic()
@@ -130,31 +124,24 @@ class Doctor:
                 server += probe.port80(names[0], deadline)
         for name in names:
             if name not in done:
-                seen = f"{name} could not be examined in {patience:g} s"
+                seen = f"could not check {name} within {timeout:g} s"
                 notes[name].add(Code.UNFINISHED, seen)
-        return Examination(
-            tuple(server),
-            tuple(
-                Examined(
-                    name=name,
-                    served=tuple(row.served),
-                    findings=tuple(row.findings),
-                    publish=row.publish,
-                )
-                for name, row in notes.items()
-            ),
-        )
+        examined = [
+            Examined(name, tuple(row.served), tuple(row.findings), row.publish)
+            for name, row in notes.items()
+        ]
+        return Examination(tuple(server), tuple(examined))
 
     def _examine(
         self, name: str, notes: Notes, probe: Probe | None, deadline: float
     ) -> None:
         if self._authority.public and not is_public_name(name):
-            seen = f"{name} ends in a name that is not on the Internet"
+            seen = f"{name} ends in a domain that does not exist on the Internet"
             notes.add(Code.NAME_NOT_PUBLIC_TLD, seen, certain=True)
             return
-        # What remains is for fetching.
+        # The rest of the time is for fetching.
         left = deadline - time.monotonic()
-        dns_deadline = deadline - min(validator.PATIENCE, left / 2)
+        dns_deadline = deadline - min(validator.TIMEOUT_SECONDS, left / 2)
         addresses = self._addresses(name, notes, dns_deadline)
         if addresses is None:
             return
@@ -168,8 +155,6 @@ class Doctor:
         if probe is not None:
             probe.fetch(name, addresses, notes, deadline)
 
-    # DNS
-
     def _addresses(self, name: str, notes: Notes, deadline: float) -> list[str] | None:
         """Return the addresses, IPv6 first; None if the name has none."""
         six = self._dns.look_up(name, "AAAA", deadline)
@@ -179,79 +164,72 @@ class Doctor:
                 kind = Code.DNS_NXDOMAIN
                 if answer.zone == "." and self._authority.public:
                     kind = Code.NAME_NOT_PUBLIC_TLD
-                seen = f"{name} does not exist, says {answer.by}"
+                seen = f"{name} does not exist, according to {answer.by}"
                 notes.add(kind, seen, certain=answer.is_own)
                 return None
         if not six.addresses and not four.addresses:
-            kind, seen = _nothing(name, six, four)
-            notes.add(kind, seen)
+            notes.add(*_no_address(name, six, four))
             return None
         if Status.SERVFAIL in (six.resolver, four.resolver):
-            seen = (
-                f"{name}: this machine's resolver fails to answer, and {four.by} does"
-            )
-            notes.add(Code.DNS_SERVFAIL, f"{seen}: perhaps DNSSEC is wrong")
+            seen = f"{name}: {four.by} answers, but this machine's resolver returns an "
+            notes.add(Code.DNS_SERVFAIL, f"{seen}error, perhaps because of DNSSEC")
         for row in (six.addresses, four.addresses):
-            if len(row) > MOST:
-                left_out = f"; only {', '.join(row[:MOST])} were asked"
-                notes.add(Code.ADDR_MANY, f"{name} has {len(row)} addresses{left_out}")
-        return [*six.addresses[:MOST], *four.addresses[:MOST]]
+            if len(row) > MAX_ADDRESSES:
+                only = f"only {', '.join(row[:MAX_ADDRESSES])} were checked"
+                notes.add(Code.ADDR_MANY, f"{name} has {len(row)} addresses; {only}")
+        return [*six.addresses[:MAX_ADDRESSES], *four.addresses[:MAX_ADDRESSES]]
 
     def _check_caa(self, name: str, notes: Notes, deadline: float) -> None:
-        """Look for the records that count: the nearest ones (RFC 8659, 3)."""
+        """Check the records that count: the nearest ones (RFC 8659, 3)."""
         authority = self._authority
         if not authority.identities:
             return
         owner = name
         records: Sequence[caa.Property] = ()
-        while owner:
+        while owner and not records:
             answer = self._dns.look_up(owner, "CAA", deadline)
             if answer.status is Status.SERVFAIL:
-                seen = f"{owner}: {answer.by} fails to answer about CAA"
+                seen = f"{owner}: {answer.by} returns an error when asked about CAA"
                 notes.add(Code.DNS_SERVFAIL, seen)
             if answer.status in (Status.SERVFAIL, Status.SILENT):
                 return
-            if answer.properties:
-                if found := caa.judge(
-                    owner, answer.properties, authority, certain=answer.is_own
-                ):
-                    notes.findings.append(found)
-                    return
-                records = answer.properties
-                break
+            records = answer.properties
+            if found := caa.check(owner, records, authority, certain=answer.is_own):
+                notes.findings.append(found)
+                return
             owner = owner.partition(".")[2]
         if authority.account and not any("accounturi" in x.value for x in records):
             notes.publish = caa.record(name, authority)
 
     def _address_of(self, host: str, deadline: float) -> str:
-        """Return the address that the CA asks for the host of a redirect."""
+        """Return the address that the CA connects to for the host of a redirect."""
         if self._authority.public and not is_public_name(host):
             seen = f"the redirect leads to {host}, which is not on the Internet"
-            raise validator.Stopped(Code.HTTP_REDIRECT_HOST, seen)
+            raise validator.FetchError(Code.HTTP_REDIRECT_HOST, seen)
         six = self._dns.look_up(host, "AAAA", deadline)
         four = self._dns.look_up(host, "A", deadline)
         addresses = six.addresses or four.addresses
         if not addresses:
-            kind, seen = _nothing(host, six, four)
-            raise validator.Stopped(kind, f"the redirect leads to {seen}")
+            kind, seen = _no_address(host, six, four)
+            raise validator.FetchError(kind, f"the redirect leads to {seen}")
         if self._authority.public and not is_public(addresses[0]):
             seen = f"the redirect leads to {host} with the private address "
-            raise validator.Stopped(Code.ADDR_PRIVATE, seen + addresses[0])
+            raise validator.FetchError(Code.ADDR_PRIVATE, seen + addresses[0])
         return addresses[0]
 
 
-_NOTHING = {
-    Status.NXDOMAIN: (Code.DNS_NXDOMAIN, "says that it does not exist"),
-    Status.SERVFAIL: (Code.DNS_SERVFAIL, "fails to answer"),
+_NO_ADDRESS = {
+    Status.NXDOMAIN: (Code.DNS_NXDOMAIN, "answers that the name does not exist"),
+    Status.SERVFAIL: (Code.DNS_SERVFAIL, "returns an error"),
     Status.SILENT: (Code.DNS_UNREACHABLE, "does not answer"),
-    Status.NO_DATA: (Code.DNS_NO_ADDRESS, "knows no address of it"),
+    Status.NO_DATA: (Code.DNS_NO_ADDRESS, "has no address for the name"),
 }
 
 
-def _nothing(name: str, *answers: Answer) -> tuple[Code, str]:
+def _no_address(name: str, *answers: DnsAnswer) -> tuple[Code, str]:
     """Return why there is no address."""
     by_status = {answer.status: answer for answer in answers}
-    for status, (kind, said) in _NOTHING.items():
+    for status, (kind, said) in _NO_ADDRESS.items():
         if status in by_status:
             return kind, f"{name}: {by_status[status].by} {said}"
     return Code.DNS_NO_ADDRESS, f"{name} has no address"  # pragma: no cover

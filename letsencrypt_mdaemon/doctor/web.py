@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 OVERTIME_SECONDS = 1.0
-"""Seconds more for what cannot be stopped in time."""
+"""Seconds more for threads that cannot be stopped in time."""
 LOCALHOST = "127.0.0.1"
 _NO_CONNECTION = {Code.PORT80_REFUSED, Code.PORT80_TIMEOUT}
 _WRONG_CONTENT = {
@@ -44,7 +44,7 @@ _WEBMAIL = {3000: Code.WEBMAIL_OTHER_PORT, 443: Code.WEBMAIL_HTTPS_ONLY}
 
 
 class Solver(Protocol):
-    """Shows tokens below a folder that is served."""
+    """Puts tokens below a folder that the web server serves."""
 
     @property
     def folder(self) -> Path:
@@ -52,7 +52,7 @@ class Solver(Protocol):
         ...
 
     def present(self, tokens: Mapping[str, str]) -> AbstractContextManager[None]:
-        """Show each token's key authorization as long as the context lasts."""
+        """Serve each token's key authorization until the context ends."""
         ...
 
 
@@ -60,7 +60,7 @@ class Probe:
     """A file of ours in the place of a CA's token, and what fetching it shows.
 
     Args:
-        address_of: Returns where the host of a redirect is.
+        address_of: Returns the address of a redirect's host.
         dial: How to connect; tests connect elsewhere.
     """
 
@@ -75,28 +75,28 @@ class Probe:
         self._text = f"{self._token}.{secrets.token_urlsafe(32)}"
 
     def show(self, exits: ExitStack) -> Finding | None:
-        """Show the file until the exits, and read it back; return why that fails."""
+        """Serve the file until the exits, and read it back; return why that fails."""
         file = self._folder / self._path.removeprefix("/")
         try:
             exits.enter_context(self._solver.present({self._token: self._text}))
             if read_limited(file, 1 << 10) == self._text.encode():
                 return None
-            seen = f"{file} does not hold what was written into it"
+            seen = f"{file} does not contain what was just written into it"
         except Error as exc:
             seen = exc.message
         except (OSError, ValueError) as exc:
-            seen = f"{file} cannot be read back: {exc}"
+            seen = f"could not read {file} back: {exc}"
         return Finding(kind=Code.WEBROOT_NOT_WRITABLE, seen=seen)
 
     def fetch(
         self, name: str, addresses: Sequence[str], notes: Notes, deadline: float
     ) -> None:
-        """Fetch the file at every address of a name; note where it is, and why not."""
+        """Fetch the file at every address of a name; note where it is, or why not."""
 
         def fetch(address: str) -> Fetched:
             try:
                 return self._fetch(name, address, deadline)
-            except Exception as exc:  # noqa: BLE001 - the others are worth having
+            except Exception as exc:  # noqa: BLE001 - the other addresses count
                 _log.debug("%s at %s", name, address, exc_info=True)
                 return _unfinished(f"{name} at {address}: {type(exc).__name__}")
 
@@ -156,7 +156,7 @@ class Probe:
     def _about_extension(
         self, name: str, address: str, fetched: Fetched, deadline: float
     ) -> Code | None:
-        """Return why a file without an extension is not found, if another one is."""
+        """Return why the file is not found if a file with an extension is."""
         if fetched.status != http.HTTPStatus.NOT_FOUND:
             return None
         sample = _sample(self._folder)
@@ -164,7 +164,7 @@ class Probe:
             return None
         path, content = f"/{quote(sample.name)}", sample.read_bytes()
         other = self._validator.fetch(name, address, path, content, deadline)
-        limit = validator.BODY_LIMIT
+        limit = validator.MAX_BODY_BYTES
         if other.status != http.HTTPStatus.OK or other.body[:limit] != content[:limit]:
             return None
         is_iis = "Microsoft-IIS" in fetched.server
@@ -179,7 +179,7 @@ class Probe:
 
 
 def _note_https(served: Sequence[Fetched], notes: Notes) -> None:
-    """Note that a file came by a redirect to HTTPS, which is well."""
+    """Note that the file came by a redirect to HTTPS, which is fine."""
     for fetched in served:
         if fetched.urls[-1].startswith("https:"):
             seen = f"{fetched.urls[0]} redirects to HTTPS"
@@ -188,7 +188,7 @@ def _note_https(served: Sequence[Fetched], notes: Notes) -> None:
 
 
 def _unfinished(seen: str) -> Fetched:
-    """Return the result of a name that there was no time for."""
+    """Return the result of a fetch that did not come to an end."""
     return Fetched(finding=Finding(kind=Code.UNFINISHED, seen=seen), urls=())
 
 
@@ -211,7 +211,7 @@ def _sample(webroot: Path) -> Path | None:
             for path in islice(webroot.iterdir(), 1000)
             if path.suffix.lower() in _STATIC
             and path.is_file()
-            and 0 < path.stat().st_size < validator.LIMIT
+            and 0 < path.stat().st_size < validator.MAX_ANSWER_BYTES
         ]
     except OSError:
         return None

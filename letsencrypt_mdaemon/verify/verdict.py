@@ -242,8 +242,8 @@ def _remarks_on_chain(chain: Chain) -> list[str]:
         said.append(f"its chain ends before {chain.ends_at}, neither sent nor known")
     elif chain.as_issued is False:
         said.append(
-            f"its chain lacks {missing}, which the CA issued with it; on Windows, "
-            "check Trusted Root Certification Authorities for a certificate of that name"
+            f"its chain lacks {missing}, which the CA issued with it; on Windows, look "
+            "for that name in Trusted Root Certification Authorities"
         )
     return said
 

@@ -224,8 +224,8 @@ def test_a_chain_cut_short_by_windows_is_told_with_the_place_to_look() -> None:
 
     (remark,) = verdict.remarks(port, now=NOW, require_trusted=False)
     assert remark == (
-        "its chain lacks CN=Example YR, which the CA issued with it; on Windows, check "
-        "Trusted Root Certification Authorities for a certificate of that name"
+        "its chain lacks CN=Example YR, which the CA issued with it; on Windows, look "
+        "for that name in Trusted Root Certification Authorities"
     )
 
 
