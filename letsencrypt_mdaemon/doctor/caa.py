@@ -67,21 +67,20 @@ def check(
         return Finding(kind=Code.CAA_FORBIDS, seen=seen, certain=certain)
     issue = [item for item in records if item.tag.lower() == "issue"]
     ours = [
-        (item, parameters)
+        (item, _objection(parameters, authority))
         for item in issue
         for domain, parameters in [_parse(item.value)]
         if domain in authority.identities
     ]
-    if not issue or any(not _objection(row, authority) for _, row in ours):
+    if not issue or any(objection is None for _, objection in ours):
         return None
     if not ours:
         listed = ", ".join(map(str, issue))
         wanted = " or ".join(sorted(authority.identities))
         seen = f"{owner} has the CAA records {listed}; none names {wanted}"
         return Finding(kind=Code.CAA_FORBIDS, seen=seen, certain=certain)
-    item, parameters = ours[0]
-    kind = _objection(parameters, authority) or Code.CAA_FORBIDS
-    seen = f"{owner} has the CAA record {item}"
+    item, objection = ours[0]
+    kind, seen = objection or Code.CAA_FORBIDS, f"{owner} has the CAA record {item}"
     if kind is Code.CAA_ACCOUNTURI:
         account = authority.account
         seen += f"; our account is {account or 'not registered yet'}"
@@ -90,7 +89,7 @@ def check(
     return Finding(kind=kind, seen=seen, certain=certain)
 
 
-def record(owner: str, authority: Authority) -> str:
+def exclusive_record(owner: str, authority: Authority) -> str:
     """Return the record that lets only our account get certificates."""
     identity = min(authority.identities)
     value = f"{identity}; validationmethods={METHOD}; accounturi={authority.account}"

@@ -199,7 +199,7 @@ class Doctor:
                 return
             owner = owner.partition(".")[2]
         if authority.account and not any("accounturi" in x.value for x in records):
-            notes.publish = caa.record(name, authority)
+            notes.publish = caa.exclusive_record(name, authority)
 
     def _address_of(self, host: str, deadline: float) -> str:
         """Return the address that the CA connects to for the host of a redirect."""

@@ -189,10 +189,7 @@ class Nameservers:
         return self._addressed([item.target for item in cut], glue, deadline)
 
     def _addressed(
-        self,
-        targets: Iterable[Name],
-        glue: dict[Name, list[str]],
-        deadline: float,
+        self, targets: Iterable[Name], glue: dict[Name, list[str]], deadline: float
     ) -> tuple[_Server, ...]:
         """Return some servers with their addresses, IPv4 first."""
         servers: list[_Server] = []
@@ -212,11 +209,7 @@ class Nameservers:
         return found or self._from_resolver(name, "AAAA", deadline).addresses
 
     def _first(
-        self,
-        servers: Sequence[_Server],
-        name: Name,
-        kind: str,
-        deadline: float,
+        self, servers: Sequence[_Server], name: Name, kind: str, deadline: float
     ) -> tuple[str, Message | None]:
         """Return the first useful answer and its server, or else a useless one."""
         useless: tuple[str, Message | None] = "", None
@@ -224,12 +217,10 @@ class Nameservers:
             # A dead server does not cost every name its timeout.
             if self._misses[server] > 1 and server not in self._alive:
                 continue
-            response = self._ask(server, name, kind, deadline)
-            if response is None:
-                continue
-            if response.rcode() in _USEFUL:
-                return str(server), response
-            useless = str(server), response
+            if response := self._ask(server, name, kind, deadline):
+                if response.rcode() in _USEFUL:
+                    return str(server), response
+                useless = str(server), response
         return useless
 
     def _ask(

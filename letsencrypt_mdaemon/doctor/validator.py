@@ -199,9 +199,8 @@ def _target(url: str, location: str, where: str) -> SplitResult:
         target = target._replace(netloc=target.netloc.lower())
         scheme, host, port = target.scheme, target.hostname or "", target.port
     except ValueError:
-        raise FetchError(
-            Code.HTTP_REDIRECT_INVALID, f"{where}, which is not a valid URL"
-        ) from None
+        seen = f"{where}, which is not a valid URL"
+        raise FetchError(Code.HTTP_REDIRECT_INVALID, seen) from None
     if scheme not in _PORTS:
         raise FetchError(Code.HTTP_REDIRECT_SCHEME, where)
     if port not in (None, _PORTS[scheme]):
@@ -209,9 +208,8 @@ def _target(url: str, location: str, where: str) -> SplitResult:
     if host.endswith(".well-known"):
         raise FetchError(Code.HTTP_REDIRECT_MISSING_SLASH, where)
     if not re.fullmatch(r"([a-z0-9_-]{1,63}\.)+[a-z][a-z0-9-]*\.?", host):
-        raise FetchError(
-            Code.HTTP_REDIRECT_HOST, f"{where}, whose host is not a public name"
-        )
+        seen = f"{where}, whose host is not a public name"
+        raise FetchError(Code.HTTP_REDIRECT_HOST, seen)
     if len(target.path) > MAX_PATH_CHARACTERS:
         seen = f"{where}, whose path is longer than {MAX_PATH_CHARACTERS} characters"
         raise FetchError(Code.HTTP_REDIRECT_INVALID, seen)
@@ -272,7 +270,7 @@ class _Line(io.RawIOBase):
         return io.BufferedReader(self, 1 << 10)
 
     def readable(self) -> bool:
-        """Return that it is readable."""
+        """Return True, which `BufferedReader` requires."""
         return True
 
     def readinto(self, buffer: Buffer) -> int:

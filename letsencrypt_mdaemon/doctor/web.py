@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import http
 import logging
 import secrets
 import socket
 import time
 from dataclasses import replace
+from http import HTTPStatus
 from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import quote
@@ -157,15 +157,14 @@ class Probe:
         self, name: str, address: str, fetched: Fetched, deadline: float
     ) -> Code | None:
         """Return why the file is not found if a file with an extension is."""
-        if fetched.status != http.HTTPStatus.NOT_FOUND:
-            return None
-        sample = _sample(self._folder)
+        not_found = fetched.status == HTTPStatus.NOT_FOUND
+        sample = _sample(self._folder) if not_found else None
         if sample is None:
             return None
         path, content = f"/{quote(sample.name)}", sample.read_bytes()
         other = self._validator.fetch(name, address, path, content, deadline)
         limit = validator.MAX_BODY_BYTES
-        if other.status != http.HTTPStatus.OK or other.body[:limit] != content[:limit]:
+        if other.status != HTTPStatus.OK or other.body[:limit] != content[:limit]:
             return None
         is_iis = "Microsoft-IIS" in fetched.server
         return Code.IIS_MIME if is_iis else Code.HTTP_404_EXTENSIONLESS
@@ -204,7 +203,7 @@ def _is_own(address: str) -> bool:
 
 
 def _sample(webroot: Path) -> Path | None:
-    """Return a small file with an extension that the web server should show."""
+    """Return a small file with an extension that the web server should serve."""
     try:
         files = [
             path
