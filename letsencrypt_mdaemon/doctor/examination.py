@@ -229,9 +229,9 @@ _NO_ADDRESS = {
 def _no_address(name: str, *answers: DnsAnswer) -> tuple[Code, str]:
     """Return why there is no address."""
     by_status = {answer.status: answer for answer in answers}
-    for status, (kind, said) in _NO_ADDRESS.items():
+    for status, (kind, phrase) in _NO_ADDRESS.items():
         if status in by_status:
-            return kind, f"{name}: {by_status[status].by} {said}"
+            return kind, f"{name}: {by_status[status].by} {phrase}"
     return Code.DNS_NO_ADDRESS, f"{name} has no address"  # pragma: no cover
 
 

@@ -85,7 +85,7 @@ class Probe:
         except Error as exc:
             seen = exc.message
         except (OSError, ValueError) as exc:
-            seen = f"could not read {file} back: {exc}"
+            seen = f"could not read back {file}: {exc}"
         return Finding(kind=Code.WEBROOT_NOT_WRITABLE, seen=seen)
 
     def fetch(

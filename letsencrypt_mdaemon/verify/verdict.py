@@ -157,13 +157,13 @@ def where(group: Sequence[Port], groups: Iterable[Sequence[Port]]) -> str:
 def remarks(port: Port, *, now: datetime, require_trusted: bool) -> list[str]:
     """Return what is odd about a port, as phrases about it."""
     served, chain, leaf = port.served, port.chain, port.served.leaf
-    said = []
+    phrases = []
     if leaf is None:
         if served.is_listening or not port.is_good:
-            said.append(str(served))
+            phrases.append(str(served))
     elif port.is_expected is False and not served.differently:
-        said.append(f"serves {_described(leaf)}")
-    said += [
+        phrases.append(f"serves {_described(leaf)}")
+    phrases += [
         f"for the name {other.server_name}, it "
         + (f"serves {_described(other.leaf)}" if other.leaf else f"fails: {other}")
         for other in served.differently
@@ -171,13 +171,13 @@ def remarks(port: Port, *, now: datetime, require_trusted: bool) -> list[str]:
     if leaf is not None and chain is not None:
         name, end = served.server_name, leaf.not_valid_after_utc
         if name and not served.covers(name):
-            said.append(f"its certificate does not cover {name}")
+            phrases.append(f"its certificate does not cover {name}")
         if end <= now:
-            said.append(f"its certificate expired on {end:%Y-%m-%d}")
-        said += _remarks_on_chain(chain)
+            phrases.append(f"its certificate expired on {end:%Y-%m-%d}")
+        phrases += _remarks_on_chain(chain)
         if require_trusted and chain.distrust:
-            said.append(f"its certificate is not trusted: {chain.distrust}")
-    return said
+            phrases.append(f"its certificate is not trusted: {chain.distrust}")
+    return phrases
 
 
 def fault(port: Port) -> str:
@@ -228,24 +228,24 @@ def _hint(port: Port) -> str:
 
 
 def _remarks_on_chain(chain: Chain) -> list[str]:
-    said = []
+    phrases = []
     missing = " and ".join(chain.missing)
     if chain.ending is Ending.SELF_SIGNED:
-        said.append("its certificate is self-signed")
+        phrases.append("its certificate is self-signed")
     elif not chain.in_order:
-        said.append(
+        phrases.append(
             "its chain is in the wrong order, or contains unrelated certificates"
         )
     if chain.ending is Ending.MISSING:
-        said.append(f"its chain lacks {missing}")
+        phrases.append(f"its chain lacks {missing}")
     elif chain.ending is Ending.UNKNOWN:
-        said.append(f"its chain ends before {chain.ends_at}, neither sent nor known")
+        phrases.append(f"its chain ends before {chain.ends_at}, neither sent nor known")
     elif chain.as_issued is False:
-        said.append(
+        phrases.append(
             f"its chain lacks {missing}, which the CA issued with it; on Windows, look "
             "for that name in Trusted Root Certification Authorities"
         )
-    return said
+    return phrases
 
 
 def _described(leaf: x509.Certificate) -> str:

@@ -602,7 +602,10 @@ def gone(*_: object) -> bytes:
 
 @pytest.mark.parametrize(
     ("read", "said"),
-    [(changed, "does not contain what was just written"), (gone, "could not read")],
+    [
+        (changed, "does not contain what was just written"),
+        (gone, "could not read back"),
+    ],
 )
 def test_a_file_that_is_not_there_once_written_is_told(
     lab: World,
