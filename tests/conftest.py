@@ -31,12 +31,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Expect what Wine does otherwise to fail, and only that.
-
-    What hooks into Python comes last, for the sake of threads (`fakes._listen`).
-    """
-    hooks = {"fakes", "full_disk", "read_only", "unreadable", "watched"}
-    items.sort(key=lambda item: bool(hooks & set(vars(getattr(item, "module", item)))))
+    """Expect what Wine does otherwise to fail, and only that."""
     for item in items:
         mark = item.get_closest_marker(DIFFERS)
         if mark and is_wine():
