@@ -21,10 +21,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
+from tests.limits import HANG_SECONDS
+
 CHECKOUT = Path(__file__).parents[1]
 PACKAGE = "letsencrypt_mdaemon"
 AT_ONCE = 2
-HANG_SECONDS = 600
 ELSEWHERE = {"integration", "mail_servers", "windows"}
 """Folders of tests that need more than Python."""
 
@@ -1050,7 +1051,7 @@ def noticed_by(folder: Path, tests: str) -> tuple[bool, str]:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return False, f"NOT NOTICED in {HANG_SECONDS} s"
+        return False, f"NOT NOTICED in {HANG_SECONDS:.0f} s"
     if done.returncode == 0:
         return False, "NOT NOTICED"
     first = re.search(r"^(?:FAILED|ERROR) (.+?)(?: - |$)", done.stdout, re.MULTILINE)

@@ -25,6 +25,7 @@ from letsencrypt_mdaemon.doctor.examination import Dns as Lookup
 from letsencrypt_mdaemon.doctor.examination import Doctor, Examination, Examined
 from letsencrypt_mdaemon.doctor.nameservers import Nameservers
 from letsencrypt_mdaemon.webroot import Webroot
+from tests.limits import HANG_SECONDS
 from tests.servers import LOCALHOST, Serve, listening
 
 # Public addresses at which nobody is at home (RFC 7534 and 7535).
@@ -319,7 +320,7 @@ class World:
         )
 
     def examine(
-        self, *names: str, fetch: bool = True, patience: float = 20
+        self, *names: str, fetch: bool = True, patience: float = HANG_SECONDS
     ) -> Examination:
         """Examine names."""
         return self.doctor(fetch=fetch).examine(names or [NAME], patience=patience)

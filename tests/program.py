@@ -21,11 +21,11 @@ from click.testing import CliRunner
 from letsencrypt_mdaemon import log
 from letsencrypt_mdaemon.cli import cli
 from letsencrypt_mdaemon.sandbox import mdaemon
+from tests.limits import HANG_SECONDS
 
 LOCALHOST = "127.0.0.1"
 HOST_NAME = "mail.example.test"
 PREFIX = "LETSENCRYPT_MDAEMON_"
-DEADLINE = 120
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,7 @@ def run(command: Sequence[str], environ: Mapping[str, str] | None = None) -> Ran
         capture_output=True,
         encoding="utf-8",
         env={**environment(), **(environ or {})},
-        timeout=DEADLINE,
+        timeout=HANG_SECONDS,
         check=False,
     )
     return Ran(done.returncode, done.stdout, done.stderr)

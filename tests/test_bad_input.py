@@ -29,6 +29,7 @@ from letsencrypt_mdaemon.sandbox.ca import (
     html,
 )
 from tests.fakes import huge, read_only, watched
+from tests.limits import HANG_SECONDS
 from tests.program import HOST_NAME, Program, Ran, at, beside_sandbox, environment
 
 IMAP = "imap.example.test"
@@ -650,7 +651,7 @@ def test_a_second_run_gives_way_and_leaves_the_log_of_the_first_alone(
 
     def hold(_: object) -> bool:
         reached.set()
-        return released.wait(60)
+        return released.wait(HANG_SECONDS)
 
     ca.faults.before("challenge", hold, times=1)
     with subprocess.Popen(
@@ -661,7 +662,7 @@ def test_a_second_run_gives_way_and_leaves_the_log_of_the_first_alone(
         encoding="utf-8",
     ) as first:
         try:
-            assert reached.wait(60)
+            assert reached.wait(HANG_SECONDS)
             log = program.log()
 
             second = renew(program, *TO)
@@ -675,7 +676,7 @@ def test_a_second_run_gives_way_and_leaves_the_log_of_the_first_alone(
             assert "exit 6" in mail(program)
         finally:
             released.set()
-        _, messages = first.communicate(timeout=60)
+        _, messages = first.communicate(timeout=HANG_SECONDS)
 
     assert first.returncode == 0, messages
     assert program.log().startswith(log)

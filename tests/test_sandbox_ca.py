@@ -42,6 +42,7 @@ from letsencrypt_mdaemon.sandbox.ca import (
     html,
     processing,
 )
+from tests.limits import HANG_SECONDS
 
 Document = dict[str, Any]
 NAME = "mail.example.test"
@@ -197,7 +198,7 @@ class Client:
     ) -> requests.Response:
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         headers = {"Content-Type": content_type}
-        return self.session.post(url, data, headers=headers, timeout=8)
+        return self.session.post(url, data, headers=headers, timeout=HANG_SECONDS)
 
     def post(
         self, url: str, payload: Document | None = None, **header: object
@@ -428,7 +429,7 @@ def test_a_ca_can_be_started_by_hand(tmp_path: Path) -> None:
             root = str(tmp_path / "https-root.pem")
             with requests.Session() as session:
                 session.trust_env = False
-                answer = session.get(found[0], verify=root, timeout=8)
+                answer = session.get(found[0], verify=root, timeout=HANG_SECONDS)
             assert "newOrder" in answer.json()
         finally:
             process.terminate()

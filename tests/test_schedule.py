@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from letsencrypt_mdaemon import schedule
 from letsencrypt_mdaemon.errors import ConfigError, DeployError
 from letsencrypt_mdaemon.schedule import NAME, NAMESPACE, Cron, TaskScheduler
+from tests.limits import HANG_SECONDS
 from tests.program import Program
 from tests.schedulers import Crontab, Schtasks
 
@@ -201,7 +202,7 @@ def test_the_command_installs_itself_with_its_options_and_shows_how_it_ran(
         ["/bin/sh", "-c", command.replace(r"\%", "%")],
         check=False,
         capture_output=True,
-        timeout=60,
+        timeout=HANG_SECONDS,
     )
     assert done.returncode == 0, done.stderr
 

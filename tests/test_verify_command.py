@@ -27,6 +27,7 @@ from letsencrypt_mdaemon.endpoints import Endpoint
 from letsencrypt_mdaemon.sandbox import mdaemon
 from letsencrypt_mdaemon.stores.pem import PemStore
 from tests import certificates, servers
+from tests.limits import HANG_SECONDS
 from tests.program import Ran, beside_sandbox, environment, here, run
 from tests.servers import LOCALHOST, Serve, context, endpoint, honest
 
@@ -734,7 +735,7 @@ def run_bytes(command: list[str], encoding: str) -> Ran:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         env=environment() | {"PYTHONIOENCODING": encoding},
-        timeout=120,
+        timeout=HANG_SECONDS,
         check=False,
     )
     return Ran(
