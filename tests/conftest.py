@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,10 @@ from tests.wine import DIFFERS, is_wine
 # How long an example takes says nothing about what it shows.
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # So it is in the background of a shell; what tests start would ignore it as well.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 if sys.platform == "win32" and is_wine():
     # The first process with a window starts Wine's desktop, which inherits its pipes:
