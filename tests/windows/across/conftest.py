@@ -28,6 +28,7 @@ from letsencrypt_mdaemon.sandbox import mdaemon
 from letsencrypt_mdaemon.sandbox.store import Identity, find, write
 from tests.integration import acme_servers, pebble_package
 from tests.integration.acme_servers import AcmeServer
+from tests.limits import HANG_SECONDS
 from tests.program import HOST_NAME, LOCALHOST, NoDns, Program, at
 
 MACHINE = Path(os.environ["WINDOWS_MACHINE"])
@@ -72,14 +73,14 @@ class WindowsProgram(Program):
         return (self.layout.logs / "LetsEncrypt.log").read_bytes()
 
 
-def windows(*arguments: str, timeout: float = 60) -> str:
+def windows(*arguments: str) -> str:
     """Run Python for Windows to its end, and return what it prints."""
     done = subprocess.run(
         [PYTHON, "-P", *arguments],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         encoding="utf-8",
-        timeout=timeout,
+        timeout=HANG_SECONDS,
         check=False,
     )
     assert done.returncode == 0, done.stderr
