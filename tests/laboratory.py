@@ -48,6 +48,8 @@ class Dns:
         records: By name, then by type, as in zone files.
         broken: What is done to a question about a name instead of answering it, by
             who is asked: an answer's code, or None to say nothing.
+        referrals: By name, where the zones' servers refer to: a server, and what they
+            say its address is.
         without_aa: Let the zones' servers answer like a proxy.
         says: What is said to every question by UDP.
     """
@@ -56,6 +58,7 @@ class Dns:
     zones: list[str] = field(default_factory=lambda: [ZONE, "org"])
     glue: bool = True
     broken: dict[tuple[str, str], dns.rcode.Rcode | None] = field(default_factory=dict)
+    referrals: dict[str, tuple[str, str]] = field(default_factory=dict)
     without_aa: bool = False
     says: bytes | None = None
     asked: list[tuple[str, str, str, str]] = field(default_factory=list)
@@ -79,7 +82,9 @@ class Dns:
                 return None
             response.set_rcode(rcode)
         elif role == "root" and (zone := self._zone(name)):
-            self._refer(response, zone)
+            self._refer(response, zone, f"ns.{zone}", "::1")
+        elif role == OWN and name in self.referrals:
+            self._refer(response, name, *self.referrals[name])
         else:
             self._fill(response, name, kind, follow=role == RESOLVER)
             if role == RESOLVER:
@@ -98,13 +103,16 @@ class Dns:
         above = [zone for zone in self.zones if f".{name}".endswith(f".{zone}")]
         return max(above, key=len, default=None)
 
-    def _refer(self, response: dns.message.Message, zone: str) -> None:
+    def _refer(
+        self, response: dns.message.Message, zone: str, server: str, address: str
+    ) -> None:
         response.authority.append(
-            dns.rrset.from_text(f"{zone}.", 60, "IN", "NS", f"ns.{zone}.")
+            dns.rrset.from_text(f"{zone}.", 60, "IN", "NS", f"{server}.")
         )
         if self.glue:
+            kind = "AAAA" if ":" in address else "A"
             response.additional.append(
-                dns.rrset.from_text(f"ns.{zone}.", 60, "IN", "AAAA", "::1")
+                dns.rrset.from_text(f"{server}.", 60, "IN", kind, address)
             )
 
     def _fill(

@@ -674,6 +674,20 @@ def test_servers_without_glue_are_found_by_the_resolver(lab: World) -> None:
     assert only(lab.found(f"nowhere.{ZONE}")).weight is Weight.FAILURE
 
 
+def test_no_zone_tells_the_address_of_another_zones_server(lab: World) -> None:
+    """Else it could answer for any zone, by saying that the server is its own."""
+    name = f"below.{ZONE}"
+    lab.dns.zones.append("elsewhere.org")
+    lab.dns.referrals[name] = ("ns.elsewhere.org", LOCALHOST)
+    lab.has(name, A=FOUR)
+
+    lab.found(name)
+
+    # At that address listens the root, which refers to the zone and is done with it.
+    roots = [row for row in lab.dns.asked if row[:2] == ("root", name)]
+    assert len(roots) == 1
+
+
 def test_an_alias_leads_to_the_addresses_of_its_target(lab: World) -> None:
     lab.dns.zones.append("elsewhere.org")
     lab.has(f"alias.{ZONE}", CNAME="target.elsewhere.org.")

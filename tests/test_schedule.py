@@ -19,7 +19,8 @@ from tests.program import Program
 from tests.schedulers import Crontab, Schtasks
 
 COMMAND = [r"C:\Program Files\x\python.exe", "-m", "letsencrypt_mdaemon", "renew"]
-THEIRS = "MAILTO=x\r\n# remarks\n*/5 * * * * other \udcff\n@reboot last"
+THEIRS = "MAILTO=x\r\n# remarks\n*/5 * * * * other \udcff\n"
+THEIRS += f"#7 3,15 * * * ours, and taken out by hand # {NAME}\n@reboot last"
 
 
 def read(data: bytes) -> ET.Element:
