@@ -641,6 +641,24 @@ def test_a_state_folder_that_cannot_be_made_fails_with_a_log_and_a_mail(
     assert own(program) == before
 
 
+# Ourselves
+
+
+def test_a_fault_of_the_program_leaves_its_trace_in_the_log(program: Program) -> None:
+    def stumble(path: Path) -> None:
+        if "account.json" in path.name:
+            raise ZeroDivisionError("what nobody thought of")
+
+    with watched(program.state, stumble):
+        ran = renew(program)
+
+    assert ran.exit_code == 1
+    assert "This is a bug" in ran.report["error"]["hint"]
+    assert "Traceback" not in ran.messages
+    for text in ("Traceback", "in stumble", "ZeroDivisionError: what nobody thought"):
+        assert text in program.log()
+
+
 # Two at once
 
 
@@ -761,7 +779,7 @@ def test_a_full_disk_at_any_write_leaves_all_old_or_all_new_and_the_next_run_men
         seen.add(Path(full[0]).name if os.sep in full[0] else full[0])
         if ran.exit_code:
             assert "bug" not in ran.report["error"]["hint"], full
-        ran = renew(program, "--no-reload")  # also for speed
+        ran = renew(program)
         assert ran.exit_code == 0, (full, ran.messages)
         assert program.bound() == {ran.report["certificate"]["thumbprint"]}
         assert program.tokens() == []
