@@ -159,7 +159,8 @@ def environment() -> dict[str, str]:
 def unmeasured() -> dict[str, str]:
     """Return the same for a process that gets signals: it is not measured.
 
-    A signal that comes while coverage.py holds its lock would leave it locked for ever.
+    A signal that comes while coverage.py holds its lock would leave it locked for ever,
+    and one that is killed cannot tell what was measured.
     """
     return {k: v for k, v in environment().items() if not k.startswith("COVERAGE_")}
 

@@ -21,7 +21,7 @@ from letsencrypt_mdaemon.sandbox.ca import LOST, Answer, CertificateAuthority
 from letsencrypt_mdaemon.sandbox.mdaemon import Fault
 from tests.dying import KILL
 from tests.limits import HANG_SECONDS
-from tests.program import Program, environment, unmeasured
+from tests.program import Program, unmeasured
 
 ROOT = Path(__file__).parent.parent
 IMAP = ("--alternate-host-names", "imap.example.test")
@@ -135,7 +135,7 @@ def die(program: Program, part: str, number: int) -> None:
     died = subprocess.run(
         [*dying, str(number), "renew", *program.options, *IMAP],
         cwd=ROOT,
-        env=environment(),
+        env=unmeasured(),
         capture_output=True,
         encoding="utf-8",
         check=False,
