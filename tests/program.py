@@ -10,13 +10,14 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from socketserver import DatagramRequestHandler, ThreadingUDPServer
 from typing import Any
 from unittest.mock import patch
 
 from click.testing import CliRunner
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from letsencrypt_mdaemon import log
 from letsencrypt_mdaemon.cli import cli
@@ -174,6 +175,9 @@ class NoDns(DatagramRequestHandler):
         self.wfile.write(question[:2] + b"\x80\x05" + question[4:])
 
 
+_made_once = cache(rsa.generate_private_key)
+
+
 @contextmanager
 def beside_sandbox(
     folder: Path, *, http_port: int = 0, host_name: str = HOST_NAME, tls: bool = False
@@ -183,11 +187,13 @@ def beside_sandbox(
     Args:
         tls: Let all its ports speak TLS, and be looked at.
     """
-    layout = mdaemon.create(folder, host_name=host_name)
+    # Only for speed: the first certificate of every sandbox has the same key.
+    with patch.object(rsa, "generate_private_key", _made_once):
+        layout = mdaemon.create(folder, host_name=host_name)
     with (
         mdaemon.Server(folder, http_port=http_port, tls=tls) as server,
         ThreadingUDPServer((LOCALHOST, 0), NoDns) as dns,
-        mdaemon.thread(partial(dns.serve_forever, 0.05), dns.shutdown),
+        mdaemon.thread(partial(dns.serve_forever, 0.005), dns.shutdown),
     ):
         # Else nothing listens where is looked.
         endpoints = server.endpoints.values() or ["https://127.0.0.1:1"]
