@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+import os
+import random
 import signal
+import socket
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -28,6 +34,35 @@ if sys.platform == "win32" and is_wine():
     import ctypes
 
     ctypes.windll.user32.GetDesktopWindow()
+
+
+def own_ports(worker: int) -> None:
+    """Let free ports be of a range that no other worker takes any from.
+
+    Else one that a server of a test has left may be the next server's in another
+    worker, and somebody listens where nobody should any more.
+    """
+    first = 10_000 + worker % 5 * 4_000
+    ports = itertools.cycle(range(first, first + 4_000))
+    for _ in range(random.randrange(4_000)):  # noqa: S311 - others may do the same
+        next(ports)
+    bind = socket.socket.bind
+
+    def bind_own(self: socket.socket, address: Any) -> None:  # noqa: ANN401
+        if not isinstance(address, tuple) or address[1] != 0:
+            bind(self, address)
+            return
+        for port in itertools.islice(ports, 4_000):
+            with suppress(OSError):
+                bind(self, (address[0], port, *address[2:]))
+                return
+        bind(self, address)
+
+    socket.socket.bind = bind_own  # type: ignore[assignment,method-assign]
+
+
+if worker := os.environ.get("PYTEST_XDIST_WORKER"):
+    own_ports(int(worker.removeprefix("gw")))
 
 
 def pytest_configure(config: pytest.Config) -> None:
