@@ -47,7 +47,7 @@ from tests.laboratory import (
     world,
 )
 from tests.limits import HANG_SECONDS, in_time
-from tests.servers import LOCALHOST
+from tests.servers import HAS_IPV6, LOCALHOST, OTHER_HOST
 
 OTHER = f"other.{ZONE}"
 PAGE = b"<!DOCTYPE html><html><head><title>Sign in</title></head><body></body></html>"
@@ -467,8 +467,8 @@ def test_an_address_that_leads_elsewhere_is_told(lab: World) -> None:
 
 def test_an_address_of_this_machine_does_not_lead_elsewhere(lab: World) -> None:
     lab.authority = Authority(public=False)
-    lab.has(NAME, AAAA="::1")
-    lab.serve(lambda *_: page(b"Mine", "418 Teapot"), "::1")
+    lab.has(NAME, **{"AAAA" if HAS_IPV6 else "A": OTHER_HOST})
+    lab.serve(lambda *_: page(b"Mine", "418 Teapot"), OTHER_HOST)
 
     assert lab.codes() == ["http-status-418"]
 
@@ -626,7 +626,9 @@ def test_a_name_that_does_not_exist_would_fail_for_certain(lab: World) -> None:
 
     assert finding.code == "dns-nxdomain"
     assert finding.weight is Weight.FAILURE
-    assert finding.seen == (f"nowhere.{ZONE} does not exist, says ns.{ZONE} (::1)")
+    assert finding.seen == (
+        f"nowhere.{ZONE} does not exist, says ns.{ZONE} ({OTHER_HOST})"
+    )
 
 
 def test_a_name_that_only_the_resolver_misses_is_not_certain(lab: World) -> None:

@@ -86,6 +86,7 @@ def test_every_port_of_the_sandbox_is_understood() -> None:
     assert found == dict.fromkeys(at, CERTIFICATE.leaf)
 
 
+@servers.needs_ipv6
 @EVERY_SCHEME
 def test_ipv6_is_spoken(scheme: str) -> None:
     heard: list[bytes] = []
