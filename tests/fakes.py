@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import base64
+import builtins
 import errno
+import io
 import itertools
 import os
 import socket
 import sys
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
-from functools import cache
+from functools import wraps
 from pathlib import Path
 from typing import Any, TypeAlias
+from unittest.mock import patch
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -234,32 +237,44 @@ class MemoryIssuer:
         self.revoked.append((thumbprint(certificate), reason, key))
 
 
-# What is about to happen to files is told by Python itself (PEP 578), whoever does it
-# and by whatever function; an error that is raised then is what the caller gets.
-
 Rule: TypeAlias = Callable[[Path], None]
-_on_change: list[Rule] = []
-_on_read: list[Rule] = []
+
+# Whoever opens or changes a file by its path does it by one of these, found by name.
+# An audit hook (PEP 578) would see the same, but stays, and starts no threads safely.
+_WAYS = [(builtins, "open"), (io, "open"), (os, "open")]
+_WAYS += [(os, name) for name in ("mkdir", "remove", "rename", "replace")]
+_WAYS += [(os, name) for name in ("rmdir", "unlink")]
 
 
-def _audit(event: str, arguments: tuple[Any, ...]) -> None:
-    if not (_on_change or _on_read):
-        return
-    if event in {"open", "os.mkdir", "os.remove", "os.rmdir", "os.rename"}:
-        path = arguments[0]
-        reads = event == "open" and not arguments[2] & (os.O_WRONLY | os.O_RDWR)
-        if isinstance(path, str | bytes | os.PathLike):
-            for rule in (_on_read if reads else _on_change)[:]:
-                rule(Path(os.fsdecode(path)))
+@contextmanager
+def _told(rule: Rule, *, of_reads: bool) -> Iterator[None]:
+    """Call `rule` before every change, or else before every file that is only read.
 
-
-@cache
-def _listen() -> None:
-    """Hook into Python when it is first needed: that cannot be taken back.
-
-    Under it and coverage Python 3.11 may fail to start two threads at once.
+    An error that it raises is what the caller gets.
     """
-    sys.addaudithook(_audit)
+
+    def telling(act: Callable[..., Any]) -> Callable[..., Any]:
+        def told(path: Any, *more: Any, **named: Any) -> Any:  # noqa: ANN401
+            how = more[0] if more else named.get("flags", named.get("mode", "r"))
+            reads = act.__name__ == "open" and _only_reads(how)
+            if isinstance(path, str | bytes | os.PathLike) and reads == of_reads:
+                rule(Path(os.fsdecode(path)))
+            return act(path, *more, **named)
+
+        return wraps(act)(told)
+
+    with ExitStack() as patches:
+        for module, name in _WAYS:
+            told = telling(getattr(module, name))
+            patches.enter_context(patch.object(module, name, told))
+        yield
+
+
+def _only_reads(how: int | str) -> bool:
+    """Whether a file is only read, by the flags of `os.open` or the mode of `open`."""
+    if isinstance(how, int):
+        return not how & (os.O_WRONLY | os.O_RDWR)
+    return not set(how) & set("wxa+")
 
 
 @contextmanager
@@ -270,12 +285,8 @@ def watched(folder: Path, rule: Rule) -> Iterator[None]:
         if path.is_relative_to(folder):
             rule(path)
 
-    _listen()
-    _on_change.append(below)
-    try:
+    with _told(below, of_reads=False):
         yield
-    finally:
-        _on_change.remove(below)
 
 
 @contextmanager
@@ -286,12 +297,8 @@ def unreadable(file: Path) -> Iterator[None]:
         if path == file:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
 
-    _listen()
-    _on_read.append(refuse)
-    try:
+    with _told(refuse, of_reads=True):
         yield
-    finally:
-        _on_read.remove(refuse)
 
 
 @contextmanager

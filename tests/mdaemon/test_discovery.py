@@ -193,6 +193,7 @@ def test_a_sign_beside_the_value_does_not_hide_it_in_utf_16(tmp_path: Path) -> N
         f"{thumbprint(OLD)}=yes\n".encode(),
         codecs.BOM_UTF16_LE + f"b={thumbprint(OLD)}".encode(),
     ],
+    ids=["bytes", "nul", "utf-16", "comment", "section", "key", "no utf-16"],
 )
 def test_what_is_not_in_an_ini_value_is_reported_without_a_target(
     tmp_path: Path, data: bytes
@@ -319,6 +320,7 @@ def test_each_target_names_a_certificate(root: Path) -> None:
         f"[SSL]\nCertificate={thumbprint(OLD)}\nCertificate={thumbprint(OTHER)}\n",
         f"[SSL]\nCertificate={thumbprint(OLD)}\nCertificate=\n",
     ],
+    ids=["nothing", "no key", "empty", "nonsense", "unknown", "two", "one and none"],
 )
 def test_a_target_without_one_known_certificate_names_none(
     root: Path, text: str

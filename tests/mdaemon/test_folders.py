@@ -17,6 +17,7 @@ from letsencrypt_mdaemon.mdaemon.folders import Place
 from letsencrypt_mdaemon.mdaemon.host_name import Source
 from letsencrypt_mdaemon.mdaemon.semaphores import Semaphores
 from tests.fakes import LOCALHOST, huge, read_only, talker, unreadable, watched
+from tests.limits import HANG_SECONDS, SOON_SECONDS
 from tests.wine import wine_differs
 
 
@@ -308,8 +309,8 @@ def test_a_folder_named_like_a_database_is_passed_by(root: Path) -> None:
 
 
 def greeting(says: bytes, *, forever: bool = False) -> str | None:
-    # Enough for a machine under load; who is silent costs it in full.
-    timeout = 5.0 if says else 0.2
+    # Who is silent costs it in full.
+    timeout = HANG_SECONDS if says else SOON_SECONDS
     with talker(says=says, forever=forever) as address:
         source = host_name.greeting(address, timeout)
         return source.value if source else None

@@ -6,6 +6,7 @@ import itertools
 import json
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -422,6 +423,17 @@ def test_the_limit_of_a_week_is_for_exactly_these_names(scene: Scene) -> None:
     assert scene.waits(names=NAMES[::-1], limits=LIMITS) == 7 * DAY + CLOCK_ERROR
 
 
+def test_a_forced_order_is_a_new_one(scene: Scene) -> None:
+    left = OpenOrder("https://ca.test/1", "", NAMES, "p256", "")
+    scene.ca.save_order(left)
+    scene.failing(AcmeError("Not now."))
+    assert scene.ca.order() == left
+
+    scene.failing(AcmeError("Not now."), force=True)
+
+    assert scene.ca.order() is None
+
+
 def test_the_limit_of_a_week_does_not_hold_an_order_that_is_open(scene: Scene) -> None:
     forced(scene, 0, 0, 0, 0, 0)
     scene.ca.save_order(OpenOrder("https://ca.test/1", "", NAMES, "p256", ""))
@@ -462,6 +474,16 @@ def test_it_waits_with_a_name_that_the_certificate_in_use_covers(scene: Scene) -
     scene.failing(unproven(POP), names=ALL)
 
     assert scene.waits(names=ALL, drop=True) == MINUTE
+
+
+def test_it_goes_without_such_a_name_in_the_last_week_only(scene: Scene) -> None:
+    end = scene.first.not_valid_after_utc
+    for left, names in ((7 * DAY + SECOND, ALL), (7 * DAY, NAMES)):
+        scene.now = end - left
+        scene.failing(pause(POP), names=ALL, force=True)
+        with suppress(AcmeError):
+            scene.renew(names=ALL, drop=True)
+        assert scene.issuer.tried[-1] == names
 
 
 def test_without_a_paused_name_it_goes_on_as_well(scene: Scene) -> None:
