@@ -67,7 +67,7 @@ def _carry_out(run: Run, act: Callable[[Prepared, datetime], Outcome]) -> None:
     run.begin(now)
     installation = run.installation()
     if run.is_scheduled:
-        installation.note_run(now)
+        installation = installation.noted(now)
         run.is_noted = True
     run.names = names = installation.names()
     prepared = renewal.prepare(installation, names)

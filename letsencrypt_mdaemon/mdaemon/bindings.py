@@ -15,7 +15,7 @@ from letsencrypt_mdaemon.pki.certificate import dns_names, thumbprint
 from letsencrypt_mdaemon.state.memory import Change, Target
 from letsencrypt_mdaemon.system.files import replace_all
 from letsencrypt_mdaemon.system.locks import courtesy_lock
-from letsencrypt_mdaemon.text import printable
+from letsencrypt_mdaemon.text import CHOOSE_ONCE, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -118,7 +118,7 @@ class Bindings:
         """
 
         def edit(data: bytes, targets: Sequence[Target]) -> bytes:
-            found, edits = ini.entries(data), {}
+            found, edits = ini.entries(data), dict[ini.Entry, str]()
             for target in targets:
                 ours = [change for change in changes if change.target == target]
                 # The lines may have moved, but among several they tell which is which.
@@ -235,8 +235,7 @@ class Bindings:
             f"{target} names {printable(value, 200)!r}, in which no certificate that "
         )
         message += "is in the store can be found."
-        hint = "Choose any certificate of the store there once in MDaemon's dialog."
-        raise ConfigError(message, hint=hint)
+        raise ConfigError(message, hint=f"{CHOOSE_ONCE}.")
 
     def _choose(
         self, target: Target, value: str, names: Collection[str]

@@ -860,7 +860,7 @@ def test_the_log_tells_the_story_of_the_run_line_by_line(secure: Program) -> Non
     for said in (
         "The certificate is named in App/MDaemon.ini [SSL] Certificate as sha1:upper",
         "Due: the certificate in use is self-signed",
-        f"App/MDaemon.ini [SSL] Certificate: {old} → {new}",
+        f"App/MDaemon.ini [SSL] Certificate: {old} -> {new}",
         "The server took up RELOADCACHE.SEM",
     ):
         assert said in story

@@ -486,7 +486,7 @@ def never(_: float) -> None:
 
 
 def semaphores(app: Path, server: Callable[[float], None]) -> Semaphores:
-    return Semaphores(app, NAMES, patience=2, sleep=server)
+    return Semaphores(app, NAMES, timeout=2, sleep=server)
 
 
 def left(app: Path) -> list[str]:
