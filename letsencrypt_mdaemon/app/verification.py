@@ -43,7 +43,7 @@ def verify(installation: Installation, *, now: datetime) -> Verification:
         names = ()
     seen = installation.look(names, public=config.public)
     right = _named(seen, names)
-    ports = verdict.judge(
+    ports = verdict.assess(
         seen.observed,
         expected=None if right is None else {thumbprint(leaf) for leaf in right},
         given=seen.endpoints if config.endpoint else (),
