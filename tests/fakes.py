@@ -24,8 +24,11 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from letsencrypt_mdaemon.errors import DeployError
 from letsencrypt_mdaemon.pki.certificate import Certificate, PrivateKey, thumbprint
+from letsencrypt_mdaemon.renewal.adapters import Request
+from letsencrypt_mdaemon.renewal.snapshot import Snapshot
 from letsencrypt_mdaemon.state.advice import Window
-from letsencrypt_mdaemon.state.memory import Change, Target
+from letsencrypt_mdaemon.state.ledger import Ledger
+from letsencrypt_mdaemon.state.memory import Attempt, Change, Memory, Target
 from letsencrypt_mdaemon.windows.service import (
     ALREADY_RUNNING,
     CANNOT_NOW,
@@ -48,7 +51,7 @@ LOCALHOST = "127.0.0.1"
 
 
 class MemoryStore:
-    """A store that keeps certificates nowhere else: `parts.Store`."""
+    """A store that keeps certificates nowhere else: `adapters.Store`."""
 
     def __init__(self) -> None:
         self.kept: dict[str, tuple[x509.Certificate, str]] = {}
@@ -98,7 +101,7 @@ RUNGS = ("RELOADCACHE.SEM", "RESTARTWC.SEM")
 
 
 class MemoryServer:
-    """A server of two INI values and two ports: `parts.Server`, and its verifier.
+    """A server of two INI values and two ports: `adapters.Server`, and its verifier.
 
     Its first semaphore reloads the first port, the second one the second.
 
@@ -132,19 +135,27 @@ class MemoryServer:
         known = {digest: leaf for digest, (leaf, _) in self.store.kept.items()}
         return {target: known.get(value) for target, value in self.values.items()}
 
-    def bind(
-        self, certificate: x509.Certificate, *, now: datetime, dry_run: bool = False
-    ) -> list[Change]:
-        """Make every target name it."""
+    def planned(self, certificate: x509.Certificate) -> list[Change]:
+        """Return what `bind` would change."""
         new = thumbprint(certificate)
-        changes = [
+        return [
             Change(target, 1, value, new)
             for target, value in self.values.items()
             if value != new
         ]
-        if not dry_run:
-            self._do("bind", now)
-            self.values = dict.fromkeys(TARGETS, new)
+
+    def bind(
+        self,
+        certificate: x509.Certificate,
+        *,
+        now: datetime,
+        announce: Callable[[Sequence[Change]], None],
+    ) -> list[Change]:
+        """Make every target name it."""
+        changes = self.planned(certificate)
+        announce(changes)
+        self._do("bind", now)
+        self.values = dict.fromkeys(TARGETS, thumbprint(certificate))
         return changes
 
     def restore(self, changes: Sequence[Change], *, now: datetime) -> None:
@@ -187,7 +198,7 @@ class MemoryServer:
 
 
 class MemoryIssuer:
-    """A CA that issues at once: `parts.Issuer`.
+    """A CA that issues at once: `adapters.Issuer`.
 
     Args:
         issue: Makes a certificate for some names.
@@ -235,6 +246,32 @@ class MemoryIssuer:
         if self.errors:
             raise self.errors.pop(0)
         self.revoked.append((thumbprint(certificate), reason, key))
+
+
+def snapshot(
+    request: Request,
+    *in_use: x509.Certificate | None,
+    now: datetime,
+    memory: Memory,
+    attempt: Attempt | None = None,
+) -> Snapshot:
+    """Return what a run finds whose targets name these certificates, and no more."""
+    named = {
+        Target("x.ini", "SSL", f"Certificate{number}", "sha1:upper"): leaf
+        for number, leaf in enumerate(in_use)
+    }
+    return Snapshot(
+        request=request,
+        now=now,
+        memory=memory,
+        attempt=attempt,
+        ledger=Ledger(),
+        order=None,
+        draw=None,
+        pending=None,
+        named=named,
+        stored={},
+    )
 
 
 Rule: TypeAlias = Callable[[Path], None]

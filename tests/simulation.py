@@ -305,7 +305,7 @@ ORDER = Request(
     key_type="p256",
     directory_url=DIRECTORY,
     limits=authorities.LETSENCRYPT.limits,
-    patience=0,
+    timeout=0,
     remove_old=True,
 )
 
@@ -327,6 +327,7 @@ class Installation:
             verifier=self.server,
             state=self.state,
             ca=ca.state,
+            issuer=lambda: ca,
         )
 
     def run(self, now: datetime) -> Outcome:
@@ -338,7 +339,7 @@ class Installation:
         if every != self.order.interval:
             self.order = replace(self.order, interval=every)
         self.server.done.clear()
-        return workflow.renew(self.order, self.parts, self.ca, now=now)
+        return workflow.renew(self.order, self.parts, self.state.load(), now=now)
 
 
 @dataclass(frozen=True, slots=True)

@@ -160,7 +160,9 @@ def test_without_the_port_check_nothing_is_fetched(patient: Program) -> None:
 def test_a_resolver_that_is_down_is_a_warning(
     patient: Program, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("letsencrypt_mdaemon.doctor.nameservers.QUERY_TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr(
+        "letsencrypt_mdaemon.doctor.nameservers.QUERY_TIMEOUT_SECONDS", 0.2
+    )
     ran = patient.here("doctor", "--validation-dns", f"{LOCALHOST}:{free_port()}")
 
     assert ran.exit_code == 0

@@ -175,13 +175,16 @@ def test_an_ini_file_that_cannot_be_read_is_an_error_with_its_name(root: Path) -
 
 
 def names(root: Path) -> dict[str, str]:
-    return {source.where: source.value for source in host_name.configured_names(root)}
+    return {
+        source.where: source.value
+        for source in host_name.configured_names(folders.IniFiles(root))
+    }
 
 
 def decide(root: Path, greeted: str | None = None) -> str:
     source = Source("the SMTP greeting at 127.0.0.1 port 25", greeted or "")
     return host_name.host_name(
-        host_name.configured_names(root), source if greeted else None
+        host_name.configured_names(folders.IniFiles(root)), source if greeted else None
     )
 
 
@@ -484,7 +487,7 @@ def never(_: float) -> None:
 
 
 def semaphores(app: Path, server: Callable[[float], None]) -> Semaphores:
-    return Semaphores(app, NAMES, patience=2, sleep=server)
+    return Semaphores(app, NAMES, timeout=2, sleep=server)
 
 
 def left(app: Path) -> list[str]:

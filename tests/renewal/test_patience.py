@@ -40,7 +40,7 @@ NAMES = (FIRST, IMAP) = ("mail.example.test", "imap.example.test")
 POP = "pop.example.test"
 ALL = (*NAMES, POP)
 DIRECTORY = "https://ca.test/directory"
-ORDER = Request(names=NAMES, key_type="p256", directory_url=DIRECTORY, patience=0)
+ORDER = Request(names=NAMES, key_type="p256", directory_url=DIRECTORY, timeout=0)
 LIMITS = Limits(exact_set=5, failures=5)
 SECOND, MINUTE, HOUR = (timedelta(seconds=n) for n in (1, 60, 3600))
 DAY = timedelta(days=1)
@@ -110,12 +110,14 @@ class Scene:
             verifier=self.server,
             state=self.state,
             ca=self.ca,
+            issuer=lambda: self.issuer,
         )
 
     def renew(self, **order: object) -> Outcome:
         """Run with an order that differs from the usual one."""
         wanted = replace(self.order, **order)  # type: ignore[arg-type]
-        return run.renew(wanted, self.parts, self.issuer, now=self.now)
+        memory = self.parts.state.load()
+        return run.renew(wanted, self.parts, memory, now=self.now)
 
     def failing(self, error: AcmeError, **order: object) -> AcmeError:
         """Run with a CA that fails, and return the error."""
@@ -517,7 +519,7 @@ def test_what_went_back_was_put_into_use_last(scene: Scene) -> None:
     scene.renew()
     scene.now += DAY
     scene.renew(force=True)
-    assert run.roll_back(ORDER, scene.parts, now=scene.now).renewed
+    assert run.roll_back(ORDER, scene.parts, scene.state.load(), now=scene.now).renewed
 
     assert not scene.renew().renewed
 
