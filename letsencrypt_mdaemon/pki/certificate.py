@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import pkcs12
@@ -163,6 +163,15 @@ def is_self_signed(certificate: x509.Certificate) -> bool:
         return certificate.issuer == certificate.subject
     except (ValueError, TypeError):
         return False
+
+
+def is_issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
+    """Whether the issuer's name and key fit the certificate and its signature."""
+    try:
+        certificate.verify_directly_issued_by(issuer)
+    except (*ODD, TypeError, InvalidSignature):
+        return False
+    return True
 
 
 def key_type(certificate: x509.Certificate) -> str:

@@ -7,9 +7,9 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 import certifi
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from OpenSSL import crypto
 
+from letsencrypt_mdaemon.pki.certificate import is_issued_by
 from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:
@@ -126,9 +126,9 @@ def judge(
     last = path[-1]
     issued = list(issued)
     # Nobody needs the root: who does not have it does not trust it either.
-    missing = [one for one in issued if one not in chain and not _issued(one, one)]
+    missing = [one for one in issued if one not in chain and not is_issued_by(one, one)]
     distrust, leads_to_root = roots.distrust(chain)
-    if _issued(last, last):
+    if is_issued_by(last, last):
         ending = Ending.ROOT_SENT if len(path) > 1 else Ending.SELF_SIGNED
     elif leads_to_root:
         ending = Ending.ROOT
@@ -160,18 +160,10 @@ def title(certificate: x509.Certificate, part: Literal["subject", "issuer"]) -> 
 def _path(chain: Sequence[x509.Certificate]) -> list[x509.Certificate]:
     """Return the leaf, its issuer, the issuer's issuer, as far as they were sent."""
     path, others = [chain[0]], list(chain[1:])
-    while not _issued(path[-1], path[-1]):
-        issuer = next((one for one in others if _issued(one, path[-1])), None)
+    while not is_issued_by(path[-1], path[-1]):
+        issuer = next((one for one in others if is_issued_by(path[-1], one)), None)
         if issuer is None:
             break
         others.remove(issuer)
         path.append(issuer)
     return path
-
-
-def _issued(issuer: x509.Certificate, certificate: x509.Certificate) -> bool:
-    try:
-        certificate.verify_directly_issued_by(issuer)
-    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
-        return False
-    return True

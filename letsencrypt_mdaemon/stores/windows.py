@@ -14,7 +14,11 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import pkcs12
 
 from letsencrypt_mdaemon.errors import ConfigError, DeployError, Error
-from letsencrypt_mdaemon.pki.certificate import is_self_signed, thumbprint
+from letsencrypt_mdaemon.pki.certificate import (
+    is_issued_by,
+    is_self_signed,
+    thumbprint,
+)
 from letsencrypt_mdaemon.windows import access
 
 assert sys.platform == "win32"  # noqa: S101 - tells the type checker
@@ -71,7 +75,7 @@ class WindowsStore:
         issuers = [issuer for issuer, _ in self._read(CA)] if found else []
         chain = found[:1]
         while chain:
-            above = [one for one in issuers if _is_issuer(one, chain[-1])]
+            above = [one for one in issuers if is_issued_by(chain[-1], one)]
             if not above or above[0] in chain:
                 break
             chain.append(above[0])
@@ -262,11 +266,3 @@ def _password() -> str:
 
 def _der(certificate: x509.Certificate) -> bytes:
     return certificate.public_bytes(serialization.Encoding.DER)
-
-
-def _is_issuer(issuer: x509.Certificate, of: x509.Certificate) -> bool:
-    try:
-        of.verify_directly_issued_by(issuer)
-    except Exception:  # noqa: BLE001 - whatever does not fit, or cannot be read
-        return False
-    return True
