@@ -154,7 +154,7 @@ class Doctor:
                 return True
 
             left = deadline - time.monotonic()
-            done = ask_all(work, names, patience=left + GRACE)
+            done = ask_all(work, names, timeout=left + GRACE)
             if token and not any(row.served for row in notes.values()):
                 server += self._port80(names[0], token, deadline)
         for name in names:
@@ -307,7 +307,7 @@ class Doctor:
                 return unfinished(f"{name} at {address}: {type(exc).__name__}")
 
         left = deadline - time.monotonic()
-        answers = ask_all(fetch, addresses, patience=left + GRACE / 2)
+        answers = ask_all(fetch, addresses, timeout=left + GRACE / 2)
         late = {item: unfinished(f"{name} at {item}: no answer") for item in addresses}
         found = late | answers
         notes.served += [x for x, fetched in found.items() if not fetched.finding]

@@ -19,6 +19,7 @@ from letsencrypt_mdaemon.pki.certificate import (
     is_self_signed,
     thumbprint,
 )
+from letsencrypt_mdaemon.system.disk import explained
 from letsencrypt_mdaemon.windows import access
 
 assert sys.platform == "win32"  # noqa: S101 - tells the type checker
@@ -28,13 +29,13 @@ from letsencrypt_mdaemon.windows.key_access import key_at  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from contextlib import AbstractContextManager
 
     from letsencrypt_mdaemon.pki.certificate import Certificate, PrivateKey
 
 _log = logging.getLogger(__name__)
 
 MY, CA = "My", "CA"
-ACCESS_DENIED = 5
 
 
 class WindowsStore:
@@ -144,11 +145,11 @@ class WindowsStore:
             )
 
     def _install(self, certificate: Certificate) -> None:
-        with _explained("written", CA, DeployError), crypt32.opened(CA) as store:
+        with _explained("write", CA, DeployError), crypt32.opened(CA) as store:
             for issuer in certificate.chain[1:]:
                 if not is_self_signed(issuer):
                     crypt32.add_encoded(store, _der(issuer))
-        with _explained("written", MY, DeployError):
+        with _explained("write", MY, DeployError):
             with self._found(certificate.thumbprint) as there:
                 if (
                     there is not None
@@ -169,7 +170,7 @@ class WindowsStore:
         Raises:
             DeployError: If Windows refuses.
         """
-        with _explained("written", MY, DeployError):
+        with _explained("write", MY, DeployError):
             self._delete(wanted)
 
     def _import(self, certificate: Certificate) -> None:
@@ -227,18 +228,16 @@ class WindowsStore:
         return found
 
 
-@contextmanager
-def _explained(done: str, name: str, failure: type[Error]) -> Iterator[None]:
-    """Turn what Windows says into words and advice."""
-    store = rf"LocalMachine\{name}"
-    try:
-        yield
-    except OSError as exc:
-        hint = "See whether the Windows event log says more; `selftest` tries it."
-        if exc.winerror == ACCESS_DENIED:
-            hint = "Run as an administrator, or by the scheduled task as SYSTEM."
-        message = f"The certificate store {store} cannot be {done}: "
-        raise failure(f"{message}{exc.strerror or exc}.", hint=hint) from exc
+def _explained(
+    doing: str, name: str, failure: type[Error]
+) -> AbstractContextManager[None]:
+    """Turn what Windows says about a store into words and advice."""
+    return explained(
+        rf"{doing} the certificate store LocalMachine\{name}",
+        failure=failure,
+        hint="Run as an administrator, or by the scheduled task as SYSTEM; `selftest` "
+        "shows what works.",
+    )
 
 
 def _pfx(certificate: Certificate, password: str) -> bytes:

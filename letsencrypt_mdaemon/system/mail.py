@@ -8,13 +8,13 @@ import secrets
 import smtplib
 import socket
 import ssl
-from contextlib import suppress
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
 
 from letsencrypt_mdaemon.errors import Error
+from letsencrypt_mdaemon.system.disk import explained, remove
 from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:
@@ -92,15 +92,13 @@ class RawQueue:
         )
         unfinished = folder / f"letsencrypt-{secrets.token_hex(8)}.tmp"
         final = unfinished.with_suffix(".raw")
-        try:
-            unfinished.write_bytes(f"{head}\r\n{mail.body}".encode("ascii"))
-            unfinished.rename(final)
-        except OSError as exc:
-            with suppress(OSError):
-                unfinished.unlink()
-            message = f"The RAW message {final} cannot be written: "
-            hint = "Make room, or let this account write there."
-            raise Error(f"{message}{exc.strerror or exc}.", hint=hint) from exc
+        with explained(f"write the RAW message {final}"):
+            try:
+                unfinished.write_bytes(f"{head}\r\n{mail.body}".encode("ascii"))
+                unfinished.rename(final)
+            except OSError:
+                remove(unfinished)
+                raise
         return f"into {final}"
 
 

@@ -181,7 +181,7 @@ def _look_up(names: Iterable[str], patience: float) -> dict[str, tuple[str, ...]
         addresses = dict.fromkeys(str(row[4][0]).partition("%")[0] for row in found)
         return tuple(addresses)[:MOST]
 
-    answers = ask_all(look_up, names, patience=patience)
+    answers = ask_all(look_up, names, timeout=patience)
     return {name: addresses for name, addresses in answers.items() if addresses}
 
 

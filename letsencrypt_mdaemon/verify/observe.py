@@ -124,7 +124,7 @@ def _ask_all(
     answers = ask_all(
         lambda question: ask(*question, patience),
         questions,
-        patience=patience + GRACE,
+        timeout=patience + GRACE,
     )
     late = Served(
         outcome=Outcome.NOT_LISTENING,
