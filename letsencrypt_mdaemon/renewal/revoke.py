@@ -67,10 +67,7 @@ def revoke(  # noqa: PLR0913 - each is one thing to know
             parts.ca.forget_pending()
     issuer.revoke(leaf, REASONS[reason], key)
     memory = parts.state.load()
-    start = leaf.not_valid_before_utc
-    issued = memory.find(wanted) or Issued(
-        wanted, directory_url, dns_names(leaf), obtained=start
-    )
+    issued = memory.find(wanted) or Issued(wanted, directory_url, dns_names(leaf))
     parts.state.save(memory.remember(replace(issued, revoked=utc(now))))
     if is_pending:
         parts.ca.forget_pending()

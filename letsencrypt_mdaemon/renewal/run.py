@@ -15,7 +15,7 @@ from letsencrypt_mdaemon.renewal import due as rules
 from letsencrypt_mdaemon.renewal import obtain, snapshot
 from letsencrypt_mdaemon.renewal.adapters import Outcome
 from letsencrypt_mdaemon.renewal.deploy import put_into_use, undo
-from letsencrypt_mdaemon.state.memory import Issued, utc
+from letsencrypt_mdaemon.state.memory import Issued
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,7 +60,7 @@ def renew(order: Request, parts: Adapters, issuer: Issuer, *, now: datetime) -> 
         return _nothing_done(order, found, due, parts, now)
     # A run may have died between keeping the certificate and this.
     parts.ca.forget_order()
-    _remember(pending, order, parts, now)
+    _remember(pending, order, parts)
     parts.store.install(pending)
     if order.issue_only:
         reason = f"{due.reason}; issued, and kept until `activate` puts it into use"
@@ -179,15 +179,12 @@ def _rehearse(
     )
 
 
-def _remember(
-    certificate: Certificate, order: Request, parts: Adapters, now: datetime
-) -> None:
+def _remember(certificate: Certificate, order: Request, parts: Adapters) -> None:
     memory = parts.state.load()
     if memory.find(certificate.thumbprint) is None:
         issued = Issued(
             thumbprint=certificate.thumbprint,
             directory_url=order.directory_url,
             names=certificate.names,
-            obtained=utc(now),
         )
         parts.state.save(memory.remember(issued))

@@ -106,6 +106,6 @@ def test_what_another_machine_sealed_is_set_aside_and_said(
     (tmp_path / "account.json").write_bytes(SEALED + b"by another machine")
     state = CaState(tmp_path, seal=seal if here == "with a seal" else None)
     assert state.account() is None
-    assert "account.json could not be read" in caplog.text
+    assert "account.json is damaged" in caplog.text
     (aside,) = tmp_path.iterdir()
     assert aside.name.startswith("account.json.damaged")
