@@ -562,7 +562,7 @@ def test_secrets_are_no_options() -> None:
 SLOW = {"acme", "josepy", "cryptography", "requests"}
 IMPORTED = """\
 import json, sys
-from letsencrypt_mdaemon.cli import main
+from letsencrypt_mdaemon.cli.main import main
 try:
     main()
 except SystemExit as end:
