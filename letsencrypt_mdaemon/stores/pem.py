@@ -1,7 +1,7 @@
-"""A store on every platform: a folder for each certificate, in PEM.
+"""A store for every platform: a folder for each certificate, in PEM.
 
 <store>/<friendly name>/cert.pem, chain.pem, fullchain.pem, privkey.pem
-                        and cert.pfx if a password for it is given
+                        and cert.pfx if it has a password
 """
 
 from __future__ import annotations
@@ -31,12 +31,10 @@ _UNFINISHED = ".unfinished "
 
 
 class PemStore:
-    """Certificates in a folder.
-
-    One that somebody else put there in this form counts as well.
+    """Certificates in a folder, also those that others put there in this form.
 
     Args:
-        pfx_password: Also write a PKCS#12 file with this password; never a default one.
+        pfx_password: Also write a PKCS#12 file with this password; there is no default.
     """
 
     def __init__(self, folder: Path, *, pfx_password: bytes | None = None) -> None:
@@ -44,7 +42,7 @@ class PemStore:
         self._pfx_password = pfx_password
 
     def certificates(self) -> Iterator[tuple[x509.Certificate, str]]:
-        """Yield each certificate with its friendly name, which is its folder's.
+        """Yield each certificate with its friendly name, the name of its folder.
 
         Raises:
             ConfigError: If the store cannot be read.
@@ -55,7 +53,7 @@ class PemStore:
                 yield leaf, folder.name
 
     def chain(self, wanted: str) -> tuple[x509.Certificate, ...]:
-        """Return the chain that came with a certificate; empty if it is not kept."""
+        """Return a certificate with its issuers; empty if it is not in the store."""
         for folder in self._folders():
             leaf = _leaf(folder)
             if leaf is not None and thumbprint(leaf) == wanted:
@@ -65,7 +63,7 @@ class PemStore:
         return ()
 
     def key(self, wanted: str) -> PrivateKey | None:
-        """Return a certificate's private key; None if it cannot be had."""
+        """Return a certificate's private key; None if it is not available."""
         for folder in self._folders():
             leaf = _leaf(folder)
             if leaf is not None and thumbprint(leaf) == wanted:
@@ -76,14 +74,14 @@ class PemStore:
         return None
 
     def key_readers(self, _: str) -> None:
-        """Return nothing: its files are private, by the mode they are made with."""
+        """Return None: the files are private from the start."""
         return
 
     def install(self, certificate: Certificate) -> None:
-        """Put a certificate into the store, if it is not there; all of it or nothing.
+        """Put a certificate into the store unless it is there; all of it or nothing.
 
         Raises:
-            DeployError: If it cannot be written.
+            DeployError: If the store cannot be written.
         """
         final = self.folder / certificate.friendly_name
         files = {
@@ -146,7 +144,7 @@ class PemStore:
         return self.folder / f"{_UNFINISHED}{folder.name}{suffix}"
 
     def _sweep(self) -> None:
-        """Remove what a run that was killed left behind."""
+        """Remove what a killed run left behind."""
         if self.folder.is_dir():
             for path in self.folder.glob(f"{_UNFINISHED}*"):
                 _remove(path)
@@ -174,5 +172,5 @@ def _leaf(folder: Path) -> x509.Certificate | None:
         except (FileNotFoundError, NotADirectoryError):
             continue
         except (OSError, ValueError, x509.InvalidVersion) as exc:
-            _log.warning("%s is left out: %s", folder / name, exc)
+            _log.warning("Skipping %s: %s", folder / name, exc)
     return None

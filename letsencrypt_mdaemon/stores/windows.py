@@ -1,4 +1,4 @@
-r"""Windows' own store, from which MDaemon takes its certificates: LocalMachine\My."""
+r"""Windows' own store, which MDaemon uses: LocalMachine\My."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ MY, CA = "My", "CA"
 class WindowsStore:
     r"""The local computer's certificates: those with a key in My, issuers in CA.
 
-    What is a root is nobody's business but Windows' and its administrator's: nothing is
-    ever written to Root.
+    Trusted roots are left to Windows and its administrator: nothing is ever written to
+    Root.
 
     Args:
-        storage: Who keeps an RSA key: `csp`, as old programs need it, or `cng`. Only
-            CNG can keep an ECDSA key, so that goes there in any case.
-        exportable: Whether the key can be taken out again.
-        readers: SIDs of accounts that have to be able to read the key.
+        storage: The key storage provider for RSA keys: `csp`, as old programs need it,
+            or `cng`. ECDSA keys are always in CNG.
+        exportable: Whether the key can be exported.
+        readers: SIDs of accounts that must be able to read the key.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class WindowsStore:
         yield from self._read(MY)
 
     def chain(self, wanted: str) -> tuple[x509.Certificate, ...]:
-        """Return a certificate with its issuers in CA; empty if it is not there."""
+        """Return a certificate with its issuers in CA; empty if it is not in My."""
         found = [leaf for leaf, _ in self._read(MY) if thumbprint(leaf) == wanted]
         issuers = [issuer for issuer, _ in self._read(CA)] if found else []
         chain = found[:1]
@@ -83,7 +83,7 @@ class WindowsStore:
         return tuple(chain)
 
     def key(self, wanted: str) -> PrivateKey | None:
-        """Return a certificate's private key; None if it cannot be had."""
+        """Return a certificate's private key; None if it cannot be exported."""
         password = _password()
         with _explained("read", MY, ConfigError), self._found(wanted) as context:
             if context is None:
@@ -92,7 +92,7 @@ class WindowsStore:
                 pfx = crypt32.exported(context, password)
                 key = pkcs12.load_key_and_certificates(pfx, password.encode())[0]
             except (OSError, ValueError) as exc:
-                _log.debug("The key of %s is not given away: %s", wanted, exc)
+                _log.debug("Could not export the key of %s: %s", wanted, exc)
                 return None
         if isinstance(key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey):
             return key
@@ -109,14 +109,16 @@ class WindowsStore:
             return context is not None and crypt32.is_key_usable(context)
 
     def key_readers(self, wanted: str) -> list[str] | None:
-        """Return the accounts that may read a certificate's key; None if not known."""
+        """Return the accounts that may read a certificate's key; None if unknown."""
         place = self.key_place(wanted)
         if place is None:
             return None
         try:
             sids = access.readers(key_at(place).access_list())
         except (OSError, ValueError) as exc:
-            _log.debug("The key of %s does not say who may read it: %s", wanted, exc)
+            _log.debug(
+                "Could not read the access list of the key of %s: %s", wanted, exc
+            )
             return None
         everyone = ["S-1-1-0"]
         return [security.name_of(sid) for sid in (everyone if sids is None else sids)]
@@ -125,7 +127,7 @@ class WindowsStore:
         """Put a certificate with its key into My, and its issuers into CA.
 
         Raises:
-            DeployError: If Windows refuses, or somebody who has to cannot read the key.
+            DeployError: If Windows refuses, or one of `readers` cannot read the key.
         """
         self._install(certificate)
         place = self.key_place(certificate.thumbprint)
@@ -133,14 +135,16 @@ class WindowsStore:
             message = (
                 f"{certificate.thumbprint} is in LocalMachine\\{MY} without its key."
             )
-            raise DeployError(message, hint="`selftest` tries it with another one.")
+            raise DeployError(
+                message, hint="Run `selftest` to test the store with temporary keys."
+            )
         try:
             access.let_read(key_at(place), self.readers)
         except (OSError, ValueError) as exc:
             _log.warning(
-                "Who may read the new private key could not be seen or changed: %s. "
-                "If MDaemon does not serve it, look at it in certlm.msc (All Tasks, "
-                "Manage Private Keys).",
+                "Could not check or change who may read the new private key: %s. If "
+                "MDaemon does not serve the certificate, check its permissions in "
+                "certlm.msc (All Tasks, Manage Private Keys).",
                 exc,
             )
 
@@ -160,12 +164,12 @@ class WindowsStore:
             self._import(certificate)
             with self._found(certificate.thumbprint) as there:
                 if there is None or crypt32.der(there) != _der(certificate.leaf):
-                    raise OSError("it is not there afterwards")
+                    raise OSError("the certificate is not in it afterwards")
 
     def remove(self, wanted: str) -> None:
         """Remove the certificate with this thumbprint, if it is there.
 
-        Its key stays with whoever keeps it: nothing names it any more.
+        Its key stays at its provider, where nothing refers to it any more.
 
         Raises:
             DeployError: If Windows refuses.
@@ -185,16 +189,16 @@ class WindowsStore:
             crypt32.found(source, certificate.thumbprint) as context,
         ):
             if context is None:
-                raise OSError("the import lost it")
+                raise OSError("the import lost the certificate")
             crypt32.set_friendly_name(context, certificate.friendly_name)
-            # One that is there is neither renamed in place, nor given a key; it stays
-            # until there is something better.
+            # Windows would neither rename an existing one nor give it the key. It stays
+            # until its replacement is complete.
             self._delete(certificate.thumbprint)
             with crypt32.opened(MY) as store:
                 crypt32.add(store, context)
 
     def _delete(self, wanted: str) -> None:
-        # The logical store may be a copy of what is in the registry.
+        # The logical store may be a copy of the one in the registry.
         with (
             crypt32.opened(MY, provider=crypt32.PHYSICAL) as store,
             crypt32.found(store, wanted) as context,
@@ -220,9 +224,9 @@ class WindowsStore:
                 label = crypt32.friendly_name(context)
                 try:
                     leaf = x509.load_der_x509_certificate(crypt32.der(context))
-                    leaf.extensions  # noqa: B018 - what cannot be read is told here
+                    leaf.extensions  # noqa: B018 - a malformed one raises here
                 except (ValueError, x509.InvalidVersion) as exc:
-                    _log.debug("A certificate in %s is left out: %s", name, exc)
+                    _log.debug("Skipping a certificate in %s: %s", name, exc)
                 else:
                     found.append((leaf, label))
         return found
@@ -231,7 +235,7 @@ class WindowsStore:
 def _explained(
     doing: str, name: str, failure: type[Error]
 ) -> AbstractContextManager[None]:
-    """Turn what Windows says about a store into words and advice."""
+    """Return a context that explains an error of a store."""
     return explained(
         rf"{doing} the certificate store LocalMachine\{name}",
         failure=failure,
@@ -243,8 +247,8 @@ def _explained(
 def _pfx(certificate: Certificate, password: str) -> bytes:
     """Return leaf and key as PKCS#12, which never leaves this process.
 
-    With the old encryption, as Windows Server 2016 and older take AES for a wrong
-    password. It protects nothing here: the password lies beside it in memory.
+    With the old encryption, as Windows Server 2016 and older mistake AES for a wrong
+    password. It need not protect: the password is beside it in memory.
     """
     encryption = (
         serialization.PrivateFormat.PKCS12.encryption_builder()

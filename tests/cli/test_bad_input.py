@@ -280,7 +280,7 @@ def test_a_clock_a_day_behind_the_cas_is_named_as_the_reason(
 
     assert ran.exit_code == 3
     assert "is not valid before" in ran.report["error"]["message"]
-    assert "The time is taken to be" in ran.report["error"]["hint"]
+    assert "Check this machine's clock" in ran.report["error"]["hint"]
     assert own(program) == before
 
 

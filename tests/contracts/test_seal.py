@@ -25,7 +25,7 @@ class Reversing:
     def open(self, data: bytes) -> bytes:
         """Return it from the front."""
         if data[:1] != b"<":
-            raise ValueError("it cannot be opened")
+            raise ValueError("it cannot be decrypted")
         return data[:0:-1]
 
 
@@ -53,7 +53,7 @@ def test_what_is_closed_can_be_opened_and_shows_nothing(
 
 @pytest.mark.parametrize("data", [b"", b"nonsense", SECRET])
 def test_what_it_has_not_closed_is_refused(seal: Seal, data: bytes) -> None:
-    with pytest.raises(ValueError, match="cannot be opened"):
+    with pytest.raises(ValueError, match="cannot be decrypted"):
         seal.open(data)
 
 

@@ -354,7 +354,7 @@ def test_a_certificate_that_cannot_be_read_is_left_out_and_said(
     (folder / ONE.friendly_name / "fullchain.pem").unlink()
     with unreadable(path):
         assert names(store) == [TWO.friendly_name]
-    assert f"{path} is left out: " in caplog.text
+    assert f"Skipping {path}: " in caplog.text
 
 
 def test_a_store_that_is_a_file_is_an_error(store: PemStore, folder: Path) -> None:

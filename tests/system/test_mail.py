@@ -522,7 +522,7 @@ def test_a_server_that_knows_no_login_is_an_error(tls: ssl.SSLContext) -> None:
 
     with serving(Deaf(), tls=tls) as url:
         said = failed_login(url)
-    assert "did not take the mail" in said
+    assert "did not accept the mail" in said
     assert SECRET not in said
 
 
@@ -556,7 +556,7 @@ def test_one_refused_recipient_is_an_error_though_the_others_get_it(box: Box) ->
 def test_a_server_that_is_down_is_an_error() -> None:
     with talker() as (host, port):
         pass
-    with pytest.raises(Error, match="did not take the mail") as caught:
+    with pytest.raises(Error, match="did not accept the mail") as caught:
         Smtp(f"smtp://{host}:{port}").send(mail())
     assert f"smtp://{host}:{port}" in caught.value.message
     assert caught.value.hint
@@ -570,7 +570,7 @@ def test_a_server_that_talks_nonsense_is_an_error_without_control_characters(
 ) -> None:
     with (
         talker(says=says) as (host, port),
-        pytest.raises(Error, match="did not take the mail") as caught,
+        pytest.raises(Error, match="did not accept the mail") as caught,
     ):
         Smtp(f"smtp://{host}:{port}", timeout=5).send(mail())
     assert caught.value.message.isprintable()
@@ -586,5 +586,5 @@ def test_a_silent_server_is_an_error() -> None:
 
 @pytest.mark.parametrize("url", ["smtp://localhost:99999", "smtp://", "smtp://[::1"])
 def test_a_url_that_is_none_is_an_error(url: str) -> None:
-    with pytest.raises(Error, match="did not take the mail"):
+    with pytest.raises(Error, match="did not accept the mail"):
         Smtp(url, timeout=0.2).send(mail())
