@@ -14,19 +14,14 @@ from cryptography.hazmat.primitives.serialization import pkcs12
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-
 PrivateKey: TypeAlias = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
 
-
 KeyType = Literal["rsa2048", "rsa3072", "rsa4096", "p256", "p384"]
-
 
 OURS = "letsencrypt-mdaemon"
 """The beginning of every friendly name that this program gives."""
 
-
 _CURVES: dict[str, ec.EllipticCurve] = {"p256": ec.SECP256R1(), "p384": ec.SECP384R1()}
-
 
 # What cryptography raises for a malformed certificate, at any attribute.
 MALFORMED = (

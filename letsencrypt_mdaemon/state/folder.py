@@ -49,20 +49,15 @@ if TYPE_CHECKING:
 
     from letsencrypt_mdaemon.pki.certificate import Certificate
 
-
 _log = logging.getLogger(__name__)
 
-
 _T = TypeVar("_T")
-
 
 MAX_FILE_BYTES = 1 << 20
 """Of a state file; ours have some ten thousand at most."""
 
-
 SEALED = b"sealed for this machine\n"
 """How an encrypted file begins."""
-
 
 _WITH_KEY = {"account.json", "order.json", "pending.pem"}
 

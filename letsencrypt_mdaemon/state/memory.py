@@ -15,7 +15,6 @@ def utc(moment: datetime) -> datetime:
 HISTORY = 50
 """Certificates remembered, newest last."""
 
-
 RUNS = 10
 """Scheduled runs remembered."""
 

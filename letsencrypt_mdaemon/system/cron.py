@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-
 _HINT = "Allow this account to use cron; see crontab(1)."
 
 

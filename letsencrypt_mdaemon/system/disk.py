@@ -21,23 +21,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-
 _log = logging.getLogger(__name__)
-
 
 SHARING_TIMEOUT_SECONDS = 3.0
 """How long another program may keep a file open before we give up."""
 
-
 POLL_SECONDS = 0.05
-
 
 # Windows' codes for "access denied" and "in use by another process".
 _SHARING_ERRORS = (5, 32)
 
-
 _UNFINISHED = re.compile(r"\..{1,40}\.[0-9a-f]{12}\.tmp", re.DOTALL)
-
 
 BINARY: int = getattr(os, "O_BINARY", 0)
 

@@ -30,9 +30,7 @@ from letsencrypt_mdaemon.system.disk import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-
 _log = logging.getLogger(__name__)
-
 
 MAX_FILE_BYTES = 64 * 1024 * 1024
 """Of a file that is replaced."""

@@ -40,14 +40,11 @@ if sys.platform == "win32":
 else:
     import fcntl
 
-
 ABANDONED_AFTER_SECONDS = 10.0
 """When the vendor's own library considers an unchanged lock file abandoned."""
 
-
 # Windows' code for a range that another handle has locked.
 _LOCK_VIOLATION = 33
-
 
 _NO_LINK: int = getattr(os, "O_NOFOLLOW", 0)
 

@@ -132,7 +132,7 @@ class Console(logging.StreamHandler[TextIO]):
             super().emit(record)
         elif self._terminal and time.monotonic() - self._drawn > 0.1:  # noqa: PLR2004
             self._clear()
-            text = f"  … {record.getMessage()}"[:78]
+            text = f"  ... {record.getMessage()}"[:78]
             self._draw(text)
             self._width = len(text)
             self._drawn = time.monotonic()

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
-
 MAX_LINE_LENGTH = 900
 """In characters; SMTP allows 998 (RFC 5321, 4.5.3.1.6)."""
 

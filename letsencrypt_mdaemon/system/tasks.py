@@ -25,22 +25,16 @@ from letsencrypt_mdaemon.text import printable
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-
 NAMESPACE = "http://schemas.microsoft.com/windows/2004/02/mit/task"
-
 
 MAX_DURATION = "PT2H"
 """Of a run, which may wait more than an hour for the CA (ISO 8601)."""
 
-
 _HINT = "Run as an administrator."
-
 
 OLD_SCRIPT = re.compile(r"letsencrypt\.ps1|scheduled-renew\.cmd", re.IGNORECASE)
 
-
 _FIRST_DAY = "2026-01-01"  # any day in the past
-
 
 # Task Scheduler's own codes for a task that has no result yet.
 _NO_RESULT = {267009, 267011}  # SCHED_S_TASK_RUNNING, SCHED_S_TASK_HAS_NOT_RUN

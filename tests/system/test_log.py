@@ -349,7 +349,7 @@ def test_progress_is_one_line_that_is_wiped_by_the_next_message(
     logger.addHandler(Console(stream))
     logger.info("waiting %s", "x" * 100, extra={"progress": True})
     shown = stream.getvalue()
-    assert shown.startswith("  … waiting xxx")
+    assert shown.startswith("  ... waiting xxx")
     assert len(shown) < 80
     assert "\n" not in shown
     logger.info("done")
@@ -400,7 +400,7 @@ if sys.platform != "win32":
     ) -> None:
         monkeypatch.delenv("NO_COLOR", raising=False)
         shown = on_a_terminal(logger)
-        assert "… waiting" in shown
+        assert "... waiting" in shown
         assert "\x1b[33mwarning: careful\x1b[0m" in shown
         monkeypatch.setenv("NO_COLOR", "1")
         assert "\x1b" not in on_a_terminal(logger)
