@@ -16,4 +16,4 @@ def printable(text: object, limit: int = 2000) -> str:
         char if char.isprintable() else " " if char in "\r\n\t" else ascii(char)[1:-1]
         for char in str(text)[: limit + 1]
     )
-    return shown if len(shown) <= limit else shown[: limit - 3] + "..."
+    return shown if len(shown) <= limit else shown[: max(limit - 3, 0)] + "..."[:limit]

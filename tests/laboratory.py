@@ -319,10 +319,10 @@ class World:
         )
 
     def examine(
-        self, *names: str, fetch: bool = True, patience: float = 20
+        self, *names: str, fetch: bool = True, timeout: float = 20
     ) -> Examination:
         """Examine names."""
-        return self.doctor(fetch=fetch).examine(names or [NAME], patience=patience)
+        return self.doctor(fetch=fetch).examine(names or [NAME], timeout=timeout)
 
     def found(self, name: str = NAME, *, fetch: bool = True) -> Examined:
         """Examine one name."""

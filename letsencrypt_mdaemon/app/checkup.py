@@ -88,7 +88,7 @@ def examine(
         seen = f"{len(names)} names are more than the {most} that the CA allows"
         found.append(Finding(kind=Code.TOO_MANY_NAMES, seen=seen, certain=True))
     doctor = _doctor(installation, authority, shows=alone is None)
-    examination = doctor.examine(names, patience=patience)
+    examination = doctor.examine(names, timeout=patience)
     if alone is not None:
         found.append(Finding(kind=Code.STATE_UNUSABLE, seen=alone.message))
     found += _ledger(installation, names, now)
@@ -105,7 +105,7 @@ def examine_names(
     """Look at some names, and at why this machine would not serve them."""
     half = patience / 2
     authority, _ = _ask_ca(installation, now, patience=min(CA_PATIENCE, half))
-    return _doctor(installation, authority).examine(names, patience=half)
+    return _doctor(installation, authority).examine(names, timeout=half)
 
 
 def _doctor(

@@ -137,7 +137,7 @@ class Installation:
             names = ()
         seen = self.look(names, public=config.public)
         right = seen.named(names)
-        ports = verdict.judge(
+        ports = verdict.assess(
             seen.observed,
             expected=None if right is None else {thumbprint(leaf) for leaf in right},
             given=self.endpoints if config.endpoint else (),

@@ -12,7 +12,7 @@ from letsencrypt_mdaemon.pki import certificate as certificates
 from letsencrypt_mdaemon.pki.chain import Ending
 from letsencrypt_mdaemon.text import printable
 from letsencrypt_mdaemon.verify import verdict as verify
-from letsencrypt_mdaemon.verify.served import Outcome as Answer
+from letsencrypt_mdaemon.verify.served import Answer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

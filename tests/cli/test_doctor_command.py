@@ -118,11 +118,11 @@ def test_what_would_fail_is_told_to_people_with_what_to_do(patient: Program) -> 
     assert f"{HOST_NAME}: good\n" in shown.output
     assert (
         f"{NOWHERE}: would fail\n"
-        f"  failure      dns-nxdomain: {NOWHERE} does not exist, says ns.example.test "
-        "(::1)\n"
-        "  the CA       NXDOMAIN: the name fails (dns).\n"
-        "  to do        Add an A record (and AAAA if the server has IPv6) in the "
-        "public DNS of the domain, or leave the name out.\n"
+        f"  failure      dns-nxdomain: {NOWHERE} does not exist, according to "
+        "ns.example.test (::1)\n"
+        "  the CA       Validation fails (dns): NXDOMAIN.\n"
+        "  to do        Add an A record (and AAAA if the server has IPv6) to the "
+        "domain's public DNS, or remove the name from the settings.\n"
     ) in shown.output
     assert "error: The CA would not validate" in shown.messages
     assert "dns-nxdomain" in shown.messages
@@ -146,7 +146,7 @@ def test_a_port_where_nobody_listens_is_a_warning(patient: Program) -> None:
 
     assert shown.exit_code == 0
     assert f"{HOST_NAME}: may fail\n" in shown.output
-    assert "  warning      port80-refused: http://" in shown.output
+    assert "  warning      port80-refused: could not connect to http://" in shown.output
 
 
 def test_without_the_port_check_nothing_is_fetched(patient: Program) -> None:
@@ -356,7 +356,9 @@ def test_renew_puts_what_the_doctor_sees_beside_the_cas_words(
 
     assert ran.exit_code == 4
     error = ran.report["error"]
-    seen = f"{HOST_NAME} does not exist, says ns.example.test (::1) (dns-nxdomain)"
+    seen = (
+        f"{HOST_NAME} does not exist, according to ns.example.test (::1) (dns-nxdomain)"
+    )
     assert "NXDOMAIN looking up A" in error["message"]
     assert f"Seen from this machine:\n  - {seen}" in error["message"]
     assert error["names"][HOST_NAME].endswith(f" – seen from here: {seen}")

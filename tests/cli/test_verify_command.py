@@ -276,10 +276,11 @@ def test_a_port_with_another_certificate_is_named_with_what_to_do(scene: Scene) 
     assert [port["expected"] for port in report["ports"]] == [True, False]
     assert report["error"] == {
         "type": "DeployError",
-        "message": "Not every port serves what it should: "
+        "message": "Verification failed: "
         f"{wrong.port} smtp+starttls (another certificate).",
         "hint": "Restart MDaemon, so that it loads the certificate that its files "
-        "name; where a port is another program's, name only MDaemon's by --endpoint.",
+        "name. If another program owns a port, list only MDaemon's ports with "
+        "--endpoint.",
     }
     assert report["error"]["message"] in table.messages
     assert report["error"]["hint"] in table.messages
@@ -311,12 +312,12 @@ def test_three_kinds_of_failure_are_three_answers(scene: Scene) -> None:
     ] == [
         ("not_listening", "refuses the connection", False),
         ("no_starttls", "", False),
-        ("handshake_failed", 'does not speak TLS, but says "* OK no TLS here"', False),
+        ("handshake_failed", 'sends "* OK no TLS here" instead of TLS', False),
     ]
     for words in (
         "not listening: refuses the connection.",
         "no STARTTLS offered.",
-        'handshake failed: does not speak TLS, but says "* OK no TLS here".',
+        'handshake failed: sends "* OK no TLS here" instead of TLS.',
     ):
         assert words in table.output
 
@@ -342,7 +343,7 @@ def test_a_name_that_gets_another_certificate_is_told(scene: Scene) -> None:
     assert [one["server_name"] for one in port["differently"]] == [OTHER]
     assert port["differently"][0]["certificate"]["thumbprint"] == WRONG.thumbprint
     text = " ".join(table.output.split())
-    assert f"asked for {OTHER}, it serves {WRONG.thumbprint}" in text
+    assert f"for the name {OTHER}, it serves {WRONG.thumbprint}" in text
     assert "(another certificate for some names)" in table.messages
 
 
@@ -359,7 +360,7 @@ def test_an_endpoint_by_name_is_asked_for_that_name_wherever_it_is(
     listening = [p for p in ran.report["ports"] if p["outcome"] == "served"]
     assert [port["server_name"] for port in listening] == ["localhost"]
     assert [port["address"] for port in listening] == [LOCALHOST]
-    assert "its certificate is not for localhost." in table.output
+    assert "its certificate does not cover localhost." in table.output
 
 
 def test_outdated_tls_is_a_failed_handshake_with_the_certificate_to_see(
@@ -641,7 +642,8 @@ def test_another_certificate_through_dns_is_a_failure_with_its_own_advice(
         in (ran.report["error"]["message"])
     )
     assert ran.report["error"]["hint"] == (
-        "What fails through DNS may be right for others: look from outside too."
+        "Test the ports reached through DNS from outside as well: they may fail only "
+        "from inside your network."
     )
 
 
@@ -651,7 +653,11 @@ def test_another_certificate_through_dns_is_a_failure_with_its_own_advice(
 @pytest.mark.parametrize(
     ("option", "value", "words"),
     [
-        ("--endpoint", "ftp://192.0.2.1", "'ftp://192.0.2.1' is no endpoint such as"),
+        (
+            "--endpoint",
+            "ftp://192.0.2.1",
+            "'ftp://192.0.2.1' is not an endpoint such as",
+        ),
         ("--ca-bundle", "missing.pem", "missing.pem contains no PEM certificates"),
     ],
 )
