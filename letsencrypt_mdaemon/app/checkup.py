@@ -148,7 +148,7 @@ def _ask_ca(
     account = installation.ca.account()
     seen = f"{config.ca} did not answer in {patience:g} s"
     late = Finding(kind=Code.CA_UNREACHABLE, seen=seen)
-    answer = ask_all(ask, [config.ca], patience=patience).get(config.ca, late)
+    answer = ask_all(ask, [config.ca], timeout=patience).get(config.ca, late)
     identities: frozenset[str] = frozenset()
     found = [answer] if isinstance(answer, Finding) else []
     if not isinstance(answer, Finding):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from letsencrypt_mdaemon.errors import ConfigError
 from letsencrypt_mdaemon.system.cron import Cron
 from letsencrypt_mdaemon.system.tasks import TaskScheduler
+from letsencrypt_mdaemon.windows import access
 
 if TYPE_CHECKING:
     from letsencrypt_mdaemon.system.schedule import Scheduler
@@ -24,7 +25,8 @@ def of_this_system(system_root: str) -> Scheduler:
         ConfigError: If there is none.
     """
     if system_root:
-        return TaskScheduler(Path(system_root) / "System32" / "schtasks.exe")
+        schtasks = Path(system_root) / "System32" / "schtasks.exe"
+        return TaskScheduler(schtasks, account=access.SYSTEM)
     crontab = shutil.which("crontab")
     if crontab is None:
         message = "There is no program crontab on this machine."

@@ -215,6 +215,7 @@ if sys.platform == "win32":
         installation: Installation,
     ) -> Iterator[tuple[str, Callable[[], str]]]:
         from letsencrypt_mdaemon.stores.windows import WindowsStore  # noqa: PLC0415
+        from letsencrypt_mdaemon.windows import access  # noqa: PLC0415
         from letsencrypt_mdaemon.windows.dpapi import MachineSeal  # noqa: PLC0415
 
         ours = installation.store
@@ -231,7 +232,8 @@ if sys.platform == "win32":
             yield "store", store(ours, installation.config.key_type)
         schtasks = Path(os.environ.get("SystemRoot", r"C:\Windows"))  # noqa: SIM112
         schtasks = schtasks / "System32" / "schtasks.exe"
-        tasks = TaskScheduler(schtasks, name="letsencrypt-mdaemon selftest")
+        trial_name = "letsencrypt-mdaemon selftest"
+        tasks = TaskScheduler(schtasks, account=access.SYSTEM, name=trial_name)
         yield "Task Scheduler", scheduler(tasks)
         yield "DPAPI", seal(MachineSeal())
         yield "IIS", _iis(installation)

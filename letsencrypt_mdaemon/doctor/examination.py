@@ -119,7 +119,7 @@ class Doctor:
                 return True
 
             left = deadline - time.monotonic()
-            done = ask_all(work, names, patience=left + web.OVERTIME_SECONDS)
+            done = ask_all(work, names, timeout=left + web.OVERTIME_SECONDS)
             if probe and not any(row.served for row in notes.values()):
                 server += probe.port80(names[0], deadline)
         for name in names:

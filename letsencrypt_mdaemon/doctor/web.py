@@ -101,7 +101,7 @@ class Probe:
                 return _unfinished(f"{name} at {address}: {type(exc).__name__}")
 
         left = deadline - time.monotonic()
-        answers = ask_all(fetch, addresses, patience=left + OVERTIME_SECONDS / 2)
+        answers = ask_all(fetch, addresses, timeout=left + OVERTIME_SECONDS / 2)
         late = {item: _unfinished(f"{name} at {item}: no answer") for item in addresses}
         found = late | answers
         notes.served += [x for x, fetched in found.items() if not fetched.finding]

@@ -67,10 +67,7 @@ def revoke(
         if pending is not None and public_key_hash(pending.leaf) == compromised:
             adapters.ca.forget_pending()
     adapters.issuer().revoke(leaf, REASONS[reason], key)
-    start = leaf.not_valid_before_utc
-    issued = memory.find(wanted) or Issued(
-        wanted, directory_url, dns_names(leaf), obtained=start
-    )
+    issued = memory.find(wanted) or Issued(wanted, directory_url, dns_names(leaf))
     adapters.state.save(memory.remember(replace(issued, revoked=utc(now))))
     if is_pending:
         adapters.ca.forget_pending()

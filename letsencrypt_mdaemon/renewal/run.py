@@ -16,7 +16,7 @@ from letsencrypt_mdaemon.renewal.adapters import Outcome
 from letsencrypt_mdaemon.renewal.deploy import put_into_use, undo
 from letsencrypt_mdaemon.renewal.obtain import obtain, with_advice
 from letsencrypt_mdaemon.renewal.snapshot import Snapshot, take_snapshot
-from letsencrypt_mdaemon.state.memory import Issued, utc
+from letsencrypt_mdaemon.state.memory import Issued
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -123,7 +123,6 @@ def _keep(snapshot: Snapshot, pending: Certificate, adapters: Adapters) -> Snaps
             thumbprint=pending.thumbprint,
             directory_url=snapshot.request.directory_url,
             names=pending.names,
-            obtained=utc(snapshot.now),
         )
         memory = memory.remember(issued)
         adapters.state.save(memory)

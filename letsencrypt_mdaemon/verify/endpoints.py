@@ -170,7 +170,7 @@ def _look_up(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
         addresses = dict.fromkeys(str(row[4][0]).partition("%")[0] for row in found)
         return tuple(addresses)[:MAX_ADDRESSES]
 
-    answers = ask_all(look_up, names, patience=DNS_TIMEOUT_SECONDS)
+    answers = ask_all(look_up, names, timeout=DNS_TIMEOUT_SECONDS)
     return {name: addresses for name, addresses in answers.items() if addresses}
 
 

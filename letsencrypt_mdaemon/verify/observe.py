@@ -101,7 +101,7 @@ def _ask_all(
     answers = ask_all(
         lambda question: ask(*question, timeout),
         questions,
-        patience=timeout + OVERTIME_SECONDS,
+        timeout=timeout + OVERTIME_SECONDS,
     )
     late = Served(
         outcome=Answer.NOT_LISTENING,

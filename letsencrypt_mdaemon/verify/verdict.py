@@ -101,7 +101,7 @@ def assess(  # noqa: PLR0913 - what a verdict depends on
         chain = None
         if served.chain:
             leaf = thumbprint(served.chain[0])
-            chain = chains.judge(served.chain, roots, issued(leaf))
+            chain = chains.assess(served.chain, roots, issued(leaf))
         untrusted = require_trusted and chain is not None and bool(chain.distrust)
         knows = expected is not None and served.leaf is not None
         origin: Origin = "dns" if endpoint.name else "own"

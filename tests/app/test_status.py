@@ -172,10 +172,10 @@ def test_a_week_that_is_used_up_is_shown_as_waiting(program: Program) -> None:
     report = program.here("status", *PUBLIC).report
 
     assert report["waiting"]["until"] == (moment + 3 * DAY + CLOCK_ERROR).isoformat()
-    assert "and all are used" in report["waiting"]["reason"]
+    assert "names is reached" in report["waiting"]["reason"]
     text = shown(program, *PUBLIC)
     assert "5 of 5 certificates" in text
-    assert "and all are used" in text
+    assert "names is reached" in text
 
 
 def test_no_limits_are_shown_where_a_ca_publishes_none(

@@ -247,7 +247,9 @@ def test_notify_test_fails_if_the_mail_server_is_down(program: Program) -> None:
     )
 
     assert ran.exit_code == 1
-    assert "smtp://127.0.0.1:1 did not take the mail" in ran.report["error"]["message"]
+    assert (
+        "smtp://127.0.0.1:1 did not accept the mail" in ran.report["error"]["message"]
+    )
 
 
 # demo

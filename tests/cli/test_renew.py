@@ -327,7 +327,7 @@ def test_a_service_that_cannot_be_restarted_is_told_and_the_next_run_goes_on(
 
     assert failed.exit_code == 5
     assert failed.report["error"]["message"] == (
-        "The service denied cannot be stopped: Access is denied (Windows error 5); "
+        "Could not stop the service denied: Access is denied (Windows error 5); "
         "it is running."
     )
     secure.server.ignore.clear()

@@ -660,7 +660,7 @@ def test_another_certificate_through_dns_is_a_failure_with_its_own_advice(
             "ftp://192.0.2.1",
             "'ftp://192.0.2.1' is not an endpoint such as",
         ),
-        ("--ca-bundle", "missing.pem", "missing.pem holds no certificates as PEM"),
+        ("--ca-bundle", "missing.pem", "missing.pem contains no PEM certificates"),
     ],
 )
 def test_settings_that_cannot_be_used_are_said(

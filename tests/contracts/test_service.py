@@ -132,8 +132,8 @@ def make(request: pytest.FixtureRequest) -> Iterator[Make]:
         yield maker
 
 
-def restart(made: Service, patience: float = HANG_SECONDS) -> None:
-    service.restart(made, patience=patience)
+def restart(made: Service, timeout: float = HANG_SECONDS) -> None:
+    service.restart(made, timeout=timeout)
 
 
 def state(made: Service) -> int | None:
@@ -188,7 +188,7 @@ def test_one_that_never_stops_is_not_started(make: Make) -> None:
     never = make("never")
 
     with pytest.raises(DeployError) as caught:
-        restart(never, patience=1)
+        restart(never, timeout=1)
 
     assert caught.value.message == (
         f"The service {never.name} did not stop in 1 s: it is stopping. "
@@ -205,7 +205,7 @@ def test_one_that_dies_at_start_is_told_with_its_exit_code(make: Make) -> None:
         restart(dies)
 
     assert caught.value.message == (
-        f"The service {dies.name} was stopped, and ended at once when it was started "
+        f"The service {dies.name} was stopped and started, but ended at once "
         "(exit code 1067): it is stopped."
     )
 

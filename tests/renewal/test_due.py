@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
@@ -71,7 +70,7 @@ def decided(  # noqa: PLR0913 - what a decision is made from
         force=force,
     )
     issued = [
-        Issued(thumbprint(item), OURS, (NAME,), obtained=START, revoked=revoked)
+        Issued(thumbprint(item), OURS, (NAME,), revoked=revoked)
         for item in in_use
         if item is not None
     ]
@@ -460,7 +459,7 @@ def test_a_window_is_drawn_from_once(generator: random.Random) -> None:
         "print", WINDOW.start, WINDOW.end, drawn.at, START + DAY, "url"
     )
     again = drawn.asked(WINDOW, START + 2 * DAY, generator)
-    assert again == replace(drawn, ask_again=START + 2 * DAY)
+    assert again == drawn._replace(ask_again=START + 2 * DAY)
 
 
 def test_a_new_window_is_drawn_from_anew() -> None:
@@ -474,8 +473,8 @@ def test_a_new_window_is_drawn_from_anew() -> None:
 def test_without_an_answer_the_advice_stays_as_it_is() -> None:
     drawn = NO_ADVICE.asked(WINDOW, START, Fixed(0.5))
 
-    assert drawn.asked(None, START + DAY, Fixed(0.1)) == replace(
-        drawn, ask_again=START + DAY
+    assert drawn.asked(None, START + DAY, Fixed(0.1)) == drawn._replace(
+        ask_again=START + DAY
     )
     assert NO_ADVICE.asked(None, START + DAY, Fixed(0.1)).at is None
 
@@ -494,7 +493,7 @@ def test_without_an_answer_the_advice_stays_as_it_is() -> None:
 def test_the_ca_is_not_asked_again_before_it_wants_to_be(
     ask_again: datetime, *, holds: bool
 ) -> None:
-    assert replace(NO_ADVICE, ask_again=ask_again).holds(START) == holds
+    assert NO_ADVICE._replace(ask_again=ask_again).holds(START) == holds
 
 
 @pytest.mark.parametrize(

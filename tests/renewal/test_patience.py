@@ -407,7 +407,7 @@ def test_what_a_ca_issues_in_a_week_is_not_exceeded(
     forced(scene, 1, 1, 1, 1, 1)
 
     assert scene.waits(limits=LIMITS) == 2 * DAY + CLOCK_ERROR
-    assert any("all are used" in line for line in warnings(caplog))
+    assert any("names is reached" in line for line in warnings(caplog))
     scene.now += 2 * DAY + CLOCK_ERROR
     assert scene.renew(limits=LIMITS).renewed
 

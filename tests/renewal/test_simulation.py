@@ -234,9 +234,9 @@ def test_it_notices_a_clock_that_silences_for_as_long_as_it_was_ahead(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def moved(ledger: Ledger, now: datetime) -> Ledger:
-        issuances = [replace(item, at=min(item.at, now)) for item in ledger.issuances]
+        issuances = [item._replace(at=min(item.at, now)) for item in ledger.issuances]
         failures = [
-            replace(item, times=tuple(min(at, now) for at in item.times))
+            item._replace(times=tuple(min(at, now) for at in item.times))
             for item in ledger.failures
         ]
         return Ledger(tuple(issuances), tuple(failures))

@@ -24,7 +24,7 @@ def test_all_are_asked_at_the_same_time() -> None:
         meeting.wait(HANG_SECONDS)  # it opens only when all are there
         return number * number
 
-    found = ask_all(ask, range(20), patience=HANG_SECONDS)
+    found = ask_all(ask, range(20), timeout=HANG_SECONDS)
 
     assert found == {number: number * number for number in range(20)}
     assert list(found) == list(range(20))
@@ -37,7 +37,7 @@ def test_those_that_do_not_answer_in_time_are_left_behind(ended: Event) -> None:
         return question.upper()
 
     found = in_time(
-        lambda seconds: ask_all(ask, ["first", "never", "last"], patience=seconds),
+        lambda seconds: ask_all(ask, ["first", "never", "last"], timeout=seconds),
         lambda found: len(found) > 1,
     )
 
@@ -47,10 +47,10 @@ def test_those_that_do_not_answer_in_time_are_left_behind(ended: Event) -> None:
 def test_a_question_is_asked_once_however_often_it_is_there() -> None:
     asked: list[str] = []
 
-    ask_all(asked.append, ["same", "same"], patience=HANG_SECONDS)
+    ask_all(asked.append, ["same", "same"], timeout=HANG_SECONDS)
 
     assert asked == ["same"]
 
 
 def test_no_questions_have_no_answers() -> None:
-    assert ask_all(str, [], patience=HANG_SECONDS) == {}
+    assert ask_all(str, [], timeout=HANG_SECONDS) == {}
