@@ -84,7 +84,7 @@ def examine(
     """
     authority, found = _ask_ca(installation, now)
     most = installation.config.most_names
-    if len(names) > most:
+    if most is not None and len(names) > most:
         seen = f"{len(names)} names are more than the {most} that the CA allows"
         found.append(Finding(kind=Code.TOO_MANY_NAMES, seen=seen, certain=True))
     doctor = _doctor(installation, authority, shows=alone is None)

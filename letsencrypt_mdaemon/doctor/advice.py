@@ -108,8 +108,7 @@ ADVICE = {
     ),
     Code.TOO_MANY_NAMES: Advice(
         "The order is refused as a whole.",
-        "Leave some of alternate-host-names out; max-names is for a CA that allows "
-        "more.",
+        "Remove some names from alternate-host-names.",
     ),
     Code.DNS_NXDOMAIN: Advice(
         "NXDOMAIN: the name fails (dns).",

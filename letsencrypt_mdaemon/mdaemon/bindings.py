@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+KEPT_BACKUPS = 10
+"""The changes of the server's files whose backups are kept."""
+
 
 class Bindings:
     """The targets of one installation, and the certificates they may name.
@@ -34,10 +37,10 @@ class Bindings:
     Args:
         known: Certificates of the store, and those that the ports serve.
         ours: The thumbprints among them that this program obtained.
-        backups: Where the files' former contents go; the last `keep` changes are kept.
+        backups: The folder for the former contents of the files.
     """
 
-    def __init__(  # noqa: PLR0913 - what a change of the files needs
+    def __init__(
         self,
         root: Path,
         targets: Sequence[Target],
@@ -45,14 +48,12 @@ class Bindings:
         *,
         ours: Collection[str],
         backups: Path,
-        keep: int,
     ) -> None:
         self.root = root
         self.targets = targets
         self.known = known
         self.ours = ours
         self.backups = backups
-        self.keep = keep
 
     def named(self, names: Collection[str]) -> dict[Target, x509.Certificate | None]:
         """Return which certificate each target names, of those that are known.
@@ -145,7 +146,7 @@ class Bindings:
                 if data != former:
                     contents[path] = data
             if contents and not dry_run:
-                replace_all(contents, backups=self.backups, keep=self.keep, now=now)
+                replace_all(contents, backups=self.backups, keep=KEPT_BACKUPS, now=now)
 
     def references(self, *, skip: Sequence[Path]) -> set[str]:
         """Return the thumbprints of the known certificates that any INI value names."""

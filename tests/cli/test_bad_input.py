@@ -845,12 +845,12 @@ def test_a_profile_that_is_required_has_to_be_named(program: Program) -> None:
 
 
 def test_two_wrong_settings_are_told_at_once(program: Program) -> None:
-    ran = renew(program, "--key-type", "rsa1024", "--max-names", "0")
+    ran = renew(program, "--key-type", "rsa1024", "--keep-logs", "-1")
 
     assert ran.exit_code == 2
     message = ran.report["error"]["message"]
     assert "--key-type" in message
-    assert "--max-names" in message
+    assert "--keep-logs" in message
 
 
 def test_a_folder_without_an_mdaemon_is_refused_with_where_was_looked(

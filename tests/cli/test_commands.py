@@ -182,7 +182,7 @@ def test_config_show_tells_each_value_and_where_it_comes_from(
         "from": f"environment {PREFIX}TO",
     }
     assert rows["store"]["from"] == "command line --store"
-    assert rows["max-names"] == {"value": "", "from": "default"}
+    assert rows["delay"] == {"value": "", "from": "default"}
     assert rows["mail-password"]["value"] == "(set)"
     assert rows.keys() == dict(load.settings()).keys()
 

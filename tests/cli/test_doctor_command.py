@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from letsencrypt_mdaemon.authorities import AUTHORITIES, Authority
 from letsencrypt_mdaemon.sandbox.ca.server import CertificateAuthority
 from letsencrypt_mdaemon.state.folder import State
 from letsencrypt_mdaemon.state.ledger import Ledger
@@ -164,8 +165,13 @@ def test_a_resolver_that_is_down_is_a_warning(patient: Program) -> None:
     assert codes(ran) == ["dns-unreachable"]
 
 
-def test_more_names_than_the_ca_allows_fail(patient: Program) -> None:
-    ran = patient.here("doctor", "--alternate-host-names", OTHER, "--max-names", "1")
+def test_more_names_than_the_ca_allows_fail(
+    patient: Program, ca: CertificateAuthority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limited = Authority(url=ca.directory_url, most_names={"": 1})
+    monkeypatch.setitem(AUTHORITIES, "limited", limited)
+
+    ran = patient.here("doctor", "--alternate-host-names", OTHER)
 
     assert ran.exit_code == 4
     assert machine(ran) == ["too-many-names"]
