@@ -16,6 +16,7 @@ from socketserver import DatagramRequestHandler, ThreadingUDPServer
 from typing import Any
 from unittest.mock import patch
 
+import click
 from click.testing import CliRunner
 
 from letsencrypt_mdaemon.cli.main import cli
@@ -49,7 +50,7 @@ class Program:
     """`letsencrypt-mdaemon` and the sandbox it works on.
 
     Args:
-        options: Given to every command.
+        options: Given to every command that takes them.
         server: The running sandbox.
     """
 
@@ -69,7 +70,8 @@ class Program:
     def command(self, name: str, *options: str) -> list[str]:
         """Return the command line of one run."""
         program = [sys.executable, "-m", "letsencrypt_mdaemon"]
-        return [*program, *name.split(), *self.options, *options, "--json"]
+        words = name.split()
+        return [*program, *words, *taken(words, self.options), *options, "--json"]
 
     def run(
         self, name: str, *options: str, environ: Mapping[str, str] | None = None
@@ -89,8 +91,9 @@ class Program:
         as_json: bool = True,
     ) -> Ran:
         """Run a command in this process: that is faster, and can be patched."""
-        reports = ["--json"] if as_json else []
-        return here([*name.split(), *self.options, *options, *reports], environ)
+        reports, words = ["--json"] if as_json else [], name.split()
+        common = taken(words, self.options)
+        return here([*words, *common, *options, *reports], environ)
 
     def bound(self) -> set[str]:
         """Return the thumbprints that the server's files name now."""
@@ -112,6 +115,21 @@ class Program:
     def log(self) -> str:
         """Return the last run's log."""
         return (self.layout.logs / "LetsEncrypt.log").read_text("utf-8")
+
+
+def taken(words: Sequence[str], options: Sequence[str]) -> list[str]:
+    """Return those options that a command takes: it would refuse the others."""
+    command: click.Command = cli
+    for word in words:
+        assert isinstance(command, click.Group)
+        command = command.commands[word]
+    params = command.get_params(click.Context(command))
+    known = {name for param in params for name in param.opts}
+    kept, takes = [], True
+    for word in options:
+        takes = word in known if word.startswith("--") else takes
+        kept += [word] if takes else []
+    return kept
 
 
 def run(command: Sequence[str], environ: Mapping[str, str] | None = None) -> Ran:

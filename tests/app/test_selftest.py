@@ -26,7 +26,7 @@ def test_a_server_that_hangs_fails_with_what_to_look_at(beside: Program) -> None
     ran = here(["selftest", *beside.options, "--reload-timeout", "1"])
     assert ran.exit_code == 5
     assert "FAIL  semaphores: MDaemon did not take up WATCHDOG.SEM" in ran.output
-    assert "Does MDaemon run?" in ran.output
+    assert "Check that MDaemon runs." in ran.output
     assert "ok    store: " in ran.output
     assert list(beside.layout.app.glob("*.SEM")) == []
 
@@ -36,7 +36,7 @@ def test_what_one_check_breaks_is_told_and_the_next_goes_on() -> None:
         raise DeployError("It is broken.", hint="Mend it.")
 
     def absent() -> str:
-        raise selftest.LeftOut("none here")
+        raise selftest.Skipped("none here")
 
     def odd() -> str:
         return str(1 // 0)
@@ -74,5 +74,5 @@ def test_a_store_that_loses_or_keeps_what_it_should_not_fails() -> None:
     ]
     found = selftest.run(checks)
     assert found.failed == ["Forgetful", "Clinging"]
-    assert "is not there" in found.checks[1].detail
+    assert "but is not in the store" in found.checks[1].detail
     assert "is still in the store" in found.checks[2].detail
