@@ -117,15 +117,19 @@ class Program:
         return (self.layout.logs / "LetsEncrypt.log").read_text("utf-8")
 
 
-def taken(words: Sequence[str], options: Sequence[str]) -> list[str]:
-    """Return those options that a command takes: it would refuse the others."""
+def options_of(words: Sequence[str]) -> set[str]:
+    """Return the options of a command, with their dashes."""
     command: click.Command = cli
     for word in words:
         assert isinstance(command, click.Group)
         command = command.commands[word]
-    params = command.get_params(click.Context(command))
-    known = {name for param in params for name in param.opts}
-    kept, takes = [], True
+    context = click.Context(command, help_option_names=["-h", "--help"])
+    return {name for param in command.get_params(context) for name in param.opts}
+
+
+def taken(words: Sequence[str], options: Sequence[str]) -> list[str]:
+    """Return those options that a command takes: it would refuse the others."""
+    known, takes, kept = options_of(words), True, []
     for word in options:
         takes = word in known if word.startswith("--") else takes
         kept += [word] if takes else []

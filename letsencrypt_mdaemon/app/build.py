@@ -120,7 +120,7 @@ def require_trusted(config_file: Path | None) -> None:
         if getattr(sys, "frozen", False):
             trusted.append(trusted[0] / "_internal")
         else:
-            trusted.append(Path(__file__).parent)
+            trusted.append(Path(__file__).parents[1])
         if config_file is not None:
             trusted += [config_file, config_file.absolute().parent]
         access.refuse_shared({str(path): security.Folder(path) for path in trusted})

@@ -180,7 +180,7 @@ def folder(given: Path | None, server: Path | None) -> Path | None:
     """
     if given is not None or (server is not None and server.is_dir()):
         return given or server
-    checkout = Path(__file__).resolve().parent.parent
+    checkout = Path(__file__).resolve().parents[2]
     if (checkout / "setup.cfg").is_file() and (checkout / "logs").is_dir():
         return checkout / "logs"
     return server

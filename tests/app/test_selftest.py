@@ -6,7 +6,7 @@ from letsencrypt_mdaemon.app import selftest
 from letsencrypt_mdaemon.errors import DeployError
 from letsencrypt_mdaemon.pki.certificate import Certificate
 from tests.fakes import MemoryStore
-from tests.program import Program, here
+from tests.program import Program
 
 
 def test_beside_a_good_server_everything_passes_and_nothing_is_left(
@@ -23,7 +23,7 @@ def test_beside_a_good_server_everything_passes_and_nothing_is_left(
 
 def test_a_server_that_hangs_fails_with_what_to_look_at(beside: Program) -> None:
     beside.server.ignore.add("WATCHDOG.SEM")
-    ran = here(["selftest", *beside.options, "--reload-timeout", "1"])
+    ran = beside.here("selftest", "--reload-timeout", "1", as_json=False)
     assert ran.exit_code == 5
     assert "FAIL  semaphores: MDaemon did not take up WATCHDOG.SEM" in ran.output
     assert "Check that MDaemon runs." in ran.output

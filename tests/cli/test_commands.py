@@ -36,13 +36,14 @@ from tests.program import (
     Program,
     environment,
     here,
+    options_of,
     run,
     unmeasured,
 )
 
 COMMON = {"schema", "command", "exit_code", "warnings", "log"}
 THIS = [sys.executable, "-m", "letsencrypt_mdaemon"]
-README = Path(__file__).parents[2] / "README.md"
+EXIT_CODES = Path(__file__).parents[2] / "docs" / "exit-codes.md"
 
 
 # status
@@ -471,10 +472,9 @@ def test_a_failure_is_reported_as_json_wherever_json_is_asked_for(
     assert ran.report["error"]["type"] == "ConfigError"
 
 
-def test_the_exit_codes_are_those_of_the_readme_and_of_the_errors() -> None:
-    text = README.read_text("utf-8")
-    (section,) = re.findall(r"(?ms)^#+ Exit codes\s*$(.*?)(?:^#|\Z)", text)
-    documented = {int(code) for code in re.findall(r"(?m)^\|\s*(\d+)\s*\|", section)}
+def test_the_documented_exit_codes_are_those_of_the_errors() -> None:
+    text = EXIT_CODES.read_text("utf-8")
+    documented = {int(code) for code in re.findall(r"(?m)^\|\s*(\d+)\s*\|", text)}
 
     assert documented == {0, *(kind.exit_code for kind in kinds(errors.Error))}
     assert documented == REACHED.keys()
@@ -510,9 +510,7 @@ WIDE = {"COLUMNS": "80"}
 
 def options(path: tuple[str, ...]) -> set[str]:
     """Return the settings that a command takes, with their dashes."""
-    command = COMMANDS[path]
-    params = command.get_params(click.Context(command))
-    return SETTINGS & {name for option in params for name in option.opts}
+    return SETTINGS & options_of(path)
 
 
 @pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
@@ -758,7 +756,7 @@ def test_secrets_are_no_options() -> None:
 SLOW = {"acme", "josepy", "cryptography", "requests"}
 IMPORTED = """\
 import json, sys
-from letsencrypt_mdaemon.cli import main
+from letsencrypt_mdaemon.cli.main import main
 try:
     main()
 except SystemExit as end:

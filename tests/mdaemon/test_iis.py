@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from letsencrypt_mdaemon.app import build
+from letsencrypt_mdaemon.app import installation
 from letsencrypt_mdaemon.app.installation import Installation
 from letsencrypt_mdaemon.mdaemon import iis
 from letsencrypt_mdaemon.mdaemon import server as mdaemon_server
@@ -129,10 +129,10 @@ def web(monkeypatch: pytest.MonkeyPatch) -> Iis:
         {EVERYWHERE: Entry(FOREIGN)},
     )
 
-    def web_site(installation: Installation) -> Site | None:
-        return Site("Webmail", installation.known, run=web)
+    def web_site(found: Installation) -> Site | None:
+        return Site("Webmail", found.known, run=web)
 
-    monkeypatch.setattr(build, "web_site", web_site)
+    monkeypatch.setattr(installation, "web_site", web_site)
     return web
 
 

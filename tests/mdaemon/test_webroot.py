@@ -303,7 +303,7 @@ def test_the_webroot_itself_may_be_a_link(
 KILLED = """\
 import os, sys
 from pathlib import Path
-from letsencrypt_mdaemon.webroot import Webroot
+from letsencrypt_mdaemon.mdaemon.webroot import Webroot
 with Webroot(Path(sys.argv[1]), Path(sys.argv[2])).present({"token-1": "token-1.abc"}):
     os._exit(9)
 """

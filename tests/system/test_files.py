@@ -658,7 +658,7 @@ def test_a_lock_that_cannot_be_written_leaves_no_file(ini: Path, lock: Path) -> 
 HOLDER = """
 import sys
 from pathlib import Path
-from letsencrypt_mdaemon.files import exclusive_lock
+from letsencrypt_mdaemon.system.locks import exclusive_lock
 
 with exclusive_lock(Path(sys.argv[1])):
     print("held", flush=True)
@@ -668,7 +668,7 @@ with exclusive_lock(Path(sys.argv[1])):
 HOLDER_WITH_CHILD = """
 import subprocess, sys
 from pathlib import Path
-from letsencrypt_mdaemon.files import exclusive_lock
+from letsencrypt_mdaemon.system.locks import exclusive_lock
 
 child = "import sys; print('held', flush=True); sys.stdin.read()"
 with exclusive_lock(Path(sys.argv[1])):
@@ -972,7 +972,7 @@ def test_what_sweep_looks_for_is_what_a_writer_leaves(
         raise OSError(errno.EIO, "killed")
 
     monkeypatch.setattr(os, "replace", die)
-    monkeypatch.setattr(disk, "_remove", lambda _: None)
+    monkeypatch.setattr(disk, "remove", lambda _: None)
     with pytest.raises(OSError, match="killed"):
         write_private(tmp_path / "pending.pem", b"secret")
     assert len(list(tmp_path.iterdir())) == 1

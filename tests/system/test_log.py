@@ -442,7 +442,7 @@ def test_without_both_it_goes_into_a_checkout_if_the_program_runs_from_one(
 ) -> None:
     (tmp_path / file).touch()
     (tmp_path / "logs").mkdir()
-    monkeypatch.setattr(log, "__file__", str(tmp_path / "letsencrypt_mdaemon" / "x"))
+    monkeypatch.setattr(log, "__file__", str(tmp_path / "package" / "system" / "x.py"))
     is_checkout = file == "setup.cfg"
     assert log.folder(None, None) == (tmp_path / "logs" if is_checkout else None)
     gone = tmp_path / "gone"

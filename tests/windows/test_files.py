@@ -39,7 +39,7 @@ print("done", flush=True)
 LOCKS = """\
 import sys
 from pathlib import Path
-from letsencrypt_mdaemon.files import courtesy_lock, exclusive_lock
+from letsencrypt_mdaemon.system.locks import courtesy_lock, exclusive_lock
 with {lock}(Path(sys.argv[1])):
     print("ready", flush=True)
     sys.stdin.readline()

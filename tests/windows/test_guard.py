@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import letsencrypt_mdaemon
 from letsencrypt_mdaemon.app import build
 from letsencrypt_mdaemon.errors import ConfigError
 from letsencrypt_mdaemon.state.folder import State
@@ -34,7 +35,8 @@ def test_system_refuses_folders_and_settings_that_users_may_change(
     settings = tmp_path / "settings.ini"
     with pytest.raises(ConfigError) as caught:
         build.guard(State(tmp_path), settings)
-    for path in (Path(sys.executable).parent, settings, settings.parent):
+    package = Path(letsencrypt_mdaemon.__file__).parent
+    for path in (Path(sys.executable).parent, package, settings, settings.parent):
         assert f"{path}: Authenticated Users" in caught.value.message
 
 
