@@ -84,7 +84,6 @@ def server(installation: Installation, targets: Sequence[Target]) -> MailServer:
             list(installation.known.values()),
             ours=installation.ours,
             backups=installation.state.backups,
-            keep=config.keep_backups,
         ),
         Semaphores(
             folders.child(root, "App"),

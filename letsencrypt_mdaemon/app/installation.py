@@ -181,12 +181,10 @@ class Installation:
             ConfigError: If that one is not clear, or if there are too many.
         """
         names = self.wanted_names()
-        if len(names) > self.config.most_names:
-            message = f"{len(names)} names are more than the CA's "
-            message += f"{self.config.most_names}."
-            hint = (
-                "Leave some out; max-names is for a CA or a profile that allows more."
-            )
+        most = self.config.most_names
+        if most is not None and len(names) > most:
+            message = f"{len(names)} names are more than the CA's {most}."
+            hint = "Remove some names from alternate-host-names."
             raise ConfigError(message, hint=hint)
         return names
 
