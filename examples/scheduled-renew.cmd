@@ -1,6 +1,7 @@
 @echo off
-rem In place of the old scheduled-renew.cmd: the same switches, the new program.
-rem Settings that the old script did not have stand in LetsEncrypt\letsencrypt-mdaemon.ini.
-rem Switch off the scheduler on the Let's Encrypt page of MDaemon first.
+rem This file replaces the old scheduled-renew.cmd: same switches, new program.
+rem Write settings that the old script did not have into
+rem LetsEncrypt\letsencrypt-mdaemon.ini in MDaemon's folder.
+rem First switch off the scheduler on MDaemon's Let's Encrypt page.
 "C:\Program Files\letsencrypt-mdaemon\Scripts\letsencrypt-mdaemon.exe" -AlternateHostNames imap.example.com,webmail.example.com -To "postmaster@example.com" -RemoveOldCertificates -SkipPortCheck
 exit /b %ERRORLEVEL%

@@ -10,23 +10,25 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from socketserver import DatagramRequestHandler, ThreadingUDPServer
 from typing import Any
 from unittest.mock import patch
 
+import click
 from click.testing import CliRunner
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from letsencrypt_mdaemon.cli.main import cli
 from letsencrypt_mdaemon.sandbox import folder as sandbox_folder
 from letsencrypt_mdaemon.sandbox import mdaemon, web
 from letsencrypt_mdaemon.system import log
+from tests.limits import HANG_SECONDS
 
 LOCALHOST = "127.0.0.1"
 HOST_NAME = "mail.example.test"
 PREFIX = "LETSENCRYPT_MDAEMON_"
-DEADLINE = 120
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,7 @@ class Program:
     """`letsencrypt-mdaemon` and the sandbox it works on.
 
     Args:
-        options: Given to every command.
+        options: Given to every command that takes them.
         server: The running sandbox.
     """
 
@@ -69,7 +71,8 @@ class Program:
     def command(self, name: str, *options: str) -> list[str]:
         """Return the command line of one run."""
         program = [sys.executable, "-m", "letsencrypt_mdaemon"]
-        return [*program, *name.split(), *self.options, *options, "--json"]
+        words = name.split()
+        return [*program, *words, *taken(words, self.options), *options, "--json"]
 
     def run(
         self, name: str, *options: str, environ: Mapping[str, str] | None = None
@@ -89,8 +92,9 @@ class Program:
         as_json: bool = True,
     ) -> Ran:
         """Run a command in this process: that is faster, and can be patched."""
-        reports = ["--json"] if as_json else []
-        return here([*name.split(), *self.options, *options, *reports], environ)
+        reports, words = ["--json"] if as_json else [], name.split()
+        common = taken(words, self.options)
+        return here([*words, *common, *options, *reports], environ)
 
     def bound(self) -> set[str]:
         """Return the thumbprints that the server's files name now."""
@@ -114,6 +118,25 @@ class Program:
         return (self.layout.logs / "LetsEncrypt.log").read_text("utf-8")
 
 
+def options_of(words: Sequence[str]) -> set[str]:
+    """Return the options of a command, with their dashes."""
+    command: click.Command = cli
+    for word in words:
+        assert isinstance(command, click.Group)
+        command = command.commands[word]
+    context = click.Context(command, help_option_names=["-h", "--help"])
+    return {name for param in command.get_params(context) for name in param.opts}
+
+
+def taken(words: Sequence[str], options: Sequence[str]) -> list[str]:
+    """Return those options that a command takes: it would refuse the others."""
+    known, takes, kept = options_of(words), True, []
+    for word in options:
+        takes = word in known if word.startswith("--") else takes
+        kept += [word] if takes else []
+    return kept
+
+
 def run(command: Sequence[str], environ: Mapping[str, str] | None = None) -> Ran:
     """Run the program to its end."""
     done = subprocess.run(
@@ -122,7 +145,7 @@ def run(command: Sequence[str], environ: Mapping[str, str] | None = None) -> Ran
         capture_output=True,
         encoding="utf-8",
         env={**environment(), **(environ or {})},
-        timeout=DEADLINE,
+        timeout=HANG_SECONDS,
         check=False,
     )
     return Ran(done.returncode, done.stdout, done.stderr)
@@ -160,7 +183,8 @@ def environment() -> dict[str, str]:
 def unmeasured() -> dict[str, str]:
     """Return the same for a process that gets signals: it is not measured.
 
-    A signal that comes while coverage.py holds its lock would leave it locked for ever.
+    A signal that comes while coverage.py holds its lock would leave it locked for ever,
+    and one that is killed cannot tell what was measured.
     """
     return {k: v for k, v in environment().items() if not k.startswith("COVERAGE_")}
 
@@ -174,6 +198,9 @@ class NoDns(DatagramRequestHandler):
         self.wfile.write(question[:2] + b"\x80\x05" + question[4:])
 
 
+_made_once = cache(rsa.generate_private_key)
+
+
 @contextmanager
 def beside_sandbox(
     folder: Path, *, http_port: int = 0, host_name: str = HOST_NAME, tls: bool = False
@@ -183,11 +210,13 @@ def beside_sandbox(
     Args:
         tls: Let all its ports speak TLS, and be looked at.
     """
-    layout = sandbox_folder.create(folder, host_name=host_name)
+    # Only for speed: the first certificate of every sandbox has the same key.
+    with patch.object(rsa, "generate_private_key", _made_once):
+        layout = sandbox_folder.create(folder, host_name=host_name)
     with (
         mdaemon.Server(folder, http_port=http_port, tls=tls) as server,
         ThreadingUDPServer((LOCALHOST, 0), NoDns) as dns,
-        web.thread(partial(dns.serve_forever, 0.05), dns.shutdown),
+        web.thread(partial(dns.serve_forever, 0.005), dns.shutdown),
     ):
         # Else nothing listens where is looked.
         endpoints = server.endpoints.values() or ["https://127.0.0.1:1"]

@@ -109,5 +109,5 @@ def test_the_cmd_uses_the_switches_of_the_old_script() -> None:
 
 
 @pytest.mark.parametrize("name", [name for name, _ in load.settings()])
-def test_the_readme_explains_every_setting(name: str) -> None:
-    assert f"`{name}`" in (ROOT / "README.md").read_text("utf-8")
+def test_the_documentation_explains_every_setting(name: str) -> None:
+    assert f"`{name}`" in (ROOT / "docs" / "settings.md").read_text("utf-8")

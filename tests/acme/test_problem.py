@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from letsencrypt_mdaemon.acme.http import retry_after
 from letsencrypt_mdaemon.acme.problem import describe
+from letsencrypt_mdaemon.errors import ACME_ERROR
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 

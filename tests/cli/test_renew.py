@@ -20,7 +20,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, pkcs12
 
-from letsencrypt_mdaemon.app import build, installation
+from letsencrypt_mdaemon.app import build
 from letsencrypt_mdaemon.pki.certificate import thumbprint
 from letsencrypt_mdaemon.sandbox import web
 from letsencrypt_mdaemon.sandbox.ca.certificates import ari_name
@@ -280,7 +280,7 @@ def test_the_server_is_restarted_only_if_that_is_allowed_and_needed(
 
 
 def use_service(monkeypatch: pytest.MonkeyPatch, service: MemoryService) -> None:
-    monkeypatch.setattr(installation, "windows_service", lambda _root: service)
+    monkeypatch.setattr(build, "windows_service", lambda _root: service)
 
 
 def test_the_service_is_restarted_if_the_server_takes_no_semaphore_up(
@@ -327,7 +327,7 @@ def test_a_service_that_cannot_be_restarted_is_told_and_the_next_run_goes_on(
 
     assert failed.exit_code == 5
     assert failed.report["error"]["message"] == (
-        "The service denied cannot be stopped: Access is denied (Windows error 5); "
+        "Could not stop the service denied: Access is denied (Windows error 5); "
         "it is running."
     )
     secure.server.ignore.clear()
@@ -860,7 +860,7 @@ def test_the_log_tells_the_story_of_the_run_line_by_line(secure: Program) -> Non
     for said in (
         "The certificate is named in App/MDaemon.ini [SSL] Certificate as sha1:upper",
         "Due: the certificate in use is self-signed",
-        f"App/MDaemon.ini [SSL] Certificate: {old} → {new}",
+        f"App/MDaemon.ini [SSL] Certificate: {old} -> {new}",
         "The server took up RELOADCACHE.SEM",
     ):
         assert said in story
@@ -919,7 +919,7 @@ def test_a_failed_run_is_mailed_with_what_to_do_and_what_is_in_use(
     flat = " ".join(body.split())
     assert " ".join(ran.report["error"]["message"].split()) in flat
     assert ran.report["error"]["hint"] in flat
-    assert f"In use now: {in_use} for {HOST_NAME}, until " in flat
+    assert f"In use now: {in_use} for {HOST_NAME}, valid until " in flat
     assert "Due: the certificate in use is self-signed" in body
 
 
@@ -970,7 +970,7 @@ def test_a_systems_log_that_takes_nothing_is_a_warning(
 
     assert failed.exit_code == 2
     assert failed.report["warnings"][-1] == (
-        "Windows' event log cannot be written: The event log file is full."
+        "Could not write to Windows' event log: The event log file is full."
     )
 
 
@@ -1059,7 +1059,12 @@ def test_the_old_scripts_command_line_works_unchanged(
     first = run([*this, *switches], environ)
 
     assert first.exit_code == 0, first.messages
-    assert first.output.startswith("Done: the certificate in use is self-signed.")
+    head, reason, *_ = first.output.splitlines()
+    assert re.fullmatch(
+        rf"Renewed: {HOST_NAME} and 2 more, valid until [0-9-]+ \(in [0-9]+ days\)",
+        head,
+    )
+    assert reason == "  reason       the certificate in use is self-signed"
     assert "IIS is only on Windows: there are no bindings of the site 'My Site'" in (
         first.messages
     )
@@ -1080,5 +1085,5 @@ def test_a_wrong_switch_of_the_old_script_is_refused_with_the_right_ones() -> No
     ran = run([sys.executable, "-m", "letsencrypt_mdaemon", "-Staging"])
 
     assert ran.exit_code == 2
-    assert "-Staging fits no parameter" in ran.messages
+    assert "-Staging matches no parameter" in ran.messages
     assert "-AlternateHostNames" in ran.messages

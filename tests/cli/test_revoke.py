@@ -215,8 +215,8 @@ def test_a_thumbprint_may_be_written_as_people_write_it(
     ran = program.here("revoke", "--thumbprint", shown, as_json=False)
 
     assert ran.exit_code == 0, ran.messages
-    assert ran.output.startswith(f"Revoked: {first} for {HOST_NAME}, until ")
-    assert "It is still in use: run `letsencrypt-mdaemon renew` now." in ran.output
+    assert ran.output.startswith(f"Revoked: {first} for {HOST_NAME}, valid until ")
+    assert "It is still in use. Run `letsencrypt-mdaemon renew` now." in ran.output
     assert all(issued.revoked for issued in ca.issued.values())
     renewed(program)
     again = program.here("revoke", "--thumbprint", shown, as_json=False)
@@ -227,7 +227,7 @@ def test_a_thumbprint_may_be_written_as_people_write_it(
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ((), "not said which certificate"),
+        ((), "No certificate given"),
         (("--thumbprint", "AB" * 20), "holds no certificate ABAB"),
         (("--thumbprint", "AB" * 20, "--reason", "boredom"), "'boredom'"),
     ],
@@ -440,6 +440,21 @@ def test_a_certificate_that_waits_with_a_compromised_key_is_not_put_into_use(
     compromise(program, print_of(first))
 
     assert program.here("status", *REUSE).report["pending"] is None
+    second = renewed(program, *REUSE)
+
+    assert key_of(program, second) != key_of(program, first)
+
+
+def test_a_revocation_that_is_killed_puts_nothing_compromised_into_use(
+    program: Program,
+) -> None:
+    first = renewed(program, *REUSE)
+    assert program.here("renew", "--force", "--no-activate", *REUSE).exit_code == 0
+    (file,) = program.state.glob("*/pending.pem")
+    waiting = file.read_bytes()
+    compromise(program, print_of(first))
+    file.write_bytes(waiting)  # before it was removed
+
     second = renewed(program, *REUSE)
 
     assert key_of(program, second) != key_of(program, first)

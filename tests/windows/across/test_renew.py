@@ -100,7 +100,7 @@ def test_the_selftest_tells_what_works_and_leaves_nothing(
 ) -> None:
     ran = program.run("selftest")
     results = {check["name"]: check["result"] for check in ran.report["checks"]}
-    # On Windows all but IIS should be "ok": see README.md, "never tried".
+    # On Windows all but IIS should be "ok": see docs/known-limits.md.
     assert results == {
         "store, RSA key kept by a CSP": "failed",  # it cannot be used
         "store, RSA key kept by CNG": "failed",
