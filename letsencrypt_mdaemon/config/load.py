@@ -82,6 +82,8 @@ def load(
     options: Mapping[str, Sequence[str]],
     environ: Mapping[str, str],
     file: Path | None,
+    *,
+    origin: str = "command line --",
 ) -> Loaded:
     """Merge file, environment and command line; each overrides the one before.
 
@@ -89,6 +91,7 @@ def load(
         options: The options of the command line: texts by setting name.
         environ: The environment; an empty variable counts as unset.
         file: The config file, if there is one.
+        origin: What messages put before the name of an option.
 
     Raises:
         ConfigError: With every problem and its place.
@@ -98,7 +101,10 @@ def load(
         draft.take_file(file)
     draft.take_environment(environ)
     for name, texts in options.items():
-        draft.take(name, ",".join(texts), f"command line --{name}", Path())
+        if name in draft.table:
+            draft.take(name, ",".join(texts), f"{origin}{name}", Path())
+        else:
+            draft.unknown(f"{origin}{name}", name, draft.table)
     if draft.problems:
         raise _error(draft.problems)
     return Loaded(draft.config(), draft.origins, file)
@@ -133,7 +139,7 @@ class _Draft:
             name = variable.removeprefix(PREFIX)
             where = f"environment {printable(variable)}"
             if name not in names:
-                self._unknown(where, name, names, PREFIX)
+                self.unknown(where, name, names, PREFIX)
             elif text:
                 self.take(names[name], text, where, Path())
 
@@ -153,20 +159,20 @@ class _Draft:
                 self._take_target(match[1].strip(), keys, where)
             else:
                 known = [SECTION, "target NAME"]
-                self._unknown(where, section, known, kind="unknown section")
+                self.unknown(where, section, known, kind="unknown section")
 
     def _take_settings(self, keys: Mapping[str, str], where: str, base: Path) -> None:
         for key, text in keys.items():
             if key in self.table:
                 self.take(key, text, f"{where} {key}", base)
             else:
-                self._unknown(f"{where} {printable(key)}", key, self.table)
+                self.unknown(f"{where} {printable(key)}", key, self.table)
 
     def _take_target(self, name: str, keys: Mapping[str, str], where: str) -> None:
         values = {"file": "", "section": "", "key": "", "form": ""}
         for key, text in keys.items():
             if key not in values:
-                self._unknown(f"{where} {printable(key)}", key, values)
+                self.unknown(f"{where} {printable(key)}", key, values)
                 continue
             try:
                 values[key] = parse_text(text, Path())
@@ -180,7 +186,7 @@ class _Draft:
         self.targets.append(TargetText(printable(name), **values))
         self.origins[f"target {printable(name)}"] = where
 
-    def _unknown(
+    def unknown(
         self,
         where: str,
         word: str,
