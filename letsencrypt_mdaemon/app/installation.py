@@ -228,5 +228,6 @@ def open_installation(
         greeted=host_name.greeting(config.smtp_address),
         scheduled=scheduled,
     )
-    name = server_name(config, installation.greeted)
-    return installation.look([name]) if look else installation
+    if not look:
+        return installation
+    return installation.look([server_name(config, installation.greeted)])
