@@ -12,6 +12,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from letsencrypt_mdaemon.doctor.advice import Code
 from letsencrypt_mdaemon.doctor.findings import Finding
+from letsencrypt_mdaemon.system.disk import reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -29,7 +30,7 @@ def ini_files(paths: Iterable[Path]) -> list[Finding]:
         try:
             os.close(os.open(path, os.O_RDWR))
         except OSError as exc:
-            seen = f"could not open {path} for writing: {exc.strerror or exc}"
+            seen = f"could not open {path} for writing: {reason(exc)}"
             found.append(Finding(kind=Code.INI_NOT_WRITABLE, seen=seen))
             continue
         # A new file beside it will replace it, so the folder counts, too.
@@ -48,7 +49,7 @@ def folder(path: Path, kind: Code) -> list[Finding]:
             stream.write(b"x")
             stream.flush()
     except OSError as exc:
-        seen = f"could not create a file in {path}: {exc.strerror or exc}"
+        seen = f"could not create a file in {path}: {reason(exc)}"
         return [Finding(kind=kind, seen=seen)]
     return []
 

@@ -93,7 +93,7 @@ class PemStore:
         unfinished = self._unfinished(final)
         replaced = self._unfinished(final, " replaced")
         doing = f"put the certificate into the store {self.folder}"
-        hint = "Make room, or let this account write there; the certificate is kept."
+        hint = "Let this account write there; the certificate is kept until then."
         with explained(doing, failure=DeployError, hint=hint):
             try:
                 self._sweep()

@@ -59,7 +59,7 @@ def explained(
     try:
         yield
     except OSError as exc:
-        if exc.errno in {errno.ENOSPC, errno.EDQUOT}:
+        if exc.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
             hint = "Make room on that disk and run again."
         elif not hint and may_be_in_use(exc):
             hint = "Close the program that has it open, or let this account write it."
