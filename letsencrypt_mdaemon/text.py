@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+CHOOSE_ONCE = "Choose any certificate of the store once in MDaemon's SSL & TLS dialog"
+"""What makes the server's files name a certificate that we know."""
+
 
 def printable(text: object, limit: int = 2000) -> str:
     """Return a text from outside that is safe for terminals, logs and mails.

@@ -16,10 +16,11 @@ from letsencrypt_mdaemon.verify import endpoints
 from letsencrypt_mdaemon.windows import access, service
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
+
+    from cryptography import x509
 
     from letsencrypt_mdaemon.acme.account import ExternalAccount
-    from letsencrypt_mdaemon.app.installation import Installation
     from letsencrypt_mdaemon.config.load import Loaded
     from letsencrypt_mdaemon.config.settings import Config
     from letsencrypt_mdaemon.renewal.adapters import Store
@@ -191,24 +192,24 @@ def _service_sid(root: Path) -> list[str]:
     return []
 
 
-def web_site(installation: Installation) -> iis.Site | None:
+def web_site(config: Config, known: Mapping[str, x509.Certificate]) -> iis.Site | None:
     """Return the IIS site, if one is named, this is Windows, and no rehearsal.
+
+    Args:
+        known: Certificates by thumbprint.
 
     Raises:
         ConfigError: If the certificates are not where IIS can use them.
     """
-    config = installation.config
     if not config.iis_site_name or config.staging or sys.platform != "win32":
         return None
     if config.store not in {"", "windows"}:
         message = f"IIS cannot use certificates of the store {config.store}."
         raise ConfigError(message, hint="Set store = windows.")
-    return iis.Site(
-        config.iis_site_name, installation.known, add_binding=config.iis_add_binding
-    )
+    return iis.Site(config.iis_site_name, known, add_binding=config.iis_add_binding)
 
 
-def external(config: Config) -> ExternalAccount | None:
+def external_account(config: Config) -> ExternalAccount | None:
     """Return the account at the CA's web site; the key from a file or elsewhere."""
     from letsencrypt_mdaemon.acme.account import ExternalAccount  # noqa: PLC0415 - slow
 

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from letsencrypt_mdaemon import authorities
 from letsencrypt_mdaemon.acme.transport import Session
+from letsencrypt_mdaemon.app import adapters
 from letsencrypt_mdaemon.doctor import machine, validator
 from letsencrypt_mdaemon.doctor.advice import Code, Weight
 from letsencrypt_mdaemon.doctor.caa import Authority
@@ -193,7 +194,7 @@ def _files(
         targets = installation.targets()
         paths = [folders.file_below(installation.root, row.file) for row in targets]
         found += machine.ini_files(paths)
-        named = installation.server(targets).named(names).values()
+        named = adapters.server(installation, targets).named(names).values()
         for leaf in dict.fromkeys(named):
             found += machine.client_auth(leaf, public=public)
     except ConfigError as exc:

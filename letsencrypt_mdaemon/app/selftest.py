@@ -171,7 +171,7 @@ def semaphores(installation: Installation) -> Callable[[], str]:
 
     def check() -> str:
         app = folders.child(installation.root, "App")
-        ears = Semaphores(app, (), patience=installation.config.reload_timeout)
+        ears = Semaphores(app, (), timeout=installation.config.reload_timeout)
         if reason := ears.deaf():
             raise DeployError(f"{reason}.", hint="Does MDaemon run?")
         return f"{ears.PROBE} was taken up"
@@ -253,7 +253,7 @@ if sys.platform == "win32":
 
     def _iis(installation: Installation) -> Callable[[], str]:
         def check() -> str:
-            site = build.web_site(installation)
+            site = build.web_site(installation.config, installation.known)
             if site is None:
                 raise LeftOut("no iis-site-name is set")
             bound = [

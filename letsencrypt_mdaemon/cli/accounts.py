@@ -44,6 +44,7 @@ def revoke(run: Run, thumbprint: str | None, reason: str) -> None:
     """
     from datetime import UTC, datetime  # noqa: PLC0415
 
+    from letsencrypt_mdaemon.app import adapters  # noqa: PLC0415
     from letsencrypt_mdaemon.cli import document as report  # noqa: PLC0415
     from letsencrypt_mdaemon.pki.certificate import thumbprint as thumbprint_of  # noqa: PLC0415
     from letsencrypt_mdaemon.renewal import revoke as revocation  # noqa: PLC0415
@@ -63,8 +64,7 @@ def revoke(run: Run, thumbprint: str | None, reason: str) -> None:
     leaf = revocation.revoke(
         thumbprint.replace(":", "").replace(" ", "").upper(),
         reasons[reason.lower()],
-        installation.parts(installation.server(())),
-        installation.issuer(),
+        adapters.adapters(installation),
         directory_url=run.config.ca,
         now=datetime.now(UTC),
     )
@@ -92,12 +92,13 @@ ACCOUNT = ("directory-url", "ca-bundle", "staging", "mdaemon-dir", "state-dir", 
 @run_command(account_group, *ACCOUNT, example="account show")
 def account_show(run: Run) -> None:
     """Show the account as the CA has it, and the CAA record that names it."""
+    from letsencrypt_mdaemon.app import adapters  # noqa: PLC0415
     from letsencrypt_mdaemon.cli import document as report  # noqa: PLC0415
     from letsencrypt_mdaemon.cli import text  # noqa: PLC0415
 
     run.be_alone()  # It may have to settle which key the CA knows.
     installation = run.installation(look=False)
-    found = installation.accounts().document()
+    found = adapters.accounts(installation).document()
     document = run.document(
         directory_url=run.config.ca,
         **report.account(found, installation.ca.account()),
@@ -119,11 +120,12 @@ def account_rollover(run: Run) -> None:
 
 
 def _change_account(run: Run, done: str, act: Callable[[Accounts], str]) -> None:
+    from letsencrypt_mdaemon.app import adapters  # noqa: PLC0415
     from letsencrypt_mdaemon.cli import document as report  # noqa: PLC0415
     from letsencrypt_mdaemon.text import printable  # noqa: PLC0415
 
     run.be_alone()
-    url = printable(act(run.installation(look=False).accounts()), 300)
+    url = printable(act(adapters.accounts(run.installation(look=False))), 300)
     if run.config.json:
         report.print_json(run.document(account=url))
     else:

@@ -50,13 +50,14 @@ def verify(run: Run) -> None:
     """
     from datetime import UTC, datetime  # noqa: PLC0415
 
+    from letsencrypt_mdaemon.app import verification  # noqa: PLC0415
     from letsencrypt_mdaemon.cli import document as report  # noqa: PLC0415
     from letsencrypt_mdaemon.cli import text  # noqa: PLC0415
     from letsencrypt_mdaemon.errors import DeployError  # noqa: PLC0415
     from letsencrypt_mdaemon.verify import verdict  # noqa: PLC0415
 
     installation = run.installation(look=False)
-    found = installation.verify(now=datetime.now(UTC))
+    found = verification.verify(installation, now=datetime.now(UTC))
     run.findings = {
         "mdaemon_dir": str(installation.root),
         **report.verification(found),

@@ -23,58 +23,40 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
-    from letsencrypt_mdaemon.app.installation import Installation
+    from letsencrypt_mdaemon.app.renewal import Prepared
     from letsencrypt_mdaemon.cli.run import Run
-    from letsencrypt_mdaemon.renewal.adapters import Adapters, Outcome, Request
+    from letsencrypt_mdaemon.renewal.adapters import Outcome
 
 
 @run_command(cli, *RENEW, example="renew --agree-tos --to me@example.com")
 def renew(run: Run) -> None:
     """Renew the certificate if it is due, and make the server use it."""
-    from letsencrypt_mdaemon.renewal import run as workflow  # noqa: PLC0415
+    from letsencrypt_mdaemon.app import renewal  # noqa: PLC0415
 
-    _carry_out(
-        run,
-        lambda installation, order, parts, now: workflow.renew(
-            order, parts, installation.issuer(), now=now
-        ),
-    )
+    _carry_out(run, renewal.renew)
 
 
 @run_command(cli, *PLACES, *WANTED, "no-reload", "dry-run", "json", example="activate")
 def activate(run: Run) -> None:
     """Put into use what `renew --no-activate` obtained, or what was rolled back."""
-    from dataclasses import replace  # noqa: PLC0415
+    from letsencrypt_mdaemon.app import renewal  # noqa: PLC0415
 
-    from letsencrypt_mdaemon.renewal import run as workflow  # noqa: PLC0415
-
-    _carry_out(
-        run,
-        lambda installation, order, parts, now: workflow.renew(
-            replace(order, activate_only=True, issue_only=False, force=False),
-            parts,
-            installation.issuer(),
-            now=now,
-        ),
-    )
+    _carry_out(run, renewal.activate)
 
 
 @run_command(cli, *PLACES, *WANTED, "no-reload", "json", example="rollback")
 def rollback(run: Run) -> None:
     """Go back to the last certificate that was seen to work on every port."""
-    from letsencrypt_mdaemon.renewal import run as workflow  # noqa: PLC0415
+    from letsencrypt_mdaemon.app import renewal  # noqa: PLC0415
 
-    _carry_out(
-        run, lambda _, order, parts, now: workflow.roll_back(order, parts, now=now)
-    )
+    _carry_out(run, renewal.roll_back)
 
 
-def _carry_out(
-    run: Run, act: Callable[[Installation, Request, Adapters, datetime], Outcome]
-) -> None:
+def _carry_out(run: Run, act: Callable[[Prepared, datetime], Outcome]) -> None:
     """Change the server: as the only run, with log and mail; print the outcome."""
     from datetime import UTC, datetime  # noqa: PLC0415
 
+    from letsencrypt_mdaemon.app import renewal  # noqa: PLC0415
     from letsencrypt_mdaemon.cli import document as report  # noqa: PLC0415
     from letsencrypt_mdaemon.cli import status as overview  # noqa: PLC0415
     from letsencrypt_mdaemon.cli import text  # noqa: PLC0415
@@ -85,18 +67,13 @@ def _carry_out(
     run.begin(now)
     installation = run.installation()
     if run.is_scheduled:
-        installation.note_run(now)
+        installation = installation.noted(now)
         run.is_noted = True
-    installation.warn_of_what_is_missing()
     run.names = names = installation.names()
-    # A rehearsal has nothing to do with what is in use.
-    targets = () if settings.staging else installation.learn()
-    server = installation.server(targets)
-    named = server.named(names)
-    run.in_use = report.in_use(named.values())
-    overview.warn(installation, named.values())
-    parts = installation.parts(server)
-    outcome = act(installation, installation.order(names), parts, now)
+    prepared = renewal.prepare(installation, names)
+    run.in_use = report.in_use(prepared.named.values())
+    overview.warn(installation, prepared.named.values())
+    outcome = act(prepared, now)
     leaf = outcome.certificate
     pinned = settings.key_policy == "reuse" and leaf is not None
     document = run.document(
@@ -105,7 +82,7 @@ def _carry_out(
         dry_run=settings.dry_run,
         staging=settings.staging,
         directory_url=settings.ca,
-        targets=[report.target(item) for item in named],
+        targets=[report.target(item) for item in prepared.named],
     )
     if settings.json:
         report.print_json(document)

@@ -7,9 +7,11 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from letsencrypt_mdaemon import authorities
+from letsencrypt_mdaemon.app import adapters
 from letsencrypt_mdaemon.cli import document
 from letsencrypt_mdaemon.pki.certificate import thumbprint, tlsa
 from letsencrypt_mdaemon.renewal import lifetime, run
+from letsencrypt_mdaemon.renewal.snapshot import take_snapshot
 from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:
@@ -33,11 +35,11 @@ def examine(installation: Installation, *, now: datetime) -> Document:
         ConfigError: If the names or the targets are not clear.
     """
     names = installation.names()
-    server = installation.server(installation.targets())
-    order = installation.order(names)
-    due, wait, in_use = run.due(order, installation.parts(server), now=now)
-    pending = installation.ca.pending()
-    named = server.named(names)
+    order = adapters.request(installation, names)
+    tools = adapters.adapters(installation, installation.targets())
+    snapshot = take_snapshot(order, tools, installation.memory, now)
+    due, wait = run.assess(snapshot)
+    in_use, pending = snapshot.in_use, installation.ca.pending()
     return {
         "mdaemon_dir": str(installation.root),
         "directory_url": installation.config.ca,
@@ -54,7 +56,7 @@ def examine(installation: Installation, *, now: datetime) -> Document:
         "pending": document.certificate(pending.leaf if pending else None),
         "targets": [
             document.target(item) | {"certificate": document.certificate(leaf)}
-            for item, leaf in named.items()
+            for item, leaf in snapshot.named.items()
         ],
         "dropped": [document.dropped(item) for item in installation.memory.dropped],
         "served": installation.served,

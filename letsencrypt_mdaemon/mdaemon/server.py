@@ -11,7 +11,7 @@ from letsencrypt_mdaemon.mdaemon import iis
 from letsencrypt_mdaemon.windows import service
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
     from datetime import datetime
     from pathlib import Path
 
@@ -50,18 +50,33 @@ class MailServer:
         named = self.bindings.named(names)
         return named | self.site.named() if self.site else named
 
+    def planned(self, certificate: x509.Certificate) -> list[Change]:
+        """Return what `bind` would change."""
+        changes = self.bindings.planned(certificate)
+        return (
+            changes + self.site.bind(certificate, dry_run=True)
+            if self.site
+            else changes
+        )
+
     def bind(
-        self, certificate: x509.Certificate, *, now: datetime, dry_run: bool = False
+        self,
+        certificate: x509.Certificate,
+        *,
+        now: datetime,
+        announce: Callable[[Sequence[Change]], None],
     ) -> list[Change]:
         """Make every target name the certificate."""
-        changes = self.bindings.bind(certificate, now=now, dry_run=dry_run)
         if self.site is None:
-            return changes
+            return self.bindings.bind(certificate, now=now, announce=announce)
+        in_iis = self.site.bind(certificate, dry_run=True)
+        changes = self.bindings.bind(
+            certificate, now=now, announce=lambda planned: announce([*planned, *in_iis])
+        )
         try:
-            return changes + self.site.bind(certificate, dry_run=dry_run)
+            return changes + self.site.bind(certificate, dry_run=False)
         except Error:
-            if not dry_run:
-                self.bindings.restore(changes, now=now)
+            self.bindings.restore(changes, now=now)
             raise
 
     def restore(self, changes: Sequence[Change], *, now: datetime) -> None:

@@ -500,6 +500,7 @@ def test_nothing_is_ordered_by_a_clock_that_is_wrong_by_days(
         *(format_datetime(datetime.now(UTC) + n * DAY, usegmt=True) for n in (1, -1)),
         *("", "yesterday", "Mon, 99 Nov 2026 00:00:00 GMT"),
     ],
+    ids=["a day ahead", "a day behind", "none", "no date", "no such day"],
 )
 def test_a_clock_wrong_by_a_day_or_that_nobody_knows_does_not_stop_an_order(
     scene: Scene, monkeypatch: pytest.MonkeyPatch, date: str

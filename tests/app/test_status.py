@@ -311,6 +311,17 @@ def test_lifetimes_that_are_not_shorter_are_not_shown(
     assert all(later["days"] < row["days"] for row, later in pairwise(rows))
 
 
+@pytest.mark.parametrize("option", ["--force", "--staging", "--dry-run"])
+def test_what_is_asked_for_by_hand_is_no_scheduled_run(
+    program: Program, option: str
+) -> None:
+    renew(program, option)
+
+    assert program.here("status").report["schedule"]["last_run"] is None
+    renew(program)
+    assert program.here("status").report["schedule"]["last_run"] is not None
+
+
 def test_without_scheduled_runs_nothing_is_said_of_them(program: Program) -> None:
     found = program.here("status").report["schedule"]
 

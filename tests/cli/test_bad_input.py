@@ -25,6 +25,7 @@ from letsencrypt_mdaemon.sandbox.ca.certificates import Draft
 from letsencrypt_mdaemon.sandbox.ca.messages import Answer, Problem, html
 from letsencrypt_mdaemon.sandbox.ca.server import CertificateAuthority
 from tests.fakes import huge, read_only, watched
+from tests.limits import HANG_SECONDS
 from tests.program import HOST_NAME, Program, Ran, at, beside_sandbox, environment
 
 IMAP = "imap.example.test"
@@ -636,6 +637,24 @@ def test_a_state_folder_that_cannot_be_made_fails_with_a_log_and_a_mail(
     assert own(program) == before
 
 
+# Ourselves
+
+
+def test_a_fault_of_the_program_leaves_its_trace_in_the_log(program: Program) -> None:
+    def stumble(path: Path) -> None:
+        if "account.json" in path.name:
+            raise ZeroDivisionError("what nobody thought of")
+
+    with watched(program.state, stumble):
+        ran = renew(program)
+
+    assert ran.exit_code == 1
+    assert "This is a bug" in ran.report["error"]["hint"]
+    assert "Traceback" not in ran.messages
+    for text in ("Traceback", "in stumble", "ZeroDivisionError: what nobody thought"):
+        assert text in program.log()
+
+
 # Two at once
 
 
@@ -646,7 +665,7 @@ def test_a_second_run_gives_way_and_leaves_the_log_of_the_first_alone(
 
     def hold(_: object) -> bool:
         reached.set()
-        return released.wait(60)
+        return released.wait(HANG_SECONDS)
 
     ca.faults.before("challenge", hold, times=1)
     with subprocess.Popen(
@@ -657,7 +676,7 @@ def test_a_second_run_gives_way_and_leaves_the_log_of_the_first_alone(
         encoding="utf-8",
     ) as first:
         try:
-            assert reached.wait(60)
+            assert reached.wait(HANG_SECONDS)
             log = program.log()
 
             second = renew(program, *TO)
@@ -671,7 +690,7 @@ def test_a_second_run_gives_way_and_leaves_the_log_of_the_first_alone(
             assert "exit 6" in mail(program)
         finally:
             released.set()
-        _, messages = first.communicate(timeout=60)
+        _, messages = first.communicate(timeout=HANG_SECONDS)
 
     assert first.returncode == 0, messages
     assert program.log().startswith(log)

@@ -27,6 +27,7 @@ from letsencrypt_mdaemon.stores.pem import PemStore
 from letsencrypt_mdaemon.verify import endpoints
 from letsencrypt_mdaemon.verify.endpoints import Endpoint
 from tests import certificates, servers
+from tests.limits import HANG_SECONDS
 from tests.program import Ran, beside_sandbox, environment, here, run
 from tests.servers import LOCALHOST, Serve, context, endpoint, honest
 
@@ -226,6 +227,7 @@ def test_without_an_endpoint_the_usual_ports_of_this_machine_are_looked_at(
     assert LOCALHOST not in table.output
 
 
+@servers.needs_ipv6
 def test_addresses_that_answer_differently_are_told_apart(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -618,7 +620,7 @@ def test_public_looks_at_the_same_ports_through_dns(
 def test_what_does_not_answer_through_dns_proves_nothing(
     scene: Scene, dns: dict[str, str]
 ) -> None:
-    dns[NAME] = "::1"  # where nobody listens
+    dns[NAME] = servers.OTHER_HOST  # where nobody listens
     scene.open("imaps")
 
     ran = scene.verify("--public")
@@ -630,10 +632,10 @@ def test_what_does_not_answer_through_dns_proves_nothing(
 def test_another_certificate_through_dns_is_a_failure_with_its_own_advice(
     scene: Scene, dns: dict[str, str]
 ) -> None:
-    dns[NAME] = "::1"
+    dns[NAME] = servers.OTHER_HOST
     at = scene.open("imaps")
     serve = honest("imaps", context(WRONG.chain, WRONG.key))
-    with servers.listening(serve, "::1", at.port):
+    with servers.listening(serve, servers.OTHER_HOST, at.port):
         ran = scene.verify("--public")
 
     assert ran.exit_code == 5
@@ -740,7 +742,7 @@ def run_bytes(command: list[str], encoding: str) -> Ran:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         env=environment() | {"PYTHONIOENCODING": encoding},
-        timeout=120,
+        timeout=HANG_SECONDS,
         check=False,
     )
     return Ran(

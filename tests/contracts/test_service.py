@@ -17,10 +17,10 @@ from letsencrypt_mdaemon.errors import DeployError
 from letsencrypt_mdaemon.windows import service
 from letsencrypt_mdaemon.windows.service import RUNNING, STOP_PENDING, STOPPED, Service
 from tests.fakes import MemoryService
+from tests.limits import HANG_SECONDS
 from tests.wine import wine_differs
 
 Make = Callable[[str], Service]
-DEADLINE = 30
 
 
 @contextmanager
@@ -120,7 +120,7 @@ else:
 
 def wait_for(made: Service, state: int) -> None:
     """Wait until a service is in a state."""
-    deadline = time.monotonic() + DEADLINE
+    deadline = time.monotonic() + HANG_SECONDS
     while (status := made.status()) is None or status.state != state:
         assert time.monotonic() < deadline, f"it is {status}"
         time.sleep(0.05)
@@ -132,7 +132,7 @@ def make(request: pytest.FixtureRequest) -> Iterator[Make]:
         yield maker
 
 
-def restart(made: Service, timeout: float = DEADLINE) -> None:
+def restart(made: Service, timeout: float = HANG_SECONDS) -> None:
     service.restart(made, timeout=timeout)
 
 

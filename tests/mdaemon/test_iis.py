@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import pytest
+from cryptography import x509
 
-from letsencrypt_mdaemon.app import installation
-from letsencrypt_mdaemon.app.installation import Installation
+from letsencrypt_mdaemon.app import build
+from letsencrypt_mdaemon.config.settings import Config
 from letsencrypt_mdaemon.mdaemon import iis
 from letsencrypt_mdaemon.mdaemon import server as mdaemon_server
 from letsencrypt_mdaemon.mdaemon.http_sys import (
@@ -129,10 +130,10 @@ def web(monkeypatch: pytest.MonkeyPatch) -> Iis:
         {EVERYWHERE: Entry(FOREIGN)},
     )
 
-    def web_site(found: Installation) -> Site | None:
-        return Site("Webmail", found.known, run=web)
+    def web_site(_: Config, known: Mapping[str, x509.Certificate]) -> Site | None:
+        return Site("Webmail", known, run=web)
 
-    monkeypatch.setattr(installation, "web_site", web_site)
+    monkeypatch.setattr(build, "web_site", web_site)
     return web
 
 

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from letsencrypt_mdaemon.errors import AcmeError, ConfigError
 from letsencrypt_mdaemon.mdaemon.webroot import Webroot
 from tests.fakes import contents, full_disk, huge, read_only, unreadable, watched
+from tests.limits import HANG_SECONDS
 from tests.wine import wine_differs
 
 FOLDER = ".well-known/acme-challenge"
@@ -315,7 +316,7 @@ def test_what_a_killed_run_left_is_removed_by_the_next(
 ) -> None:
     before = everything(html)
     command = [sys.executable, "-c", KILLED, str(html), str(journal)]
-    assert subprocess.run(command, check=False, timeout=60).returncode == 9
+    assert subprocess.run(command, check=False, timeout=HANG_SECONDS).returncode == 9
     assert (html / FOLDER / "token-1").read_text() == "token-1.abc"
     if next_run == "sweep":
         webroot.sweep()
@@ -618,7 +619,7 @@ def test_the_web_config_of_a_killed_run_is_removed_without_iis_as_well(
     before = everything(html)
     killed = KILLED.replace("[2]))", "[2]), web_config=True)")
     command = [sys.executable, "-c", killed, str(html), str(journal)]
-    assert subprocess.run(command, check=False, timeout=60).returncode == 9
+    assert subprocess.run(command, check=False, timeout=HANG_SECONDS).returncode == 9
     assert (html / WEB_CONFIG).exists()
     webroot.sweep()
     assert everything(html) == before

@@ -12,7 +12,9 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from letsencrypt_mdaemon.renewal.due import Due, decide
+from letsencrypt_mdaemon.pki.certificate import thumbprint
+from letsencrypt_mdaemon.renewal.adapters import Request
+from letsencrypt_mdaemon.renewal.due import Due, by_rule
 from letsencrypt_mdaemon.renewal.lifetime import (
     backstop,
     days,
@@ -23,11 +25,14 @@ from letsencrypt_mdaemon.renewal.lifetime import (
     slack,
 )
 from letsencrypt_mdaemon.state.advice import Draw, Window
+from letsencrypt_mdaemon.state.memory import Issued, Memory
 from tests import certificates
 from tests.certificates import NAME, START, leaf
+from tests.fakes import snapshot
 
 DAY = timedelta(days=1)
 HOUR = timedelta(hours=1)
+OURS = "https://ca.test/directory"
 IN_USE = leaf([NAME])
 END = START + 90 * DAY
 A_THIRD = "a third or less of the certificate's lifetime is left"
@@ -53,21 +58,24 @@ def decided(  # noqa: PLR0913 - what a decision is made from
     now: datetime = START + DAY,
     drawn: datetime | None = None,
     days_left: int = 0,
-    spoiled: str = "",
+    revoked: datetime | None = None,
     force: bool = False,
 ) -> Due:
     """Decide about the certificate in use, with which nothing is wrong."""
-    return decide(
-        in_use,
-        ours=ours,
-        names=names,
-        key=key,
-        now=now,
-        drawn=drawn,
+    request = Request(
+        names=tuple(names),
+        key_type=key,
+        directory_url=OURS if ours else "https://another.test",
         days_left=days_left,
-        spoiled=spoiled,
         force=force,
     )
+    issued = [
+        Issued(thumbprint(item), OURS, (NAME,), revoked=revoked)
+        for item in in_use
+        if item is not None
+    ]
+    memory = Memory(issued=tuple(issued))
+    return by_rule(snapshot(request, *in_use, now=now, memory=memory), names, drawn)
 
 
 # What is wrong whatever the dates
@@ -121,7 +129,7 @@ def decided(  # noqa: PLR0913 - what a decision is made from
             "the key should be rsa2048 and is p256",
         ),
         (
-            decided(spoiled="the certificate in use was revoked on 2026-01-01"),
+            decided(revoked=START),
             "the certificate in use was revoked on 2026-01-01",
         ),
         (

@@ -33,6 +33,7 @@ from letsencrypt_mdaemon.system import mail as notify
 from letsencrypt_mdaemon.system.mail import Mail, RawQueue, Smtp
 from tests.certificates import sign
 from tests.fakes import LOCALHOST, full_disk, read_only, talker, watched
+from tests.limits import HANG_SECONDS
 
 SENDER = "mdaemon@example.test"
 ADMIN = "postmaster@example.test"
@@ -572,7 +573,7 @@ def test_a_server_that_talks_nonsense_is_an_error_without_control_characters(
         talker(says=says) as (host, port),
         pytest.raises(Error, match="did not accept the mail") as caught,
     ):
-        Smtp(f"smtp://{host}:{port}", timeout=5).send(mail())
+        Smtp(f"smtp://{host}:{port}", timeout=HANG_SECONDS).send(mail())
     assert caught.value.message.isprintable()
 
 

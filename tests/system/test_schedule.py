@@ -17,11 +17,13 @@ from letsencrypt_mdaemon.system.cron import Cron
 from letsencrypt_mdaemon.system.schedule import NAME
 from letsencrypt_mdaemon.system.tasks import NAMESPACE, TaskScheduler
 from letsencrypt_mdaemon.windows.access import SYSTEM
+from tests.limits import HANG_SECONDS
 from tests.program import Program
 from tests.schedulers import Crontab, Schtasks
 
 COMMAND = [r"C:\Program Files\x\python.exe", "-m", "letsencrypt_mdaemon", "renew"]
-THEIRS = "MAILTO=x\r\n# remarks\n*/5 * * * * other \udcff\n@reboot last"
+THEIRS = "MAILTO=x\r\n# remarks\n*/5 * * * * other \udcff\n"
+THEIRS += f"#7 3,15 * * * ours, and taken out by hand # {NAME}\n@reboot last"
 
 
 def read(data: bytes) -> ET.Element:
@@ -206,7 +208,7 @@ def test_the_command_installs_itself_with_its_options_and_shows_how_it_ran(
         ["/bin/sh", "-c", command.replace(r"\%", "%")],
         check=False,
         capture_output=True,
-        timeout=60,
+        timeout=HANG_SECONDS,
     )
     assert done.returncode == 0, done.stderr
 

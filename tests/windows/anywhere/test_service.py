@@ -19,9 +19,10 @@ from letsencrypt_mdaemon.windows.service import (
     Status,
 )
 from tests.fakes import MemoryService
+from tests.limits import HANG_SECONDS
 
 
-def restart(made: MemoryService, timeout: float = 60) -> None:
+def restart(made: MemoryService, timeout: float = HANG_SECONDS) -> None:
     service.restart(made, timeout=timeout, sleep=lambda _seconds: None)
 
 
