@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -85,7 +84,7 @@ def state_of(config: Config, root: Path) -> State:
 def note_end(config: Config, root: Path, exit_code: int) -> None:
     """Remember how a scheduled run ended: cron does not, and people ask."""
     state = state_of(config, root)
-    state.save(replace(state.load(), exit_code=exit_code))
+    state.save(state.load()._replace(exit_code=exit_code))
 
 
 def guard(state: State, config_file: Path | None) -> None:
