@@ -128,7 +128,7 @@ class _Command(click.Command):
             name = exc.option_name.removeprefix("--")
             if name in load.REMOVED:
                 message = f"The setting {exc.option_name} was removed."
-            elif name in dict(load.settings()):
+            elif name in (key for key, row in load.settings() if not row.secret):
                 message = f"`{ctx.command_path}` does not take {exc.option_name}."
             else:
                 raise

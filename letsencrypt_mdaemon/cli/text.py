@@ -30,7 +30,7 @@ MAX_HINTS = 3
 
 _FIREWALL_HINT = (
     "This machine can read the file, but not the CA, which asks from several "
-    "countries: check Location Screening, Dynamic Screening and the firewall."
+    "countries: check Location and Dynamic Screening and the firewall."
 )
 
 

@@ -799,8 +799,8 @@ def test_a_mail_that_cannot_be_sent_is_a_warning_and_changes_no_exit_code(
     ran = renew(program, *TO, "--mail-server", "smtp://127.0.0.1:1")
 
     assert ran.exit_code == ran.report["exit_code"] == 4
-    assert any("could not be sent" in line for line in ran.report["warnings"])
-    assert "could not be sent" in program.log()
+    assert any("Could not send the mail" in line for line in ran.report["warnings"])
+    assert "Could not send the mail" in program.log()
 
 
 def test_a_raw_queue_that_is_not_there_is_a_warning_and_changes_no_exit_code(
@@ -812,7 +812,7 @@ def test_a_raw_queue_that_is_not_there_is_a_warning_and_changes_no_exit_code(
     ran = renew(program, *TO)
 
     assert ran.exit_code == 4
-    assert any("could not be sent" in line for line in ran.report["warnings"])
+    assert any("Could not send the mail" in line for line in ran.report["warnings"])
     program.layout.raw.with_name("Elsewhere").rename(program.layout.raw)
 
 

@@ -34,10 +34,10 @@ from tests.program import (
     HOST_NAME,
     PREFIX,
     Program,
-    environment,
     here,
     options_of,
     run,
+    taken,
     unmeasured,
 )
 
@@ -760,9 +760,54 @@ from letsencrypt_mdaemon.cli.main import main
 try:
     main()
 except SystemExit as end:
-    roots = sorted({name.partition(".")[0] for name in sys.modules})
-    print(json.dumps([end.code, roots]))
+    print(json.dumps([end.code, sorted(sys.modules)]), file=sys.stderr)
 """
+PACKAGE = "letsencrypt_mdaemon."
+HELP = {
+    *("_version", "cli", "cli.accounts", "cli.checks", "cli.commands", "cli.legacy"),
+    *("cli.main", "cli.options", "errors"),
+}
+"""The modules of the package that --help imports."""
+STATUS_MODULES = HELP | {
+    *("app", "app.build", "app.installation", "app.status", "authorities"),
+    *("cli.context", "cli.document", "cli.run", "cli.status", "cli.text"),
+    *("config", "config.load", "config.parsers", "config.settings"),
+    *("mdaemon", "mdaemon.bindings", "mdaemon.discovery", "mdaemon.folders"),
+    *("mdaemon.forms", "mdaemon.host_name", "mdaemon.http_sys", "mdaemon.iis"),
+    *("mdaemon.ini", "mdaemon.semaphores", "mdaemon.server"),
+    *("pki", "pki.certificate", "pki.chain", "pki.names"),
+    *("renewal", "renewal.adapters", "renewal.deploy", "renewal.due"),
+    *("renewal.lifetime", "renewal.obtain", "renewal.run", "renewal.snapshot"),
+    *("state", "state.advice", "state.codec", "state.folder", "state.ledger"),
+    *("state.memory", "stores", "stores.pem"),
+    *("system", "system.disk", "system.files", "system.locks", "system.log"),
+    *("system.parallel", "system.process", "text"),
+    *("verify", "verify.endpoints", "verify.handshake", "verify.observe"),
+    *("verify.served", "verify.starttls", "verify.verdict"),
+    *("windows", "windows.access", "windows.service"),
+}
+RENEW_MODULES = STATUS_MODULES - {"cli.status"} | {
+    *("acme", "acme.account", "acme.authorization", "acme.certificate", "acme.http"),
+    *("acme.issuer", "acme.jws", "acme.order", "acme.problem", "acme.transport"),
+    *("app.renewal", "mdaemon.webroot", "pki.checks"),
+}
+HEAVY = {
+    *("acme", "josepy", "cryptography", "requests", "urllib3", "dns", "ctypes"),
+    *("asyncio", "concurrent", "configparser", "http", "smtplib", "sqlite3", "ssl"),
+    *("unittest", "urllib.request", "xml"),
+}
+RENEW_HEAVY = SLOW | {
+    *("concurrent", "ctypes", "http", "ssl", "urllib3", "urllib.request"),
+}
+
+
+def imports(
+    *arguments: str, environ: dict[str, str] | None = None
+) -> tuple[int, set[str]]:
+    """Run the program; return how it ended, and the modules that it imported."""
+    done = run([sys.executable, "-c", IMPORTED, *arguments], environ)
+    code, modules = json.loads(done.messages.splitlines()[-1])
+    return code, set(modules)
 
 
 @pytest.mark.parametrize(
@@ -781,18 +826,28 @@ except SystemExit as end:
     ],
 )
 def test_help_and_wrong_usage_answer_at_once(arguments: str, code: int) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", IMPORTED, *arguments.split()],
-        capture_output=True,
-        encoding="utf-8",
-        env=environment(),
-        check=True,
-    )
+    ended, modules = imports(*arguments.split())
 
-    ended, roots = json.loads(done.stdout.splitlines()[-1])
     assert ended == code
-    assert "click" in roots
-    assert not SLOW & set(roots)
+    assert "click" in modules
+    assert not SLOW & modules
+
+
+def test_nothing_is_imported_by_accident(program: Program) -> None:
+    assert program.here("renew", "--no-reload").exit_code == 0
+
+    for name, ours, heavy in (
+        ("--help", HELP, set()),
+        ("status", STATUS_MODULES, {"cryptography", "ctypes", "concurrent"}),
+        ("renew", RENEW_MODULES, RENEW_HEAVY),
+    ):
+        words = name.split()
+        options = [] if name == "--help" else taken(words, program.options)
+        code, modules = imports(*words, *options)
+        assert code == 0
+        found = {item for item in modules if item.startswith(PACKAGE)}
+        assert {item.removeprefix(PACKAGE) for item in found} - ours == set()
+        assert HEAVY & modules - heavy == set()
 
 
 def test_a_wrong_option_is_said_with_the_nearest_right_one() -> None:

@@ -365,7 +365,7 @@ def test_renew_puts_what_the_doctor_sees_beside_the_cas_words(
     seen = f"{HOST_NAME} does not exist, says ns.example.test (::1) (dns-nxdomain)"
     assert "NXDOMAIN looking up A" in error["message"]
     assert f"Seen from this machine:\n  - {seen}" in error["message"]
-    assert error["names"][HOST_NAME].endswith(f" – seen from here: {seen}")
+    assert error["names"][HOST_NAME].endswith(f" - seen from here: {seen}")
     assert "NXDOMAIN looking up A" in error["names"][HOST_NAME]
     assert error["hint"].startswith("Add an A record")
     (finding,) = error["findings"][HOST_NAME]["findings"]
@@ -384,7 +384,7 @@ def test_where_all_is_well_from_here_the_suspects_are_named(
 ) -> None:
     error = refused(patient, ca).report["error"]
 
-    assert f"the file is there: {HOST_NAME}" in error["message"]
+    assert f"the file can be read: {HOST_NAME}" in error["message"]
     assert "Location and Dynamic Screening" in error["hint"]
     assert patient.tokens() == []
 
@@ -394,7 +394,7 @@ def test_renew_without_the_port_check_fetches_nothing(
 ) -> None:
     error = refused(patient, ca, "--skip-port-check").report["error"]
 
-    assert "From here nothing wrong is seen." in error["message"]
+    assert "This machine finds no problem." in error["message"]
     assert patient.server.requests == []
 
 
