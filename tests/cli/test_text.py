@@ -21,6 +21,7 @@ def zone(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
     assert sys.platform != "win32"
 
     def set_zone(name: str) -> None:
+        assert sys.platform != "win32"
         monkeypatch.setenv("TZ", name)
         time.tzset()
 
