@@ -1,38 +1,28 @@
-"""Renew from a Python program: python renew.py CONFIG_FILE."""
+"""Renew from a program of your own: python renew.py CONFIG-FILE."""
 
-import logging
+from __future__ import annotations
+
 import sys
 
-from letsencrypt_mdaemon import (
-    BusyError,
-    ChallengeError,
-    Error,
-    Outcome,
-    load_config,
-    renew,
-)
+from letsencrypt_mdaemon import BusyError, Error, load_config, renew
 
 
 def main(file: str) -> int:
-    """Renew the certificate if it is due, and return the exit code."""
-    logging.basicConfig(level=logging.INFO)
+    """Renew once, print what happened, and return an exit code."""
     try:
-        outcome: Outcome = renew(load_config(file, agree_tos=True))
-    except BusyError:
-        return 0  # another run does the work
-    except ChallengeError as exc:
-        for name, reason in exc.names.items():
-            print(f"{name}: {reason}")
+        # Settings given here override those of the file.
+        outcome = renew(load_config(file, agree_tos=True))
+    except BusyError as exc:
+        print(f"Try again later: {exc.message}")
         return exc.exit_code
     except Error as exc:
-        print(exc.message, exc.hint)
+        print(f"{type(exc).__name__}: {exc.message} {exc.hint}")
         return exc.exit_code
-    if outcome.renewed and outcome.certificate is not None:
+    print("Renewed" if outcome.renewed else "Not renewed", outcome.reason, sep=": ")
+    if outcome.certificate is not None:
         print(f"Valid until {outcome.certificate.not_valid_after_utc:%Y-%m-%d}")
-    else:
-        print(outcome.reason)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(*sys.argv[1:]))

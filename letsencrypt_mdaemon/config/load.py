@@ -82,8 +82,6 @@ def load(
     options: Mapping[str, Sequence[str]],
     environ: Mapping[str, str],
     file: Path | None,
-    *,
-    origin: str = "command line --",
 ) -> Loaded:
     """Merge file, environment and command line; each overrides the one before.
 
@@ -91,7 +89,6 @@ def load(
         options: The options of the command line: texts by setting name.
         environ: The environment; an empty variable counts as unset.
         file: The config file, if there is one.
-        origin: What messages put before the name of an option.
 
     Raises:
         ConfigError: With every problem and its place.
@@ -101,13 +98,33 @@ def load(
         draft.take_file(file)
     draft.take_environment(environ)
     for name, texts in options.items():
-        if name in draft.table:
-            draft.take(name, ",".join(texts), f"{origin}{name}", Path())
-        else:
-            draft.unknown(f"{origin}{name}", name, draft.table)
+        draft.take(name, ",".join(texts), f"command line --{name}", Path())
     if draft.problems:
         raise _error(draft.problems)
     return Loaded(draft.config(), draft.origins, file)
+
+
+def load_config(file: str | Path | None = None, **settings: object) -> Config:
+    """Return a configuration from a file and from settings, which override the file.
+
+    The environment is not read, and no config file is searched for.
+
+    Args:
+        file: A config file as `docs/settings.md` describes it.
+        settings: Values by the setting's name, with `_` in place of `-`. A value is the
+            text of the config file, or a `Path`, a number, a bool or a list. None
+            leaves the setting as it is.
+
+    Raises:
+        ConfigError: With every problem and its place.
+    """
+    draft = _Draft()
+    if file is not None:
+        draft.take_file(Path(file))
+    draft.take_arguments(settings)
+    if draft.problems:
+        raise _error(draft.problems)
+    return draft.config()
 
 
 class _Draft:
@@ -131,6 +148,14 @@ class _Draft:
             self.problems.append(f"{origin}: {printable(exc)}")
         self.origins[name] = origin
 
+    def take_arguments(self, settings: Mapping[str, object]) -> None:
+        names = {name.replace("-", "_"): name for name in self.table}
+        for argument, value in settings.items():
+            if argument not in names:
+                self._unknown(argument, argument, names)
+            elif value is not None:
+                self.take(names[argument], shown(value), argument, Path())
+
     def take_environment(self, environ: Mapping[str, str]) -> None:
         names = {name.replace("-", "_").upper(): name for name in self.table}
         for variable, text in environ.items():
@@ -139,7 +164,7 @@ class _Draft:
             name = variable.removeprefix(PREFIX)
             where = f"environment {printable(variable)}"
             if name not in names:
-                self.unknown(where, name, names, PREFIX)
+                self._unknown(where, name, names, PREFIX)
             elif text:
                 self.take(names[name], text, where, Path())
 
@@ -159,20 +184,20 @@ class _Draft:
                 self._take_target(match[1].strip(), keys, where)
             else:
                 known = [SECTION, "target NAME"]
-                self.unknown(where, section, known, kind="unknown section")
+                self._unknown(where, section, known, kind="unknown section")
 
     def _take_settings(self, keys: Mapping[str, str], where: str, base: Path) -> None:
         for key, text in keys.items():
             if key in self.table:
                 self.take(key, text, f"{where} {key}", base)
             else:
-                self.unknown(f"{where} {printable(key)}", key, self.table)
+                self._unknown(f"{where} {printable(key)}", key, self.table)
 
     def _take_target(self, name: str, keys: Mapping[str, str], where: str) -> None:
         values = {"file": "", "section": "", "key": "", "form": ""}
         for key, text in keys.items():
             if key not in values:
-                self.unknown(f"{where} {printable(key)}", key, values)
+                self._unknown(f"{where} {printable(key)}", key, values)
                 continue
             try:
                 values[key] = parse_text(text, Path())
@@ -186,7 +211,7 @@ class _Draft:
         self.targets.append(TargetText(printable(name), **values))
         self.origins[f"target {printable(name)}"] = where
 
-    def unknown(
+    def _unknown(
         self,
         where: str,
         word: str,
