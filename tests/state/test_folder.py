@@ -23,6 +23,7 @@ from letsencrypt_mdaemon.state.memory import (
     Account,
     Attempt,
     Change,
+    Dropped,
     Issued,
     Memory,
     OpenOrder,
