@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+import os
+import random
+import signal
+import socket
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -17,6 +24,10 @@ from tests.wine import DIFFERS, is_wine
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # So it is in the background of a shell; what tests start would ignore it as well.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 if sys.platform == "win32" and is_wine():
     # The first process with a window starts Wine's desktop, which inherits its pipes:
     # whoever reads what that process says would wait for ever. So be the first.
@@ -25,18 +36,42 @@ if sys.platform == "win32" and is_wine():
     ctypes.windll.user32.GetDesktopWindow()
 
 
+def own_ports(worker: int) -> None:
+    """Let free ports be of a range that no other worker takes any from.
+
+    Else one that a server of a test has left may be the next server's in another
+    worker, and somebody listens where nobody should any more.
+    """
+    first = 10_000 + worker % 5 * 4_000
+    ports = itertools.cycle(range(first, first + 4_000))
+    for _ in range(random.randrange(4_000)):  # noqa: S311 - others may do the same
+        next(ports)
+    bind = socket.socket.bind
+
+    def bind_own(self: socket.socket, address: Any) -> None:  # noqa: ANN401
+        if not isinstance(address, tuple) or address[1] != 0:
+            bind(self, address)
+            return
+        for port in itertools.islice(ports, 4_000):
+            with suppress(OSError):
+                bind(self, (address[0], port, *address[2:]))
+                return
+        bind(self, address)
+
+    socket.socket.bind = bind_own  # type: ignore[assignment,method-assign]
+
+
+if worker := os.environ.get("PYTEST_XDIST_WORKER"):
+    own_ports(int(worker.removeprefix("gw")))
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Make the mark of `tests.wine` known."""
     config.addinivalue_line("markers", f"{DIFFERS}(reason): Wine is not Windows here")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Expect what Wine does otherwise to fail, and only that.
-
-    What hooks into Python comes last, for the sake of threads (`fakes._listen`).
-    """
-    hooks = {"fakes", "full_disk", "read_only", "unreadable", "watched"}
-    items.sort(key=lambda item: bool(hooks & set(vars(getattr(item, "module", item)))))
+    """Expect what Wine does otherwise to fail, and only that."""
     for item in items:
         mark = item.get_closest_marker(DIFFERS)
         if mark and is_wine():

@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import base64
+import builtins
 import errno
+import io
 import itertools
 import os
 import socket
 import sys
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
-from functools import cache
+from functools import wraps
 from pathlib import Path
 from typing import Any, TypeAlias
+from unittest.mock import patch
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from letsencrypt_mdaemon.errors import DeployError
 from letsencrypt_mdaemon.pki.certificate import Certificate, PrivateKey, thumbprint
+from letsencrypt_mdaemon.renewal.adapters import Request
+from letsencrypt_mdaemon.renewal.snapshot import Snapshot
 from letsencrypt_mdaemon.state.advice import Window
-from letsencrypt_mdaemon.state.memory import Change, Target
+from letsencrypt_mdaemon.state.ledger import Ledger
+from letsencrypt_mdaemon.state.memory import Attempt, Change, Memory, Target
 from letsencrypt_mdaemon.windows.service import (
     ALREADY_RUNNING,
     CANNOT_NOW,
@@ -45,7 +51,7 @@ LOCALHOST = "127.0.0.1"
 
 
 class MemoryStore:
-    """A store that keeps certificates nowhere else: `parts.Store`."""
+    """A store that keeps certificates nowhere else: `adapters.Store`."""
 
     def __init__(self) -> None:
         self.kept: dict[str, tuple[x509.Certificate, str]] = {}
@@ -95,7 +101,7 @@ RUNGS = ("RELOADCACHE.SEM", "RESTARTWC.SEM")
 
 
 class MemoryServer:
-    """A server of two INI values and two ports: `parts.Server`, and its verifier.
+    """A server of two INI values and two ports: `adapters.Server`, and its verifier.
 
     Its first semaphore reloads the first port, the second one the second.
 
@@ -129,19 +135,27 @@ class MemoryServer:
         known = {digest: leaf for digest, (leaf, _) in self.store.kept.items()}
         return {target: known.get(value) for target, value in self.values.items()}
 
-    def bind(
-        self, certificate: x509.Certificate, *, now: datetime, dry_run: bool = False
-    ) -> list[Change]:
-        """Make every target name it."""
+    def planned(self, certificate: x509.Certificate) -> list[Change]:
+        """Return what `bind` would change."""
         new = thumbprint(certificate)
-        changes = [
+        return [
             Change(target, 1, value, new)
             for target, value in self.values.items()
             if value != new
         ]
-        if not dry_run:
-            self._do("bind", now)
-            self.values = dict.fromkeys(TARGETS, new)
+
+    def bind(
+        self,
+        certificate: x509.Certificate,
+        *,
+        now: datetime,
+        announce: Callable[[Sequence[Change]], None],
+    ) -> list[Change]:
+        """Make every target name it."""
+        changes = self.planned(certificate)
+        announce(changes)
+        self._do("bind", now)
+        self.values = dict.fromkeys(TARGETS, thumbprint(certificate))
         return changes
 
     def restore(self, changes: Sequence[Change], *, now: datetime) -> None:
@@ -184,7 +198,7 @@ class MemoryServer:
 
 
 class MemoryIssuer:
-    """A CA that issues at once: `parts.Issuer`.
+    """A CA that issues at once: `adapters.Issuer`.
 
     Args:
         issue: Makes a certificate for some names.
@@ -234,32 +248,70 @@ class MemoryIssuer:
         self.revoked.append((thumbprint(certificate), reason, key))
 
 
-# What is about to happen to files is told by Python itself (PEP 578), whoever does it
-# and by whatever function; an error that is raised then is what the caller gets.
+def snapshot(
+    request: Request,
+    *in_use: x509.Certificate | None,
+    now: datetime,
+    memory: Memory,
+    attempt: Attempt | None = None,
+) -> Snapshot:
+    """Return what a run finds whose targets name these certificates, and no more."""
+    named = {
+        Target("x.ini", "SSL", f"Certificate{number}", "sha1:upper"): leaf
+        for number, leaf in enumerate(in_use)
+    }
+    return Snapshot(
+        request=request,
+        now=now,
+        memory=memory,
+        attempt=attempt,
+        ledger=Ledger(),
+        order=None,
+        draw=None,
+        pending=None,
+        named=named,
+        stored={},
+    )
+
 
 Rule: TypeAlias = Callable[[Path], None]
-_on_change: list[Rule] = []
-_on_read: list[Rule] = []
+
+# Whoever opens or changes a file by its path does it by one of these, found by name.
+# An audit hook (PEP 578) would see the same, but stays, and starts no threads safely.
+_WAYS = [(builtins, "open"), (io, "open"), (os, "open")]
+_WAYS += [(os, name) for name in ("mkdir", "remove", "rename", "replace")]
+_WAYS += [(os, name) for name in ("rmdir", "unlink")]
 
 
-def _audit(event: str, arguments: tuple[Any, ...]) -> None:
-    if not (_on_change or _on_read):
-        return
-    if event in {"open", "os.mkdir", "os.remove", "os.rmdir", "os.rename"}:
-        path = arguments[0]
-        reads = event == "open" and not arguments[2] & (os.O_WRONLY | os.O_RDWR)
-        if isinstance(path, str | bytes | os.PathLike):
-            for rule in (_on_read if reads else _on_change)[:]:
-                rule(Path(os.fsdecode(path)))
+@contextmanager
+def _told(rule: Rule, *, of_reads: bool) -> Iterator[None]:
+    """Call `rule` before every change, or else before every file that is only read.
 
-
-@cache
-def _listen() -> None:
-    """Hook into Python when it is first needed: that cannot be taken back.
-
-    Under it and coverage Python 3.11 may fail to start two threads at once.
+    An error that it raises is what the caller gets.
     """
-    sys.addaudithook(_audit)
+
+    def telling(act: Callable[..., Any]) -> Callable[..., Any]:
+        def told(path: Any, *more: Any, **named: Any) -> Any:  # noqa: ANN401
+            how = more[0] if more else named.get("flags", named.get("mode", "r"))
+            reads = act.__name__ == "open" and _only_reads(how)
+            if isinstance(path, str | bytes | os.PathLike) and reads == of_reads:
+                rule(Path(os.fsdecode(path)))
+            return act(path, *more, **named)
+
+        return wraps(act)(told)
+
+    with ExitStack() as patches:
+        for module, name in _WAYS:
+            told = telling(getattr(module, name))
+            patches.enter_context(patch.object(module, name, told))
+        yield
+
+
+def _only_reads(how: int | str) -> bool:
+    """Whether a file is only read, by the flags of `os.open` or the mode of `open`."""
+    if isinstance(how, int):
+        return not how & (os.O_WRONLY | os.O_RDWR)
+    return not set(how) & set("wxa+")
 
 
 @contextmanager
@@ -270,12 +322,8 @@ def watched(folder: Path, rule: Rule) -> Iterator[None]:
         if path.is_relative_to(folder):
             rule(path)
 
-    _listen()
-    _on_change.append(below)
-    try:
+    with _told(below, of_reads=False):
         yield
-    finally:
-        _on_change.remove(below)
 
 
 @contextmanager
@@ -286,12 +334,8 @@ def unreadable(file: Path) -> Iterator[None]:
         if path == file:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
 
-    _listen()
-    _on_read.append(refuse)
-    try:
+    with _told(refuse, of_reads=True):
         yield
-    finally:
-        _on_read.remove(refuse)
 
 
 @contextmanager

@@ -84,7 +84,7 @@ class Iis:
         """Do what the program would do."""
         tool = re.split(r"[\\/]", str(program))[-1]
         if tool == "appcmd.exe" and not self.sites:
-            message = f"{program} cannot be run: No such file."
+            message = f"Could not run {program}: No such file."
             raise failure(message)
         command = " ".join([tool, *arguments])
         if " list " in command:

@@ -25,7 +25,8 @@ from letsencrypt_mdaemon.doctor.examination import Dns as Lookup
 from letsencrypt_mdaemon.doctor.examination import Doctor, Examination, Examined
 from letsencrypt_mdaemon.doctor.nameservers import Nameservers
 from letsencrypt_mdaemon.mdaemon.webroot import Webroot
-from tests.servers import LOCALHOST, Serve, listening
+from tests.limits import HANG_SECONDS
+from tests.servers import LOCALHOST, OTHER_HOST, Serve, listening
 
 # Public addresses at which nobody is at home (RFC 7534 and 7535).
 FOUR = "192.31.196.1"
@@ -41,12 +42,14 @@ RESOLVER, OWN = "resolver", "own"
 
 @dataclass
 class Dns:
-    """A resolver and root at 127.0.0.1, and the servers of all zones at ::1.
+    """A resolver and root at 127.0.0.1, and the servers of all zones at `OTHER_HOST`.
 
     Args:
         records: By name, then by type, as in zone files.
         broken: What is done to a question about a name instead of answering it, by
             who is asked: an answer's code, or None to say nothing.
+        referrals: By name, where the zones' servers refer to: a server, and what they
+            say its address is.
         without_aa: Let the zones' servers answer like a proxy.
         says: What is said to every question by UDP.
     """
@@ -55,6 +58,7 @@ class Dns:
     zones: list[str] = field(default_factory=lambda: [ZONE, "org"])
     glue: bool = True
     broken: dict[tuple[str, str], dns.rcode.Rcode | None] = field(default_factory=dict)
+    referrals: dict[str, tuple[str, str]] = field(default_factory=dict)
     without_aa: bool = False
     says: bytes | None = None
     asked: list[tuple[str, str, str, str]] = field(default_factory=list)
@@ -78,7 +82,9 @@ class Dns:
                 return None
             response.set_rcode(rcode)
         elif role == "root" and (zone := self._zone(name)):
-            self._refer(response, zone)
+            self._refer(response, zone, f"ns.{zone}", OTHER_HOST)
+        elif role == OWN and name in self.referrals:
+            self._refer(response, name, *self.referrals[name])
         else:
             self._fill(response, name, kind, follow=role == RESOLVER)
             if role == RESOLVER:
@@ -97,13 +103,15 @@ class Dns:
         above = [zone for zone in self.zones if f".{name}".endswith(f".{zone}")]
         return max(above, key=len, default=None)
 
-    def _refer(self, response: dns.message.Message, zone: str) -> None:
+    def _refer(
+        self, response: dns.message.Message, zone: str, server: str, address: str
+    ) -> None:
         response.authority.append(
-            dns.rrset.from_text(f"{zone}.", 60, "IN", "NS", f"ns.{zone}.")
+            dns.rrset.from_text(f"{zone}.", 60, "IN", "NS", f"{server}.")
         )
         if self.glue:
             response.additional.append(
-                dns.rrset.from_text(f"ns.{zone}.", 60, "IN", "AAAA", "::1")
+                dns.rrset.from_text(f"{server}.", 60, "IN", _kind(address), address)
             )
 
     def _fill(
@@ -114,7 +122,7 @@ class Dns:
         known["ns.root"] = {"A": [LOCALHOST]}
         for zone in self.zones:
             known.setdefault(zone, {})
-            known.setdefault(f"ns.{zone}", {"AAAA": ["::1"]})
+            known.setdefault(f"ns.{zone}", {_kind(OTHER_HOST): [OTHER_HOST]})
         for _ in range(20):
             rows = known.get(name)
             if rows is None:
@@ -142,6 +150,10 @@ class _Udp(socketserver.BaseRequestHandler):
         reply = self.server.dns.answer(data, self.server.role, "udp")
         if reply is not None:
             connection.sendto(reply, self.client_address)
+
+
+def _kind(address: str) -> str:
+    return "AAAA" if ":" in address else "A"
 
 
 class _Tcp(socketserver.StreamRequestHandler):
@@ -188,8 +200,8 @@ def dns_server(dns_: Dns) -> Iterator[Dns]:
                 start = attempt.enter_context
                 port = start(_dns_server(dns_, LOCALHOST, RESOLVER, "tcp", 0))
                 start(_dns_server(dns_, LOCALHOST, RESOLVER, "udp", port))
-                start(_dns_server(dns_, "::1", OWN, "udp", port))
-                start(_dns_server(dns_, "::1", OWN, "tcp", port))
+                start(_dns_server(dns_, OTHER_HOST, OWN, "udp", port))
+                start(_dns_server(dns_, OTHER_HOST, OWN, "tcp", port))
             except OSError:  # the port is taken at another of them
                 attempt.close()
                 continue
@@ -274,7 +286,7 @@ class World:
     ) -> None:
         """Let a web server answer at some addresses."""
         serve: Serve = answer if raw else web(answer)  # type: ignore[assignment, arg-type]
-        host = "::1" if any(":" in address for address in addresses) else LOCALHOST
+        host = OTHER_HOST if any(":" in address for address in addresses) else LOCALHOST
         real = self.exits.enter_context(listening(serve, host))
         for address in addresses:
             self.ways[address, port] = real
@@ -299,7 +311,7 @@ class World:
         way = self.ways.get((address, port), ConnectionRefusedError(111, "refused"))
         if isinstance(way, Exception):
             raise way
-        host = "::1" if ":" in address else LOCALHOST
+        host = OTHER_HOST if ":" in address else LOCALHOST
         return socket.create_connection((host, way), timeout)
 
     def has(self, name: str, **records: list[str] | str) -> None:
@@ -319,10 +331,10 @@ class World:
         )
 
     def examine(
-        self, *names: str, fetch: bool = True, patience: float = 20
+        self, *names: str, fetch: bool = True, timeout: float = HANG_SECONDS
     ) -> Examination:
         """Examine names."""
-        return self.doctor(fetch=fetch).examine(names or [NAME], patience=patience)
+        return self.doctor(fetch=fetch).examine(names or [NAME], timeout=timeout)
 
     def found(self, name: str = NAME, *, fetch: bool = True) -> Examined:
         """Examine one name."""

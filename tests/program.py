@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from socketserver import DatagramRequestHandler, ThreadingUDPServer
 from typing import Any
@@ -18,16 +18,17 @@ from unittest.mock import patch
 
 import click
 from click.testing import CliRunner
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from letsencrypt_mdaemon.cli.main import cli
 from letsencrypt_mdaemon.sandbox import folder as sandbox_folder
 from letsencrypt_mdaemon.sandbox import mdaemon, web
 from letsencrypt_mdaemon.system import log
+from tests.limits import HANG_SECONDS
 
 LOCALHOST = "127.0.0.1"
 HOST_NAME = "mail.example.test"
 PREFIX = "LETSENCRYPT_MDAEMON_"
-DEADLINE = 120
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +145,7 @@ def run(command: Sequence[str], environ: Mapping[str, str] | None = None) -> Ran
         capture_output=True,
         encoding="utf-8",
         env={**environment(), **(environ or {})},
-        timeout=DEADLINE,
+        timeout=HANG_SECONDS,
         check=False,
     )
     return Ran(done.returncode, done.stdout, done.stderr)
@@ -182,7 +183,8 @@ def environment() -> dict[str, str]:
 def unmeasured() -> dict[str, str]:
     """Return the same for a process that gets signals: it is not measured.
 
-    A signal that comes while coverage.py holds its lock would leave it locked for ever.
+    A signal that comes while coverage.py holds its lock would leave it locked for ever,
+    and one that is killed cannot tell what was measured.
     """
     return {k: v for k, v in environment().items() if not k.startswith("COVERAGE_")}
 
@@ -196,6 +198,9 @@ class NoDns(DatagramRequestHandler):
         self.wfile.write(question[:2] + b"\x80\x05" + question[4:])
 
 
+_made_once = cache(rsa.generate_private_key)
+
+
 @contextmanager
 def beside_sandbox(
     folder: Path, *, http_port: int = 0, host_name: str = HOST_NAME, tls: bool = False
@@ -205,11 +210,13 @@ def beside_sandbox(
     Args:
         tls: Let all its ports speak TLS, and be looked at.
     """
-    layout = sandbox_folder.create(folder, host_name=host_name)
+    # Only for speed: the first certificate of every sandbox has the same key.
+    with patch.object(rsa, "generate_private_key", _made_once):
+        layout = sandbox_folder.create(folder, host_name=host_name)
     with (
         mdaemon.Server(folder, http_port=http_port, tls=tls) as server,
         ThreadingUDPServer((LOCALHOST, 0), NoDns) as dns,
-        web.thread(partial(dns.serve_forever, 0.05), dns.shutdown),
+        web.thread(partial(dns.serve_forever, 0.005), dns.shutdown),
     ):
         # Else nothing listens where is looked.
         endpoints = server.endpoints.values() or ["https://127.0.0.1:1"]

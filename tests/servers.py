@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeAlias
 
+import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
@@ -20,6 +21,20 @@ from letsencrypt_mdaemon.pki.certificate import PrivateKey, key_pem
 from letsencrypt_mdaemon.verify.endpoints import Endpoint
 
 LOCALHOST = "127.0.0.1"
+
+
+def _has_ipv6() -> bool:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
+
+
+HAS_IPV6 = _has_ipv6()
+OTHER_HOST = "::1" if HAS_IPV6 else "127.0.0.2"
+"""Another address of this machine: that of a Linux without IPv6, as in containers."""
+needs_ipv6 = pytest.mark.skipif(not HAS_IPV6, reason="this machine has no IPv6")
 Serve: TypeAlias = Callable[[socket.socket], None]
 
 

@@ -1,16 +1,24 @@
 """Years of one server and its CA in seconds: the program itself, a simulated clock.
 
+python -m tests.simulation [SERVERS]
+
+This tells a thousand years in all, or those of so many servers for each lifetime; a
+test tells some of them, and stories that are aimed at one rule each.
+
 Each run is `workflow.renew` as it stands, over a store, a server and a state in memory.
 The CA keeps a book of its own; what it allows is written down here once more.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 import logging
 import random
+import sys
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -40,6 +48,9 @@ YEAR = timedelta(days=365)
 NAMES = ("mail.example.test", "imap.example.test")
 DIRECTORY = authorities.LETSENCRYPT.url
 LIFETIMES = (90 * DAY, 64 * DAY, 45 * DAY, 160 * HOUR)
+YEARS = 5
+SERVERS = dict(zip(LIFETIMES, (64, 63, 63, 10), strict=True))
+"""A thousand years in all: those of the shortest certificates are the longest told."""
 SCHEDULE = (3 * HOUR + timedelta(minutes=17), 15 * HOUR + timedelta(minutes=17))
 """Since midnight: examples/crontab and examples/task.xml."""
 RANDOM_DELAY = HOUR
@@ -294,7 +305,7 @@ ORDER = Request(
     key_type="p256",
     directory_url=DIRECTORY,
     limits=authorities.LETSENCRYPT.limits,
-    patience=0,
+    timeout=0,
     remove_old=True,
 )
 
@@ -316,18 +327,19 @@ class Installation:
             verifier=self.server,
             state=self.state,
             ca=ca.state,
+            issuer=lambda: ca,
         )
 
     def run(self, now: datetime) -> Outcome:
         """Run as the schedule does (`assembly.Installation`)."""
         memory = self.state.load()
         runs = [run for run in memory.runs if run <= now]
-        self.state.save(replace(memory, runs=tuple([*runs, utc(now)][-RUNS:])))
+        self.state.save(memory._replace(runs=tuple([*runs, utc(now)][-RUNS:])))
         every = lifetimes.interval(self.state.load().runs) or lifetimes.INTERVAL
         if every != self.order.interval:
             self.order = replace(self.order, interval=every)
         self.server.done.clear()
-        return workflow.renew(self.order, self.parts, self.ca, now=now)
+        return workflow.renew(self.order, self.parts, self.state.load(), now=now)
 
 
 @dataclass(frozen=True, slots=True)
@@ -364,17 +376,27 @@ class Story:
     expired: list[datetime] = field(default_factory=list)
     passed: Counter[str] = field(default_factory=Counter)
 
+    @property
+    def is_told(self) -> bool:
+        """Whether it is no fair-weather story, and all of it happened."""
+        least = self.years * YEAR / self.lifetime
+        return (
+            set(self.troubles) == set(Kind)
+            and self.failed > 0
+            and len(self.renewals) > least
+        )
+
 
 def troubles(
     generator: random.Random, longest: timedelta, kinds: Sequence[Kind]
 ) -> Iterator[Trouble]:
-    """Yield what goes wrong, without end.
+    """Yield what goes wrong, without end; nothing if nothing can.
 
     Up to three of them follow each other at once; together they do not last longer
     than the longest, and after them all is well until the next try at least.
     """
     at = START + DAY
-    while True:
+    while kinds:
         at += PATIENCE + 30 * DAY * generator.expovariate(1)
         # Long ones are the ones that matter.
         length = longest * generator.random() ** 0.25
@@ -431,6 +453,7 @@ def live(  # noqa: PLR0913 - what a life is made of
     *,
     longest: timedelta | None = None,
     kinds: Sequence[Kind] = tuple(Kind),
+    coming: Sequence[Trouble] = (),
     every: timedelta | None = None,
     compares: bool = True,
     idle: bool = False,
@@ -441,18 +464,18 @@ def live(  # noqa: PLR0913 - what a life is made of
         lifetime: Of its certificates.
         longest: The longest trouble; None = just shorter than the slack.
         kinds: What goes wrong.
+        coming: What goes wrong and when, where that is not left to chance.
         every: How often it is tried; None = twice a day.
         compares: See `SimulatedCa`.
         idle: Whether runs are left out as long as nothing is wrong, and the program
             itself has said that nothing will be due for days.
     """
     generator = random.Random(f"{seed} {lifetime}")  # noqa: S311 - not for secrets
-    if longest is None:
-        longest = slack(lifetime) - timedelta(seconds=1)
     story = Story(lifetime, years)
     ca = SimulatedCa(lifetime, compares=compares)
     installation = Installation(ca)
-    weather = Weather(troubles(generator, longest, kinds) if kinds else iter(()))
+    longest = longest or slack(lifetime) - timedelta(seconds=1)
+    weather = Weather(iter(coming or troubles(generator, longest, kinds)))
     in_use: x509.Certificate | None = None
     end, rest = START + years * YEAR, START
     with quiet(generator):
@@ -500,3 +523,35 @@ def quiet(generator: random.Random) -> Iterator[None]:
             yield
     finally:
         logging.disable(logging.NOTSET)
+
+
+def ordinary(lifetime: timedelta, seed: int) -> Story:
+    """Tell one of the thousand years' stories."""
+    return live(lifetime, YEARS, seed, idle=lifetime > lifetimes.SHORT_LIVED)
+
+
+def main() -> int:
+    """Tell the thousand years, and whether all was well."""
+    given = {lifetime: int(word) for lifetime in LIFETIMES for word in sys.argv[1:2]}
+    well = True
+    with ProcessPoolExecutor() as pool:
+        for lifetime, servers in (given or SERVERS).items():
+            tell = functools.partial(ordinary, lifetime)
+            stories = list(pool.map(tell, range(servers)))
+            expired = sum(len(story.expired) for story in stories)
+            passed = sum(story.passed.total() for story in stories)
+            well &= not expired and not passed and all(x.is_told for x in stories)
+            print(  # noqa: T201
+                f"{lifetimes.days(lifetime):>9}: {servers * YEARS} years, "
+                f"{sum(story.runs for story in stories)} runs, "
+                f"{sum(story.failed for story in stories)} of them failed, "
+                f"{sum(len(story.renewals) for story in stories)} renewals, "
+                f"{expired} expired, {passed} limits passed",
+                flush=True,
+            )
+    print("All is well." if well else "SOMETHING IS WRONG.")  # noqa: T201
+    return int(not well)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

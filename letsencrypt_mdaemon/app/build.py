@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import logging
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from letsencrypt_mdaemon.errors import ConfigError, DeployError
-from letsencrypt_mdaemon.mdaemon import folders, host_name, iis
+from letsencrypt_mdaemon.mdaemon import folders
 from letsencrypt_mdaemon.state.folder import State
 from letsencrypt_mdaemon.stores.pem import PemStore
 from letsencrypt_mdaemon.verify import endpoints
-from letsencrypt_mdaemon.windows import access, service
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
+
+    from cryptography import x509
 
     from letsencrypt_mdaemon.acme.account import ExternalAccount
-    from letsencrypt_mdaemon.app.installation import Installation
     from letsencrypt_mdaemon.config.load import Loaded
     from letsencrypt_mdaemon.config.settings import Config
+    from letsencrypt_mdaemon.mdaemon import host_name, iis
     from letsencrypt_mdaemon.renewal.adapters import Store
     from letsencrypt_mdaemon.system.mail import Mail, Transport
     from letsencrypt_mdaemon.verify.endpoints import Endpoint
@@ -48,7 +48,8 @@ def find_root(loaded: Loaded) -> Path:
 def windows_service(root: Path) -> Service | None:
     """Return the service that runs the MDaemon in this folder, if Windows has one."""
     if sys.platform == "win32":
-        from letsencrypt_mdaemon.windows.service_manager import Service  # noqa: PLC0415 - lazily
+        from letsencrypt_mdaemon.windows import service  # noqa: PLC0415 - Windows only
+        from letsencrypt_mdaemon.windows.service_manager import Service  # noqa: PLC0415
 
         found = Service()
         try:
@@ -83,7 +84,7 @@ def state_of(config: Config, root: Path) -> State:
 def note_end(config: Config, root: Path, exit_code: int) -> None:
     """Remember how a scheduled run ended: cron does not, and people ask."""
     state = state_of(config, root)
-    state.save(replace(state.load(), exit_code=exit_code))
+    state.save(state.load()._replace(exit_code=exit_code))
 
 
 def guard(state: State, config_file: Path | None) -> None:
@@ -95,7 +96,7 @@ def guard(state: State, config_file: Path | None) -> None:
         ConfigError: If this is SYSTEM, and others may change what it runs or is told.
     """
     if sys.platform == "win32":
-        from letsencrypt_mdaemon.windows import security  # noqa: PLC0415
+        from letsencrypt_mdaemon.windows import access, security  # noqa: PLC0415
 
         us = security.own_sid()
         if us == access.SYSTEM:
@@ -113,7 +114,7 @@ def require_trusted(config_file: Path | None) -> None:
         ConfigError: If they may change it, or what it is told.
     """
     if sys.platform == "win32":
-        from letsencrypt_mdaemon.windows import security  # noqa: PLC0415
+        from letsencrypt_mdaemon.windows import access, security  # noqa: PLC0415
 
         # Of a frozen program the modules are in the program, its libraries beside.
         trusted = [Path(sys.executable).parent]
@@ -157,6 +158,7 @@ def certificate_store(config: Config, state: State, root: Path) -> Store:
     kind, _, folder = config.store.partition(":")
     if sys.platform == "win32" and kind in {"", "windows"}:
         from letsencrypt_mdaemon.stores.windows import WindowsStore  # noqa: PLC0415
+        from letsencrypt_mdaemon.windows import access  # noqa: PLC0415
 
         # A key that is to be used again has to come out again.
         exportable = config.key_exportable or config.key_policy == "reuse"
@@ -182,7 +184,7 @@ def certificate_store(config: Config, state: State, root: Path) -> Store:
 def _service_sid(root: Path) -> list[str]:
     """Return who MDaemon runs as on Windows, if that is known: it reads the keys."""
     if sys.platform == "win32" and (found := windows_service(root)):
-        from letsencrypt_mdaemon.windows import security  # noqa: PLC0415
+        from letsencrypt_mdaemon.windows import security, service  # noqa: PLC0415
 
         try:
             return [security.sid_of(found.account())]
@@ -191,24 +193,26 @@ def _service_sid(root: Path) -> list[str]:
     return []
 
 
-def web_site(installation: Installation) -> iis.Site | None:
+def web_site(config: Config, known: Mapping[str, x509.Certificate]) -> iis.Site | None:
     """Return the IIS site, if one is named, this is Windows, and no rehearsal.
+
+    Args:
+        known: Certificates by thumbprint.
 
     Raises:
         ConfigError: If the certificates are not where IIS can use them.
     """
-    config = installation.config
     if not config.iis_site_name or config.staging or sys.platform != "win32":
         return None
     if config.store not in {"", "windows"}:
         message = f"IIS cannot use certificates of the store {config.store}."
         raise ConfigError(message, hint="Set store = windows.")
-    return iis.Site(
-        config.iis_site_name, installation.known, add_binding=config.iis_add_binding
-    )
+    from letsencrypt_mdaemon.mdaemon import iis  # noqa: PLC0415 - Windows only
+
+    return iis.Site(config.iis_site_name, known, add_binding=config.iis_add_binding)
 
 
-def external(config: Config) -> ExternalAccount | None:
+def external_account(config: Config) -> ExternalAccount | None:
     """Return the account at the CA's web site; the key from a file or elsewhere."""
     from letsencrypt_mdaemon.acme.account import ExternalAccount  # noqa: PLC0415 - slow
 

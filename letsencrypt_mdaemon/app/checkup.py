@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from letsencrypt_mdaemon import authorities
 from letsencrypt_mdaemon.acme.transport import Session
+from letsencrypt_mdaemon.app import adapters
 from letsencrypt_mdaemon.doctor import machine, validator
 from letsencrypt_mdaemon.doctor.advice import Code, Weight
 from letsencrypt_mdaemon.doctor.caa import Authority
@@ -86,7 +87,7 @@ def examine(
         seen = f"{len(names)} names exceed the CA's limit of {most}"
         found.append(Finding(kind=Code.TOO_MANY_NAMES, seen=seen, certain=True))
     doctor = _doctor(installation, authority, shows=unlocked is None)
-    examination = doctor.examine(names, patience=timeout)
+    examination = doctor.examine(names, timeout=timeout)
     if unlocked is not None:
         found.append(Finding(kind=Code.STATE_UNUSABLE, seen=unlocked.message))
     found += _ledger(installation, names, now)
@@ -103,7 +104,7 @@ def examine_names(
     """Check some names, and whether this machine serves their files."""
     half = timeout / 2
     authority, _ = _ask_ca(installation, now, timeout=min(CA_SECONDS, half))
-    return _doctor(installation, authority).examine(names, patience=half)
+    return _doctor(installation, authority).examine(names, timeout=half)
 
 
 def _doctor(
@@ -145,7 +146,7 @@ def _ask_ca(
     account = installation.ca.account()
     seen = f"{config.ca} did not answer within {timeout:g} s"
     late = Finding(kind=Code.CA_UNREACHABLE, seen=seen)
-    answer = ask_all(ask, [config.ca], patience=timeout).get(config.ca, late)
+    answer = ask_all(ask, [config.ca], timeout=timeout).get(config.ca, late)
     identities: frozenset[str] = frozenset()
     found = [answer] if isinstance(answer, Finding) else []
     if not isinstance(answer, Finding):
@@ -191,7 +192,7 @@ def _files(
         targets = installation.targets()
         paths = [folders.file_below(installation.root, row.file) for row in targets]
         found += machine.ini_files(paths)
-        named = installation.server(targets).named(names).values()
+        named = adapters.server(installation, targets).named(names).values()
         for leaf in dict.fromkeys(named):
             found += machine.client_auth(leaf, public=public)
     except ConfigError as exc:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
+from letsencrypt_mdaemon.app import adapters
+from letsencrypt_mdaemon.errors import ConfigError
 from letsencrypt_mdaemon.renewal import run
+from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,11 +23,14 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.state.memory import Target
 
 
+_log = logging.getLogger(__name__)
+
+
 class Prepared(NamedTuple):
-    """A run before its first look at the certificates.
+    """A run before it decides anything.
 
     Args:
-        named: Which certificate each target names.
+        named: The certificate that each target names; None if it is unknown.
     """
 
     installation: Installation
@@ -32,37 +40,59 @@ class Prepared(NamedTuple):
 
 
 def prepare(installation: Installation, names: tuple[str, ...]) -> Prepared:
-    """Find the targets, and put the adapters of a run together.
+    """Find the targets, and put together what a run works with.
 
     Raises:
         ConfigError: If the settings or the server's files do not allow a run.
     """
-    installation.warn_of_what_is_missing()
+    config = installation.config
+    if config.iis_site_name and sys.platform != "win32":
+        _log.warning(
+            "IIS is only on Windows: there are no bindings of the site %r to change "
+            "here.",
+            printable(config.iis_site_name),
+        )
     # A rehearsal has nothing to do with what is in use.
-    targets = () if installation.config.staging else installation.learn()
-    server = installation.server(targets)
-    return Prepared(
-        installation,
-        installation.order(names),
-        installation.parts(server),
-        server.named(names),
-    )
+    targets = () if config.staging else installation.targets()
+    installation = installation if config.staging else installation.learned(targets)
+    tools = adapters.adapters(installation, targets)
+    named = tools.server.named(names)
+    return Prepared(installation, adapters.request(installation, names), tools, named)
 
 
 def renew(prepared: Prepared, now: datetime) -> Outcome:
-    """Renew the certificate if it is due, and make the server use it."""
-    issuer = prepared.installation.issuer()
-    return run.renew(prepared.request, prepared.adapters, issuer, now=now)
+    """Renew the certificate if it is due, and make the server use it.
+
+    Raises:
+        Error: If the certificate is not renewed, or not in use everywhere.
+    """
+    installation, request, tools, _ = prepared
+    config = installation.config
+    if config.require_profile and not config.profile:
+        message = "A profile is required, and it is not said which."
+        raise ConfigError(message, hint="Name it by profile.")
+    if not config.dry_run:
+        # A run that was killed left its tokens; its order may need none any more.
+        adapters.webroot(installation).sweep()
+    return run.renew(request, tools, installation.memory, now=now)
 
 
 def activate(prepared: Prepared, now: datetime) -> Outcome:
-    """Put into use what an earlier run obtained, or what was rolled back."""
-    wanted = replace(
-        prepared.request, activate_only=True, issue_only=False, force=False
-    )
+    """Put into use what an earlier run obtained, or what was rolled back.
+
+    Raises:
+        Error: If the certificate is not in use everywhere.
+    """
+    request = prepared.request
+    wanted = replace(request, activate_only=True, issue_only=False, force=False)
     return renew(prepared._replace(request=wanted), now)
 
 
 def roll_back(prepared: Prepared, now: datetime) -> Outcome:
-    """Go back to the last certificate that was seen to work on every port."""
-    return run.roll_back(prepared.request, prepared.adapters, now=now)
+    """Go back to the last certificate that every port served.
+
+    Raises:
+        Error: If there is none, or it is not in use everywhere afterwards.
+    """
+    installation, request, tools, _ = prepared
+    return run.roll_back(request, tools, installation.memory, now=now)

@@ -14,6 +14,7 @@ from letsencrypt_mdaemon.config import load
 from letsencrypt_mdaemon.errors import ConfigError, Error
 from letsencrypt_mdaemon.system.cron import Cron
 from letsencrypt_mdaemon.system.tasks import TaskScheduler
+from letsencrypt_mdaemon.windows import access
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -37,7 +38,8 @@ def of_this_system(system_root: str | None = None) -> Scheduler:
     if system_root is None:
         system_root = windows_folder() if sys.platform == "win32" else ""
     if system_root:
-        return TaskScheduler(Path(system_root, "System32", "schtasks.exe"))
+        schtasks = Path(system_root, "System32", "schtasks.exe")
+        return TaskScheduler(schtasks, account=access.SYSTEM)
     crontab = shutil.which("crontab")
     if crontab is None:
         message = "Could not find the program crontab."

@@ -173,7 +173,7 @@ def semaphores(installation: Installation) -> Callable[[], str]:
 
     def check() -> str:
         app = folders.child(installation.root, "App")
-        ears = Semaphores(app, (), patience=installation.config.reload_timeout)
+        ears = Semaphores(app, (), timeout=installation.config.reload_timeout)
         if reason := ears.deaf():
             raise DeployError(f"{reason}.", hint="Check that MDaemon runs.")
         return f"MDaemon reacted to {ears.PROBE}"
@@ -217,6 +217,7 @@ if sys.platform == "win32":
         installation: Installation,
     ) -> Iterator[tuple[str, Callable[[], str]]]:
         from letsencrypt_mdaemon.stores.windows import WindowsStore  # noqa: PLC0415
+        from letsencrypt_mdaemon.windows import access  # noqa: PLC0415
         from letsencrypt_mdaemon.windows.dpapi import MachineSeal  # noqa: PLC0415
 
         ours = installation.store
@@ -232,7 +233,8 @@ if sys.platform == "win32":
         else:
             yield "store", store(ours, installation.config.key_type)
         schtasks = Path(scheduling.windows_folder(), "System32", "schtasks.exe")
-        tasks = TaskScheduler(schtasks, name="letsencrypt-mdaemon selftest")
+        trial_name = "letsencrypt-mdaemon selftest"
+        tasks = TaskScheduler(schtasks, account=access.SYSTEM, name=trial_name)
         yield "Task Scheduler", scheduler(tasks)
         yield "DPAPI", seal(MachineSeal())
         yield "IIS", _iis(installation)
@@ -252,7 +254,7 @@ if sys.platform == "win32":
 
     def _iis(installation: Installation) -> Callable[[], str]:
         def check() -> str:
-            site = build.web_site(installation)
+            site = build.web_site(installation.config, installation.known)
             if site is None:
                 raise Skipped("iis-site-name is not set")
             bound = [

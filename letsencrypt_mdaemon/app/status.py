@@ -7,8 +7,10 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
 from letsencrypt_mdaemon import authorities
+from letsencrypt_mdaemon.app import adapters
 from letsencrypt_mdaemon.pki.certificate import thumbprint, tlsa
 from letsencrypt_mdaemon.renewal import lifetime, run
+from letsencrypt_mdaemon.renewal.snapshot import take_snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -81,13 +83,14 @@ def read(installation: Installation, *, now: datetime) -> Status:
         ConfigError: If the names or the targets are not clear.
     """
     names = installation.names()
-    server = installation.server(installation.targets())
-    request = installation.order(names)
-    due, wait, in_use = run.due(request, installation.parts(server), now=now)
-    draw, pending = installation.ca.draw(), installation.ca.pending()
+    request = adapters.request(installation, names)
+    tools = adapters.adapters(installation, installation.targets())
+    snapshot = take_snapshot(request, tools, installation.memory, now)
+    due, wait = run.assess(snapshot)
+    in_use, draw, pending = snapshot.in_use, snapshot.draw, installation.ca.pending()
     if draw and (in_use is None or draw.thumbprint != thumbprint(in_use)):
         draw = None
-    ledger = installation.ca.ledger().settled(now)
+    ledger = snapshot.ledger
     interval = lifetime.interval(installation.memory.runs)
     return Status(
         names=names,
@@ -100,7 +103,7 @@ def read(installation: Installation, *, now: datetime) -> Status:
         else None,
         tlsa=tlsa(in_use, names[0]) if request.reuse_key and in_use else None,
         pending=pending.leaf if pending else None,
-        targets=server.named(names),
+        targets=snapshot.named,
         limits=request.limits,
         used=ledger.used(names, now),
         failing=ledger.failing(names),

@@ -55,6 +55,7 @@ def revoke(context: Context, thumbprint: str | None, reason: str) -> Result:
     """
     from datetime import UTC, datetime  # noqa: PLC0415
 
+    from letsencrypt_mdaemon.app import adapters  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.cli import document, text  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.pki.certificate import thumbprint as thumbprint_of  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.renewal import revoke as revocation  # noqa: PLC0415 - slow
@@ -71,8 +72,7 @@ def revoke(context: Context, thumbprint: str | None, reason: str) -> Result:
     leaf = revocation.revoke(
         thumbprint.replace(":", "").replace(" ", "").upper(),
         reasons[reason.lower()],
-        installation.parts(installation.server(())),
-        installation.issuer(),
+        adapters.adapters(installation),
         directory_url=context.config.ca,
         now=datetime.now(UTC),
     )
@@ -86,11 +86,12 @@ def revoke(context: Context, thumbprint: str | None, reason: str) -> Result:
 @command(*ACCOUNT, example="account show")
 def account_show(context: Context) -> Result:
     """Show the account and its CAA record."""
+    from letsencrypt_mdaemon.app import adapters  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.cli import document, text  # noqa: PLC0415 - slow
 
     context.lock()  # It may have to find out which key the CA knows.
     installation = context.open(look=False)
-    found = installation.accounts().document()
+    found = adapters.accounts(installation).document()
     items = document.account(found, installation.ca.account())
     items["directory_url"] = context.config.ca
     return Result(items, text.print_account)
@@ -112,10 +113,11 @@ def account_rollover(context: Context) -> Result:
 
 
 def _change(context: Context, done: str, act: Callable[[Accounts], str]) -> Result:
+    from letsencrypt_mdaemon.app import adapters  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.text import printable  # noqa: PLC0415
 
     context.lock()
-    url = printable(act(context.open(look=False).accounts()), 300)
+    url = printable(act(adapters.accounts(context.open(look=False))), 300)
     text = f"The account {url} {done}."
     return Result({"account": url}, lambda _: click.echo(text))
 

@@ -64,12 +64,13 @@ def verify(context: Context) -> Result:
     """
     from datetime import UTC, datetime  # noqa: PLC0415
 
+    from letsencrypt_mdaemon.app import verification  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.cli import verification as shown  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.errors import DeployError  # noqa: PLC0415
     from letsencrypt_mdaemon.verify import verdict  # noqa: PLC0415 - slow
 
     installation = context.open(look=False)
-    found = installation.verify(now=datetime.now(UTC))
+    found = verification.verify(installation, now=datetime.now(UTC))
     message, hint = verdict.failure(found.ports)
     items = {"mdaemon_dir": str(installation.root), **shown.verification(found)}
     return Result(

@@ -100,7 +100,7 @@ class Context:
 
         installation = self.open()
         if self.is_scheduled:
-            installation.note_run(now)
+            installation = installation.noted(now)
             self._is_noted = True
         self.names = installation.names()
         self.prepared = renewal.prepare(installation, self.names)

@@ -13,7 +13,7 @@ from letsencrypt_mdaemon.pki.certificate import dns_names, thumbprint
 from letsencrypt_mdaemon.pki.chain import Ending, title
 from letsencrypt_mdaemon.text import printable
 from letsencrypt_mdaemon.verify import verdict
-from letsencrypt_mdaemon.verify.served import Outcome
+from letsencrypt_mdaemon.verify.served import Answer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -119,10 +119,10 @@ def _cells(group: Sequence[Port], groups: Sequence[Sequence[Port]]) -> Sequence[
     port = group[0]
     served, listens = port.served, port.served.is_listening
     serves = {
-        Outcome.SERVED: f"{served.thumbprint[:8]}...",
-        Outcome.NOT_LISTENING: "not listening",
-        Outcome.NO_STARTTLS: "no STARTTLS",
-        Outcome.HANDSHAKE_FAILED: "handshake failed",
+        Answer.SERVED: f"{served.thumbprint[:8]}...",
+        Answer.NOT_LISTENING: "not listening",
+        Answer.NO_STARTTLS: "no STARTTLS",
+        Answer.HANDSHAKE_FAILED: "handshake failed",
     }[served.outcome]
     if port.is_expected is not None:
         other = "differs by name" if served.differently else "another"

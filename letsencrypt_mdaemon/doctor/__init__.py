@@ -1,1 +1,1 @@
-"""Would every name validate, and if not, exactly why? Advice, never a gate."""
+"""Whether every name would validate, and if not, exactly why. Advice, never a gate."""

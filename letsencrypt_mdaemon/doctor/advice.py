@@ -1,9 +1,9 @@
-"""What to do about each finding."""
+"""What each finding means to the CA, and what to do about it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 
 class Code(StrEnum):
@@ -60,19 +60,18 @@ class Code(StrEnum):
 
 
 class Weight(StrEnum):
-    """How much a finding means."""
+    """How bad a finding is."""
 
-    FAILURE = "failure"  # the name would fail, wherever we stand
-    WARNING = "warning"  # it would, as seen from here
-    NOTE = "note"  # worth knowing, and nothing is wrong
+    FAILURE = "failure"  # the name fails, wherever the CA connects from
+    WARNING = "warning"  # the name fails, as seen from this machine
+    NOTE = "note"  # nothing is wrong
 
 
-@dataclass(frozen=True, slots=True)
-class Advice:
+class Advice(NamedTuple):
     """What a code means.
 
     Args:
-        ca: How the CA will see it; empty if it does not see it at all.
+        ca: What the CA will do; empty if it does not notice.
         change: What to change in MDaemon, IIS, DNS or the firewall.
     """
 
@@ -81,230 +80,215 @@ class Advice:
     weight: Weight = Weight.WARNING
 
 
-_FALLBACK = (
-    "An IPv6 address is asked first. Let's Encrypt takes IPv4 if it cannot connect "
-    "there at all; after a redirect, and at other CAs, the name fails."
+_NOT_THE_FILE = "Validation fails (unauthorized): the answer is not the token file."
+_REDIRECT = Advice(
+    "Validation fails (connection): the CA does not follow the redirect.",
+    "Exclude /.well-known/acme-challenge/ from the redirect, or redirect to http:// or "
+    "https:// at a public name on the usual port, with status 301, 302, 307 or 308.",
 )
-
-
-_NOT_THE_FILE = "The answer is not the token's file, so the name fails (unauthorized)."
-
-
-_REDIRECT = "The redirect is not followed, so the name fails (connection)."
-
-
-_LEAVE_PATH = (
-    "Leave /.well-known/acme-challenge/ out of the redirect, or redirect to http:// "
-    "or https:// of a public name on the usual port, with status 301, 302, 307 or "
-    "308."
-)
-
 
 ADVICE = {
     Code.NAME_NOT_PUBLIC_TLD: Advice(
-        "A public CA refuses the name at once (rejectedIdentifier).",
-        "Use a name below a domain of yours on the Internet: correct the SMTP host "
-        "name in the Domain Manager (Host name & IP), or leave the name out.",
+        "A public CA refuses the order (rejectedIdentifier).",
+        "Use a name in a public domain of yours: correct the SMTP host name in "
+        "MDaemon's Domain Manager (Host name & IP), or remove the name from "
+        "alternate-host-names.",
     ),
     Code.TOO_MANY_NAMES: Advice(
-        "The order is refused as a whole.",
-        "Remove some names from alternate-host-names.",
+        "The CA refuses the whole order.", "Remove names from alternate-host-names."
     ),
     Code.DNS_NXDOMAIN: Advice(
-        "NXDOMAIN: the name fails (dns).",
-        "Add an A record (and AAAA if the server has IPv6) in the public DNS of the "
-        "domain, or leave the name out.",
+        "Validation fails (dns): NXDOMAIN.",
+        "Add an A record (and AAAA if the server has IPv6) to the domain's public DNS, "
+        "or remove the name from the settings.",
     ),
     Code.DNS_SERVFAIL: Advice(
-        "SERVFAIL: the name fails (dns, or caa).",
-        "Look at the zone's DNS servers, and at its DNSSEC: a DS record whose key is "
-        "gone does this. Test it at dnsviz.net.",
+        "Validation fails (dns, or caa): SERVFAIL.",
+        "Check the domain's DNS servers and DNSSEC, for example at dnsviz.net. A "
+        "common cause is a DS record whose key is gone.",
     ),
     Code.DNS_NO_ADDRESS: Advice(
-        "The name exists without an address: it fails (dns).",
-        "Add an A record (and AAAA if the server has IPv6) in the public DNS.",
+        "Validation fails (dns): the name has no address.",
+        "Add an A record (and AAAA if the server has IPv6) to the domain's public DNS.",
     ),
     Code.DNS_UNREACHABLE: Advice(
-        "The CA asks DNS by itself, and may get on well.",
-        "Look at this machine's DNS settings: the CA has to be found as well.",
+        "Unknown: the CA uses DNS servers of its own.",
+        "Correct the DNS settings of this machine: it must find the CA, too.",
     ),
     Code.ADDR_PRIVATE: Advice(
-        "Reserved and private addresses are not asked: the name fails.",
-        "Publish the public address. Where DNS inside and outside differ, see that "
-        "the outside one has it.",
+        "Validation fails: the CA does not connect to private addresses.",
+        "Publish the server's public address. If DNS differs inside and outside your "
+        "network, correct the outside one.",
     ),
     Code.ADDR_NOT_OURS: Advice(
         _NOT_THE_FILE,
-        "This machine would serve the file, but the address leads elsewhere: correct "
-        "the DNS record, or the port forwarding of the router for port 80.",
+        "Correct the DNS record, or forward port 80 from the router to this machine: "
+        "now the address leads elsewhere.",
     ),
     Code.ADDR_MANY: Advice(
-        "The CA takes any of them, so all of them have to serve the file.",
+        "The CA may connect to any of them, so all must serve the token file.",
         "Publish only the addresses of this server.",
         Weight.NOTE,
     ),
     Code.CAA_FORBIDS: Advice(
-        "The CA must not issue for the name: it fails (caa).",
+        "Validation fails (caa): the CA must not issue for the name.",
         "Add a CAA record with this CA's issuer domain, or remove the CAA records.",
     ),
     Code.CAA_ACCOUNTURI: Advice(
-        "The CA must not issue to this account: the name fails (caa).",
-        "Put this account's URL into accounturi of the CAA record.",
+        "Validation fails (caa): the CA must not issue to this account.",
+        "Set accounturi in the CAA record to the URL of this account.",
     ),
     Code.CAA_METHOD: Advice(
-        "The CA must not validate by http-01: the name fails (caa).",
-        "Add http-01 to validationmethods of the CAA record.",
+        "Validation fails (caa): the CA must not validate by http-01.",
+        "Add http-01 to validationmethods in the CAA record.",
     ),
     Code.AAAA_UNREACHABLE: Advice(
-        _FALLBACK,
-        "Let webmail listen on IPv6 and open port 80 for it, or remove the AAAA "
+        "The CA connects by IPv6 first. Let's Encrypt then tries IPv4, but not after a "
+        "redirect; with other CAs validation fails.",
+        "Let webmail listen on IPv6 and open port 80 for IPv6, or remove the AAAA "
         "record.",
     ),
     Code.AAAA_DIFFERENT_CONTENT: Advice(
-        "An IPv6 address is asked first, and its answer counts: the name fails.",
-        "Correct or remove the AAAA record, or let webmail listen on IPv6 as well.",
+        "Validation fails: the CA connects by IPv6 first, and that answer counts.",
+        "Correct or remove the AAAA record, or let webmail listen on IPv6, too.",
     ),
     Code.PORT80_REFUSED: Advice(
-        "Connection refused: the name fails (connection).",
-        "Let webmail's web server bind to port 80 as well, and forward port 80 to "
-        "this machine.",
+        "Validation fails (connection): connection refused.",
+        "Let webmail's web server bind to port 80, and forward port 80 to this "
+        "machine.",
     ),
     Code.PORT80_TIMEOUT: Advice(
-        "Timeout during connect, likely a firewall problem: the name fails "
-        "(connection).",
-        "Open port 80 for everybody in the firewall and forward it to this machine. "
-        "The CA asks from several countries: Location and Dynamic Screening must let "
-        "it in.",
+        "Validation fails (connection): timeout during connect, likely a firewall.",
+        "Forward port 80 to this machine, and open it to all countries: in the "
+        "firewall, in Location Screening and in Dynamic Screening.",
     ),
     Code.HAIRPIN_UNKNOWN: Advice(
-        "It cannot be told from here; the CA may well get through.",
-        "Test it from outside, such as at letsdebug.net: many routers do not lead "
-        "from inside to their own public address.",
+        "Unknown: the CA may reach an address that this machine cannot.",
+        "Test the name from outside, for example at letsdebug.net. Many routers do not "
+        "connect the inside to their own public address.",
     ),
     Code.PROXY_INTERCEPTS: Advice(
-        "It cannot be told from here: the answer is a proxy's on our side.",
-        "Let this machine reach port 80 without the proxy, or test it from outside, "
-        "such as at letsdebug.net.",
+        "Unknown: a proxy on our side answered, not the server.",
+        "Exclude port 80 from this machine's proxy, or test the name from outside, for "
+        "example at letsdebug.net.",
     ),
     Code.HTTP_NO_ANSWER: Advice(
-        "The answer does not come, or is not HTTP: the name fails (connection).",
-        "See which program listens on port 80, and whether Dynamic Screening or a "
+        "Validation fails (connection): no answer, or none in HTTP.",
+        "Check which program listens on port 80, and whether Dynamic Screening or a "
         "firewall cuts connections.",
     ),
     Code.HTTP_STATUS: Advice(
         _NOT_THE_FILE,
-        "Let the web server on port 80 show /.well-known/acme-challenge/ of the "
+        "Let the web server on port 80 serve /.well-known/acme-challenge/ from the "
         "webroot to everybody, with status 200.",
     ),
     Code.HTTP_404_EXTENSIONLESS: Advice(
         _NOT_THE_FILE,
-        "The web server shows the webroot, but no file without an extension or no "
-        "folder with a dot: allow both for /.well-known/acme-challenge/.",
+        "Let the web server serve files without an extension, and folders with a dot, "
+        "below /.well-known/acme-challenge/. It does serve other files of the webroot.",
     ),
     Code.IIS_MIME: Advice(
         _NOT_THE_FILE,
-        "IIS serves no file without a MIME type: add one for the extension '.' "
-        "(text/plain) to the folder .well-known/acme-challenge, and nothing else.",
+        "In IIS, add the MIME type text/plain for the extension '.' to the folder "
+        ".well-known/acme-challenge, and to no other. IIS serves no file without one.",
     ),
-    Code.HTTP_REDIRECT_303: Advice(_REDIRECT, _LEAVE_PATH),
-    Code.HTTP_REDIRECT_PORT: Advice(_REDIRECT, _LEAVE_PATH),
-    Code.HTTP_REDIRECT_SCHEME: Advice(_REDIRECT, _LEAVE_PATH),
-    Code.HTTP_REDIRECT_HOST: Advice(_REDIRECT, _LEAVE_PATH),
-    Code.HTTP_REDIRECT_LOOP: Advice(_REDIRECT, _LEAVE_PATH),
-    Code.HTTP_REDIRECT_INVALID: Advice(_REDIRECT, _LEAVE_PATH),
-    Code.HTTP_REDIRECT_MISSING_SLASH: Advice(
+    **dict.fromkeys(
+        (
+            *(Code.HTTP_REDIRECT_303, Code.HTTP_REDIRECT_PORT),
+            *(Code.HTTP_REDIRECT_SCHEME, Code.HTTP_REDIRECT_HOST),
+            *(Code.HTTP_REDIRECT_LOOP, Code.HTTP_REDIRECT_INVALID),
+        ),
         _REDIRECT,
-        "The redirect's target lacks the slash behind the host name: write "
-        "https://mail.example.com/ in the web server's redirect.",
+    ),
+    Code.HTTP_REDIRECT_MISSING_SLASH: Advice(
+        _REDIRECT.ca,
+        "Add the missing slash after the host name in the web server's redirect: "
+        "https://mail.example.com/",
     ),
     Code.HTTPS_FAILED: Advice(
-        "The redirect leads to HTTPS, and there is no TLS 1.2 or better: the name "
-        "fails. The certificate there does not matter.",
-        "Let port 443 answer with TLS 1.2, or leave /.well-known/acme-challenge/ out "
-        "of the redirect.",
+        "Validation fails: the redirect leads to HTTPS without TLS 1.2 or later. The "
+        "certificate there does not matter.",
+        "Enable TLS 1.2 on port 443, or exclude /.well-known/acme-challenge/ from the "
+        "redirect.",
     ),
     Code.BODY_HTML_LOGIN_PAGE: Advice(
         _NOT_THE_FILE,
-        "An HTML page comes in place of the file: let the web server on port 80 serve "
-        "/.well-known/acme-challenge/ from the webroot, without a login.",
+        "Let the web server on port 80 serve /.well-known/acme-challenge/ from the "
+        "webroot without a login: an HTML page comes instead.",
     ),
     Code.BODY_BOM: Advice(
         _NOT_THE_FILE,
-        "Something puts a byte order mark before the file: serve it as it is.",
+        "Serve the file unchanged: something adds a byte order mark to it.",
     ),
     Code.BODY_TOO_LONG: Advice(
-        "Of the answer 128 bytes are read, and fewer have to be all: the name fails.",
-        "Something adds to the file, or another answer comes in its place: serve the "
-        "file as it is.",
+        "Validation fails (unauthorized): the CA accepts at most 127 bytes.",
+        "Serve the file unchanged: something adds to it, or replaces it.",
     ),
     Code.WORLDCLIENT_HTTPS_REDIRECT: Advice(
-        "The redirect to HTTPS is followed, whatever the certificate there.",
-        "Nothing has to be changed.",
+        "The CA follows the redirect, and ignores the certificate there.",
+        "Change nothing.",
         Weight.NOTE,
     ),
     Code.UNFINISHED: Advice(
-        "It is not known.",
-        "Run `letsencrypt-mdaemon doctor`, which takes more time.",
+        "Unknown.", "Run `letsencrypt-mdaemon doctor`, which waits longer."
     ),
     Code.WEBROOT_NOT_SERVED: Advice(
         _NOT_THE_FILE,
-        "Another program, or another folder, is served on port 80: let webmail's web "
-        "server have the port, or set webroot to the folder that is served.",
+        "Let webmail's web server listen on port 80, or set webroot to the folder that "
+        "port 80 serves.",
     ),
     Code.WEBROOT_NOT_WRITABLE: Advice(
-        "No token can be shown, so every name fails.",
+        "Validation fails for every name: no token file can be served.",
         "Set webroot to the folder that is served on port 80, and let this account "
         "write there.",
     ),
     Code.WEBMAIL_OTHER_PORT: Advice(
-        "Connection refused: only port 80 is asked.",
-        "Add port 80 to the ports that webmail's web server binds to, or forward port "
-        "80 to it.",
+        "Validation fails (connection): the CA connects to port 80 only.",
+        "Add port 80 to the ports of webmail's web server, or forward port 80 to it.",
     ),
     Code.WEBMAIL_HTTPS_ONLY: Advice(
-        "Connection refused: port 80 is asked first, always.",
-        "In webmail's SSL & HTTPS settings choose HTTP and HTTPS, or HTTP redirected "
-        "to HTTPS, in place of HTTPS only; and let it bind to port 80.",
+        "Validation fails (connection): the CA always connects to port 80 first.",
+        "In webmail's SSL & HTTPS settings, replace HTTPS only by HTTP and HTTPS, or "
+        "by HTTP redirected to HTTPS, and bind to port 80.",
     ),
     Code.INI_NOT_WRITABLE: Advice(
         "",
-        "Let this account write the file; otherwise the certificate is issued and "
+        "Let this account write the file. Otherwise a new certificate is issued, but "
         "cannot be put into use.",
     ),
     Code.TARGETS_UNKNOWN: Advice(
         "",
-        "Choose any certificate of the store once in MDaemon's SSL & TLS dialog, or "
-        "name the INI values in [target …] sections of the config file.",
+        "Choose any certificate once in MDaemon's SSL & TLS dialog, or name the INI "
+        "values in [target ...] sections of the config file.",
     ),
     Code.STORE_UNUSABLE: Advice(
-        "", "Name another store, or let this account read and write there."
+        "", "Let this account read and write the store, or set another store."
     ),
     Code.STATE_UNUSABLE: Advice(
-        "", "Set state-dir to a folder in which this account may write."
+        "", "Set state-dir to a folder that this account can write to."
     ),
     Code.CA_UNREACHABLE: Advice(
         "",
-        "Let this machine reach the CA by HTTPS: look at DNS, the firewall, the proxy "
+        "Let this machine reach the CA by HTTPS: check DNS, the firewall, the proxy "
         "and directory-url.",
     ),
     Code.CA_PAUSED: Advice(
-        "It refuses every order for it.",
-        "Open the URL that the CA has given, then run `renew --force`.",
+        "The CA refuses every order for the name.",
+        "Open the URL that the CA gave, then run `renew --force`.",
     ),
     Code.RATE_LIMIT_LOCAL_LEDGER: Advice(
         "",
-        "Nothing, if what is wrong has been mended: a later run tries again. "
-        "`renew --force` tries at once.",
+        "Correct the cause, then wait for a later run, or run `renew --force` now.",
     ),
     Code.CLOCK_SKEW: Advice(
         "",
-        "Set the clock, or let the Windows Time service do it: certificates would "
-        "seem not valid yet, or expired.",
+        "Set the clock, or let the Windows Time service set it. With a wrong clock, "
+        "certificates seem expired or not yet valid.",
     ),
     Code.CLIENT_AUTH: Advice(
         "",
-        "Where the other side refuses, look into the outbound SMTP log, and let "
-        "MDaemon send without a client certificate.",
+        "If a server refuses mail, check the outbound SMTP log, and let MDaemon send "
+        "without a client certificate.",
         Weight.NOTE,
     ),
 }

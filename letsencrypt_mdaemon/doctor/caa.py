@@ -1,10 +1,9 @@
-"""Whether CAA records let a CA issue to us: RFC 8659, with RFC 8657's parameters."""
+"""Whether CAA records let a CA issue to us (RFC 8659, and parameters of RFC 8657)."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from letsencrypt_mdaemon.doctor.advice import Code
 from letsencrypt_mdaemon.doctor.findings import Finding
@@ -14,17 +13,16 @@ if TYPE_CHECKING:
 
 METHOD = "http-01"
 _CRITICAL = 128
-# Those that CAs know (RFC 8659, 4; RFC 9495; CA/Browser Forum).
+# The tags that CAs know (RFC 8659, 4; RFC 9495; CA/Browser Forum).
 _KNOWN = {
     *("issue", "issuewild", "iodef", "issuemail", "issuevmc"),
     *("contactemail", "contactphone"),
 }
-# tag and value of a parameter (RFC 8659, 4.2).
+# Tag and value of a parameter (RFC 8659, 4.2).
 _PARAMETER = re.compile(r"[ \t]*([A-Za-z0-9-]+)[ \t]*=[ \t]*([!-:<-~]*)[ \t]*")
 
 
-@dataclass(frozen=True, slots=True)
-class Property:
+class Property(NamedTuple):
     """One CAA record."""
 
     flags: int
@@ -32,18 +30,17 @@ class Property:
     value: str
 
     def __str__(self) -> str:
-        """Return it as zone files have it."""
+        """Return the record as zone files have it."""
         return f'{self.flags} {self.tag} "{self.value}"'
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Authority:
+class Authority(NamedTuple):
     """The CA, as far as it matters to a name.
 
     Args:
-        identities: The issuer domain names that mean it in CAA records.
+        identities: The issuer domain names that stand for the CA in CAA records.
         account: The URL of our account there; empty if there is none yet.
-        public: Whether it issues for public names at public addresses only.
+        public: Whether the CA issues for public names at public addresses only.
     """
 
     identities: frozenset[str] = frozenset()
@@ -51,14 +48,14 @@ class Authority:
     public: bool = True
 
 
-def judge(
+def check(
     owner: str, records: Sequence[Property], authority: Authority, *, certain: bool
 ) -> Finding | None:
-    """Return why the relevant records forbid the CA to issue to us; None if they don't.
+    """Return why the records forbid the CA to issue to us; None if they do not.
 
     Args:
         owner: The name that has the records.
-        certain: Whether the zone's own servers said so.
+        certain: Whether the records come from the zone's own servers.
     """
     critical = [
         item
@@ -66,35 +63,34 @@ def judge(
         if item.flags & _CRITICAL and item.tag.lower() not in _KNOWN
     ]
     if critical:  # RFC 8659, 4.1
-        seen = f"{owner} has a critical CAA record that no CA knows: {critical[0]}"
+        seen = f"{owner} has a critical CAA record with an unknown tag: {critical[0]}"
         return Finding(kind=Code.CAA_FORBIDS, seen=seen, certain=certain)
     issue = [item for item in records if item.tag.lower() == "issue"]
     ours = [
-        (item, parameters)
+        (item, _objection(parameters, authority))
         for item in issue
         for domain, parameters in [_parse(item.value)]
         if domain in authority.identities
     ]
-    if not issue or any(not _objection(row, authority) for _, row in ours):
+    if not issue or any(objection is None for _, objection in ours):
         return None
     if not ours:
         listed = ", ".join(map(str, issue))
-        meant = " or ".join(sorted(authority.identities))
-        seen = f"{owner} has the CAA records {listed}, of which none names {meant}"
+        wanted = " or ".join(sorted(authority.identities))
+        seen = f"{owner} has the CAA records {listed}; none names {wanted}"
         return Finding(kind=Code.CAA_FORBIDS, seen=seen, certain=certain)
-    item, parameters = ours[0]
-    kind = _objection(parameters, authority) or Code.CAA_FORBIDS
-    seen = f"{owner} has the CAA record {item}"
+    item, objection = ours[0]
+    kind, seen = objection or Code.CAA_FORBIDS, f"{owner} has the CAA record {item}"
     if kind is Code.CAA_ACCOUNTURI:
         account = authority.account
-        seen += f", and our account is {account or 'not registered yet'}"
-        # An account that is registered now might be the one that is meant.
+        seen += f"; our account is {account or 'not registered yet'}"
+        # An account that we register now may turn out to be the one in the record.
         certain = certain and bool(account)
     return Finding(kind=kind, seen=seen, certain=certain)
 
 
-def record(owner: str, authority: Authority) -> str:
-    """Return the record to publish so that only our account gets certificates."""
+def exclusive_record(owner: str, authority: Authority) -> str:
+    """Return the record that lets only our account get certificates."""
     identity = min(authority.identities)
     value = f"{identity}; validationmethods={METHOD}; accounturi={authority.account}"
     return f'{owner}. IN CAA 0 issue "{value}"'
@@ -103,7 +99,7 @@ def record(owner: str, authority: Authority) -> str:
 def _parse(value: str) -> tuple[str, list[tuple[str, str]]]:
     """Return the issuer domain of an `issue` property and its parameters.
 
-    An empty domain means nobody; so does a property that is malformed.
+    An empty domain allows nobody, and so does a malformed property.
     """
     domain, *rest = value.split(";")
     if len(rest) == 1 and not rest[0].strip(" \t"):
@@ -118,9 +114,9 @@ def _parse(value: str) -> tuple[str, list[tuple[str, str]]]:
 def _objection(
     parameters: Collection[tuple[str, str]], authority: Authority
 ) -> Code | None:
-    """Return which parameter excludes us, if one does (RFC 8657, 3 and 4)."""
+    """Return which parameter excludes us; None if none does (RFC 8657, 3 and 4)."""
     accounts = [value for tag, value in parameters if tag == "accounturi"]
-    # Several cannot all be satisfied.
+    # Several accounts can never all be ours.
     if accounts and accounts != [authority.account]:
         return Code.CAA_ACCOUNTURI
     methods = [value for tag, value in parameters if tag == "validationmethods"]

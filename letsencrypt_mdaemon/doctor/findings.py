@@ -1,4 +1,4 @@
-"""What may be wrong with a name or the server: a stable code, and advice for each."""
+"""What is wrong with a name or the server: what was seen, a stable code, and advice."""
 
 from __future__ import annotations
 
@@ -6,6 +6,47 @@ from dataclasses import dataclass, field
 
 from letsencrypt_mdaemon.doctor.advice import ADVICE, Advice, Code, Weight
 from letsencrypt_mdaemon.text import printable
+
+MAX_SEEN_CHARACTERS = 600
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing that is wrong, or worth knowing.
+
+    Args:
+        seen: What was seen, in a phrase; made harmless to terminals, logs and mails.
+        certain: Whether the CA sees the same, wherever it connects from.
+        number: The HTTP status in `http-status-N`.
+    """
+
+    kind: Code
+    seen: str
+    certain: bool = False
+    number: int = 0
+
+    def __post_init__(self) -> None:
+        """Make harmless what others sent."""
+        object.__setattr__(self, "seen", printable(self.seen, MAX_SEEN_CHARACTERS))
+
+    @property
+    def code(self) -> str:
+        """The code, such as `http-status-404`."""
+        return self.kind.replace("-N", f"-{self.number}")
+
+    @property
+    def advice(self) -> Advice:
+        """What the finding means, and what to do."""
+        return ADVICE[self.kind]
+
+    @property
+    def weight(self) -> Weight:
+        """How bad the finding is."""
+        return Weight.FAILURE if self.certain else self.advice.weight
+
+    def __str__(self) -> str:
+        """Return what was seen, with the code."""
+        return f"{self.seen} ({self.code})"
 
 
 @dataclass(slots=True)
@@ -19,46 +60,3 @@ class Notes:
     def add(self, kind: Code, seen: str, *, certain: bool = False) -> None:
         """Note one finding."""
         self.findings.append(Finding(kind=kind, seen=seen, certain=certain))
-
-
-SHOWN = 600
-"""Characters of what was seen."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """One thing that was found.
-
-    Args:
-        seen: What was seen, in a sentence; made harmless to terminals, logs and mails.
-        certain: Whether it does not depend on where we stand.
-        number: The HTTP status in `http-status-N`.
-    """
-
-    kind: Code
-    seen: str
-    certain: bool = False
-    number: int = 0
-
-    def __post_init__(self) -> None:
-        """Make harmless what others said."""
-        object.__setattr__(self, "seen", printable(self.seen, SHOWN))
-
-    @property
-    def code(self) -> str:
-        """The code, such as `http-status-404`."""
-        return self.kind.replace("-N", f"-{self.number}")
-
-    @property
-    def advice(self) -> Advice:
-        """What it means."""
-        return ADVICE[self.kind]
-
-    @property
-    def weight(self) -> Weight:
-        """How much it means."""
-        return Weight.FAILURE if self.certain else self.advice.weight
-
-    def __str__(self) -> str:
-        """Return what was seen, with the code."""
-        return f"{self.seen} ({self.code})"

@@ -1,7 +1,7 @@
-"""Fetch a token file as a CA's validator does (RFC 8555, 8.3), from where we stand.
+"""Fetch a token file as a CA's validator does (RFC 8555, 8.3), from this machine.
 
-The rules are Let's Encrypt's, as its validator applies them and the Baseline
-Requirements (3.2.2.4.19) ask: port 80 first, few redirects, and few bytes.
+The rules are those of Let's Encrypt's validator and the Baseline Requirements
+(3.2.2.4.19): port 80 first, few redirects, and few bytes.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ import ssl
 import time
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 from letsencrypt_mdaemon._version import __version__
@@ -28,38 +27,42 @@ from letsencrypt_mdaemon.text import printable
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
+AddressOf: TypeAlias = Callable[[str, float], str]
+"""Returns the address that the CA connects to for a host; takes a deadline, too.
+
+Raises `FetchError` if the CA would connect to none.
+"""
 Dial: TypeAlias = Callable[[str, int, float], socket.socket]
 """Connects to an address and a port, within some seconds."""
 
-PATIENCE = 8.0
-"""Seconds for all of a fetch; Let's Encrypt waits about ten."""
+TIMEOUT_SECONDS = 8.0
+"""Seconds for a whole fetch; Let's Encrypt waits about ten."""
 FOLLOWED = {301, 302, 307, 308}
-MOST_REDIRECTS = 10
-LONGEST_PATH = 2000
-BODY_LIMIT = 128
-"""Bytes that are read; an answer has to be shorter."""
-LIMIT = 256 << 10
+MAX_REDIRECTS = 10
+MAX_PATH_CHARACTERS = 2000
+MAX_BODY_BYTES = 128
+"""Bytes that the CA reads; the token file has to be shorter."""
+MAX_ANSWER_BYTES = 256 << 10
 """Bytes of an answer, its headers included."""
 _PORTS = {"http": 80, "https": 443}
 _PROXIES = ("x-squid-error", "proxy-authenticate", "proxy-connection")
 _ASKS_FOR_LOGIN = {407, 511}
-# What says that this machine has no way there, whatever others have.
+# This machine has no route to the address; others may have one.
 _NO_ROUTE = {
     *(errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT),
     *(10051, 10049, 10047),  # the same on Windows
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fetched:
+class Fetched(NamedTuple):
     """What came of a fetch.
 
     Args:
-        finding: Why the CA would not be content; None if it would.
-        urls: Those asked, one after the other.
-        status: The last answer's; 0 if there was none.
-        server: The program that the last answer names (RFC 9110, 10.2.4).
-        body: Its first bytes.
+        finding: Why validation would fail; None if it would not.
+        urls: The URLs that were fetched, in order.
+        status: The HTTP status of the last answer; 0 if there was none.
+        server: The Server header of the last answer (RFC 9110, 10.2.4).
+        body: The first bytes of the last answer's body.
     """
 
     finding: Finding | None
@@ -69,28 +72,15 @@ class Fetched:
     body: bytes = b""
 
 
-class Stopped(Exception):  # noqa: N818 - an answer, not an error of ours
-    """The CA would go no further."""
+class FetchError(Exception):
+    """The CA would not get an answer, or not follow it any further."""
 
     def __init__(self, kind: Code, seen: str) -> None:
         super().__init__(seen)
         self.finding = Finding(kind=kind, seen=seen)
 
 
-class AddressOf(Protocol):
-    """Tells where the host of a redirect is."""
-
-    def __call__(self, host: str, deadline: float) -> str:
-        """Return the address that the CA would ask.
-
-        Raises:
-            Stopped: If it would ask none.
-        """
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class _Answer:
+class _Response(NamedTuple):
     status: int
     reason: str
     headers: http.client.HTTPMessage
@@ -98,12 +88,7 @@ class _Answer:
 
 
 class Validator:
-    """Fetches by the rules.
-
-    Args:
-        address_of: Tells where the hosts of redirects are.
-        dial: How to connect; elsewhere than `connect` in a laboratory.
-    """
+    """Fetches files by the rules of a CA."""
 
     def __init__(self, address_of: AddressOf, dial: Dial) -> None:
         self._address_of = address_of
@@ -116,45 +101,44 @@ class Validator:
 
         Args:
             expected: The whole content that the file should have.
-            deadline: On the monotonic clock; the CA's patience may end before.
+            deadline: On the monotonic clock; the CA may time out earlier.
         """
-        deadline = min(deadline, time.monotonic() + PATIENCE)
+        deadline = min(deadline, time.monotonic() + TIMEOUT_SECONDS)
         urls = [f"http://{name}{path}"]
         try:
-            answer = self._follow(urls, address, deadline)
-        except Stopped as exc:
-            return Fetched(finding=exc.finding, urls=tuple(urls))
+            response = self._follow(urls, address, deadline)
+        except FetchError as exc:
+            return Fetched(exc.finding, tuple(urls))
+        where = f"{printable(urls[-1], 200)} at {address}"
         return Fetched(
-            finding=_judge(
-                answer, f"{printable(urls[-1], 200)} at {address}", expected
-            ),
+            finding=_check(response, where, expected),
             urls=tuple(urls),
-            status=answer.status,
-            server=printable(answer.headers.get("Server", ""), 80),
-            body=answer.body,
+            status=response.status,
+            server=printable(response.headers.get("Server", ""), 80),
+            body=response.body,
         )
 
-    def _follow(self, urls: list[str], address: str, deadline: float) -> _Answer:
-        """Return the last answer; each further URL is added to the list."""
+    def _follow(self, urls: list[str], address: str, deadline: float) -> _Response:
+        """Return the last response, and add each further URL to the list."""
         while True:
             url = urlsplit(urls[-1])
-            answer = self._get(url, address, deadline)
-            location = answer.headers.get("Location", "")
-            # One that does not say where is no redirect, but an answer like others.
-            if not location or answer.status not in {*FOLLOWED, 303}:
-                return answer
-            where = f"{printable(urls[-1], 200)} redirects ({answer.status}) to "
+            response = self._get(url, address, deadline)
+            location = response.headers.get("Location", "")
+            # Without a location it is no redirect, but a response like others.
+            if not location or response.status not in {*FOLLOWED, 303}:
+                return response
+            where = f"{printable(urls[-1], 200)} redirects ({response.status}) to "
             where += printable(location, 200)
-            if answer.status not in FOLLOWED:
-                raise Stopped(Code.HTTP_REDIRECT_303, where)
+            if response.status not in FOLLOWED:
+                raise FetchError(Code.HTTP_REDIRECT_303, where)
             target = _target(urls[-1], location, where)
-            if len(urls) > MOST_REDIRECTS or target.geturl() in urls:
-                raise Stopped(Code.HTTP_REDIRECT_LOOP, f"{where}, in a circle")
+            if len(urls) > MAX_REDIRECTS or target.geturl() in urls:
+                raise FetchError(Code.HTTP_REDIRECT_LOOP, f"{where}, in a loop")
             if target.hostname != url.hostname:
                 address = self._address_of(target.hostname or "", deadline)
             urls.append(target.geturl())
 
-    def _get(self, url: SplitResult, address: str, deadline: float) -> _Answer:
+    def _get(self, url: SplitResult, address: str, deadline: float) -> _Response:
         host = url.hostname or ""
         where = f"{printable(url.geturl(), 200)} at {address}"
         connection = self._connect(url.scheme, address, where, deadline)
@@ -164,11 +148,11 @@ class Validator:
             try:
                 return _ask(connection, url, deadline)
             except TimeoutError as exc:
-                seen = f"{where} did not answer in {PATIENCE:g} s"
-                raise Stopped(Code.HTTP_NO_ANSWER, seen) from exc
+                seen = f"{where} did not answer within {TIMEOUT_SECONDS:g} s"
+                raise FetchError(Code.HTTP_NO_ANSWER, seen) from exc
             except (OSError, http.client.HTTPException, ValueError) as exc:
-                seen = f"{where} did not answer as a web server does: {_reason(exc)}"
-                raise Stopped(Code.HTTP_NO_ANSWER, seen) from exc
+                seen = f"{where} did not answer in HTTP: {_reason(exc)}"
+                raise FetchError(Code.HTTP_NO_ANSWER, seen) from exc
 
     def _connect(
         self, scheme: str, address: str, where: str, deadline: float
@@ -176,16 +160,16 @@ class Validator:
         try:
             return self._dial(address, _PORTS[scheme], _left(deadline))
         except OSError as exc:
-            seen = f"{where}: no connection: {_reason(exc)}"
+            seen = f"could not connect to {where}: {_reason(exc)}"
             if exc.errno in _NO_ROUTE or getattr(exc, "winerror", 0) in _NO_ROUTE:
-                seen = f"{where}: this machine has no way there: {_reason(exc)}"
-                raise Stopped(Code.HAIRPIN_UNKNOWN, seen) from exc
+                seen = f"{where}: this machine has no route there: {_reason(exc)}"
+                raise FetchError(Code.HAIRPIN_UNKNOWN, seen) from exc
             kind = Code.PORT80_TIMEOUT
             if isinstance(exc, ConnectionRefusedError):
                 kind = Code.PORT80_REFUSED
             if scheme == "https":
                 kind = Code.HTTPS_FAILED
-            raise Stopped(kind, seen) from exc
+            raise FetchError(kind, seen) from exc
 
 
 def connect(address: str, port: int, timeout: float) -> socket.socket:
@@ -194,7 +178,7 @@ def connect(address: str, port: int, timeout: float) -> socket.socket:
 
 
 def path_of(token: str) -> str:
-    """Return where the CA looks for a token (RFC 8555, 8.3)."""
+    """Return the path at which the CA fetches a token (RFC 8555, 8.3)."""
     return f"/.well-known/acme-challenge/{token}"
 
 
@@ -202,59 +186,61 @@ def _target(url: str, location: str, where: str) -> SplitResult:
     """Return the URL that a redirect leads to.
 
     Raises:
-        Stopped: If it is not followed.
+        FetchError: If the CA does not follow it.
     """
     try:
         if not re.fullmatch(r"[^\x00-\x1f\x7f]*", location):
-            raise ValueError  # noqa: TRY301 - said as the others
-        # The bytes of a header come as Latin-1; the fragment is not sent.
+            raise ValueError  # noqa: TRY301 - reported like the others
+        # http.client decodes headers as Latin-1; a fragment is not sent.
         quoted = quote(location, safe="!#$%&'()*+,/:;=?@[]~", encoding="latin-1")
-        # `urljoin` takes what begins with the same scheme for relative.
+        # `urljoin` takes a URL with the same scheme for a relative one.
         joined = quoted if urlsplit(quoted).scheme else urljoin(url, quoted)
         target = urlsplit(joined)._replace(fragment="")
         target = target._replace(netloc=target.netloc.lower())
         scheme, host, port = target.scheme, target.hostname or "", target.port
     except ValueError:
-        raise Stopped(Code.HTTP_REDIRECT_INVALID, f"{where}, which is no URL") from None
+        seen = f"{where}, which is not a valid URL"
+        raise FetchError(Code.HTTP_REDIRECT_INVALID, seen) from None
     if scheme not in _PORTS:
-        raise Stopped(Code.HTTP_REDIRECT_SCHEME, where)
+        raise FetchError(Code.HTTP_REDIRECT_SCHEME, where)
     if port not in (None, _PORTS[scheme]):
-        raise Stopped(Code.HTTP_REDIRECT_PORT, where)
+        raise FetchError(Code.HTTP_REDIRECT_PORT, where)
     if host.endswith(".well-known"):
-        raise Stopped(Code.HTTP_REDIRECT_MISSING_SLASH, where)
+        raise FetchError(Code.HTTP_REDIRECT_MISSING_SLASH, where)
     if not re.fullmatch(r"([a-z0-9_-]{1,63}\.)+[a-z][a-z0-9-]*\.?", host):
-        raise Stopped(Code.HTTP_REDIRECT_HOST, f"{where}, whose host is no public name")
-    if len(target.path) > LONGEST_PATH:
-        seen = f"{where}, whose path has more than {LONGEST_PATH} bytes"
-        raise Stopped(Code.HTTP_REDIRECT_INVALID, seen)
-    # Without login and usual port: so a circle is found however it is written.
+        seen = f"{where}, whose host is not a public name"
+        raise FetchError(Code.HTTP_REDIRECT_HOST, seen)
+    if len(target.path) > MAX_PATH_CHARACTERS:
+        seen = f"{where}, whose path is longer than {MAX_PATH_CHARACTERS} characters"
+        raise FetchError(Code.HTTP_REDIRECT_INVALID, seen)
+    # Without login and usual port, so that every way to write a loop is noticed.
     return target._replace(netloc=host, path=target.path or "/")
 
 
 def _secure(
     plain: socket.socket, host: str, where: str, deadline: float
 ) -> ssl.SSLSocket:
-    """Begin TLS: 1.2 or better, and any certificate will do.
+    """Start TLS 1.2 or later, with any certificate.
 
     Raises:
-        Stopped: If that fails.
+        FetchError: If that fails.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    # Weak keys of a certificate that nobody looks at do not matter.
+    # Nobody looks at the certificate, so its keys may be weak.
     context.set_ciphers("DEFAULT:@SECLEVEL=0")
     try:
         plain.settimeout(_left(deadline))
         return context.wrap_socket(plain, server_hostname=host)
     except (OSError, ValueError) as exc:
         plain.close()
-        seen = f"{where}: no TLS 1.2 or better: {_reason(exc)}"
-        raise Stopped(Code.HTTPS_FAILED, seen) from exc
+        seen = f"{where}: could not start TLS 1.2 or later: {_reason(exc)}"
+        raise FetchError(Code.HTTPS_FAILED, seen) from exc
 
 
-def _ask(connection: socket.socket, url: SplitResult, deadline: float) -> _Answer:
+def _ask(connection: socket.socket, url: SplitResult, deadline: float) -> _Response:
     path = url.path + (f"?{url.query}" if url.query else "")
     request = (
         f"GET {path} HTTP/1.1\r\n"
@@ -267,60 +253,60 @@ def _ask(connection: socket.socket, url: SplitResult, deadline: float) -> _Answe
     connection.sendall(request.encode("ascii"))
     with http.client.HTTPResponse(_Line(connection, deadline)) as response:  # type: ignore[arg-type] # it only calls `makefile`
         response.begin()
-        body = response.read(BODY_LIMIT)
-        return _Answer(response.status, response.reason, response.msg, body)
+        body = response.read(MAX_BODY_BYTES)
+        return _Response(response.status, response.reason, response.msg, body)
 
 
 class _Line(io.RawIOBase):
-    """What comes over a connection, until a deadline and no more than `LIMIT` bytes."""
+    """What a connection sends until a deadline: at most `MAX_ANSWER_BYTES`."""
 
     def __init__(self, connection: socket.socket, deadline: float) -> None:
         self._connection = connection
         self._deadline = deadline
-        self._heard = 0
+        self._received = 0
 
     def makefile(self, _mode: str) -> io.BufferedReader:
         """Return what `http.client` reads from."""
         return io.BufferedReader(self, 1 << 10)
 
     def readable(self) -> bool:
-        """Say yes."""
+        """Return True, which `BufferedReader` requires."""
         return True
 
     def readinto(self, buffer: Buffer) -> int:
-        """Read what is there.
+        """Read what has arrived.
 
         Raises:
             TimeoutError: The deadline has passed.
-            ValueError: It becomes too much.
+            ValueError: The answer is too long.
         """
         self._connection.settimeout(_left(self._deadline))
         count = self._connection.recv_into(buffer)
-        self._heard += count
-        if self._heard > LIMIT:
-            raise ValueError(f"it says more than {LIMIT >> 10} KB")
+        self._received += count
+        if self._received > MAX_ANSWER_BYTES:
+            raise ValueError(f"more than {MAX_ANSWER_BYTES >> 10} KB")
         return count
 
 
-def _judge(answer: _Answer, where: str, expected: bytes) -> Finding | None:
-    """Return why an answer is not the token's file."""
-    headers, body = answer.headers, answer.body
+def _check(response: _Response, where: str, expected: bytes) -> Finding | None:
+    """Return why a response is not the token file; None if it is."""
+    headers, body = response.headers, response.body
     by = f", by {server}" if (server := headers.get("Server")) else ""
     via = f", via {via}" if (via := headers.get("Via")) else ""
-    said = f"{where} answered {answer.status} {answer.reason}{by}{via}"
-    if answer.status in _ASKS_FOR_LOGIN or any(name in headers for name in _PROXIES):
-        return Finding(kind=Code.PROXY_INTERCEPTS, seen=said)
-    if answer.status != http.client.OK:
-        return Finding(kind=Code.HTTP_STATUS, number=answer.status, seen=said)
-    kind = _judge_body(body, headers.get("Content-Type", ""), expected)
+    seen = f"{where} answered {response.status} {response.reason}{by}{via}"
+    if response.status in _ASKS_FOR_LOGIN or any(name in headers for name in _PROXIES):
+        return Finding(kind=Code.PROXY_INTERCEPTS, seen=seen)
+    if response.status != http.client.OK:
+        return Finding(kind=Code.HTTP_STATUS, number=response.status, seen=seen)
+    kind = _check_body(body, headers.get("Content-Type", ""), expected)
     if kind is None:
         return None
-    return Finding(kind=kind, seen=f"{said}: {body[:60].decode('utf-8', 'replace')!r}")
+    return Finding(kind=kind, seen=f"{seen}: {body[:60].decode('utf-8', 'replace')!r}")
 
 
-def _judge_body(body: bytes, content_type: str, expected: bytes) -> Code | None:
+def _check_body(body: bytes, content_type: str, expected: bytes) -> Code | None:
     text = body.decode("utf-8", "replace").rstrip().encode("utf-8", "replace")
-    if len(body) < BODY_LIMIT and text == expected:
+    if len(body) < MAX_BODY_BYTES and text == expected:
         return None
     if body.startswith(codecs.BOM_UTF8) and expected in body:
         return Code.BODY_BOM
@@ -328,16 +314,16 @@ def _judge_body(body: bytes, content_type: str, expected: bytes) -> Code | None:
         rb"\s*<(!doctype|html|head|body)", body, re.IGNORECASE
     ):
         return Code.BODY_HTML_LOGIN_PAGE
-    if len(body) >= BODY_LIMIT:
+    if len(body) >= MAX_BODY_BYTES:
         return Code.BODY_TOO_LONG
     return Code.WEBROOT_NOT_SERVED
 
 
 def _left(deadline: float) -> float:
-    """Return the seconds that are left.
+    """Return the seconds left until a deadline.
 
     Raises:
-        TimeoutError: If none are.
+        TimeoutError: If none are left.
     """
     left = deadline - time.monotonic()
     if left <= 0:
@@ -347,6 +333,6 @@ def _left(deadline: float) -> float:
 
 def _reason(exc: Exception) -> str:
     if isinstance(exc, TimeoutError):
-        return "it takes too long"
-    said = getattr(exc, "reason", None) or getattr(exc, "strerror", None) or exc
-    return printable(said, 200) or type(exc).__name__
+        return "timed out"
+    reason = getattr(exc, "reason", None) or getattr(exc, "strerror", None) or exc
+    return printable(reason, 200) or type(exc).__name__

@@ -1,71 +1,184 @@
-"""Ask the webmail's HTTP server for a test token, as the CA would."""
+"""A test file in the webroot, fetched as the CA would fetch a token."""
 
 from __future__ import annotations
 
+import logging
 import secrets
 import socket
-from dataclasses import dataclass, field, replace
+import time
+from dataclasses import replace
+from http import HTTPStatus
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
+from urllib.parse import quote
 
 from letsencrypt_mdaemon.doctor import validator
 from letsencrypt_mdaemon.doctor.advice import Code
-from letsencrypt_mdaemon.doctor.findings import Finding, Notes
+from letsencrypt_mdaemon.doctor.findings import Finding
+from letsencrypt_mdaemon.doctor.validator import Fetched, Validator
+from letsencrypt_mdaemon.errors import Error
+from letsencrypt_mdaemon.system.disk import read_limited
+from letsencrypt_mdaemon.system.parallel import ask_all
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+    from contextlib import AbstractContextManager, ExitStack
     from pathlib import Path
 
-    from letsencrypt_mdaemon.doctor.validator import Fetched
+    from letsencrypt_mdaemon.doctor.findings import Notes
+    from letsencrypt_mdaemon.doctor.validator import AddressOf, Dial
 
+_log = logging.getLogger(__name__)
 
-GRACE = 1.0
-"""Seconds more for what cannot be stopped in time."""
-
-
+OVERTIME_SECONDS = 1.0
+"""Seconds more for threads that cannot be stopped in time."""
 LOCALHOST = "127.0.0.1"
-
-
-NO_CONNECTION = {Code.PORT80_REFUSED, Code.PORT80_TIMEOUT}
-
-
-WRONG_CONTENT = {
+_NO_CONNECTION = {Code.PORT80_REFUSED, Code.PORT80_TIMEOUT}
+_WRONG_CONTENT = {
     *(Code.HTTP_STATUS, Code.WEBROOT_NOT_SERVED, Code.BODY_TOO_LONG),
     *(Code.BODY_HTML_LOGIN_PAGE, Code.BODY_BOM),
 }
-
-
 _STATIC = (".txt", ".css", ".js", ".ico", ".png", ".gif", ".jpg", ".svg", ".html")
+# MDaemon's usual ports for webmail, without and with TLS.
+_WEBMAIL = {3000: Code.WEBMAIL_OTHER_PORT, 443: Code.WEBMAIL_HTTPS_ONLY}
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
-    """A file of ours in the place of a CA's token."""
-
-    name: str = field(default_factory=lambda: secrets.token_urlsafe(32))
-    thumbprint: str = field(default_factory=lambda: secrets.token_urlsafe(32))
+class Solver(Protocol):
+    """Puts tokens below a folder that the web server serves."""
 
     @property
-    def text(self) -> str:
-        """Its content: as long as a key authorization (RFC 8555, 8.1)."""
-        return f"{self.name}.{self.thumbprint}"
+    def folder(self) -> Path:
+        """The webroot."""
+        ...
+
+    def present(self, tokens: Mapping[str, str]) -> AbstractContextManager[None]:
+        """Serve each token's key authorization until the context ends."""
+        ...
 
 
-# MDaemon's usual ports for webmail, without and with TLS.
-WEBMAIL = {3000: Code.WEBMAIL_OTHER_PORT, 443: Code.WEBMAIL_HTTPS_ONLY}
+class Probe:
+    """A file of ours in the place of a CA's token, and what fetching it shows.
+
+    Args:
+        address_of: Returns the address of a redirect's host.
+        dial: How to connect; tests connect elsewhere.
+    """
+
+    def __init__(self, solver: Solver, address_of: AddressOf, dial: Dial) -> None:
+        self._folder = solver.folder
+        self._solver = solver
+        self._dial = dial
+        self._validator = Validator(address_of, dial)
+        self._token = secrets.token_urlsafe(32)
+        self._path = validator.path_of(self._token)
+        # As long as a key authorization (RFC 8555, 8.1).
+        self._text = f"{self._token}.{secrets.token_urlsafe(32)}"
+
+    def show(self, exits: ExitStack) -> Finding | None:
+        """Serve the file until the exits, and read it back; return why that fails."""
+        file = self._folder / self._path.removeprefix("/")
+        try:
+            exits.enter_context(self._solver.present({self._token: self._text}))
+            if read_limited(file, 1 << 10) == self._text.encode():
+                return None
+            seen = f"{file} does not contain what was just written into it"
+        except Error as exc:
+            seen = exc.message
+        except (OSError, ValueError) as exc:
+            seen = f"could not read back {file}: {exc}"
+        return Finding(kind=Code.WEBROOT_NOT_WRITABLE, seen=seen)
+
+    def fetch(
+        self, name: str, addresses: Sequence[str], notes: Notes, deadline: float
+    ) -> None:
+        """Fetch the file at every address of a name; note where it is, or why not."""
+
+        def fetch(address: str) -> Fetched:
+            try:
+                return self._fetch(name, address, deadline)
+            except Exception as exc:  # noqa: BLE001 - the other addresses count
+                _log.debug("%s at %s", name, address, exc_info=True)
+                return _unfinished(f"{name} at {address}: {type(exc).__name__}")
+
+        left = deadline - time.monotonic()
+        answers = ask_all(fetch, addresses, timeout=left + OVERTIME_SECONDS / 2)
+        late = {item: _unfinished(f"{name} at {item}: no answer") for item in addresses}
+        found = late | answers
+        notes.served += [x for x, fetched in found.items() if not fetched.finding]
+        _note_https([found[address] for address in notes.served], notes)
+        by_ipv4 = [address for address in addresses if ":" not in address]
+        four_is_good = any(address in notes.served for address in by_ipv4)
+
+        here = found.get(LOCALHOST)
+        for address, fetched in found.items():
+            finding = fetched.finding
+            if finding is None:
+                continue
+            first = len(fetched.urls) == 1
+            lost = finding.kind in _NO_CONNECTION and first
+            wrong = finding.kind in _WRONG_CONTENT
+            if ":" in address and lost and by_ipv4:
+                finding = replace(finding, kind=Code.AAAA_UNREACHABLE)
+            elif ":" in address and wrong and four_is_good:
+                finding = replace(finding, kind=Code.AAAA_DIFFERENT_CONTENT)
+            elif better := self._about_extension(name, address, fetched, deadline):
+                finding = replace(finding, kind=better)
+            elif first and (lost or wrong) and not _is_own(address):
+                here = here or fetch(LOCALHOST)
+                if here.finding is None:
+                    kind = Code.HAIRPIN_UNKNOWN if lost else Code.ADDR_NOT_OURS
+                    seen = f"{finding.seen}; this machine itself serves the file"
+                    finding = replace(finding, kind=kind, seen=seen)
+            notes.findings.append(finding)
+
+    def port80(self, name: str, deadline: float) -> list[Finding]:
+        """Return why this machine itself does not serve the file, if so."""
+        fetched = self._fetch(name, LOCALHOST, deadline)
+        finding = fetched.finding
+        if finding is None:
+            return []
+        silent = finding.kind in (Code.PORT80_REFUSED, Code.HTTP_NO_ANSWER)
+        if silent and len(fetched.urls) == 1:
+            for port, kind in _WEBMAIL.items():
+                if self._listens(port):
+                    seen = f"{finding.seen}; port {port} of this machine answers"
+                    return [replace(finding, kind=kind, seen=seen)]
+        elif better := self._about_extension(name, LOCALHOST, fetched, deadline):
+            finding = replace(finding, kind=better)
+        elif finding.kind in _WRONG_CONTENT:
+            finding = replace(finding, kind=Code.WEBROOT_NOT_SERVED)
+        return [finding]
+
+    def _fetch(self, name: str, address: str, deadline: float) -> Fetched:
+        content = self._text.encode()
+        return self._validator.fetch(name, address, self._path, content, deadline)
+
+    def _about_extension(
+        self, name: str, address: str, fetched: Fetched, deadline: float
+    ) -> Code | None:
+        """Return why the file is not found if a file with an extension is."""
+        not_found = fetched.status == HTTPStatus.NOT_FOUND
+        sample = _sample(self._folder) if not_found else None
+        if sample is None:
+            return None
+        path, content = f"/{quote(sample.name)}", sample.read_bytes()
+        other = self._validator.fetch(name, address, path, content, deadline)
+        limit = validator.MAX_BODY_BYTES
+        if other.status != HTTPStatus.OK or other.body[:limit] != content[:limit]:
+            return None
+        is_iis = "Microsoft-IIS" in fetched.server
+        return Code.IIS_MIME if is_iis else Code.HTTP_404_EXTENSIONLESS
+
+    def _listens(self, port: int) -> bool:
+        try:
+            self._dial(LOCALHOST, port, 1.0).close()
+        except OSError:
+            return False
+        return True
 
 
-def elsewhere(finding: Finding, here: Fetched, *, lost: bool) -> Finding:
-    """Return what it means at another address that this machine serves the file."""
-    if here.finding is not None:
-        return finding
-    kind = Code.HAIRPIN_UNKNOWN if lost else Code.ADDR_NOT_OURS
-    seen = f"{finding.seen}; this machine itself serves the file"
-    return replace(finding, kind=kind, seen=seen)
-
-
-def note_https(served: Sequence[Fetched], notes: Notes) -> None:
-    """Note that a file came by a redirect to HTTPS, which is well."""
+def _note_https(served: Sequence[Fetched], notes: Notes) -> None:
+    """Note that the file came by a redirect to HTTPS, which is fine."""
     for fetched in served:
         if fetched.urls[-1].startswith("https:"):
             seen = f"{fetched.urls[0]} redirects to HTTPS"
@@ -73,12 +186,12 @@ def note_https(served: Sequence[Fetched], notes: Notes) -> None:
             return
 
 
-def unfinished(seen: str) -> Fetched:
-    """Return the result of a name that there was no time for."""
-    return validator.Fetched(finding=Finding(kind=Code.UNFINISHED, seen=seen), urls=())
+def _unfinished(seen: str) -> Fetched:
+    """Return the result of a fetch that did not come to an end."""
+    return Fetched(finding=Finding(kind=Code.UNFINISHED, seen=seen), urls=())
 
 
-def is_own(address: str) -> bool:
+def _is_own(address: str) -> bool:
     """Whether an address is this machine's."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
@@ -89,15 +202,15 @@ def is_own(address: str) -> bool:
     return True
 
 
-def sample_token(webroot: Path) -> Path | None:
-    """Return a small file with an extension that the web server should show."""
+def _sample(webroot: Path) -> Path | None:
+    """Return a small file with an extension that the web server should serve."""
     try:
         files = [
             path
             for path in islice(webroot.iterdir(), 1000)
             if path.suffix.lower() in _STATIC
             and path.is_file()
-            and 0 < path.stat().st_size < validator.LIMIT
+            and 0 < path.stat().st_size < validator.MAX_ANSWER_BYTES
         ]
     except OSError:
         return None

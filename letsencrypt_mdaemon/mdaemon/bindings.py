@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 from letsencrypt_mdaemon.errors import ConfigError, DeployError
 from letsencrypt_mdaemon.mdaemon import forms, ini
-from letsencrypt_mdaemon.mdaemon.discovery import discover, form_of
+from letsencrypt_mdaemon.mdaemon.discovery import form_of, references
 from letsencrypt_mdaemon.mdaemon.folders import file_below, read_ini
 from letsencrypt_mdaemon.pki.certificate import dns_names, thumbprint
 from letsencrypt_mdaemon.state.memory import Change, Target
 from letsencrypt_mdaemon.system.files import replace_all
 from letsencrypt_mdaemon.system.locks import courtesy_lock
-from letsencrypt_mdaemon.text import printable
+from letsencrypt_mdaemon.text import CHOOSE_ONCE, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from cryptography import x509
 
+    from letsencrypt_mdaemon.mdaemon.folders import IniFiles
 
 _log = logging.getLogger(__name__)
 
@@ -42,14 +43,14 @@ class Bindings:
 
     def __init__(
         self,
-        root: Path,
+        files: IniFiles,
         targets: Sequence[Target],
         known: Collection[x509.Certificate],
         *,
         ours: Collection[str],
         backups: Path,
     ) -> None:
-        self.root = root
+        self.files = files
         self.targets = targets
         self.known = known
         self.ours = ours
@@ -61,33 +62,41 @@ class Bindings:
         Args:
             names: The names we are about: they tell which one counts in a list.
         """
-        files = {
-            name: read_ini(file_below(self.root, name))
-            for name in {target.file for target in self.targets}
-        }
         named: dict[Target, x509.Certificate | None] = {}
         for target in self.targets:
-            values = ini.lookup(files[target.file], target.section, target.key)
             found = {
                 hits[0].certificate if hits else None
-                for hits in (
-                    self._choose(target, entry.value, names) for entry in values
-                )
+                for entry in self.files.lookup(target)
+                for hits in [self._choose(target, entry.value, names)]
             }
             # Repeated keys that name different certificates count as naming none.
             named[target] = found.pop() if len(found) == 1 else None
         return named
+
+    def planned(self, certificate: x509.Certificate) -> list[Change]:
+        """Return what `bind` would change.
+
+        Raises:
+            ConfigError: If a file or a value cannot be understood.
+        """
+        changes: list[Change] = []
+        for path, targets in self._by_file(self.targets).items():
+            self._bind_one(read_ini(path), targets, certificate, changes)
+        return changes
 
     def bind(
         self,
         certificate: x509.Certificate,
         *,
         now: datetime,
-        dry_run: bool = False,
+        announce: Callable[[Sequence[Change]], None] = lambda _: None,
     ) -> list[Change]:
         """Make every target name this certificate; other bytes and entries stay.
 
         All files are prepared, then all are replaced. Done twice, it changes nothing.
+
+        Args:
+            announce: Gets the changes before the first of them is made.
 
         Raises:
             ConfigError: If a file or a value cannot be understood; nothing is changed.
@@ -95,10 +104,10 @@ class Bindings:
         """
         changes: list[Change] = []
 
-        def edit(target: Target, data: bytes) -> bytes:
-            return self._bind_one(target, data, certificate, changes)
+        def edit(data: bytes, targets: Sequence[Target]) -> bytes:
+            return self._bind_one(data, targets, certificate, changes)
 
-        self._rewrite(edit, self.targets, now=now, dry_run=dry_run)
+        self._rewrite(edit, self.targets, now=now, ready=lambda: announce(changes))
         return changes
 
     def restore(self, changes: Sequence[Change], *, now: datetime) -> None:
@@ -109,86 +118,90 @@ class Bindings:
             DeployError: If a file cannot be written; all are as they were.
         """
 
-        def edit(target: Target, data: bytes) -> bytes:
-            ours = [change for change in changes if change.target == target]
-            # The lines may have moved, but among several they tell which is which.
-            by_value = {change.after: change.before for change in ours}
-            by_line = {(change.line, change.after): change.before for change in ours}
-            edits = {
-                entry: by_line.get((entry.line, entry.value), by_value[entry.value])
-                for entry in ini.lookup(data, target.section, target.key)
-                if entry.value in by_value
-            }
-            return _written(target, lambda: ini.substitute(data, edits))
+        def edit(data: bytes, targets: Sequence[Target]) -> bytes:
+            found, edits = ini.entries(data), dict[ini.Entry, str]()
+            for target in targets:
+                ours = [change for change in changes if change.target == target]
+                # The lines may have moved, but among several they tell which is which.
+                by_value = {change.after: change.before for change in ours}
+                by_line = {(item.line, item.after): item.before for item in ours}
+                edits |= {
+                    entry: by_line.get((entry.line, entry.value), by_value[entry.value])
+                    for entry in ini.matching(found, target.section, target.key)
+                    if entry.value in by_value
+                }
+            return _written(targets, lambda: ini.substitute(data, edits, found))
 
         self._rewrite(edit, [change.target for change in changes], now=now)
 
+    def _by_file(self, targets: Sequence[Target]) -> dict[Path, list[Target]]:
+        by_file: dict[Path, list[Target]] = defaultdict(list)
+        for target in dict.fromkeys(targets):
+            by_file[file_below(self.files.root, target.file)].append(target)
+        return by_file
+
     def _rewrite(
         self,
-        edit: Callable[[Target, bytes], bytes],
+        edit: Callable[[bytes, Sequence[Target]], bytes],
         targets: Sequence[Target],
         *,
         now: datetime,
-        dry_run: bool = False,
+        ready: Callable[[], None] = lambda: None,
     ) -> None:
         """Edit the files of some targets: all are prepared, then all are replaced."""
-        by_file: dict[Path, list[Target]] = defaultdict(list)
-        for target in dict.fromkeys(targets):
-            by_file[file_below(self.root, target.file)].append(target)
         contents: dict[Path, bytes] = {}
         with ExitStack() as locks:
-            for path, in_file in by_file.items():
-                if not dry_run:
-                    locks.enter_context(courtesy_lock(path))
-                data = former = read_ini(path)
-                for target in in_file:
-                    data = edit(target, data)
+            for path, in_file in self._by_file(targets).items():
+                locks.enter_context(courtesy_lock(path))
+                former = read_ini(path)
+                data = edit(former, in_file)
                 if data != former:
                     contents[path] = data
-            if contents and not dry_run:
+            ready()
+            if contents:
                 replace_all(contents, backups=self.backups, keep=KEPT_BACKUPS, now=now)
 
     def references(self, *, skip: Sequence[Path]) -> set[str]:
-        """Return the thumbprints of the known certificates that any INI value names."""
-        found = discover(self.root, self.known, skip=skip)
-        return {thumbprint(item.certificate) for item in found}
+        """Return the thumbprints of the known certificates that any file names now."""
+        return references(self.files.root, self.known, skip=skip)
 
     def _bind_one(
         self,
-        target: Target,
         data: bytes,
+        targets: Sequence[Target],
         certificate: x509.Certificate,
         changes: list[Change],
     ) -> bytes:
-        found = ini.lookup(data, target.section, target.key)
-        if not found:
-            value = form_of(target).write(certificate)
-            changes.append(Change(target, 0, "", value))
-            place = target.section, target.key
-            return _written(target, lambda: ini.set_value(data, *place, value))
+        """Return a file's bytes with every target in it bound; add what changes."""
         names = dns_names(certificate)
-        edits = {
-            entry: self._replaced(target, entry.value, certificate, names)
-            for entry in found
-        }
-        edits = {entry: value for entry, value in edits.items() if value != entry.value}
-        if not edits:
-            return data
-        if len(found) > 1:
-            every = ", ".join(str(entry.line) for entry in found)
-            _log.warning(
-                "%s stands %d times (lines %s); changed in line %s. Windows' own "
-                "functions take the first, other readers the last: remove all but one.",
-                target,
-                len(found),
-                every,
-                ", ".join(str(entry.line) for entry in edits),
-            )
-        changes += [
-            Change(target, entry.line, entry.value, value)
-            for entry, value in edits.items()
-        ]
-        return _written(target, lambda: ini.substitute(data, edits))
+        entries, edits = ini.entries(data), dict[ini.Entry, str]()
+        absent: dict[tuple[str, str], Change] = {}
+        for target in targets:
+            found = ini.matching(entries, target.section, target.key)
+            changed = {}
+            for entry in found:
+                before = edits.get(entry, entry.value)
+                after = self._replaced(target, before, certificate, names)
+                if after != before:
+                    changed[entry] = after
+                    changes.append(Change(target, entry.line, before, after))
+            if len(found) > 1 and changed:
+                _warn_of_repetition(target, found, changed)
+            edits |= changed
+            place = target.section.lower(), target.key.lower()
+            if not found and place not in absent:
+                value = form_of(target).write(certificate)
+                absent[place] = Change(target, 0, "", value)
+                changes.append(absent[place])
+
+        def write() -> bytes:
+            written = ini.substitute(data, edits, entries) if edits else data
+            for new in absent.values():
+                place = new.target.section, new.target.key
+                written = ini.set_value(written, *place, new.after)
+            return written
+
+        return _written(targets, write)
 
     def _replaced(
         self,
@@ -223,8 +236,7 @@ class Bindings:
             f"{target} names {printable(value, 200)!r}, in which no certificate that "
         )
         message += "is in the store can be found."
-        hint = "Choose any certificate of the store there once in MDaemon's dialog."
-        raise ConfigError(message, hint=hint)
+        raise ConfigError(message, hint=f"{CHOOSE_ONCE}.")
 
     def _choose(
         self, target: Target, value: str, names: Collection[str]
@@ -251,10 +263,26 @@ class Bindings:
         return [hit for hit in hits if hit.certificate == best]
 
 
-def _written(target: Target, write: Callable[[], bytes]) -> bytes:
+def _warn_of_repetition(
+    target: Target, found: Sequence[ini.Entry], changed: Collection[ini.Entry]
+) -> None:
+    every, these = (
+        ", ".join(str(entry.line) for entry in entries) for entries in (found, changed)
+    )
+    _log.warning(
+        "%s stands %d times (lines %s); changed in line %s. Windows' own functions "
+        "take the first, other readers the last: remove all but one.",
+        target,
+        len(found),
+        every,
+        these,
+    )
+
+
+def _written(targets: Sequence[Target], write: Callable[[], bytes]) -> bytes:
     try:
         return write()
     except ValueError as exc:
-        message = f"{target} cannot be written: {exc}."
+        message = f"{' and '.join(map(str, targets))} cannot be written: {exc}."
         hint = "Nothing was changed; look at the file."
         raise DeployError(message, hint=hint) from exc

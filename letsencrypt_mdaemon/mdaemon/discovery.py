@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from letsencrypt_mdaemon.errors import ConfigError
-from letsencrypt_mdaemon.mdaemon import forms, ini
-from letsencrypt_mdaemon.mdaemon.folders import file_below, is_below, read_ini
+from letsencrypt_mdaemon.mdaemon import forms
+from letsencrypt_mdaemon.mdaemon.folders import IniFiles, is_below
+from letsencrypt_mdaemon.pki.certificate import thumbprint
 from letsencrypt_mdaemon.state.memory import Target
 
 if TYPE_CHECKING:
@@ -47,7 +48,10 @@ class Found:
 
 
 def discover(
-    root: Path, certificates: Collection[x509.Certificate], *, skip: Sequence[Path] = ()
+    files: IniFiles,
+    certificates: Collection[x509.Certificate],
+    *,
+    skip: Sequence[Path] = (),
 ) -> list[Found]:
     """Return every place below the installation that names one of the certificates.
 
@@ -57,14 +61,55 @@ def discover(
         skip: Folders of our own.
     """
     found = []
-    for path in _files(root, skip):
+    for path, data, named in _naming(files, certificates, skip):
+        name = path.relative_to(files.root).as_posix()
+        inside = [
+            Found(
+                name,
+                entry.line,
+                Target(name, entry.section, entry.key, str(hit.form)),
+                hit.certificate,
+            )
+            for entry in files.entries(path, data)
+            for hit in forms.find(entry.value, certificates)
+        ]
+        values = {item.certificate for item in inside}
+        outside = [each for each in named if each not in values]
+        found += [*inside, *(Found(name, 0, None, each) for each in outside)]
+    return found
+
+
+def references(
+    root: Path, certificates: Collection[x509.Certificate], *, skip: Sequence[Path]
+) -> set[str]:
+    """Return the thumbprints of the certificates that any file names now."""
+    return {
+        thumbprint(certificate)
+        for _, _, named in _naming(IniFiles(root), certificates, skip)
+        for certificate in named
+    }
+
+
+def _naming(
+    files: IniFiles, certificates: Collection[x509.Certificate], skip: Sequence[Path]
+) -> Iterator[tuple[Path, bytes, dict[x509.Certificate, None]]]:
+    """Yield each file that names certificates, its bytes, and which ones it names.
+
+    Hardly any file does, so only these are worth to be parsed.
+    """
+    for path in _files(files.root, skip):
         try:
-            data = read_ini(path)
+            data = files.data(path)
         except ConfigError as exc:
             _log.warning("Not searched: %s", exc)
             continue
-        found += _in_file(path.relative_to(root).as_posix(), data, certificates)
-    return found
+        named = {
+            hit.certificate: None
+            for text in _texts(data)
+            for hit in forms.find(text, certificates)
+        }
+        if named:
+            yield path, data, named
 
 
 def learned(found: Sequence[Found]) -> tuple[Target, ...]:
@@ -78,16 +123,16 @@ def merged(new: Sequence[Target], old: Sequence[Target]) -> tuple[Target, ...]:
     return tuple(by_place.values())
 
 
-def still_there(root: Path, remembered: Sequence[Target]) -> tuple[Target, ...]:
+def still_there(files: IniFiles, remembered: Sequence[Target]) -> tuple[Target, ...]:
     """Return the remembered targets whose value is still there; say which are not."""
     there = []
     for target in remembered:
         try:
-            data = read_ini(file_below(root, target.file))
+            found = files.lookup(target)
         except ConfigError as exc:
             _log.warning("%s is forgotten: %s", target, exc.message)
             continue
-        if any(item.value for item in ini.lookup(data, target.section, target.key)):
+        if any(item.value for item in found):
             there.append(target)
         else:
             _log.warning("%s is forgotten: it has no value any more.", target)
@@ -115,29 +160,6 @@ def _files(root: Path, skip: Sequence[Path]) -> Iterator[Path]:
                 _log.warning("Not searched: %s leads out of %s", here / name, root)
 
 
-def _in_file(
-    name: str, data: bytes, certificates: Collection[x509.Certificate]
-) -> list[Found]:
-    # One look at the whole file first: hardly any names a certificate at all.
-    everywhere = [
-        hit for text in _texts(data) for hit in forms.find(text, certificates)
-    ]
-    if not everywhere:
-        return []
-    found = []
-    for entry in ini.entries(data):
-        for hit in forms.find(entry.value, certificates):
-            target = Target(name, entry.section, entry.key, str(hit.form))
-            found.append(Found(name, entry.line, target, hit.certificate))
-    inside = {item.certificate for item in found}
-    found += [
-        Found(name, 0, None, certificate)
-        for certificate in dict.fromkeys(hit.certificate for hit in everywhere)
-        if certificate not in inside
-    ]
-    return found
-
-
 def _texts(data: bytes) -> Iterator[str]:
     """Yield what the file may say, whether it is INI or not."""
     # What is not ASCII is no part of a name, and must not look like one.
@@ -157,7 +179,7 @@ def form_of(target: Target) -> forms.Form:
     return forms.parse(target.form) if target.form else forms.DEFAULT
 
 
-def explicit(root: Path, targets: Mapping[str, Target]) -> tuple[Target, ...]:
+def explicit(files: IniFiles, targets: Mapping[str, Target]) -> tuple[Target, ...]:
     """Check the targets that the config file names.
 
     Raises:
@@ -166,7 +188,7 @@ def explicit(root: Path, targets: Mapping[str, Target]) -> tuple[Target, ...]:
     problems = []
     for name, target in targets.items():
         try:
-            read_ini(file_below(root, target.file))
+            files.lookup(target)
             form_of(target)
         except (ConfigError, ValueError) as exc:
             problems.append(f"[target {name}]: {exc}")

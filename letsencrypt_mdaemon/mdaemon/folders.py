@@ -18,12 +18,14 @@ from letsencrypt_mdaemon.text import printable
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from letsencrypt_mdaemon.state.memory import Target
+
 
 DEFAULT = Path("C:/MDaemon")
 
 
-INI_LIMIT = 16 << 20
-"""Bytes; the server's INI files have some hundred thousand."""
+MAX_INI_BYTES = 16 << 20
+"""The server's own files have some hundred thousand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,7 @@ def read_ini(path: Path) -> bytes:
         ConfigError: If it is missing, no file, unreadable, or larger than an INI file.
     """
     try:
-        return read_limited(path, INI_LIMIT)
+        return read_limited(path, MAX_INI_BYTES)
     except FileNotFoundError:
         message = f"{path} is not there."
     except ValueError as exc:
@@ -111,7 +113,47 @@ def read_ini(path: Path) -> bytes:
     raise ConfigError(message, hint="Check the path, and who may read it.")
 
 
-# Folders
+class IniFiles:
+    """The server's INI files as one look finds them: each is parsed once.
+
+    Args:
+        root: MDaemon's folder.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._parsed: dict[Path, tuple[bytes, list[ini.Entry]]] = {}
+
+    def data(self, path: Path) -> bytes:
+        """Return a file's bytes; only a file that was parsed is kept in memory.
+
+        Raises:
+            ConfigError: See `read_ini`.
+        """
+        return self._parsed[path][0] if path in self._parsed else read_ini(path)
+
+    def entries(self, path: Path, data: bytes | None = None) -> list[ini.Entry]:
+        """Return a file's entries.
+
+        Args:
+            data: The file's bytes, if they were read already.
+
+        Raises:
+            ConfigError: See `read_ini`.
+        """
+        if path not in self._parsed:
+            data = read_ini(path) if data is None else data
+            self._parsed[path] = data, ini.entries(data)
+        return self._parsed[path][1]
+
+    def lookup(self, target: Target) -> list[ini.Entry]:
+        """Return every entry that a target means.
+
+        Raises:
+            ConfigError: If its file cannot be read, or is not below the root.
+        """
+        found = self.entries(file_below(self.root, target.file))
+        return ini.matching(found, target.section, target.key)
 
 
 def raw_queue(root: Path) -> Path:

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from letsencrypt_mdaemon.errors import ConfigError
-from letsencrypt_mdaemon.mdaemon import ini
-from letsencrypt_mdaemon.mdaemon.folders import child, read_ini
+from letsencrypt_mdaemon.mdaemon.folders import child
 from letsencrypt_mdaemon.pki.names import normalise
 from letsencrypt_mdaemon.text import printable
 
@@ -20,12 +19,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from letsencrypt_mdaemon.mdaemon import ini
+    from letsencrypt_mdaemon.mdaemon.folders import IniFiles
 
 _log = logging.getLogger(__name__)
 
 
-GREETING_LIMIT = 4096
-"""Bytes of an SMTP greeting; a line of it has at most 512 (RFC 5321, 4.5.3.1.5)."""
+MAX_GREETING_BYTES = 4096
+"""A line of a greeting has at most 512 (RFC 5321, 4.5.3.1.5)."""
 
 
 # Of a greeting's lines the last has a blank after the code; another code ends it too.
@@ -34,9 +35,6 @@ _LAST_LINE = re.compile(rb"^220[ \r].*\n|\A(?!220).*\n", re.MULTILINE)
 
 # What follows is a domain or an address literal (RFC 5321, 4.2).
 _HOST = re.compile(rb"220[ -](\[[\w.:]+\]|[\w-]+(?:\.[\w-]+)+\.?)[ \r\n]")
-
-
-# The host name
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,15 +93,15 @@ def _greeting(connection: socket.socket, deadline: float) -> bytes:
     text = b""
     while not _LAST_LINE.search(text):
         connection.settimeout(max(deadline - time.monotonic(), 0.001))
-        piece = connection.recv(GREETING_LIMIT)
+        piece = connection.recv(MAX_GREETING_BYTES)
         text += piece
-        if not piece or len(text) > GREETING_LIMIT:
+        if not piece or len(text) > MAX_GREETING_BYTES:
             message = "the greeting has no end"
             raise ConnectionError(message)
     return text
 
 
-def configured_names(root: Path) -> list[Source]:
+def configured_names(files: IniFiles) -> list[Source]:
     """Return what the server's files tell of the default domain's SMTP host name.
 
     The key's place is not documented. Looked at are the keys named FQDN in
@@ -114,9 +112,9 @@ def configured_names(root: Path) -> list[Source]:
     Raises:
         ConfigError: If MDaemon.ini cannot be read.
     """
-    path = child(root, "App", "MDaemon.ini")
-    own = ini.entries(read_ini(path))
-    found = [_source(root, path, entry) for entry in own if _is_fqdn(entry)]
+    path = child(files.root, "App", "MDaemon.ini")
+    own = files.entries(path)
+    found = [_source(files.root, path, entry) for entry in own if _is_fqdn(entry)]
     if found:
         return found
     named = {entry.value.lower() for entry in own if entry.section.lower() == "domain"}
@@ -124,13 +122,13 @@ def configured_names(root: Path) -> list[Source]:
         if other == path or other.suffix.lower() not in {".ini", ".dat"}:
             continue
         try:
-            entries = ini.entries(read_ini(other))
+            entries = files.entries(other)
         except ConfigError as exc:
             _log.debug("%s", exc)
             continue
         names = [entry for entry in entries if _is_fqdn(entry)]
         default = [entry for entry in names if entry.section.lower() in named]
-        found += [_source(root, other, entry) for entry in default or names]
+        found += [_source(files.root, other, entry) for entry in default or names]
     return found
 
 

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 BLANKS = " \t"
 LINE = re.compile(r"([^\r\n]*)(\r\n|\r|\n|\Z)")
@@ -98,23 +98,34 @@ def entries(data: bytes) -> list[Entry]:
 
 def lookup(data: bytes, section: str, key: str) -> list[Entry]:
     """Return all entries with that section and key; case makes no difference."""
+    return matching(entries(data), section, key)
+
+
+def matching(found: Iterable[Entry], section: str, key: str) -> list[Entry]:
+    """Return those of some entries with that section and key, in any case."""
     return [
         entry
-        for entry in entries(data)
+        for entry in found
         if _same(entry.section, section) and _same(entry.key, key)
     ]
 
 
-def substitute(data: bytes, edits: Mapping[Entry, str]) -> bytes:
+def substitute(
+    data: bytes, edits: Mapping[Entry, str], found: Iterable[Entry] | None = None
+) -> bytes:
     """Return `data` with a new value for each of these entries.
+
+    Args:
+        found: The entries of `data`, if they are known already.
 
     Raises:
         ValueError: An entry is not one of `data`; or a reader would not find the new
             value there, because of a line break, a blank at either end, or a
             character the file's encoding lacks.
     """
-    encoding, _ = _read(data)
-    places = {entry: place for place, entry in enumerate(entries(data))}
+    encoding = _encoding(data)
+    known = entries(data) if found is None else found
+    places = {entry: place for place, entry in enumerate(known)}
     pieces = []
     done = 0
     for entry in sorted(edits, key=lambda entry: entry.start):

@@ -17,11 +17,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-PAUSE = 0.1
-"""Seconds between two looks for a semaphore."""
-
-
-# Semaphores
+POLL_SECONDS = 0.1
+"""Between two looks for a semaphore."""
 
 
 class Semaphores:
@@ -30,7 +27,7 @@ class Semaphores:
     It looks for them every few seconds, and removes one as a sign that it took it up.
 
     Args:
-        patience: Seconds to wait for each to be taken up.
+        timeout: Seconds that MDaemon has to take up each.
     """
 
     LOCK = "LOCKSEMS.SEM"
@@ -41,12 +38,12 @@ class Semaphores:
         app: Path,
         names: Sequence[str],
         *,
-        patience: float,
+        timeout: float,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.app = app
         self.names = names
-        self.patience = patience
+        self.timeout = timeout
         self._sleep = sleep
 
     def reload(self, *, running: bool) -> Iterator[str]:
@@ -102,17 +99,17 @@ class Semaphores:
         if vanished:
             return ""
         return (
-            f"MDaemon did not take up {name} in {self.patience:.0f} s; it was withdrawn"
+            f"MDaemon did not take up {name} in {self.timeout:.0f} s; it was withdrawn"
         )
 
     def _vanishes(self, path: Path) -> bool:
-        """Wait until the file is gone, or until patience is."""
-        for _ in range(math.ceil(self.patience / PAUSE)):
+        """Wait until the file is gone, or the time is up."""
+        for _ in range(math.ceil(self.timeout / POLL_SECONDS)):
             if not path.exists():
                 return True
             text = "waiting for MDaemon to take up %s"
             _log.info(text, path.name, extra={"progress": True})
-            self._sleep(PAUSE)
+            self._sleep(POLL_SECONDS)
         return not path.exists()
 
 

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 from letsencrypt_mdaemon.errors import AcmeError, ConfigError
 from letsencrypt_mdaemon.mdaemon.folders import is_below
 from letsencrypt_mdaemon.system.disk import (
+    explained,
     make_private_folder,
     read_limited,
+    reason,
     write_private,
 )
 from letsencrypt_mdaemon.text import printable
@@ -124,7 +126,7 @@ class Webroot:
         try:
             self.journal.unlink(missing_ok=True)
         except OSError as exc:
-            _log.warning("%s cannot be removed: %s", self.journal, exc.strerror or exc)
+            _log.warning("Could not remove %s: %s", self.journal, reason(exc))
 
     def _is_removed(self, token: str, text: bytes) -> bool:
         """Remove a token file if it is ours; return whether nothing of ours is left."""
@@ -136,8 +138,7 @@ class Webroot:
         except (FileNotFoundError, ValueError):
             return True
         except OSError as exc:
-            what = "The token file %s cannot be removed: %s"
-            _log.warning(what, file, exc.strerror or exc)
+            _log.warning("Could not remove the token file %s: %s", file, reason(exc))
             return False
         return True
 
@@ -156,20 +157,16 @@ class Webroot:
         except FileNotFoundError:
             return None
         except OSError as exc:
-            _log.warning("%s cannot be read: %s", self.journal, exc.strerror or exc)
+            _log.warning("Could not read %s: %s", self.journal, reason(exc))
             return None
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            _log.warning("%s makes no sense and is dropped", self.journal)
+            _log.warning("%s is damaged and was discarded", self.journal)
             return [], {}
 
     def _begin(self, document: Mapping[str, object]) -> None:
-        try:
+        with explained(f"write {self.journal}", failure=ConfigError):
             make_private_folder(self.journal.parent)
             write_private(self.journal, json.dumps(document).encode())
-        except OSError as exc:
-            message = f"{self.journal} cannot be written: {exc.strerror or exc}."
-            hint = "Make room, or let this account write there."
-            raise ConfigError(message, hint=hint) from exc
 
     def _missing_folders(self) -> list[str]:
         if not self.folder.is_dir():
@@ -216,23 +213,16 @@ def _is_file_name(token: str) -> bool:
 
 
 def _make(folder: Path) -> None:
-    try:
+    with explained(f"make the folder {folder}", failure=ConfigError):
         folder.mkdir()
         _let_others_read(folder, 0o755)
-    except OSError as exc:
-        message = f"The folder {folder} cannot be made: {exc.strerror or exc}."
-        raise ConfigError(message, hint="Run as one who may write there.") from exc
 
 
 def _create(file: Path, text: bytes) -> None:
-    try:
+    with explained(f"write the token file {file}", failure=ConfigError):
         with file.open("xb") as stream:
             stream.write(text)
         _let_others_read(file, 0o644)
-    except OSError as exc:
-        message = f"The token file {file} cannot be written: {exc.strerror or exc}."
-        hint = "Make room, or run as one who may write there."
-        raise ConfigError(message, hint=hint) from exc
 
 
 def _let_others_read(path: Path, mode: int) -> None:

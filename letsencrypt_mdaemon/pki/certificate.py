@@ -1,13 +1,12 @@
-"""Certificates as values: chain, key, names, thumbprint, and the checks before use."""
+"""Certificates as values: chain, key, names, thumbprint, friendly name."""
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import pkcs12
@@ -15,25 +14,17 @@ from cryptography.hazmat.primitives.serialization import pkcs12
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-
 PrivateKey: TypeAlias = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
-
 
 KeyType = Literal["rsa2048", "rsa3072", "rsa4096", "p256", "p384"]
 
-
-KEY_TYPES: tuple[KeyType, ...] = get_args(KeyType)
-
-
 OURS = "letsencrypt-mdaemon"
-"""What every friendly name of ours begins with."""
-
+"""The beginning of every friendly name that this program gives."""
 
 _CURVES: dict[str, ec.EllipticCurve] = {"p256": ec.SECP256R1(), "p384": ec.SECP384R1()}
 
-
-# What a certificate that anybody may have made raises when looked at closely.
-ODD = (
+# What cryptography raises for a malformed certificate, at any attribute.
+MALFORMED = (
     ValueError,
     UnsupportedAlgorithm,
     x509.DuplicateExtension,
@@ -42,8 +33,7 @@ ODD = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Certificate:
+class Certificate(NamedTuple):
     """An issued certificate with its private key.
 
     Args:
@@ -52,11 +42,15 @@ class Certificate:
     """
 
     chain: tuple[x509.Certificate, ...]
-    key: PrivateKey = field(repr=False)
+    key: PrivateKey
+
+    def __repr__(self) -> str:
+        """Hide the key."""
+        return f"Certificate(chain={self.chain!r})"
 
     @property
     def leaf(self) -> x509.Certificate:
-        """The certificate itself."""
+        """The certificate without its issuers."""
         return self.chain[0]
 
     @property
@@ -71,9 +65,9 @@ class Certificate:
 
     @property
     def friendly_name(self) -> str:
-        """The label it gets in a store, by which the program knows its own.
+        """The label in a store, which marks the certificate as this program's.
 
-        Short enough for the name of a file; the serial number tells it from others.
+        Short enough for a file name; the serial number makes it unique.
         """
         first = self.names[0][:150] if self.names else "no name"
         date = self.leaf.not_valid_before_utc.date().isoformat()
@@ -102,7 +96,7 @@ class Certificate:
     def pkcs12(self, password: bytes) -> bytes:
         """Return key and chain as a PKCS#12 file, encrypted by the password.
 
-        AES-256 and SHA-256; Windows Server 2019 is the first that reads it.
+        With AES-256 and SHA-256; Windows Server 2019 and later can read it.
         """
         return pkcs12.serialize_key_and_certificates(
             self.friendly_name.encode(),
@@ -117,7 +111,7 @@ class Certificate:
         """Read a chain and its key.
 
         Raises:
-            ValueError: If either is not PEM, is empty, or of a kind we do not use.
+            ValueError: If either is not PEM, or the key is neither RSA nor ECDSA.
         """
         certificates = tuple(x509.load_pem_x509_certificates(chain))
         return cls(certificates, load_key(key))
@@ -126,7 +120,7 @@ class Certificate:
 def thumbprint(certificate: x509.Certificate) -> str:
     """Return the SHA-1 of the certificate's DER as Windows shows it: upper-case hex.
 
-    An identifier, not a protection: it is what Windows' stores and dialogs use.
+    It identifies and does not protect: Windows' stores and dialogs use it.
     """
     der = certificate.public_bytes(serialization.Encoding.DER)
     return hashlib.sha1(der, usedforsecurity=False).hexdigest().upper()
@@ -135,7 +129,7 @@ def thumbprint(certificate: x509.Certificate) -> str:
 def public_key_hash(certificate: x509.Certificate) -> str:
     """Return the SHA-256 of the public key (SubjectPublicKeyInfo) in hex.
 
-    This is what a TLSA record `3 1 1` pins (RFC 6698, 2.1; RFC 7671, 5.1).
+    A TLSA record `3 1 1` pins this hash (RFC 6698, 2.1; RFC 7671, 5.1).
     """
     der = certificate.public_key().public_bytes(
         serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
@@ -144,12 +138,12 @@ def public_key_hash(certificate: x509.Certificate) -> str:
 
 
 def tlsa(certificate: x509.Certificate, name: str) -> str:
-    """Return the DNS record for a mail server that uses this key (RFC 7672, 3.1.1)."""
+    """Return the TLSA record of a mail server that uses this key (RFC 7672, 3.1.1)."""
     return f"_25._tcp.{name}. IN TLSA 3 1 1 {public_key_hash(certificate)}"
 
 
 def dns_names(certificate: x509.Certificate) -> tuple[str, ...]:
-    """Return the DNS names in subjectAltName, in their order, in lower case.
+    """Return the DNS names of the subjectAltName in lower case, in their order.
 
     The common name does not count (RFC 9525, 2).
     """
@@ -158,15 +152,24 @@ def dns_names(certificate: x509.Certificate) -> tuple[str, ...]:
 
 
 def is_self_signed(certificate: x509.Certificate) -> bool:
-    """Whether the certificate names itself as its issuer."""
+    """Whether the certificate's issuer is its own subject."""
     try:
         return certificate.issuer == certificate.subject
     except (ValueError, TypeError):
         return False
 
 
+def is_issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
+    """Whether the issuer's name and key match the certificate and its signature."""
+    try:
+        certificate.verify_directly_issued_by(issuer)
+    except (*MALFORMED, TypeError, InvalidSignature):
+        return False
+    return True
+
+
 def key_type(certificate: x509.Certificate) -> str:
-    """Return the kind of the certificate's public key, such as `rsa2048` or `p256`."""
+    """Return the type of the certificate's public key, such as `rsa2048` or `p256`."""
     key = public_key(certificate)
     if isinstance(key, rsa.RSAPublicKey):
         return f"rsa{key.key_size}"
@@ -187,7 +190,7 @@ def load_key(pem: bytes) -> PrivateKey:
     """Read an unencrypted private key.
 
     Raises:
-        ValueError: If it is not one, or of a kind we do not use.
+        ValueError: If it is not a private key, or neither RSA nor ECDSA.
     """
     try:
         key = serialization.load_pem_private_key(pem, password=None)
@@ -211,7 +214,7 @@ def key_pem(key: PrivateKey) -> bytes:
 def signing_request(key: PrivateKey, names: Iterable[str]) -> bytes:
     """Return a CSR in DER: names in subjectAltName, empty subject (RFC 8555, 7.4).
 
-    It asks for no key usage: some CAs refuse a request that names clientAuth.
+    Without key usages, as some CAs refuse a request for clientAuth.
     """
     alternatives = x509.SubjectAlternativeName([x509.DNSName(name) for name in names])
     builder = x509.CertificateSigningRequestBuilder()
@@ -222,20 +225,20 @@ def signing_request(key: PrivateKey, names: Iterable[str]) -> bytes:
 
 
 def public_key(certificate: x509.Certificate) -> object:
-    """Return the public key, or None if it is of a kind that nobody here knows."""
+    """Return the public key, or None if it is of an unknown type."""
     try:
         return certificate.public_key()
-    except ODD:
+    except MALFORMED:
         return None
 
 
 def alternative_names(certificate: x509.Certificate) -> list[x509.GeneralName]:
-    """Return what subjectAltName holds: nothing if it is missing or makes no sense."""
+    """Return the entries of the subjectAltName; none if it is missing or malformed."""
     try:
         extension = certificate.extensions.get_extension_for_class(
             x509.SubjectAlternativeName
         )
-    except ODD:
+    except MALFORMED:
         return []
     return list(extension.value)
 

@@ -1,15 +1,11 @@
-"""What a chain of certificates is worth, as a server sent it."""
+"""Whether clients can verify a chain of certificates as a server sent it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-import certifi
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from OpenSSL import crypto
-
+from letsencrypt_mdaemon.pki.certificate import is_issued_by
 from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:
@@ -20,38 +16,37 @@ if TYPE_CHECKING:
 
     from cryptography import x509
 
-# What OpenSSL says when a chain leads nowhere, whatever the dates (X509_V_ERR_…):
-# unable to get an issuer (2, 20), self-signed (18, 19), one certificate alone (21).
-_LEADS_NOWHERE = {2, 18, 19, 20, 21}
+# OpenSSL's codes for a chain without a known root (X509_V_ERR_...): unable to get an
+# issuer (2, 20), self-signed (18, 19), one certificate alone (21).
+_NO_ROOT = {2, 18, 19, 20, 21}
 
 
 class Ending(Enum):
-    """Where the path from the leaf, of each certificate's issuer, ends."""
+    """Where the path from the leaf, from issuer to issuer, ends."""
 
     SELF_SIGNED = "self-signed"
-    """At once: the leaf is its own issuer."""
+    """At the leaf, which is its own issuer."""
     ROOT_SENT = "root sent"
-    """At a root that is sent along: needless, and harmless."""
+    """At a root that the server sends: needless and harmless."""
     ROOT = "root"
-    """At a certificate of a trusted root, which is not sent: as it should be."""
+    """At a certificate issued by a trusted root that the server does not send: good."""
     AS_ISSUED = "as issued"
-    """Where the chain that the CA issued ends: a private root."""
+    """Where the chain that the CA issued ends, below a private root."""
     MISSING = "missing"
-    """Before a certificate that the CA issued with it, and that is not sent."""
+    """Before a certificate of the issued chain that the server does not send."""
     UNKNOWN = "unknown"
-    """At a certificate whose issuer is neither sent nor known."""
+    """At a certificate whose issuer the server does not send, and we do not know."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Chain:
-    """A judgement on a chain.
+class Chain(NamedTuple):
+    """An assessment of a chain.
 
     Args:
-        in_order: Whether each certificate's issuer follows it, and nothing else.
-        ends_at: The issuer of the last certificate of the path, in words.
-        missing: Certificates of the issued chain that are not sent, in words.
-        as_issued: Whether it holds all that the CA issued; None if that is not known.
-        distrust: Why it is not trusted; empty if it is.
+        in_order: Whether each certificate is followed by its issuer, and nothing else.
+        ends_at: The issuer of the last certificate of the path, as text.
+        missing: The certificates of the issued chain that are not sent, as text.
+        as_issued: Whether it contains all that the CA issued; None if unknown.
+        distrust: Why clients do not trust it; empty if they do.
     """
 
     in_order: bool
@@ -63,7 +58,7 @@ class Chain:
 
     @property
     def is_complete(self) -> bool | None:
-        """Whether clients that know the root can follow it; None if we cannot tell."""
+        """Whether clients that trust the root can verify it; None if unknown."""
         match self.ending:
             case Ending.UNKNOWN:
                 return None
@@ -74,61 +69,66 @@ class Chain:
 
 
 class Roots:
-    """The roots that are trusted: Mozilla's list, and those of a file.
+    """The trusted roots: Mozilla's list, and further roots from a file.
 
-    Not the roots of this machine: what matters is whom clients elsewhere trust, and
-    Windows fetches many of its roots only when it first meets them.
+    Not the roots of this machine: it matters whom clients elsewhere trust, and Windows
+    fetches many roots only when it first needs them.
 
     Args:
-        more: A PEM file with roots of one's own.
-        now: The time that certificates have to be valid at.
+        more: A PEM file with private roots.
+        now: The time at which certificates have to be valid.
 
     Raises:
         ValueError: If the file holds no certificates, or cannot be read.
     """
 
     def __init__(self, more: Path | None = None, *, now: datetime) -> None:
+        import certifi  # noqa: PLC0415 - both are slow to import, and seldom needed
+        from OpenSSL import crypto  # noqa: PLC0415
+
         self._store = crypto.X509Store()
         self._store.load_locations(certifi.where())
         if more is not None:
             try:
                 self._store.load_locations(str(more))
             except crypto.Error:
-                raise ValueError(f"{more} holds no certificates as PEM") from None
+                raise ValueError(f"{more} contains no PEM certificates") from None
         self._store.set_time(now)
 
     def distrust(self, chain: Sequence[x509.Certificate]) -> tuple[str, bool]:
-        """Return why a chain is not trusted, if so, and whether it leads to a root.
+        """Return why a chain is not trusted ("" if it is), and whether it has a root.
 
-        Names, purposes and revocation do not count, and neither does the order.
+        Names, purposes, revocation and the order of the chain do not matter.
         """
+        from OpenSSL import crypto  # noqa: PLC0415 - as above
+
         try:
             leaf, *others = map(crypto.X509.from_cryptography, chain)
             crypto.X509StoreContext(self._store, leaf, others).verify_certificate()
         except crypto.X509StoreContextError as exc:
-            return printable(exc, 200), exc.errors[0] not in _LEADS_NOWHERE
+            return printable(exc, 200), exc.errors[0] not in _NO_ROOT
         except crypto.Error:
-            return "it cannot be read", False
+            return "it is malformed", False
         return "", True
 
 
-def judge(
+def assess(
     chain: Sequence[x509.Certificate],
     roots: Roots,
     issued: Iterable[x509.Certificate] = (),
 ) -> Chain:
-    """Judge a chain as it was sent, leaf first.
+    """Assess a chain as a server sent it, leaf first.
 
     Args:
-        issued: The chain that the CA issued, if this leaf's is known.
+        issued: The chain that the CA issued for this leaf, if known.
     """
     path = _path(chain)
     last = path[-1]
     issued = list(issued)
-    # Nobody needs the root: who does not have it does not trust it either.
-    missing = [one for one in issued if one not in chain and not _issued(one, one)]
+    # No client needs the root: one without it does not trust it either.
+    missing = [one for one in issued if one not in chain and not is_issued_by(one, one)]
     distrust, leads_to_root = roots.distrust(chain)
-    if _issued(last, last):
+    if is_issued_by(last, last):
         ending = Ending.ROOT_SENT if len(path) > 1 else Ending.SELF_SIGNED
     elif leads_to_root:
         ending = Ending.ROOT
@@ -149,29 +149,21 @@ def judge(
 
 
 def title(certificate: x509.Certificate, part: Literal["subject", "issuer"]) -> str:
-    """Return a certificate's subject or issuer, harmless to read; "?" if it is odd."""
+    """Return a certificate's subject or issuer as printable text; "?" if malformed."""
     try:
         name = certificate.subject if part == "subject" else certificate.issuer
         return printable(name.rfc4514_string(), 300)
-    except (ValueError, TypeError):  # what cryptography makes of odd names
+    except (ValueError, TypeError):  # from cryptography, for malformed names
         return "?"
 
 
 def _path(chain: Sequence[x509.Certificate]) -> list[x509.Certificate]:
-    """Return the leaf, its issuer, the issuer's issuer, as far as they were sent."""
+    """Return the leaf, its issuer, the issuer's issuer and so on, as far as sent."""
     path, others = [chain[0]], list(chain[1:])
-    while not _issued(path[-1], path[-1]):
-        issuer = next((one for one in others if _issued(one, path[-1])), None)
+    while not is_issued_by(path[-1], path[-1]):
+        issuer = next((one for one in others if is_issued_by(path[-1], one)), None)
         if issuer is None:
             break
         others.remove(issuer)
         path.append(issuer)
     return path
-
-
-def _issued(issuer: x509.Certificate, certificate: x509.Certificate) -> bool:
-    try:
-        certificate.verify_directly_issued_by(issuer)
-    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
-        return False
-    return True

@@ -1,4 +1,4 @@
-"""Check that what a CA issued is what was asked for."""
+"""Check that a CA issued the certificate that we requested."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
 
 from letsencrypt_mdaemon.errors import AcmeError
 from letsencrypt_mdaemon.pki.certificate import (
-    ODD,
+    MALFORMED,
     Certificate,
     alternative_names,
     dns_names,
+    is_issued_by,
     public_key,
 )
 from letsencrypt_mdaemon.text import printable
@@ -24,18 +24,19 @@ if TYPE_CHECKING:
 
 
 def check(certificate: Certificate, names: Iterable[str], *, now: datetime) -> None:
-    """Refuse a certificate that is not the one we asked for.
+    """Refuse a certificate that is not the one we requested.
 
-    Our key, exactly our names, the chain in order with good signatures, and valid now.
+    It must have our key and exactly our names, a chain in order with good signatures,
+    and be valid now.
 
     Raises:
-        AcmeError: Listing everything that is wrong.
+        AcmeError: Listing all problems.
     """
     problems = [*_check_leaf(certificate, set(names)), *_check_chain(certificate.chain)]
-    hint = "Nothing was changed; tell the CA's operators."
+    hint = "Nothing was changed. Report this to the CA."
     if late := _check_dates(certificate.chain, now):
         problems += late
-        hint = f"The time is taken to be {now:%Y-%m-%d %H:%M} UTC: is that right?"
+        hint = f"Check this machine's clock: it shows {now:%Y-%m-%d %H:%M} UTC."
     if problems:
         message = "The CA returned a certificate that cannot be used: "
         raise AcmeError(message + "; ".join(problems) + ".", hint=hint)
@@ -45,26 +46,24 @@ def _check_leaf(certificate: Certificate, wanted: set[str]) -> list[str]:
     problems = []
     leaf = certificate.leaf
     if public_key(leaf) != certificate.key.public_key():
-        problems.append("it is for another key than ours")
+        problems.append("its key is not ours")
     alternatives = alternative_names(leaf)
     if not alternatives:
-        return [*problems, "it has no subjectAltName that can be read"]
+        return [*problems, "it has no subjectAltName, or a malformed one"]
     found = set(dns_names(leaf))
     if missing := sorted(wanted - found):
         problems.append(f"it lacks {', '.join(missing)}")
     others = [name for name in alternatives if not isinstance(name, x509.DNSName)]
     extra = sorted(found - wanted) + [str(name.value) for name in others]
     if extra:
-        problems.append(f"it also holds {printable(', '.join(extra))}, not asked for")
+        problems.append(f"it also has {printable(', '.join(extra))}, not requested")
     return problems
 
 
 def _check_chain(chain: tuple[x509.Certificate, ...]) -> list[str]:
     problems = []
     for number, (child, parent) in enumerate(pairwise(chain), 1):
-        try:
-            child.verify_directly_issued_by(parent)
-        except (*ODD, TypeError, InvalidSignature):
+        if not is_issued_by(child, parent):
             problems.append(
                 f"certificate {number} of its chain ({_subject(child)}) is not "
                 f"signed by certificate {number + 1} ({_subject(parent)})"
@@ -96,7 +95,7 @@ def _is_ca(certificate: x509.Certificate) -> bool:
         extension = certificate.extensions.get_extension_for_class(
             x509.BasicConstraints
         )
-    except ODD:
+    except MALFORMED:
         return False
     return extension.value.ca
 

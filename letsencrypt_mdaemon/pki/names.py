@@ -1,4 +1,4 @@
-"""DNS names as a certificate holds them: normalised, or refused with the reason."""
+"""DNS names in the form that certificates use; other names are refused."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\Z")
-LONGEST = 253
-"""Characters, written without the root's dot (RFC 1035, 2.3.4)."""
+MAX_NAME_LENGTH = 253
+"""In characters, without the root's dot (RFC 1035, 2.3.4)."""
 
 
 def normalise(text: str) -> str:
     """Return a DNS name in lower-case ASCII without its trailing dot.
 
-    U-labels become A-labels (RFC 5891, after the UTS 46 mapping browsers use).
+    U-labels become A-labels (RFC 5891, after the UTS 46 mapping of browsers).
 
     Raises:
-        ValueError: With the reason, if no CA could prove the name by http-01.
+        ValueError: With the reason, if no CA could validate the name by http-01.
     """
     name = text.strip()
     if "*" in name:
-        # RFC 8555, 8.3 with 7.1.3: wildcards are proven by dns-01 only.
+        # RFC 8555, 8.3 with 7.1.3: CAs validate wildcards by dns-01 only.
         raise ValueError(
-            "is a wildcard, which cannot be proven over HTTP; list each name"
+            "is a wildcard, which a CA cannot validate over HTTP; list each name"
         )
     if _is_ip(name.removesuffix(".")):
         raise ValueError("is an IP address; only DNS names can go into the certificate")
     if not name.isascii() or "xn--" in name.lower():
         name = _to_ascii(name)
-    # After the mapping, which makes a dot of U+3002.
+    # Only after the mapping, which turns U+3002 into a dot.
     name = name.removesuffix(".").lower()
     if not name:
         raise ValueError("is empty")
@@ -45,25 +45,25 @@ def normalise(text: str) -> str:
             raise ValueError(
                 f"has the part {label!r}, which is not a DNS label (RFC 1123, 2.1)"
             )
-    if len(name) > LONGEST:
-        raise ValueError(f"is longer than the {LONGEST} characters that DNS allows")
+    if len(name) > MAX_NAME_LENGTH:
+        raise ValueError(f"is longer than the {MAX_NAME_LENGTH} characters of DNS")
     if labels[-1].isdigit():
         raise ValueError("ends in a number, as no top-level domain does")
     return name
 
 
 def split(texts: Iterable[str]) -> list[str]:
-    """Return the names in some lists separated by commas or blanks, as written."""
+    """Return the words of some lists separated by commas or blanks, as written."""
     return [word for text in texts for word in re.split(r"[,;\s]+", text) if word]
 
 
 def _is_ip(name: str) -> bool:
-    import ipaddress  # noqa: PLC0415 - the command line starts without
+    import ipaddress  # noqa: PLC0415 - seldom needed
 
     try:
         ipaddress.ip_address(name.strip("[]"))
     except ValueError:
-        # RFC 5321, 4.1.3: an address literal as a mail server's name, [IPv6:…].
+        # RFC 5321, 4.1.3: an address literal as a mail server's name, [IPv6:...].
         return name.startswith("[") and name.endswith("]")
     return True
 

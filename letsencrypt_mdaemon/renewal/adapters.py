@@ -1,4 +1,4 @@
-"""What a run is told, and what it works with."""
+"""What a run is asked for, what it works with, and what comes of it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Protocol
 from letsencrypt_mdaemon.renewal import lifetime
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import (
+        Callable,
+        Collection,
+        Iterable,
+        Iterator,
+        Mapping,
+        Sequence,
+    )
     from datetime import datetime, timedelta
 
     from cryptography import x509
@@ -20,45 +27,25 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.state.memory import Change, Dropped, Target
 
 
-Ports = dict[str, str]
-"""Endpoint → thumbprint of the certificate it serves; empty if it serves none."""
-
-
 class Verifier(Protocol):
     """Looks at the server's ports."""
 
-    def observe(self) -> Ports:
-        """Return which certificate each endpoint serves now."""
+    def observe(self) -> Mapping[str, str]:
+        """Return the thumbprint that each endpoint serves now; "" for none."""
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Proof:
-    """How the ports that served TLS before serve it now.
-
-    Args:
-        new: They serve the new certificate.
-        old: They still serve the one they served before.
-        broken: They serve another one, or none any more.
-    """
-
-    new: tuple[str, ...] = ()
-    old: tuple[str, ...] = ()
-    broken: tuple[str, ...] = ()
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether all of them serve the new one."""
-        return not self.old and not self.broken
-
-
 class Issuer(Protocol):
-    """Obtains certificates."""
+    """Obtains certificates from the CA, and revokes them."""
 
     def suggested_window(
         self, certificate: x509.Certificate
     ) -> tuple[Window | None, float]:
-        """Return the CA's advice, and the seconds until it may be asked again."""
+        """Return the CA's suggested window, and the seconds until the next query.
+
+        Raises:
+            AcmeError: If the CA cannot be reached, or refuses.
+        """
         ...
 
     def obtain(
@@ -67,13 +54,22 @@ class Issuer(Protocol):
         replaces: x509.Certificate | None,
         key: PrivateKey | None,
     ) -> Certificate:
-        """Return a new certificate, checked; for the key, if one is given."""
+        """Return a new, checked certificate; for the key, if one is given.
+
+        Raises:
+            ChallengeError: If the CA cannot validate a name.
+            AcmeError: If the CA does not issue for another reason.
+        """
         ...
 
     def revoke(
         self, certificate: x509.Certificate, reason: int, key: PrivateKey | None
     ) -> None:
-        """Make sure that a certificate is revoked."""
+        """Make sure that a certificate is revoked.
+
+        Raises:
+            AcmeError: If the CA refuses.
+        """
         ...
 
 
@@ -85,37 +81,49 @@ class Store(Protocol):
         ...
 
     def chain(self, wanted: str) -> tuple[x509.Certificate, ...]:
-        """Return the one with this thumbprint and its issuers, as far as it can."""
+        """Return the certificate with this thumbprint and its known issuers."""
         ...
 
     def key(self, wanted: str) -> PrivateKey | None:
-        """Return the private key of the one with this thumbprint, if it can be had."""
+        """Return a certificate's private key, or None if the store keeps it."""
         ...
 
     def key_readers(self, wanted: str) -> list[str] | None:
-        """Return the accounts that may read its key; None where that is not known."""
+        """Return the accounts that may read a certificate's key; None if unknown."""
         ...
 
     def install(self, certificate: Certificate) -> None:
-        """Make sure that it is there, with its key, under its friendly name."""
+        """Make sure that a certificate is there, with key and friendly name."""
         ...
 
     def remove(self, wanted: str) -> None:
-        """Make sure that the one with this thumbprint is not there."""
+        """Make sure that the certificate with this thumbprint is not there."""
         ...
 
 
 class Server(Protocol):
-    """The mail server's files, and its ear for changes."""
+    """The mail server: its files, and how it is told to reload them."""
 
     def named(self, names: Collection[str]) -> Mapping[Target, x509.Certificate | None]:
-        """Return which certificate each target names."""
+        """Return the certificate that each target names; None if it is unknown."""
+        ...
+
+    def planned(self, certificate: x509.Certificate) -> Sequence[Change]:
+        """Return the changes that `bind` would make."""
         ...
 
     def bind(
-        self, certificate: x509.Certificate, *, now: datetime, dry_run: bool = False
+        self,
+        certificate: x509.Certificate,
+        *,
+        now: datetime,
+        announce: Callable[[Sequence[Change]], None],
     ) -> Sequence[Change]:
-        """Make every target name it; with `dry_run` only return what would change."""
+        """Make every target name a certificate, and return the changes.
+
+        Args:
+            announce: Called once with the changes, before the first of them is made.
+        """
         ...
 
     def restore(self, changes: Sequence[Change], *, now: datetime) -> None:
@@ -123,39 +131,39 @@ class Server(Protocol):
         ...
 
     def reload(self) -> Iterator[str]:
-        """Ask the server to use it, gentlest first, and yield what it took up."""
+        """Ask the server to reload, gentlest rung first; yield each rung it took."""
         ...
 
     def restart_service(self) -> Iterator[str]:
-        """Restart its service, if that may be done, and yield that it was."""
+        """Restart the server's service, if that is allowed; yield that rung."""
         ...
 
     def references(self) -> Collection[str]:
-        """Return the thumbprints that any of the server's INI values names."""
+        """Return the thumbprints that the server's files name now."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What a certificate should be, and how far a run may go.
+    """What an administrator wants of a run.
 
     Args:
-        names: The names, the first one first.
+        names: The names of the certificate, the first one first.
         key_type: The kind of key.
         directory_url: The CA.
-        reuse_key: Go on with the private key in use, which a TLSA record pins.
+        reuse_key: Keep the private key in use, which a TLSA record pins.
         days_left: Renew when no more days than these are left; 0 = the usual rules.
-        interval: Until the next scheduled run.
-        limits: What the CA allows, if it says so.
-        force: Order even if none is due, and even if it is too early to try again.
-        dry_run: Only say what would be done.
-        drop: Rather go without names that fail than without a certificate.
-        rehearse: Obtain it, and put it to no use.
-        issue_only: Leave the cut-over to a later run.
-        activate_only: Only put into use what an earlier run obtained.
-        reload: Whether the server is told, and its ports are looked at.
+        interval: Time until the next scheduled run.
+        limits: What the CA allows, if it publishes that.
+        force: Order even if nothing is due, and even if it is too early to try again.
+        dry_run: Only report what would be done.
+        drop: Leave out names that fail, rather than go without a certificate.
+        rehearse: Obtain a certificate, and do not install it.
+        issue_only: Install a certificate, and leave it to a later run to bind it.
+        activate_only: Only bind what an earlier run obtained.
+        reload: Whether to reload the server and look at its ports.
         given: Whether the administrator named the endpoints.
-        patience: Seconds that the ports have to change after each step of a reload.
+        timeout: Seconds that the ports have to change after each rung.
         remove_old: Remove superseded certificates of ours.
     """
 
@@ -174,19 +182,45 @@ class Request:
     activate_only: bool = False
     reload: bool = True
     given: bool = False
-    patience: float = 60.0
+    timeout: float = 60.0
     remove_old: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Adapters:
-    """What a run works with, beside the CA."""
+    """What a run works with.
+
+    Args:
+        issuer: Returns the way to the CA, always the same. It is slow to import, and a
+            run with nothing due may need none.
+    """
 
     store: Store
     server: Server
     verifier: Verifier
     state: State
     ca: CaState
+    issuer: Callable[[], Issuer]
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """How the ports that served TLS before serve it now.
+
+    Args:
+        new: They serve the new certificate.
+        old: They still serve the one they served before.
+        broken: They serve another one, or none any more.
+    """
+
+    new: tuple[str, ...] = ()
+    old: tuple[str, ...] = ()
+    broken: tuple[str, ...] = ()
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every port serves the new certificate."""
+        return not self.old and not self.broken
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,11 +230,13 @@ class Outcome:
     Args:
         renewed: Whether another certificate is in use than before.
         reason: Why, or why not.
+        names: The names that were wanted.
         certificate: The one in use afterwards; in a rehearsal the one obtained.
-        next_at: When it will be due.
-        reloaded: The semaphores that the server took up.
-        waits_until: When it is tried again, if it is due and failed before.
-        proof: What its ports serve; None if nothing could be proven.
+        next_at: When the certificate will be due.
+        waits_until: When the next try is allowed, if it is due and failed before.
+        changes: What was changed in the server's files; in a dry run, what would be.
+        reloaded: The rungs that the server took.
+        proof: What its ports serve; None if nothing could be verified.
         removed: Thumbprints of the certificates removed.
         dropped: The names that the certificate goes without for now.
     """

@@ -1,195 +1,52 @@
-"""Put a certificate into use and prove it at every port; or put everything back."""
+"""Put a certificate into use and verify it at every port; or put everything back."""
 
 from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from letsencrypt_mdaemon.errors import DeployError
 from letsencrypt_mdaemon.pki.certificate import OURS, dns_names, thumbprint
 from letsencrypt_mdaemon.renewal import lifetime
-from letsencrypt_mdaemon.renewal.adapters import Outcome, Ports, Proof, Server, Verifier
+from letsencrypt_mdaemon.renewal.adapters import Outcome, Proof
 from letsencrypt_mdaemon.state.memory import Attempt, utc
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-    from datetime import datetime
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from cryptography import x509
 
-    from letsencrypt_mdaemon.renewal.adapters import Adapters, Request
+    from letsencrypt_mdaemon.renewal.adapters import Adapters
+    from letsencrypt_mdaemon.renewal.snapshot import Snapshot
     from letsencrypt_mdaemon.state.memory import Change
 
 
 _log = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True, slots=True)
-class Deployed:
-    """What was done to put a certificate into use.
-
-    Args:
-        proof: None if no port served TLS before, or the server was not told.
-    """
-
-    changes: tuple[Change, ...]
-    reloaded: tuple[str, ...]
-    proof: Proof | None
-
-
-def judge(before: Mapping[str, str], after: Mapping[str, str], new: str) -> Proof:
-    """Compare what each port served before with what it serves now."""
-    verdicts: dict[str, list[str]] = {"new": [], "old": [], "broken": []}
-    for endpoint, served in before.items():
-        now = after.get(endpoint, "")
-        verdict = "new" if now == new else "old" if now == served else "broken"
-        verdicts[verdict].append(endpoint)
-    return Proof(*(tuple(verdicts[name]) for name in ("new", "old", "broken")))
-
-
-def baseline(
-    observed: Mapping[str, str], ours: Collection[str], *, given: bool
-) -> Ports:
-    """Return the ports whose certificate is ours to change, with what they serve.
-
-    Args:
-        ours: Thumbprints that the server's files named, or that we obtained.
-        given: Whether the administrator named the endpoints: then all of them count.
-            Else a port with another certificate belongs to another program.
-    """
-    return {
-        endpoint: served
-        for endpoint, served in observed.items()
-        if served and (given or served in ours)
-    }
-
-
-class Deployment:
-    """One attempt to put a certificate into use.
-
-    Args:
-        before: What the ports served before anything changed.
-        patience: Seconds that the ports have to change after each rung; a server that
-            restarts serves nothing for a while.
-    """
-
-    def __init__(
-        self,
-        server: Server,
-        verifier: Verifier,
-        before: Mapping[str, str],
-        *,
-        patience: float,
-        sleep: Callable[[float], None] = time.sleep,
-    ) -> None:
-        self.server = server
-        self.verifier = verifier
-        self.before = before
-        self.patience = patience
-        self._sleep = sleep
-
-    def carry_out(self, certificate: x509.Certificate, *, now: datetime) -> Deployed:
-        """Bind it, climb the reload ladder, and look after each rung.
-
-        The ladder is left at the first rung after which every port that served TLS
-        before serves the new certificate, or one of them is broken.
-
-        Raises:
-            DeployError: If the files cannot be written, or the service not restarted.
-        """
-        new = thumbprint(certificate)
-        proof: Proof | None = None
-        changes = self.server.bind(certificate, now=now)
-        for change in changes:
-            was = change.before or "(nothing)"
-            _log.info("%s: %s → %s", change.target, was, change.after)
-        if not changes and self.before:
-            # An earlier run wrote the files; somebody may have restarted the server.
-            proof = judge(self.before, self.verifier.observe(), new)
-            if proof.is_complete:
-                return Deployed((), (), proof)
-        reloaded: list[str] = []
-        proof = None
-        for name in self._ladder(lambda: self._is_left(new)):
-            _log.info("The server took up %s", name)
-            reloaded.append(name)
-            if self.before:
-                proof = self._wait(new)
-                if proof.is_complete or proof.broken:
-                    break
-        return Deployed(tuple(changes), tuple(reloaded), proof)
-
-    def roll_back(self, changes: Sequence[Change], *, now: datetime) -> tuple[str, ...]:
-        """Put the files back, reload, and look whether the ports serve what they did.
-
-        Returns:
-            The ports that do not.
-
-        Raises:
-            DeployError: If the files cannot be written, or the service not restarted.
-        """
-        self.server.restore(changes, now=now)
-        lost = tuple(self.before)
-        for name in self._ladder(self._lost):
-            _log.info("The server took up %s", name)
-            deadline = time.monotonic() + self.patience
-            while lost := self._lost():
-                if time.monotonic() > deadline:
-                    break
-                self._sleep(0.5)
-            else:
-                break
-        return lost
-
-    def _ladder(self, is_left: Callable[[], object]) -> Iterator[str]:
-        """Yield each rung; the last one only if something is left for it to do."""
-        yield from self.server.reload()
-        if self.before and is_left():
-            yield from self.server.restart_service()
-
-    def _is_left(self, new: str) -> bool:
-        return bool(judge(self.before, self.verifier.observe(), new).old)
-
-    def _lost(self) -> tuple[str, ...]:
-        served = self.verifier.observe()
-        return tuple(
-            port for port, was in self.before.items() if served.get(port) != was
-        )
-
-    def _wait(self, new: str) -> Proof:
-        """Look at the ports until all serve the new certificate, or patience ends."""
-        deadline = time.monotonic() + self.patience
-        while True:
-            proof = judge(self.before, self.verifier.observe(), new)
-            if proof.is_complete or time.monotonic() > deadline:
-                return proof
-            waiting = ", ".join([*proof.broken, *proof.old])
-            _log.info("waiting for %s", waiting, extra={"progress": True})
-            self._sleep(0.5)
+POLL_SECONDS = 0.5
+"""Between two looks at ports that have not changed yet."""
 
 
 def put_into_use(
-    order: Request, reason: str, leaf: x509.Certificate, parts: Adapters, now: datetime
+    snapshot: Snapshot, leaf: x509.Certificate, reason: str, adapters: Adapters
 ) -> Outcome:
-    """Put a certificate of the store into use, prove it, or roll back."""
-    attempt = parts.state.attempt()
-    if attempt is not None and attempt.failed is None:
-        # A run that was killed, or that left ports on the old certificate.
-        before, changes = attempt.before, attempt.changes
-    else:
-        before, changes = _before(order, parts), ()
-    changes += tuple(parts.server.bind(leaf, now=now, dry_run=True))
-    attempt = Attempt(thumbprint(leaf), before, changes)
-    parts.state.save_attempt(attempt)
-    deploying = Deployment(
-        parts.server, parts.verifier, before, patience=order.patience
-    )
-    deployed = deploying.carry_out(leaf, now=now)
+    """Put a certificate of the store into use, verify it, or roll back.
+
+    Raises:
+        ConfigError: If the server's files cannot be understood; nothing is changed.
+        DeployError: If the certificate is not in use everywhere afterwards.
+    """
+    request, attempt = snapshot.request, snapshot.attempt
+    if attempt is None or attempt.failed is not None:
+        attempt = Attempt(thumbprint(leaf), baseline(snapshot, adapters), ())
+    # Else a run was killed, or left ports on the old certificate: its baseline counts.
+    deployed = cut_over(snapshot, attempt, leaf, adapters)
     proof = deployed.proof
     if proof is not None and proof.broken:
-        undo(order, attempt, proof.broken, parts, now)
+        changes = attempt.changes + deployed.changes
+        attempt = Attempt(thumbprint(leaf), attempt.before, changes)
+        undo(snapshot, attempt, proof.broken, adapters)
     if proof is not None and proof.old:
         raise DeployError(
             f"The new certificate is issued and written into the server's files, but "
@@ -198,17 +55,17 @@ def put_into_use(
             "run looks again, and orders nothing.",
         )
     if proof is None:
-        kept = "; superseded certificates stay" if order.remove_old else ""
+        kept = "; superseded certificates stay" if request.remove_old else ""
         _log.warning(
             "No port that serves TLS was seen: nothing could be proven%s.", kept
         )
-    memory = parts.state.load()
+    memory = snapshot.memory
     if proof is not None and (issued := memory.find(thumbprint(leaf))):
-        memory = memory.remember(replace(issued, verified=utc(now)))
-    parts.state.save(replace(memory, in_use=thumbprint(leaf)))
+        memory = memory.remember(issued._replace(verified=utc(snapshot.now)))
+    adapters.state.save(memory._replace(in_use=thumbprint(leaf)))
     # In this order: an attempt that outlives its certificate would spoil the next one.
-    parts.state.forget_attempt()
-    parts.ca.forget_pending()
+    adapters.state.forget_attempt()
+    adapters.ca.forget_pending()
     next_at = lifetime.backstop(leaf)
     _log.info(
         "In use%s: %s, until %s; due again about %s",
@@ -220,50 +77,33 @@ def put_into_use(
     return Outcome(
         renewed=True,
         reason=reason,
-        names=order.names,
+        names=request.names,
         certificate=leaf,
         next_at=next_at,
         changes=deployed.changes,
-        reloaded=deployed.reloaded,
+        reloaded=deployed.rungs,
         proof=proof,
         dropped=memory.dropped,
-        removed=_remove_old(order, leaf, parts) if proof is not None else (),
+        removed=_remove_old(snapshot, leaf, adapters) if proof is not None else (),
     )
-
-
-def _before(order: Request, parts: Adapters) -> dict[str, str]:
-    """Return what the ports serve that are ours to change."""
-    if not order.reload:
-        return {}
-    named = {
-        thumbprint(leaf) for leaf in parts.server.named(order.names).values() if leaf
-    }
-    issued = {item.thumbprint for item in parts.state.load().issued}
-    observed = parts.verifier.observe()
-    return baseline(observed, named | issued, given=order.given)
 
 
 def undo(
-    order: Request,
-    attempt: Attempt,
-    broken: Sequence[str],
-    parts: Adapters,
-    now: datetime,
+    snapshot: Snapshot, attempt: Attempt, broken: Sequence[str], adapters: Adapters
 ) -> NoReturn:
-    """Put everything back and say so; whatever happens, the run has failed."""
-    what = (
-        f"The new certificate broke {', '.join(broken)}"
-        if broken
-        else ("An earlier run was interrupted while it was rolling back")
-    )
+    """Put everything back after a failure, or after a run that died doing so.
+
+    Raises:
+        DeployError: Always; it says whether the ports serve again what they did.
+    """
+    what = "An earlier run was interrupted while it was rolling back"
+    if broken:
+        what = f"The new certificate broke {', '.join(broken)}"
     _log.warning("%s: rolling back.", what)
-    parts.state.save_attempt(replace(attempt, undoing=True))
-    deploying = Deployment(
-        parts.server, parts.verifier, attempt.before, patience=order.patience
-    )
-    lost = deploying.roll_back(attempt.changes, now=now)
-    done = Attempt(attempt.thumbprint, {}, (), failed=utc(now))
-    parts.state.save_attempt(done)
+    adapters.state.save_attempt(attempt._replace(undoing=True))
+    lost = put_back(snapshot, attempt, adapters)
+    done = Attempt(attempt.thumbprint, {}, (), failed=utc(snapshot.now))
+    adapters.state.save_attempt(done)
     if lost:
         message = f"{what}; the files are as they were, but these ports do not serve "
         message += f"what they did: {', '.join(lost)}."
@@ -277,26 +117,172 @@ def undo(
     )
 
 
-def _remove_old(
-    order: Request, new: x509.Certificate, parts: Adapters
+class Deployed(NamedTuple):
+    """What was done to put a certificate into use.
+
+    Args:
+        rungs: The rungs of the reload ladder that were taken.
+        proof: None if no port served TLS before, or no rung was taken.
+    """
+
+    changes: tuple[Change, ...]
+    rungs: tuple[str, ...]
+    proof: Proof | None
+
+
+def cut_over(
+    snapshot: Snapshot, attempt: Attempt, leaf: x509.Certificate, adapters: Adapters
+) -> Deployed:
+    """Bind a certificate, climb the reload ladder, and look after each rung.
+
+    The attempt is kept, with all it changes, before the first change.
+
+    Raises:
+        ConfigError: If the server's files cannot be understood; nothing is changed.
+        DeployError: If the files cannot be written, or the service not restarted.
+    """
+    new, before = thumbprint(leaf), attempt.before
+
+    def keep(planned: Sequence[Change]) -> None:
+        changes = (*attempt.changes, *planned)
+        adapters.state.save_attempt(Attempt(new, before, changes))
+
+    def look() -> Proof:
+        return compare(before, adapters.verifier.observe(), new)
+
+    changes = tuple(adapters.server.bind(leaf, now=snapshot.now, announce=keep))
+    for change in changes:
+        was = change.before or "(nothing)"
+        _log.info("%s: %s -> %s", change.target, was, change.after)
+    if not changes and before:
+        # An earlier run wrote the files; somebody may have restarted the server.
+        proof = look()
+        if proof.is_complete:
+            return Deployed((), (), proof)
+    return Deployed(changes, *_climb(look if before else None, snapshot, adapters))
+
+
+def put_back(
+    snapshot: Snapshot, attempt: Attempt, adapters: Adapters
 ) -> tuple[str, ...]:
-    """Remove certificates of ours that this one supersedes and that nothing names.
+    """Take an attempt's changes back, and reload the server.
+
+    Returns:
+        The ports that do not serve what they did before.
+
+    Raises:
+        DeployError: If the files cannot be written, or the service not restarted.
+    """
+    before = attempt.before
+
+    def look() -> Proof:
+        served = adapters.verifier.observe()
+        lost = tuple(port for port, was in before.items() if served.get(port) != was)
+        return Proof(old=lost)
+
+    adapters.server.restore(attempt.changes, now=snapshot.now)
+    _, proof = _climb(look, snapshot, adapters)
+    return tuple(before) if proof is None else proof.old
+
+
+def compare(before: Mapping[str, str], after: Mapping[str, str], new: str) -> Proof:
+    """Compare what each port served before with what it serves now."""
+    shown: dict[str, list[str]] = {"new": [], "old": [], "broken": []}
+    for endpoint, served in before.items():
+        now = after.get(endpoint, "")
+        verdict = "new" if now == new else "old" if now == served else "broken"
+        shown[verdict].append(endpoint)
+    return Proof(**{verdict: tuple(ports) for verdict, ports in shown.items()})
+
+
+def baseline(snapshot: Snapshot, adapters: Adapters) -> dict[str, str]:
+    """Return the ports whose certificate is ours to change, with what they serve.
+
+    A port with a certificate that neither the server's files named nor we obtained
+    belongs to another program, unless the administrator named the endpoints.
+    """
+    if not snapshot.request.reload:
+        return {}
+    ours = {thumbprint(leaf) for leaf in snapshot.named.values() if leaf}
+    ours |= {item.thumbprint for item in snapshot.memory.issued}
+    return {
+        endpoint: served
+        for endpoint, served in adapters.verifier.observe().items()
+        if served and (snapshot.request.given or served in ours)
+    }
+
+
+def _climb(
+    look: Callable[[], Proof] | None, snapshot: Snapshot, adapters: Adapters
+) -> tuple[tuple[str, ...], Proof | None]:
+    """Take one rung after the other until every port serves what it should.
+
+    A broken port ends the climb. The service is restarted last, and only if a port can
+    prove the need.
+
+    Args:
+        look: Returns what the ports show; None if there are none to look at.
+
+    Returns:
+        The rungs taken, and what the ports showed after the last one.
+    """
+
+    def rungs() -> Iterator[str]:
+        yield from adapters.server.reload()
+        if look is not None and look().old:
+            yield from adapters.server.restart_service()
+
+    taken, proof = [], None
+    for rung in rungs():
+        _log.info("The server took up %s", rung)
+        taken.append(rung)
+        if look is not None:
+            proof = _wait(look, snapshot.request.timeout)
+            if proof.is_complete or proof.broken:
+                break
+    return tuple(taken), proof
+
+
+def _wait(look: Callable[[], Proof], timeout: float) -> Proof:
+    """Look at the ports until all serve what they should, or time is up.
+
+    Args:
+        timeout: Seconds. A server that restarts serves nothing for a while.
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        proof = look()
+        if proof.is_complete or time.monotonic() > deadline:
+            return proof
+        waiting = ", ".join([*proof.broken, *proof.old])
+        _log.info("waiting for %s", waiting, extra={"progress": True})
+        time.sleep(POLL_SECONDS)
+
+
+def _remove_old(
+    snapshot: Snapshot, new: x509.Certificate, adapters: Adapters
+) -> tuple[str, ...]:
+    """Remove certificates of ours that a new one supersedes and that nothing names.
 
     A failure is a warning: the new certificate is in use.
     """
-    if not order.remove_old:
+    if not snapshot.request.remove_old:
         return ()
-    memory = parts.state.load()
+    superseded = {
+        digest: name
+        for digest, (leaf, name) in snapshot.stored.items()
+        if (snapshot.memory.find(digest) or name.startswith(f"{OURS} "))
+        and leaf.not_valid_before_utc <= new.not_valid_before_utc
+        and set(dns_names(leaf)) & set(dns_names(new))
+        and leaf != new
+    }
     removed = []
     try:
-        referenced = parts.server.references()
-        for leaf, name in list(parts.store.certificates()):
-            digest = thumbprint(leaf)
-            ours = memory.find(digest) is not None or name.startswith(f"{OURS} ")
-            older = leaf.not_valid_before_utc <= new.not_valid_before_utc
-            superseded = older and bool(set(dns_names(leaf)) & set(dns_names(new)))
-            if ours and superseded and leaf != new and digest not in referenced:
-                parts.store.remove(digest)
+        # Read again: an administrator may have chosen one of them meanwhile.
+        in_files = adapters.server.references() if superseded else ()
+        for digest, name in superseded.items():
+            if digest not in in_files:
+                adapters.store.remove(digest)
                 _log.info("Removed the superseded certificate %s", name)
                 removed.append(digest)
     except DeployError as exc:

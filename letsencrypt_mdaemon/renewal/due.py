@@ -1,11 +1,9 @@
-"""When a certificate is due, and why: rules over values, nothing else."""
+"""When a certificate is due, and why: rules over a snapshot, nothing else."""
 
 from __future__ import annotations
 
-import logging
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from letsencrypt_mdaemon.pki.certificate import (
     dns_names,
@@ -25,175 +23,30 @@ from letsencrypt_mdaemon.state.ledger import NEARLY_A_DAY
 from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from cryptography import x509
 
     from letsencrypt_mdaemon.pki.certificate import Certificate
-    from letsencrypt_mdaemon.renewal.adapters import Adapters, Request
+    from letsencrypt_mdaemon.renewal.snapshot import Snapshot
     from letsencrypt_mdaemon.state.ledger import Wait
-    from letsencrypt_mdaemon.state.memory import Attempt, Dropped, Memory
-
-
-_log = logging.getLogger(__name__)
+    from letsencrypt_mdaemon.state.memory import Memory
 
 
 URGENT = timedelta(days=3)
 """With less left of the certificate in use, every run tries."""
 
-
-@dataclass(frozen=True, slots=True)
-class Situation:
-    """What a run finds.
-
-    Args:
-        names: The names it should have now: those wanted, without the dropped ones.
-        in_use: The one certificate that all the targets name, if it is one.
-        ours: Whether this program obtained that from this CA.
-        pending: Issued earlier, not in use yet, and still what is wanted.
-    """
-
-    names: tuple[str, ...]
-    dropped: tuple[Dropped, ...]
-    named: tuple[x509.Certificate | None, ...]
-    in_use: x509.Certificate | None
-    ours: bool
-    pending: Certificate | None
-    attempt: Attempt | None
+LOSABLE = timedelta(days=7)
+"""With less left of the certificate in use, the next one may lose a name."""
 
 
-def by_rule(
-    order: Request,
-    found: Situation,
-    parts: Adapters,
-    now: datetime,
-    *,
-    drawn: datetime | None = None,
-) -> Due:
-    """Return what is due by what is known here alone."""
-    return decide(
-        found.named,
-        ours=found.ours,
-        names=found.names,
-        key=order.key_type,
-        now=now,
-        drawn=drawn,
-        days_left=order.days_left,
-        spoiled=_spoiled(found, parts.state.load()),
-        force=order.force,
-    )
-
-
-def _spoiled(found: Situation, memory: Memory) -> str:
-    """Return why the certificate in use must not stay, as far as we remember; or ""."""
-    if found.in_use is None:
-        return ""
-    digest = thumbprint(found.in_use)
-    known = memory.find(digest)
-    if known is not None and known.revoked is not None:
-        return f"the certificate in use was revoked on {known.revoked:%Y-%m-%d}"
-    if found.ours and is_compromised(found.in_use, memory):
-        return "the key of the certificate in use was revoked as compromised"
-    if memory.in_use and digest != memory.in_use:
-        return "the certificate in use is not the one that was put into use last"
-    return ""
-
-
-def is_compromised(leaf: x509.Certificate, memory: Memory) -> bool:
-    """Whether a certificate's key was revoked as compromised, with whichever one."""
-    return bool(memory.compromised) and public_key_hash(leaf) in memory.compromised
-
-
-def wait(
-    order: Request, found: Situation, parts: Adapters, now: datetime
-) -> Wait | None:
-    """Return why it is too early to try again, after what failed before."""
-    if found.pending is not None:
-        return None
-    names = tried_now(order, found, parts, now)
-    left = parts.ca.order()
-    return (
-        parts.ca.ledger()
-        .settled(now)
-        .wait(
-            names,
-            now,
-            urgent=_is_urgent(found, now),
-            resumes=left is not None and set(left.names) == set(names),
-            limits=order.limits,
-        )
-    )
-
-
-def _is_urgent(found: Situation, now: datetime) -> bool:
-    return found.in_use is not None and found.in_use.not_valid_after_utc - now < URGENT
-
-
-def tried_now(
-    order: Request, found: Situation, parts: Adapters, now: datetime
-) -> tuple[str, ...]:
-    """Return the names to order: all, or without those that wait, if that may be."""
-    if not order.drop or order.force:
-        return order.names
-    ledger, urgent = parts.ca.ledger().settled(now), _is_urgent(found, now)
-    early = {
-        item.name
-        for item in ledger.failing(order.names)
-        if item.name and (item.paused or item.not_before(urgent=urgent) > now)
-    }
-    if not early or not may_drop(early, order.names, found.in_use, now):
-        return order.names
-    return tuple(name for name in order.names if name not in early)
-
-
-def resume(
-    order: Request, found: Situation, pending: Certificate, now: datetime
-) -> Due:
-    """Return whether the pending certificate is tried now: after a roll-back daily."""
-    failed = found.attempt.failed if found.attempt else None
-    same = found.attempt and found.attempt.thumbprint == pending.thumbprint
-    if failed is None or not same:
-        reason = "an earlier run obtained a certificate that is not in use yet"
-        return Due(due=True, reason=reason, at=now)
-    again = failed + NEARLY_A_DAY
-    left = found.in_use.not_valid_after_utc - now if found.in_use else timedelta(0)
-    reason = f"a new certificate was rolled back on {failed:%Y-%m-%d %H:%M} UTC"
-    if again <= now or left < URGENT or order.activate_only:
-        return Due(due=True, reason=f"{reason} and is tried again", at=now)
-    when = f"{again:%Y-%m-%d %H:%M} UTC"
-    _log.warning("%s; it is tried again after %s", reason, when)
-    return Due(due=False, reason=reason, at=again)
-
-
-def usable(
-    pending: Certificate | None,
-    wanted: Sequence[Sequence[str]],
-    order: Request,
-    now: datetime,
-) -> Certificate | None:
-    """Return the pending certificate if it is still one that is wanted.
+class Due(NamedTuple):
+    """Whether a certificate should be ordered or bound now, and why.
 
     Args:
-        wanted: The names it may have: any of these.
-    """
-    if pending is None:
-        return None
-    fits = any(set(pending.names) == set(names) for names in wanted)
-    fits = fits and key_type(pending.leaf) == order.key_type
-    if fits and now < backstop(pending.leaf):
-        return pending
-    _log.info("The pending certificate %s does not fit any more", pending.thumbprint)
-    return None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Due:
-    """Whether a certificate should be ordered now, and why.
-
-    Args:
-        reason: One clause that says which rule decided, and from what.
+        reason: One clause: which rule decided, and from what.
         at: When it is due, or was.
-        rule: What makes it due then, when nothing is wrong with it; else "".
+        rule: What makes it due then, if nothing is wrong with it; else "".
     """
 
     due: bool
@@ -202,49 +55,147 @@ class Due:
     rule: str = ""
 
 
-def decide(  # noqa: PLR0913 - each is one input of the decision
-    in_use: Sequence[x509.Certificate | None],
-    *,
-    ours: bool,
-    names: Sequence[str],
-    key: str,
-    now: datetime,
-    drawn: datetime | None = None,
-    days_left: int = 0,
-    spoiled: str = "",
-    force: bool = False,
+def decide(snapshot: Snapshot) -> Due:
+    """Decide whether a certificate is due, all that is known considered."""
+    now, request = snapshot.now, snapshot.request
+    if snapshot.pending is not None:
+        return _resume(snapshot, snapshot.pending)
+    if request.activate_only:
+        return Due(due=False, reason="no certificate waits to be put into use", at=now)
+    drawn, why = None, ""
+    draw, leaf = snapshot.draw, snapshot.ours
+    if leaf and draw and draw.thumbprint == thumbprint(leaf) and not request.force:
+        drawn, why = draw.moment(now, request.interval), draw.explanation_url
+    due = by_rule(snapshot, snapshot.names, drawn)
+    if due.due and due.at == drawn and why:
+        due = due._replace(reason=f"{due.reason}; the CA says why: {why}")
+    again = [item.name for item in snapshot.dropped if item.tried + NEARLY_A_DAY <= now]
+    if again and not due.due:
+        reason = f"{', '.join(again)} could not be validated before, and is tried again"
+        return Due(due=True, reason=reason, at=now)
+    return due
+
+
+def by_rule(
+    snapshot: Snapshot, names: Sequence[str], drawn: datetime | None = None
 ) -> Due:
-    """Decide whether a certificate is due: the rule that comes first decides.
+    """Decide by the certificate in use: the rule that comes first decides.
 
     Args:
-        in_use: What each of the server's targets names; None = nothing we know.
-        ours: Whether this program obtained it from this CA.
-        names: The names it should have, in any order.
-        key: The kind of key it should have.
+        names: The names that it should have, in any order.
         drawn: The moment drawn from the CA's suggested window.
-        days_left: It is due when no more days than these are left; see `earliest`.
-        spoiled: Why it must not stay, as far as only our memory can tell; or "".
     """
-    if force:
+    now, certificate = snapshot.now, snapshot.in_use
+    if snapshot.request.force:
         return Due(due=True, reason="a new order was forced", at=now)
-    if reason := _unclear(in_use):
+    if certificate is None:
+        return Due(due=True, reason=_unclear(snapshot.named.values()), at=now)
+    if reason := _unwanted(snapshot, certificate, names) or _spoiled(snapshot):
         return Due(due=True, reason=reason, at=now)
-    certificate = in_use[0]
-    assert certificate is not None  # noqa: S101 - or it was unclear
-    reason = _unwanted(certificate, ours=ours, names=names, key=key) or spoiled
-    if reason:
-        return Due(due=True, reason=reason, at=now)
-    at, rule = _first(certificate, drawn, days_left)
+    at, rule = _first(certificate, drawn, snapshot.request.days_left)
     end = certificate.not_valid_after_utc
+    left = days(end - now)
     if end <= now:
         reason = f"the certificate in use expired on {end:%Y-%m-%d}"
-        return Due(due=True, reason=reason, at=at, rule=rule)
-    left = days(end - now)
-    if at <= now:
+    elif at <= now:
         reason = f"{rule}: it expires in {left}"
-        return Due(due=True, reason=reason, at=at, rule=rule)
-    reason = f"the certificate in use is good until {end:%Y-%m-%d} ({left})"
-    return Due(due=False, reason=reason, at=at, rule=rule)
+    else:
+        reason = f"the certificate in use is good until {end:%Y-%m-%d} ({left})"
+    return Due(due=min(at, end) <= now, reason=reason, at=at, rule=rule)
+
+
+def wait(snapshot: Snapshot) -> Wait | None:
+    """Return why it is too early to try again, after what failed before."""
+    if snapshot.pending is not None:
+        return None
+    names, left = tried_now(snapshot), snapshot.order
+    return snapshot.ledger.wait(
+        names,
+        snapshot.now,
+        urgent=_is_urgent(snapshot),
+        resumes=left is not None and set(left.names) == set(names),
+        limits=snapshot.request.limits,
+    )
+
+
+def tried_now(snapshot: Snapshot) -> tuple[str, ...]:
+    """Return the names to order: all, or without those that wait, if that may be."""
+    request, now = snapshot.request, snapshot.now
+    if not request.drop or request.force:
+        return request.names
+    urgent = _is_urgent(snapshot)
+    early = {
+        item.name
+        for item in snapshot.ledger.failing(request.names)
+        if item.name and (item.paused or item.not_before(urgent=urgent) > now)
+    }
+    if not may_drop(snapshot, early):
+        return request.names
+    return tuple(name for name in request.names if name not in early)
+
+
+def may_drop(snapshot: Snapshot, failed: Collection[str]) -> bool:
+    """Whether a certificate may go without names that the CA could not validate.
+
+    Never without the first name; and never without one that the certificate in use
+    covers as long as that has more than a week left: losing a name that works is worse
+    than waiting.
+    """
+    if not set(failed) <= set(snapshot.request.names[1:]):
+        return False
+    leaf = snapshot.in_use
+    if leaf is None or leaf.not_valid_after_utc - snapshot.now <= LOSABLE:
+        return True
+    return is_self_signed(leaf) or not set(failed) & set(dns_names(leaf))
+
+
+def is_wanted(snapshot: Snapshot, pending: Certificate) -> bool:
+    """Whether a certificate that was issued earlier is still what is wanted."""
+    request = snapshot.request
+    return (
+        set(pending.names) in (set(snapshot.names), set(request.names))
+        and key_type(pending.leaf) == request.key_type
+        and snapshot.now < backstop(pending.leaf)
+        and not is_compromised(pending.leaf, snapshot.memory)
+    )
+
+
+def is_compromised(leaf: x509.Certificate, memory: Memory) -> bool:
+    """Whether a certificate's key was revoked as compromised, with whichever one."""
+    return bool(memory.compromised) and public_key_hash(leaf) in memory.compromised
+
+
+def last_verified(snapshot: Snapshot) -> tuple[x509.Certificate, datetime] | None:
+    """Return the certificate to go back to, and when every port served it."""
+    for issued in reversed(snapshot.memory.issued):
+        leaf, _ = snapshot.stored.get(issued.thumbprint, (None, ""))
+        if leaf is None or issued.verified is None or issued.revoked is not None:
+            continue
+        if leaf == snapshot.in_use or is_compromised(leaf, snapshot.memory):
+            continue
+        if leaf.not_valid_before_utc <= snapshot.now < leaf.not_valid_after_utc:
+            return leaf, issued.verified
+    return None
+
+
+def _resume(snapshot: Snapshot, pending: Certificate) -> Due:
+    """Return whether the pending certificate is tried now: after a roll-back daily."""
+    attempt, now = snapshot.attempt, snapshot.now
+    failed = attempt.failed if attempt else None
+    if failed is None or attempt is None or attempt.thumbprint != pending.thumbprint:
+        reason = "an earlier run obtained a certificate that is not in use yet"
+        return Due(due=True, reason=reason, at=now)
+    again = failed + NEARLY_A_DAY
+    reason = f"a new certificate was rolled back on {failed:%Y-%m-%d %H:%M} UTC"
+    urgent = snapshot.in_use is None or _is_urgent(snapshot)
+    if again <= now or urgent or snapshot.request.activate_only:
+        return Due(due=True, reason=f"{reason} and is tried again", at=now)
+    return Due(due=False, reason=reason, at=again)
+
+
+def _is_urgent(snapshot: Snapshot) -> bool:
+    leaf = snapshot.in_use
+    return leaf is not None and leaf.not_valid_after_utc - snapshot.now < URGENT
 
 
 def _first(
@@ -266,50 +217,45 @@ def _first(
     return at, rule
 
 
-def may_drop(
-    failed: Collection[str],
-    names: Sequence[str],
-    in_use: x509.Certificate | None,
-    now: datetime,
-) -> bool:
-    """Whether a certificate may go without names that the CA could not validate.
-
-    Never without the first name; and never without one that the certificate in use
-    covers as long as that has more than a week left: losing a name that works is worse
-    than waiting.
-    """
-    if not set(failed) <= set(names[1:]):
-        return False
-    if in_use is None or in_use.not_valid_after_utc - now <= timedelta(days=7):
-        return True
-    return is_self_signed(in_use) or not set(failed) & set(dns_names(in_use))
-
-
-def _unclear(in_use: Sequence[x509.Certificate | None]) -> str:
-    """Return why no single certificate is in use; "" if one is."""
-    known = set(in_use) - {None}
-    if not known:
+def _unclear(named: Iterable[x509.Certificate | None]) -> str:
+    """Return why no single certificate is in use."""
+    found = set(named)
+    if not found - {None}:
         return "the server's files name no certificate that is in the store"
-    if None in in_use:
+    if None in found:
         return "some of the server's files name a certificate that is not in the store"
-    if len(known) > 1:
-        return "the server's files name different certificates"
-    return ""
+    return "the server's files name different certificates"
 
 
 def _unwanted(
-    certificate: x509.Certificate, *, ours: bool, names: Sequence[str], key: str
+    snapshot: Snapshot, certificate: x509.Certificate, names: Sequence[str]
 ) -> str:
-    """Return why a certificate is not the one wanted, whatever its dates; or ""."""
+    """Return why the certificate in use is not the one wanted, or ""."""
     if is_self_signed(certificate):
         return "the certificate in use is self-signed"
-    if not ours:
+    if snapshot.ours is None:
         return "the certificate in use was not obtained from this CA by this program"
-    held = set(dns_names(certificate))
+    held, key = set(dns_names(certificate)), snapshot.request.key_type
     changes = [f"+{name}" for name in names if name not in held]
     changes += [f"-{name}" for name in sorted(held - set(names))]
     if changes:
         return f"the names changed: {printable(', '.join(changes))}"
     if key_type(certificate) != key:
         return f"the key should be {key} and is {key_type(certificate)}"
+    return ""
+
+
+def _spoiled(snapshot: Snapshot) -> str:
+    """Return why the certificate in use must not stay, as far as we remember; or ""."""
+    memory, leaf = snapshot.memory, snapshot.ours
+    if leaf is None:
+        return ""
+    digest = thumbprint(leaf)
+    known = memory.find(digest)
+    if known is not None and known.revoked is not None:
+        return f"the certificate in use was revoked on {known.revoked:%Y-%m-%d}"
+    if is_compromised(leaf, memory):
+        return "the key of the certificate in use was revoked as compromised"
+    if memory.in_use and digest != memory.in_use:
+        return "the certificate in use is not the one that was put into use last"
     return ""

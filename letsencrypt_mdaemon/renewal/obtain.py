@@ -1,8 +1,9 @@
-"""Obtain a certificate for what is due, and remember what failed and what was spent."""
+"""Ask the CA: when to renew, and for a certificate; remember what failed."""
 
 from __future__ import annotations
 
 import logging
+import random
 import re
 from dataclasses import replace
 from datetime import timedelta
@@ -11,17 +12,15 @@ from typing import TYPE_CHECKING
 from letsencrypt_mdaemon.errors import AcmeError, ChallengeError
 from letsencrypt_mdaemon.pki.certificate import key_type, thumbprint
 from letsencrypt_mdaemon.renewal import due
-from letsencrypt_mdaemon.renewal import due as renewal
+from letsencrypt_mdaemon.state.advice import Draw
 from letsencrypt_mdaemon.state.memory import Dropped, utc
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
-    from datetime import datetime
 
     from letsencrypt_mdaemon.pki.certificate import Certificate, PrivateKey
-    from letsencrypt_mdaemon.renewal.adapters import Adapters, Issuer, Request
-    from letsencrypt_mdaemon.renewal.due import Situation
-    from letsencrypt_mdaemon.state.folder import CaState
+    from letsencrypt_mdaemon.renewal.adapters import Adapters
+    from letsencrypt_mdaemon.renewal.snapshot import Snapshot
 
 _log = logging.getLogger(__name__)
 
@@ -29,62 +28,106 @@ RESERVE = 2
 """Certificates a week for the same names that are better kept for an emergency."""
 
 
-def obtain(
-    order: Request, found: Situation, parts: Adapters, issuer: Issuer, now: datetime
-) -> Certificate | None:
+def with_advice(snapshot: Snapshot, adapters: Adapters) -> Snapshot:
+    """Return the snapshot with the CA's current advice (RFC 9773, 4.2 and 4.3).
+
+    A moment is drawn once for each suggested window, and kept. The CA is asked only if
+    its advice matters, and not before the time that it named.
+    """
+    leaf, request, now = snapshot.ours, snapshot.request, snapshot.now
+    if leaf is None or snapshot.pending or request.activate_only or request.force:
+        return snapshot
+    kept = snapshot.draw
+    if kept is None or kept.thumbprint != thumbprint(leaf):
+        kept = Draw(thumbprint(leaf), None, None, None, ask_again=now)
+    if kept.holds(now):
+        return snapshot
+    try:
+        window, seconds = adapters.issuer().suggested_window(leaf)
+    except AcmeError as exc:
+        # Whether it is due can be decided without the CA.
+        _log.warning("The CA could not be asked when to renew: %s", exc)
+        window, seconds = None, 3600.0
+    again = utc(now) + timedelta(seconds=seconds)
+    draw = kept.asked(window, again, random.SystemRandom())
+    if draw.at is not None and draw.at != kept.at:
+        url = draw.explanation_url
+        _log.info(
+            "The CA suggests to renew between %s and %s; drawn: %s UTC%s",
+            f"{draw.start:%Y-%m-%d %H:%M}",
+            f"{draw.end:%Y-%m-%d %H:%M}",
+            f"{draw.at:%Y-%m-%d %H:%M}",
+            f"; why: {url}" if url else "",
+        )
+    if not request.dry_run:
+        adapters.ca.save_draw(draw)
+    return replace(snapshot, draw=draw)
+
+
+def obtain(snapshot: Snapshot, adapters: Adapters) -> Snapshot:
     """Obtain a certificate, if need be without names that the CA cannot validate.
 
-    None if the one in use is as good as what could be had.
+    Returns:
+        The snapshot with the new certificate pending; without one, if the certificate
+        in use is as good as what could be had.
+
+    Raises:
+        AcmeError: If the CA does not issue.
     """
-    if order.force:
-        _log_what_is_spent(order, parts, now)
-        parts.ca.forget_order()
-    replaces = found.in_use if found.ours else None
-    key = _key(order, found, parts)
-
-    def attempt(names: tuple[str, ...]) -> Certificate | None:
-        missing = [name for name in order.names if name not in names]
-        if missing:
-            rest = replace(found, names=names)
-            if not due.by_rule(order, rest, parts, now).due:
-                return None
-            _log.warning("The certificate goes without %s.", ", ".join(missing))
-        try:
-            return issuer.obtain(names, replaces, key)
-        except AcmeError as exc:
-            _record(exc, names, parts.ca, now)
-            raise
-
-    names = due.tried_now(order, found, parts, now)
-    failing = parts.ca.ledger().settled(now).failing(order.names)
-    known = {*names, *(item.name for item in found.dropped), ""}
-    early = {item.name: item.why for item in failing if item.name not in known}
+    request = snapshot.request
+    if request.force:
+        _log_what_is_spent(snapshot)
+        adapters.ca.forget_order()
+    names, key = due.tried_now(snapshot), _key(snapshot, adapters)
+    failing = snapshot.ledger.failing(request.names)
+    known = {*names, *(item.name for item in snapshot.dropped), ""}
+    failed = {item.name: item.why for item in failing if item.name not in known}
     try:
-        certificate = attempt(names)
-        _drop(early, names, parts, now)
+        certificate = _order(snapshot, names, key, adapters)
     except ChallengeError as exc:
         rest = tuple(name for name in names if name not in exc.names)
-        missing = set(order.names) - set(rest)
-        if not order.drop or not renewal.may_drop(
-            missing, order.names, found.in_use, now
-        ):
+        missing = set(request.names) - set(rest)
+        if not request.drop or not due.may_drop(snapshot, missing):
             raise
         _log.warning("%s", exc)
-        _drop(early | exc.names, names, parts, now)
-        certificate = attempt(rest)
+        snapshot = _drop(snapshot, failed | exc.names, names, adapters)
+        certificate = _order(snapshot, rest, key, adapters)
+    else:
+        snapshot = _drop(snapshot, failed, names, adapters)
     # Before anything else can fail: a certificate that was issued is never lost.
     if certificate is not None:
-        parts.ca.keep(certificate)
-    return certificate
+        adapters.ca.keep(certificate)
+    return replace(snapshot, pending=certificate)
 
 
-def _record(error: AcmeError, names: Sequence[str], ca: CaState, now: datetime) -> None:
+def _order(
+    snapshot: Snapshot,
+    names: tuple[str, ...],
+    key: PrivateKey | None,
+    adapters: Adapters,
+) -> Certificate | None:
+    """Order a certificate for some names, unless the one in use is as good."""
+    if missing := [name for name in snapshot.request.names if name not in names]:
+        if not due.by_rule(snapshot, names).due:
+            return None
+        _log.warning("The certificate goes without %s.", ", ".join(missing))
+    try:
+        return adapters.issuer().obtain(names, snapshot.ours, key)
+    except AcmeError as exc:
+        _remember_failure(exc, names, snapshot, adapters)
+        raise
+
+
+def _remember_failure(
+    error: AcmeError, names: Sequence[str], snapshot: Snapshot, adapters: Adapters
+) -> None:
     """Remember which names failed, or that the CA wants to be left alone for a while.
 
     After anything else the next run just tries again: the network, a setting or the CA
-    may have been mended, and nothing that is counted was spent – unless the CA issued
+    may have been mended, and nothing that is counted was spent - unless the CA issued
     something that cannot be used.
     """
+    now = snapshot.now
     said = error.names if isinstance(error, ChallengeError) else {}
     if error.paused:
         told = set(re.findall(r"[a-z0-9.-]+", error.message.lower()))
@@ -95,46 +138,48 @@ def _record(error: AcmeError, names: Sequence[str], ca: CaState, now: datetime) 
     if error.paused or error.is_limit or error.spent or until is not None:
         said = said or {"": error.message}
     if said:
-        ledger = ca.ledger().settled(now)
+        # The issuer may have written to it since the snapshot was taken.
+        ledger = adapters.ca.ledger().settled(now)
         ledger = ledger.failed(said, utc(now), until=until, paused=error.paused)
-        ca.save_ledger(ledger)
+        adapters.ca.save_ledger(ledger)
 
 
-def _log_what_is_spent(order: Request, parts: Adapters, now: datetime) -> None:
-    """Say what a forced order takes of what the CA allows."""
-    ledger = parts.ca.ledger().settled(now)
-    used = len(ledger.used(order.names, now))
-    for item in ledger.failing(order.names):
+def _log_what_is_spent(snapshot: Snapshot) -> None:
+    """Log what a forced order takes of what the CA allows."""
+    ledger, request = snapshot.ledger, snapshot.request
+    used = len(ledger.used(request.names, snapshot.now))
+    for item in ledger.failing(request.names):
         failed = f"{item.name or 'An order'} failed {len(item.times)} times"
         _log.info("%s, last on %s UTC", failed, f"{item.times[-1]:%Y-%m-%d %H:%M}")
-    if order.limits is None:
+    if request.limits is None:
         _log.info("Issued for exactly these names in the last 7 days: %d.", used)
         return
-    most = order.limits.exact_set
+    most = request.limits.exact_set
     level = logging.WARNING if used >= most - RESERVE else logging.INFO
     text = "This forced order is number %d of the %d certificates a week that the CA "
     text += "issues for exactly these names."
     _log.log(level, text, used + 1, most)
 
 
-def _key(order: Request, found: Situation, parts: Adapters) -> PrivateKey | None:
-    """Return the key to go on with; None = a new one.
+def _key(snapshot: Snapshot, adapters: Adapters) -> PrivateKey | None:
+    """Return the key to reuse, or None for a new one.
 
-    A TLSA record pins the key, whichever CA certifies it: that of what is in use, or
-    else of what was put into use last.
+    A TLSA record pins the key, whichever CA certifies it: that of the certificate in
+    use, or else of the one that was put into use last.
     """
-    if not order.reuse_key:
+    request, memory = snapshot.request, snapshot.memory
+    if not request.reuse_key:
         return None
-    memory = parts.state.load()
-    stored = {thumbprint(leaf): leaf for leaf, _ in parts.store.certificates()}
-    leaf = found.in_use if found.ours else stored.get(memory.in_use)
+    leaf = snapshot.ours
+    if leaf is None:
+        leaf, _ = snapshot.stored.get(memory.in_use, (None, ""))
     if leaf is None:
         return None
-    if key_type(leaf) != order.key_type:
+    if key_type(leaf) != request.key_type:
         why = f"it is {key_type(leaf)}"
     elif due.is_compromised(leaf, memory):
         why = "it was revoked as compromised"
-    elif (key := parts.store.key(thumbprint(leaf))) is not None:
+    elif (key := adapters.store.key(thumbprint(leaf))) is not None:
         return key
     else:
         why = "the store does not give it away"
@@ -147,16 +192,23 @@ def _key(order: Request, found: Situation, parts: Adapters) -> PrivateKey | None
 
 
 def _drop(
-    failed: Mapping[str, str], tried: Collection[str], parts: Adapters, now: datetime
-) -> None:
+    snapshot: Snapshot,
+    failed: Mapping[str, str],
+    tried: Collection[str],
+    adapters: Adapters,
+) -> Snapshot:
     """Remember which names the certificate goes without, since when, and why."""
-    memory = parts.state.load()
-    before = {item.name: item for item in memory.dropped}
-    moment = utc(now)
-    dropped = [item for item in memory.dropped if item.name not in tried]
-    dropped += [
-        Dropped(name, before[name].since if name in before else moment, moment, why)
-        for name, why in failed.items()
-    ]
-    if tuple(dropped) != memory.dropped:
-        parts.state.save(replace(memory, dropped=tuple(dropped)))
+    memory, moment = snapshot.memory, utc(snapshot.now)
+    since = {item.name: item.since for item in memory.dropped}
+    dropped = (
+        *(item for item in memory.dropped if item.name not in tried),
+        *(
+            Dropped(name, since.get(name, moment), moment, why)
+            for name, why in failed.items()
+        ),
+    )
+    if dropped == memory.dropped:
+        return snapshot
+    memory = memory._replace(dropped=dropped)
+    adapters.state.save(memory)
+    return replace(snapshot, memory=memory)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from letsencrypt_mdaemon.errors import ConfigError
@@ -14,7 +13,7 @@ if TYPE_CHECKING:
 
     from cryptography import x509
 
-    from letsencrypt_mdaemon.renewal.adapters import Adapters, Issuer
+    from letsencrypt_mdaemon.renewal.adapters import Adapters
 
 REASONS = {
     "unspecified": 0,
@@ -26,11 +25,10 @@ REASONS = {
 """Why a certificate may be revoked (RFC 5280, 5.3.1), as a subscriber may say it."""
 
 
-def revoke(  # noqa: PLR0913 - each is one thing to know
+def revoke(
     wanted: str,
     reason: str,
-    parts: Adapters,
-    issuer: Issuer,
+    adapters: Adapters,
     *,
     directory_url: str,
     now: datetime,
@@ -38,16 +36,16 @@ def revoke(  # noqa: PLR0913 - each is one thing to know
     """Revoke a certificate of the store, and remember it.
 
     Args:
-        wanted: Its thumbprint.
-        reason: One of `REASONS`; after keyCompromise its key is not used again.
+        wanted: The certificate's thumbprint.
+        reason: One of `REASONS`; after keyCompromise its key is never used again.
         directory_url: The CA.
 
     Raises:
         AcmeError: If the CA refuses.
         ConfigError: If there is no such certificate.
     """
-    known = {thumbprint(leaf): leaf for leaf, _ in parts.store.certificates()}
-    pending = parts.ca.pending()
+    known = {thumbprint(leaf): leaf for leaf, _ in adapters.store.certificates()}
+    pending = adapters.ca.pending()
     if pending is not None:
         known[pending.thumbprint] = pending.leaf
     leaf = known.get(wanted)
@@ -55,23 +53,21 @@ def revoke(  # noqa: PLR0913 - each is one thing to know
         hint = "`status` and `discover` show thumbprints."
         raise ConfigError(f"The store holds no certificate {wanted}.", hint=hint)
     is_pending = pending is not None and pending.leaf == leaf
-    key = pending.key if pending and is_pending else parts.store.key(wanted)
+    key = pending.key if pending and is_pending else adapters.store.key(wanted)
+    memory = adapters.state.load()
     if reason == "keyCompromise":
         # First: whatever the CA says, nobody should go on with this key.
-        compromised, memory = public_key_hash(leaf), parts.state.load()
+        compromised = public_key_hash(leaf)
         keys = dict.fromkeys([*memory.compromised, compromised])
-        parts.state.save(replace(memory, compromised=tuple(keys)))
+        memory = memory._replace(compromised=tuple(keys))
+        adapters.state.save(memory)
         # An order left open may be for the same key.
-        parts.ca.forget_order()
+        adapters.ca.forget_order()
         if pending is not None and public_key_hash(pending.leaf) == compromised:
-            parts.ca.forget_pending()
-    issuer.revoke(leaf, REASONS[reason], key)
-    memory = parts.state.load()
-    start = leaf.not_valid_before_utc
-    issued = memory.find(wanted) or Issued(
-        wanted, directory_url, dns_names(leaf), obtained=start
-    )
-    parts.state.save(memory.remember(replace(issued, revoked=utc(now))))
+            adapters.ca.forget_pending()
+    adapters.issuer().revoke(leaf, REASONS[reason], key)
+    issued = memory.find(wanted) or Issued(wanted, directory_url, dns_names(leaf))
+    adapters.state.save(memory.remember(issued._replace(revoked=utc(now))))
     if is_pending:
-        parts.ca.forget_pending()
+        adapters.ca.forget_pending()
     return leaf

@@ -1,140 +1,126 @@
-"""What a run finds, and so what is due, or why it waits."""
+"""What one look at an installation found, as one value."""
 
 from __future__ import annotations
 
 import logging
-import random
-from dataclasses import replace
-from datetime import timedelta
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from letsencrypt_mdaemon.errors import AcmeError
 from letsencrypt_mdaemon.pki.certificate import OURS, thumbprint
-from letsencrypt_mdaemon.renewal import due as renewal
-from letsencrypt_mdaemon.renewal.due import (
-    Situation,
-    by_rule,
-    is_compromised,
-    resume,
-    usable,
-)
-from letsencrypt_mdaemon.state.advice import Draw
-from letsencrypt_mdaemon.state.ledger import NEARLY_A_DAY
-from letsencrypt_mdaemon.state.memory import utc
+from letsencrypt_mdaemon.renewal import due
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
 
     from cryptography import x509
 
-    from letsencrypt_mdaemon.renewal.adapters import Adapters, Issuer, Request
-    from letsencrypt_mdaemon.renewal.due import Due
-    from letsencrypt_mdaemon.state.folder import CaState
+    from letsencrypt_mdaemon.pki.certificate import Certificate
+    from letsencrypt_mdaemon.renewal.adapters import Adapters, Request
+    from letsencrypt_mdaemon.state.advice import Draw
+    from letsencrypt_mdaemon.state.ledger import Ledger
+    from letsencrypt_mdaemon.state.memory import (
+        Attempt,
+        Dropped,
+        Memory,
+        OpenOrder,
+        Target,
+    )
 
 
 _log = logging.getLogger(__name__)
 
 
-def look(order: Request, parts: Adapters, now: datetime) -> Situation:
-    """Look at what is in use, and at what earlier runs left."""
-    named = tuple(parts.server.named(order.names).values())
-    in_use = named[0] if len(set(named)) == 1 else None
-    memory = parts.state.load()
-    dropped = memory.dropped if order.drop else ()
-    dropped = tuple(item for item in dropped if item.name in order.names[1:])
-    without = {item.name for item in dropped}
-    names = tuple(name for name in order.names if name not in without)
-    pending = None
-    if not order.force:
-        pending = usable(parts.ca.pending(), [names, order.names], order, now)
-    if pending is not None and is_compromised(pending.leaf, memory):
-        pending = None
-    return Situation(
-        names=names,
-        dropped=dropped,
-        named=named,
-        in_use=in_use,
-        ours=in_use is not None and is_ours(in_use, order, parts),
-        pending=pending,
-        attempt=parts.state.attempt(),
-    )
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """What a run found, and what it is asked for.
 
-
-def decide(
-    order: Request,
-    found: Situation,
-    parts: Adapters,
-    issuer: Issuer | None,
-    now: datetime,
-) -> Due:
-    """Return what is due; the CA is asked for its advice only if there is an issuer."""
-    if found.pending is not None:
-        return resume(order, found, found.pending, now)
-    if order.activate_only:
-        reason = "no certificate waits to be put into use"
-        return renewal.Due(due=False, reason=reason, at=now)
-    drawn, why = None, ""
-    if found.in_use is not None and found.ours and not order.force:
-        draw = _advice(order, found.in_use, parts.ca, issuer, now)
-        drawn, why = draw.moment(now, order.interval), draw.explanation_url
-    due = by_rule(order, found, parts, now, drawn=drawn)
-    if due.due and due.at == drawn and why:
-        due = replace(due, reason=f"{due.reason}; the CA says why: {why}")
-    again = [item.name for item in found.dropped if item.tried + NEARLY_A_DAY <= now]
-    if again and not due.due:
-        reason = f"{', '.join(again)} could not be validated before, and is tried again"
-        return renewal.Due(due=True, reason=reason, at=now)
-    return due
-
-
-def _advice(
-    order: Request,
-    certificate: x509.Certificate,
-    ca: CaState,
-    issuer: Issuer | None,
-    now: datetime,
-) -> Draw:
-    """Return the moment drawn from the CA's suggested window (RFC 9773, 4.2 and 4.3).
-
-    Drawn once for each window and kept; asked again when the CA wants to be asked.
+    Args:
+        memory: What is remembered of the installation.
+        attempt: What an earlier run left under way, or rolled back.
+        ledger: The account book at the CA, without what a wrong clock wrote.
+        order: The order that an earlier run left open.
+        draw: The moment drawn from the CA's suggested window.
+        pending: Issued earlier, not in use yet, and still what is wanted.
+        named: Which certificate each target names; None = none that we know.
+        stored: Thumbprint -> certificate and friendly name.
     """
-    digest = thumbprint(certificate)
-    kept = ca.draw()
-    if kept is None or kept.thumbprint != digest:
-        kept = Draw(digest, None, None, None, ask_again=now)
-    if issuer is None or kept.holds(now):
-        return kept
-    try:
-        window, seconds = issuer.suggested_window(certificate)
-    except AcmeError as exc:
-        # Whether it is due can be told without the CA.
-        _log.warning("The CA could not be asked when to renew: %s", exc)
-        window, seconds = None, 3600.0
-    again = utc(now) + timedelta(seconds=seconds)
-    draw = kept.asked(window, again, random.SystemRandom())
-    if draw.at is not None and draw.at != kept.at:
-        url = draw.explanation_url
-        _log.info(
-            "The CA suggests to renew between %s and %s; drawn: %s UTC%s",
-            f"{draw.start:%Y-%m-%d %H:%M}",
-            f"{draw.end:%Y-%m-%d %H:%M}",
-            f"{draw.at:%Y-%m-%d %H:%M}",
-            f"; why: {url}" if url else "",
-        )
-    if not order.dry_run:
-        ca.save_draw(draw)
-    return draw
+
+    request: Request
+    now: datetime
+    memory: Memory
+    attempt: Attempt | None
+    ledger: Ledger
+    order: OpenOrder | None
+    draw: Draw | None
+    pending: Certificate | None
+    named: Mapping[Target, x509.Certificate | None]
+    stored: Mapping[str, tuple[x509.Certificate, str]]
+
+    @property
+    def in_use(self) -> x509.Certificate | None:
+        """The certificate that every target names; None if they differ."""
+        found = set(self.named.values())
+        return found.pop() if len(found) == 1 else None
+
+    @property
+    def ours(self) -> x509.Certificate | None:
+        """The certificate in use, if this program obtained it from this CA.
+
+        If that is not remembered, the friendly name tells, though not from which CA.
+        """
+        leaf = self.in_use
+        if leaf is None:
+            return None
+        digest = thumbprint(leaf)
+        if known := self.memory.find(digest):
+            return leaf if known.directory_url == self.request.directory_url else None
+        _, name = self.stored.get(digest, (leaf, ""))
+        return leaf if name.startswith(f"{OURS} ") else None
+
+    @property
+    def dropped(self) -> tuple[Dropped, ...]:
+        """The names that the certificate may go without for now."""
+        optional = self.request.names[1:] if self.request.drop else ()
+        return tuple(item for item in self.memory.dropped if item.name in optional)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names that the certificate should have now: without the dropped ones."""
+        without = {item.name for item in self.dropped}
+        return tuple(name for name in self.request.names if name not in without)
 
 
-def is_ours(certificate: x509.Certificate, order: Request, parts: Adapters) -> bool:
-    """Whether this program obtained a certificate from this CA.
+def take_snapshot(
+    request: Request, adapters: Adapters, memory: Memory, now: datetime
+) -> Snapshot:
+    """Look once at the server's files, the store, and what earlier runs left.
 
-    When that is not remembered, the friendly name tells, though not of which CA.
+    Args:
+        memory: What is remembered of the installation.
+
+    Raises:
+        ConfigError: If the server's files or the store cannot be read.
+        Error: If a file of the state cannot be read.
     """
-    remembered = parts.state.load().find(thumbprint(certificate))
-    if remembered is not None:
-        return remembered.directory_url == order.directory_url
-    return any(
-        leaf == certificate and name.startswith(f"{OURS} ")
-        for leaf, name in parts.store.certificates()
+    ca = adapters.ca
+    snapshot = Snapshot(
+        request=request,
+        now=now,
+        memory=memory,
+        attempt=adapters.state.attempt(),
+        ledger=ca.ledger().settled(now),
+        order=ca.order(),
+        draw=ca.draw(),
+        pending=None if request.force else ca.pending(),
+        named=adapters.server.named(request.names),
+        stored={
+            thumbprint(leaf): (leaf, name)
+            for leaf, name in adapters.store.certificates()
+        },
     )
+    pending = snapshot.pending
+    if pending is None or due.is_wanted(snapshot, pending):
+        return snapshot
+    _log.info("The pending certificate %s does not fit any more", pending.thumbprint)
+    return replace(snapshot, pending=None)

@@ -1,1 +1,1 @@
-"""What is remembered between runs."""
+"""The memory between runs: values, and the files that hold them."""

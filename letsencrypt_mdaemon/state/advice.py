@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     import random
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Window:
-    """When the CA suggests to renew (RFC 9773, 4.2), and why, if it says so."""
+class Window(NamedTuple):
+    """When the CA suggests to renew, and a page that explains why (RFC 9773, 4.2)."""
 
     start: datetime
     end: datetime
     explanation_url: str = ""
 
     def draw(self, generator: random.Random) -> datetime:
-        """Return a moment in the window, every one equally likely."""
+        """Return a random moment in the window, all equally likely."""
         return self.start + (self.end - self.start) * generator.random()
 
 
-@dataclass(frozen=True, slots=True)
-class Draw:
+class Draw(NamedTuple):
     """The moment drawn once from the CA's suggested window (RFC 9773, 4.2).
 
     Args:
-        at: The moment drawn; None if the CA gave no advice.
-        ask_again: Not before this moment is the CA asked again (4.3).
+        at: The moment drawn; None if the CA suggested no window.
+        ask_again: The earliest time for the next request to the CA (4.3).
     """
 
     thumbprint: str
@@ -42,16 +39,16 @@ class Draw:
     def holds(self, now: datetime) -> bool:
         """Whether it is too early to ask the CA again.
 
-        A clock that was wrong when it was drawn does not silence us for long.
+        At most for two days, in case the clock was wrong when the moment was drawn.
         """
         return now < self.ask_again < now + timedelta(days=2)
 
     def asked(
         self, window: Window | None, ask_again: datetime, generator: random.Random
     ) -> Draw:
-        """Return what the CA's answer makes of it: drawn anew for a new window only."""
+        """Return the draw after the CA's answer: only a new window is drawn from."""
         if window is None or (window.start, window.end) == (self.start, self.end):
-            return replace(self, ask_again=ask_again)
+            return self._replace(ask_again=ask_again)
         return Draw(
             self.thumbprint,
             window.start,
@@ -62,15 +59,14 @@ class Draw:
         )
 
     def moment(self, now: datetime, interval: timedelta) -> datetime | None:
-        """Return when the CA's advice makes it due.
+        """Return when the certificate is due by the CA's advice; None without advice.
 
-        A run that comes up in the window renews at the first chance after the moment
-        drawn. If the next one comes only after the window, this one does (4.2): only
-        inside it a renewal is exempt from Let's Encrypt's limits, and too early is
-        better than too late.
+        The first run after the moment drawn renews. If the next run comes after the end
+        of the window, this run renews (4.2): only inside the window a renewal is exempt
+        from Let's Encrypt's limits, and too early is better than too late.
 
         Args:
-            interval: Until the next run.
+            interval: The time until the next run.
         """
         if self.at is None or self.end is None:
             return None

@@ -1,4 +1,4 @@
-"""What was spent at a CA and what failed there, and so when to try again.
+"""What a CA issued and what failed there, and so when to try again.
 
 Rules over values: Let's Encrypt's integration guide ("Retrying failures": after 1, 10
 and 100 minutes, then daily) and the limits that a CA publishes.
@@ -6,9 +6,8 @@ and 100 minutes, then daily) and the limits that a CA publishes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from letsencrypt_mdaemon.text import printable
 
@@ -17,38 +16,36 @@ if TYPE_CHECKING:
 
     from letsencrypt_mdaemon.authorities import Limits
 
-LADDER = (timedelta(minutes=1), timedelta(minutes=10), timedelta(minutes=100))
+RETRY_DELAYS = (timedelta(minutes=1), timedelta(minutes=10), timedelta(minutes=100))
 NEARLY_A_DAY = timedelta(hours=20)
-"""Once a day, also when the schedule wavers."""
-LONGEST = timedelta(days=1)
-"""How long a failure silences us at most, whatever time the CA named."""
+"""The interval of daily retries: short enough for a schedule that varies by hours."""
+MAX_SILENCE = timedelta(days=1)
+"""The longest wait after a failure, whatever time the CA named."""
 CLOCK_ERROR = timedelta(hours=25)
-"""How far a clock may be off: a day, and what a time zone mixed up adds to it.
+"""How far a clock may be off: a day, and an hour for a wrong time zone.
 
-By one that is further off nothing is ordered (`issuer`).
+With a clock that is further off, `acme.issuer` places no order.
 """
 WEEK = timedelta(days=7)
-KEPT = 20
-"""Failures remembered of each name, and issuances in all, at least."""
+HISTORY = 20
+"""How many failures of each name are kept, and at least how many issuances."""
 
 
-@dataclass(frozen=True, slots=True)
-class Issuance:
-    """A certificate that the CA issued, for these names in alphabetical order."""
+class Issuance(NamedTuple):
+    """A certificate that the CA issued; its names in alphabetical order."""
 
     names: tuple[str, ...]
     at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """What failed since it last worked: one name, or the order as a whole ("").
+class Failure(NamedTuple):
+    """The failures of a name, or of whole orders (""), since the last success.
 
     Args:
         times: When, oldest first; never empty.
-        why: The CA's words about the last time.
-        until: Not before this moment, the CA asked; None if it did not say.
-        paused: The URL at which the CA wants to be asked to go on; "" if it does not.
+        why: The CA's message about the last failure.
+        until: The earliest retry that the CA allows; None if it named none.
+        paused: The URL where the administrator can resume; "" if not paused.
     """
 
     name: str
@@ -58,33 +55,33 @@ class Failure:
     paused: str = ""
 
     def not_before(self, *, urgent: bool) -> datetime:
-        """Return when to try again; on the third rung it stays while it is urgent."""
-        rungs = (*LADDER, LADDER[-1] if urgent else NEARLY_A_DAY)
-        at = self.times[-1] + rungs[min(len(self.times), len(rungs)) - 1]
+        """Return when to try again: while it is urgent, never as late as daily."""
+        delays = (*RETRY_DELAYS, RETRY_DELAYS[-1] if urgent else NEARLY_A_DAY)
+        at = self.times[-1] + delays[min(len(self.times), len(delays)) - 1]
         return at if self.until is None else max(at, self.until)
 
 
-@dataclass(frozen=True, slots=True)
-class Wait:
-    """Why there is no further try now, and until when; None = until somebody acts."""
+class Wait(NamedTuple):
+    """Why to wait, and until when; None = until the administrator acts."""
 
     reason: str
     until: datetime | None
     paused: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Ledger:
-    """The account book at one CA."""
+class Ledger(NamedTuple):
+    """The history of issuances and failures at one CA."""
 
     issuances: tuple[Issuance, ...] = ()
     failures: tuple[Failure, ...] = ()
 
     def issued(self, names: Iterable[str], at: datetime) -> Ledger:
-        """Return it with one more certificate; its names do not fail any more."""
+        """Return the ledger with one more certificate, and no failures of its names."""
         wanted = tuple(sorted(names))
         recent = [old for old in self.issuances if at - old.at < WEEK + CLOCK_ERROR]
-        kept = recent if len(recent) >= KEPT else list(self.issuances[-KEPT + 1 :])
+        kept = (
+            recent if len(recent) >= HISTORY else list(self.issuances[-HISTORY + 1 :])
+        )
         failures = [old for old in self.failures if old.name not in {*wanted, ""}]
         return Ledger((*kept, Issuance(wanted, at)), tuple(failures))
 
@@ -96,27 +93,27 @@ class Ledger:
         until: datetime | None = None,
         paused: str = "",
     ) -> Ledger:
-        """Return it with one more failure.
+        """Return the ledger with one more failure.
 
         Args:
-            said: For each name that failed the CA's words; "" is the whole order.
+            said: The CA's message for each name that failed; "" is the whole order.
         """
         times = {old.name: old.times for old in self.failures}
         kept = [old for old in self.failures if old.name not in said]
         kept += [
-            Failure(name, (*times.get(name, ()), at)[-KEPT:], why, until, paused)
+            Failure(name, (*times.get(name, ()), at)[-HISTORY:], why, until, paused)
             for name, why in said.items()
         ]
-        return replace(self, failures=tuple(kept))
+        return self._replace(failures=tuple(kept))
 
     def settled(self, now: datetime) -> Ledger:
-        """Return it without what a clock that was wrong wrote: what is later than now.
+        """Return the ledger without entries from the future, which a wrong clock made.
 
-        Such a failure is forgotten. Moved to now, as a certificate of the next day is,
-        it would silence us at every run until now was as late as that clock.
+        Such a failure is forgotten, and not moved to now as an issuance is: every run
+        would move it again, and wait, until the time of the wrong clock came.
         """
         issuances = [
-            replace(item, at=min(item.at, now))
+            item._replace(at=min(item.at, now))
             for item in self.issuances
             if item.at <= now + CLOCK_ERROR
         ]
@@ -126,14 +123,18 @@ class Ledger:
             if not times and item.paused:
                 times = (now,)
             if times:
-                until = item.until and min(item.until, times[-1] + LONGEST)
-                failures.append(replace(item, times=times, until=until))
+                until = item.until and min(item.until, times[-1] + MAX_SILENCE)
+                failures.append(item._replace(times=times, until=until))
         return Ledger(tuple(issuances), tuple(failures))
 
     def used(
         self, names: Iterable[str], now: datetime, span: timedelta = WEEK
     ) -> list[datetime]:
-        """Return when certificates for exactly these names were issued this week."""
+        """Return when the CA issued certificates for exactly these names.
+
+        Args:
+            span: How far to look back.
+        """
         wanted = tuple(sorted(names))
         return sorted(
             item.at
@@ -142,7 +143,7 @@ class Ledger:
         )
 
     def failing(self, names: Collection[str]) -> list[Failure]:
-        """Return what fails of these names, and of orders as a whole."""
+        """Return the failures of these names, and of whole orders."""
         return [item for item in self.failures if item.name in {*names, ""}]
 
     def wait(
@@ -154,11 +155,11 @@ class Ledger:
         resumes: bool = False,
         limits: Limits | None = None,
     ) -> Wait | None:
-        """Return why a try for these names would be too early; None = go ahead.
+        """Return why an order for these names has to wait; None = go ahead.
 
         Args:
-            urgent: Whether the certificate in use will not last for many more tries.
-            resumes: Whether an open order is gone on with, which asks for nothing new.
+            urgent: Whether the certificate in use expires before many more tries.
+            resumes: Whether an open order is resumed, which costs no new issuance.
         """
         for item in self.failing(names):
             if item.paused:
@@ -169,18 +170,22 @@ class Ledger:
             for item in self.failing(names)
             if (at := item.not_before(urgent=urgent)) > now
         ]
-        # A day more: the clock may have been behind when one of them was written down.
+        # A day more: the clock may have been slow at one of these issuances.
         span = WEEK + CLOCK_ERROR
         used = self.used(names, now, span)
         if limits is not None and len(used) >= limits.exact_set and not resumes:
-            reason = f"the CA issues {limits.exact_set} certificates a week for "
-            reason += "exactly these names, and all are used"
+            reason = (
+                f"the CA's limit of {limits.exact_set} certificates a week for exactly "
+            )
+            reason += "these names is reached"
             waits.append(Wait(reason, used[-limits.exact_set] + span))
         return max(waits, key=lambda wait: wait.until or now, default=None)
 
 
 def _why(failure: Failure) -> str:
-    what = f"{failure.name} could not be validated" if failure.name else "it failed"
+    what = (
+        f"{failure.name} could not be validated" if failure.name else "the order failed"
+    )
     times = len(failure.times)
     again = f" ({times} times)" if times > 1 else ""
     why = printable(failure.why, 300)

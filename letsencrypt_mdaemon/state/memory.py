@@ -1,31 +1,34 @@
-"""What is remembered of an installation, as values."""
+"""The values that a run remembers for the next one."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 
 def utc(moment: datetime) -> datetime:
-    """Return a moment in UTC, to the second: what files and reports hold."""
+    """Return a moment in UTC, to the second, as files and reports hold it."""
     return moment.astimezone(UTC).replace(microsecond=0)
 
 
 HISTORY = 50
 """Certificates remembered, newest last."""
 
-
 RUNS = 10
 """Scheduled runs remembered."""
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
-    """One INI value that names the certificate, or one binding of an IIS site.
+IIS = "IIS"
+"""Stands for the file of a target that is a binding of an IIS site."""
+
+
+class Target(NamedTuple):
+    """An INI value that names the certificate, or a binding of an IIS site.
 
     Args:
         file: Path below the installation, with forward slashes; or `IIS`.
-        form: How the value names it; see `mdaemon.forms`.
+        form: How the value names the certificate; see `mdaemon.forms`.
     """
 
     file: str
@@ -34,16 +37,15 @@ class Target:
     form: str
 
     def __str__(self) -> str:
-        """Return it as messages show it."""
+        """Return the target as messages show it."""
         return f"{self.file} [{self.section}] {self.key}"
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
-    """One target, before and after.
+class Change(NamedTuple):
+    """A target's value, before and after.
 
     Args:
-        line: Counted from 1; 0 if the key was not there.
+        line: Counted from 1; 0 if the file did not have the key.
     """
 
     target: Target
@@ -52,15 +54,14 @@ class Change:
     after: str
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """A certificate being put into use: kept until it is proven, or rolled back.
+class Attempt(NamedTuple):
+    """A certificate being put into use: kept until it is verified or rolled back.
 
     Args:
-        before: What each port served before: endpoint → thumbprint.
-        changes: What was changed in the server's files.
-        failed: When it was rolled back; None while it is under way.
-        undoing: Whether it is being rolled back.
+        before: The thumbprint that each endpoint served before.
+        changes: The changes to the server's files.
+        undoing: Whether the rollback has begun.
+        failed: When the rollback ended; None while the attempt is under way.
     """
 
     thumbprint: str
@@ -70,31 +71,28 @@ class Attempt:
     failed: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Issued:
+class Issued(NamedTuple):
     """A certificate this program obtained.
 
     Args:
-        verified: When every port that spoke TLS was seen to serve it; None if never.
+        verified: When every port that speaks TLS served it; None if never.
         revoked: When this program revoked it; None if it did not.
     """
 
     thumbprint: str
     directory_url: str
     names: tuple[str, ...]
-    obtained: datetime
     verified: datetime | None = None
     revoked: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Dropped:
-    """A name that is wanted, and that the certificate goes without for now.
+class Dropped(NamedTuple):
+    """A requested name that the certificate lacks, because its validation failed.
 
     Args:
         since: When the CA first could not validate it.
         tried: When it was tried last.
-        why: The CA's words.
+        why: The CA's message.
     """
 
     name: str
@@ -103,15 +101,14 @@ class Dropped:
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class Memory:
-    """What is remembered of the installation, whatever the CA.
+class Memory(NamedTuple):
+    """The memory of an installation, whatever the CA.
 
     Args:
         compromised: Public keys that must not be used again: SHA-256 in hex.
         runs: When the last scheduled runs began.
-        in_use: The thumbprint that was put into use last; "" if it is not known.
-        exit_code: How the last scheduled run ended; None if it did not, or never ran.
+        in_use: The thumbprint that was put into use last; "" if unknown.
+        exit_code: Of the last scheduled run; None if there was none, or it was killed.
     """
 
     targets: tuple[Target, ...] = ()
@@ -123,24 +120,24 @@ class Memory:
     exit_code: int | None = None
 
     def find(self, thumbprint: str) -> Issued | None:
-        """Return what is remembered of a certificate."""
+        """Return the record of a certificate; None if there is none."""
         found = [item for item in self.issued if item.thumbprint == thumbprint]
         return found[-1] if found else None
 
     def remember(self, item: Issued) -> Memory:
         """Return the memory with a certificate added or replaced."""
         others = [old for old in self.issued if old.thumbprint != item.thumbprint]
-        return replace(self, issued=tuple([*others, item][-HISTORY:]))
+        return self._replace(issued=tuple([*others, item][-HISTORY:]))
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Who we are to a CA.
+    """Our account at a CA.
 
     Args:
-        key: The account key as JWK, private.
-        url: The account's URL; "" until the CA has told it.
-        next_key: The key that a rollover under way puts in its place; else empty.
+        key: The private account key as JWK.
+        url: The account's URL; "" until the CA has sent it.
+        next_key: The new key while a rollover is under way; else empty.
     """
 
     key: dict[str, str]
@@ -148,16 +145,16 @@ class Account:
     next_key: dict[str, str] = field(default_factory=dict)
 
     def __repr__(self) -> str:
-        """Leave the key out."""
+        """Hide the key."""
         return f"Account(url={self.url!r})"
 
 
 @dataclass(frozen=True, slots=True)
 class OpenOrder:
-    """An order that is not done: its URL, and the key it will be finalized with.
+    """An unfinished order: its URL, and the key of its certificate.
 
     Args:
-        issued: Whether the CA has issued, and the ledger says so.
+        issued: Whether the CA has issued, and the ledger has a record of that.
     """
 
     url: str
@@ -168,5 +165,5 @@ class OpenOrder:
     issued: bool = False
 
     def __repr__(self) -> str:
-        """Leave the key out."""
+        """Hide the key."""
         return f"OpenOrder(url={self.url!r}, names={self.names!r})"

@@ -1,7 +1,7 @@
-"""A store on every platform: a folder for each certificate, in PEM.
+"""A store for every platform: a folder for each certificate, in PEM.
 
 <store>/<friendly name>/cert.pem, chain.pem, fullchain.pem, privkey.pem
-                        and cert.pfx if a password for it is given
+                        and cert.pfx if it has a password
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from cryptography import x509
 
 from letsencrypt_mdaemon.errors import ConfigError, DeployError
 from letsencrypt_mdaemon.pki.certificate import load_key, thumbprint
-from letsencrypt_mdaemon.system.disk import fill_private_folder, read_limited
+from letsencrypt_mdaemon.system.disk import explained, fill_private_folder, read_limited
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,18 +25,16 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-LIMIT = 1 << 20
-"""Bytes of a PEM file."""
+MAX_FILE_BYTES = 1 << 20
+"""Of a PEM file."""
 _UNFINISHED = ".unfinished "
 
 
 class PemStore:
-    """Certificates in a folder.
-
-    One that somebody else put there in this form counts as well.
+    """Certificates in a folder, also those that others put there in this form.
 
     Args:
-        pfx_password: Also write a PKCS#12 file with this password; never a default one.
+        pfx_password: Also write a PKCS#12 file with this password; there is no default.
     """
 
     def __init__(self, folder: Path, *, pfx_password: bytes | None = None) -> None:
@@ -44,7 +42,7 @@ class PemStore:
         self._pfx_password = pfx_password
 
     def certificates(self) -> Iterator[tuple[x509.Certificate, str]]:
-        """Yield each certificate with its friendly name, which is its folder's.
+        """Yield each certificate with its friendly name, the name of its folder.
 
         Raises:
             ConfigError: If the store cannot be read.
@@ -55,35 +53,35 @@ class PemStore:
                 yield leaf, folder.name
 
     def chain(self, wanted: str) -> tuple[x509.Certificate, ...]:
-        """Return the chain that came with a certificate; empty if it is not kept."""
+        """Return a certificate with its issuers; empty if it is not in the store."""
         for folder in self._folders():
             leaf = _leaf(folder)
             if leaf is not None and thumbprint(leaf) == wanted:
                 with suppress(OSError, ValueError, x509.InvalidVersion):
-                    pem = read_limited(folder / "fullchain.pem", LIMIT)
+                    pem = read_limited(folder / "fullchain.pem", MAX_FILE_BYTES)
                     return tuple(x509.load_pem_x509_certificates(pem))
         return ()
 
     def key(self, wanted: str) -> PrivateKey | None:
-        """Return a certificate's private key; None if it cannot be had."""
+        """Return a certificate's private key; None if it is not available."""
         for folder in self._folders():
             leaf = _leaf(folder)
             if leaf is not None and thumbprint(leaf) == wanted:
                 with suppress(OSError, ValueError):
-                    key = load_key(read_limited(folder / "privkey.pem", LIMIT))
+                    key = load_key(read_limited(folder / "privkey.pem", MAX_FILE_BYTES))
                     if key.public_key() == leaf.public_key():
                         return key
         return None
 
     def key_readers(self, _: str) -> None:
-        """Return nothing: its files are private, by the mode they are made with."""
+        """Return None: the files are private from the start."""
         return
 
     def install(self, certificate: Certificate) -> None:
-        """Put a certificate into the store, if it is not there; all of it or nothing.
+        """Put a certificate into the store unless it is there; all of it or nothing.
 
         Raises:
-            DeployError: If it cannot be written.
+            DeployError: If the store cannot be written.
         """
         final = self.folder / certificate.friendly_name
         files = {
@@ -94,25 +92,26 @@ class PemStore:
         }
         unfinished = self._unfinished(final)
         replaced = self._unfinished(final, " replaced")
-        try:
-            self._sweep()
-            if all(_holds(final / name, data) for name, data in files.items()) and (
-                not self._pfx_password or (final / "cert.pfx").is_file()
-            ):
-                return
-            if self._pfx_password:
-                files["cert.pfx"] = certificate.pkcs12(self._pfx_password)
-            fill_private_folder(unfinished, files)
-            if final.exists():
-                final.rename(replaced)
-            unfinished.rename(final)
-        except OSError as exc:
-            shutil.rmtree(unfinished, ignore_errors=True)
-            with suppress(OSError):
-                replaced.rename(final)
-            message = f"The certificate cannot be put into the store {self.folder}: "
-            hint = "Make room, or let this account write there; it is kept till then."
-            raise DeployError(f"{message}{exc.strerror or exc}.", hint=hint) from exc
+        doing = f"put the certificate into the store {self.folder}"
+        hint = "Let this account write there; the certificate is kept until then."
+        with explained(doing, failure=DeployError, hint=hint):
+            try:
+                self._sweep()
+                if all(_holds(final / name, data) for name, data in files.items()) and (
+                    not self._pfx_password or (final / "cert.pfx").is_file()
+                ):
+                    return
+                if self._pfx_password:
+                    files["cert.pfx"] = certificate.pkcs12(self._pfx_password)
+                fill_private_folder(unfinished, files)
+                if final.exists():
+                    final.rename(replaced)
+                unfinished.rename(final)
+            except OSError:
+                shutil.rmtree(unfinished, ignore_errors=True)
+                with suppress(OSError):
+                    replaced.rename(final)
+                raise
         shutil.rmtree(replaced, ignore_errors=True)
 
     def remove(self, wanted: str) -> None:
@@ -124,31 +123,28 @@ class PemStore:
         for folder in self._folders():
             leaf = _leaf(folder)
             if leaf is not None and thumbprint(leaf) == wanted:
-                try:
+                with explained(
+                    f"remove {folder}", failure=DeployError, hint="Remove it by hand."
+                ):
                     self._sweep()
-                    # A rename is whole; what a crash leaves then is swept up later.
-                    aside = folder.rename(self._unfinished(folder))
-                    _remove(aside)
-                except OSError as exc:
-                    message = f"{folder} cannot be removed: {exc.strerror or exc}."
-                    raise DeployError(message, hint="Remove it by hand.") from exc
+                    # A rename is whole; the next sweep removes what a crash leaves.
+                    _remove(folder.rename(self._unfinished(folder)))
 
     def _folders(self) -> list[Path]:
-        try:
-            found = sorted(self.folder.iterdir())
-        except FileNotFoundError:
-            return []
-        except OSError as exc:
-            message = f"The store {self.folder} cannot be read: {exc.strerror or exc}."
-            hint = "Name a folder, and let us read it."
-            raise ConfigError(message, hint=hint) from exc
+        hint = "Set the store to a folder that this account can read."
+        doing = f"read the store {self.folder}"
+        with explained(doing, failure=ConfigError, hint=hint):
+            try:
+                found = sorted(self.folder.iterdir())
+            except FileNotFoundError:
+                return []
         return [path for path in found if not path.name.startswith(_UNFINISHED)]
 
     def _unfinished(self, folder: Path, suffix: str = "") -> Path:
         return self.folder / f"{_UNFINISHED}{folder.name}{suffix}"
 
     def _sweep(self) -> None:
-        """Remove what a run that was killed left behind."""
+        """Remove what a killed run left behind."""
         if self.folder.is_dir():
             for path in self.folder.glob(f"{_UNFINISHED}*"):
                 _remove(path)
@@ -163,7 +159,7 @@ def _remove(path: Path) -> None:
 
 def _holds(path: Path, data: bytes) -> bool:
     try:
-        return read_limited(path, LIMIT) == data
+        return read_limited(path, MAX_FILE_BYTES) == data
     except (OSError, ValueError):
         return False
 
@@ -171,10 +167,10 @@ def _holds(path: Path, data: bytes) -> bool:
 def _leaf(folder: Path) -> x509.Certificate | None:
     for name in ("cert.pem", "fullchain.pem"):
         try:
-            pem = read_limited(folder / name, LIMIT)
+            pem = read_limited(folder / name, MAX_FILE_BYTES)
             return x509.load_pem_x509_certificates(pem)[0]
         except (FileNotFoundError, NotADirectoryError):
             continue
         except (OSError, ValueError, x509.InvalidVersion) as exc:
-            _log.warning("%s is left out: %s", folder / name, exc)
+            _log.warning("Skipping %s: %s", folder / name, exc)
     return None

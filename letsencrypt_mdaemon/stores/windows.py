@@ -1,4 +1,4 @@
-r"""Windows' own store, from which MDaemon takes its certificates: LocalMachine\My."""
+r"""Windows' own store, which MDaemon uses: LocalMachine\My."""
 
 from __future__ import annotations
 
@@ -14,7 +14,12 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import pkcs12
 
 from letsencrypt_mdaemon.errors import ConfigError, DeployError, Error
-from letsencrypt_mdaemon.pki.certificate import is_self_signed, thumbprint
+from letsencrypt_mdaemon.pki.certificate import (
+    is_issued_by,
+    is_self_signed,
+    thumbprint,
+)
+from letsencrypt_mdaemon.system.disk import explained
 from letsencrypt_mdaemon.windows import access
 
 assert sys.platform == "win32"  # noqa: S101 - tells the type checker
@@ -24,26 +29,26 @@ from letsencrypt_mdaemon.windows.key_access import key_at  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from contextlib import AbstractContextManager
 
     from letsencrypt_mdaemon.pki.certificate import Certificate, PrivateKey
 
 _log = logging.getLogger(__name__)
 
 MY, CA = "My", "CA"
-ACCESS_DENIED = 5
 
 
 class WindowsStore:
     r"""The local computer's certificates: those with a key in My, issuers in CA.
 
-    What is a root is nobody's business but Windows' and its administrator's: nothing is
-    ever written to Root.
+    Trusted roots are left to Windows and its administrator: nothing is ever written to
+    Root.
 
     Args:
-        storage: Who keeps an RSA key: `csp`, as old programs need it, or `cng`. Only
-            CNG can keep an ECDSA key, so that goes there in any case.
-        exportable: Whether the key can be taken out again.
-        readers: SIDs of accounts that have to be able to read the key.
+        storage: The key storage provider for RSA keys: `csp`, as old programs need it,
+            or `cng`. ECDSA keys are always in CNG.
+        exportable: Whether the key can be exported.
+        readers: SIDs of accounts that must be able to read the key.
     """
 
     def __init__(
@@ -66,19 +71,19 @@ class WindowsStore:
         yield from self._read(MY)
 
     def chain(self, wanted: str) -> tuple[x509.Certificate, ...]:
-        """Return a certificate with its issuers in CA; empty if it is not there."""
+        """Return a certificate with its issuers in CA; empty if it is not in My."""
         found = [leaf for leaf, _ in self._read(MY) if thumbprint(leaf) == wanted]
         issuers = [issuer for issuer, _ in self._read(CA)] if found else []
         chain = found[:1]
         while chain:
-            above = [one for one in issuers if _is_issuer(one, chain[-1])]
+            above = [one for one in issuers if is_issued_by(chain[-1], one)]
             if not above or above[0] in chain:
                 break
             chain.append(above[0])
         return tuple(chain)
 
     def key(self, wanted: str) -> PrivateKey | None:
-        """Return a certificate's private key; None if it cannot be had."""
+        """Return a certificate's private key; None if it cannot be exported."""
         password = _password()
         with _explained("read", MY, ConfigError), self._found(wanted) as context:
             if context is None:
@@ -87,7 +92,7 @@ class WindowsStore:
                 pfx = crypt32.exported(context, password)
                 key = pkcs12.load_key_and_certificates(pfx, password.encode())[0]
             except (OSError, ValueError) as exc:
-                _log.debug("The key of %s is not given away: %s", wanted, exc)
+                _log.debug("Could not export the key of %s: %s", wanted, exc)
                 return None
         if isinstance(key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey):
             return key
@@ -104,14 +109,16 @@ class WindowsStore:
             return context is not None and crypt32.is_key_usable(context)
 
     def key_readers(self, wanted: str) -> list[str] | None:
-        """Return the accounts that may read a certificate's key; None if not known."""
+        """Return the accounts that may read a certificate's key; None if unknown."""
         place = self.key_place(wanted)
         if place is None:
             return None
         try:
             sids = access.readers(key_at(place).access_list())
         except (OSError, ValueError) as exc:
-            _log.debug("The key of %s does not say who may read it: %s", wanted, exc)
+            _log.debug(
+                "Could not read the access list of the key of %s: %s", wanted, exc
+            )
             return None
         everyone = ["S-1-1-0"]
         return [security.name_of(sid) for sid in (everyone if sids is None else sids)]
@@ -120,7 +127,7 @@ class WindowsStore:
         """Put a certificate with its key into My, and its issuers into CA.
 
         Raises:
-            DeployError: If Windows refuses, or somebody who has to cannot read the key.
+            DeployError: If Windows refuses, or one of `readers` cannot read the key.
         """
         self._install(certificate)
         place = self.key_place(certificate.thumbprint)
@@ -128,23 +135,25 @@ class WindowsStore:
             message = (
                 f"{certificate.thumbprint} is in LocalMachine\\{MY} without its key."
             )
-            raise DeployError(message, hint="`selftest` tries it with another one.")
+            raise DeployError(
+                message, hint="Run `selftest` to test the store with temporary keys."
+            )
         try:
             access.let_read(key_at(place), self.readers)
         except (OSError, ValueError) as exc:
             _log.warning(
-                "Who may read the new private key could not be seen or changed: %s. "
-                "If MDaemon does not serve it, look at it in certlm.msc (All Tasks, "
-                "Manage Private Keys).",
+                "Could not check or change who may read the new private key: %s. If "
+                "MDaemon does not serve the certificate, check its permissions in "
+                "certlm.msc (All Tasks, Manage Private Keys).",
                 exc,
             )
 
     def _install(self, certificate: Certificate) -> None:
-        with _explained("written", CA, DeployError), crypt32.opened(CA) as store:
+        with _explained("write", CA, DeployError), crypt32.opened(CA) as store:
             for issuer in certificate.chain[1:]:
                 if not is_self_signed(issuer):
                     crypt32.add_encoded(store, _der(issuer))
-        with _explained("written", MY, DeployError):
+        with _explained("write", MY, DeployError):
             with self._found(certificate.thumbprint) as there:
                 if (
                     there is not None
@@ -155,17 +164,17 @@ class WindowsStore:
             self._import(certificate)
             with self._found(certificate.thumbprint) as there:
                 if there is None or crypt32.der(there) != _der(certificate.leaf):
-                    raise OSError("it is not there afterwards")
+                    raise OSError("the certificate is not in it afterwards")
 
     def remove(self, wanted: str) -> None:
         """Remove the certificate with this thumbprint, if it is there.
 
-        Its key stays with whoever keeps it: nothing names it any more.
+        Its key stays at its provider, where nothing refers to it any more.
 
         Raises:
             DeployError: If Windows refuses.
         """
-        with _explained("written", MY, DeployError):
+        with _explained("write", MY, DeployError):
             self._delete(wanted)
 
     def _import(self, certificate: Certificate) -> None:
@@ -180,16 +189,16 @@ class WindowsStore:
             crypt32.found(source, certificate.thumbprint) as context,
         ):
             if context is None:
-                raise OSError("the import lost it")
+                raise OSError("the import lost the certificate")
             crypt32.set_friendly_name(context, certificate.friendly_name)
-            # One that is there is neither renamed in place, nor given a key; it stays
-            # until there is something better.
+            # Windows would neither rename an existing one nor give it the key. It stays
+            # until its replacement is complete.
             self._delete(certificate.thumbprint)
             with crypt32.opened(MY) as store:
                 crypt32.add(store, context)
 
     def _delete(self, wanted: str) -> None:
-        # The logical store may be a copy of what is in the registry.
+        # The logical store may be a copy of the one in the registry.
         with (
             crypt32.opened(MY, provider=crypt32.PHYSICAL) as store,
             crypt32.found(store, wanted) as context,
@@ -215,33 +224,31 @@ class WindowsStore:
                 label = crypt32.friendly_name(context)
                 try:
                     leaf = x509.load_der_x509_certificate(crypt32.der(context))
-                    leaf.extensions  # noqa: B018 - what cannot be read is told here
+                    leaf.extensions  # noqa: B018 - a malformed one raises here
                 except (ValueError, x509.InvalidVersion) as exc:
-                    _log.debug("A certificate in %s is left out: %s", name, exc)
+                    _log.debug("Skipping a certificate in %s: %s", name, exc)
                 else:
                     found.append((leaf, label))
         return found
 
 
-@contextmanager
-def _explained(done: str, name: str, failure: type[Error]) -> Iterator[None]:
-    """Turn what Windows says into words and advice."""
-    store = rf"LocalMachine\{name}"
-    try:
-        yield
-    except OSError as exc:
-        hint = "See whether the Windows event log says more; `selftest` tries it."
-        if exc.winerror == ACCESS_DENIED:
-            hint = "Run as an administrator, or by the scheduled task as SYSTEM."
-        message = f"The certificate store {store} cannot be {done}: "
-        raise failure(f"{message}{exc.strerror or exc}.", hint=hint) from exc
+def _explained(
+    doing: str, name: str, failure: type[Error]
+) -> AbstractContextManager[None]:
+    """Return a context that explains an error of a store."""
+    return explained(
+        rf"{doing} the certificate store LocalMachine\{name}",
+        failure=failure,
+        hint="Run as an administrator, or by the scheduled task as SYSTEM; `selftest` "
+        "shows what works.",
+    )
 
 
 def _pfx(certificate: Certificate, password: str) -> bytes:
     """Return leaf and key as PKCS#12, which never leaves this process.
 
-    With the old encryption, as Windows Server 2016 and older take AES for a wrong
-    password. It protects nothing here: the password lies beside it in memory.
+    With the old encryption, as Windows Server 2016 and older mistake AES for a wrong
+    password. It need not protect: the password is beside it in memory.
     """
     encryption = (
         serialization.PrivateFormat.PKCS12.encryption_builder()
@@ -262,11 +269,3 @@ def _password() -> str:
 
 def _der(certificate: x509.Certificate) -> bytes:
     return certificate.public_bytes(serialization.Encoding.DER)
-
-
-def _is_issuer(issuer: x509.Certificate, of: x509.Certificate) -> bool:
-    try:
-        of.verify_directly_issued_by(issuer)
-    except Exception:  # noqa: BLE001 - whatever does not fit, or cannot be read
-        return False
-    return True

@@ -1,4 +1,4 @@
-"""The user's crontab."""
+"""The user's crontab, on Linux and macOS."""
 
 from __future__ import annotations
 
@@ -6,35 +6,40 @@ import re
 import shlex
 from typing import TYPE_CHECKING
 
-from letsencrypt_mdaemon.errors import DeployError
 from letsencrypt_mdaemon.system import process
-from letsencrypt_mdaemon.system.schedule import NAME, Job, Run, moment, twice
+from letsencrypt_mdaemon.system.schedule import (
+    NAME,
+    Job,
+    Run,
+    random_time,
+    refused,
+    twice,
+)
 from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-
-# Linux and macOS
+_HINT = "Allow this account to use cron; see crontab(1)."
 
 
 class Cron:
-    """The user's crontab: one line of ours in it."""
+    """The user's crontab, with one line of ours."""
 
     def __init__(self, crontab: Path, run: Run = process.run) -> None:
         self.crontab = crontab
         self._run = run
 
     def install(self, command: Sequence[str]) -> Job:
-        """Add our line, or bring it up to date.
+        """Add our line, or update it.
 
         Raises:
             DeployError: If the crontab cannot be read or written.
         """
         lines = self._lines()
         ours = [line for line in lines if _is_ours(line)]
-        hour, minute = moment()
+        hour, minute = random_time()
         if ours and (match := re.match(r"(\d+) (\d+),", ours[0])):
             minute, hour = int(match[1]), int(match[2])
         # A percent sign would end the command (crontab(5)).
@@ -44,7 +49,7 @@ class Cron:
         return Job(when=twice(hour, minute), command=shlex.join(command))
 
     def show(self) -> Job | None:
-        """Return our line; cron does not keep how it ran.
+        """Return our line; cron keeps no results.
 
         Raises:
             DeployError: If the crontab cannot be read.
@@ -56,7 +61,7 @@ class Cron:
         return None
 
     def remove(self) -> bool:
-        """Take our line away.
+        """Remove our line; return whether there was one.
 
         Raises:
             DeployError: If the crontab cannot be read or written.
@@ -69,7 +74,7 @@ class Cron:
         return True
 
     def rivals(self) -> list[str]:
-        """Return nothing: the old script runs on Windows only."""
+        """Return nothing: the vendor's script runs on Windows only."""
         return []
 
     def _lines(self) -> list[str]:
@@ -77,11 +82,7 @@ class Cron:
         if ended.code:
             if "no crontab" in ended.output.lower():
                 return []
-            raise DeployError(
-                f"The crontab cannot be read ({ended.code}): "
-                f"{printable(ended.output.strip(), 500)}",
-                hint="May this account use cron? See crontab(1).",
-            )
+            raise refused("read the crontab", ended, _HINT)
         return ended.output.splitlines(keepends=True)
 
     def _others(self, lines: Sequence[str]) -> list[str]:
@@ -93,11 +94,7 @@ class Cron:
     def _write(self, lines: Sequence[str]) -> None:
         ended = self._run(self.crontab, "-", given="".join(lines))
         if ended.code:
-            raise DeployError(
-                f"The crontab cannot be written ({ended.code}): "
-                f"{printable(ended.output.strip(), 500)}",
-                hint="May this account use cron? See crontab(1).",
-            )
+            raise refused("write the crontab", ended, _HINT)
 
 
 def _is_ours(line: str) -> bool:

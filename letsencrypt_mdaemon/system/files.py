@@ -1,4 +1,4 @@
-"""Replace files all or none, write private files, read with a limit, and lock.
+"""Replace several files, all or none, and keep their former contents.
 
 Not kept when a file is replaced: on Windows an access list of its own (the new file
 inherits its folder's), and hard links.
@@ -11,7 +11,6 @@ import logging
 import os
 import re
 import shutil
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,39 +30,36 @@ from letsencrypt_mdaemon.system.disk import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-
 _log = logging.getLogger(__name__)
 
+MAX_FILE_BYTES = 64 * 1024 * 1024
+"""Of a file that is replaced."""
 
-# The largest file that is replaced, in bytes.
-LIMIT = 64 * 1024 * 1024
 
+class _Replacement:
+    """A file to replace, or to make if there is no `former` content.
 
-@dataclass(slots=True)
-class Change:
-    """A file to replace; there is no `former` content or `status` if it is new."""
+    The new file, and a copy of the former one to go back to, are prepared beside it.
+    """
 
-    path: Path
-    target: Path
-    data: bytes
-    former: bytes | None
-    status: os.stat_result | None
-    fresh: Path
-    spare: Path
-    is_stuck: bool = False
+    def __init__(
+        self, path: Path, target: Path, data: bytes, former: bytes | None
+    ) -> None:
+        self.path, self.target = path, target
+        self.data, self.former = data, former
+        self.fresh, self.spare = neighbour(target), neighbour(target)
+        self.is_stuck = False
 
     def prepare(self) -> None:
-        """Write the new file, and another one with which to go back."""
-        create(self.fresh, self.data, like=self)
-        if self.former is not None:
-            create(self.spare, self.former, like=self)
-
-    def swap(self) -> None:
-        """Put the new file in place."""
-        replace(self.fresh, self.target)
+        """Write the new file, and the copy of the former one."""
+        if self.former is None:
+            create(self.fresh, self.data)
+        else:
+            create(self.fresh, self.data, like=self.target)
+            create(self.spare, self.former, like=self.target)
 
     def undo(self) -> None:
-        """Put the former content back, unless it is still in place."""
+        """Restore the former content, unless it is still in place."""
         try:
             if self.fresh.exists():
                 return
@@ -72,11 +68,11 @@ class Change:
             else:
                 replace(self.spare, self.target)
         except OSError as exc:
-            _log.warning("%s could not be put back: %s", self.path, exc)
+            _log.warning("Could not restore %s: %s", self.path, exc)
             self.is_stuck = True
 
     def clean(self) -> None:
-        """Remove what is left of the neighbours, but never the last copy."""
+        """Remove what is left beside the file, but never the last copy."""
         remove(self.fresh)
         if not self.is_stuck:
             remove(self.spare)
@@ -87,9 +83,9 @@ def replace_all(
 ) -> Path | None:
     """Give every file its new content, or none of them.
 
-    All that needs room on the disk is done before the first file changes: the new
-    files, and others with the former contents in case we must go back. A file that
-    has its content already is left alone, one that does not exist is made private.
+    Everything that needs disk space is done before the first file changes: the new
+    files, and copies of the former ones in case we must go back. A file that has its
+    content already is left alone; a new file is private.
 
     Args:
         contents: The new content of each file. A link stays; its target is replaced.
@@ -102,23 +98,23 @@ def replace_all(
         The new folder below `backups`, if former contents were kept there.
 
     Raises:
-        DeployError: A file cannot be replaced; all of them are as they were, unless
+        DeployError: If a file cannot be replaced; all of them are unchanged, unless
             the message says otherwise.
     """
-    changes = _changes(contents)
+    replacements = _replacements(contents)
     with contextlib.ExitStack() as leftovers:
-        for change in changes:
-            leftovers.callback(change.clean)
-            with explained(change.path):
-                change.prepare()
-        saved = _back_up(changes, backups, now) if backups else None
+        for item in replacements:
+            leftovers.callback(item.clean)
+            with explained(f"write {item.path}", failure=DeployError):
+                item.prepare()
+        saved = _back_up(replacements, backups, now) if backups else None
         try:
-            _swap(changes)
+            _swap(replacements)
         except BaseException:
-            if saved and not any(change.is_stuck for change in changes):
+            if saved and not any(item.is_stuck for item in replacements):
                 shutil.rmtree(saved, ignore_errors=True)
             raise
-    for folder in {change.target.parent for change in changes}:
+    for folder in {item.target.parent for item in replacements}:
         sync_folder(folder)
     if backups and saved:
         _prune(backups, keep, saved)
@@ -128,77 +124,76 @@ def replace_all(
 # Replacing
 
 
-def _changes(contents: Mapping[Path, bytes]) -> list[Change]:
-    changes: dict[object, Change] = {}
+def _replacements(contents: Mapping[Path, bytes]) -> list[_Replacement]:
+    found: dict[object, _Replacement] = {}
     for path, data in contents.items():
-        with explained(path):
+        with explained(f"write {path}", failure=DeployError):
             target = Path(os.path.realpath(path))
-            former, status = _former(path, target)
-        change = Change(
-            path, target, data, former, status, neighbour(target), neighbour(target)
-        )
-        # Some file systems take no notice of case, and some have no such numbers.
-        numbers = (status.st_dev, status.st_ino) if status and status.st_ino else None
-        other = changes.setdefault(numbers or os.path.normcase(target), change)
+            former, identity = _former(path, target)
+        item = _Replacement(path, target, data, former)
+        other = found.setdefault(identity, item)
         if other.data != data:
             raise DeployError(
                 f"{path} and {other.path} are the same file.",
-                hint="Name it once.",
+                hint="Give only one of them.",
             )
-    return [change for change in changes.values() if change.former != change.data]
+    return [item for item in found.values() if item.former != item.data]
 
 
-def _former(path: Path, target: Path) -> tuple[bytes | None, os.stat_result | None]:
+def _former(path: Path, target: Path) -> tuple[bytes | None, object]:
+    """Return a file's content, and what tells whether another path leads to it."""
+    # Some file systems ignore case, and some have no numbers for their files.
+    identity: object = os.path.normcase(target)
     if not target.parent.is_dir():
-        raise DeployError(
-            f"{path} cannot be written: its folder is not there.",
-            hint="Check the path.",
-        )
+        message = f"Could not write {path}: its folder does not exist."
+        raise DeployError(message, hint="Check the path.")
     try:
         status = target.stat()
-        former = read_limited(target, LIMIT)
+        former = read_limited(target, MAX_FILE_BYTES)
     except FileNotFoundError:
-        return None, None
+        return None, identity
     except ValueError as exc:
-        message = f"{path} cannot be replaced: {exc}."
+        message = f"Cannot replace {path}: {exc}."
         raise DeployError(message, hint="Check the path.") from exc
-    # Root may write to it all the same, and replacing asks the folder only; but
-    # somebody meant it when they took the permission away.
+    # Root may write to it all the same, and replacing needs the folder's permission
+    # only; but somebody removed the permission on purpose.
     if not status.st_mode & 0o222:
         raise DeployError(
             f"{path} is read-only.",
             hint="Allow writing (attrib -r, or chmod u+w) and run again.",
         )
-    return former, status
+    return former, (status.st_dev, status.st_ino) if status.st_ino else identity
 
 
-def _swap(changes: list[Change]) -> None:
+def _swap(replacements: list[_Replacement]) -> None:
     try:
-        for change in changes:
-            with explained(change.path):
-                change.swap()
+        for item in replacements:
+            with explained(f"write {item.path}", failure=DeployError):
+                replace(item.fresh, item.target)
     except BaseException as exc:
-        for change in reversed(changes):
-            change.undo()
-        stuck = [change for change in changes if change.is_stuck]
+        for item in reversed(replacements):
+            item.undo()
+        stuck = [item for item in replacements if item.is_stuck]
         if not stuck:
             raise
-        new = ", ".join(str(change.path) for change in stuck)
-        kept = ", ".join(str(change.spare) for change in stuck if change.status)
+        new = ", ".join(str(item.path) for item in stuck)
+        kept = ", ".join(str(item.spare) for item in stuck if item.former is not None)
         raise DeployError(
             f"{str(exc) or 'Interrupted.'} The new content remains in {new}.",
-            hint=f"Put the former content back by hand: {kept}." if kept else "",
+            hint=f"Restore the former content by hand from {kept}." if kept else "",
         ) from exc
 
 
 # Backups
 
 
-def _back_up(changes: list[Change], backups: Path, now: datetime) -> Path | None:
-    formers = {change.target: change.former for change in changes}
+def _back_up(
+    replacements: list[_Replacement], backups: Path, now: datetime
+) -> Path | None:
+    formers = {item.target: item.former for item in replacements}
     if not any(former is not None for former in formers.values()):
         return None
-    with explained(backups):
+    with explained(f"write {backups}", failure=DeployError):
         saved = _new_folder(backups, now)
         try:
             for target, former in formers.items():
@@ -233,7 +228,7 @@ def _path_inside(target: Path) -> Path:
 
 
 def _prune(backups: Path, keep: int, saved: Path) -> None:
-    """Remove the oldest folders that look like ours."""
+    """Remove the oldest folders whose names are like ours."""
     try:
         others = sorted(
             folder
@@ -246,4 +241,4 @@ def _prune(backups: Path, keep: int, saved: Path) -> None:
         for folder in others[: max(0, len(others) + 1 - keep)]:
             shutil.rmtree(folder)
     except OSError as exc:
-        _log.warning("Old backups in %s could not be removed: %s", backups, exc)
+        _log.warning("Could not remove old backups in %s: %s", backups, exc)

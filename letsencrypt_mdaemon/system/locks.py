@@ -1,4 +1,4 @@
-"""Lock files: the one that a run holds, and the courtesy lock of MDaemon's files."""
+"""Lock files: the lock of a run, and the courtesy lock of MDaemon's files."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from letsencrypt_mdaemon.errors import BusyError, DeployError, Error
+from letsencrypt_mdaemon.errors import BusyError, DeployError
 from letsencrypt_mdaemon.system.disk import (
     BINARY,
-    PAUSE,
+    POLL_SECONDS,
     create,
     explained,
     make_private_folder,
@@ -40,37 +40,34 @@ if sys.platform == "win32":
 else:
     import fcntl
 
+ABANDONED_AFTER_SECONDS = 10.0
+"""When the vendor's own library considers an unchanged lock file abandoned."""
 
-# When the vendor's own library takes a lock file for forgotten, in seconds.
-ABANDONED = 10.0
-
-
-# And for a range that another handle has locked.
-LOCKED = 33
-
+# Windows' code for a range that another handle has locked.
+_LOCK_VIOLATION = 33
 
 _NO_LINK: int = getattr(os, "O_NOFOLLOW", 0)
 
 
 @contextmanager
-def courtesy_lock(path: Path, *, patience: float = 12.0) -> Iterator[None]:
-    """Hold `path` with ``.lck`` added, the lock that the vendor's library respects.
+def courtesy_lock(path: Path, *, timeout: float = 12.0) -> Iterator[None]:
+    """Hold the lock file `path`.lck, which the vendor's own library respects.
 
-    Like there, a lock file that has not changed for ten seconds counts as forgotten.
-    It keeps out those who look for it, nobody else.
+    As there, a lock file that has not changed for ten seconds counts as abandoned. It
+    keeps out only programs that look for it.
 
     Args:
         path: The file that is about to be read and replaced.
-        patience: How long to wait for another holder, in seconds.
+        timeout: Seconds to wait for another holder.
 
     Raises:
-        DeployError: Somebody holds it all that time, or it cannot be made.
+        DeployError: If another program holds it all that time, or it cannot be made.
     """
     lock = path.with_name(path.name + ".lck")
-    # It is ours as long as it holds this: who took us for dead has made a new one.
+    # The lock is ours while the file holds this: who took it over made a new one.
     token = f"{os.getpid()} {secrets.token_hex(8)}\n".encode()
-    with explained(lock):
-        _take(lock, token, patience)
+    with explained(f"write {lock}", failure=DeployError):
+        _take(lock, token, timeout)
     try:
         yield
     finally:
@@ -81,33 +78,28 @@ def courtesy_lock(path: Path, *, patience: float = 12.0) -> Iterator[None]:
 
 @contextmanager
 def exclusive_lock(path: Path) -> Iterator[None]:
-    """Be the only process that holds this lock; it ends with the process at the latest.
+    """Hold this lock as the only process, until the process ends at the latest.
 
     The file says who holds it. It is never removed, because another process may have
     opened it already and would then hold a lock nobody else can see.
 
     Raises:
-        BusyError: Another process holds it.
-        Error: The file cannot be made or locked.
+        BusyError: If another process holds it.
+        Error: If the file cannot be made or locked.
     """
-    hint = "Let this account write there."
-    try:
+    with explained(f"open {path}"):
         make_private_folder(path.parent)
         # Python opens files so that programs it starts do not inherit them.
         handle = os.open(path, os.O_RDWR | os.O_CREAT | BINARY | _NO_LINK, 0o600)
-    except OSError as exc:
-        raise Error(f"{path} cannot be opened: {exc.strerror}.", hint=hint) from exc
     try:
-        try:
+        with explained(f"lock {path}"):
             held = _lock(handle)
-        except OSError as exc:
-            raise Error(f"{path} cannot be locked: {exc.strerror}.", hint=hint) from exc
         if not held:
             raise BusyError(
                 f"Another run holds {path}{_who(handle)}.",
-                hint="Wait for it to end; ending it releases the lock.",
+                hint="Wait until that run ends; ending it by hand releases the lock.",
             )
-        # Only a service to whoever waits: a full disk is no reason not to start.
+        # It only informs whoever waits: a full disk is no reason not to start.
         with contextlib.suppress(OSError):
             os.ftruncate(handle, 0)
             write(handle, _holder())
@@ -123,12 +115,12 @@ def exclusive_lock(path: Path) -> Iterator[None]:
 # Locks
 
 
-def _take(lock: Path, token: bytes, patience: float) -> None:
+def _take(lock: Path, token: bytes, timeout: float) -> None:
     start = since = time.monotonic()
     seen = (0, 0)
     while True:
         with contextlib.suppress(FileExistsError), _unless_in_use():
-            create(lock, token, lasting=False)
+            create(lock, token, durable=False)
             return
         now = time.monotonic()
         try:
@@ -137,23 +129,27 @@ def _take(lock: Path, token: bytes, patience: float) -> None:
             status = None
         if status and seen != (status.st_ino, status.st_mtime_ns):
             seen, since = (status.st_ino, status.st_mtime_ns), now
-        # A file server's clock may differ; a lock watched that long is as forgotten.
-        # Two who find the same one could take each other's: our runs never meet here.
-        if status and max(time.time() - status.st_mtime, now - since) > ABANDONED:
+        # A file server's clock may differ, so a lock seen for that long counts, too.
+        # Two programs could take each other's new lock; our own runs never meet here.
+        if (
+            status
+            and max(time.time() - status.st_mtime, now - since)
+            > ABANDONED_AFTER_SECONDS
+        ):
             with _unless_in_use():
                 lock.unlink(missing_ok=True)
                 continue
-        if now - start >= patience:
+        if now - start >= timeout:
             raise DeployError(
                 f"{lock} is held by another program.",
-                hint="Wait for that program, or remove the file if there is none.",
+                hint="Wait for that program, or remove the file if no program uses it.",
             )
-        time.sleep(PAUSE)
+        time.sleep(POLL_SECONDS)
 
 
 @contextmanager
 def _unless_in_use() -> Iterator[None]:
-    """Go on if a file is open elsewhere; on Windows even a removed one may be."""
+    """Ignore that a file is open elsewhere; on Windows even a removed one may be."""
     try:
         yield
     except PermissionError as exc:
@@ -164,14 +160,14 @@ def _unless_in_use() -> Iterator[None]:
 def _lock(handle: int) -> bool:
     """Try to lock an open file, without waiting."""
     if sys.platform == "win32":
-        # Nobody else can read a locked byte, so it is one far behind the content.
+        # Nobody else can read a locked byte, so lock one far behind the content.
         place = pywintypes.OVERLAPPED()
         place.Offset = 1 << 30
         flags = win32con.LOCKFILE_EXCLUSIVE_LOCK | win32con.LOCKFILE_FAIL_IMMEDIATELY
         try:
             win32file.LockFileEx(msvcrt.get_osfhandle(handle), flags, 1, 0, place)
         except pywintypes.error as exc:
-            if exc.winerror == LOCKED:
+            if exc.winerror == _LOCK_VIOLATION:
                 return False
             raise OSError(exc.winerror, exc.strerror) from exc
     else:

@@ -1,4 +1,4 @@
-"""Where a run's messages go: LetsEncrypt.log and its history, the console, the mail."""
+"""The log of a run: LetsEncrypt.log and its history, the console, the mail."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 
 
 class StampedLines(logging.Formatter):
-    """Every line with the local time, also the further lines of a message."""
+    """Begins every line with the local time, also further lines of a message."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record's lines."""
@@ -37,16 +37,16 @@ class StampedLines(logging.Formatter):
 
 
 class FileLog(logging.StreamHandler[TextIO]):
-    """LetsEncrypt.log: begun anew by each run, with the earlier ones kept beside it.
+    """LetsEncrypt.log: each run starts a new one and keeps the earlier ones beside it.
 
-    The name and the place are the old script's. A log that cannot be written is said
-    once; the run goes on.
+    Name and place are those of the vendor's script. If the log cannot be written, the
+    run continues with one warning.
 
     Args:
         keep: How many earlier logs stay.
 
     Raises:
-        OSError: If it cannot be begun.
+        OSError: If the log cannot be started.
     """
 
     def __init__(self, folder: Path, *, now: datetime, keep: int) -> None:
@@ -55,7 +55,7 @@ class FileLog(logging.StreamHandler[TextIO]):
         try:
             _keep_earlier(self.path, keep)
         except (OSError, ValueError, OverflowError) as exc:
-            _log.warning("The earlier logs in %s are not kept: %s", folder, exc)
+            _log.warning("Could not keep the earlier logs in %s: %s", folder, exc)
         stream = self.path.open("w", encoding="utf-8", errors="backslashreplace")
         super().__init__(stream)
         self.setFormatter(StampedLines())
@@ -65,19 +65,21 @@ class FileLog(logging.StreamHandler[TextIO]):
             stream.write(f"{now.astimezone():%Y-%m-%d %H:%M:%S %z} {program} started\n")
             stream.flush()
         except OSError:
-            with suppress(OSError):  # it tries to write once more
+            with suppress(OSError):  # closing tries to write once more
                 stream.close()
             raise
 
     def emit_traceback(self, error: BaseException) -> None:
-        """Write where an unexpected error came from."""
+        """Write the traceback of an unexpected error."""
         text = "".join(traceback.format_exception(error))
         self.emit(logging.makeLogRecord({"msg": text, "levelno": logging.INFO}))
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's
-        """Give up the file after a failed write, such as on a full disk."""
+        """Stop logging to the file after a failed write, such as on a full disk."""
         logging.getLogger(PACKAGE).removeHandler(self)
-        _log.warning("%s cannot be written any more: %s", self.path, sys.exception())
+        _log.warning(
+            "Could not write %s; logging to it stopped: %s", self.path, sys.exception()
+        )
         del record
 
     def close(self) -> None:
@@ -111,9 +113,9 @@ class Lines(logging.Handler):
 
 
 class Console(logging.StreamHandler[TextIO]):
-    """Messages on stderr; on a terminal in colour, with a line that tells the progress.
+    """Messages on stderr; on a terminal in colour, with a progress line.
 
-    NO_COLOR in the environment is honoured (no-color.org).
+    Without colour if NO_COLOR is set in the environment (no-color.org).
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -130,13 +132,13 @@ class Console(logging.StreamHandler[TextIO]):
             super().emit(record)
         elif self._terminal and time.monotonic() - self._drawn > 0.1:  # noqa: PLR2004
             self._clear()
-            text = f"  … {record.getMessage()}"[:78]
+            text = f"  ... {record.getMessage()}"[:78]
             self._draw(text)
             self._width = len(text)
             self._drawn = time.monotonic()
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the text, with its level if it is not ordinary."""
+        """Return the text; warnings and errors begin with their level."""
         text = super().format(record)
         if record.levelno >= logging.WARNING:
             text = f"{record.levelname.lower()}: {text}"
@@ -151,15 +153,15 @@ class Console(logging.StreamHandler[TextIO]):
             self._width = 0
 
     def _draw(self, text: str) -> None:
-        with suppress(OSError, ValueError):  # a terminal may go away
+        with suppress(OSError, ValueError):  # a terminal may be closed
             self.stream.write(text)
             self.stream.flush()
 
 
 def start(stream: TextIO, *, verbose: bool) -> tuple[logging.Logger, Lines]:
-    """Begin to show and to collect the package's messages.
+    """Start to show and to collect the package's messages.
 
-    The root logger is left alone: it belongs to whoever imports us.
+    The root logger is left alone: it belongs to the importing program.
     """
     logger = logging.getLogger(PACKAGE)
     for handler in logger.handlers[:]:
@@ -173,10 +175,10 @@ def start(stream: TextIO, *, verbose: bool) -> tuple[logging.Logger, Lines]:
 
 
 def folder(given: Path | None, server: Path | None) -> Path | None:
-    """Return where the log goes.
+    """Return the folder for the log.
 
-    The folder given; else the server's; else `logs` of the checkout that the program
-    runs from; else nowhere.
+    The given one; else the server's; else `logs` of the checkout that the program runs
+    from; else none.
     """
     if given is not None or (server is not None and server.is_dir()):
         return given or server
@@ -191,7 +193,7 @@ def _is_no_progress(record: logging.LogRecord) -> bool:
 
 
 def _keep_earlier(path: Path, keep: int) -> None:
-    """Rename the last run's log by the time of its last line; remove the oldest."""
+    """Rename the last run's log to the time of its last line; remove the oldest."""
     if path.is_file() and keep:
         ended = datetime.fromtimestamp(path.stat().st_mtime, UTC).astimezone()
         stem = f"{path.stem}-{ended:%Y%m%d-%H%M%S}"

@@ -1,4 +1,4 @@
-"""The mail about a failed run: into the server's RAW queue, or by SMTP."""
+"""Mail about a failed run: into the server's RAW queue, or by SMTP."""
 
 from __future__ import annotations
 
@@ -8,27 +8,25 @@ import secrets
 import smtplib
 import socket
 import ssl
-from contextlib import suppress
 from dataclasses import dataclass, field
 from email.utils import formatdate
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
 from letsencrypt_mdaemon.errors import Error
+from letsencrypt_mdaemon.system.disk import explained, remove
 from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
+MAX_LINE_LENGTH = 900
+"""In characters; SMTP allows 998 (RFC 5321, 4.5.3.1.6)."""
 
-LINE = 900
-"""Characters of a line of the mail; SMTP takes 998 (RFC 5321, 4.5.3.1.6)."""
 
-
-@dataclass(frozen=True, slots=True)
-class Mail:
-    """A mail of plain ASCII: whatever else a host or a CA said is shown as escapes."""
+class Mail(NamedTuple):
+    """A mail in ASCII; other characters of a host or a CA appear as escapes."""
 
     sender: str
     recipients: tuple[str, ...]
@@ -39,12 +37,12 @@ class Mail:
     def compose(
         cls, sender: str, recipients: Sequence[str], subject: str, lines: Iterable[str]
     ) -> Mail:
-        """Make a mail of lines that may hold anything."""
+        """Make a mail of lines with any content."""
         texts = [_ascii(line, 4000) for line in lines]
         pieces = [
-            text[start : start + LINE]
+            text[start : start + MAX_LINE_LENGTH]
             for text in texts
-            for start in range(0, max(len(text), 1), LINE)
+            for start in range(0, max(len(text), 1), MAX_LINE_LENGTH)
         ]
         addresses = tuple(_ascii(address, 320) for address in recipients)
         body = "".join(f"{piece}\r\n" for piece in pieces)
@@ -55,7 +53,7 @@ class Transport(Protocol):
     """A way to send a mail."""
 
     def send(self, mail: Mail) -> str:
-        """Send it and say where it went."""
+        """Send a mail; return where it went."""
         ...
 
 
@@ -63,20 +61,20 @@ class RawQueue:
     """The server's queue of RAW messages, which needs no login.
 
     The format is the vendor's: `Name <value>` lines, a blank line, the body. A file
-    whose name begins with P would pass by the content filter, so none of ours does.
+    name that begins with P would bypass the content filter, so none of ours does.
 
     Args:
-        find: Returns the queue's folder; called when there is a mail to send.
+        find: Returns the queue's folder; called only when a mail is sent.
     """
 
     def __init__(self, find: Callable[[], Path]) -> None:
         self._find = find
 
     def send(self, mail: Mail) -> str:
-        """Put the mail into the queue: written under another name, then renamed.
+        """Write the mail under another name, then rename it into the queue.
 
         Raises:
-            Error: If it cannot be written there.
+            Error: If the queue cannot be written.
         """
         folder = self._find()
         headers = {
@@ -85,32 +83,30 @@ class RawQueue:
             "Subject": mail.subject,
             "Header": f"Date: {formatdate(localtime=True)}",
         }
-        # A header's value ends at the bracket, so it may hold none.
+        # A header's value ends at the first bracket, so it must not contain one.
         head = "".join(
             f"{name} <{re.sub('[<>]', ' ', value)}>\r\n"
             for name, value in headers.items()
         )
         unfinished = folder / f"letsencrypt-{secrets.token_hex(8)}.tmp"
         final = unfinished.with_suffix(".raw")
-        try:
-            unfinished.write_bytes(f"{head}\r\n{mail.body}".encode("ascii"))
-            unfinished.rename(final)
-        except OSError as exc:
-            with suppress(OSError):
-                unfinished.unlink()
-            message = f"The RAW message {final} cannot be written: "
-            hint = "Make room, or let this account write there."
-            raise Error(f"{message}{exc.strerror or exc}.", hint=hint) from exc
+        with explained(f"write the RAW message {final}"):
+            try:
+                unfinished.write_bytes(f"{head}\r\n{mail.body}".encode("ascii"))
+                unfinished.rename(final)
+            except OSError:
+                remove(unfinished)
+                raise
         return f"into {final}"
 
 
 @dataclass(frozen=True, slots=True)
 class Smtp:
-    """A mail server, asked by SMTP.
+    """A mail server that accepts mail by SMTP.
 
-    With a login, TLS is needed and its certificate verified. Without one TLS is used as
-    mail servers use it among themselves: when offered, whatever the certificate. The
-    mail may be about this very certificate.
+    With a login, TLS and a valid certificate are required. Without one, TLS is used as
+    between mail servers: when offered, with any certificate. After all, the mail may
+    report a problem of this very certificate.
 
     Args:
         url: `smtp://HOST[:25]`, or `smtps://HOST[:465]` for TLS at once.
@@ -126,7 +122,7 @@ class Smtp:
         """Send the mail.
 
         Raises:
-            Error: If no recipient could be reached, or not all of them.
+            Error: If the server does not accept the mail for every recipient.
         """
         headers = {
             "From": mail.sender,
@@ -143,11 +139,11 @@ class Smtp:
             with self._connect() as client:
                 refused = client.sendmail(mail.sender, mail.recipients, data)
         except (OSError, smtplib.SMTPException, ValueError) as exc:
-            message = f"{self.url} did not take the mail: {printable(exc, 300)}."
+            message = f"{self.url} did not accept the mail: {printable(exc, 300)}."
             raise Error(message, hint=hint) from exc
         if refused:
             message = f"{self.url} refused the recipients {', '.join(refused)}."
-            raise Error(message, hint="Check the addresses in to.")
+            raise Error(message, hint="Check the addresses in the setting to.")
         return f"by {self.url}"
 
     def _connect(self) -> smtplib.SMTP:
@@ -179,14 +175,14 @@ class Smtp:
 
     def _log_in(self, client: smtplib.SMTP) -> None:
         hint = "Check mail-user and its password."
-        # Both errors hold what was sent, one in the server's words.
+        # Both errors contain the password, one in the server's reply.
         try:
             client.login(self.user, self.password)
         except smtplib.SMTPAuthenticationError as exc:
             message = f"{self.url} did not accept the login of {self.user}"
             raise Error(f"{message} (code {exc.smtp_code}).", hint=hint) from None
         except UnicodeEncodeError:
-            message = "mail-user or its password is not ASCII, which no login allows."
+            message = "mail-user or its password is not ASCII, as a login requires."
             raise Error(message, hint=hint) from None
 
 
@@ -196,9 +192,9 @@ def failure(
     """Return subject and lines of the mail about a failed run.
 
     Args:
-        names: The names that the certificate should have, as far as known.
-        in_use: What is in use now, and until when; empty if unknown.
-        lines: This run's log.
+        names: The requested names, as far as known.
+        in_use: The certificate in use, and until when; empty if unknown.
+        lines: The log of this run.
     """
     about = names[0] if names else "the certificate"
     subject = f"letsencrypt-mdaemon: renewing {about} failed (exit {error.exit_code})"
@@ -217,11 +213,11 @@ def trial() -> tuple[str, list[str]]:
     subject = "letsencrypt-mdaemon: a test of the error mail"
     lines = [
         f"This is a test from {socket.gethostname()} (process {os.getpid()}).",
-        "When a renewal fails, a mail like this one says what failed and what to do.",
+        "When a renewal fails, a mail like this one shows the cause and what to do.",
     ]
     return subject, lines
 
 
 def _ascii(text: str, limit: int) -> str:
-    """Return a text on one line, anything but ASCII as escapes."""
+    """Return a text on one line, with escapes for anything but ASCII."""
     return printable(text, limit).encode("ascii", "backslashreplace").decode()[:limit]

@@ -1,4 +1,4 @@
-"""Ask several at once, each in a thread of its own, and wait no longer than agreed."""
+"""Ask several at once, each in a thread of its own, within a common timeout."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ def ask_all(
     ask: Callable[[_Question], _Answer],
     questions: Iterable[_Question],
     *,
-    patience: float,
+    timeout: float,
 ) -> dict[_Question, _Answer]:
-    """Return the answers that are there in time, in the order of the questions.
+    """Return the answers that arrive in time, in the order of the questions.
 
-    Nothing ends a look-up in DNS before the system does: its thread is left behind.
+    A late thread is left running: nothing can end a DNS look-up before the system does.
 
     Args:
         ask: Called in a thread; must not raise.
-        patience: Seconds for all of them.
+        timeout: Seconds for all of them together.
     """
     answers: SimpleQueue[tuple[_Question, _Answer]] = SimpleQueue()
 
@@ -35,7 +35,7 @@ def ask_all(
         answers.put((question, ask(question)))
 
     questions = list(dict.fromkeys(questions))
-    deadline = time.monotonic() + patience
+    deadline = time.monotonic() + timeout
     for question in questions:
         Thread(target=partial(work, question), daemon=True).start()
     found = {}

@@ -1,28 +1,26 @@
-"""Run a program of the system: by its path, with a deadline, and never by a shell."""
+"""Run a program of the system: by its path, with a timeout, and never by a shell."""
 
 from __future__ import annotations
 
 import logging
 import sys
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from letsencrypt_mdaemon.errors import Error
+from letsencrypt_mdaemon.system.disk import explained
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 _log = logging.getLogger(__name__)
 
-PATIENCE = 60.0
-"""Seconds that a program has."""
-# Windows' own programs write in the code page of the console, whoever reads them.
+TIMEOUT_SECONDS = 60.0
+# Windows' own programs write in the code page of the console, also into a pipe.
 _ENCODING = "oem" if sys.platform == "win32" else "utf-8"
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """How a program ended, and what it said on both of its streams."""
+class Ended(NamedTuple):
+    """A program's exit code, and its output on both streams."""
 
     code: int
     output: str
@@ -32,44 +30,42 @@ def run(
     program: Path,
     *arguments: str,
     given: str = "",
-    patience: float = PATIENCE,
+    timeout: float = TIMEOUT_SECONDS,
     failure: type[Error] = Error,
 ) -> Ended:
-    """Run a program to its end.
+    """Run a program and wait until it ends.
 
-    No argument may be a secret: whoever lists the processes sees them.
+    No argument may be a secret: anyone who lists the processes sees them.
 
     Args:
-        given: What it reads from its standard input.
-        patience: Seconds; then it is ended.
+        given: The text on its standard input.
+        timeout: Seconds until it is killed.
         failure: The class of error to raise.
 
     Raises:
-        Error: It is not there, may not be run, or did not end in time.
+        Error: If it is missing, may not be run, or does not end in time.
     """
     import subprocess  # noqa: PLC0415 - seldom needed
 
     _log.debug("Running %s", [str(program), *arguments])
+    missing = "Check that it exists, and that this account may run it."
     try:
-        done = subprocess.run(
-            [program, *arguments],
-            input=given,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            encoding=_ENCODING,
-            errors="surrogateescape",  # given back as it came
-            timeout=patience,
-            check=False,
-            # From a scheduled task, no window flashes up.
-            creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
-        )
+        with explained(f"run {program}", failure=failure, hint=missing):
+            done = subprocess.run(
+                [program, *arguments],
+                input=given,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                encoding=_ENCODING,
+                errors="surrogateescape",  # given back as it came
+                timeout=timeout,
+                check=False,
+                # No window flashes up when a scheduled task runs.
+                creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
+            )
     except subprocess.TimeoutExpired as exc:
-        message = f"{program} did not end within {patience:.0f} seconds."
-        hint = "Run it by hand to see what it waits for."
-        raise failure(message, hint=hint) from exc
-    except OSError as exc:
-        message = f"{program} cannot be run: {exc.strerror or exc}."
-        hint = "See that it is there, and that this account may run it."
+        message = f"{program} did not end within {timeout:.0f} seconds."
+        hint = "Run it by hand to see why it hangs."
         raise failure(message, hint=hint) from exc
     _log.debug("%s ended with %d: %s", program.name, done.returncode, done.stdout)
     return Ended(done.returncode, done.stdout)

@@ -1,13 +1,15 @@
-"""Twice a day, by the system's own scheduler: a Windows task, or a line of cron's.
+"""What every scheduler has: a job that runs twice a day.
 
-A task or a line is ours by its mark; what is not ours is never changed.
+A mark makes a Windows task or a line of a crontab ours; others are never changed.
 """
 
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from letsencrypt_mdaemon.errors import DeployError
+from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,27 +19,28 @@ if TYPE_CHECKING:
 
 
 class Run(Protocol):
-    """Runs a program: `process.run`."""
+    """Runs a program, as `process.run` does."""
 
     def __call__(
         self, program: Path, /, *arguments: str, given: str = ""
     ) -> process.Ended:
-        """Run it to its end."""
+        """Run a program and wait until it ends."""
         ...
 
 
 NAME = "letsencrypt-mdaemon"
-"""Of the task; and the mark by which a task or a line is ours."""
+"""The name of the task, and the mark of a task or a line of ours."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """What the scheduler has of ours.
+class Job(NamedTuple):
+    """Our job as the scheduler shows it.
 
     Args:
-        when: As it says it.
-        last_run: When it ran last, as the scheduler says it; "" if that is not known.
-        last_code: How that ended; None if that is not known.
+        when: The times of day.
+        command: The command line.
+        next_run: The next start; "" if unknown.
+        last_run: The last start; "" if unknown.
+        last_code: The exit code of the last run; None if unknown.
     """
 
     when: str
@@ -51,27 +54,33 @@ class Scheduler(Protocol):
     """The system's scheduler."""
 
     def install(self, command: Sequence[str]) -> Job:
-        """Make sure that the command is run twice a day."""
+        """Make sure that the command runs twice a day."""
         ...
 
     def show(self) -> Job | None:
-        """Return what there is of ours."""
+        """Return our job; None if there is none."""
         ...
 
     def remove(self) -> bool:
-        """Make sure that there is nothing of ours; return whether there was."""
+        """Remove our job; return whether there was one."""
         ...
 
     def rivals(self) -> list[str]:
-        """Return what runs the old script, by name."""
+        """Return the names of the jobs that run the vendor's script."""
         ...
 
 
-def moment() -> tuple[int, int]:
-    """Return an hour below twelve and a minute, so that not all ask the CA at once."""
+def random_time() -> tuple[int, int]:
+    """Return a random hour below 12 and minute, to spread the requests to the CA."""
     return secrets.randbelow(12), 1 + secrets.randbelow(58)
 
 
 def twice(hour: int, minute: int) -> str:
     """Return two times of day, twelve hours apart."""
     return f"{hour:02}:{minute:02}, {hour + 12:02}:{minute:02}"
+
+
+def refused(doing: str, ended: process.Ended, hint: str) -> DeployError:
+    """Return the error for a scheduler's program that failed."""
+    output = printable(ended.output.strip(), 500)
+    return DeployError(f"Could not {doing} ({ended.code}): {output}", hint=hint)

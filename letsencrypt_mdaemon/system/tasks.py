@@ -1,4 +1,4 @@
-"""Task Scheduler, by schtasks."""
+"""Windows' Task Scheduler, by its program schtasks."""
 
 from __future__ import annotations
 
@@ -10,44 +10,41 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
-from letsencrypt_mdaemon.errors import ConfigError, DeployError
+from letsencrypt_mdaemon.errors import ConfigError
 from letsencrypt_mdaemon.system import process
-from letsencrypt_mdaemon.system.schedule import NAME, Job, Run, moment, twice
+from letsencrypt_mdaemon.system.schedule import (
+    NAME,
+    Job,
+    Run,
+    random_time,
+    refused,
+    twice,
+)
 from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-
 NAMESPACE = "http://schemas.microsoft.com/windows/2004/02/mit/task"
 
+MAX_DURATION = "PT2H"
+"""Of a run, which may wait more than an hour for the CA (ISO 8601)."""
 
-SYSTEM = "S-1-5-18"
-
-
-LONGEST = "PT2H"
-"""A CA may be waited for an hour and more; two runs never meet (`lock`)."""
-
+_HINT = "Run as an administrator."
 
 OLD_SCRIPT = re.compile(r"letsencrypt\.ps1|scheduled-renew\.cmd", re.IGNORECASE)
 
-
-FIRST = "2026-01-01"
-"""Any day that is over; only the time of day counts."""
-
+_FIRST_DAY = "2026-01-01"  # any day in the past
 
 # Task Scheduler's own codes for a task that has no result yet.
 _NO_RESULT = {267009, 267011}  # SCHED_S_TASK_RUNNING, SCHED_S_TASK_HAS_NOT_RUN
 
 
-# Windows
+def task(command: Sequence[str], hour: int, minute: int, account: str) -> bytes:
+    """Return a task's definition as XML in UTF-16 ([MS-TSCH], 2.5).
 
-
-def task(command: Sequence[str], hour: int, minute: int) -> bytes:
-    """Return a task's definition as Task Scheduler reads it, in UTF-16.
-
-    As SYSTEM and without a password, twice a day, up to an hour late at random, and as
-    soon as possible after a missed start ([MS-TSCH], 2.5).
+    It runs twice a day with a random delay of up to an hour, and as soon as possible
+    after a missed start.
     """
     ET.register_namespace("", NAMESPACE)
 
@@ -65,12 +62,12 @@ def task(command: Sequence[str], hour: int, minute: int) -> bytes:
     triggers = add(root, "Triggers")
     for each in (hour, hour + 12):
         trigger = add(triggers, "CalendarTrigger")
-        add(trigger, "StartBoundary", f"{FIRST}T{each:02}:{minute:02}:00")
+        add(trigger, "StartBoundary", f"{_FIRST_DAY}T{each:02}:{minute:02}:00")
         add(trigger, "Enabled", "true")
         add(trigger, "RandomDelay", "PT1H")
         add(add(trigger, "ScheduleByDay"), "DaysInterval", "1")
     principal = add(add(root, "Principals"), "Principal", id="Author")
-    add(principal, "UserId", SYSTEM)
+    add(principal, "UserId", account)
     add(principal, "RunLevel", "HighestAvailable")
     settings = add(root, "Settings")
     for name, value in {
@@ -79,7 +76,7 @@ def task(command: Sequence[str], hour: int, minute: int) -> bytes:
         "StopIfGoingOnBatteries": "false",
         "StartWhenAvailable": "true",
         "RunOnlyIfNetworkAvailable": "true",
-        "ExecutionTimeLimit": LONGEST,
+        "ExecutionTimeLimit": MAX_DURATION,
         "Enabled": "true",
     }.items():
         add(settings, name, value)
@@ -93,49 +90,52 @@ def task(command: Sequence[str], hour: int, minute: int) -> bytes:
 
 
 class TaskScheduler:
-    """Windows' Task Scheduler, by its own program.
+    """Windows' Task Scheduler.
 
     Args:
-        name: Of the task.
+        account: The SID of a system account, which needs no password.
+        name: The name of the task.
     """
 
     def __init__(
-        self, schtasks: Path, run: Run = process.run, *, name: str = NAME
+        self,
+        schtasks: Path,
+        run: Run = process.run,
+        *,
+        account: str,
+        name: str = NAME,
     ) -> None:
         self.schtasks = schtasks
+        self.account = account
         self.name = name
         self._run = run
 
     def install(self, command: Sequence[str]) -> Job:
-        """Register the task, or bring it up to date.
+        """Register the task, or update it.
 
         Raises:
             ConfigError: If another program's task has its name.
             DeployError: If Windows refuses.
         """
         there = self._definition()
-        hour, minute = moment()
+        hour, minute = random_time()
         if there is not None:
             start = there.findtext(".//{*}StartBoundary") or ""
             if match := re.search(r"T(\d\d):(\d\d)", start):
                 hour, minute = int(match[1]) % 12, int(match[2])
         with TemporaryDirectory(prefix=NAME) as folder:
             file = Path(folder) / "task.xml"
-            file.write_bytes(task(command, hour, minute))
+            file.write_bytes(task(command, hour, minute, self.account))
             over = ["/F"] if there is not None else []
             ended = self._run(
                 self.schtasks, "/Create", "/TN", self.name, "/XML", str(file), *over
             )
         if ended.code:
-            raise DeployError(
-                f"Windows does not register the task {self.name} ({ended.code}): "
-                f"{printable(ended.output.strip(), 500)}",
-                hint="Run as an administrator.",
-            )
+            raise refused(f"register the task {self.name}", ended, _HINT)
         return Job(when=twice(hour, minute), command=subprocess.list2cmdline(command))
 
     def show(self) -> Job | None:
-        """Return our task, and how it ran.
+        """Return our task, and the result of its last run.
 
         Raises:
             ConfigError: If another program's task has its name.
@@ -146,7 +146,7 @@ class TaskScheduler:
         starts = [start.text or "" for start in there.iterfind(".//{*}StartBoundary")]
         program = there.findtext(".//{*}Command") or ""
         arguments = there.findtext(".//{*}Arguments") or ""
-        # By their places: the names of the columns are in Windows' language.
+        # By position, as Windows translates the names of the columns.
         ended = self._run(
             self.schtasks, "/Query", "/TN", self.name, "/V", "/FO", "CSV", "/NH"
         )
@@ -163,7 +163,7 @@ class TaskScheduler:
         )
 
     def remove(self) -> bool:
-        """Delete our task.
+        """Delete our task; return whether there was one.
 
         Raises:
             ConfigError: If another program's task has its name.
@@ -173,15 +173,11 @@ class TaskScheduler:
             return False
         ended = self._run(self.schtasks, "/Delete", "/TN", self.name, "/F")
         if ended.code:
-            raise DeployError(
-                f"Windows does not delete the task {self.name} ({ended.code}): "
-                f"{printable(ended.output.strip(), 500)}",
-                hint="Run as an administrator.",
-            )
+            raise refused(f"delete the task {self.name}", ended, _HINT)
         return True
 
     def rivals(self) -> list[str]:
-        """Return the names of the tasks that run the old script."""
+        """Return the names of the tasks that run the vendor's script."""
         ended = self._run(self.schtasks, "/Query", "/XML", "ONE")
         found = re.findall(
             r"<!--\s*(.*?)\s*-->\s*(<Task\b.*?</Task>)", ended.output, re.DOTALL
@@ -190,7 +186,7 @@ class TaskScheduler:
 
     def _definition(self) -> ET.Element | None:
         ended = self._run(self.schtasks, "/Query", "/TN", self.name, "/XML")
-        # It says how the text was encoded, which is not how it comes out of a pipe.
+        # The declared encoding is not the one that comes out of a pipe.
         text = re.sub(r"\A.*?<\?xml.*?\?>", "", ended.output, flags=re.DOTALL).strip()
         if ended.code or not text:
             return None
@@ -200,7 +196,7 @@ class TaskScheduler:
             found = None
         if found is None or found.findtext(".//{*}Source") != NAME:
             raise ConfigError(
-                f"There is a task {self.name} that this program did not make.",
-                hint="Rename or delete it in the Task Scheduler first.",
+                f"Another program made the scheduled task {self.name}.",
+                hint="Rename or delete that task in the Task Scheduler.",
             )
         return found

@@ -1,1 +1,1 @@
-"""Look at TLS ports, and judge what they serve."""
+"""The TLS ports of a mail server: what each one serves, and whether it should."""

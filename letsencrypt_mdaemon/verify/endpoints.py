@@ -1,4 +1,4 @@
-"""Which ports of a mail server speak TLS, and at which addresses they are asked."""
+"""The TLS ports of a mail server, and the addresses to check them at."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import ipaddress
 import logging
 import re
 import socket
-from dataclasses import dataclass, replace
 from itertools import product
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from letsencrypt_mdaemon.pki.names import normalise
 from letsencrypt_mdaemon.system.parallel import ask_all
@@ -28,12 +27,11 @@ PORTS = {
     "pop3s": (995,),
     "https": (443, 444),
 }
-"""MDaemon's usual ports; of 443 and 444 one is webmail, one Remote Administration."""
+"""MDaemon's usual ports; 443 and 444 are webmail and Remote Administration."""
 LOOPBACK = ("127.0.0.1", "::1")
-MOST = 8
-"""Addresses of this machine, or of one name, that are asked."""
-PATIENCE = 5.0
-"""Seconds for DNS."""
+MAX_ADDRESSES = 8
+"""Addresses of this machine, or of one name, that are checked."""
+DNS_TIMEOUT_SECONDS = 5.0
 
 _URL = re.compile(
     r"(?P<scheme>[a-z0-9+]+)://"
@@ -43,13 +41,13 @@ _URL = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """A port and how TLS starts there.
+class Endpoint(NamedTuple):
+    """A port, and how TLS starts there.
 
     Args:
+        scheme: A key of `PORTS`.
         host: A name or an address.
-        name: The name that the address was found by, if it was.
+        name: The name that DNS gives this address for, if there is one.
     """
 
     scheme: str
@@ -62,7 +60,7 @@ class Endpoint:
         """Read `scheme://host[:port]`.
 
         Raises:
-            ValueError: If it is something else.
+            ValueError: If the text is anything else.
         """
         match = _URL.fullmatch(url.strip())
         scheme, host, port = match.groups() if match else ("", "", None)
@@ -71,16 +69,15 @@ class Endpoint:
             number = range(1 << 16)[int(port or usual_port)]
             return cls(scheme.lower(), _host(host.strip("[]")), number)
         except (ValueError, LookupError):
-            kinds = ", ".join(f"{scheme}://" for scheme in PORTS)
-            message = (
-                f"{printable(url, 200)!r} is no endpoint such as imaps://192.0.2.1 or"
-            )
-            message += f" https://mail.example.com:444; the kinds are {kinds}"
-            raise ValueError(message) from None
+            schemes = ", ".join(f"{scheme}://" for scheme in PORTS)
+            raise ValueError(
+                f"{printable(url, 200)!r} is not an endpoint such as imaps://192.0.2.1 "
+                f"or https://mail.example.com:444; the schemes are {schemes}"
+            ) from None
 
     @property
     def url(self) -> str:
-        """As it is written; by name if it has one."""
+        """The endpoint as `parse` reads it, by name if there is one."""
         host = self.name or self.host
         return f"{self.scheme}://{f'[{host}]' if ':' in host else host}:{self.port}"
 
@@ -90,29 +87,30 @@ class Endpoint:
         return not _is_address(self.host)
 
     def __str__(self) -> str:
-        """Return the URL, with the address that it means."""
+        """Return the URL, with the address if that is not in it."""
         return f"{self.url} ({self.host})" if self.name else self.url
 
 
 def usual(addresses: Iterable[str]) -> list[Endpoint]:
-    """Return the usual ports at some addresses."""
-    ports = [(scheme, port) for scheme, row in PORTS.items() for port in row]
+    """Return MDaemon's usual ports at some addresses."""
     return [
-        Endpoint(scheme, host, port) for host in addresses for scheme, port in ports
+        Endpoint(scheme, host, port)
+        for host in addresses
+        for scheme, ports in PORTS.items()
+        for port in ports
     ]
 
 
-def own_addresses(*, patience: float = PATIENCE) -> tuple[str, ...]:
+def own_addresses() -> tuple[str, ...]:
     """Return the addresses of this machine, loopback first."""
     name = socket.gethostname()
-    found = _look_up([name], patience).get(name, ())
-    return worth_asking([*LOOPBACK, *found])
+    return worth_checking([*LOOPBACK, *_look_up([name]).get(name, ())])
 
 
-def worth_asking(addresses: Iterable[str]) -> tuple[str, ...]:
-    """Return the addresses at which a server may answer otherwise than at the others.
+def worth_checking(addresses: Iterable[str]) -> tuple[str, ...]:
+    """Return the addresses at which a server may answer differently.
 
-    That is neither another loopback nor a link-local address; and not more than a few.
+    Leaves out other loopback addresses, link-local ones, and all after the first few.
     """
     found = []
     for text in dict.fromkeys(addresses):
@@ -120,42 +118,33 @@ def worth_asking(addresses: Iterable[str]) -> tuple[str, ...]:
         other = address.is_loopback and text not in LOOPBACK
         if not (other or address.is_link_local or address.is_unspecified):
             found.append(text)
-    if len(found) > MOST:
-        left_out = ", ".join(found[MOST:])
-        _log.info("So many addresses; these are not asked: %s", left_out)
-    return tuple(found[:MOST])
+    if skipped := ", ".join(found[MAX_ADDRESSES:]):
+        _log.info("Checking only %d addresses; skipping %s", MAX_ADDRESSES, skipped)
+    return tuple(found[:MAX_ADDRESSES])
 
 
-def resolved(
-    endpoints: Iterable[Endpoint], *, patience: float = PATIENCE
-) -> list[Endpoint]:
-    """Return endpoints by every address of theirs in place of those by name.
+def resolved(endpoints: Iterable[Endpoint]) -> list[Endpoint]:
+    """Return the endpoints, those by name replaced by one for each of its addresses.
 
-    One whose name has no address stays as it is: asking it will tell why.
+    An endpoint whose name has no address stays: its handshake shows why.
     """
     endpoints = list(endpoints)
-    names = [endpoint.host for endpoint in endpoints if endpoint.is_by_name]
-    found = _look_up(names, patience)
+    found = _look_up(endpoint.host for endpoint in endpoints if endpoint.is_by_name)
     by_address = []
     for endpoint in endpoints:
-        if endpoint.host in found:
-            by_address += [
-                replace(endpoint, host=address, name=endpoint.host)
-                for address in found[endpoint.host]
-            ]
-        else:
-            by_address.append(endpoint)
+        by_address += [
+            endpoint._replace(host=address, name=endpoint.host)
+            for address in found.get(endpoint.host, ())
+        ] or [endpoint]
     return list(dict.fromkeys(by_address))
 
 
-def public(
-    endpoints: Iterable[Endpoint], names: Sequence[str], *, patience: float = PATIENCE
-) -> list[Endpoint]:
+def public(endpoints: Iterable[Endpoint], names: Sequence[str]) -> list[Endpoint]:
     """Return the same ports at the addresses that DNS gives for some names.
 
-    At an address that several names have, the first of them is asked for.
+    An address of several names is checked for the first of them.
     """
-    found = _look_up(names, patience)
+    found = _look_up(names)
     name_at: dict[str, str] = {}
     for name in names:
         if name not in found:
@@ -169,7 +158,7 @@ def public(
     ]
 
 
-def _look_up(names: Iterable[str], patience: float) -> dict[str, tuple[str, ...]]:
+def _look_up(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
     """Return the addresses of each name that has any."""
 
     def look_up(name: str) -> tuple[str, ...]:
@@ -179,17 +168,17 @@ def _look_up(names: Iterable[str], patience: float) -> dict[str, tuple[str, ...]
             _log.debug("%s: %s", name, exc)
             return ()
         addresses = dict.fromkeys(str(row[4][0]).partition("%")[0] for row in found)
-        return tuple(addresses)[:MOST]
+        return tuple(addresses)[:MAX_ADDRESSES]
 
-    answers = ask_all(look_up, names, patience=patience)
+    answers = ask_all(look_up, names, timeout=DNS_TIMEOUT_SECONDS)
     return {name: addresses for name, addresses in answers.items() if addresses}
 
 
 def _host(text: str) -> str:
-    """Return a host as DNS has it, or an address.
+    """Return an address, or a host name in lower-case ASCII.
 
     Raises:
-        ValueError: If it is neither.
+        ValueError: If the text is neither.
     """
     if _is_address(text):
         return text

@@ -1,88 +1,70 @@
-"""Which certificate each port serves: TLS at once, or after STARTTLS.
+"""Ask every port for its certificate: TLS at once, or after STARTTLS.
 
-Nothing is trusted: what is served is looked at, not relied on.
+Nothing is trusted here: a certificate is looked at, not relied on.
 """
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
 
-from letsencrypt_mdaemon.pki.certificate import thumbprint
 from letsencrypt_mdaemon.system.parallel import ask_all
-from letsencrypt_mdaemon.verify.handshake import PATIENCE, ask
-from letsencrypt_mdaemon.verify.served import Outcome, Served
+from letsencrypt_mdaemon.verify.handshake import TIMEOUT_SECONDS, ask
+from letsencrypt_mdaemon.verify.served import Answer, Served
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
-    from cryptography import x509
-
     from letsencrypt_mdaemon.verify.endpoints import Endpoint
-
 
 _log = logging.getLogger(__name__)
 
+OVERTIME_SECONDS = 1.0
+"""Seconds more until a conversation that DNS holds up is abandoned."""
 
-@dataclass(frozen=True, slots=True)
-class Ports:
-    """The server's ports: `deployment.Verifier`."""
+
+class Ports(NamedTuple):
+    """The server's ports: `renewal.adapters.Verifier`."""
 
     endpoints: Sequence[Endpoint]
     server_name: str
 
     def observe(self) -> dict[str, str]:
-        """Return which certificate each endpoint serves now."""
-        leaves = served(self.endpoints, self.server_name)
-        return {str(endpoint): thumbprint(leaf) for endpoint, leaf in leaves.items()}
-
-
-GRACE = 1.0
-"""Seconds more until a conversation that DNS holds up is given up."""
+        """Return the thumbprint of the certificate that each endpoint serves now."""
+        observed = observe(self.endpoints, [self.server_name])
+        return {str(at): row.thumbprint for at, row in observed.items() if row.leaf}
 
 
 def observe(
     endpoints: Iterable[Endpoint],
     server_names: Sequence[str] = (),
     *,
-    patience: float = PATIENCE,
+    timeout: float = TIMEOUT_SECONDS,
 ) -> dict[Endpoint, Served]:
     """Return what each endpoint answers; all are asked at once.
 
-    An endpoint that has a name is asked for this one. The others are asked for the
-    first of the server names, and, where a certificate is served, for the second; only
-    where the answers differ, for all the rest.
+    An endpoint with a name is asked for that name. The others are asked for the first
+    server name and, if they serve a certificate, for the second; only if those two
+    answers differ, for all the rest.
 
     Args:
-        patience: Seconds for a conversation.
+        timeout: Seconds for a conversation.
     """
     names = {endpoint: _names(endpoint, server_names) for endpoint in endpoints}
-    found = _ask_all([(at, row[0]) for at, row in names.items()], patience)
+    found = _ask_all([(at, row[0]) for at, row in names.items()], timeout)
     first = {at: served for (at, _), served in found.items()}
     second = [(at, row[1]) for at, row in names.items() if row[1:] and first[at].leaf]
-    found = _ask_all(second, patience)
+    found = _ask_all(second, timeout)
     differing = [at for (at, _), served in found.items() if served != first[at]]
     rest = [(at, name) for at in differing for name in names[at][2:]]
-    found |= _ask_all(rest, patience)
+    found |= _ask_all(rest, timeout)
     for endpoint, served in first.items():
         others = [other for (at, _), other in found.items() if at == endpoint]
         differently = tuple(other for other in others if other != served)
         first[endpoint] = replace(served, differently=differently)
-        _log.debug("%s: %s", endpoint, served.thumbprint or _in_words(served))
+        _log.debug("%s: %s", endpoint, served.thumbprint or served)
     return first
-
-
-def served(
-    endpoints: Iterable[Endpoint], server_name: str = "", *, patience: float = PATIENCE
-) -> dict[Endpoint, x509.Certificate]:
-    """Return the certificate of each endpoint that serves one.
-
-    Args:
-        server_name: What those without a name of their own are asked for.
-    """
-    observed = observe(endpoints, [server_name], patience=patience)
-    return {at: answer.leaf for at, answer in observed.items() if answer.leaf}
 
 
 def failing(
@@ -92,8 +74,8 @@ def failing(
 ) -> list[Endpoint]:
     """Return the endpoints that should serve one of some certificates, and do not.
 
-    That is each one that listens; and each of those given, unless it listens at another
-    address of its name.
+    Every endpoint that listens should; so should each given one, unless it listens at
+    another address of its name.
 
     Args:
         expected: Thumbprints.
@@ -113,22 +95,17 @@ def _names(endpoint: Endpoint, server_names: Sequence[str]) -> Sequence[str]:
     return server_names or ("",)
 
 
-def _in_words(served: Served) -> str:
-    return ": ".join(part for part in (served.outcome.value, served.detail) if part)
-
-
 def _ask_all(
-    questions: Iterable[tuple[Endpoint, str]], patience: float
+    questions: list[tuple[Endpoint, str]], timeout: float
 ) -> dict[tuple[Endpoint, str], Served]:
-    questions = list(questions)
     answers = ask_all(
-        lambda question: ask(*question, patience),
+        lambda question: ask(*question, timeout),
         questions,
-        patience=patience + GRACE,
+        timeout=timeout + OVERTIME_SECONDS,
     )
     late = Served(
-        outcome=Outcome.NOT_LISTENING,
-        detail=f"no answer in {patience:g} s",
-        seconds=patience,
+        outcome=Answer.NOT_LISTENING,
+        detail=f"no answer within {timeout:g} s",
+        seconds=timeout,
     )
     return {question: answers.get(question, late) for question in questions}

@@ -1,4 +1,4 @@
-"""What one look at a port found."""
+"""What an endpoint answered when it was asked for its certificate."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from cryptography import x509
 
 
-class Outcome(Enum):
-    """What came of asking an endpoint for its certificate."""
+class Answer(Enum):
+    """How far an endpoint came towards showing its certificate."""
 
     SERVED = "served"
     NOT_LISTENING = "not listening"
@@ -28,14 +28,14 @@ class Served:
     """What an endpoint answered; equal answers are equal however long they took.
 
     Args:
-        detail: Why no certificate is served, in words, if there is more to say.
-        chain: As it was sent, leaf first.
+        detail: Why no certificate is served, as a phrase about the port; may be empty.
+        chain: As the server sent it, leaf first.
         tls: The version, such as `TLS 1.3`.
-        server_name: What it was asked for (SNI; RFC 6066, 3); may be empty.
+        server_name: The SNI that was sent (RFC 6066, 3); may be empty.
         differently: The answers for other names, where they were not the same.
     """
 
-    outcome: Outcome
+    outcome: Answer
     detail: str = ""
     chain: tuple[x509.Certificate, ...] = ()
     tls: str = ""
@@ -43,10 +43,14 @@ class Served:
     seconds: float = field(default=0.0, compare=False)
     differently: tuple[Served, ...] = ()
 
+    def __str__(self) -> str:
+        """Return the outcome, and its reason if there is one."""
+        return ": ".join(filter(None, (self.outcome.value, self.detail)))
+
     @property
     def leaf(self) -> x509.Certificate | None:
         """The certificate, if one is served."""
-        return self.chain[0] if self.outcome is Outcome.SERVED else None
+        return self.chain[0] if self.outcome is Answer.SERVED else None
 
     @property
     def thumbprint(self) -> str:
@@ -55,15 +59,15 @@ class Served:
 
     @property
     def is_listening(self) -> bool:
-        """Whether anybody accepts connections there."""
-        return self.outcome is not Outcome.NOT_LISTENING
+        """Whether the port accepts connections."""
+        return self.outcome is not Answer.NOT_LISTENING
 
     def serves(self, thumbprints: Collection[str]) -> bool:
-        """Whether it serves one of these certificates, for all the names asked."""
+        """Whether one of these certificates is served for every name asked for."""
         others = (other.serves(thumbprints) for other in self.differently)
         return self.thumbprint in thumbprints and all(others)
 
     def covers(self, name: str) -> bool:
-        """Whether the certificate is for a name (RFC 9525, 6.3)."""
+        """Whether the certificate covers a name (RFC 9525, 6.3)."""
         held = dns_names(self.leaf) if self.leaf else ()
         return name in held or f"*.{name.partition('.')[2]}" in held

@@ -1,4 +1,4 @@
-"""What is said before TLS begins: SMTP, IMAP and POP3 as far as STARTTLS, without I/O.
+"""SMTP, IMAP and POP3 up to STARTTLS, without I/O.
 
 Each conversation is a generator: it yields the bytes to send, and is sent each line
 that comes back. When it ends, the next byte in either direction belongs to TLS.
@@ -14,17 +14,17 @@ from letsencrypt_mdaemon.text import printable
 
 Conversation: TypeAlias = Generator[bytes, bytes, None]
 
-SHOWN = 100
+MAX_SHOWN_CHARACTERS = 100
 """Characters of a server's line that are shown."""
 
 _SMTP = re.compile(rb"(\d{3})(?:([ -])(.*))?")
 
 
-class Unoffered(Exception):  # noqa: N818 - an answer, not an error of ours
-    """The server speaks the protocol, and offers no TLS in it."""
+class NoStarttlsError(Exception):
+    """The server speaks the protocol, but does not offer TLS."""
 
 
-class Unspoken(Exception):  # noqa: N818 - as above
+class ProtocolError(Exception):
     """The server does not speak the protocol, or not with us."""
 
 
@@ -32,23 +32,23 @@ def smtp(address: str) -> Conversation:
     """Speak SMTP up to STARTTLS (RFC 3207, 4).
 
     Args:
-        address: Our own, which says who we are.
+        address: Our own, for EHLO.
     """
-    # RFC 5321, 4.1.3: the literal of an address, whose zone means nothing elsewhere.
+    # RFC 5321, 4.1.3: an address literal, without the zone, which is local to us.
     host = address.partition("%")[0]
     client = f"[IPv6:{host}]" if ":" in host else f"[{host}]"
     code, text = yield from _smtp(b"")
     if code != b"220":
-        raise Unspoken(f"greets with {_shown(code + b' ' + text[-1])}")
+        raise ProtocolError(f"greets with {quoted(code + b' ' + text[-1])}")
     code, text = yield from _smtp(f"EHLO {client}\r\n".encode("ascii"))
     if code != b"250":
-        raise Unoffered(f"answers EHLO with {_shown(code + b' ' + text[-1])}")
+        raise NoStarttlsError(f"answers EHLO with {quoted(code + b' ' + text[-1])}")
     # The first line is the server's greeting, not an extension (4.1.1.1).
     if b"STARTTLS" not in {line.strip().upper() for line in text[1:]}:
-        raise Unoffered
+        raise NoStarttlsError
     code, text = yield from _smtp(b"STARTTLS\r\n")
     if code != b"220":
-        raise Unoffered(f"answers STARTTLS with {_shown(code + b' ' + text[-1])}")
+        raise NoStarttlsError(f"answers STARTTLS with {quoted(code + b' ' + text[-1])}")
 
 
 def imap() -> Conversation:
@@ -56,34 +56,34 @@ def imap() -> Conversation:
     greeting = yield b""
     status = greeting.upper().split()[:2]
     if status == [b"*", b"PREAUTH"]:
-        raise Unoffered("greets with PREAUTH, after which there is no STARTTLS")
+        raise NoStarttlsError("greets with PREAUTH, which rules out STARTTLS")
     if status != [b"*", b"OK"]:
-        raise Unspoken(f"greets with {_shown(greeting)}")
+        raise ProtocolError(f"greets with {quoted(greeting)}")
     status, lines = yield from _imap(b"a1", b"CAPABILITY")
     offered = {word for line in lines for word in line.upper().split()[2:]}
     if b"STARTTLS" not in offered:
-        raise Unoffered
+        raise NoStarttlsError
     status, lines = yield from _imap(b"a2", b"STARTTLS")
     if status != [b"A2", b"OK"]:
-        raise Unoffered(f"answers STARTTLS with {_shown(lines[-1])}")
+        raise NoStarttlsError(f"answers STARTTLS with {quoted(lines[-1])}")
 
 
 def pop3() -> Conversation:
     """Speak POP3 up to STLS (RFC 2595, 4)."""
     greeting = yield b""
     if not greeting.startswith(b"+OK"):
-        raise Unspoken(f"greets with {_shown(greeting)}")
+        raise ProtocolError(f"greets with {quoted(greeting)}")
     line = yield b"CAPA\r\n"
-    # A server without CAPA (RFC 2449, 5) may know STLS all the same.
+    # A server without CAPA (RFC 2449, 5) may still know STLS.
     if line.startswith(b"+OK"):
         offered = set()
         while (line := (yield b"")) != b".":
             offered.add(line.strip().upper())
         if b"STLS" not in offered:
-            raise Unoffered
+            raise NoStarttlsError
     line = yield b"STLS\r\n"
     if not line.startswith(b"+OK"):
-        raise Unoffered(f"answers STLS with {_shown(line)}")
+        raise NoStarttlsError(f"answers STLS with {quoted(line)}")
 
 
 def _smtp(command: bytes) -> Generator[bytes, bytes, tuple[bytes, list[bytes]]]:
@@ -93,7 +93,7 @@ def _smtp(command: bytes) -> Generator[bytes, bytes, tuple[bytes, list[bytes]]]:
         line = yield command
         match = _SMTP.fullmatch(line)
         if match is None:
-            raise Unspoken(f"says {_shown(line)}, which is not SMTP")
+            raise ProtocolError(f"sends {quoted(line)}, which is not SMTP")
         text.append(match[3] or b"")
         if match[2] != b"-":
             return match[1], text
@@ -103,16 +103,18 @@ def _smtp(command: bytes) -> Generator[bytes, bytes, tuple[bytes, list[bytes]]]:
 def _imap(
     tag: bytes, command: bytes
 ) -> Generator[bytes, bytes, tuple[list[bytes], list[bytes]]]:
-    """Send a command; return its tagged status and every line of the answer."""
+    """Send a command; return its tagged status and every line of the reply."""
     line = yield tag + b" " + command + b"\r\n"
     lines = [line]
     while not line.startswith(tag + b" "):
         if not line.startswith(b"*"):
-            raise Unspoken(f"says {_shown(line)}, which is not IMAP")
+            raise ProtocolError(f"sends {quoted(line)}, which is not IMAP")
         line = yield b""
         lines.append(line)
     return line.upper().split()[:2], lines
 
 
-def _shown(line: bytes) -> str:
-    return f'"{printable(line.decode("utf-8", "backslashreplace").strip(), SHOWN)}"'
+def quoted(line: bytes) -> str:
+    """Return a server's line in quotes, made harmless and not too long."""
+    text = line.decode("utf-8", "backslashreplace").strip()
+    return f'"{printable(text, MAX_SHOWN_CHARACTERS)}"'

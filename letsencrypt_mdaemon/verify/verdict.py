@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, NamedTuple
 
 from letsencrypt_mdaemon.pki import chain as chains
 from letsencrypt_mdaemon.pki.certificate import dns_names, thumbprint
 from letsencrypt_mdaemon.pki.chain import Chain, Ending, Roots, title
 from letsencrypt_mdaemon.text import printable
 from letsencrypt_mdaemon.verify.observe import failing
-from letsencrypt_mdaemon.verify.served import Outcome
+from letsencrypt_mdaemon.verify.served import Answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from datetime import datetime
+    from typing import Literal
 
     from cryptography import x509
 
@@ -24,17 +24,16 @@ if TYPE_CHECKING:
     Origin = Literal["own", "given", "dns"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Port:
-    """An endpoint's answer, and what it is worth.
+class Port(NamedTuple):
+    """An endpoint's answer, and the verdict on it.
 
     Args:
-        origin: Whether it is asked as one of this machine's, as one that was given, or
-            through DNS.
-        chain: None if no certificate is shown.
-        is_expected: Whether it serves the right certificate; None if nobody knows which
-            one that is.
-        is_good: Whether it is as it should be; one that does not listen may be.
+        origin: Whether the endpoint is one of this machine's usual ones, was given, or
+            was found through DNS.
+        chain: None if no certificate was sent.
+        is_expected: Whether the port serves an expected certificate; None if the
+            expected one is unknown, or none is served.
+        is_good: Whether the port is as it should be; that may be not listening.
     """
 
     endpoint: Endpoint
@@ -46,19 +45,18 @@ class Port:
 
     @property
     def likeness(self) -> object:
-        """What ports have in common that need not be told apart."""
+        """What ports that are shown as one have in common."""
         at = self.endpoint
         where = "" if self.origin == "own" else at.url
         return self.origin, where, at.scheme, at.port, self.served, self.is_good
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verification:
+class Verification(NamedTuple):
     """What the ports of an installation serve, beside what they should.
 
     Args:
-        right: The certificates that the server's files name; None if it is not known
-            where they do, empty if the certificate is not known.
+        right: The certificates that the server's files name; None if the INI values are
+            unknown, empty if the certificate is.
     """
 
     names: tuple[str, ...]
@@ -69,14 +67,14 @@ class Verification:
 
     @property
     def is_proven(self) -> bool | None:
-        """Whether every port serves what it should; None if nobody can tell."""
+        """Whether every port serves what it should; None if nothing shows it."""
         if not all(port.is_good for port in self.ports):
             return False
         listening = any(port.served.is_listening for port in self.ports)
         return True if listening and self.right is not None else None
 
 
-def judge(  # noqa: PLR0913 - what a judgement is made from
+def assess(  # noqa: PLR0913 - what a verdict depends on
     observed: Mapping[Endpoint, Served],
     *,
     expected: Collection[str] | None,
@@ -85,25 +83,25 @@ def judge(  # noqa: PLR0913 - what a judgement is made from
     issued: Callable[[str], Sequence[x509.Certificate]],
     require_trusted: bool,
 ) -> list[Port]:
-    """Judge what was observed.
+    """Return the verdict on each port that was observed.
 
     Args:
-        expected: Thumbprints; if it is not known, any certificate will do.
+        expected: Thumbprints; if None, any certificate is good.
         issued: Returns the chain that the CA issued, by the leaf's thumbprint; empty if
-            it is not known.
-        require_trusted: A chain that is not trusted is not good.
+            it is unknown.
+        require_trusted: Whether a chain that is not trusted is bad.
     """
     wanted = expected
     if wanted is None:
-        wanted = {one.thumbprint for row in observed.values() for one in _answers(row)}
-        wanted -= {""}
+        answers = [row for it in observed.values() for row in (it, *it.differently)]
+        wanted = {row.thumbprint for row in answers if row.leaf}
     bad = set(failing(observed, wanted, given))
     ports = []
     for endpoint, served in observed.items():
         chain = None
         if served.chain:
             leaf = thumbprint(served.chain[0])
-            chain = chains.judge(served.chain, roots, issued(leaf))
+            chain = chains.assess(served.chain, roots, issued(leaf))
         untrusted = require_trusted and chain is not None and bool(chain.distrust)
         knows = expected is not None and served.leaf is not None
         origin: Origin = "dns" if endpoint.name else "own"
@@ -120,10 +118,10 @@ def judge(  # noqa: PLR0913 - what a judgement is made from
 
 
 def grouped(ports: Iterable[Port]) -> list[list[Port]]:
-    """Return the ports, those together that differ in nothing but the address.
+    """Return the ports, those together that differ only in their address.
 
-    Of this machine's addresses those where nobody listens are left out, as long as
-    somebody does at another.
+    Skips addresses of this machine where a port does not listen, if it listens at
+    another one.
     """
     ports = list(ports)
     listening = {_number(port) for port in ports if port.served.is_listening}
@@ -132,20 +130,23 @@ def grouped(ports: Iterable[Port]) -> list[list[Port]]:
         idle = port.origin == "own" and not port.served.is_listening
         if not (idle and _number(port) in listening):
             groups.setdefault(port.likeness, []).append(port)
-    return sorted(groups.values(), key=lambda group: _order(group[0]))
+    return sorted(
+        groups.values(),
+        key=lambda group: (group[0].origin == "dns", group[0].endpoint.port),
+    )
 
 
 def place(group: Sequence[Port], groups: Iterable[Sequence[Port]]) -> str:
-    """Return in words which ports a group is, among the others."""
+    """Return which ports a group is, among the others, such as `993 imaps at ::1`."""
     at, groups = group[0].endpoint, list(groups)
     name, host = f"{at.port} {at.scheme}", where(group, groups)
-    # Where all of them are goes without saying.
+    # An address that all of them share is left out.
     elsewhere = {where(other, groups) for other in groups} - {host}
     return f"{name} at {host}" if host and elsewhere else name
 
 
 def where(group: Sequence[Port], groups: Iterable[Sequence[Port]]) -> str:
-    """Return where a group is; empty if it is this machine, and alike everywhere."""
+    """Return where a group is; empty if this machine answers alike everywhere."""
     port = group[0]
     if port.origin != "own":
         return port.endpoint.name or port.endpoint.host
@@ -154,41 +155,34 @@ def where(group: Sequence[Port], groups: Iterable[Sequence[Port]]) -> str:
 
 
 def remarks(port: Port, *, now: datetime, require_trusted: bool) -> list[str]:
-    """Return what is to be said about a port beside that it is there."""
-    served, chain = port.served, port.chain
-    said = []
-    if served.leaf is None:
+    """Return what is odd about a port, as phrases about it."""
+    served, chain, leaf = port.served, port.chain, port.served.leaf
+    phrases = []
+    if leaf is None:
         if served.is_listening or not port.is_good:
-            said.append(in_words(served))
+            phrases.append(str(served))
     elif port.is_expected is False and not served.differently:
-        said.append(f"serves {_described(served)}")
-    said += [
-        f"asked for {other.server_name}, it "
-        + (f"serves {_described(other)}" if other.leaf else f"fails: {in_words(other)}")
+        phrases.append(f"serves {_described(leaf)}")
+    phrases += [
+        f"for the name {other.server_name}, it "
+        + (f"serves {_described(other.leaf)}" if other.leaf else f"fails: {other}")
         for other in served.differently
     ]
-    if served.leaf is not None and chain is not None:
-        name = served.server_name
+    if leaf is not None and chain is not None:
+        name, end = served.server_name, leaf.not_valid_after_utc
         if name and not served.covers(name):
-            said.append(f"its certificate is not for {name}")
-        if served.leaf.not_valid_after_utc <= now:
-            end = served.leaf.not_valid_after_utc
-            said.append(f"its certificate expired on {end:%Y-%m-%d}")
-        said += _remarks_on_chain(chain)
+            phrases.append(f"its certificate does not cover {name}")
+        if end <= now:
+            phrases.append(f"its certificate expired on {end:%Y-%m-%d}")
+        phrases += _remarks_on_chain(chain)
         if require_trusted and chain.distrust:
-            said.append(f"its certificate is not trusted: {chain.distrust}")
-    return said
-
-
-def in_words(served: Served) -> str:
-    """Return what came of asking, with the reason if there is more to say."""
-    detail = f": {served.detail}" if served.detail else ""
-    return f"{served.outcome.value}{detail}"
+            phrases.append(f"its certificate is not trusted: {chain.distrust}")
+    return phrases
 
 
 def fault(port: Port) -> str:
     """Return in a few words why a port is not good."""
-    if port.served.outcome is not Outcome.SERVED:
+    if port.served.outcome is not Answer.SERVED:
         return str(port.served.outcome.value)
     others = port.served.differently
     if any(other.leaf is None for other in others):
@@ -208,64 +202,59 @@ def failure(ports: Iterable[Port]) -> tuple[str, str]:
     if not bad:
         return "", ""
     rows = [f"{place(group, groups)} ({fault(group[0])})" for group in bad]
-    message = f"Not every port serves what it should: {', '.join(rows)}."
     hints = dict.fromkeys(_hint(group[0]) for group in bad)
-    return message, " ".join(hints)
+    return f"Verification failed: {', '.join(rows)}.", " ".join(hints)
 
 
 def _hint(port: Port) -> str:
     """Return what to do about a port that is not good."""
     if port.origin == "dns":
-        return "What fails through DNS may be right for others: look from outside too."
+        return (
+            "Test the ports reached through DNS from outside as well: they may fail "
+            "only from inside your network."
+        )
     if not port.served.is_listening:
-        return "Start the server where nobody listens, or correct --endpoint."
+        return (
+            "Start the server on the ports that do not listen, or correct --endpoint."
+        )
     if port.served.leaf is None or not all(row.leaf for row in port.served.differently):
-        return "Where TLS fails look at MDaemon's SSL & TLS settings, and at its log."
+        return "Where TLS fails, check MDaemon's SSL & TLS settings and its log."
     if port.is_expected is False:
         return (
-            "Restart MDaemon, so that it loads the certificate that its files name; "
-            "where a port is another program's, name only MDaemon's by --endpoint."
+            "Restart MDaemon, so that it loads the certificate that its files name. If "
+            "another program owns a port, list only MDaemon's ports with --endpoint."
         )
-    return "A private CA's roots are named by --ca-bundle."
+    return "If the CA is a private one, set --ca-bundle to a file with its roots."
 
 
 def _remarks_on_chain(chain: Chain) -> list[str]:
-    said = []
+    phrases = []
     missing = " and ".join(chain.missing)
     if chain.ending is Ending.SELF_SIGNED:
-        said.append("its certificate is self-signed")
+        phrases.append("its certificate is self-signed")
     elif not chain.in_order:
-        said.append("its chain is in the wrong order, or holds what does not belong")
-    if chain.ending is Ending.MISSING:
-        said.append(f"its chain lacks {missing}")
-    elif chain.ending is Ending.UNKNOWN:
-        said.append(f"its chain ends before {chain.ends_at}, neither sent nor known")
-    elif chain.as_issued is False:
-        said.append(
-            f"its chain lacks {missing}, which the CA issued with it; on Windows, look "
-            "for that name among the Trusted Root Certification Authorities"
+        phrases.append(
+            "its chain is in the wrong order, or contains unrelated certificates"
         )
-    return said
+    if chain.ending is Ending.MISSING:
+        phrases.append(f"its chain lacks {missing}")
+    elif chain.ending is Ending.UNKNOWN:
+        phrases.append(f"its chain ends before {chain.ends_at}, neither sent nor known")
+    elif chain.as_issued is False:
+        phrases.append(
+            f"its chain lacks {missing}, which the CA issued with it; on Windows, look "
+            "for that name in Trusted Root Certification Authorities"
+        )
+    return phrases
 
 
-def _described(served: Served) -> str:
-    leaf = served.leaf
-    assert leaf is not None  # noqa: S101 - or nothing would be served
+def _described(leaf: x509.Certificate) -> str:
     names = dns_names(leaf)
     shown = ", ".join(printable(name, 60) for name in names[:3]) or "no name"
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""  # noqa: PLR2004
-    issuer = title(leaf, "issuer")
-    until = f"{leaf.not_valid_after_utc:%Y-%m-%d}"
-    return f"{served.thumbprint} for {shown}{more}, by {issuer}, until {until}"
-
-
-def _answers(served: Served) -> list[Served]:
-    return [served, *served.differently]
+    issuer, until = title(leaf, "issuer"), f"{leaf.not_valid_after_utc:%Y-%m-%d}"
+    return f"{thumbprint(leaf)} for {shown}{more}, by {issuer}, until {until}"
 
 
 def _number(port: Port) -> tuple[bool, str, int]:
     return port.origin == "dns", port.endpoint.scheme, port.endpoint.port
-
-
-def _order(port: Port) -> tuple[bool, int]:
-    return port.origin == "dns", port.endpoint.port

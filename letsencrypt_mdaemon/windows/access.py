@@ -1,15 +1,13 @@
-"""Who may do what to a file, a folder or a key, by Windows' words for it: SDDL.
+"""Access lists of files, folders and keys, in Windows' text form: SDDL.
 
 A descriptor such as `D:PAI(A;OICI;FA;;;SY)(A;OICI;FA;;;BA)` lists who is allowed and
-who is denied what ([MS-DTYP], 2.5.1). Groups count as they are written: who is a member
-of them is not asked.
+who is denied what ([MS-DTYP], 2.5.1). Members of groups are not looked up.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from letsencrypt_mdaemon.errors import ConfigError, DeployError
 
@@ -43,7 +41,7 @@ EVERYBODY = {
     "S-1-5-7": "ANONYMOUS LOGON",
     "S-1-5-32-546": "Guests",
 }
-"""Groups that take in people who have no business here."""
+"""Groups whose members are not all trusted."""
 
 _RIGHTS = {
     "GA": 0x10000000,
@@ -73,8 +71,9 @@ _RIGHTS = {
     "CR": 0x100,
 }
 READ = 0x1
-"""Of a file, and of a private key: its content."""
-# New files and folders, removing what is in it or itself, and its list and owner.
+"""The right to read a file's or a private key's content."""
+# The rights to add files and folders, to remove its content or the folder itself, and
+# to change its access list and owner.
 CHANGE = (0x2, 0x4, 0x40, 0x10000, 0x40000, 0x80000)
 _GENERIC = {0x10000000: 0x1F01FF, 0x40000000: 0x120116, 0x80000000: 0x120089}
 
@@ -83,25 +82,24 @@ _ENTRY = re.compile(r"\(([A-Z]+);([A-Z]*);([^;()]*);[^;()]*;[^;()]*;([^;()]+)\)"
 
 
 class Guarded(Protocol):
-    """A folder or a key with a list of who may do what."""
+    """A folder or a key with an access list."""
 
     def access_list(self) -> str:
-        """Return the list as SDDL."""
+        """Return the access list as SDDL."""
         ...
 
     def set_access_list(self, text: str) -> None:
-        """Replace it."""
+        """Replace the access list."""
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One line of the list.
+class Entry(NamedTuple):
+    """An entry of an access list.
 
     Args:
-        allows: Or else denies.
-        rights: A mask, generic rights spelled out.
-        sid: Whom; `S-1-…`.
+        allows: Whether it allows; otherwise it denies.
+        rights: A mask, with generic rights replaced by the rights they stand for.
+        sid: The account or group; `S-1-...`.
     """
 
     allows: bool
@@ -110,23 +108,23 @@ class Entry:
 
 
 def entries(descriptor: str) -> tuple[Entry, ...] | None:
-    """Return the entries that count for the thing itself; None = all may do all.
+    """Return the entries that apply to the object itself; None = everybody may do all.
 
     Raises:
-        ValueError: If it is no descriptor, or has entries of a kind not known here.
+        ValueError: If it is not a descriptor, or has entries of an unknown kind.
     """
     match = _LIST.search(descriptor)
     if match is None:
-        raise ValueError(f"{descriptor!r} has no list of who may do what")
+        raise ValueError(f"{descriptor!r} has no access list")
     if match[1] == "NO_ACCESS_CONTROL":
         return None
     if _ENTRY.sub("", match[2]):
-        raise ValueError(f"{descriptor!r} has entries of another kind")
+        raise ValueError(f"{descriptor!r} has entries of an unknown kind")
     found = []
     for kind, flags, rights, sid in _ENTRY.findall(match[2]):
         if kind not in {"A", "D"}:
             raise ValueError(f"{descriptor!r} has entries of the kind {kind}")
-        if "IO" not in re.findall("..", flags):  # for what will be made in it only
+        if "IO" not in re.findall("..", flags):  # only for new files and folders in it
             entry = Entry(kind == "A", _mask(rights), _ALIASES.get(sid, sid))
             found.append(entry)
     return tuple(found)
@@ -139,16 +137,16 @@ def _mask(text: str) -> int:
         mask = 0
         for name in re.findall(r"..?", text):
             if name not in _RIGHTS:
-                raise ValueError(f"{text!r} are no rights")
+                raise ValueError(f"{text!r} are not rights")
             mask |= _RIGHTS[name]
-    for generic, meant in _GENERIC.items():
+    for generic, rights in _GENERIC.items():
         if mask & generic:
-            mask |= meant
+            mask |= rights
     return mask
 
 
 def may(descriptor: str, sid: str, right: int) -> bool:
-    """Whether somebody may do something; the first entry that says so decides.
+    """Whether an account or group has a right; the first entry about it decides.
 
     Args:
         right: One bit of a mask.
@@ -167,7 +165,7 @@ def may(descriptor: str, sid: str, right: int) -> bool:
 
 
 def strangers(descriptor: str) -> list[str]:
-    """Return the groups of just anybody that may change what is in a folder.
+    """Return the groups in `EVERYBODY` that may change a folder or its content.
 
     Raises:
         ValueError: If the descriptor cannot be read.
@@ -180,7 +178,7 @@ def strangers(descriptor: str) -> list[str]:
 
 
 def readers(descriptor: str) -> list[str] | None:
-    """Return the SIDs that are let read; None = everybody.
+    """Return the SIDs that may read; None = everybody.
 
     Raises:
         ValueError: If the descriptor cannot be read.
@@ -193,13 +191,13 @@ def readers(descriptor: str) -> list[str] | None:
 
 
 def private(sids: Collection[str]) -> str:
-    """Return the list of a folder of ours: these and nobody else, all that is in it."""
+    """Return an access list for SYSTEM, administrators and these SIDs only."""
     owners = dict.fromkeys([SYSTEM, ADMINISTRATORS, *sids])
     return "D:PAI" + "".join(f"(A;OICI;FA;;;{sid})" for sid in owners)
 
 
 def is_private(descriptor: str, sids: Collection[str]) -> bool:
-    """Whether a folder's list allows nobody else anything.
+    """Whether an access list allows nothing to anybody else.
 
     Raises:
         ValueError: If the descriptor cannot be read.
@@ -212,7 +210,7 @@ def is_private(descriptor: str, sids: Collection[str]) -> bool:
 
 
 def with_reader(descriptor: str, sid: str) -> str:
-    """Return a list that also lets somebody read.
+    """Return the access list with the right to read for one more SID.
 
     Raises:
         ValueError: If the descriptor cannot be read.
@@ -222,17 +220,17 @@ def with_reader(descriptor: str, sid: str) -> str:
         return descriptor
     match = _LIST.search(descriptor)
     assert match is not None  # noqa: S101 - or there would be no entries
-    # Denials come first, by Windows' own rule; then nothing we add can undo one.
+    # By Windows' own rule denials come first, so an entry at the end cannot undo one.
     return f"D:{match[1]}{match[2]}(A;;FR;;;{sid})"
 
 
 def let_read(key: Guarded, sids: Collection[str]) -> None:
-    """Make sure that all of them may read a key, and look whether it is so.
+    """Make sure that all of them may read a key, and check the result.
 
     Raises:
-        DeployError: If it is not.
-        OSError: If the list cannot be read or replaced.
-        ValueError: If it makes no sense.
+        DeployError: If one of them still may not.
+        OSError: If the access list cannot be read or replaced.
+        ValueError: If the access list is malformed.
     """
     listed = key.access_list()
     missing = [sid for sid in sids if not may(listed, sid, READ)]
@@ -245,21 +243,21 @@ def let_read(key: Guarded, sids: Collection[str]) -> None:
     still = [sid for sid in missing if not may(found, sid, READ)]
     if still:
         raise DeployError(
-            f"The new certificate's private key cannot be read by {', '.join(still)}.",
-            hint="Let them in certlm.msc: All Tasks, Manage Private Keys.",
+            f"{', '.join(still)} cannot read the new certificate's private key.",
+            hint="Allow it in certlm.msc: All Tasks, Manage Private Keys.",
         )
 
 
 def keep_private(folder: Guarded, sids: Collection[str]) -> None:
-    """Make sure that a folder of ours is nobody else's business, and look.
+    """Make sure that nobody else has access to a folder, and check the result.
 
     Args:
-        sids: Who besides the system and its administrators has to do with it.
+        sids: Accounts besides SYSTEM and the administrators that keep their access.
 
     Raises:
-        DeployError: If others still may do something.
-        OSError: If the list cannot be read or replaced.
-        ValueError: If it makes no sense.
+        DeployError: If others still have access.
+        OSError: If the access list cannot be read or replaced.
+        ValueError: If the access list is malformed.
     """
     if is_private(folder.access_list(), sids):
         return
@@ -268,24 +266,27 @@ def keep_private(folder: Guarded, sids: Collection[str]) -> None:
     if not is_private(found, sids):
         raise DeployError(
             f"Others may still read or write there: {found}.",
-            hint="Does this file system keep access lists? NTFS does.",
+            hint="Use a file system with access lists, such as NTFS.",
         )
 
 
 def refuse_shared(places: Mapping[str, Guarded]) -> None:
-    """Refuse to trust folders, by path, that just anybody may change.
+    """Refuse to run as SYSTEM while others may change one of these folders.
 
-    What SYSTEM runs from there, or is told there, they could be SYSTEM by.
+    Anyone who can change those files could run code as SYSTEM.
+
+    Args:
+        places: The folders by path: of the program, and of files it trusts.
 
     Raises:
-        ConfigError: Naming every such folder, and who may change it.
+        ConfigError: If there are such folders; it lists them, and who may change them.
     """
     shared = {}
     for path, folder in places.items():
         try:
             found = strangers(folder.access_list())
         except (OSError, ValueError) as exc:
-            found = [f"nobody knows who ({exc})"]
+            found = [f"unknown ({exc})"]
         if found:
             shared[path] = found
     if not shared:
@@ -293,7 +294,7 @@ def refuse_shared(places: Mapping[str, Guarded]) -> None:
     lines = "".join(f"\n  - {path}: {', '.join(who)}" for path, who in shared.items())
     only = f"*{SYSTEM}:(OI)(CI)F *{ADMINISTRATORS}:(OI)(CI)F"
     raise ConfigError(
-        f"As SYSTEM nothing is run from folders that others may change:{lines}",
-        hint=r"Install it below C:\Program Files, or as an administrator: icacls "
+        f"SYSTEM must not run programs from folders that others may change:{lines}",
+        hint=r"Install it below C:\Program Files, or run as an administrator: icacls "
         f'"FOLDER" /inheritance:r /grant {only}',
     )

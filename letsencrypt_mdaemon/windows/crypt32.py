@@ -1,7 +1,7 @@
 """Windows' certificate stores, as far as we need them: crypt32 by ctypes.
 
-Whatever is opened here is closed here. A store is written when it closes, and it closes
-only when every context of it is freed: a leaked one could lose what was added.
+Everything opened here is closed here. A store is written when it closes, and it closes
+only when all of its contexts are freed: a leaked context could lose a certificate.
 """
 
 from __future__ import annotations
@@ -10,8 +10,7 @@ import ctypes
 import sys
 from contextlib import contextmanager
 from ctypes import POINTER, byref, c_void_p
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 assert sys.platform == "win32"  # noqa: S101 - tells the type checker
 
@@ -26,15 +25,15 @@ _ncrypt = ctypes.WinDLL("ncrypt", use_last_error=True)
 
 # wincrypt.h
 ENCODING = 0x10001  # X509_ASN_ENCODING | PKCS_7_ASN_ENCODING
-IN_MEMORY, LOGICAL, PHYSICAL = 2, 10, 13  # CERT_STORE_PROV_…
+IN_MEMORY, LOGICAL, PHYSICAL = 2, 10, 13  # CERT_STORE_PROV_*
 LOCAL_MACHINE = 0x20000
 READ_ONLY = 0x8000
-USE_EXISTING, REPLACE_EXISTING = 2, 3  # CERT_STORE_ADD_…
+USE_EXISTING, REPLACE_EXISTING = 2, 3  # CERT_STORE_ADD_*
 FIND_SHA1 = 0x10000
-KEY_PROVIDER_INFO, FRIENDLY_NAME = 2, 11  # CERT_…_PROP_ID
+KEY_PROVIDER_INFO, FRIENDLY_NAME = 2, 11  # CERT_*_PROP_ID
 EXPORTABLE, MACHINE_KEYS, ALWAYS_CNG = 0x1, 0x20, 0x200  # of PFXImportCertStore
 NO_KEY, NO_EXPORT, WITH_KEYS = 0x1, 0x2, 0x4  # of PFXExportCertStoreEx
-SILENT, ALLOW_CNG = 0x40, 0x10000  # CRYPT_ACQUIRE_…
+SILENT, ALLOW_CNG = 0x40, 0x10000  # CRYPT_ACQUIRE_*
 CNG = 0xFFFFFFFF  # CERT_NCRYPT_KEY_SPEC
 
 
@@ -72,13 +71,12 @@ else:
 Store: TypeAlias = int
 
 
-@dataclass(frozen=True, slots=True)
-class KeyPlace:
+class KeyPlace(NamedTuple):
     """Where Windows keeps a private key.
 
     Args:
-        container: The key's name there.
-        provider: The program that keeps it: a CSP, or a key storage provider of CNG.
+        container: The key's name at its provider.
+        provider: A cryptographic service provider (CSP), or one of CNG.
         kind: The CSP's type; 0 = CNG.
     """
 
@@ -140,16 +138,16 @@ _free_key = _declare(_ncrypt, "NCryptFreeObject", wintypes.LONG, c_void_p)
 
 
 def _call(function: Any, *arguments: Any) -> Any:  # noqa: ANN401 - as ctypes has it
-    """Call a function that returns nothing, zero or NULL if it fails.
+    """Call a function that returns zero or NULL if it fails.
 
     Raises:
-        OSError: With Windows' code and words; a failure without a code is one, too.
+        OSError: With Windows' code and message, also if there is no code.
     """
     ctypes.set_last_error(0)
     result = function(*arguments)
     if not result:
         code = ctypes.get_last_error()
-        text = ctypes.FormatError(code).strip() if code else "Windows says not why"
+        text = ctypes.FormatError(code).strip() if code else "Windows gives no reason"
         text = f"{text} ({function.__name__}, 0x{code & 0xFFFFFFFF:X})"
         raise OSError(None, text, None, code)
     return result
@@ -164,11 +162,11 @@ def opened(name: str, *, provider: int = LOGICAL, flags: int = 0) -> Iterator[St
     """Open one of the local machine's stores.
 
     Args:
-        name: Such as `MY`; it is made if it is not there.
-        provider: `LOGICAL`, or `PHYSICAL` for what is in the registry alone.
+        name: Such as `MY`; a missing store is created.
+        provider: `LOGICAL`, or `PHYSICAL` for the registry alone.
 
     Raises:
-        OSError: Windows refuses.
+        OSError: If Windows refuses.
     """
     store = _call(_open, provider, 0, None, LOCAL_MACHINE | flags, name)
     try:
@@ -195,7 +193,7 @@ def imported(pfx: bytes, password: str, flags: int) -> Iterator[Store]:
 
 
 def contexts(store: Store) -> Iterator[Context]:
-    """Yield each certificate; it is freed when the next one is asked for."""
+    """Yield each certificate, and free it before the next one."""
     context = None
     try:
         while context := _next(store, context):
@@ -207,7 +205,7 @@ def contexts(store: Store) -> Iterator[Context]:
 
 @contextmanager
 def found(store: Store, thumbprint: str) -> Iterator[Context | None]:
-    """Find a certificate by its SHA-1."""
+    """Find a certificate by its thumbprint."""
     try:
         digest = bytes.fromhex(thumbprint)
     except ValueError:
@@ -223,56 +221,56 @@ def found(store: Store, thumbprint: str) -> Iterator[Context | None]:
 
 
 def der(context: Context) -> bytes:
-    """Return the certificate itself."""
+    """Return the certificate as DER."""
     return ctypes.string_at(context.contents.encoded, context.contents.size)
 
 
 def add(store: Store, context: Context) -> None:
-    """Add a certificate with all that Windows knows of it; replace its namesake.
+    """Add a certificate with its properties; replace the one that is there.
 
     Raises:
-        OSError: Windows refuses.
+        OSError: If Windows refuses.
     """
     _call(_add, store, context, REPLACE_EXISTING, None)
 
 
 def add_encoded(store: Store, data: bytes) -> None:
-    """Add a certificate, unless it is there.
+    """Add a certificate in DER, unless it is there.
 
     Raises:
-        OSError: Windows refuses.
+        OSError: If Windows refuses.
     """
     _call(_add_encoded, store, ENCODING, data, len(data), USE_EXISTING, None)
 
 
 def delete(context: Context) -> None:
-    """Delete a certificate from its store; the context stays the caller's.
+    """Delete a certificate from its store; the caller still frees the context.
 
     Raises:
-        OSError: Windows refuses.
+        OSError: If Windows refuses.
     """
-    # It frees what it is given, whether it fails or not.
+    # Windows frees the context it gets, also when it fails.
     _call(_delete, _duplicate(context))
 
 
 def friendly_name(context: Context) -> str:
-    """Return the label; empty if there is none."""
+    """Return the friendly name; empty if there is none."""
     data = _property(context, FRIENDLY_NAME)
     return data.raw.decode("utf-16-le", "replace").rstrip("\0") if data else ""
 
 
 def set_friendly_name(context: Context, name: str) -> None:
-    """Give it a label.
+    """Set the friendly name.
 
     Raises:
-        OSError: Windows refuses.
+        OSError: If Windows refuses.
     """
     blob = _blob(f"{name}\0".encode("utf-16-le"))
     _call(_set, context, FRIENDLY_NAME, 0, byref(blob))
 
 
 def key_place(context: Context) -> KeyPlace | None:
-    """Return where its private key is kept; None if it has none."""
+    """Return where the private key is kept; None if there is none."""
     data = _property(context, KEY_PROVIDER_INFO)
     if data is None:
         return None
@@ -289,7 +287,7 @@ def _property(context: Context, number: int) -> ctypes.Array[ctypes.c_char] | No
 
 
 def is_key_usable(context: Context) -> bool:
-    """Whether this account gets hold of the private key without being asked."""
+    """Whether this account can use the private key without a dialog."""
     key, spec, ours = c_void_p(), _DWORD(), _BOOL()
     if not _acquire(
         context, SILENT | ALLOW_CNG, None, byref(key), byref(spec), byref(ours)
@@ -307,7 +305,7 @@ def exported(context: Context, password: str) -> bytes:
     """Return the certificate and its private key as PKCS#12.
 
     Raises:
-        OSError: There is no key, or it cannot be exported.
+        OSError: If there is no key, or it cannot be exported.
     """
     store = _call(_open, IN_MEMORY, 0, None, 0, None)
     try:

@@ -1,4 +1,4 @@
-"""Windows' own encryption for what only this machine may read: DPAPI."""
+"""Encryption that only this machine can undo: Windows' DPAPI."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ assert sys.platform == "win32"  # noqa: S101 - tells the type checker
 import pywintypes  # noqa: E402 - Windows only
 import win32crypt  # noqa: E402
 
-# dpapi.h: whatever account runs the program, at a desk or not, has to read it.
+# dpapi.h: every account that runs the program has to read it, without a dialog.
 UI_FORBIDDEN, LOCAL_MACHINE = 0x1, 0x4
 
 
 class MachineSeal:
-    """Encrypts for this machine, whatever the account: `state.Seal`."""
+    """Encrypts for this machine, whatever the account: `state.folder.Seal`."""
 
     def close(self, data: bytes) -> bytes:
-        """Return it encrypted.
+        """Return the data encrypted.
 
         Raises:
             OSError: If Windows refuses.
@@ -33,12 +33,12 @@ class MachineSeal:
         """Return what `close` was given.
 
         Raises:
-            ValueError: If it was encrypted elsewhere, or is damaged.
+            ValueError: If another machine encrypted it, or it is damaged.
         """
         try:
             _, found = win32crypt.CryptUnprotectData(
                 data, None, None, None, UI_FORBIDDEN
             )
         except pywintypes.error as exc:
-            raise ValueError(f"it cannot be opened: {exc.strerror}") from exc
+            raise ValueError(f"it cannot be decrypted: {exc.strerror}") from exc
         return found

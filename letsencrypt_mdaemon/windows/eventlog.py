@@ -1,4 +1,4 @@
-"""Windows' Application log, where administrators look for what failed at night."""
+"""Windows' Application log, where administrators look for failures."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ import win32evtlog  # noqa: E402
 import win32evtlogutil  # noqa: E402
 
 SOURCE = "letsencrypt-mdaemon"
-# Windows' own program with a text "%1" for each event from 1 to 1000.
+# A program of Windows that contains a text "%1" for each event from 1 to 1000.
 MESSAGES = r"%SystemRoot%\System32\EventCreate.exe"
 
 _log = logging.getLogger(__name__)
 
 
 class EventLog:
-    """The Application log: `assembly.EventLog`."""
+    """The Application log: `app.build.EventLog`."""
 
     def error(self, event: int, text: str) -> None:
         """Write one entry.
 
         Raises:
-            OSError: It cannot be written.
+            OSError: If it cannot be written.
         """
         try:
-            # Without it the entry is shown too, below a sentence about what is missing.
+            # Without this, Windows shows the entry below a warning of a missing text.
             win32evtlogutil.AddSourceToRegistry(SOURCE, MESSAGES)
         except pywintypes.error as exc:
-            _log.debug("%s cannot be registered: %s", SOURCE, exc.strerror)
+            _log.debug("Could not register %s: %s", SOURCE, exc.strerror)
         try:
             win32evtlogutil.ReportEvent(
                 SOURCE,

@@ -1,4 +1,4 @@
-"""Who may read a private key that Windows keeps for the machine."""
+"""Access lists of the private keys that Windows keeps for the machine."""
 
 from __future__ import annotations
 
@@ -62,16 +62,16 @@ _free.argtypes, _free.restype = (c_size_t,), _LONG
 
 
 class CspKey:
-    """A key that a cryptographic service provider keeps."""
+    """A key at a cryptographic service provider (CSP)."""
 
     def __init__(self, place: KeyPlace) -> None:
         self.place = place
 
     def access_list(self) -> str:
-        """Return it as SDDL.
+        """Return the access list as SDDL.
 
         Raises:
-            OSError: If Windows does not say.
+            OSError: If Windows refuses.
         """
         with self._opened() as key:
             size = _DWORD()
@@ -81,7 +81,7 @@ class CspKey:
         return security.as_text(security.from_bytes(data.raw[: size.value]))
 
     def set_access_list(self, text: str) -> None:
-        """Replace it.
+        """Replace the access list.
 
         Raises:
             OSError: If Windows refuses.
@@ -109,16 +109,16 @@ class CspKey:
 
 
 class CngKey:
-    """A key that a key storage provider of CNG keeps."""
+    """A key at a key storage provider of CNG."""
 
     def __init__(self, place: KeyPlace) -> None:
         self.place = place
 
     def access_list(self) -> str:
-        """Return it as SDDL.
+        """Return the access list as SDDL.
 
         Raises:
-            OSError: If Windows does not say.
+            OSError: If Windows refuses.
         """
         with self._opened() as key:
             size = _DWORD()
@@ -128,7 +128,7 @@ class CngKey:
         return security.as_text(security.from_bytes(data.raw[: size.value]))
 
     def set_access_list(self, text: str) -> None:
-        """Replace it.
+        """Replace the access list.
 
         Raises:
             OSError: If Windows refuses.
@@ -156,7 +156,7 @@ class CngKey:
 
 
 def key_at(place: KeyPlace) -> CspKey | CngKey:
-    """Return the key that is kept there."""
+    """Return the key at a place."""
     return CspKey(place) if place.kind else CngKey(place)
 
 

@@ -1,4 +1,4 @@
-"""Where Windows' registry says that MDaemon is."""
+"""MDaemon's folders as Windows' registry names them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ VALUES = ("AppPath", "IniPath")
 
 
 def installations() -> Iterator[tuple[Path, str]]:
-    r"""Yield the folders that the registry names, and the value that names each.
+    r"""Yield each folder that the registry names, and the value that names it.
 
     `AppPath` is the folder App, `IniPath` the file MDaemon.ini in it.
     """

@@ -1,4 +1,4 @@
-"""Access lists of files and folders, and who we are: pywin32's win32security."""
+"""Access lists of files and folders, and accounts: pywin32's win32security."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ DACL = win32security.DACL_SECURITY_INFORMATION
 
 
 @contextmanager
-def told() -> Iterator[None]:
+def as_os_errors() -> Iterator[None]:
     """Turn pywin32's errors into Python's.
 
     Raises:
-        OSError: With Windows' code and words.
+        OSError: With Windows' code and message.
     """
     try:
         yield
@@ -40,9 +40,9 @@ def as_text(descriptor: PySECURITY_DESCRIPTOR) -> str:
     """Return the access list of a security descriptor as SDDL.
 
     Raises:
-        OSError: If it is none.
+        OSError: If it is not one.
     """
-    with told():
+    with as_os_errors():
         return win32security.ConvertSecurityDescriptorToStringSecurityDescriptor(
             descriptor, win32security.SDDL_REVISION_1, DACL
         )
@@ -52,62 +52,62 @@ def from_bytes(data: bytes) -> PySECURITY_DESCRIPTOR:
     """Return a security descriptor that Windows gave as bytes.
 
     Raises:
-        OSError: If it is none.
+        OSError: If it is not one.
     """
     make: Any = pywintypes.SECURITY_DESCRIPTOR  # its stub takes no arguments
-    with told():
+    with as_os_errors():
         descriptor: PySECURITY_DESCRIPTOR = make(data)
     return descriptor
 
 
 def from_text(text: str) -> PySECURITY_DESCRIPTOR:
-    """Return a security descriptor.
+    """Return the security descriptor of a text in SDDL.
 
     Raises:
-        OSError: If the text is no SDDL.
+        OSError: If the text is not SDDL.
     """
-    with told():
+    with as_os_errors():
         return win32security.ConvertStringSecurityDescriptorToSecurityDescriptor(
             text, win32security.SDDL_REVISION_1
         )
 
 
 def as_bytes(text: str) -> bytes:
-    """Return a security descriptor as Windows wants it in bytes.
+    """Return the security descriptor of a text in SDDL, as bytes for Windows.
 
     Raises:
-        OSError: If the text is no SDDL.
+        OSError: If the text is not SDDL.
     """
     descriptor: Any = from_text(text)  # its stub does not know that it is a buffer
     return bytes(memoryview(descriptor))
 
 
 class Folder:
-    """A file or a folder, and its access list: `access.Guarded`."""
+    """The access list of a file or a folder: `access.Guarded`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def access_list(self) -> str:
-        """Return it as SDDL.
+        """Return the access list as SDDL.
 
         Raises:
             OSError: If it cannot be read.
         """
-        with told():
+        with as_os_errors():
             found = win32security.GetNamedSecurityInfo(
                 str(self.path), win32security.SE_FILE_OBJECT, DACL
             )
         return as_text(found)
 
     def set_access_list(self, text: str) -> None:
-        """Give it a list of its own, that inherits nothing from the folder above.
+        """Replace the access list by one that inherits nothing from the folder above.
 
         Raises:
             OSError: If it cannot be set.
         """
         wanted = from_text(text).GetSecurityDescriptorDacl()
-        with told():
+        with as_os_errors():
             win32security.SetNamedSecurityInfo(
                 str(self.path),
                 win32security.SE_FILE_OBJECT,
@@ -120,12 +120,12 @@ class Folder:
 
 
 def own_sid() -> str:
-    """Return who runs this process: `S-1-…`.
+    """Return the SID of the account that runs this process: `S-1-...`.
 
     Raises:
-        OSError: If Windows does not say.
+        OSError: If Windows refuses.
     """
-    with told():
+    with as_os_errors():
         token = win32security.OpenProcessToken(
             win32api.GetCurrentProcess(), win32con.TOKEN_QUERY
         )
@@ -134,7 +134,7 @@ def own_sid() -> str:
 
 
 def sid_of(account: str) -> str:
-    r"""Return an account's SID; of a service's `LocalSystem` and `.\name`, too.
+    r"""Return an account's SID, also of `LocalSystem` and `.\name` as services have.
 
     Raises:
         OSError: If there is no such account.
@@ -143,15 +143,15 @@ def sid_of(account: str) -> str:
     name = known.get(account.lower(), account)
     if name.startswith(".\\"):
         name = win32api.GetComputerName() + name[1:]
-    with told():
+    with as_os_errors():
         sid, _, _ = win32security.LookupAccountName(None, name)
         return win32security.ConvertSidToStringSid(sid)
 
 
 def name_of(sid: str) -> str:
-    """Return the name of who has a SID; the SID itself if nobody does."""
+    """Return the account name of a SID; the SID itself if there is none."""
     try:
-        with told():
+        with as_os_errors():
             found = win32security.LookupAccountSid(
                 None, win32security.ConvertStringSidToSid(sid)
             )

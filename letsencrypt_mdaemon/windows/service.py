@@ -1,11 +1,10 @@
-"""The server as a Windows service: what it does now, and how it is restarted."""
+"""The server as a Windows service: its state, and how to restart it."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from pathlib import PureWindowsPath
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from letsencrypt_mdaemon.errors import DeployError
 
@@ -14,12 +13,12 @@ if TYPE_CHECKING:
     from pathlib import PurePath
 
 NAME = "MDaemon"
-PATIENCE = 180.0
-"""Seconds that a service has to stop, and as many to start."""
-PAUSE = 0.25
+TIMEOUT_SECONDS = 180.0
+"""For a service to stop, and again for it to start."""
+POLL_SECONDS = 0.25
 
 STOPPED, START_PENDING, STOP_PENDING, RUNNING = 1, 2, 3, 4
-"""Of SERVICE_STATUS_PROCESS; the others are about pausing."""
+"""States of SERVICE_STATUS_PROCESS; the others concern pausing."""
 _STATES = {
     STOPPED: "stopped",
     START_PENDING: "starting",
@@ -37,33 +36,32 @@ DISABLED = 1058
 CANNOT_NOW = 1061
 NOT_ACTIVE = 1062
 _HINTS = {
-    DENIED: "Run it as an account that may stop and start services: LocalSystem, or "
+    DENIED: "Run as an account that may stop and start services: LocalSystem, or "
     "an administrator.",
     DEPENDENTS_RUN: "Restart it by hand, with the services that depend on it.",
     DISABLED: "Enable it, and start it by hand.",
 }
-_HINT = "Restart it by hand, and look at Windows' System event log."
+_HINT = "Restart it by hand, and check Windows' System event log."
 
 
-@dataclass(frozen=True, slots=True)
-class Status:
-    """What Windows knows of a service now.
+class Status(NamedTuple):
+    """The state of a service.
 
     Args:
         state: Of SERVICE_STATUS_PROCESS.
-        exit_code: Why it stopped; 1067 if its process just ended.
+        exit_code: Why it stopped; 1067 if its process ended unexpectedly.
     """
 
     state: int
     exit_code: int = 0
 
     def __str__(self) -> str:
-        """Return it in words."""
+        """Return the state as messages show it."""
         return _STATES.get(self.state, f"in state {self.state}")
 
 
 class RefusedError(Exception):
-    """Windows refuses a service something.
+    """Windows refused to show or control a service.
 
     Args:
         code: Windows' error code.
@@ -75,51 +73,51 @@ class RefusedError(Exception):
 
 
 class Service(Protocol):
-    """A service of Windows; everything raises `RefusedError`."""
+    """A Windows service; every method may raise `RefusedError`."""
 
     @property
     def name(self) -> str:
-        """What Windows knows it by."""
+        """The name of the service."""
         ...
 
     def status(self) -> Status | None:
-        """Return what it does; None if there is no such service."""
+        """Return the state of the service; None if there is no such service."""
         ...
 
     def account(self) -> str:
-        """Return the account it runs as, such as LocalSystem."""
+        """Return the account that runs the service, such as LocalSystem."""
         ...
 
     def program(self) -> str:
-        """Return the command line that starts it."""
+        """Return the command line that starts the service."""
         ...
 
     def is_disabled(self) -> bool:
-        """Whether it cannot be started."""
+        """Whether the service is disabled and cannot be started."""
         ...
 
     def dependents(self) -> Sequence[str]:
-        """Return the names of the services that run and depend on it."""
+        """Return the names of the running services that depend on this one."""
         ...
 
     def stop(self) -> None:
-        """Ask it to stop, if it could be started again, and do not wait."""
+        """Ask the service to stop, if we may start it again; do not wait."""
         ...
 
     def start(self) -> None:
-        """Ask it to start, and do not wait."""
+        """Ask the service to start; do not wait."""
         ...
 
 
 def is_of(service: Service, root: PurePath) -> bool:
-    """Whether a service's program is in a folder: another MDaemon is not ours."""
+    """Whether a service's program is below a folder; another MDaemon's is not."""
     command = service.program().strip().lstrip('"').lower()
     folder = PureWindowsPath(str(root).lower())
     return command.startswith(str(folder).rstrip("\\") + "\\")
 
 
 def is_stopped(service: Service) -> bool:
-    """Whether it is known to be stopped."""
+    """Whether the service is certainly stopped."""
     try:
         status = service.status()
     except RefusedError:
@@ -130,37 +128,39 @@ def is_stopped(service: Service) -> bool:
 def restart(
     service: Service,
     *,
-    patience: float = PATIENCE,
+    timeout: float = TIMEOUT_SECONDS,
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
     """Stop a service, wait, start it, and wait again.
 
     Args:
-        patience: Seconds that it has to stop, and as many to start.
+        timeout: Seconds for it to stop, and again for it to start.
 
     Raises:
-        DeployError: It does not stop, and was not started then; or it does not start.
+        DeployError: If it does not stop (then it is not started), or does not start.
     """
     try:
         status = service.status()
         if status is None:
             message = f"There is no service {service.name}."
-            raise DeployError(message, hint="See how MDaemon is started here.")
-        # Asked first: what cannot be started again must not be stopped.
+            raise DeployError(
+                message, hint="Check how MDaemon is started on this machine."
+            )
+        # Before stopping: a service that cannot be started again must not be stopped.
         if service.is_disabled():
             message = f"The service {service.name} is {status} and disabled "
-            message += f"(Windows error {DISABLED}): it was not restarted."
+            message += f"(Windows error {DISABLED}). It was not restarted."
             raise DeployError(message, hint=_HINTS[DISABLED])
-        _stop(service, patience, sleep)
-        _start(service, patience, sleep)
+        _stop(service, timeout, sleep)
+        _start(service, timeout, sleep)
     except RefusedError as exc:
-        raise _explained(service, "restarted", exc) from exc
+        raise _refusal(service, "restart", exc) from exc
 
 
-def _stop(service: Service, patience: float, sleep: Callable[[float], None]) -> None:
-    """Ask for it until it is not starting or stopping any more, and wait."""
+def _stop(service: Service, timeout: float, sleep: Callable[[float], None]) -> None:
+    """Ask the service to stop, again while it is still starting, and wait."""
     asked = False
-    for status in _looks(service, patience, sleep):
+    for status in _states(service, timeout, sleep):
         if status.state == STOPPED:
             return
         if not asked and status.state != STOP_PENDING:
@@ -168,52 +168,54 @@ def _stop(service: Service, patience: float, sleep: Callable[[float], None]) -> 
                 service.stop()
                 asked = True
             except RefusedError as exc:
-                # It came to its end by itself, or is just starting.
+                # It has ended by itself, or is just starting.
                 if exc.code not in {NOT_ACTIVE, CANNOT_NOW}:
-                    raise _explained(service, "stopped", exc) from exc
-    message = f"The service {service.name} did not stop in {patience:.0f} s: it is "
+                    raise _refusal(service, "stop", exc) from exc
+    message = f"The service {service.name} did not stop in {timeout:.0f} s: it is "
     message += f"{service.status()}. It was not started again."
     raise DeployError(message, hint=_HINT)
 
 
-def _start(service: Service, patience: float, sleep: Callable[[float], None]) -> None:
+def _start(service: Service, timeout: float, sleep: Callable[[float], None]) -> None:
     asked = False
-    for status in _looks(service, patience, sleep):
+    for status in _states(service, timeout, sleep):
         if status.state == RUNNING:
             return
         if asked and status.state == STOPPED:
-            message = f"The service {service.name} was stopped, and ended at once when "
-            message += f"it was started (exit code {status.exit_code}): it is stopped."
+            message = (
+                f"The service {service.name} was stopped and started, but ended at "
+            )
+            message += f"once (exit code {status.exit_code}): it is stopped."
             raise DeployError(message, hint=_HINT)
         if not asked:
             try:
                 service.start()
                 asked = True
             except RefusedError as exc:
-                # Windows may have started it itself, or be not yet done with the end.
+                # Windows may have restarted it, or may not have finished stopping it.
                 if exc.code != ALREADY_RUNNING:
-                    raise _explained(service, "started", exc) from exc
-    message = f"The service {service.name} was stopped, and did not start in "
-    message += f"{patience:.0f} s: it is {service.status()}."
+                    raise _refusal(service, "start", exc) from exc
+    message = f"The service {service.name} was stopped, and did not start again in "
+    message += f"{timeout:.0f} s: it is {service.status()}."
     raise DeployError(message, hint=_HINT)
 
 
-def _looks(
-    service: Service, patience: float, sleep: Callable[[float], None]
+def _states(
+    service: Service, timeout: float, sleep: Callable[[float], None]
 ) -> Iterator[Status]:
-    """Yield what it does now, again and again until patience ends."""
-    deadline = time.monotonic() + patience
+    """Yield the state again and again until the timeout."""
+    deadline = time.monotonic() + timeout
     while (status := service.status()) is not None:
         yield status
         if time.monotonic() >= deadline:
             return
-        sleep(PAUSE)
-    message = f"The service {service.name} has been removed meanwhile."
+        sleep(POLL_SECONDS)
+    message = f"The service {service.name} was removed in the meantime."
     raise DeployError(message, hint=_HINT)
 
 
-def _explained(service: Service, what: str, error: RefusedError) -> DeployError:
-    message = f"The service {service.name} cannot be {what}: {error}"
+def _refusal(service: Service, doing: str, error: RefusedError) -> DeployError:
+    message = f"Could not {doing} the service {service.name}: {error}"
     try:
         message += f"; it is {service.status()}"
         if error.code == DEPENDENTS_RUN and (names := service.dependents()):

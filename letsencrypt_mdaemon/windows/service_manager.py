@@ -1,4 +1,4 @@
-"""A service as Windows' service control manager shows and controls it."""
+"""A Windows service, by the service control manager."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _DOES_NOT_EXIST = 1060
 class Service:
     """A service by its name: `service.Service`.
 
-    No handle outlives a call: an open one would keep a removed service half there.
+    No handle outlives a call: an open one would delay the removal of a service.
     """
 
     def __init__(self, name: str = NAME) -> None:
         self.name = name
 
     def status(self) -> Status | None:
-        """Return what it does; None if there is no such service."""
+        """Return the state of the service; None if there is no such service."""
         try:
             with self._opened(win32service.SERVICE_QUERY_STATUS) as handle:
                 found: Any = win32service.QueryServiceStatusEx(handle)
@@ -40,19 +40,19 @@ class Service:
         return Status(found["CurrentState"], found["Win32ExitCode"])
 
     def account(self) -> str:
-        """Return the account it runs as, such as LocalSystem."""
+        """Return the account that runs the service, such as LocalSystem."""
         return str(self._configuration()[7])
 
     def program(self) -> str:
-        """Return the command line that starts it."""
+        """Return the command line that starts the service."""
         return str(self._configuration()[3])
 
     def is_disabled(self) -> bool:
-        """Whether it cannot be started."""
+        """Whether the service is disabled and cannot be started."""
         return bool(self._configuration()[1] == win32service.SERVICE_DISABLED)
 
     def dependents(self) -> list[str]:
-        """Return the names of the services that run and depend on it."""
+        """Return the names of the running services that depend on this one."""
         with self._opened(win32service.SERVICE_ENUMERATE_DEPENDENTS) as handle:
             found = win32service.EnumDependentServices(
                 handle, win32service.SERVICE_ACTIVE
@@ -60,14 +60,14 @@ class Service:
         return [str(item[0]) for item in found]
 
     def stop(self) -> None:
-        """Ask it to stop, if it could be started again, and do not wait."""
-        # Who may stop it and not start it is refused both.
+        """Ask the service to stop, if we may start it again; do not wait."""
+        # An account that may stop it but not start it must not stop it.
         both = win32service.SERVICE_STOP | win32service.SERVICE_START
         with self._opened(both) as handle:
             win32service.ControlService(handle, win32service.SERVICE_CONTROL_STOP)
 
     def start(self) -> None:
-        """Ask it to start, and do not wait."""
+        """Ask the service to start; do not wait."""
         with self._opened(win32service.SERVICE_START) as handle:
             win32service.StartService(handle, None)
 

@@ -285,10 +285,19 @@ def drafted(**changes: object) -> Callable[[Draft], Draft]:
 @pytest.mark.parametrize(
     ("draft", "said"),
     [
-        (drafted(key=STRANGER.public_key()), "it is for another key than ours"),
-        (drafted(names=(OTHER,)), f"it lacks {NAME}; it also holds {OTHER}, not asked"),
-        (drafted(names=(NAME, "a.test")), "it also holds a.test, not asked for"),
-        (drafted(names=(NAME, "10.0.0.1")), "it also holds 10.0.0.1, not asked for"),
+        (drafted(key=STRANGER.public_key()), "its key is not ours"),
+        (
+            drafted(names=(OTHER,)),
+            f"it lacks {NAME}; it also has {OTHER}, not",
+        ),
+        (
+            drafted(names=(NAME, "a.test")),
+            "it also has a.test, not requested",
+        ),
+        (
+            drafted(names=(NAME, "10.0.0.1")),
+            "it also has 10.0.0.1, not requested",
+        ),
         (drafted(names=()), "it has no subjectAltName"),
         (partial(shifted, by=2 * DAY), "is not valid before"),
         (partial(shifted, by=-100 * DAY), "expired on"),
@@ -326,7 +335,7 @@ def with_a_stranger_after(answer: Answer) -> None:
 @pytest.mark.parametrize(
     ("fault", "said"),
     [
-        (reversed_, "is for another key than ours"),
+        (reversed_, "key is not ours"),
         (first_twice, "certificate 1 of its chain"),
         (with_leaf_after, "certificate 2 of its chain"),
         (with_a_stranger_between, "certificate 1 of its chain"),
@@ -491,6 +500,7 @@ def test_nothing_is_ordered_by_a_clock_that_is_wrong_by_days(
         *(format_datetime(datetime.now(UTC) + n * DAY, usegmt=True) for n in (1, -1)),
         *("", "yesterday", "Mon, 99 Nov 2026 00:00:00 GMT"),
     ],
+    ids=["a day ahead", "a day behind", "none", "no date", "no such day"],
 )
 def test_a_clock_wrong_by_a_day_or_that_nobody_knows_does_not_stop_an_order(
     scene: Scene, monkeypatch: pytest.MonkeyPatch, date: str

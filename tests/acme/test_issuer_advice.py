@@ -193,7 +193,7 @@ def test_the_ca_is_asked_again_after_a_minute_to_a_day(
     [
         ("https://ca.example.test/why", "https://ca.example.test/why"),
         ("https://ca.test/\x1b[2J\u202e\r\n", "https://ca.test/\\x1b[2J\\u202e  "),
-        ("x" * 5000, "x" * 299 + "…"),
+        ("x" * 5000, "x" * 297 + "..."),
         (None, ""),
         (["a"], "['a']"),
     ],

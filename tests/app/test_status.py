@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
@@ -173,10 +172,10 @@ def test_a_week_that_is_used_up_is_shown_as_waiting(program: Program) -> None:
     report = program.here("status", *PUBLIC).report
 
     assert report["waiting"]["until"] == (moment + 3 * DAY + CLOCK_ERROR).isoformat()
-    assert "and all are used" in report["waiting"]["reason"]
+    assert "names is reached" in report["waiting"]["reason"]
     text = shown(program, *PUBLIC)
     assert "5 of 5 certificates" in text
-    assert "and all are used" in text
+    assert "names is reached" in text
 
 
 def test_no_limits_are_shown_where_a_ca_publishes_none(
@@ -255,7 +254,7 @@ def schedule(program: Program, *ago: timedelta) -> None:
     """Remember scheduled runs that began so long ago."""
     state = State(program.state)
     runs = tuple(now() - span for span in ago)
-    state.save(replace(state.load(), runs=runs))
+    state.save(state.load()._replace(runs=runs))
 
 
 def test_how_often_there_are_runs_is_shown(program: Program) -> None:
@@ -311,6 +310,17 @@ def test_lifetimes_that_are_not_shorter_are_not_shown(
     assert [row["days"] for row in rows] == left
     assert all(row["too_sparse"] is None for row in rows)
     assert all(later["days"] < row["days"] for row, later in pairwise(rows))
+
+
+@pytest.mark.parametrize("option", ["--force", "--staging", "--dry-run"])
+def test_what_is_asked_for_by_hand_is_no_scheduled_run(
+    program: Program, option: str
+) -> None:
+    renew(program, option)
+
+    assert program.here("status").report["schedule"]["last_run"] is None
+    renew(program)
+    assert program.here("status").report["schedule"]["last_run"] is not None
 
 
 def test_without_scheduled_runs_nothing_is_said_of_them(program: Program) -> None:
@@ -380,7 +390,7 @@ def test_a_name_that_the_certificate_goes_without_is_shown(program: Program) -> 
     renew(program)
     state, moment = State(program.state), now()
     dropped = Dropped(IMAP, moment - DAY, moment, "Nobody\x1b[2J answers")
-    state.save(replace(state.load(), dropped=(dropped,)))
+    state.save(state.load()._replace(dropped=(dropped,)))
     options = (*BOTH, "--on-name-failure", "drop")
 
     report = program.here("status", *options).report

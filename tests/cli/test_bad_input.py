@@ -25,6 +25,7 @@ from letsencrypt_mdaemon.sandbox.ca.certificates import Draft
 from letsencrypt_mdaemon.sandbox.ca.messages import Answer, Problem, html
 from letsencrypt_mdaemon.sandbox.ca.server import CertificateAuthority
 from tests.fakes import huge, read_only, watched
+from tests.limits import HANG_SECONDS
 from tests.program import HOST_NAME, Program, Ran, at, beside_sandbox, environment
 
 IMAP = "imap.example.test"
@@ -262,7 +263,7 @@ def test_a_certificate_for_other_names_is_refused_and_not_asked_for_again(
 
     assert ran.exit_code == 3
     message = ran.report["error"]["message"]
-    assert f"it lacks {HOST_NAME}; it also holds other.example.test" in message
+    assert f"it lacks {HOST_NAME}; it also has other.example.test" in message
     assert own(program) == before
     assert len(list(program.layout.certificates.iterdir())) == 1
     # What the CA issues counts: the next run leaves it alone for a minute.
@@ -280,7 +281,7 @@ def test_a_clock_a_day_behind_the_cas_is_named_as_the_reason(
 
     assert ran.exit_code == 3
     assert "is not valid before" in ran.report["error"]["message"]
-    assert "The time is taken to be" in ran.report["error"]["hint"]
+    assert "Check this machine's clock" in ran.report["error"]["hint"]
     assert own(program) == before
 
 
@@ -636,6 +637,24 @@ def test_a_state_folder_that_cannot_be_made_fails_with_a_log_and_a_mail(
     assert own(program) == before
 
 
+# Ourselves
+
+
+def test_a_fault_of_the_program_leaves_its_trace_in_the_log(program: Program) -> None:
+    def stumble(path: Path) -> None:
+        if "account.json" in path.name:
+            raise ZeroDivisionError("what nobody thought of")
+
+    with watched(program.state, stumble):
+        ran = renew(program)
+
+    assert ran.exit_code == 1
+    assert "This is a bug" in ran.report["error"]["hint"]
+    assert "Traceback" not in ran.messages
+    for text in ("Traceback", "in stumble", "ZeroDivisionError: what nobody thought"):
+        assert text in program.log()
+
+
 # Two at once
 
 
@@ -646,7 +665,7 @@ def test_a_second_run_gives_way_and_leaves_the_log_of_the_first_alone(
 
     def hold(_: object) -> bool:
         reached.set()
-        return released.wait(60)
+        return released.wait(HANG_SECONDS)
 
     ca.faults.before("challenge", hold, times=1)
     with subprocess.Popen(
@@ -657,7 +676,7 @@ def test_a_second_run_gives_way_and_leaves_the_log_of_the_first_alone(
         encoding="utf-8",
     ) as first:
         try:
-            assert reached.wait(60)
+            assert reached.wait(HANG_SECONDS)
             log = program.log()
 
             second = renew(program, *TO)
@@ -671,7 +690,7 @@ def test_a_second_run_gives_way_and_leaves_the_log_of_the_first_alone(
             assert "exit 6" in mail(program)
         finally:
             released.set()
-        _, messages = first.communicate(timeout=60)
+        _, messages = first.communicate(timeout=HANG_SECONDS)
 
     assert first.returncode == 0, messages
     assert program.log().startswith(log)

@@ -16,7 +16,7 @@ from letsencrypt_mdaemon.system.locks import exclusive_lock
 from tests.fakes import read_only
 from tests.laboratory import Dns, dns_server, moved, page, web
 from tests.program import HOST_NAME, Program, Ran
-from tests.servers import LOCALHOST, free_port, listening
+from tests.servers import LOCALHOST, OTHER_HOST, free_port, listening
 
 OTHER = "imap.example.test"
 NOWHERE = "nowhere.example.test"
@@ -119,11 +119,11 @@ def test_what_would_fail_is_told_to_people_with_what_to_do(patient: Program) -> 
     assert f"{HOST_NAME}: good\n" in shown.output
     assert (
         f"{NOWHERE}: would fail\n"
-        f"  failure      dns-nxdomain: {NOWHERE} does not exist, says ns.example.test "
-        "(::1)\n"
-        "  the CA       NXDOMAIN: the name fails (dns).\n"
-        "  to do        Add an A record (and AAAA if the server has IPv6) in the "
-        "public DNS of the domain, or leave the name out.\n"
+        f"  failure      dns-nxdomain: {NOWHERE} does not exist, according to "
+        f"ns.example.test ({OTHER_HOST})\n"
+        "  the CA       Validation fails (dns): NXDOMAIN.\n"
+        "  to do        Add an A record (and AAAA if the server has IPv6) to the "
+        "domain's public DNS, or remove the name from the settings.\n"
     ) in shown.output
     assert "error: The CA would not validate" in shown.messages
     assert "dns-nxdomain" in shown.messages
@@ -147,7 +147,7 @@ def test_a_port_where_nobody_listens_is_a_warning(patient: Program) -> None:
 
     assert shown.exit_code == 0
     assert f"{HOST_NAME}: may fail\n" in shown.output
-    assert "  warning      port80-refused: http://" in shown.output
+    assert "  warning      port80-refused: could not connect to http://" in shown.output
 
 
 def test_without_the_port_check_nothing_is_fetched(patient: Program) -> None:
@@ -158,7 +158,12 @@ def test_without_the_port_check_nothing_is_fetched(patient: Program) -> None:
     assert patient.server.requests == []
 
 
-def test_a_resolver_that_is_down_is_a_warning(patient: Program) -> None:
+def test_a_resolver_that_is_down_is_a_warning(
+    patient: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "letsencrypt_mdaemon.doctor.nameservers.QUERY_TIMEOUT_SECONDS", 0.2
+    )
     ran = patient.here("doctor", "--validation-dns", f"{LOCALHOST}:{free_port()}")
 
     assert ran.exit_code == 0
@@ -362,7 +367,8 @@ def test_renew_puts_what_the_doctor_sees_beside_the_cas_words(
 
     assert ran.exit_code == 4
     error = ran.report["error"]
-    seen = f"{HOST_NAME} does not exist, says ns.example.test (::1) (dns-nxdomain)"
+    seen = f"{HOST_NAME} does not exist, according to ns.example.test ({OTHER_HOST}) "
+    seen += "(dns-nxdomain)"
     assert "NXDOMAIN looking up A" in error["message"]
     assert f"Seen from this machine:\n  - {seen}" in error["message"]
     assert error["names"][HOST_NAME].endswith(f" - seen from here: {seen}")

@@ -20,7 +20,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, pkcs12
 
-from letsencrypt_mdaemon.app import build, installation
+from letsencrypt_mdaemon.app import build
 from letsencrypt_mdaemon.pki.certificate import thumbprint
 from letsencrypt_mdaemon.sandbox import web
 from letsencrypt_mdaemon.sandbox.ca.certificates import ari_name
@@ -280,7 +280,7 @@ def test_the_server_is_restarted_only_if_that_is_allowed_and_needed(
 
 
 def use_service(monkeypatch: pytest.MonkeyPatch, service: MemoryService) -> None:
-    monkeypatch.setattr(installation, "windows_service", lambda _root: service)
+    monkeypatch.setattr(build, "windows_service", lambda _root: service)
 
 
 def test_the_service_is_restarted_if_the_server_takes_no_semaphore_up(
@@ -327,7 +327,7 @@ def test_a_service_that_cannot_be_restarted_is_told_and_the_next_run_goes_on(
 
     assert failed.exit_code == 5
     assert failed.report["error"]["message"] == (
-        "The service denied cannot be stopped: Access is denied (Windows error 5); "
+        "Could not stop the service denied: Access is denied (Windows error 5); "
         "it is running."
     )
     secure.server.ignore.clear()
@@ -860,7 +860,7 @@ def test_the_log_tells_the_story_of_the_run_line_by_line(secure: Program) -> Non
     for said in (
         "The certificate is named in App/MDaemon.ini [SSL] Certificate as sha1:upper",
         "Due: the certificate in use is self-signed",
-        f"App/MDaemon.ini [SSL] Certificate: {old} → {new}",
+        f"App/MDaemon.ini [SSL] Certificate: {old} -> {new}",
         "The server took up RELOADCACHE.SEM",
     ):
         assert said in story

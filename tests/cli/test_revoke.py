@@ -445,6 +445,21 @@ def test_a_certificate_that_waits_with_a_compromised_key_is_not_put_into_use(
     assert key_of(program, second) != key_of(program, first)
 
 
+def test_a_revocation_that_is_killed_puts_nothing_compromised_into_use(
+    program: Program,
+) -> None:
+    first = renewed(program, *REUSE)
+    assert program.here("renew", "--force", "--no-activate", *REUSE).exit_code == 0
+    (file,) = program.state.glob("*/pending.pem")
+    waiting = file.read_bytes()
+    compromise(program, print_of(first))
+    file.write_bytes(waiting)  # before it was removed
+
+    second = renewed(program, *REUSE)
+
+    assert key_of(program, second) != key_of(program, first)
+
+
 def test_a_key_is_compromised_also_if_the_ca_cannot_be_told(
     program: Program, ca: CertificateAuthority, monkeypatch: pytest.MonkeyPatch
 ) -> None:

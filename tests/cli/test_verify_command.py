@@ -27,6 +27,7 @@ from letsencrypt_mdaemon.stores.pem import PemStore
 from letsencrypt_mdaemon.verify import endpoints
 from letsencrypt_mdaemon.verify.endpoints import Endpoint
 from tests import certificates, servers
+from tests.limits import HANG_SECONDS
 from tests.program import Ran, beside_sandbox, environment, here, run
 from tests.servers import LOCALHOST, Serve, context, endpoint, honest
 
@@ -226,6 +227,7 @@ def test_without_an_endpoint_the_usual_ports_of_this_machine_are_looked_at(
     assert LOCALHOST not in table.output
 
 
+@servers.needs_ipv6
 def test_addresses_that_answer_differently_are_told_apart(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -276,10 +278,11 @@ def test_a_port_with_another_certificate_is_named_with_what_to_do(scene: Scene) 
     assert [port["expected"] for port in report["ports"]] == [True, False]
     assert report["error"] == {
         "type": "DeployError",
-        "message": "Not every port serves what it should: "
+        "message": "Verification failed: "
         f"{wrong.port} smtp+starttls (another certificate).",
         "hint": "Restart MDaemon, so that it loads the certificate that its files "
-        "name; where a port is another program's, name only MDaemon's by --endpoint.",
+        "name. If another program owns a port, list only MDaemon's ports with "
+        "--endpoint.",
     }
     assert report["error"]["message"] in table.messages
     assert report["error"]["hint"] in table.messages
@@ -311,12 +314,12 @@ def test_three_kinds_of_failure_are_three_answers(scene: Scene) -> None:
     ] == [
         ("not_listening", "refuses the connection", False),
         ("no_starttls", "", False),
-        ("handshake_failed", 'does not speak TLS, but says "* OK no TLS here"', False),
+        ("handshake_failed", 'sends "* OK no TLS here" instead of TLS', False),
     ]
     for words in (
         "not listening: refuses the connection.",
         "no STARTTLS offered.",
-        'handshake failed: does not speak TLS, but says "* OK no TLS here".',
+        'handshake failed: sends "* OK no TLS here" instead of TLS.',
     ):
         assert words in table.output
 
@@ -342,7 +345,7 @@ def test_a_name_that_gets_another_certificate_is_told(scene: Scene) -> None:
     assert [one["server_name"] for one in port["differently"]] == [OTHER]
     assert port["differently"][0]["certificate"]["thumbprint"] == WRONG.thumbprint
     text = " ".join(table.output.split())
-    assert f"asked for {OTHER}, it serves {WRONG.thumbprint}" in text
+    assert f"for the name {OTHER}, it serves {WRONG.thumbprint}" in text
     assert "(another certificate for some names)" in table.messages
 
 
@@ -359,7 +362,7 @@ def test_an_endpoint_by_name_is_asked_for_that_name_wherever_it_is(
     listening = [p for p in ran.report["ports"] if p["outcome"] == "served"]
     assert [port["server_name"] for port in listening] == ["localhost"]
     assert [port["address"] for port in listening] == [LOCALHOST]
-    assert "its certificate is not for localhost." in table.output
+    assert "its certificate does not cover localhost." in table.output
 
 
 def test_outdated_tls_is_a_failed_handshake_with_the_certificate_to_see(
@@ -617,7 +620,7 @@ def test_public_looks_at_the_same_ports_through_dns(
 def test_what_does_not_answer_through_dns_proves_nothing(
     scene: Scene, dns: dict[str, str]
 ) -> None:
-    dns[NAME] = "::1"  # where nobody listens
+    dns[NAME] = servers.OTHER_HOST  # where nobody listens
     scene.open("imaps")
 
     ran = scene.verify("--public")
@@ -629,10 +632,10 @@ def test_what_does_not_answer_through_dns_proves_nothing(
 def test_another_certificate_through_dns_is_a_failure_with_its_own_advice(
     scene: Scene, dns: dict[str, str]
 ) -> None:
-    dns[NAME] = "::1"
+    dns[NAME] = servers.OTHER_HOST
     at = scene.open("imaps")
     serve = honest("imaps", context(WRONG.chain, WRONG.key))
-    with servers.listening(serve, "::1", at.port):
+    with servers.listening(serve, servers.OTHER_HOST, at.port):
         ran = scene.verify("--public")
 
     assert ran.exit_code == 5
@@ -641,7 +644,8 @@ def test_another_certificate_through_dns_is_a_failure_with_its_own_advice(
         in (ran.report["error"]["message"])
     )
     assert ran.report["error"]["hint"] == (
-        "What fails through DNS may be right for others: look from outside too."
+        "Test the ports reached through DNS from outside as well: they may fail only "
+        "from inside your network."
     )
 
 
@@ -651,8 +655,12 @@ def test_another_certificate_through_dns_is_a_failure_with_its_own_advice(
 @pytest.mark.parametrize(
     ("option", "value", "words"),
     [
-        ("--endpoint", "ftp://192.0.2.1", "'ftp://192.0.2.1' is no endpoint such as"),
-        ("--ca-bundle", "missing.pem", "missing.pem holds no certificates as PEM"),
+        (
+            "--endpoint",
+            "ftp://192.0.2.1",
+            "'ftp://192.0.2.1' is not an endpoint such as",
+        ),
+        ("--ca-bundle", "missing.pem", "missing.pem contains no PEM certificates"),
     ],
 )
 def test_settings_that_cannot_be_used_are_said(
@@ -734,7 +742,7 @@ def run_bytes(command: list[str], encoding: str) -> Ran:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         env=environment() | {"PYTHONIOENCODING": encoding},
-        timeout=120,
+        timeout=HANG_SECONDS,
         check=False,
     )
     return Ran(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import FrozenInstanceError
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import event, example, given
@@ -15,7 +16,7 @@ from letsencrypt_mdaemon.config.load import PREFIX, Loaded, load, settings
 from letsencrypt_mdaemon.config.parsers import TargetText
 from letsencrypt_mdaemon.config.settings import Config
 from letsencrypt_mdaemon.errors import ConfigError
-from letsencrypt_mdaemon.pki.certificate import KEY_TYPES
+from letsencrypt_mdaemon.pki.certificate import KeyType
 
 # A text for each setting, and the value it means. Paths are those below the base.
 EXAMPLES: dict[str, tuple[str, object]] = {
@@ -196,10 +197,11 @@ def test_every_setting_says_what_it_is_in_a_sentence() -> None:
 
 
 def test_the_kinds_of_keys_are_those_that_can_be_made(tmp_path: Path) -> None:
-    for kind in KEY_TYPES:
+    kinds = ", ".join(get_args(KeyType))
+    for kind in get_args(KeyType):
         assert loaded(tmp_path, key_type=kind).config.key_type == kind
     assert problems(tmp_path, key_type="dsa") == [
-        f"command line --key-type: 'dsa' is not valid; use {', '.join(KEY_TYPES)}"
+        f"command line --key-type: 'dsa' is not valid; use {kinds}"
     ]
 
 
@@ -266,7 +268,7 @@ def test_values_can_be_written_in_several_ways(
             "host-name",
             "*.example.test",
             (
-                "'*.example.test' is a wildcard, which cannot be proven over HTTP; "
+                "'*.example.test' is a wildcard, which a CA cannot validate over HTTP; "
                 "list each name"
             ),
         ),
@@ -406,7 +408,8 @@ def test_all_names_that_are_wrong_are_told_with_their_reasons(tmp_path: Path) ->
 
     assert found == (
         "command line --alternate-host-names: "
-        "'*.a.test' is a wildcard, which cannot be proven over HTTP; list each name; "
+        "'*.a.test' is a wildcard, which a CA cannot validate over HTTP; "
+        "list each name; "
         "'192.0.2.1' is an IP address; only DNS names can go into the certificate; "
         "'[::1]' is an IP address; only DNS names can go into the certificate; "
         "'localhost' has no dot; a public CA needs a full name such as mail.example.com"

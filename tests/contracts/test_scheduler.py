@@ -15,6 +15,7 @@ from letsencrypt_mdaemon.system import process, schedule
 from letsencrypt_mdaemon.system.cron import Cron
 from letsencrypt_mdaemon.system.schedule import Scheduler
 from letsencrypt_mdaemon.system.tasks import TaskScheduler
+from letsencrypt_mdaemon.windows.access import SYSTEM
 from tests.schedulers import Crontab, Schtasks
 from tests.wine import expect_difference
 
@@ -34,7 +35,7 @@ def a_crontab(_: Path) -> Scheduler:
 
 
 def a_task_scheduler(_: Path) -> Scheduler:
-    return TaskScheduler(Path("schtasks.exe"), Schtasks())
+    return TaskScheduler(Path("schtasks.exe"), Schtasks(), account=SYSTEM)
 
 
 SCHEDULERS: list[Callable[[Path], Scheduler]] = [a_crontab, a_task_scheduler]

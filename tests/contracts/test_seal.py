@@ -25,7 +25,7 @@ class Reversing:
     def open(self, data: bytes) -> bytes:
         """Return it from the front."""
         if data[:1] != b"<":
-            raise ValueError("it cannot be opened")
+            raise ValueError("it cannot be decrypted")
         return data[:0:-1]
 
 
@@ -53,7 +53,7 @@ def test_what_is_closed_can_be_opened_and_shows_nothing(
 
 @pytest.mark.parametrize("data", [b"", b"nonsense", SECRET])
 def test_what_it_has_not_closed_is_refused(seal: Seal, data: bytes) -> None:
-    with pytest.raises(ValueError, match="cannot be opened"):
+    with pytest.raises(ValueError, match="cannot be decrypted"):
         seal.open(data)
 
 
@@ -106,6 +106,6 @@ def test_what_another_machine_sealed_is_set_aside_and_said(
     (tmp_path / "account.json").write_bytes(SEALED + b"by another machine")
     state = CaState(tmp_path, seal=seal if here == "with a seal" else None)
     assert state.account() is None
-    assert "account.json could not be read" in caplog.text
+    assert "account.json is damaged" in caplog.text
     (aside,) = tmp_path.iterdir()
     assert aside.name.startswith("account.json.damaged")

@@ -17,10 +17,10 @@ from letsencrypt_mdaemon.errors import DeployError
 from letsencrypt_mdaemon.windows import service
 from letsencrypt_mdaemon.windows.service import RUNNING, STOP_PENDING, STOPPED, Service
 from tests.fakes import MemoryService
+from tests.limits import HANG_SECONDS
 from tests.wine import wine_differs
 
 Make = Callable[[str], Service]
-DEADLINE = 30
 
 
 @contextmanager
@@ -120,7 +120,7 @@ else:
 
 def wait_for(made: Service, state: int) -> None:
     """Wait until a service is in a state."""
-    deadline = time.monotonic() + DEADLINE
+    deadline = time.monotonic() + HANG_SECONDS
     while (status := made.status()) is None or status.state != state:
         assert time.monotonic() < deadline, f"it is {status}"
         time.sleep(0.05)
@@ -132,8 +132,8 @@ def make(request: pytest.FixtureRequest) -> Iterator[Make]:
         yield maker
 
 
-def restart(made: Service, patience: float = DEADLINE) -> None:
-    service.restart(made, patience=patience)
+def restart(made: Service, timeout: float = HANG_SECONDS) -> None:
+    service.restart(made, timeout=timeout)
 
 
 def state(made: Service) -> int | None:
@@ -188,7 +188,7 @@ def test_one_that_never_stops_is_not_started(make: Make) -> None:
     never = make("never")
 
     with pytest.raises(DeployError) as caught:
-        restart(never, patience=1)
+        restart(never, timeout=1)
 
     assert caught.value.message == (
         f"The service {never.name} did not stop in 1 s: it is stopping. "
@@ -205,7 +205,7 @@ def test_one_that_dies_at_start_is_told_with_its_exit_code(make: Make) -> None:
         restart(dies)
 
     assert caught.value.message == (
-        f"The service {dies.name} was stopped, and ended at once when it was started "
+        f"The service {dies.name} was stopped and started, but ended at once "
         "(exit code 1067): it is stopped."
     )
 

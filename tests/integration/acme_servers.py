@@ -25,8 +25,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from tests.limits import HANG_SECONDS
+
 HOST = "127.0.0.1"
-START_SECONDS = 30
 STOP_SECONDS = 10
 
 # An external account (RFC 8555, 7.3.4) that is known: key id and base64url MAC key.
@@ -293,7 +294,7 @@ def _running(
             env={**os.environ, **(environment or {})},
         )
     try:
-        deadline = time.monotonic() + START_SECONDS
+        deadline = time.monotonic() + HANG_SECONDS
         while not ready():
             if process.poll() is not None or time.monotonic() > deadline:
                 said = log.read_text(encoding="utf-8", errors="replace")[-2000:]
@@ -325,7 +326,7 @@ def _get(url: str, ca_bundle: Path) -> bytes:
     opener = urllib.request.build_opener(
         urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
     )
-    with opener.open(url, timeout=START_SECONDS) as response:
+    with opener.open(url, timeout=HANG_SECONDS) as response:
         body: bytes = response.read()
         return body
 

@@ -11,11 +11,11 @@ from letsencrypt_mdaemon.pki.certificate import Certificate
 from letsencrypt_mdaemon.sandbox.folder import TARGETS, bound, create
 from letsencrypt_mdaemon.stores.pem import PemStore
 from tests.certificates import intermediate, key, leaf
+from tests.limits import HANG_SECONDS
 from tests.mail_servers.servers import MailServer
 from tests.program import Ran, run
 
 NAME = "mail.example.test"
-SECONDS = 20
 
 
 def certificate(serial: int) -> Certificate:
@@ -64,7 +64,7 @@ class Scene:
 
     def verify_until(self, server: MailServer, exit_code: int) -> Ran:
         """Look until the program says so: a reload takes these servers a moment."""
-        deadline = time.monotonic() + SECONDS
+        deadline = time.monotonic() + HANG_SECONDS
         while True:
             ran = self.verify(server)
             if ran.exit_code == exit_code or time.monotonic() > deadline:

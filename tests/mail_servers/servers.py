@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from letsencrypt_mdaemon.pki.certificate import Certificate
+from tests.limits import HANG_SECONDS
 
-START_SECONDS = 20
 DOVECOT = """\
 protocols = imap pop3
 listen = 127.0.0.1
@@ -198,7 +198,7 @@ def _running(
             cwd=folder,
         )
     try:
-        deadline = time.monotonic() + START_SECONDS
+        deadline = time.monotonic() + HANG_SECONDS
         while not all(_listens(port) for port in ports):
             if process.poll() is not None or time.monotonic() > deadline:
                 logs = [path for path in (output, folder / "log") if path.exists()]
@@ -209,12 +209,12 @@ def _running(
         yield
     finally:
         process.terminate()
-        process.wait(START_SECONDS)
+        process.wait(HANG_SECONDS)
 
 
 def _listens(port: int) -> bool:
     try:
-        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+        socket.create_connection(("127.0.0.1", port), timeout=HANG_SECONDS).close()
     except OSError:
         return False
     return True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from letsencrypt_mdaemon.errors import ConfigError, DeployError
 from letsencrypt_mdaemon.mdaemon import discovery, forms
 from letsencrypt_mdaemon.mdaemon.bindings import Bindings
-from letsencrypt_mdaemon.mdaemon.discovery import discover
+from letsencrypt_mdaemon.mdaemon.discovery import Found
+from letsencrypt_mdaemon.mdaemon.folders import IniFiles
 from letsencrypt_mdaemon.pki.certificate import thumbprint
 from letsencrypt_mdaemon.state.memory import Target
 from tests.certificates import START, leaf, sign
@@ -60,6 +61,12 @@ def root(tmp_path: Path) -> Path:
     return root
 
 
+def discover(
+    root: Path, certificates: Sequence[x509.Certificate], *, skip: Sequence[Path] = ()
+) -> list[Found]:
+    return discovery.discover(IniFiles(root), certificates, skip=skip)
+
+
 def bindings(
     root: Path,
     *wanted: Target,
@@ -67,7 +74,7 @@ def bindings(
     ours: Iterable[x509.Certificate] = (OLD,),
 ) -> Bindings:
     return Bindings(
-        root,
+        IniFiles(root),
         wanted or (MAIL, WEB),
         list(known),
         ours={thumbprint(certificate) for certificate in ours},
@@ -192,6 +199,7 @@ def test_a_sign_beside_the_value_does_not_hide_it_in_utf_16(tmp_path: Path) -> N
         f"{thumbprint(OLD)}=yes\n".encode(),
         codecs.BOM_UTF16_LE + f"b={thumbprint(OLD)}".encode(),
     ],
+    ids=["bytes", "nul", "utf-16", "comment", "section", "key", "no utf-16"],
 )
 def test_what_is_not_in_an_ini_value_is_reported_without_a_target(
     tmp_path: Path, data: bytes
@@ -274,7 +282,7 @@ def test_a_target_is_forgotten_when_its_value_is_gone_and_that_is_said(
         Target(MAIL.file, "SSL", "Other", SHA1),
     ]
     write(root.parent, {"x.ini": f"[a]\nb={thumbprint(OLD)}"})
-    assert discovery.still_there(root, [*gone, MAIL]) == (MAIL,)
+    assert discovery.still_there(IniFiles(root), [*gone, MAIL]) == (MAIL,)
     assert [message.split(" is forgotten")[0] for message in caplog.messages] == [
         str(target) for target in gone
     ]
@@ -288,11 +296,13 @@ def test_targets_of_the_config_file_are_checked_all_at_once(root: Path) -> None:
         "four": Target(r"..\x.ini", "a", "b", ""),
     }
     with pytest.raises(ConfigError) as caught:
-        discovery.explicit(root, given)
+        discovery.explicit(IniFiles(root), given)
     for name in ("one", "two", "four"):
         assert f"[target {name}]: " in caught.value.message
     assert "[target three]" not in caught.value.message
-    assert discovery.explicit(root, {"three": given["three"]}) == (given["three"],)
+    assert discovery.explicit(IniFiles(root), {"three": given["three"]}) == (
+        given["three"],
+    )
 
 
 # What they name
@@ -318,6 +328,7 @@ def test_each_target_names_a_certificate(root: Path) -> None:
         f"[SSL]\nCertificate={thumbprint(OLD)}\nCertificate={thumbprint(OTHER)}\n",
         f"[SSL]\nCertificate={thumbprint(OLD)}\nCertificate=\n",
     ],
+    ids=["nothing", "no key", "empty", "nonsense", "unknown", "two", "one and none"],
 )
 def test_a_target_without_one_known_certificate_names_none(
     root: Path, text: str
@@ -404,7 +415,7 @@ def test_the_former_contents_are_kept(root: Path) -> None:
 
 def test_a_dry_run_says_the_changes_and_makes_none(root: Path) -> None:
     with read_only(root.parent):
-        changes = bindings(root).bind(NEW, now=NOW, dry_run=True)
+        changes = bindings(root).planned(NEW)
     assert [change.target for change in changes] == [MAIL, WEB]
 
 

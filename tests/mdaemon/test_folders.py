@@ -17,6 +17,7 @@ from letsencrypt_mdaemon.mdaemon.folders import Place
 from letsencrypt_mdaemon.mdaemon.host_name import Source
 from letsencrypt_mdaemon.mdaemon.semaphores import Semaphores
 from tests.fakes import LOCALHOST, huge, read_only, talker, unreadable, watched
+from tests.limits import HANG_SECONDS, SOON_SECONDS
 from tests.wine import wine_differs
 
 
@@ -174,13 +175,16 @@ def test_an_ini_file_that_cannot_be_read_is_an_error_with_its_name(root: Path) -
 
 
 def names(root: Path) -> dict[str, str]:
-    return {source.where: source.value for source in host_name.configured_names(root)}
+    return {
+        source.where: source.value
+        for source in host_name.configured_names(folders.IniFiles(root))
+    }
 
 
 def decide(root: Path, greeted: str | None = None) -> str:
     source = Source("the SMTP greeting at 127.0.0.1 port 25", greeted or "")
     return host_name.host_name(
-        host_name.configured_names(root), source if greeted else None
+        host_name.configured_names(folders.IniFiles(root)), source if greeted else None
     )
 
 
@@ -308,8 +312,8 @@ def test_a_folder_named_like_a_database_is_passed_by(root: Path) -> None:
 
 
 def greeting(says: bytes, *, forever: bool = False) -> str | None:
-    # Enough for a machine under load; who is silent costs it in full.
-    timeout = 5.0 if says else 0.2
+    # Who is silent costs it in full.
+    timeout = HANG_SECONDS if says else SOON_SECONDS
     with talker(says=says, forever=forever) as address:
         source = host_name.greeting(address, timeout)
         return source.value if source else None
@@ -483,7 +487,7 @@ def never(_: float) -> None:
 
 
 def semaphores(app: Path, server: Callable[[float], None]) -> Semaphores:
-    return Semaphores(app, NAMES, patience=2, sleep=server)
+    return Semaphores(app, NAMES, timeout=2, sleep=server)
 
 
 def left(app: Path) -> list[str]:

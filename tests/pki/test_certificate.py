@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from datetime import UTC, datetime, timedelta, timezone
+from typing import get_args
 
 import pytest
 from cryptography import x509
@@ -14,7 +15,6 @@ from cryptography.x509.oid import ExtensionOID
 
 from letsencrypt_mdaemon.errors import AcmeError
 from letsencrypt_mdaemon.pki.certificate import (
-    KEY_TYPES,
     Certificate,
     KeyType,
     dns_names,
@@ -174,7 +174,7 @@ def test_self_signed_is_whose_issuer_is_its_subject() -> None:
     assert not is_self_signed(with_an_unreadable_subject())
 
 
-@pytest.mark.parametrize("kind", KEY_TYPES)
+@pytest.mark.parametrize("kind", get_args(KeyType))
 def test_a_new_key_is_of_the_kind_asked_for(kind: KeyType) -> None:
     signed = certificates.sign("x", own_key=new_key(kind))
 
@@ -306,14 +306,14 @@ def test_another_key_is_a_problem() -> None:
 
     found, hint = problems(certificate)
 
-    assert found == ["it is for another key than ours"]
-    assert hint == "Nothing was changed; tell the CA's operators."
+    assert found == ["its key is not ours"]
+    assert hint == "Nothing was changed. Report this to the CA."
 
 
 def test_a_key_that_nobody_knows_is_a_problem() -> None:
     found, _ = problems(Certificate((with_an_unknown_key(),), key()))
 
-    assert found == ["it is for another key than ours"]
+    assert found == ["its key is not ours"]
 
 
 def test_missing_and_extra_names_are_problems() -> None:
@@ -323,7 +323,7 @@ def test_missing_and_extra_names_are_problems() -> None:
 
     assert found == [
         "it lacks c.test, d.test",
-        "it also holds a.test, b.test, not asked for",
+        "it also has a.test, b.test, not requested",
     ]
 
 
@@ -338,7 +338,7 @@ def test_anything_beside_our_names_is_a_problem() -> None:
     found, _ = problems(certificate)
 
     assert found == [
-        r"it also holds 192.0.2.1, m@a.test, https://a.test/\x1b, not asked for"
+        r"it also has 192.0.2.1, m@a.test, https://a.test/\x1b, not requested"
     ]
 
 
@@ -351,7 +351,7 @@ def test_a_missing_or_senseless_subject_alt_name_is_a_problem(
 ) -> None:
     found, _ = problems(Certificate((certificate,), key()))
 
-    assert found == ["it has no subjectAltName that can be read"]
+    assert found == ["it has no subjectAltName, or a malformed one"]
 
 
 def test_a_chain_in_the_wrong_order_is_a_problem() -> None:
@@ -438,7 +438,7 @@ def test_an_expired_certificate_is_a_problem_and_maybe_of_the_clock() -> None:
     found, hint = problems(certificate, now=end)
 
     assert found == ["mail.example.test expired on 2026-04-01 00:00 UTC"]
-    assert hint == "The time is taken to be 2026-04-01 00:00 UTC: is that right?"
+    assert hint == "Check this machine's clock: it shows 2026-04-01 00:00 UTC."
 
 
 def test_a_certificate_not_yet_valid_is_a_problem_and_maybe_of_the_clock() -> None:
@@ -448,7 +448,7 @@ def test_a_certificate_not_yet_valid_is_a_problem_and_maybe_of_the_clock() -> No
     found, hint = problems(certificate, now=START - timedelta(minutes=1))
 
     assert found == ["mail.example.test is not valid before 2026-01-01 00:00 UTC"]
-    assert hint == "The time is taken to be 2025-12-31 23:59 UTC: is that right?"
+    assert hint == "Check this machine's clock: it shows 2025-12-31 23:59 UTC."
 
 
 def test_the_issuers_have_to_be_valid_as_well() -> None:
@@ -468,12 +468,12 @@ def test_all_problems_are_told_at_once() -> None:
     found, hint = problems(certificate, "a.test", now=START + 91 * DAY)
 
     assert found == [
-        "it is for another key than ours",
+        "its key is not ours",
         "it lacks a.test",
-        "it also holds b.test, ::1, not asked for",
+        "it also has b.test, ::1, not requested",
         not_signed(1, "b.test", "CN=Somebody"),
         "certificate 2 of its chain (CN=Somebody) is not a CA certificate",
         "b.test expired on 2026-04-01 00:00 UTC",
         "CN=Somebody expired on 2026-04-01 00:00 UTC",
     ]
-    assert "is that right?" in hint
+    assert "Check this machine's clock" in hint

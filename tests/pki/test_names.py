@@ -62,7 +62,7 @@ def test_a_name_is_written_as_certificates_hold_it(text: str, name: str) -> None
         ("", "is empty"),
         (" \t", "is empty"),
         (".", "is empty"),
-        ("*.example.test", "is a wildcard, which cannot be proven over HTTP"),
+        ("*.example.test", "is a wildcard, which a CA cannot validate over HTTP"),
         ("mail.*.test", "is a wildcard"),
         ("192.0.2.1", "is an IP address"),
         ("192.0.2.1.", "is an IP address"),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from cryptography import x509
@@ -12,9 +13,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from letsencrypt_mdaemon.pki.certificate import thumbprint
-from letsencrypt_mdaemon.renewal.deploy import Deployment, baseline, judge
-from letsencrypt_mdaemon.state.memory import Change, Target
-from tests.certificates import leaf
+from letsencrypt_mdaemon.renewal.adapters import Adapters, Request
+from letsencrypt_mdaemon.renewal.deploy import (
+    Deployed,
+    baseline,
+    compare,
+    cut_over,
+    put_back,
+)
+from letsencrypt_mdaemon.state.folder import CaState, State
+from letsencrypt_mdaemon.state.memory import Attempt, Change, Memory, Target
+from tests.certificates import NAME, leaf
+from tests.fakes import MemoryStore, snapshot
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
 OLD, NEW = leaf(serial=1), leaf(serial=2)
@@ -46,13 +56,22 @@ class Scene:
     _next: dict[str, str] = field(default_factory=dict)
     _looks: int = 0
 
+    def planned(self, certificate: x509.Certificate) -> list[Change]:
+        after = thumbprint(certificate)
+        return [Change(TARGET, 1, self.bound, after)] if after != self.bound else []
+
     def bind(
-        self, certificate: x509.Certificate, *, now: datetime, dry_run: bool = False
+        self,
+        certificate: x509.Certificate,
+        *,
+        now: datetime,
+        announce: Callable[[Sequence[Change]], None],
     ) -> list[Change]:
         assert now == NOW
-        assert not dry_run
-        before, self.bound = self.bound, thumbprint(certificate)
-        return [Change(TARGET, 1, before, self.bound)] if before != self.bound else []
+        changes = self.planned(certificate)
+        announce(changes)
+        self.bound = thumbprint(certificate)
+        return changes
 
     def named(self, names: Collection[str]) -> dict[Target, x509.Certificate | None]:
         raise AssertionError(f"not asked while {names} are put into use")
@@ -88,21 +107,66 @@ class Scene:
             self.served |= self._next
         return {endpoint: was for endpoint, was in self.served.items() if was}
 
-    def deployment(self, *, patience: float = 0) -> Deployment:
+    def deployment(self, *, timeout: float = 0) -> Deployment:
         before = {endpoint: was for endpoint, was in self.served.items() if was}
-        return Deployment(
-            self, self, before, patience=patience, sleep=lambda _seconds: None
+        return Deployment(self, before, timeout)
+
+
+class Remembered(State):
+    """A state that keeps the attempt alone."""
+
+    def __init__(self) -> None:
+        super().__init__(Path())
+        self.kept: list[Attempt] = []
+
+    def save_attempt(self, attempt: Attempt) -> None:
+        self.kept.append(attempt)
+
+
+class Deployment:
+    """One certificate being put into use on ports that served others before."""
+
+    def __init__(self, scene: Scene, before: dict[str, str], timeout: float) -> None:
+        self.attempt = Attempt(NEW_PRINT, before, ())
+        self.state = Remembered()
+        self.adapters = Adapters(
+            store=MemoryStore(),
+            server=scene,
+            verifier=scene,
+            state=self.state,
+            ca=CaState(Path()),
+            issuer=lambda: pytest.fail("no CA is asked"),
         )
+        request = Request(
+            names=(NAME,), key_type="p256", directory_url="", timeout=timeout
+        )
+        self.snapshot = snapshot(request, OLD, now=NOW, memory=Memory())
+
+    def carry_out(self) -> Deployed:
+        deployed = cut_over(self.snapshot, self.attempt, NEW, self.adapters)
+        before = self.attempt.before
+        assert self.state.kept == [Attempt(NEW_PRINT, before, deployed.changes)]
+        return deployed
+
+    def roll_back(self, changes: tuple[Change, ...]) -> tuple[str, ...]:
+        attempt = self.attempt._replace(changes=changes)
+        return put_back(self.snapshot, attempt, self.adapters)
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no time pass between two looks."""
+    monkeypatch.setattr("time.sleep", lambda _seconds: None)
 
 
 def test_the_ladder_is_left_at_the_first_rung_that_suffices() -> None:
     everything = (MAIL, WEB, ADMIN)
     scene = Scene({"RELOADCACHE.SEM": everything, "RESTARTWC.SEM": everything})
 
-    deployed = scene.deployment().carry_out(NEW, now=NOW)
+    deployed = scene.deployment().carry_out()
 
     assert scene.done == ["RELOADCACHE.SEM"]
-    assert deployed.reloaded == ("RELOADCACHE.SEM",)
+    assert deployed.rungs == ("RELOADCACHE.SEM",)
     assert deployed.proof is not None
     assert set(deployed.proof.new) == set(everything)
     assert deployed.proof.is_complete
@@ -113,7 +177,7 @@ def test_the_ladder_is_climbed_as_long_as_a_port_is_left() -> None:
         {"RELOADCACHE.SEM": (MAIL,), "RESTARTWC.SEM": (WEB,), "RESTART.SEM": (ADMIN,)}
     )
 
-    deployed = scene.deployment().carry_out(NEW, now=NOW)
+    deployed = scene.deployment().carry_out()
 
     assert scene.done == ["RELOADCACHE.SEM", "RESTARTWC.SEM", "RESTART.SEM"]
     assert deployed.proof is not None
@@ -123,7 +187,7 @@ def test_the_ladder_is_climbed_as_long_as_a_port_is_left() -> None:
 def test_a_port_that_never_reloads_is_told_as_old_and_nothing_is_put_back() -> None:
     scene = Scene({"RELOADCACHE.SEM": (MAIL,), "RESTARTWC.SEM": (WEB,)})
 
-    deployed = scene.deployment().carry_out(NEW, now=NOW)
+    deployed = scene.deployment().carry_out()
 
     assert deployed.proof is not None
     assert deployed.proof.old == (ADMIN,)
@@ -134,7 +198,7 @@ def test_a_port_that_never_reloads_is_told_as_old_and_nothing_is_put_back() -> N
 def test_a_broken_port_stops_the_climb() -> None:
     scene = Scene({"RELOADCACHE.SEM": (MAIL,), "RESTARTWC.SEM": (WEB,)}, breaks=(MAIL,))
 
-    deployed = scene.deployment().carry_out(NEW, now=NOW)
+    deployed = scene.deployment().carry_out()
 
     assert scene.done == ["RELOADCACHE.SEM"]
     assert deployed.proof is not None
@@ -144,7 +208,7 @@ def test_a_broken_port_stops_the_climb() -> None:
 def test_a_server_that_takes_a_while_is_waited_for() -> None:
     scene = Scene({"RELOADCACHE.SEM": (MAIL, WEB, ADMIN)}, slow=5)
 
-    deployed = scene.deployment(patience=60).carry_out(NEW, now=NOW)
+    deployed = scene.deployment(timeout=60).carry_out()
 
     assert deployed.proof is not None
     assert deployed.proof.is_complete
@@ -155,10 +219,10 @@ def test_without_a_port_that_spoke_before_nothing_is_proven_and_all_rungs_taken(
 ):
     scene = Scene({"RELOADCACHE.SEM": (), "RESTARTWC.SEM": ()}, served={})
 
-    deployed = scene.deployment().carry_out(NEW, now=NOW)
+    deployed = scene.deployment().carry_out()
 
     assert deployed.proof is None
-    assert deployed.reloaded == ("RELOADCACHE.SEM", "RESTARTWC.SEM")
+    assert deployed.rungs == ("RELOADCACHE.SEM", "RESTARTWC.SEM")
 
 
 def test_a_server_restarted_by_hand_meanwhile_is_not_told_again() -> None:
@@ -166,7 +230,7 @@ def test_a_server_restarted_by_hand_meanwhile_is_not_told_again() -> None:
     deployment = scene.deployment()
     scene.served = dict.fromkeys(scene.served, NEW_PRINT)
 
-    deployed = deployment.carry_out(NEW, now=NOW)
+    deployed = deployment.carry_out()
 
     assert scene.done == []
     assert deployed.proof is not None
@@ -181,11 +245,11 @@ def test_rolling_back_serves_again_what_was_served_and_says_that_nothing_is_lost
     )
     before = dict(scene.served)
     deployment = scene.deployment()
-    deployed = deployment.carry_out(NEW, now=NOW)
+    deployed = deployment.carry_out()
     assert deployed.proof is not None
     assert deployed.proof.broken == (WEB,)
 
-    lost = deployment.roll_back(deployed.changes, now=NOW)
+    lost = deployment.roll_back(deployed.changes)
 
     assert lost == ()
     assert scene.observe() == before
@@ -195,16 +259,16 @@ def test_rolling_back_serves_again_what_was_served_and_says_that_nothing_is_lost
 def test_a_port_that_stays_broken_after_the_roll_back_is_named() -> None:
     scene = Scene({"RELOADCACHE.SEM": (MAIL,)}, breaks=(MAIL,))
     deployment = scene.deployment()
-    deployed = deployment.carry_out(NEW, now=NOW)
+    deployed = deployment.carry_out()
     scene.reloads = {"RELOADCACHE.SEM": ()}
 
-    assert deployment.roll_back(deployed.changes, now=NOW) == (MAIL,)
+    assert deployment.roll_back(deployed.changes) == (MAIL,)
 
 
 def test_a_server_that_takes_no_semaphore_up_cannot_be_said_to_be_healed() -> None:
     scene = Scene({})
 
-    assert set(scene.deployment().roll_back((), now=NOW)) == {MAIL, WEB, ADMIN}
+    assert set(scene.deployment().roll_back(())) == {MAIL, WEB, ADMIN}
 
 
 @pytest.mark.parametrize("reloads", [{}, {"RELOADCACHE.SEM": (MAIL,)}])
@@ -213,7 +277,7 @@ def test_the_service_is_restarted_if_the_semaphores_do_not_suffice(
 ) -> None:
     scene = Scene(reloads, service=(MAIL, WEB, ADMIN))
 
-    deployed = scene.deployment().carry_out(NEW, now=NOW)
+    deployed = scene.deployment().carry_out()
 
     assert scene.done == [*reloads, "the service"]
     assert deployed.proof is not None
@@ -223,7 +287,7 @@ def test_the_service_is_restarted_if_the_semaphores_do_not_suffice(
 def test_the_service_is_not_restarted_if_the_semaphores_suffice() -> None:
     scene = Scene({"RELOADCACHE.SEM": (MAIL, WEB, ADMIN)}, service=())
 
-    scene.deployment().carry_out(NEW, now=NOW)
+    scene.deployment().carry_out()
 
     assert scene.done == ["RELOADCACHE.SEM"]
 
@@ -233,16 +297,16 @@ def test_the_service_is_not_restarted_if_the_ports_change_unasked() -> None:
     deployment = scene.deployment()
     scene.served = dict.fromkeys(scene.served, NEW_PRINT)
 
-    deployed = deployment.carry_out(NEW, now=NOW)
+    deployed = deployment.carry_out()
 
     assert scene.done == []
-    assert deployed.reloaded == ()
+    assert deployed.rungs == ()
 
 
 def test_the_service_is_not_restarted_if_no_port_can_prove_the_need() -> None:
     scene = Scene({"RELOADCACHE.SEM": ()}, service=(), served={})
 
-    scene.deployment().carry_out(NEW, now=NOW)
+    scene.deployment().carry_out()
 
     assert scene.done == ["RELOADCACHE.SEM"]
 
@@ -250,7 +314,7 @@ def test_the_service_is_not_restarted_if_no_port_can_prove_the_need() -> None:
 def test_the_service_is_not_restarted_over_a_broken_port() -> None:
     scene = Scene({"RELOADCACHE.SEM": (MAIL,)}, breaks=(MAIL,), service=(WEB,))
 
-    scene.deployment().carry_out(NEW, now=NOW)
+    scene.deployment().carry_out()
 
     assert scene.done == ["RELOADCACHE.SEM"]
 
@@ -258,9 +322,9 @@ def test_the_service_is_not_restarted_over_a_broken_port() -> None:
 def test_rolling_back_may_take_a_restart_of_the_service() -> None:
     scene = Scene({}, breaks=(WEB,), service=(MAIL, WEB, ADMIN))
     deployment = scene.deployment()
-    deployed = deployment.carry_out(NEW, now=NOW)
+    deployed = deployment.carry_out()
 
-    assert deployment.roll_back(deployed.changes, now=NOW) == ()
+    assert deployment.roll_back(deployed.changes) == ()
     assert scene.done == ["the service", "the service"]
 
 
@@ -274,7 +338,7 @@ def test_every_port_that_served_before_gets_exactly_one_verdict(
 ) -> None:
     before = {endpoint: was for endpoint, was in before.items() if was}
 
-    proof = judge(before, after, NEW_PRINT)
+    proof = compare(before, after, NEW_PRINT)
 
     assert sorted([*proof.new, *proof.old, *proof.broken]) == sorted(before)
     assert all(after[endpoint] == NEW_PRINT for endpoint in proof.new)
@@ -291,6 +355,9 @@ def test_every_port_that_served_before_gets_exactly_one_verdict(
 def test_a_port_of_another_program_counts_only_if_it_was_named(
     *, given_by_name: bool, expected: set[str]
 ) -> None:
-    observed = {MAIL: OLD_PRINT, WEB: "F" * 40, ADMIN: ""}
+    scene = Scene({}, served={MAIL: OLD_PRINT, WEB: "F" * 40, ADMIN: ""})
+    deployment = scene.deployment()
+    found = deployment.snapshot
+    found = replace(found, request=replace(found.request, given=given_by_name))
 
-    assert set(baseline(observed, {OLD_PRINT}, given=given_by_name)) == expected
+    assert set(baseline(found, deployment.adapters)) == expected

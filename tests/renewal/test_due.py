@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
@@ -13,7 +12,9 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from letsencrypt_mdaemon.renewal.due import Due, decide
+from letsencrypt_mdaemon.pki.certificate import thumbprint
+from letsencrypt_mdaemon.renewal.adapters import Request
+from letsencrypt_mdaemon.renewal.due import Due, by_rule
 from letsencrypt_mdaemon.renewal.lifetime import (
     backstop,
     days,
@@ -24,11 +25,14 @@ from letsencrypt_mdaemon.renewal.lifetime import (
     slack,
 )
 from letsencrypt_mdaemon.state.advice import Draw, Window
+from letsencrypt_mdaemon.state.memory import Issued, Memory
 from tests import certificates
 from tests.certificates import NAME, START, leaf
+from tests.fakes import snapshot
 
 DAY = timedelta(days=1)
 HOUR = timedelta(hours=1)
+OURS = "https://ca.test/directory"
 IN_USE = leaf([NAME])
 END = START + 90 * DAY
 A_THIRD = "a third or less of the certificate's lifetime is left"
@@ -54,21 +58,24 @@ def decided(  # noqa: PLR0913 - what a decision is made from
     now: datetime = START + DAY,
     drawn: datetime | None = None,
     days_left: int = 0,
-    spoiled: str = "",
+    revoked: datetime | None = None,
     force: bool = False,
 ) -> Due:
     """Decide about the certificate in use, with which nothing is wrong."""
-    return decide(
-        in_use,
-        ours=ours,
-        names=names,
-        key=key,
-        now=now,
-        drawn=drawn,
+    request = Request(
+        names=tuple(names),
+        key_type=key,
+        directory_url=OURS if ours else "https://another.test",
         days_left=days_left,
-        spoiled=spoiled,
         force=force,
     )
+    issued = [
+        Issued(thumbprint(item), OURS, (NAME,), revoked=revoked)
+        for item in in_use
+        if item is not None
+    ]
+    memory = Memory(issued=tuple(issued))
+    return by_rule(snapshot(request, *in_use, now=now, memory=memory), names, drawn)
 
 
 # What is wrong whatever the dates
@@ -122,7 +129,7 @@ def decided(  # noqa: PLR0913 - what a decision is made from
             "the key should be rsa2048 and is p256",
         ),
         (
-            decided(spoiled="the certificate in use was revoked on 2026-01-01"),
+            decided(revoked=START),
             "the certificate in use was revoked on 2026-01-01",
         ),
         (
@@ -452,7 +459,7 @@ def test_a_window_is_drawn_from_once(generator: random.Random) -> None:
         "print", WINDOW.start, WINDOW.end, drawn.at, START + DAY, "url"
     )
     again = drawn.asked(WINDOW, START + 2 * DAY, generator)
-    assert again == replace(drawn, ask_again=START + 2 * DAY)
+    assert again == drawn._replace(ask_again=START + 2 * DAY)
 
 
 def test_a_new_window_is_drawn_from_anew() -> None:
@@ -466,8 +473,8 @@ def test_a_new_window_is_drawn_from_anew() -> None:
 def test_without_an_answer_the_advice_stays_as_it_is() -> None:
     drawn = NO_ADVICE.asked(WINDOW, START, Fixed(0.5))
 
-    assert drawn.asked(None, START + DAY, Fixed(0.1)) == replace(
-        drawn, ask_again=START + DAY
+    assert drawn.asked(None, START + DAY, Fixed(0.1)) == drawn._replace(
+        ask_again=START + DAY
     )
     assert NO_ADVICE.asked(None, START + DAY, Fixed(0.1)).at is None
 
@@ -486,7 +493,7 @@ def test_without_an_answer_the_advice_stays_as_it_is() -> None:
 def test_the_ca_is_not_asked_again_before_it_wants_to_be(
     ask_again: datetime, *, holds: bool
 ) -> None:
-    assert replace(NO_ADVICE, ask_again=ask_again).holds(START) == holds
+    assert NO_ADVICE._replace(ask_again=ask_again).holds(START) == holds
 
 
 @pytest.mark.parametrize(

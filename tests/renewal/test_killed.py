@@ -21,7 +21,8 @@ from letsencrypt_mdaemon.sandbox.ca.messages import LOST, Answer
 from letsencrypt_mdaemon.sandbox.ca.server import CertificateAuthority
 from letsencrypt_mdaemon.sandbox.web import Fault
 from tests.dying import KILL
-from tests.program import Program, environment, unmeasured
+from tests.limits import HANG_SECONDS
+from tests.program import Program, unmeasured
 
 ROOT = Path(__file__).parents[2]
 IMAP = ("--alternate-host-names", "imap.example.test")
@@ -135,7 +136,7 @@ def die(program: Program, part: str, number: int) -> None:
     died = subprocess.run(
         [*dying, str(number), "renew", *program.options, *IMAP],
         cwd=ROOT,
-        env=environment(),
+        env=unmeasured(),
         capture_output=True,
         encoding="utf-8",
         check=False,
@@ -176,7 +177,7 @@ def test_a_run_killed_while_it_asks_the_ca_is_finished_by_the_next(
     hooks[moment](request_, kill, times=1)
     with running(program) as process:
         started.append(process)
-        _, messages = process.communicate(timeout=60)
+        _, messages = process.communicate(timeout=HANG_SECONDS)
 
     assert abs(process.returncode) == KILL, messages
     converges(program, ca, orders=2 if (moment, request_) in FORGOTTEN else 1)
@@ -207,14 +208,14 @@ def test_a_run_that_is_interrupted_removes_its_token_files(
     name: str, program: Program, ca: CertificateAuthority
 ) -> None:
     asked = threading.Event()
-    ca.faults.slow_validation = 60
+    ca.faults.slow_validation = HANG_SECONDS
     ca.faults.after("challenge", lambda _: asked.set())
     number = getattr(signal, name)
     with running(program) as process:
-        assert asked.wait(60)
+        assert asked.wait(HANG_SECONDS)
         assert len(program.tokens()) == 2
         process.send_signal(number)
-        _, messages = process.communicate(timeout=60)
+        _, messages = process.communicate(timeout=HANG_SECONDS)
 
     assert process.returncode == (1 if name == "SIGINT" else 128 + number), messages
     assert "Traceback" not in messages

@@ -6,6 +6,7 @@ import itertools
 import json
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -40,7 +41,7 @@ NAMES = (FIRST, IMAP) = ("mail.example.test", "imap.example.test")
 POP = "pop.example.test"
 ALL = (*NAMES, POP)
 DIRECTORY = "https://ca.test/directory"
-ORDER = Request(names=NAMES, key_type="p256", directory_url=DIRECTORY, patience=0)
+ORDER = Request(names=NAMES, key_type="p256", directory_url=DIRECTORY, timeout=0)
 LIMITS = Limits(exact_set=5, failures=5)
 SECOND, MINUTE, HOUR = (timedelta(seconds=n) for n in (1, 60, 3600))
 DAY = timedelta(days=1)
@@ -110,12 +111,14 @@ class Scene:
             verifier=self.server,
             state=self.state,
             ca=self.ca,
+            issuer=lambda: self.issuer,
         )
 
     def renew(self, **order: object) -> Outcome:
         """Run with an order that differs from the usual one."""
         wanted = replace(self.order, **order)  # type: ignore[arg-type]
-        return run.renew(wanted, self.parts, self.issuer, now=self.now)
+        memory = self.parts.state.load()
+        return run.renew(wanted, self.parts, memory, now=self.now)
 
     def failing(self, error: AcmeError, **order: object) -> AcmeError:
         """Run with a CA that fails, and return the error."""
@@ -405,7 +408,7 @@ def test_what_a_ca_issues_in_a_week_is_not_exceeded(
     forced(scene, 1, 1, 1, 1, 1)
 
     assert scene.waits(limits=LIMITS) == 2 * DAY + CLOCK_ERROR
-    assert any("all are used" in line for line in warnings(caplog))
+    assert any("names is reached" in line for line in warnings(caplog))
     scene.now += 2 * DAY + CLOCK_ERROR
     assert scene.renew(limits=LIMITS).renewed
 
@@ -421,6 +424,17 @@ def test_the_limit_of_a_week_is_for_exactly_these_names(scene: Scene) -> None:
 
     assert scene.renew(names=NAMES[:1], limits=LIMITS).renewed
     assert scene.waits(names=NAMES[::-1], limits=LIMITS) == 7 * DAY + CLOCK_ERROR
+
+
+def test_a_forced_order_is_a_new_one(scene: Scene) -> None:
+    left = OpenOrder("https://ca.test/1", "", NAMES, "p256", "")
+    scene.ca.save_order(left)
+    scene.failing(AcmeError("Not now."))
+    assert scene.ca.order() == left
+
+    scene.failing(AcmeError("Not now."), force=True)
+
+    assert scene.ca.order() is None
 
 
 def test_the_limit_of_a_week_does_not_hold_an_order_that_is_open(scene: Scene) -> None:
@@ -465,6 +479,16 @@ def test_it_waits_with_a_name_that_the_certificate_in_use_covers(scene: Scene) -
     assert scene.waits(names=ALL, drop=True) == MINUTE
 
 
+def test_it_goes_without_such_a_name_in_the_last_week_only(scene: Scene) -> None:
+    end = scene.first.not_valid_after_utc
+    for left, names in ((7 * DAY + SECOND, ALL), (7 * DAY, NAMES)):
+        scene.now = end - left
+        scene.failing(pause(POP), names=ALL, force=True)
+        with suppress(AcmeError):
+            scene.renew(names=ALL, drop=True)
+        assert scene.issuer.tried[-1] == names
+
+
 def test_without_a_paused_name_it_goes_on_as_well(scene: Scene) -> None:
     scene.store.kept.clear()
     scene.failing(pause(POP), names=ALL)
@@ -496,7 +520,7 @@ def test_what_went_back_was_put_into_use_last(scene: Scene) -> None:
     scene.renew()
     scene.now += DAY
     scene.renew(force=True)
-    assert run.roll_back(ORDER, scene.parts, now=scene.now).renewed
+    assert run.roll_back(ORDER, scene.parts, scene.state.load(), now=scene.now).renewed
 
     assert not scene.renew().renewed
 

@@ -30,7 +30,7 @@ NAMES = ("mail.example.test", "imap.example.test")
 NOW = START + timedelta(hours=1)
 DAY = timedelta(days=1)
 DIRECTORY = "https://ca.test/directory"
-ORDER = Request(names=NAMES, key_type="p256", directory_url=DIRECTORY, patience=0)
+ORDER = Request(names=NAMES, key_type="p256", directory_url=DIRECTORY, timeout=0)
 
 
 class Store(MemoryStore):
@@ -67,11 +67,13 @@ class Scene:
     def renew(self, **order: object) -> Outcome:
         """Run with an order that differs from the usual one."""
         wanted = replace(ORDER, **order)  # type: ignore[arg-type]
-        return run.renew(wanted, self.parts, self.issuer, now=self.now)
+        memory = self.parts.state.load()
+        return run.renew(wanted, self.parts, memory, now=self.now)
 
     def roll_back(self) -> Outcome:
         """Go back to the last certificate that worked."""
-        return run.roll_back(ORDER, self.parts, now=self.now)
+        memory = self.parts.state.load()
+        return run.roll_back(ORDER, self.parts, memory, now=self.now)
 
     @property
     def bound(self) -> set[str]:
@@ -97,7 +99,7 @@ def scene(tmp_path: Path) -> Scene:
     def issue(names: Sequence[str]) -> Certificate:
         return certificate(names, start=made.now, serial=next(serials))
 
-    store = Store()
+    store, issuer = Store(), MemoryIssuer(issue)
     first = leaf(NAMES, serial=1)
     store.put(first, "chosen by hand")
     server = MemoryServer(store, first)
@@ -108,8 +110,9 @@ def scene(tmp_path: Path) -> Scene:
         verifier=server,
         state=state,
         ca=state.ca(DIRECTORY, staging=False),
+        issuer=lambda: issuer,
     )
-    made = Scene(store, server, MemoryIssuer(issue), parts, first)
+    made = Scene(store, server, issuer, parts, first)
     return made
 
 

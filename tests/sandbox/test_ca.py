@@ -36,6 +36,7 @@ from letsencrypt_mdaemon.sandbox.ca import faults
 from letsencrypt_mdaemon.sandbox.ca.faults import Faults, processing
 from letsencrypt_mdaemon.sandbox.ca.messages import LOST, Answer, Problem, Request, html
 from letsencrypt_mdaemon.sandbox.ca.server import CertificateAuthority
+from tests.limits import HANG_SECONDS
 
 Document = dict[str, Any]
 NAME = "mail.example.test"
@@ -191,7 +192,7 @@ class Client:
     ) -> requests.Response:
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         headers = {"Content-Type": content_type}
-        return self.session.post(url, data, headers=headers, timeout=8)
+        return self.session.post(url, data, headers=headers, timeout=HANG_SECONDS)
 
     def post(
         self, url: str, payload: Document | None = None, **header: object
@@ -422,7 +423,7 @@ def test_a_ca_can_be_started_by_hand(tmp_path: Path) -> None:
             root = str(tmp_path / "https-root.pem")
             with requests.Session() as session:
                 session.trust_env = False
-                answer = session.get(found[0], verify=root, timeout=8)
+                answer = session.get(found[0], verify=root, timeout=HANG_SECONDS)
             assert "newOrder" in answer.json()
         finally:
             process.terminate()

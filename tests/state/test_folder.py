@@ -56,14 +56,13 @@ ISSUED = st.builds(
     TEXT,
     TEXT,
     st.lists(TEXT, max_size=2).map(tuple),
-    MOMENTS,
     st.none() | MOMENTS,
 )
 CHANGES = st.builds(Change, TARGETS, st.integers(0, 9), TEXT, TEXT)
 
 SAMPLES: dict[str, Any] = {
     "installation.json": Memory(
-        (TARGET,), (Issued("AB", URL, ("mail.example.test",), NOW, None, NOW),),
+        (TARGET,), (Issued("AB", URL, ("mail.example.test",), None, NOW),),
         compromised=("ab",), runs=(NOW,), in_use="AB",
     ),
     "attempt.json": Attempt("AB", {"https://127.0.0.1:443": "CD"}, (
@@ -235,8 +234,8 @@ def test_an_order_is_forgotten_once_its_certificate_is_kept(ca: CaState) -> None
 def test_a_certificate_is_remembered_once_and_the_oldest_are_forgotten() -> None:
     memory = Memory((TARGET,), ())
     for number in range(HISTORY + 5):
-        memory = memory.remember(Issued(str(number), URL, (), NOW))
-    memory = memory.remember(Issued("7", URL, ("new",), NOW))
+        memory = memory.remember(Issued(str(number), URL, ()))
+    memory = memory.remember(Issued("7", URL, ("new",)))
     assert len(memory.issued) == HISTORY
     assert memory.targets == (TARGET,)
     assert memory.find("4") is None
@@ -245,6 +244,39 @@ def test_a_certificate_is_remembered_once_and_the_oldest_are_forgotten() -> None
     assert found.names == ("new",)
     assert [item.thumbprint for item in memory.issued].count("7") == 1
     assert memory.issued[-1] == found
+
+
+EARLIER: dict[str, tuple[str, Any]] = {
+    "installation.json": (
+        """{
+          "targets": [{"file": "a.ini", "section": "SSL", "key": "k", "form": "f"}],
+          "issued": [{
+            "thumbprint": "AB", "directory_url": "u", "names": ["mail.example.test"],
+            "obtained": "2026-03-01T12:30:15+00:00", "verified": null
+          }]
+        }""",
+        Memory(
+            (Target("a.ini", "SSL", "k", "f"),),
+            (Issued("AB", "u", ("mail.example.test",)),),
+        ),
+    ),
+    "account.json": ('{"key": {"kty": "EC"}, "url": "u"}', Account({"kty": "EC"}, "u")),
+    "order.json": (
+        """{
+          "url": "u", "finalize": "f", "names": ["mail.example.test"],
+          "key_type": "p256", "key_pem": "pem"
+        }""",
+        OpenOrder("u", "f", ("mail.example.test",), "p256", "pem"),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", EARLIER)
+def test_a_file_of_an_earlier_version_is_loaded(state: State, name: str) -> None:
+    text, expected = EARLIER[name]
+    save(state, name, SAMPLES[name]).write_text(text)
+
+    assert load(state, name) == expected
 
 
 # Damage
@@ -362,8 +394,8 @@ def test_a_damaged_file_is_set_aside_under_another_name_and_said(
     assert sorted(kept) == [b"\0", b"{}"]
     assert len(caplog.messages) == 2
     for message in caplog.messages:
-        assert message.startswith(f"{path} could not be read")
-        assert f"was set aside as {name}.damaged-" in message
+        assert message.startswith(f"{path} is damaged")
+        assert f"was renamed to {name}.damaged-" in message
 
 
 @pytest.mark.parametrize(
@@ -443,7 +475,7 @@ def test_what_cannot_be_saved_is_an_error_and_the_former_stays(
     expected = DeployError if name == "pending.pem" else Error
     with (
         failing(state.folder),
-        pytest.raises(Error, match="cannot be written") as error,
+        pytest.raises(Error, match="Could not write") as error,
     ):
         save(state, name, SAMPLES[name])
     assert type(error.value) is expected
@@ -467,7 +499,7 @@ def test_a_certificate_that_cannot_be_kept_leaves_its_order(
 def test_what_cannot_be_read_is_an_error_and_stays(state: State, name: str) -> None:
     # It may be fine: setting it aside would lose the account.
     path = save(state, name, SAMPLES[name])
-    with unreadable(path), pytest.raises(Error, match="cannot be read") as caught:
+    with unreadable(path), pytest.raises(Error, match="Could not read") as caught:
         load(state, name)
     assert str(path) in caught.value.message
     assert caught.value.hint
@@ -476,7 +508,7 @@ def test_what_cannot_be_read_is_an_error_and_stays(state: State, name: str) -> N
 
 def test_what_cannot_be_forgotten_is_an_error(state: State, ca: CaState) -> None:
     save(state, "order.json", SAMPLES["order.json"])
-    with read_only(state.folder), pytest.raises(Error, match="cannot be removed"):
+    with read_only(state.folder), pytest.raises(Error, match="Could not remove"):
         ca.forget_order()
 
 
@@ -485,7 +517,7 @@ def test_what_cannot_be_set_aside_is_an_error(state: State) -> None:
     path.write_bytes(b"damaged")
     with (
         read_only(state.folder),
-        pytest.raises(Error, match="cannot be set aside") as caught,
+        pytest.raises(Error, match="Could not rename") as caught,
     ):
         load(state, "account.json")
     assert str(path) in caught.value.message
@@ -495,7 +527,7 @@ def test_what_cannot_be_set_aside_is_an_error(state: State) -> None:
 def test_a_folder_that_is_a_file_is_an_error(state: State) -> None:
     state.folder.write_bytes(b"theirs")
     for name, value in SAMPLES.items():
-        with pytest.raises(Error, match="cannot be"):
+        with pytest.raises(Error, match="Could not"):
             save(state, name, value)
     assert state.folder.read_bytes() == b"theirs"
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from letsencrypt_mdaemon.authorities import Limits
 from letsencrypt_mdaemon.state.ledger import (
     CLOCK_ERROR,
-    KEPT,
-    LADDER,
+    HISTORY,
     NEARLY_A_DAY,
+    RETRY_DELAYS,
     WEEK,
     Issuance,
     Ledger,
@@ -97,7 +97,7 @@ def test_a_wait_says_what_failed_when_how_often_and_why() -> None:
 def test_each_name_has_a_ladder_of_its_own_and_the_longest_wait_counts() -> None:
     ledger = failed(START, START, START).failed({SECOND: "no"}, START)
 
-    assert not_before(ledger, START) == START + LADDER[2]
+    assert not_before(ledger, START) == START + RETRY_DELAYS[2]
     assert ledger.wait([SECOND], START + MINUTE) is None
     assert ledger.wait(["pop.example.test"], START) is None
 
@@ -108,7 +108,7 @@ def test_an_order_that_fails_as_a_whole_counts_for_all_names() -> None:
     wait = ledger.wait(["pop.example.test"], START)
 
     assert wait == Wait(
-        "it failed on 2026-01-01 00:00 UTC: the CA is overloaded", START + MINUTE
+        "the order failed on 2026-01-01 00:00 UTC: the CA is overloaded", START + MINUTE
     )
 
 
@@ -158,7 +158,7 @@ def test_five_certificates_a_week_for_exactly_these_names_are_all() -> None:
     now = START + DAY
 
     assert ledger.wait(NAMES, now, limits=LIMITS) == Wait(
-        "the CA issues 5 certificates a week for exactly these names, and all are used",
+        "the CA's limit of 5 certificates a week for exactly these names is reached",
         START + WEEK + CLOCK_ERROR,
     )
     assert ledger.wait([FIRST], now, limits=LIMITS) is None
@@ -232,7 +232,7 @@ def test_failures_are_remembered_up_to_a_number() -> None:
 
     (failure,) = ledger.failures
 
-    assert len(failure.times) == KEPT
+    assert len(failure.times) == HISTORY
     assert failure.times[-1] == START + 99 * HOUR
 
 
@@ -240,7 +240,7 @@ def test_old_issuances_are_forgotten_and_those_of_the_week_never() -> None:
     ledger = Ledger()
     for number in range(100):
         ledger = ledger.issued([FIRST], START + number * DAY)
-    assert len(ledger.issuances) == KEPT
+    assert len(ledger.issuances) == HISTORY
 
     ledger = Ledger()
     for number in range(100):

@@ -216,7 +216,7 @@ def test_a_full_disk_at_any_moment_changes_nothing(
     before = tree(tmp_path)
     with failing(name, nth, times=times), pytest.raises(DeployError) as caught:
         replace(more, tmp_path / "backups")
-    assert "cannot be written: No space left on device." in caught.value.message
+    assert ": No space left on device." in caught.value.message
     assert caught.value.hint == "Make room on that disk and run again."
     assert tree(tmp_path) == before
 
@@ -244,7 +244,7 @@ def test_a_refused_swap_brings_back_those_already_made(
         ):
             replace(more, tmp_path / "backups")
         assert caught.value.message == (
-            f"{path} cannot be written: Operation not permitted."
+            f"Could not write {path}: Operation not permitted."
         )
         assert caught.value.hint == "Let this account write to it and to its folder."
         assert tree(server) == before
@@ -278,11 +278,11 @@ def test_what_cannot_be_put_back_is_named_with_its_former_content(
     with failing("replace", 2, times=9), pytest.raises(DeployError) as caught:
         replace({first: b"new", second: b"new"}, tmp_path / "backups")
     assert caught.value.message == (
-        f"{second} cannot be written: No space left on device."
+        f"Could not write {second}: No space left on device."
         f" The new content remains in {first}."
     )
     (spare,) = first.parent.glob(".*.tmp")
-    assert caught.value.hint == f"Put the former content back by hand: {spare}."
+    assert caught.value.hint == f"Restore the former content by hand from {spare}."
     assert spare.read_bytes() == former
     assert first.read_bytes() == b"new"
     assert not list(second.parent.glob(".*.tmp"))
@@ -293,7 +293,7 @@ def test_what_cannot_be_put_back_is_named_with_its_former_content(
 def test_a_file_that_is_open_elsewhere_on_windows_is_tried_again(
     server: Path, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
-    monkeypatch.setattr(disk, "PAUSE", 0)
+    monkeypatch.setattr(disk, "POLL_SECONDS", 0)
     path = server / "App" / "MDaemon.ini"
     with failing("replace", 1, in_use(code), times=2) as function:
         replace({path: b"new"})
@@ -304,7 +304,7 @@ def test_a_file_that_is_open_elsewhere_on_windows_is_tried_again(
 def test_a_file_that_stays_open_elsewhere_is_given_up(
     server: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(disk, "SHARING", 0)
+    monkeypatch.setattr(disk, "SHARING_TIMEOUT_SECONDS", 0)
     path = server / "App" / "MDaemon.ini"
     before = tree(server)
     with (
@@ -347,15 +347,13 @@ def test_a_read_only_file_is_refused_even_where_it_could_be_replaced(
 
 def test_a_folder_in_the_place_of_a_file_is_refused(server: Path) -> None:
     path = server / "WorldClient"
-    assert refused(server, path).message == (
-        f"{path} cannot be replaced: it is a folder."
-    )
+    assert refused(server, path).message == (f"Cannot replace {path}: it is a folder.")
 
 
 def test_a_file_in_a_missing_folder_is_refused(server: Path) -> None:
     path = server / "missing" / "W.ini"
     assert refused(server, path).message == (
-        f"{path} cannot be written: its folder is not there."
+        f"Could not write {path}: its folder does not exist."
     )
 
 
@@ -430,7 +428,7 @@ def test_an_old_backup_that_cannot_go_is_only_a_warning(
     with failing("rmdir", 1, times=9):
         replace_all({path: b"2"}, backups=tmp_path / "b", keep=1, now=later)
     assert path.read_bytes() == b"2"
-    assert "Old backups in" in caplog.text
+    assert "Could not remove old backups in" in caplog.text
 
 
 def test_a_backup_folder_that_cannot_be_made_changes_nothing(
@@ -439,7 +437,7 @@ def test_a_backup_folder_that_cannot_be_made_changes_nothing(
     backups = tmp_path / "backups"
     backups.write_bytes(b"a file")
     before = tree(tmp_path)
-    with pytest.raises(DeployError, match="cannot be written") as caught:
+    with pytest.raises(DeployError, match="Could not write") as caught:
         replace(wanted, backups)
     assert str(backups) in caught.value.message
     assert tree(tmp_path) == before
@@ -560,7 +558,7 @@ def test_a_lock_of_another_program_is_respected(ini: Path, lock: Path) -> None:
     lock.write_bytes(b"")
     with (
         pytest.raises(DeployError) as caught,
-        courtesy_lock(ini, patience=0.02),
+        courtesy_lock(ini, timeout=0.02),
     ):
         pytest.fail("the lock of another program was taken")
     assert caught.value.message == f"{lock} is held by another program."
@@ -572,7 +570,7 @@ def test_a_lock_that_is_released_meanwhile_is_taken(
 ) -> None:
     lock.write_bytes(b"")
     monkeypatch.setattr(time, "sleep", lambda _: lock.unlink())
-    with courtesy_lock(ini, patience=60):
+    with courtesy_lock(ini, timeout=60):
         assert lock.read_bytes()
 
 
@@ -580,7 +578,7 @@ def test_a_forgotten_lock_is_removed_without_waiting(ini: Path, lock: Path) -> N
     lock.write_bytes(b"")
     past = time.time() - 11
     os.utime(lock, (past, past))
-    with courtesy_lock(ini, patience=0):
+    with courtesy_lock(ini, timeout=0):
         assert lock.read_bytes()
     assert not lock.exists()
 
@@ -591,9 +589,9 @@ def test_a_lock_with_a_time_to_come_is_forgotten_after_watching_it(
     lock.write_bytes(b"")
     future = time.time() + 86400
     os.utime(lock, (future, future))
-    monkeypatch.setattr(locks, "ABANDONED", 0.05)
-    monkeypatch.setattr(disk, "PAUSE", 0.01)
-    with courtesy_lock(ini, patience=60):
+    monkeypatch.setattr(locks, "ABANDONED_AFTER_SECONDS", 0.05)
+    monkeypatch.setattr(disk, "POLL_SECONDS", 0.01)
+    with courtesy_lock(ini, timeout=60):
         assert lock.read_bytes()
 
 
@@ -614,7 +612,7 @@ def test_a_lock_file_that_was_removed_meanwhile_is_no_error(
 def test_a_lock_file_that_is_in_use_on_windows_is_waited_for(
     ini: Path, lock: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(disk, "PAUSE", 0)
+    monkeypatch.setattr(disk, "POLL_SECONDS", 0)
     lock.write_bytes(b"")
     os.utime(lock, (0, 0))
     with failing("unlink", 1, in_use(), times=3), courtesy_lock(ini):
@@ -628,7 +626,7 @@ def test_a_lock_that_cannot_be_made_names_its_file(tmp_path: Path) -> None:
         courtesy_lock(path),
     ):
         pytest.fail("there is no folder for the lock")
-    assert caught.value.message.startswith(f"{path}.lck cannot be written: ")
+    assert caught.value.message.startswith(f"Could not write {path}.lck: ")
 
 
 def test_a_lock_that_may_not_be_made_is_not_waited_for(ini: Path, lock: Path) -> None:
@@ -636,8 +634,8 @@ def test_a_lock_that_may_not_be_made_is_not_waited_for(ini: Path, lock: Path) ->
     error = PermissionError(errno.EACCES, "Permission denied", None, 19)
     with (
         failing("open", 1, error),
-        pytest.raises(DeployError, match="cannot be written: Permission denied"),
-        courtesy_lock(ini, patience=3600),
+        pytest.raises(DeployError, match=r"Could not write .*: Permission denied"),
+        courtesy_lock(ini, timeout=3600),
     ):
         pytest.fail("the lock could not be made")
     assert not lock.exists()
@@ -792,7 +790,7 @@ def test_a_lock_without_a_place_says_where(tmp_path: Path) -> None:
     lock = tmp_path / "file" / "lock"
     with pytest.raises(Error) as caught, exclusive_lock(lock):
         pytest.fail("there is no folder for the lock")
-    assert caught.value.message.startswith(f"{lock} cannot be opened: ")
+    assert caught.value.message.startswith(f"Could not open {lock}: ")
     assert not isinstance(caught.value, BusyError)
 
 
@@ -904,7 +902,7 @@ if sys.platform != "win32":
         with pytest.raises(ValueError, match="it is not a regular file"):
             read_limited(path, 100)
         assert refused(server, path).message == (
-            f"{path} cannot be replaced: it is not a regular file."
+            f"Cannot replace {path}: it is not a regular file."
         )
 
     def test_a_pipe_that_takes_the_place_of_a_file_does_not_make_us_wait(
@@ -925,7 +923,7 @@ if sys.platform != "win32":
     def test_a_loop_of_links_is_refused(server: Path) -> None:
         path = server / "loop.ini"
         path.symlink_to("loop.ini")
-        assert "cannot be written" in refused(server, path).message
+        assert "Could not write" in refused(server, path).message
 
     def test_a_file_system_without_locks_is_named(
         tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -937,7 +935,7 @@ if sys.platform != "win32":
         lock = tmp_path / "lock"
         with pytest.raises(Error) as caught, exclusive_lock(lock):
             pytest.fail("nothing was locked")
-        assert caught.value.message == f"{lock} cannot be locked: No locks available."
+        assert caught.value.message == f"Could not lock {lock}: No locks available."
 
     def test_a_lock_is_not_written_through_a_link(tmp_path: Path) -> None:
         (tmp_path / "other").write_bytes(b"other")

@@ -131,7 +131,9 @@ def test_an_unexpected_error_is_in_it_with_where_it_came_from(tmp_path: Path) ->
     assert all(re.match(STAMP, line) for line in written.splitlines())
 
 
-def test_any_character_can_be_written(tmp_path: Path) -> None:
+def test_any_character_can_be_written(tmp_path: Path, logger: logging.Logger) -> None:
+    # As in a run. Besides, pytest could not hand the half character on to its parent.
+    logger.propagate = False
     written = run(tmp_path, "Grüße \N{SNOWMAN} \ud800")
     assert "Grüße \N{SNOWMAN} \\ud800\n" in written
 
@@ -206,7 +208,7 @@ def test_an_earlier_log_that_cannot_be_renamed_is_a_warning(
         written = run(tmp_path, "second")
     assert "second" in written
     assert "first" not in written
-    assert f"The earlier logs in {tmp_path} are not kept" in caplog.text
+    assert f"Could not keep the earlier logs in {tmp_path}" in caplog.text
 
 
 # Logs that cannot be written
@@ -247,8 +249,12 @@ if sys.platform != "win32":  # there no disk can be made full
                 logger.info("nor does this")
             logger.info("room again, but it was given up")
         assert handler not in logger.handlers
-        (warning,) = [item for item in caplog.messages if "any more" in item]
-        assert warning.startswith(f"{handler.path} cannot be written any more: ")
+        (warning,) = [
+            item for item in caplog.messages if "logging to it stopped" in item
+        ]
+        assert warning.startswith(
+            f"Could not write {handler.path}; logging to it stopped: "
+        )
         written = handler.path.read_text("utf-8")
         assert "fits" in written
         assert "given up" not in written
@@ -345,7 +351,7 @@ def test_progress_is_one_line_that_is_wiped_by_the_next_message(
     logger.addHandler(Console(stream))
     logger.info("waiting %s", "x" * 100, extra={"progress": True})
     shown = stream.getvalue()
-    assert shown.startswith("  … waiting xxx")
+    assert shown.startswith("  ... waiting xxx")
     assert len(shown) < 80
     assert "\n" not in shown
     logger.info("done")
@@ -396,7 +402,7 @@ if sys.platform != "win32":
     ) -> None:
         monkeypatch.delenv("NO_COLOR", raising=False)
         shown = on_a_terminal(logger)
-        assert "… waiting" in shown
+        assert "... waiting" in shown
         assert "\x1b[33mwarning: careful\x1b[0m" in shown
         monkeypatch.setenv("NO_COLOR", "1")
         assert "\x1b" not in on_a_terminal(logger)

@@ -16,11 +16,14 @@ from letsencrypt_mdaemon.system import tasks
 from letsencrypt_mdaemon.system.cron import Cron
 from letsencrypt_mdaemon.system.schedule import NAME
 from letsencrypt_mdaemon.system.tasks import NAMESPACE, TaskScheduler
+from letsencrypt_mdaemon.windows.access import SYSTEM
+from tests.limits import HANG_SECONDS
 from tests.program import Program
 from tests.schedulers import Crontab, Schtasks
 
 COMMAND = [r"C:\Program Files\x\python.exe", "-m", "letsencrypt_mdaemon", "renew"]
-THEIRS = "MAILTO=x\r\n# remarks\n*/5 * * * * other \udcff\n@reboot last"
+THEIRS = "MAILTO=x\r\n# remarks\n*/5 * * * * other \udcff\n"
+THEIRS += f"#7 3,15 * * * ours, and taken out by hand # {NAME}\n@reboot last"
 
 
 def read(data: bytes) -> ET.Element:
@@ -35,7 +38,7 @@ def text_of(root: ET.Element, path: str) -> list[str | None]:
 
 
 def test_a_task_is_what_task_scheduler_wants() -> None:
-    data = tasks.task(COMMAND, 3, 7)
+    data = tasks.task(COMMAND, 3, 7, SYSTEM)
     assert data[:2] == b"\xff\xfe"
     root = read(data)
     assert root.tag == f"{{{NAMESPACE}}}Task"
@@ -78,7 +81,7 @@ printable_text = st.text(
 def test_whatever_the_command_is_called_it_comes_out_as_it_went_in(
     command: list[str],
 ) -> None:
-    root = read(tasks.task(command, 0, 1))
+    root = read(tasks.task(command, 0, 1, SYSTEM))
     assert text_of(root, "Actions/Exec/Command") == [command[0]]
     (arguments,) = text_of(root, "Actions/Exec/Arguments")
     assert (arguments or "") == subprocess.list2cmdline(command[1:])
@@ -91,7 +94,7 @@ def test_the_example_is_what_is_installed() -> None:
     (arguments,) = text_of(example, "Actions/Exec/Arguments")
     assert program
     assert arguments
-    made = read(tasks.task([program, *arguments.split()], 3, 17))
+    made = read(tasks.task([program, *arguments.split()], 3, 17, SYSTEM))
     assert ET.canonicalize(ET.tostring(example), strip_text=True) == ET.canonicalize(
         ET.tostring(made), strip_text=True
     )
@@ -99,7 +102,7 @@ def test_the_example_is_what_is_installed() -> None:
 
 def test_a_task_tells_when_it_ran_and_how_it_ended() -> None:
     schtasks = Schtasks()
-    scheduler = TaskScheduler(Path("schtasks.exe"), schtasks)
+    scheduler = TaskScheduler(Path("schtasks.exe"), schtasks, account=SYSTEM)
     scheduler.install(COMMAND)
     fresh = scheduler.show()
     assert fresh is not None
@@ -113,12 +116,12 @@ def test_a_task_tells_when_it_ran_and_how_it_ended() -> None:
 
 def test_a_task_of_somebody_else_is_never_touched() -> None:
     schtasks = Schtasks()
-    scheduler = TaskScheduler(Path("schtasks.exe"), schtasks)
+    scheduler = TaskScheduler(Path("schtasks.exe"), schtasks, account=SYSTEM)
     scheduler.install(COMMAND)
     theirs = schtasks.tasks[NAME].replace(f">{NAME}</", ">theirs</")
     schtasks.tasks[NAME] = theirs
     for act in (lambda: scheduler.install(COMMAND), scheduler.show, scheduler.remove):
-        with pytest.raises(ConfigError, match="did not make"):
+        with pytest.raises(ConfigError, match="Another program made"):
             act()
     assert schtasks.tasks == {NAME: theirs}
 
@@ -129,7 +132,7 @@ def test_tasks_that_run_the_old_script_are_named_and_left_alone() -> None:
     cmd = r"<Task><Exec><Command>C:\x\scheduled-renew.cmd</Command></Exec></Task>"
     schtasks.tasks = {"Zertifikat": old, "Backup": "<Task>x</Task>", "A\\B": cmd}
     before = dict(schtasks.tasks)
-    scheduler = TaskScheduler(Path("schtasks.exe"), schtasks)
+    scheduler = TaskScheduler(Path("schtasks.exe"), schtasks, account=SYSTEM)
     assert scheduler.rivals() == ["\\Zertifikat", "\\A\\B"]
     scheduler.install(COMMAND)
     scheduler.remove()
@@ -138,7 +141,7 @@ def test_tasks_that_run_the_old_script_are_named_and_left_alone() -> None:
 
 def test_what_windows_refuses_is_told_in_its_words() -> None:
     schtasks = Schtasks()
-    scheduler = TaskScheduler(Path("schtasks.exe"), schtasks)
+    scheduler = TaskScheduler(Path("schtasks.exe"), schtasks, account=SYSTEM)
     scheduler.install(COMMAND)
     schtasks.refuses = True
     for act in (lambda: scheduler.install(COMMAND), scheduler.remove):
@@ -205,7 +208,7 @@ def test_the_command_installs_itself_with_its_options_and_shows_how_it_ran(
         ["/bin/sh", "-c", command.replace(r"\%", "%")],
         check=False,
         capture_output=True,
-        timeout=60,
+        timeout=HANG_SECONDS,
     )
     assert done.returncode == 0, done.stderr
 

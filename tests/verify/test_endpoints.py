@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 
 from letsencrypt_mdaemon.verify.endpoints import (
     LOOPBACK,
-    MOST,
+    MAX_ADDRESSES,
     PORTS,
     Endpoint,
     own_addresses,
     public,
     resolved,
     usual,
-    worth_asking,
+    worth_checking,
 )
 
 NOWHERE = "a" * 64 + ".test"
@@ -75,7 +75,9 @@ def test_an_endpoint_is_a_scheme_a_host_and_a_port(
     ],
 )
 def test_anything_else_is_refused_by_what_would_do(url: str) -> None:
-    with pytest.raises(ValueError, match="is no endpoint such as imaps://") as caught:
+    with pytest.raises(
+        ValueError, match="is not an endpoint such as imaps://"
+    ) as caught:
         Endpoint.parse(url)
 
     assert str(caught.value).isprintable()
@@ -148,16 +150,16 @@ def test_addresses_that_tell_nothing_new_are_left_out() -> None:
         "192.0.2.7",
     ]
 
-    assert worth_asking(addresses) == ("::1", "192.0.2.7")
+    assert worth_checking(addresses) == ("::1", "192.0.2.7")
 
 
 def test_of_very_many_addresses_the_first_are_asked_and_the_rest_is_said(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)
-    addresses = [f"192.0.2.{number}" for number in range(MOST + 2)]
+    addresses = [f"192.0.2.{number}" for number in range(MAX_ADDRESSES + 2)]
 
-    assert worth_asking(addresses) == tuple(addresses[:MOST])
+    assert worth_checking(addresses) == tuple(addresses[:MAX_ADDRESSES])
     assert "192.0.2.8, 192.0.2.9" in caplog.text
 
 
@@ -214,4 +216,4 @@ def test_of_a_hundred_addresses_in_dns_a_few_are_asked(
     ]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: rows)
 
-    assert len(resolved([Endpoint("https", "many.example.test", 443)])) == MOST
+    assert len(resolved([Endpoint("https", "many.example.test", 443)])) == MAX_ADDRESSES

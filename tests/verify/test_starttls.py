@@ -8,7 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from letsencrypt_mdaemon.verify import starttls
-from letsencrypt_mdaemon.verify.starttls import Conversation, Unoffered, Unspoken
+from letsencrypt_mdaemon.verify.starttls import (
+    Conversation,
+    NoStarttlsError,
+    ProtocolError,
+)
 
 STARTS: dict[str, Callable[[], Conversation]] = {
     "smtp": lambda: starttls.smtp("192.0.2.1"),
@@ -55,12 +59,12 @@ def test_smtp_says_who_we_are_by_our_address(address: str, literal: bytes) -> No
 
 
 def test_the_name_of_an_smtp_server_is_not_taken_for_what_it_offers() -> None:
-    with pytest.raises(Unoffered):
+    with pytest.raises(NoStarttlsError):
         said_by(starttls.smtp("192.0.2.1"), b"220 x", b"250-STARTTLS", b"250 SIZE 1")
 
 
 def test_an_smtp_server_that_knows_no_extensions_offers_none() -> None:
-    with pytest.raises(Unoffered, match='answers EHLO with "502 What"'):
+    with pytest.raises(NoStarttlsError, match='answers EHLO with "502 What"'):
         said_by(starttls.smtp("192.0.2.1"), b"220 x", b"502 What")
 
 
@@ -73,7 +77,7 @@ def test_imap_asks_and_starts_whatever_is_said_in_between() -> None:
 
 
 def test_an_imap_server_that_answers_for_somebody_else_is_not_understood() -> None:
-    with pytest.raises(Unspoken, match='says "a9 OK", which is not IMAP'):
+    with pytest.raises(ProtocolError, match='sends "a9 OK", which is not IMAP'):
         said_by(starttls.imap(), b"* OK", b"a9 OK")
 
 
@@ -90,7 +94,7 @@ def test_pop3_asks_and_starts() -> None:
 def test_whatever_a_server_says_is_understood_or_told_in_harmless_words(
     name: str, lines: list[bytes]
 ) -> None:
-    with suppress(Unoffered, Unspoken):
+    with suppress(NoStarttlsError, ProtocolError):
         said = said_by(STARTS[name](), *lines)
         # Nothing of what it says is said back to it.
         assert set(said) <= COMMANDS
@@ -101,7 +105,7 @@ def test_whatever_a_server_says_is_understood_or_told_in_harmless_words(
 )
 def test_what_is_no_greeting_is_quoted_in_harmless_words(line: bytes) -> None:
     for start in STARTS.values():
-        with pytest.raises(Unspoken) as caught:
+        with pytest.raises(ProtocolError) as caught:
             said_by(start(), line)
 
         assert str(caught.value).isprintable()

@@ -10,7 +10,7 @@ from letsencrypt_mdaemon.cli.verification import print_verification
 from letsencrypt_mdaemon.pki.chain import Roots
 from letsencrypt_mdaemon.verify import verdict
 from letsencrypt_mdaemon.verify.endpoints import Endpoint
-from letsencrypt_mdaemon.verify.served import Outcome, Served
+from letsencrypt_mdaemon.verify.served import Answer, Served
 from letsencrypt_mdaemon.verify.verdict import Port, Verification
 from tests import certificates
 
@@ -19,18 +19,18 @@ OTHER = "imap.example.test"
 NOW = certificates.START + timedelta(days=1)
 RIGHT = certificates.certificate((NAME, OTHER))
 WRONG = certificates.certificate((NAME,), serial=4711)
-GOOD = Served(outcome=Outcome.SERVED, chain=RIGHT.chain, server_name=NAME)
-BAD = Served(outcome=Outcome.SERVED, chain=WRONG.chain, server_name=NAME)
-CLOSED = Served(outcome=Outcome.NOT_LISTENING, detail="refuses the connection")
-FAILED = Served(outcome=Outcome.HANDSHAKE_FAILED, detail="why", server_name=OTHER)
+GOOD = Served(outcome=Answer.SERVED, chain=RIGHT.chain, server_name=NAME)
+BAD = Served(outcome=Answer.SERVED, chain=WRONG.chain, server_name=NAME)
+CLOSED = Served(outcome=Answer.NOT_LISTENING, detail="refuses the connection")
+FAILED = Served(outcome=Answer.HANDSHAKE_FAILED, detail="why", server_name=OTHER)
 MIXED = Served(
-    outcome=Outcome.SERVED,
+    outcome=Answer.SERVED,
     chain=RIGHT.chain,
     server_name=NAME,
-    differently=(Served(outcome=Outcome.SERVED, chain=WRONG.chain, server_name=OTHER),),
+    differently=(Served(outcome=Answer.SERVED, chain=WRONG.chain, server_name=OTHER),),
 )
 HALF = Served(
-    outcome=Outcome.SERVED, chain=RIGHT.chain, server_name=NAME, differently=(FAILED,)
+    outcome=Answer.SERVED, chain=RIGHT.chain, server_name=NAME, differently=(FAILED,)
 )
 V4, V6, LAN = "127.0.0.1", "::1", "192.0.2.7"
 ROOTS = Roots(now=NOW)
@@ -51,7 +51,7 @@ def judged(
     known: bool = True,
     require_trusted: bool = False,
 ) -> list[Port]:
-    return verdict.judge(
+    return verdict.assess(
         observed,
         expected={RIGHT.thumbprint} if known else None,
         given=[at for at in observed if given],
@@ -122,7 +122,7 @@ def test_what_was_found_by_dns_comes_last_by_its_name() -> None:
         (HALF, True, "handshake failed for some names"),
         (HALF, False, "handshake failed for some names"),
         (FAILED, False, "handshake failed"),
-        (Served(outcome=Outcome.NO_STARTTLS), True, "no STARTTLS offered"),
+        (Served(outcome=Answer.NO_STARTTLS), True, "no STARTTLS offered"),
     ],
 )
 def test_each_fault_has_its_words(served: Served, fault: str, *, known: bool) -> None:
@@ -159,15 +159,20 @@ def test_every_fault_brings_its_advice_once() -> None:
     _, given = verdict.failure(judged({imaps(): CLOSED}, given=True))
     _, trust = verdict.failure(judged({imaps(): GOOD}, require_trusted=True))
 
-    assert message.startswith("Not every port serves what it should: 443 https at ")
+    assert message.startswith("Verification failed: 443 https at ")
     assert hint == (
-        "Restart MDaemon, so that it loads the certificate that its files name; where "
-        "a port is another program's, name only MDaemon's by --endpoint. Where TLS "
-        "fails look at MDaemon's SSL & TLS settings, and at its log. What fails "
-        "through DNS may be right for others: look from outside too."
+        "Restart MDaemon, so that it loads the certificate that its files name. If "
+        "another program owns a port, list only MDaemon's ports with --endpoint. Where "
+        "TLS fails, check MDaemon's SSL & TLS settings and its log. Test the ports "
+        "reached through DNS from outside as well: they may fail only from inside your "
+        "network."
     )
-    assert given == "Start the server where nobody listens, or correct --endpoint."
-    assert trust == "A private CA's roots are named by --ca-bundle."
+    assert given == (
+        "Start the server on the ports that do not listen, or correct --endpoint."
+    )
+    assert trust == (
+        "If the CA is a private one, set --ca-bundle to a file with its roots."
+    )
     assert verdict.failure(judged({imaps(): GOOD})) == ("", "")
 
 
@@ -185,15 +190,15 @@ def test_answers_for_other_names_are_told() -> None:
     until = f"{certificates.START + certificates.LIFETIME:%Y-%m-%d}"
     (remark,) = remarks(MIXED)
     assert remark == (
-        f"asked for {OTHER}, it serves {WRONG.thumbprint} for {NAME}, by CN=Example "
+        f"for the name {OTHER}, it serves {WRONG.thumbprint} for {NAME}, by CN=Example "
         f"R1, until {until}"
     )
-    assert remarks(HALF) == [f"asked for {OTHER}, it fails: handshake failed: why"]
+    assert remarks(HALF) == [f"for the name {OTHER}, it fails: handshake failed: why"]
 
 
 def test_of_many_names_a_few_are_told() -> None:
     many = certificates.certificate([f"{n}.example.test" for n in range(24)])
-    served = Served(outcome=Outcome.SERVED, chain=many.chain)
+    served = Served(outcome=Answer.SERVED, chain=many.chain)
 
     assert (
         " for 0.example.test, 1.example.test, 2.example.test and 21 more, by "
@@ -207,8 +212,8 @@ def test_a_chain_cut_short_by_windows_is_told_with_the_place_to_look() -> None:
         "Example YR", issuer=certificates.root(), own_key=certificates.key(21)
     )
     leaf = certificates.leaf((NAME,), issuer=new)
-    served = Served(outcome=Outcome.SERVED, chain=(leaf, new.certificate))
-    (port,) = verdict.judge(
+    served = Served(outcome=Answer.SERVED, chain=(leaf, new.certificate))
+    (port,) = verdict.assess(
         {imaps(): served},
         expected=None,
         given=(),
@@ -220,7 +225,7 @@ def test_a_chain_cut_short_by_windows_is_told_with_the_place_to_look() -> None:
     (remark,) = verdict.remarks(port, now=NOW, require_trusted=False)
     assert remark == (
         "its chain lacks CN=Example YR, which the CA issued with it; on Windows, look "
-        "for that name among the Trusted Root Certification Authorities"
+        "for that name in Trusted Root Certification Authorities"
     )
 
 

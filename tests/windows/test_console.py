@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from letsencrypt_mdaemon.sandbox import folder
+from tests.limits import HANG_SECONDS
 
 ODD = "Почта ✓ 邮件"
 """No letter of it is in code page 1252, in which Windows' pipes are written."""
@@ -28,7 +29,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[bytes]:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         env=environment,
-        timeout=120,
+        timeout=HANG_SECONDS,
         check=False,
     )
     assert b"Traceback" not in done.stderr, done.stderr

@@ -1,4 +1,4 @@
-"""As SYSTEM nothing runs from a folder that others may change."""
+"""As SYSTEM the program refuses to run from a folder that others may change."""
 
 from __future__ import annotations
 

@@ -29,6 +29,7 @@ from letsencrypt_mdaemon.sandbox.folder import create
 from letsencrypt_mdaemon.sandbox.store import Identity, find, write
 from tests.integration import acme_servers, pebble_package
 from tests.integration.acme_servers import AcmeServer
+from tests.limits import HANG_SECONDS
 from tests.program import HOST_NAME, LOCALHOST, NoDns, Program, at
 
 MACHINE = Path(os.environ["WINDOWS_MACHINE"])
@@ -73,14 +74,14 @@ class WindowsProgram(Program):
         return (self.layout.logs / "LetsEncrypt.log").read_bytes()
 
 
-def windows(*arguments: str, timeout: float = 60) -> str:
+def windows(*arguments: str) -> str:
     """Run Python for Windows to its end, and return what it prints."""
     done = subprocess.run(
         [PYTHON, "-P", *arguments],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         encoding="utf-8",
-        timeout=timeout,
+        timeout=HANG_SECONDS,
         check=False,
     )
     assert done.returncode == 0, done.stderr

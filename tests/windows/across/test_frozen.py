@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from letsencrypt_mdaemon import __version__
+from tests.limits import HANG_SECONDS
 from tests.program import LOCALHOST, Ran, beside_sandbox, environment, run
 from tests.servers import free_port
 
@@ -43,7 +44,7 @@ def frozen(folder: Path, *arguments: str) -> Ran:
         # Windows' code page: a frozen Python has no ear for PYTHONIOENCODING.
         encoding="cp1252",
         env={**environment(), **WINE},
-        timeout=60,
+        timeout=HANG_SECONDS,
         check=False,
     )
     return Ran(done.returncode, done.stdout, done.stderr)

@@ -19,10 +19,11 @@ from letsencrypt_mdaemon.windows.service import (
     Status,
 )
 from tests.fakes import MemoryService
+from tests.limits import HANG_SECONDS
 
 
-def restart(made: MemoryService, patience: float = 60) -> None:
-    service.restart(made, patience=patience, sleep=lambda _seconds: None)
+def restart(made: MemoryService, timeout: float = HANG_SECONDS) -> None:
+    service.restart(made, timeout=timeout, sleep=lambda _seconds: None)
 
 
 @pytest.mark.parametrize(
@@ -100,10 +101,10 @@ def test_one_that_hangs_while_it_starts_is_told() -> None:
             return super().status()
 
     with pytest.raises(DeployError) as caught:
-        restart(Hanging(), patience=0.1)
+        restart(Hanging(), timeout=0.1)
 
     assert caught.value.message == (
-        "The service good was stopped, and did not start in 0 s: it is starting."
+        "The service good was stopped, and did not start again in 0 s: it is starting."
     )
 
 
@@ -116,7 +117,7 @@ def test_one_that_may_not_be_started_again_is_told_as_stopped() -> None:
         restart(Odd())
 
     assert caught.value.message == (
-        "The service good cannot be started: Access is denied (Windows error 5); it is "
+        "Could not start the service good: Access is denied (Windows error 5); it is "
         "stopped."
     )
     assert "administrator" in caught.value.hint
@@ -127,7 +128,7 @@ def test_one_that_is_removed_meanwhile_is_told() -> None:
         def stop(self) -> None:
             self.kind = "absent"
 
-    with pytest.raises(DeployError, match="has been removed meanwhile"):
+    with pytest.raises(DeployError, match="was removed in the meantime"):
         restart(Vanishing())
 
 
@@ -144,7 +145,7 @@ def test_one_that_cannot_even_be_looked_at_is_told_and_not_known_to_be_stopped()
     with pytest.raises(DeployError) as caught:
         restart(secret)
     assert caught.value.message == (
-        "The service good cannot be restarted: Access is denied (Windows error 5)."
+        "Could not restart the service good: Access is denied (Windows error 5)."
     )
 
 

@@ -1,0 +1,141 @@
+"""Make what a run works with from what is installed."""
+
+from __future__ import annotations
+
+import sys
+from functools import cache
+from typing import TYPE_CHECKING
+
+from letsencrypt_mdaemon import authorities
+from letsencrypt_mdaemon.app import build
+from letsencrypt_mdaemon.mdaemon import folders
+from letsencrypt_mdaemon.mdaemon.bindings import Bindings
+from letsencrypt_mdaemon.mdaemon.semaphores import Semaphores
+from letsencrypt_mdaemon.mdaemon.server import MailServer
+from letsencrypt_mdaemon.renewal import lifetime
+from letsencrypt_mdaemon.renewal.adapters import Adapters, Request
+from letsencrypt_mdaemon.verify.observe import Ports
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from letsencrypt_mdaemon.acme.account import Accounts
+    from letsencrypt_mdaemon.acme.issuer import Issuer
+    from letsencrypt_mdaemon.app.installation import Installation
+    from letsencrypt_mdaemon.mdaemon.webroot import Webroot
+    from letsencrypt_mdaemon.state.memory import Target
+
+
+def adapters(installation: Installation, targets: Sequence[Target] = ()) -> Adapters:
+    """Return what a run works with.
+
+    Args:
+        targets: The values that name the certificate.
+
+    Raises:
+        ConfigError: If IIS cannot use the certificates of the store.
+    """
+    name = build.server_name(installation.config, installation.greeted)
+    return Adapters(
+        store=installation.store,
+        server=server(installation, targets),
+        verifier=Ports(installation.endpoints, name),
+        state=installation.state,
+        ca=installation.ca,
+        issuer=cache(lambda: issuer(installation)),
+    )
+
+
+def request(installation: Installation, names: tuple[str, ...]) -> Request:
+    """Return what the settings want of a run."""
+    config = installation.config
+    return Request(
+        names=names,
+        key_type=config.key_type,
+        directory_url=config.ca,
+        reuse_key=config.key_policy == "reuse",
+        days_left=config.renew_days,
+        interval=lifetime.interval(installation.memory.runs) or lifetime.INTERVAL,
+        limits=authorities.at(config.ca).limits,
+        force=config.force,
+        dry_run=config.dry_run,
+        drop=config.on_name_failure == "drop",
+        rehearse=config.staging,
+        issue_only=config.no_activate,
+        reload=not config.no_reload,
+        given=bool(config.endpoint),
+        timeout=config.verify_timeout,
+        remove_old=config.remove_old_certificates,
+    )
+
+
+def server(installation: Installation, targets: Sequence[Target]) -> MailServer:
+    """Return the mail server.
+
+    Raises:
+        ConfigError: If IIS cannot use the certificates of the store.
+    """
+    config, root = installation.config, installation.root
+    rungs = (*config.reload_semaphores, *["RESTART.SEM"] * config.allow_restart)
+    return MailServer(
+        Bindings(
+            installation.files,
+            targets,
+            list(installation.known.values()),
+            ours=installation.ours,
+            backups=installation.state.backups,
+        ),
+        Semaphores(
+            folders.child(root, "App"),
+            () if config.no_reload else tuple(dict.fromkeys(rungs)),
+            timeout=config.reload_timeout,
+        ),
+        running=installation.greeted is not None,
+        own_folders=installation.own_folders,
+        site=build.web_site(config, installation.known),
+        service=build.windows_service(root),
+        may_restart=config.allow_restart and not config.no_reload,
+    )
+
+
+def accounts(installation: Installation) -> Accounts:
+    """Return the way to our account at the CA."""
+    from letsencrypt_mdaemon.acme.account import Accounts  # noqa: PLC0415 - slow
+    from letsencrypt_mdaemon.acme.transport import Session  # noqa: PLC0415 - slow
+
+    config = installation.config
+    delay = config.longest_delay if installation.scheduled else 0.0
+    return Accounts(
+        Session(config.ca, ca_bundle=config.ca_bundle, delay=delay),
+        installation.ca,
+        contact=config.contact,
+        agree_tos=config.agree_tos,
+        external=lambda: build.external_account(config),
+    )
+
+
+def issuer(installation: Installation) -> Issuer:
+    """Return the way to the CA."""
+    from letsencrypt_mdaemon.acme.issuer import Issuer  # noqa: PLC0415 - slow
+
+    config = installation.config
+    return Issuer(
+        accounts(installation),
+        webroot(installation),
+        key_type=config.key_type,
+        profiles=config.profile,
+        require_profile=config.require_profile,
+        preferred_chain=config.preferred_chain,
+        patience=config.validation_timeout,
+    )
+
+
+def webroot(installation: Installation) -> Webroot:
+    """Return the folder where the CA looks for token files."""
+    from letsencrypt_mdaemon.mdaemon.webroot import Webroot  # noqa: PLC0415 - seldom
+
+    config = installation.config
+    folder = config.webroot or folders.child(installation.root, "WorldClient", "HTML")
+    is_iis = bool(config.iis_site_name) and sys.platform == "win32"
+    journal = installation.ca.folder / "presented.json"
+    return Webroot(folder, journal, web_config=is_iis)

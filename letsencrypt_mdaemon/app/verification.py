@@ -1,0 +1,77 @@
+"""Check that the server's ports serve the certificate that its files name."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from letsencrypt_mdaemon.app import adapters
+from letsencrypt_mdaemon.errors import ConfigError
+from letsencrypt_mdaemon.pki.certificate import thumbprint
+from letsencrypt_mdaemon.pki.chain import Roots
+from letsencrypt_mdaemon.verify import verdict
+from letsencrypt_mdaemon.verify.verdict import Verification
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+    from datetime import datetime
+
+    from cryptography import x509
+
+    from letsencrypt_mdaemon.app.installation import Installation
+
+
+_log = logging.getLogger(__name__)
+
+
+def verify(installation: Installation, *, now: datetime) -> Verification:
+    """Look at the ports, and compare them with what the server's files name.
+
+    Raises:
+        ConfigError: If the settings do not allow it.
+    """
+    config = installation.config
+    try:
+        roots = Roots(config.ca_bundle, now=now)
+    except ValueError as exc:
+        hint = "Name a PEM file of roots."
+        raise ConfigError(f"ca-bundle: {exc}.", hint=hint) from exc
+    try:
+        names = installation.names()
+    except ConfigError as exc:
+        _log.warning("%s The ports are asked without a name.", exc.message)
+        names = ()
+    seen = installation.look(names, public=config.public)
+    right = _named(seen, names)
+    ports = verdict.assess(
+        seen.observed,
+        expected=None if right is None else {thumbprint(leaf) for leaf in right},
+        given=seen.endpoints if config.endpoint else (),
+        roots=roots,
+        issued=seen.issued_chain,
+        require_trusted=config.require_trusted,
+    )
+    return Verification(
+        names=names,
+        right=right,
+        ports=tuple(ports),
+        now=now,
+        require_trusted=config.require_trusted,
+    )
+
+
+def _named(
+    installation: Installation, names: Collection[str]
+) -> tuple[x509.Certificate, ...] | None:
+    """Return the known certificates that the server's files name.
+
+    None if it is not known where they name any.
+    """
+    try:
+        targets = installation.targets()
+    except ConfigError:
+        if installation.config.targets:
+            raise
+        return None
+    named = adapters.server(installation, targets).named(names).values()
+    return tuple(leaf for leaf in dict.fromkeys(named) if leaf is not None)

@@ -1,0 +1,1067 @@
+"""Deliberate faults: one line of the package made wrong, and the test that notices.
+
+python -m tests.faults [NAME…]
+
+Each is tried on a copy, with the tests that should notice it and no others. The table
+that is printed says which test did; the exit code is 1 if a fault passed unnoticed, if
+its text does not stand exactly once in the package, or if its tests fail without it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+from tests.limits import HANG_SECONDS
+
+CHECKOUT = Path(__file__).parents[1]
+PACKAGE = "letsencrypt_mdaemon"
+AT_ONCE = 2
+ELSEWHERE = {"integration", "mail_servers", "windows"}
+"""Folders of tests that need more than Python."""
+
+
+class Fault(NamedTuple):
+    """One line made wrong.
+
+    Args:
+        text: What stands exactly once in the package.
+        wrong: What takes its place.
+        tests: Files, by their names without folders, and options of pytest.
+    """
+
+    name: str
+    text: str
+    wrong: str
+    tests: str
+
+
+FAULTS = (
+    # The ACME client
+    Fault(
+        "order-certificate-unchecked",
+        "check(certificate, names, now=self._time())",
+        "self._time()",
+        "test_issuer.py",
+    ),
+    Fault(
+        "order-alternate-unchecked",
+        "check(other, first.names, now=self._time())",
+        "self._time()",
+        "test_issuer_choices.py",
+    ),
+    Fault(
+        "order-not-counted",
+        "self._count(names)",
+        "list(names)",
+        "test_patience.py",
+    ),
+    Fault(
+        "order-not-kept",
+        "self.state.save_order(left)",
+        "del left",
+        "test_issuer_resuming.py",
+    ),
+    Fault(
+        "order-for-other-names-resumed",
+        "if set(left.names) != set(names):",
+        "if False:",
+        "test_issuer_resuming.py test_issuer_orders.py",
+    ),
+    Fault(
+        "order-without-replaces",
+        'request["replaces"] = predecessor',
+        "del predecessor",
+        "test_issuer_advice.py test_issuer_choices.py",
+    ),
+    Fault(
+        "order-by-a-wrong-clock",
+        "abs(ours - theirs) <= CLOCK_ERROR",
+        "abs(ours - theirs)",
+        "test_issuer.py",
+    ),
+    Fault(
+        "order-asks-too-soon",
+        "min(max(seconds, min(asked or 0.0, 30.0)), left)",
+        "min(seconds, left)",
+        "test_issuer_orders.py test_issuer_challenges.py",
+    ),
+    Fault(
+        "challenge-without-thumbprint",
+        '{token: f"{token}.{thumbprint}" for token in tokens}',
+        "{token: token for token in tokens}",
+        "test_issuer.py test_issuer_challenges.py",
+    ),
+    Fault(
+        "challenge-old-error-counts",
+        'if item.status != "pending")',
+        "if item.status)",
+        "test_issuer_challenges.py",
+    ),
+    Fault(
+        "ari-identifier-without-zero",
+        'serial.to_bytes(serial.bit_length() // 8 + 1, "big", signed=True)',
+        'serial.to_bytes((serial.bit_length() + 7) // 8, "big")',
+        "test_issuer_advice.py",
+    ),
+    Fault(
+        "ari-window-that-ends-as-it-starts",
+        "if end <= start:",
+        "if end < start:",
+        "test_issuer_advice.py",
+    ),
+    Fault(
+        "revoked-already-is-an-error",
+        '!= "alreadyRevoked":',
+        '!= "":',
+        "test_issuer_orders.py test_issuer_choices.py test_revoke.py",
+    ),
+    Fault(
+        "account-without-terms",
+        "if terms and not self.agree_tos:",
+        "if not terms and not self.agree_tos:",
+        "test_account.py test_issuer.py",
+    ),
+    Fault(
+        "account-binding-in-one-alphabet",
+        'str.maketrans("+/", "-_")',
+        "{}",
+        "test_account.py",
+    ),
+    Fault(
+        "account-new-key-not-kept-first",
+        "self.state.save_account(account)",
+        "del account",
+        "test_account.py",
+    ),
+    Fault(
+        "account-closed-and-still-used",
+        "self.state.retire_account()",
+        "self.state.account()",
+        "test_account.py",
+    ),
+    Fault(
+        "http-nonce-not-tried-again",
+        'if kind_of(reply.problem) != "badNonce":',
+        "if reply:",
+        "test_transport.py",
+    ),
+    Fault(
+        "http-follows-redirects-of-a-post",
+        'allow_redirects=method == "GET"',
+        "allow_redirects=True",
+        "test_transport.py",
+    ),
+    Fault(
+        "http-answer-without-limit",
+        "if len(reply.body) > BODY_LIMIT:",
+        "if not reply.status:",
+        "test_transport.py test_problem.py",
+    ),
+    Fault(
+        "http-503-is-final",
+        "{429, 500, 502, 503, 504}",
+        "{429, 500, 502, 504}",
+        "test_transport.py",
+    ),
+    Fault(
+        "http-retry-after-of-years",
+        "min(max(seconds, 0.0), 86400.0)",
+        "max(seconds, 0.0)",
+        "test_transport.py test_problem.py",
+    ),
+    Fault(
+        "jws-nonce-encoded-anew",
+        "header_cls = _Header",
+        "header_cls = jws.Header",
+        "test_transport.py",
+    ),
+    Fault(
+        "jws-p384-as-p256",
+        '== "secp384r1":',
+        '== "secp521r1":',
+        "test_issuer.py",
+    ),
+    # What was spent at a CA
+    Fault(
+        "ledger-never-waits",
+        "return max(waits, key=lambda wait: wait.until or now, default=None)",
+        "return None",
+        "test_ledger.py",
+    ),
+    Fault(
+        "ledger-never-waits-in-the-stories",
+        "return max(waits, key=lambda wait: wait.until or now, default=None)",
+        "return None",
+        "test_simulation.py",
+    ),
+    Fault(
+        "ledger-first-rung-for-ever",
+        "delays[min(len(self.times), len(delays)) - 1]",
+        "delays[0]",
+        "test_ledger.py",
+    ),
+    Fault(
+        "ledger-urgent-waits-a-day",
+        "RETRY_DELAYS[-1] if urgent else NEARLY_A_DAY",
+        "NEARLY_A_DAY",
+        "test_ledger.py",
+    ),
+    Fault(
+        "ledger-forgets-the-ca-asked",
+        "at if self.until is None else max(at, self.until)",
+        "at",
+        "test_ledger.py",
+    ),
+    Fault(
+        "ledger-believes-the-future",
+        "tuple(at for at in item.times if at <= now)",
+        "item.times",
+        "test_ledger.py",
+    ),
+    Fault(
+        "ledger-one-order-too-many",
+        "len(used) >= limits.exact_set",
+        "len(used) > limits.exact_set",
+        "test_ledger.py",
+    ),
+    Fault(
+        "ledger-forgets-this-week",
+        "if at - old.at < WEEK + CLOCK_ERROR]",
+        "if at < old.at]",
+        "test_ledger.py",
+    ),
+    # When a certificate is due
+    Fault(
+        "due-ten-days-are-no-short-life",
+        "(2 if span <= SHORT_LIVED else 3)",
+        "(2 if span < SHORT_LIVED else 3)",
+        "test_due.py",
+    ),
+    Fault(
+        "due-window-missed",
+        "return min(self.at, now) if following > self.end else self.at",
+        "return self.at",
+        "test_due.py",
+    ),
+    Fault(
+        "due-window-missed-in-the-stories",
+        "return min(self.at, now) if following > self.end else self.at",
+        "return self.at",
+        "test_simulation.py",
+    ),
+    Fault(
+        "due-advice-held-for-years",
+        "now < self.ask_again < now + timedelta(days=2)",
+        "now < self.ask_again",
+        "test_due.py",
+    ),
+    Fault(
+        "due-name-taken-away-unnoticed",
+        'changes += [f"-{name}" for name in sorted(held - set(names))]',
+        "changes += []",
+        "test_due.py",
+    ),
+    Fault(
+        "due-other-key-unnoticed",
+        "if key_type(certificate) != key:",
+        "if not key_type(certificate):",
+        "test_due.py",
+    ),
+    Fault(
+        "due-at-every-run",
+        "max(asked, earliest(certificate))",
+        "asked",
+        "test_due.py",
+    ),
+    Fault(
+        "due-drops-a-name-that-works",
+        "in_use.not_valid_after_utc - now <= timedelta(days=7)",
+        "in_use.not_valid_after_utc - now <= timedelta(days=70)",
+        "test_patience.py",
+    ),
+    Fault(
+        "due-backstop-at-the-last-moment",
+        "certificate.not_valid_after_utc - slack(lifetime(certificate))",
+        "certificate.not_valid_after_utc - slack(lifetime(certificate)) / 30",
+        "test_simulation.py",
+    ),
+    Fault(
+        "plan-nothing-is-urgent",
+        "URGENT = timedelta(days=3)",
+        "URGENT = timedelta(0)",
+        "test_run.py test_patience.py test_name_failure.py",
+    ),
+    Fault(
+        "plan-nothing-is-urgent-in-the-stories",
+        "URGENT = timedelta(days=3)",
+        "URGENT = timedelta(0)",
+        "test_simulation.py",
+    ),
+    Fault(
+        "plan-other-certificate-unnoticed",
+        "if memory.in_use and print_ != memory.in_use:",
+        "if memory.in_use and not print_:",
+        "test_run.py test_revoke.py test_patience.py",
+    ),
+    Fault(
+        "plan-pending-of-another-kind",
+        "fits and key_type(pending.leaf) ==",
+        "fits or key_type(pending.leaf) ==",
+        "test_run.py test_patience.py",
+    ),
+    Fault(
+        "plan-compromised-key-used",
+        "pending is not None and is_compromised(pending.leaf, memory)",
+        "pending is None",
+        "test_revoke.py -k compromised",
+    ),
+    Fault(
+        "plan-rolled-back-and-tried-at-once",
+        "again = failed + DAILY",
+        "again = failed",
+        "test_run.py test_deploy.py test_patience.py",
+    ),
+    Fault(
+        "plan-failed-name-asked-at-once",
+        "(item.paused or item.not_before(urgent=urgent) > now)",
+        "item.paused",
+        "test_name_failure.py test_patience.py",
+    ),
+    # Obtaining and revoking
+    Fault(
+        "obtain-certificate-not-kept",
+        "parts.ca.keep(certificate)",
+        "parts.ca.pending()",
+        "test_run.py",
+    ),
+    Fault(
+        "obtain-failure-not-written-down",
+        "ca.save_ledger(ledger)",
+        "ca.ledger()",
+        "test_patience.py",
+    ),
+    Fault(
+        "obtain-force-resumes",
+        "parts.ca.forget_order()\n    replaces",
+        "parts.ca.order()\n    replaces",
+        "test_patience.py",
+    ),
+    Fault(
+        "revoke-pending-kept",
+        "public_key_hash(pending.leaf) == compromised:",
+        "not compromised:",
+        "test_revoke.py",
+    ),
+    # Putting into use, and back
+    Fault(
+        "deploy-without-a-note",
+        "parts.state.save_attempt(attempt)",
+        "parts.state.attempt()",
+        "test_run.py test_deploy.py test_killed.py",
+    ),
+    Fault(
+        "deploy-note-outlives-it",
+        "parts.state.forget_attempt()",
+        "parts.state.attempt()",
+        "test_run.py test_deploy.py",
+    ),
+    Fault(
+        "deploy-never-verified",
+        "memory.remember(issued._replace(verified=utc(snapshot.now)))",
+        "memory.remember(issued)",
+        "test_run.py test_deploy.py",
+    ),
+    Fault(
+        "deploy-broken-is-old",
+        '"old" if now == served else "broken"',
+        '"old" if now == served else "old"',
+        "test_deploy.py",
+    ),
+    Fault(
+        "deploy-others-ports-count",
+        "if served and (given or served in ours)",
+        "if served and (given or ours is not None)",
+        "test_deploy.py test_run.py",
+    ),
+    Fault(
+        "deploy-goes-on-when-broken",
+        "if proof.is_complete or proof.broken:",
+        "if proof.is_complete:",
+        "test_deploy.py",
+    ),
+    Fault(
+        "deploy-restarts-without-need",
+        "if self.before and is_left():",
+        "if self.before:",
+        "test_deploy.py",
+    ),
+    Fault(
+        "rollback-killed-is-forgotten",
+        "attempt._replace(undoing=True)",
+        "attempt._replace(undoing=False)",
+        "test_run.py test_deploy.py test_killed.py",
+    ),
+    Fault(
+        "remove-what-another-value-names",
+        "and print_ not in referenced:",
+        "and referenced is not None:",
+        "test_run.py",
+    ),
+    Fault(
+        "remove-what-is-not-ours",
+        "if ours and superseded and",
+        "if superseded and",
+        "test_run.py",
+    ),
+    # What is remembered
+    Fault(
+        "state-history-without-end",
+        "[*others, item][-HISTORY:]",
+        "[*others, item]",
+        "test_folder.py",
+    ),
+    Fault(
+        "state-key-not-sealed",
+        "data = SEALED + self.seal.close(data)",
+        "pass",
+        "test_seal.py",
+    ),
+    Fault(
+        "state-pending-with-another-key",
+        "certificate.leaf.public_key() != certificate.key.public_key():",
+        "not certificate.leaf:",
+        "test_folder.py",
+    ),
+    Fault(
+        "state-two-cas-mixed",
+        'hashlib.sha256(directory_url.encode("utf-8", "replace"))',
+        'hashlib.sha256(b"")',
+        "test_folder.py",
+    ),
+    Fault(
+        "state-rehearsals-mixed",
+        'self.folder / "staging" if staging else self.folder',
+        "self.folder",
+        "test_folder.py",
+    ),
+    # Files and locks
+    Fault(
+        "files-readable-by-others",
+        "os.O_WRONLY | os.O_CREAT | os.O_EXCL | BINARY, 0o600",
+        "os.O_WRONLY | os.O_CREAT | os.O_EXCL | BINARY, 0o644",
+        "test_files.py",
+    ),
+    Fault("files-not-flushed", "if durable:", "if not data:", "test_files.py"),
+    Fault("files-not-put-back", "item.undo()", "item.clean", "test_files.py"),
+    Fault(
+        "files-last-copy-removed",
+        "if not self.is_stuck:",
+        "if self.spare:",
+        "test_files.py",
+    ),
+    Fault(
+        "files-read-only-replaced",
+        "if not status.st_mode & 0o222:",
+        "if not status.st_mode:",
+        "test_files.py",
+    ),
+    Fault(
+        "files-read-without-limit",
+        "if len(data) > limit:",
+        "if not limit:",
+        "test_files.py",
+    ),
+    Fault(
+        "files-one-backup-too-many",
+        "len(others) + 1 - keep",
+        "len(others) - keep",
+        "test_files.py",
+    ),
+    Fault(
+        "lock-shared",
+        "fcntl.LOCK_EX | fcntl.LOCK_NB",
+        "fcntl.LOCK_SH | fcntl.LOCK_NB",
+        "test_files.py",
+    ),
+    Fault(
+        "lock-of-another-removed",
+        "if read_limited(lock, len(token)) == token:",
+        "if token:",
+        "test_files.py",
+    ),
+    # The server's files
+    Fault(
+        "ini-hash-is-a-key",
+        'key.startswith((";", "#"))',
+        'key.startswith(";")',
+        "test_ini.py",
+    ),
+    Fault(
+        "ini-section-ends-at-first-bracket",
+        'text.rindex("]")',
+        'text.index("]")',
+        "test_ini.py",
+    ),
+    Fault(
+        "ini-last-equals-splits",
+        'line.text.partition("=")',
+        'line.text.rpartition("=")',
+        "test_ini.py",
+    ),
+    Fault(
+        "ini-not-read-back",
+        " or after[places[entry]].value != value:",
+        ":",
+        "test_ini.py",
+    ),
+    Fault(
+        "forms-never-backwards", "data = data[::-1]", "data = data[:]", "test_forms.py"
+    ),
+    Fault(
+        "forms-inside-a-longer-word",
+        "if alone and alone.end() == end:",
+        "if end:",
+        "test_forms.py",
+    ),
+    Fault(
+        "forms-short-serial-number-found",
+        "(form.source in _LENGTHS or not short)",
+        "(form.source in _LENGTHS or short is not None)",
+        "test_forms.py",
+    ),
+    Fault(
+        "targets-mail-searched",
+        '{"users", "queues", "logs", "public folders"}',
+        '{"queues", "logs", "public folders"}',
+        "test_discovery.py",
+    ),
+    Fault(
+        "targets-link-followed-out",
+        "if is_below(here / name, root):",
+        "if root:",
+        "test_discovery.py",
+    ),
+    Fault(
+        "targets-two-values-are-one",
+        "found.pop() if len(found) == 1 else None",
+        "found.pop()",
+        "test_discovery.py",
+    ),
+    Fault(
+        "targets-put-back-by-value-only",
+        "by_line.get((entry.line, entry.value), by_value[entry.value])",
+        "by_value[entry.value]",
+        "test_discovery.py",
+    ),
+    Fault(
+        "targets-dry-run-writes",
+        "if contents and not dry_run:",
+        "if contents:",
+        "test_discovery.py",
+    ),
+    Fault(
+        "semaphores-in-spite-of-the-lock",
+        "if lock.exists():",
+        "if not lock:",
+        "test_folders.py",
+    ),
+    Fault(
+        "service-disabled-and-stopped",
+        "if service.is_disabled():",
+        "if not status:",
+        "test_service.py",
+    ),
+    Fault(
+        "service-of-another-folder",
+        'startswith(str(folder).rstrip("\\\\") + "\\\\")',
+        "startswith(str(folder))",
+        "test_service.py",
+    ),
+    Fault(
+        "iis-sni-by-address",
+        "if self.flags & _SNI:",
+        "if not self.information:",
+        "test_iis.py",
+    ),
+    Fault(
+        "iis-not-read-back",
+        "if now is None or now.thumbprint != wanted:",
+        "if now is None:",
+        "test_iis.py",
+    ),
+    Fault(
+        "iis-central-store-touched",
+        "if binding.is_central:",
+        "if not binding:",
+        "test_iis.py",
+    ),
+    Fault(
+        "webroot-others-file-removed",
+        "text.startswith(read_limited(file",
+        "bool(read_limited(file",
+        "test_webroot.py",
+    ),
+    Fault(
+        "webroot-token-opens-a-device",
+        " and not _DEVICE.match(token)",
+        "",
+        "test_webroot.py",
+    ),
+    Fault(
+        "webroot-token-nobody-can-read",
+        "_let_others_read(file, 0o644)",
+        "_let_others_read(file, 0o600)",
+        "test_webroot.py",
+    ),
+    Fault(
+        "webroot-link-followed-out",
+        "if not is_below(folder, self.folder):",
+        "if not folder:",
+        "test_webroot.py",
+    ),
+    # What the ports serve
+    Fault(
+        "starttls-injected-bytes-taken", "line.end()", "line.heard", "test_observe.py"
+    ),
+    Fault(
+        "verifier-listens-without-limit",
+        "if self.heard > self.limit:",
+        "if not self.limit:",
+        "test_observe.py",
+    ),
+    Fault(
+        "verifier-one-name-is-enough",
+        "return self.thumbprint in thumbprints and all(others)",
+        "return self.thumbprint in thumbprints and others is not None",
+        "test_observe.py",
+    ),
+    Fault(
+        "verifier-old-tls-is-fine",
+        "if version in _OUTDATED:",
+        "if not version:",
+        "test_observe.py",
+    ),
+    Fault(
+        "verifier-given-port-may-be-silent",
+        "(at in given and at.url not in listening)",
+        "not listening",
+        "test_observe.py test_verify_command.py",
+    ),
+    Fault(
+        "starttls-greeting-is-an-extension",
+        "for line in text[1:]",
+        "for line in text",
+        "test_starttls.py",
+    ),
+    Fault(
+        "starttls-after-preauth",
+        'if status == [b"*", b"PREAUTH"]:',
+        "if not status:",
+        "test_observe.py -k imap",
+    ),
+    Fault(
+        "chain-any-error-leads-to-a-root",
+        "exc.errors[0] not in _NO_ROOT",
+        "bool(exc.errors)",
+        "test_chain.py",
+    ),
+    Fault(
+        "endpoints-other-loopbacks-asked",
+        "other = address.is_loopback and text not in LOOPBACK",
+        "other = address.is_reserved",
+        "test_endpoints.py",
+    ),
+    # Certificates and names
+    Fault(
+        "certificate-not-valid-yet",
+        "if start > now:",
+        "if start > end:",
+        "test_certificate.py",
+    ),
+    Fault(
+        "certificate-signed-by-a-leaf",
+        "return extension.value.ca",
+        "return True",
+        "test_certificate.py",
+    ),
+    Fault(
+        "certificate-with-more-names",
+        "sorted(found - wanted) + ",
+        "",
+        "test_certificate.py",
+    ),
+    Fault(
+        "certificate-for-another-key",
+        "if public_key(leaf) != certificate.key.public_key():",
+        "if not public_key(leaf):",
+        "test_certificate.py",
+    ),
+    Fault(
+        "certificate-shows-its-key",
+        'return f"Certificate(chain={self.chain!r})"',
+        'return f"Certificate({tuple(self)!r})"',
+        "test_certificate.py",
+    ),
+    Fault(
+        "names-top-level-number",
+        "if labels[-1].isdigit():",
+        "if not labels:",
+        "test_names.py",
+    ),
+    Fault(
+        "pem-key-of-another-certificate",
+        "if key.public_key() == leaf.public_key():",
+        "if key:",
+        "test_store.py test_revoke.py",
+    ),
+    Fault(
+        "pem-former-not-put-back",
+        "replaced.rename(final)",
+        "replaced.exists()",
+        "test_store.py",
+    ),
+    # Settings, and the command line
+    Fault(
+        "config-number-too-small",
+        "not low <= int(text) <= high",
+        "not int(text) <= high",
+        "test_settings.py",
+    ),
+    Fault(
+        "config-plain-http-to-anybody",
+        "http://(localhost|",
+        "http://([a-z.]+|",
+        "test_settings.py",
+    ),
+    Fault(
+        "config-shows-a-password",
+        '"(set)" if row.secret and value else',
+        '"(set)" if not row else',
+        "test_settings.py",
+    ),
+    Fault(
+        "config-empty-variable-counts", "elif text:", "elif where:", "test_settings.py"
+    ),
+    Fault(
+        "config-target-outside",
+        'if {"", ".."} & set(parts) or',
+        "if",
+        "test_settings.py",
+    ),
+    Fault(
+        "legacy-case-counts",
+        "if name.lower().startswith(prefix.lower())",
+        "if name.startswith(prefix)",
+        "test_legacy.py",
+    ),
+    Fault(
+        "legacy-swallows-our-options",
+        "if _OURS.match(waiting[0]) or _match(waiting[0]):",
+        "if _match(waiting[0]):",
+        "test_legacy.py",
+    ),
+    Fault(
+        "cli-signal-ends-with-0",
+        "sys.exit(128 + number)",
+        "sys.exit(0)",
+        "test_killed.py -k interrupted",
+    ),
+    Fault(
+        "cli-shorthand-not-translated",
+        "arguments = legacy.translate(arguments)",
+        "legacy.translate(arguments)",
+        "test_renew.py -k old_script",
+    ),
+    # A run's end, its log and its mail
+    Fault(
+        "run-every-error-is-1",
+        "sys.exit(error.exit_code)\n\n    def _consult",
+        "sys.exit(1)\n\n    def _consult",
+        "test_commands.py -k 'not demo'",
+    ),
+    Fault(
+        "run-log-of-another-overwritten",
+        "except BusyError:\n            raise",
+        "except ZeroDivisionError:\n            raise",
+        "test_bad_input.py -k second_run",
+    ),
+    Fault(
+        "run-by-hand-counts-as-scheduled",
+        "settings.dry_run or settings.force or settings.staging",
+        "settings.dry_run",
+        "test_status.py",
+    ),
+    Fault(
+        "run-unexpected-error-without-a-trace",
+        "self._file_log.emit_traceback(error)",
+        "self._file_log.flush()",
+        "test_bad_input.py -k 'not full_disk'",
+    ),
+    Fault(
+        "run-event-with-insertions",
+        're.sub(r"%(?=[\\d%])", "% ", text)',
+        "text",
+        "test_renew.py -k log",
+    ),
+    Fault(
+        "words-of-others-as-they-are",
+        "char if char.isprintable() else",
+        "char if char else",
+        "test_errors.py",
+    ),
+    Fault(
+        "log-progress-written",
+        'return not getattr(record, "progress", False)',
+        "return bool(record)",
+        "test_log.py",
+    ),
+    Fault(
+        "log-one-too-few",
+        "max(len(earlier) - keep, 0)",
+        "max(len(earlier) - keep + 1, 0)",
+        "test_log.py",
+    ),
+    Fault(
+        "mail-password-without-tls",
+        'self.user or client.has_extn("starttls")',
+        'client.has_extn("starttls")',
+        "test_mail.py",
+    ),
+    Fault("mail-login-to-anybody", "if not self.user:", "if self.url:", "test_mail.py"),
+    Fault(
+        "mail-header-ends-early",
+        "re.sub('[<>]', ' ', value)",
+        "value",
+        "test_mail.py",
+    ),
+    # The schedule, and who may do what
+    Fault(
+        "cron-percent-ends-the-command",
+        '.replace("%", r"\\%")',
+        "",
+        "test_schedule.py test_scheduler.py",
+    ),
+    Fault(
+        "cron-comment-is-ours",
+        ' and not line.startswith("#")',
+        "",
+        "test_schedule.py test_scheduler.py",
+    ),
+    Fault(
+        "task-of-another-replaced",
+        'found is None or found.findtext(".//{*}Source") != NAME',
+        "found is None",
+        "test_schedule.py test_scheduler.py",
+    ),
+    Fault(
+        "access-inherit-only-counts",
+        'if "IO" not in re.findall("..", flags):',
+        "if kind:",
+        "test_access.py",
+    ),
+    Fault(
+        "access-generic-rights-ignored",
+        "if mask & generic:",
+        "if not mask:",
+        "test_access.py",
+    ),
+    Fault(
+        "access-not-read-back",
+        "if not is_private(found, sids):",
+        "if not found:",
+        "test_access.py",
+    ),
+    # The doctor
+    Fault(
+        "caa-of-another-account",
+        "if accounts and accounts != [authority.account]:",
+        "if accounts is None:",
+        "test_examination.py",
+    ),
+    Fault(
+        "caa-critical-ignored",
+        "item.flags & _CRITICAL",
+        "not item",
+        "test_examination.py",
+    ),
+    Fault(
+        "caa-malformed-is-fine",
+        "if len(parameters) < len(rest):",
+        "if not domain and rest is None:",
+        "test_examination.py",
+    ),
+    Fault(
+        "dns-answered-by-somebody-else",
+        "if not response.flags & dns.flags.AA and",
+        "if not response.flags and",
+        "test_examination.py",
+    ),
+    Fault(
+        "dns-glue-of-another-zone",
+        "if address and rrset.name.is_subdomain(zone):",
+        "if address:",
+        "test_examination.py",
+    ),
+    Fault(
+        "dns-private-address-is-public",
+        "is_global and not value.is_multicast",
+        "is_global or value.is_private",
+        "test_examination.py test_doctor_command.py",
+    ),
+    Fault(
+        "validator-redirects-without-end",
+        "if len(urls) > MOST_REDIRECTS or",
+        "if len(urls) > 99 or",
+        "test_examination.py",
+    ),
+    Fault(
+        "validator-any-port",
+        "if port not in (None, _PORTS[scheme]):",
+        "if not scheme:",
+        "test_examination.py",
+    ),
+    Fault(
+        "validator-long-body-is-fine",
+        "if len(body) < BODY_LIMIT and text == expected:",
+        "if text == expected[: len(text)]:",
+        "test_examination.py",
+    ),
+    Fault(
+        "findings-words-as-they-are",
+        'object.__setattr__(self, "seen", words(self.seen, SHOWN))',
+        "str(self.seen)",
+        "test_examination.py test_doctor_command.py",
+    ),
+    Fault(
+        "findings-certain-is-a-warning",
+        "Weight.FAILURE if self.certain else self.advice.weight",
+        "self.advice.weight",
+        "test_examination.py test_doctor_command.py",
+    ),
+    Fault(
+        "selftest-key-left-behind",
+        "finally:\n            store.remove(print_)",
+        "finally:\n            str(print_)",
+        "test_selftest.py",
+    ),
+)
+
+
+def main(names: Sequence[str]) -> int:
+    """Try the faults of these names, or all; return the exit code."""
+    known = {fault.name: fault for fault in FAULTS}
+    if unknown := [name for name in names if name not in known]:
+        print(f"There is no fault {', '.join(unknown)}.", file=sys.stderr)  # noqa: T201
+        return 2
+    faults = [known[name] for name in names or known]
+    words = {word for fault in faults for word in shlex.split(fault.tests)}
+    files = sorted(word for word in words if word.endswith(".py"))
+    # Else a fault would be "noticed" by a test that fails anyway.
+    whole = Fault("(none)", "", "", " ".join(["-n", str(AT_ONCE), *files]))
+    width = max(len(fault.name) for fault in (whole, *faults))
+    wrong = 0
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        results = itertools.chain([tried(whole)], pool.map(tried, faults))
+        for fault, (noticed, said, seconds) in zip(
+            (whole, *faults), results, strict=True
+        ):
+            wrong += noticed == (fault is whole)
+            print(f"{fault.name:{width}}  {seconds:5.1f} s  {said}", flush=True)  # noqa: T201
+    print(f"{len(faults)} faults; not as it should be: {wrong}")  # noqa: T201
+    return int(wrong > 0)
+
+
+def tried(fault: Fault) -> tuple[bool, str, float]:
+    """Try one fault: whether it was noticed, by what, and the seconds that took."""
+    start = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="fault-") as name:
+        folder = Path(name)
+        copy(folder)
+        try:
+            spoil(folder / PACKAGE, fault)
+            noticed, said = noticed_by(folder, fault.tests)
+        except ValueError as exc:
+            noticed, said = False, f"NOT APPLIED: {exc}"
+    return noticed, said, time.monotonic() - start
+
+
+def copy(folder: Path) -> None:
+    """Copy the checkout, as far as tests look at it."""
+    ignored = shutil.ignore_patterns("__pycache__", ".*_cache", ".hypothesis")
+    for path in CHECKOUT.iterdir():
+        if path.is_dir() and not path.name.startswith("."):
+            shutil.copytree(path, folder / path.name, ignore=ignored)
+        elif path.is_file():
+            shutil.copy(path, folder / path.name)
+
+
+def spoil(package: Path, fault: Fault) -> None:
+    """Make the fault.
+
+    Raises:
+        ValueError: If its text does not stand exactly once in the package.
+    """
+    if not fault.text:
+        return
+    found = {}
+    for path in package.rglob("*.py"):
+        if count := (text := path.read_text("utf-8")).count(fault.text):
+            found[path] = count, text
+    if [count for count, _ in found.values()] != [1]:
+        times = sum(count for count, _ in found.values())
+        raise ValueError(f"{fault.text!r} stands {times} times in the package")
+    ((path, (_, text)),) = found.items()
+    path.write_text(text.replace(fault.text, fault.wrong), "utf-8")
+
+
+def noticed_by(folder: Path, tests: str) -> tuple[bool, str]:
+    """Run some tests there; return whether one failed, and which was the first.
+
+    Raises:
+        ValueError: If there is no such test.
+    """
+    arguments: list[str] = []
+    for word in shlex.split(tests):
+        found = (folder / "tests").rglob(word) if word.endswith(".py") else ()
+        here = [path.relative_to(folder) for path in found]
+        files = [str(path) for path in here if not ELSEWHERE & set(path.parts)]
+        if word.endswith(".py") and not files:
+            raise ValueError(f"there is no {word}")
+        arguments += files or [word]
+    environ = {k: v for k, v in os.environ.items() if not k.startswith("COVERAGE_")}
+    options = ["-x", "-q", "--no-header", "--tb=no", "-p", "no:cacheprovider"]
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", *options, *arguments],
+            cwd=folder,
+            env={**environ, "PYTHONPATH": str(folder), "NO_COLOR": "1"},
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=HANG_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return False, f"NOT NOTICED in {HANG_SECONDS:.0f} s"
+    if done.returncode == 0:
+        return False, "NOT NOTICED"
+    first = re.search(r"^(?:FAILED|ERROR) (.+?)(?: - |$)", done.stdout, re.MULTILINE)
+    if first is None:
+        raise ValueError(f"pytest ended with {done.returncode}")
+    return True, first[1].removeprefix("tests/")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
