@@ -58,6 +58,7 @@ ISSUED = st.builds(
     TEXT,
     st.lists(TEXT, max_size=2).map(tuple),
     st.none() | MOMENTS,
+    st.none() | MOMENTS,
 )
 DROPPED = st.builds(Dropped, TEXT, MOMENTS, MOMENTS, TEXT)
 CHANGES = st.builds(Change, TARGETS, st.integers(0, 9), TEXT, TEXT)
