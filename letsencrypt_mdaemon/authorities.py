@@ -1,45 +1,43 @@
-"""The CAs that are known by name: where they are, and what they publish of themselves.
+"""List the CAs that are known by name: their URLs, and the limits that they publish.
 
-Whatever is not here works by its directory's URL; nothing depends on a name.
+Every other CA works by the URL of its directory.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from datetime import date
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """What a CA allows.
+class Limits(NamedTuple):
+    """The rate limits of a CA.
 
     Args:
-        exact_set: Certificates for exactly the same names, in seven days.
-        failures: Failed validations of one name, in an hour.
+        exact_set: Certificates for exactly the same names in seven days.
+        failures: Failed validations of one name in an hour.
     """
 
     exact_set: int
     failures: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Authority:
+class Authority(NamedTuple):
     """A public CA.
 
     Args:
-        url: Its directory.
-        staging: The directory of its rehearsals, if it has one.
-        most_names: Names in one certificate, by profile; "" is the profile it chooses.
-        limits: What it allows; None = it does not say.
+        url: The URL of its directory.
+        staging: The directory of its staging service, if it has one.
+        most_names: The most names in a certificate, by profile; "" = the default one.
+        limits: Its rate limits; None = unknown.
     """
 
     url: str
     staging: str = ""
-    most_names: Mapping[str, int] = field(default_factory=dict)
+    most_names: Mapping[str, int] = MappingProxyType({})
     limits: Limits | None = None
 
 
@@ -63,17 +61,17 @@ AUTHORITIES = {
 }
 
 LIFETIMES = ((date(2027, 2, 10), 64), (date(2028, 2, 16), 45))
-"""From when on a certificate of Let's Encrypt's default profile lives how many days."""
+"""The coming lifetimes of Let's Encrypt's default profile: from when, how many days."""
 
 
 def at(directory_url: str) -> Authority:
-    """Return the CA at this URL: one known by name, else one of which nothing is."""
+    """Return the CA with this URL; only the URL is known of most."""
     known = {authority.url: authority for authority in AUTHORITIES.values()}
     return known.get(directory_url, Authority(url=directory_url))
 
 
 def is_public(directory_url: str) -> bool:
-    """Whether it is one of the CAs that very many servers ask."""
+    """Return whether this is a known CA, which very many servers ask."""
     known = {authority.url for authority in AUTHORITIES.values()}
     staging = {authority.staging for authority in AUTHORITIES.values()}
     return directory_url in known | staging

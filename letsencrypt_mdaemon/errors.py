@@ -1,6 +1,6 @@
-"""What can go wrong, and the exit code each kind ends the program with.
+"""List the kinds of errors, each with its exit code.
 
-Error                     1  anything unexpected
+Error                     1  an unexpected error
 ├── ConfigError           2  usage or configuration
 ├── AcmeError             3  the CA refused, limited or could not be reached
 │   └── ChallengeError    4  the CA could not validate a name
@@ -14,11 +14,11 @@ from typing import ClassVar
 
 
 class Error(Exception):
-    """A failure somebody can act on.
+    """A failure that somebody can act on.
 
     Args:
         message: What happened, and to what: the file, key, name, URL or port.
-        hint: What to do about it; one sentence.
+        hint: What to do, in one sentence.
     """
 
     exit_code: ClassVar[int] = 1
@@ -30,21 +30,21 @@ class Error(Exception):
 
 
 class ConfigError(Error):
-    """Usage or configuration is wrong; the message lists every problem found."""
+    """The usage or the configuration is invalid; the message lists every problem."""
 
     exit_code = 2
 
 
 class AcmeError(Error):
-    """The CA refused, limited us, answered nonsense, or could not be reached.
+    """The CA refused, limited us, sent an invalid answer, or could not be reached.
 
     Args:
-        problem: The CA's problem document (RFC 8555, 6.7), empty if it sent none.
-        retry_after: Seconds the CA asked us to wait, if it did.
-        paused: The URL at which the CA wants to be asked to go on; "" if it does not.
+        problem: The CA's problem document (RFC 8555, 6.7); empty if it sent none.
+        retry_after: The seconds that the CA asked us to wait, if it did.
+        paused: The URL where the administrator resumes a paused account; "" if none.
 
     Attributes:
-        spent: Whether the CA issued, and what it issued cannot be used.
+        spent: Whether the CA issued a certificate that cannot be used.
     """
 
     exit_code = 3
@@ -66,7 +66,7 @@ class AcmeError(Error):
 
     @property
     def is_limit(self) -> bool:
-        """Whether the CA has limited us (RFC 8555, 6.6)."""
+        """Whether this is a rate limit (RFC 8555, 6.6)."""
         return self.problem.get("type") == "urn:ietf:params:acme:error:rateLimited"
 
 
@@ -74,7 +74,7 @@ class ChallengeError(AcmeError):
     """The CA could not validate one or more names.
 
     Args:
-        names: Each name that failed, with the CA's words about it.
+        names: The CA's message for each name that failed.
     """
 
     exit_code = 4
@@ -87,7 +87,7 @@ class ChallengeError(AcmeError):
 
 
 class DeployError(Error):
-    """A certificate is there, but not (everywhere) in use."""
+    """A certificate is issued, but not (everywhere) in use."""
 
     exit_code = 5
 

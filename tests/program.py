@@ -16,6 +16,7 @@ from socketserver import DatagramRequestHandler, ThreadingUDPServer
 from typing import Any
 from unittest.mock import patch
 
+import click
 from click.testing import CliRunner
 from cryptography.hazmat.primitives.asymmetric import rsa
 
@@ -50,7 +51,7 @@ class Program:
     """`letsencrypt-mdaemon` and the sandbox it works on.
 
     Args:
-        options: Given to every command.
+        options: Given to every command that takes them.
         server: The running sandbox.
     """
 
@@ -70,7 +71,8 @@ class Program:
     def command(self, name: str, *options: str) -> list[str]:
         """Return the command line of one run."""
         program = [sys.executable, "-m", "letsencrypt_mdaemon"]
-        return [*program, *name.split(), *self.options, *options, "--json"]
+        words = name.split()
+        return [*program, *words, *taken(words, self.options), *options, "--json"]
 
     def run(
         self, name: str, *options: str, environ: Mapping[str, str] | None = None
@@ -90,8 +92,9 @@ class Program:
         as_json: bool = True,
     ) -> Ran:
         """Run a command in this process: that is faster, and can be patched."""
-        reports = ["--json"] if as_json else []
-        return here([*name.split(), *self.options, *options, *reports], environ)
+        reports, words = ["--json"] if as_json else [], name.split()
+        common = taken(words, self.options)
+        return here([*words, *common, *options, *reports], environ)
 
     def bound(self) -> set[str]:
         """Return the thumbprints that the server's files name now."""
@@ -113,6 +116,25 @@ class Program:
     def log(self) -> str:
         """Return the last run's log."""
         return (self.layout.logs / "LetsEncrypt.log").read_text("utf-8")
+
+
+def options_of(words: Sequence[str]) -> set[str]:
+    """Return the options of a command, with their dashes."""
+    command: click.Command = cli
+    for word in words:
+        assert isinstance(command, click.Group)
+        command = command.commands[word]
+    context = click.Context(command, help_option_names=["-h", "--help"])
+    return {name for param in command.get_params(context) for name in param.opts}
+
+
+def taken(words: Sequence[str], options: Sequence[str]) -> list[str]:
+    """Return those options that a command takes: it would refuse the others."""
+    known, takes, kept = options_of(words), True, []
+    for word in options:
+        takes = word in known if word.startswith("--") else takes
+        kept += [word] if takes else []
+    return kept
 
 
 def run(command: Sequence[str], environ: Mapping[str, str] | None = None) -> Ran:

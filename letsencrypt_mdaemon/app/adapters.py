@@ -12,7 +12,6 @@ from letsencrypt_mdaemon.mdaemon import folders
 from letsencrypt_mdaemon.mdaemon.bindings import Bindings
 from letsencrypt_mdaemon.mdaemon.semaphores import Semaphores
 from letsencrypt_mdaemon.mdaemon.server import MailServer
-from letsencrypt_mdaemon.mdaemon.webroot import Webroot
 from letsencrypt_mdaemon.renewal import lifetime
 from letsencrypt_mdaemon.renewal.adapters import Adapters, Request
 from letsencrypt_mdaemon.verify.observe import Ports
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.acme.account import Accounts
     from letsencrypt_mdaemon.acme.issuer import Issuer
     from letsencrypt_mdaemon.app.installation import Installation
+    from letsencrypt_mdaemon.mdaemon.webroot import Webroot
     from letsencrypt_mdaemon.state.memory import Target
 
 
@@ -84,7 +84,6 @@ def server(installation: Installation, targets: Sequence[Target]) -> MailServer:
             list(installation.known.values()),
             ours=installation.ours,
             backups=installation.state.backups,
-            keep=config.keep_backups,
         ),
         Semaphores(
             folders.child(root, "App"),
@@ -133,6 +132,8 @@ def issuer(installation: Installation) -> Issuer:
 
 def webroot(installation: Installation) -> Webroot:
     """Return the folder where the CA looks for token files."""
+    from letsencrypt_mdaemon.mdaemon.webroot import Webroot  # noqa: PLC0415 - seldom
+
     config = installation.config
     folder = config.webroot or folders.child(installation.root, "WorldClient", "HTML")
     is_iis = bool(config.iis_site_name) and sys.platform == "win32"

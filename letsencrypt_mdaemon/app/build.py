@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from letsencrypt_mdaemon.errors import ConfigError, DeployError
-from letsencrypt_mdaemon.mdaemon import folders, host_name, iis
+from letsencrypt_mdaemon.mdaemon import folders
 from letsencrypt_mdaemon.state.folder import State
 from letsencrypt_mdaemon.stores.pem import PemStore
 from letsencrypt_mdaemon.verify import endpoints
-from letsencrypt_mdaemon.windows import access, service
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.acme.account import ExternalAccount
     from letsencrypt_mdaemon.config.load import Loaded
     from letsencrypt_mdaemon.config.settings import Config
+    from letsencrypt_mdaemon.mdaemon import host_name, iis
     from letsencrypt_mdaemon.renewal.adapters import Store
     from letsencrypt_mdaemon.system.mail import Mail, Transport
     from letsencrypt_mdaemon.verify.endpoints import Endpoint
@@ -48,7 +48,8 @@ def find_root(loaded: Loaded) -> Path:
 def windows_service(root: Path) -> Service | None:
     """Return the service that runs the MDaemon in this folder, if Windows has one."""
     if sys.platform == "win32":
-        from letsencrypt_mdaemon.windows.service_manager import Service  # noqa: PLC0415 - lazily
+        from letsencrypt_mdaemon.windows import service  # noqa: PLC0415 - Windows only
+        from letsencrypt_mdaemon.windows.service_manager import Service  # noqa: PLC0415
 
         found = Service()
         try:
@@ -95,7 +96,7 @@ def guard(state: State, config_file: Path | None) -> None:
         ConfigError: If this is SYSTEM, and others may change what it runs or is told.
     """
     if sys.platform == "win32":
-        from letsencrypt_mdaemon.windows import security  # noqa: PLC0415
+        from letsencrypt_mdaemon.windows import access, security  # noqa: PLC0415
 
         us = security.own_sid()
         if us == access.SYSTEM:
@@ -113,7 +114,7 @@ def require_trusted(config_file: Path | None) -> None:
         ConfigError: If they may change it, or what it is told.
     """
     if sys.platform == "win32":
-        from letsencrypt_mdaemon.windows import security  # noqa: PLC0415
+        from letsencrypt_mdaemon.windows import access, security  # noqa: PLC0415
 
         # Of a frozen program the modules are in the program, its libraries beside.
         trusted = [Path(sys.executable).parent]
@@ -157,6 +158,7 @@ def certificate_store(config: Config, state: State, root: Path) -> Store:
     kind, _, folder = config.store.partition(":")
     if sys.platform == "win32" and kind in {"", "windows"}:
         from letsencrypt_mdaemon.stores.windows import WindowsStore  # noqa: PLC0415
+        from letsencrypt_mdaemon.windows import access  # noqa: PLC0415
 
         # A key that is to be used again has to come out again.
         exportable = config.key_exportable or config.key_policy == "reuse"
@@ -182,7 +184,7 @@ def certificate_store(config: Config, state: State, root: Path) -> Store:
 def _service_sid(root: Path) -> list[str]:
     """Return who MDaemon runs as on Windows, if that is known: it reads the keys."""
     if sys.platform == "win32" and (found := windows_service(root)):
-        from letsencrypt_mdaemon.windows import security  # noqa: PLC0415
+        from letsencrypt_mdaemon.windows import security, service  # noqa: PLC0415
 
         try:
             return [security.sid_of(found.account())]
@@ -205,6 +207,8 @@ def web_site(config: Config, known: Mapping[str, x509.Certificate]) -> iis.Site 
     if config.store not in {"", "windows"}:
         message = f"IIS cannot use certificates of the store {config.store}."
         raise ConfigError(message, hint="Set store = windows.")
+    from letsencrypt_mdaemon.mdaemon import iis  # noqa: PLC0415 - Windows only
+
     return iis.Site(config.iis_site_name, known, add_binding=config.iis_add_binding)
 
 

@@ -1,11 +1,10 @@
-"""The doctor's visit to an installation: its names, machine, and way to the CA."""
+"""Let the doctor check an installation: its names, the machine, the way to the CA."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 from ipaddress import ip_address
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 from letsencrypt_mdaemon import authorities
@@ -31,17 +30,16 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.config.settings import Config
     from letsencrypt_mdaemon.doctor.examination import Examination, Examined
 
-CA_PATIENCE = 10.0
-"""Seconds for the CA's directory."""
+CA_SECONDS = 10.0
+"""The time for the CA's directory."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Checkup:
-    """What was found.
+class Checkup(NamedTuple):
+    """The findings.
 
     Args:
-        machine: What concerns all the names.
-        account: The URL of our account at the CA; empty if there is none yet.
+        machine: The findings that concern all names.
+        account: The URL of the account at the CA; empty if there is none.
     """
 
     names: tuple[Examined, ...]
@@ -50,20 +48,20 @@ class Checkup:
 
     @property
     def failures(self) -> dict[str, str]:
-        """What would fail wherever we stand, by name; by "" for all of them."""
+        """What will certainly fail, by name; by "" for all names."""
         rows = {"": self.machine} | {row.name: row.findings for row in self.names}
         found = {
             name: "; ".join(str(x) for x in findings if x.weight is Weight.FAILURE)
             for name, findings in rows.items()
         }
-        return {name: said for name, said in found.items() if said}
+        return {name: text for name, text in found.items() if text}
 
     def error(self) -> ChallengeError:
         """Return the failures as an error."""
-        lines = "".join(f"\n  - {said}" for said in self.failures.values())
+        lines = "".join(f"\n  - {text}" for text in self.failures.values())
         return ChallengeError(
-            f"The CA would not validate, wherever it looks from:{lines}",
-            hint="Do what is said above, or leave these names out.",
+            f"The CA would not validate these names:{lines}",
+            hint="Follow the advice above, or remove these names.",
             names=self.failures,
         )
 
@@ -73,25 +71,25 @@ def examine(
     names: Sequence[str],
     *,
     now: datetime,
-    patience: float,
-    alone: Error | None = None,
+    timeout: float,
+    unlocked: Error | None = None,
 ) -> Checkup:
-    """Look at everything.
+    """Check everything.
 
     Args:
-        patience: Seconds for the names; the CA gets a few more.
-        alone: Why it is not sure that no other run shows files, if so: then none is
-            shown.
+        timeout: The seconds for the names; the CA gets a few more.
+        unlocked: Why there is no lock, if so. Then no file is put into the webroot,
+            because another run may use it.
     """
     authority, found = _ask_ca(installation, now)
     most = installation.config.most_names
-    if len(names) > most:
-        seen = f"{len(names)} names are more than the {most} that the CA allows"
+    if most is not None and len(names) > most:
+        seen = f"{len(names)} names exceed the CA's limit of {most}"
         found.append(Finding(kind=Code.TOO_MANY_NAMES, seen=seen, certain=True))
-    doctor = _doctor(installation, authority, shows=alone is None)
-    examination = doctor.examine(names, timeout=patience)
-    if alone is not None:
-        found.append(Finding(kind=Code.STATE_UNUSABLE, seen=alone.message))
+    doctor = _doctor(installation, authority, shows=unlocked is None)
+    examination = doctor.examine(names, timeout=timeout)
+    if unlocked is not None:
+        found.append(Finding(kind=Code.STATE_UNUSABLE, seen=unlocked.message))
     found += _ledger(installation, names, now)
     found += examination.server
     found += _files(installation, names, public=authority.public)
@@ -101,11 +99,11 @@ def examine(
 
 
 def examine_names(
-    installation: Installation, names: Sequence[str], *, now: datetime, patience: float
+    installation: Installation, names: Sequence[str], *, now: datetime, timeout: float
 ) -> Examination:
-    """Look at some names, and at why this machine would not serve them."""
-    half = patience / 2
-    authority, _ = _ask_ca(installation, now, patience=min(CA_PATIENCE, half))
+    """Check some names, and whether this machine serves their files."""
+    half = timeout / 2
+    authority, _ = _ask_ca(installation, now, timeout=min(CA_SECONDS, half))
     return _doctor(installation, authority).examine(names, timeout=half)
 
 
@@ -118,7 +116,7 @@ def _doctor(
         address, port = config.validation_dns
         dns = Nameservers([address], port=port)
     folder = config.webroot or folders.child(installation.root, "WorldClient", "HTML")
-    # With a journal of its own: what the CA is being shown stays.
+    # With its own journal: the files of an order are left alone.
     webroot = Webroot(folder, installation.ca.folder / "examined.json")
     solver = webroot if shows and not config.skip_port_check else None
     dial = partial(_connect, config.validation_port)
@@ -130,13 +128,13 @@ def _connect(port80: int, address: str, port: int, timeout: float) -> socket.soc
 
 
 def _ask_ca(
-    installation: Installation, now: datetime, *, patience: float = CA_PATIENCE
+    installation: Installation, now: datetime, *, timeout: float = CA_SECONDS
 ) -> tuple[Authority, list[Finding]]:
-    """Return who the CA is, and what is wrong with the way to it."""
+    """Return the CA, and the problems on the way to it."""
     config = installation.config
 
     def ask(url: str) -> tuple[frozenset[str], list[Finding]] | Finding:
-        session = Session(url, ca_bundle=config.ca_bundle, timeout=patience)
+        session = Session(url, ca_bundle=config.ca_bundle, timeout=timeout)
         try:
             identities = session.meta.get("caaIdentities")
         except AcmeError as exc:
@@ -146,9 +144,9 @@ def _ask_ca(
         return texts, machine.clock(*session.clocks or (now, None))
 
     account = installation.ca.account()
-    seen = f"{config.ca} did not answer in {patience:g} s"
+    seen = f"{config.ca} did not answer within {timeout:g} s"
     late = Finding(kind=Code.CA_UNREACHABLE, seen=seen)
-    answer = ask_all(ask, [config.ca], timeout=patience).get(config.ca, late)
+    answer = ask_all(ask, [config.ca], timeout=timeout).get(config.ca, late)
     identities: frozenset[str] = frozenset()
     found = [answer] if isinstance(answer, Finding) else []
     if not isinstance(answer, Finding):
@@ -162,7 +160,7 @@ def _ask_ca(
 
 
 def _is_public_ca(config: Config) -> bool:
-    """Whether the CA is one for the Internet: with known roots, and a public name."""
+    """Return whether the CA serves the Internet: known roots, and a public name."""
     host = urlsplit(config.ca).hostname or ""
     try:
         ip_address(host)
@@ -174,21 +172,21 @@ def _is_public_ca(config: Config) -> bool:
 def _ledger(
     installation: Installation, names: Sequence[str], now: datetime
 ) -> list[Finding]:
-    """Return why the next run would wait, after what failed before."""
+    """Return why the next run would wait."""
     limits = authorities.at(installation.config.ca).limits
     wait = installation.ca.ledger().settled(now).wait(names, now, limits=limits)
     if wait is None:
         return []
     if wait.until is None:
-        return [Finding(kind=Code.CA_PAUSED, seen=f"{wait.reason} – {wait.paused}")]
-    seen = f"until {wait.until:%Y-%m-%d %H:%M} UTC no run tries: {wait.reason}"
+        return [Finding(kind=Code.CA_PAUSED, seen=f"{wait.reason} - {wait.paused}")]
+    seen = f"no run tries before {wait.until:%Y-%m-%d %H:%M} UTC: {wait.reason}"
     return [Finding(kind=Code.RATE_LIMIT_LOCAL_LEDGER, seen=seen)]
 
 
 def _files(
     installation: Installation, names: Sequence[str], *, public: bool
 ) -> list[Finding]:
-    """Return what keeps a new certificate from being put into use."""
+    """Return what would prevent a new certificate from being used."""
     found = []
     try:
         targets = installation.targets()

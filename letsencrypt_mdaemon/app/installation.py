@@ -181,12 +181,10 @@ class Installation:
             ConfigError: If that one is not clear, or if there are too many.
         """
         names = self.wanted_names()
-        if len(names) > self.config.most_names:
-            message = f"{len(names)} names are more than the CA's "
-            message += f"{self.config.most_names}."
-            hint = (
-                "Leave some out; max-names is for a CA or a profile that allows more."
-            )
+        most = self.config.most_names
+        if most is not None and len(names) > most:
+            message = f"{len(names)} names are more than the CA's {most}."
+            hint = "Remove some names from alternate-host-names."
             raise ConfigError(message, hint=hint)
         return names
 
@@ -230,5 +228,6 @@ def open_installation(
         greeted=host_name.greeting(config.smtp_address),
         scheduled=scheduled,
     )
-    name = server_name(config, installation.greeted)
-    return installation.look([name]) if look else installation
+    if not look:
+        return installation
+    return installation.look([server_name(config, installation.greeted)])

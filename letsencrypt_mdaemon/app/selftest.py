@@ -1,27 +1,25 @@
-"""What an administrator runs once: do the parts of this machine do what we rely on?
+"""Test what this program needs on this machine, with temporary objects.
 
-Each check makes something throw-away, looks at it, and removes it. Nothing that the
-server uses is touched; no CA is asked.
+Each check creates an object, checks it, and removes it. It touches nothing that the
+server uses, and does not contact the CA.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import platform
 import sys
 import time
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from letsencrypt_mdaemon._version import __version__
-from letsencrypt_mdaemon.app import build
+from letsencrypt_mdaemon.app import build, scheduling
 from letsencrypt_mdaemon.errors import DeployError, Error
 from letsencrypt_mdaemon.mdaemon import folders
 from letsencrypt_mdaemon.mdaemon.semaphores import Semaphores
@@ -42,21 +40,20 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 NAME = "selftest.letsencrypt-mdaemon.invalid"
-"""What the throw-away certificates are for: no such name can exist (RFC 6761, 6.4)."""
+"""The name in temporary certificates: it cannot exist (RFC 6761, 6.4)."""
 
 Result = Literal["ok", "failed", "left out"]
 
 
-class LeftOut(Exception):  # noqa: N818 - not an error
-    """A check has nothing to look at here; the text says why."""
+class Skipped(Exception):  # noqa: N818 - not an error
+    """A check does not apply here; the text is the reason."""
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One thing that was tried.
+class Check(NamedTuple):
+    """The result of one check.
 
     Args:
-        detail: What was seen, or what went wrong and what to do.
+        detail: What was found, or what failed and what to do.
     """
 
     name: str
@@ -65,9 +62,8 @@ class Check:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What the checks found, and on what machine: what goes into a bug report."""
+class Report(NamedTuple):
+    """The results of all checks, and the machine: for a bug report."""
 
     machine: dict[str, str]
     checks: tuple[Check, ...]
@@ -81,12 +77,12 @@ class Report:
         """Return the failures as an error."""
         return DeployError(
             f"The self-test failed: {', '.join(self.failed)}.",
-            hint="Put the whole report into an issue, if its advice does not help.",
+            hint="If its advice does not help, attach its output to a bug report.",
         )
 
 
 def machine() -> dict[str, str]:
-    """Return what tells one machine from another; no names, no addresses."""
+    """Return what matters of this machine, without names and addresses."""
     return {
         "letsencrypt-mdaemon": __version__,
         "python": platform.python_version(),
@@ -96,7 +92,7 @@ def machine() -> dict[str, str]:
 
 
 def run(checks: Sequence[tuple[str, Callable[[], str]]]) -> Report:
-    """Carry out every check, whatever the others find."""
+    """Run every check, even if others fail."""
     done = []
     for name, check in checks:
         _log.info("testing %s", name, extra={"progress": True})
@@ -104,19 +100,19 @@ def run(checks: Sequence[tuple[str, Callable[[], str]]]) -> Report:
         result: Result = "ok"
         try:
             detail = check()
-        except LeftOut as exc:
+        except Skipped as exc:
             result, detail = "left out", str(exc)
         except Error as exc:
             result, detail = "failed", f"{exc.message} {exc.hint}".strip()
-        except Exception as exc:  # noqa: BLE001 - told like any other
+        except Exception as exc:  # noqa: BLE001 - shown like any other
             _log.debug("%s", name, exc_info=True)
             result, detail = "failed", f"{type(exc).__name__}: {exc}"
         done.append(Check(name, result, detail, time.monotonic() - start))
     return Report(machine(), tuple(done))
 
 
-def throw_away(kind: KeyType) -> Certificate:
-    """Return a self-signed certificate for a day."""
+def temporary_certificate(kind: KeyType) -> Certificate:
+    """Return a self-signed certificate that is valid for a day."""
     key, now = new_key(kind), datetime.now(UTC)
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, NAME)])
     leaf = (
@@ -141,49 +137,55 @@ def throw_away(kind: KeyType) -> Certificate:
 def store(
     store: Store, kind: KeyType, *more: Callable[[str], str]
 ) -> Callable[[], str]:
-    """Return a check: a certificate goes into the store, is found, and goes again.
+    """Return a check: a certificate is installed, found, and removed.
 
     Args:
-        more: Looks at the one with this thumbprint while it is there.
+        more: Checks of the certificate with this thumbprint while it is installed.
     """
 
     def check() -> str:
-        certificate = throw_away(kind)
+        certificate = temporary_certificate(kind)
         digest = certificate.thumbprint
         try:
             store.install(certificate)
             if certificate.leaf not in [leaf for leaf, _ in store.certificates()]:
-                message = f"{digest} was put into the store, and is not there."
-                raise DeployError(message, hint="Does another program remove it?")
-            seen = [look(digest) for look in more]
+                message = (
+                    f"The certificate {digest} was installed, but is not in the store."
+                )
+                raise DeployError(
+                    message, hint="Check whether another program removes it."
+                )
+            found = [inspect(digest) for inspect in more]
         finally:
             store.remove(digest)
         if certificate.leaf in [leaf for leaf, _ in store.certificates()]:
-            message = f"{digest} is still in the store."
-            raise DeployError(message, hint="Remove it by hand.")
-        return "; ".join(["put there, found, removed", *seen])
+            message = (
+                f"The certificate {digest} was removed, but is still in the store."
+            )
+            raise DeployError(message, hint="Remove it.")
+        return "; ".join(["installed, found, removed", *found])
 
     return check
 
 
 def semaphores(installation: Installation) -> Callable[[], str]:
-    """Return a check: the server takes up a semaphore file that does nothing else."""
+    """Return a check: MDaemon reacts to a semaphore file that has no effect."""
 
     def check() -> str:
         app = folders.child(installation.root, "App")
         ears = Semaphores(app, (), timeout=installation.config.reload_timeout)
         if reason := ears.deaf():
-            raise DeployError(f"{reason}.", hint="Does MDaemon run?")
-        return f"{ears.PROBE} was taken up"
+            raise DeployError(f"{reason}.", hint="Check that MDaemon runs.")
+        return f"MDaemon reacted to {ears.PROBE}"
 
     return check
 
 
 def scheduler(tasks: TaskScheduler) -> Callable[[], str]:
-    """Return a check: a task is registered, shown, and deleted.
+    """Return a check: a task is created, shown, and deleted.
 
     Args:
-        tasks: For a task of another name than the real one's.
+        tasks: A scheduler of tasks with another name than the real one's.
     """
 
     def check() -> str:
@@ -193,17 +195,17 @@ def scheduler(tasks: TaskScheduler) -> Callable[[], str]:
         finally:
             tasks.remove()
         if job is None:
-            message = f"The task {tasks.name} was registered, and is not there."
-            raise DeployError(message, hint="Look into the Task Scheduler.")
-        return f"registered for {job.when}, shown, deleted"
+            message = f"The task {tasks.name} was created, but is not there."
+            raise DeployError(message, hint="Check the Task Scheduler.")
+        return f"created for {job.when}, shown, deleted"
 
     return check
 
 
-def of(installation: Installation) -> Iterator[tuple[str, Callable[[], str]]]:
+def checks(installation: Installation) -> Iterator[tuple[str, Callable[[], str]]]:
     """Yield the checks for an installation on this system."""
     if sys.platform == "win32":
-        yield from _of_windows(installation)
+        yield from _windows_checks(installation)
     else:
         yield "store", store(installation.store, installation.config.key_type)
     yield "semaphores", semaphores(installation)
@@ -211,7 +213,7 @@ def of(installation: Installation) -> Iterator[tuple[str, Callable[[], str]]]:
 
 if sys.platform == "win32":
 
-    def _of_windows(
+    def _windows_checks(
         installation: Installation,
     ) -> Iterator[tuple[str, Callable[[], str]]]:
         from letsencrypt_mdaemon.stores.windows import WindowsStore  # noqa: PLC0415
@@ -221,33 +223,32 @@ if sys.platform == "win32":
         ours = installation.store
         if isinstance(ours, WindowsStore):
             kinds: list[tuple[str, str, KeyType]] = [
-                ("store, RSA key kept by a CSP", "csp", "rsa2048"),
-                ("store, RSA key kept by CNG", "cng", "rsa2048"),
+                ("store, RSA key in a CSP", "csp", "rsa2048"),
+                ("store, RSA key in CNG", "cng", "rsa2048"),
                 ("store, ECDSA key", "cng", "p256"),
             ]
             for name, storage, kind in kinds:
                 trial = WindowsStore(storage=storage, readers=ours.readers)
-                yield name, store(trial, kind, *_looks(trial))
+                yield name, store(trial, kind, *_key_checks(trial))
         else:
             yield "store", store(ours, installation.config.key_type)
-        schtasks = Path(os.environ.get("SystemRoot", r"C:\Windows"))  # noqa: SIM112
-        schtasks = schtasks / "System32" / "schtasks.exe"
+        schtasks = Path(scheduling.windows_folder(), "System32", "schtasks.exe")
         trial_name = "letsencrypt-mdaemon selftest"
         tasks = TaskScheduler(schtasks, account=access.SYSTEM, name=trial_name)
         yield "Task Scheduler", scheduler(tasks)
         yield "DPAPI", seal(MachineSeal())
         yield "IIS", _iis(installation)
 
-    def _looks(store: WindowsStore) -> tuple[Callable[[str], str], ...]:
+    def _key_checks(store: WindowsStore) -> tuple[Callable[[str], str], ...]:
         def usable(digest: str) -> str:
             if not store.is_key_usable(digest):
-                message = "Its private key is there, and cannot be used."
-                raise DeployError(message, hint="Try the other key-storage.")
+                message = "Cannot use its private key."
+                raise DeployError(message, hint="Try the other value of key-storage.")
             return f"its key can be used ({store.key_place(digest)})"
 
         def readers(digest: str) -> str:
             who = store.key_readers(digest)
-            return f"its key is read by {', '.join(who) if who else 'nobody knows who'}"
+            return f"accounts that can read its key: {', '.join(who or ['unknown'])}"
 
         return usable, readers
 
@@ -255,25 +256,25 @@ if sys.platform == "win32":
         def check() -> str:
             site = build.web_site(installation.config, installation.known)
             if site is None:
-                raise LeftOut("no iis-site-name is set")
+                raise Skipped("iis-site-name is not set")
             bound = [
                 f"{target}: {thumbprint(leaf) if leaf else 'another, or none'}"
                 for target, leaf in site.named().items()
             ]
-            return "; ".join(bound) or "the site has no https binding"
+            return "; ".join(bound) or "the site has no HTTPS binding"
 
         return check
 
 
 def seal(seal: Seal) -> Callable[[], str]:
-    """Return a check: what is sealed for the machine can be opened again."""
+    """Return a check: sealed data can be opened again on this machine."""
 
     def check() -> str:
         data = b"self-test"
         closed = seal.close(data)
         if data in closed or seal.open(closed) != data:
-            message = "What was sealed for this machine cannot be opened again."
-            raise DeployError(message, hint="The account key could not be kept.")
+            message = "Could not open data that was sealed for this machine."
+            raise DeployError(message, hint="The account key could not be saved.")
         return "sealed, opened"
 
     return check

@@ -1,4 +1,4 @@
-"""The commands about the account at the CA."""
+"""The commands that change something at the CA."""
 
 from __future__ import annotations
 
@@ -6,127 +6,125 @@ from typing import TYPE_CHECKING
 
 import click
 
-from letsencrypt_mdaemon.cli.options import CONTEXT, PLACES, cli, run_command
+from letsencrypt_mdaemon.cli.options import (
+    ACCOUNT,
+    INSTALLATION,
+    Group,
+    Result,
+    command,
+    offer,
+)
 from letsencrypt_mdaemon.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from letsencrypt_mdaemon.acme.account import Accounts
-    from letsencrypt_mdaemon.cli.run import Run
+    from letsencrypt_mdaemon.cli.context import Context
 
+REASONS = (
+    *("unspecified", "keyCompromise", "superseded", "affiliationChanged"),
+    "cessationOfOperation",
+)
 
 _THUMBPRINT = click.Option(
-    ["--thumbprint"], metavar="HEX", help="Which certificate: its SHA-1, see `status`."
+    ["--thumbprint"],
+    metavar="HEX",
+    help="SHA-1 thumbprint of the certificate; `status` shows it.",
 )
-
-
 _REASON = click.Option(
     ["--reason"],
-    metavar="WHY",
+    metavar="REASON",
+    shell_complete=offer(REASONS),
     default="unspecified",
-    help="unspecified (default), keyCompromise, superseded, affiliationChanged or "
-    "cessationOfOperation.",
+    help=f"{', '.join(REASONS[:-1])} or {REASONS[-1]}.  [default: unspecified]",
 )
 
 
-@run_command(
-    cli,
-    *("directory-url", "ca-bundle", *PLACES, "json"),
+@command(
+    *("directory-url", "ca-bundle", "json", "mdaemon-dir", "store"),
+    takes=(*INSTALLATION, *ACCOUNT),
     own=(_THUMBPRINT, _REASON),
     example="revoke --thumbprint HEX --reason keyCompromise",
 )
-def revoke(run: Run, thumbprint: str | None, reason: str) -> None:
-    """Tell the CA that a certificate must not be trusted any more.
+def revoke(context: Context, thumbprint: str | None, reason: str) -> Result:
+    """Ask the CA to revoke a certificate.
 
-    It stays in use until another one is: run `renew` afterwards, which finds it due.
+    The server uses the certificate until `renew` replaces it: run that afterwards.
     After keyCompromise its key is never used again, whatever key-policy says.
     """
     from datetime import UTC, datetime  # noqa: PLC0415
 
-    from letsencrypt_mdaemon.app import adapters  # noqa: PLC0415
-    from letsencrypt_mdaemon.cli import document as report  # noqa: PLC0415
-    from letsencrypt_mdaemon.pki.certificate import thumbprint as thumbprint_of  # noqa: PLC0415
-    from letsencrypt_mdaemon.renewal import revoke as revocation  # noqa: PLC0415
+    from letsencrypt_mdaemon.app import adapters  # noqa: PLC0415 - slow
+    from letsencrypt_mdaemon.cli import document, text  # noqa: PLC0415 - slow
+    from letsencrypt_mdaemon.pki.certificate import thumbprint as thumbprint_of  # noqa: PLC0415 - slow
+    from letsencrypt_mdaemon.renewal import revoke as revocation  # noqa: PLC0415 - slow
 
     reasons = {name.lower(): name for name in revocation.REASONS}
     if reason.lower() not in reasons:
-        message = (
-            f"--reason is {reason!r}; choose one of {', '.join(reasons.values())}."
-        )
+        message = f"--reason: {reason!r} is not valid; use {', '.join(REASONS)}."
         raise ConfigError(message)
     if not thumbprint:
-        message = "It is not said which certificate is to be revoked."
-        hint = "Say --thumbprint HEX; `status` and `discover` show thumbprints."
-        raise ConfigError(message, hint=hint)
-    run.be_alone()
-    installation = run.installation(look=False)
+        hint = "Use --thumbprint HEX; `status` and `discover` show thumbprints."
+        raise ConfigError("No certificate given.", hint=hint)
+    context.lock()
+    installation = context.open(look=False)
     leaf = revocation.revoke(
         thumbprint.replace(":", "").replace(" ", "").upper(),
         reasons[reason.lower()],
         adapters.adapters(installation),
-        directory_url=run.config.ca,
+        directory_url=context.config.ca,
         now=datetime.now(UTC),
     )
-    document = run.document(reason=reason, certificate=report.certificate(leaf))
-    if run.config.json:
-        report.print_json(document)
-    else:
-        click.echo(f"Revoked: {report.in_use([leaf])}.")
-        if installation.memory.in_use == thumbprint_of(leaf):
-            click.echo("It is still in use: run `letsencrypt-mdaemon renew` now.")
+    lines = [f"Revoked: {text.in_use([leaf])}."]
+    if installation.memory.in_use == thumbprint_of(leaf):
+        lines.append("It is still in use. Run `letsencrypt-mdaemon renew` now.")
+    items = {"reason": reason, "certificate": document.certificate(leaf)}
+    return Result(items, lambda _: click.echo("\n".join(lines)))
 
 
-@cli.group(
-    "account",
-    context_settings=CONTEXT,
-    epilog="Example:  letsencrypt-mdaemon account show",
-)
-def account_group() -> None:
-    """Show or change the account at the CA."""
+@command(*ACCOUNT, example="account show")
+def account_show(context: Context) -> Result:
+    """Show the account and its CAA record."""
+    from letsencrypt_mdaemon.app import adapters  # noqa: PLC0415 - slow
+    from letsencrypt_mdaemon.cli import document, text  # noqa: PLC0415 - slow
 
-
-ACCOUNT = ("directory-url", "ca-bundle", "staging", "mdaemon-dir", "state-dir", "json")
-
-
-@run_command(account_group, *ACCOUNT, example="account show")
-def account_show(run: Run) -> None:
-    """Show the account as the CA has it, and the CAA record that names it."""
-    from letsencrypt_mdaemon.app import adapters  # noqa: PLC0415
-    from letsencrypt_mdaemon.cli import document as report  # noqa: PLC0415
-    from letsencrypt_mdaemon.cli import text  # noqa: PLC0415
-
-    run.be_alone()  # It may have to settle which key the CA knows.
-    installation = run.installation(look=False)
+    context.lock()  # It may have to find out which key the CA knows.
+    installation = context.open(look=False)
     found = adapters.accounts(installation).document()
-    document = run.document(
-        directory_url=run.config.ca,
-        **report.account(found, installation.ca.account()),
-    )
-    show_as = report.print_json if run.config.json else text.print_account
-    show_as(document)
+    items = document.account(found, installation.ca.account())
+    items["directory_url"] = context.config.ca
+    return Result(items, text.print_account)
 
 
-@run_command(account_group, *ACCOUNT, example="account deactivate")
-def account_deactivate(run: Run) -> None:
-    """Close the account for good; the next `renew` makes another one."""
-    _change_account(run, "is closed", lambda accounts: accounts.deactivate())
+@command(*ACCOUNT, example="account deactivate")
+def account_deactivate(context: Context) -> Result:
+    """Close the account for good.
+
+    The next `renew` creates another one.
+    """
+    return _change(context, "is closed", lambda accounts: accounts.deactivate())
 
 
-@run_command(account_group, *ACCOUNT, example="account rollover")
-def account_rollover(run: Run) -> None:
+@command(*ACCOUNT, example="account rollover")
+def account_rollover(context: Context) -> Result:
     """Give the account a new key."""
-    _change_account(run, "has a new key", lambda accounts: accounts.roll_over())
+    return _change(context, "has a new key", lambda accounts: accounts.roll_over())
 
 
-def _change_account(run: Run, done: str, act: Callable[[Accounts], str]) -> None:
-    from letsencrypt_mdaemon.app import adapters  # noqa: PLC0415
-    from letsencrypt_mdaemon.cli import document as report  # noqa: PLC0415
+def _change(context: Context, done: str, act: Callable[[Accounts], str]) -> Result:
+    from letsencrypt_mdaemon.app import adapters  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.text import printable  # noqa: PLC0415
 
-    run.be_alone()
-    url = printable(act(adapters.accounts(run.installation(look=False))), 300)
-    if run.config.json:
-        report.print_json(run.document(account=url))
-    else:
-        click.echo(f"The account {url} {done}.")
+    context.lock()
+    url = printable(act(adapters.accounts(context.open(look=False))), 300)
+    text = f"The account {url} {done}."
+    return Result({"account": url}, lambda _: click.echo(text))
+
+
+account_group = Group(
+    "account",
+    {"Commands": [account_show, account_rollover, account_deactivate]},
+    help="Show or change the account at the CA.",
+    epilog="Example:  letsencrypt-mdaemon account show",
+)

@@ -1,7 +1,7 @@
-"""The command line: options in, one use case, its result out.
+"""The commands that renew, schedule, and show what is in use.
 
-Nothing but click is imported before a command is chosen, and only the table of settings
-before it runs, so that `--help`, `--version` and a wrong option answer at once.
+Only click is imported before a command is chosen, and only the table of settings before
+it runs: `--help`, `--version` and a wrong option answer at once.
 """
 
 from __future__ import annotations
@@ -11,12 +11,16 @@ from typing import TYPE_CHECKING
 import click
 
 from letsencrypt_mdaemon.cli.options import (
-    CONTEXT,
-    PLACES,
+    DEPLOY,
+    DUE,
+    IIS,
+    INSTALLATION,
+    NAMES,
+    ONCE,
     RENEW,
-    WANTED,
-    cli,
-    run_command,
+    Group,
+    Result,
+    command,
 )
 
 if TYPE_CHECKING:
@@ -24,176 +28,184 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from letsencrypt_mdaemon.app.renewal import Prepared
-    from letsencrypt_mdaemon.cli.run import Run
+    from letsencrypt_mdaemon.cli.context import Context
     from letsencrypt_mdaemon.renewal.adapters import Outcome
 
 
-@run_command(cli, *RENEW, example="renew --agree-tos --to me@example.com")
-def renew(run: Run) -> None:
-    """Renew the certificate if it is due, and make the server use it."""
-    from letsencrypt_mdaemon.app import renewal  # noqa: PLC0415
+@command(
+    *("host-name", "alternate-host-names", "key-type", "directory-url", "agree-tos"),
+    *("to", "remove-old-certificates", "no-activate", "no-reload", "skip-port-check"),
+    *(*ONCE, "json", "mdaemon-dir", "webroot", "store"),
+    takes=RENEW,
+    example="renew --agree-tos --to me@example.com",
+    is_logged=True,
+)
+def renew(context: Context) -> Result:
+    """Renew the certificate if it is due.
 
-    _carry_out(run, renewal.renew)
+    Then make MDaemon use it, and check that every port serves it.
+    """
+    from letsencrypt_mdaemon.app import renewal  # noqa: PLC0415 - slow to import
 
-
-@run_command(cli, *PLACES, *WANTED, "no-reload", "dry-run", "json", example="activate")
-def activate(run: Run) -> None:
-    """Put into use what `renew --no-activate` obtained, or what was rolled back."""
-    from letsencrypt_mdaemon.app import renewal  # noqa: PLC0415
-
-    _carry_out(run, renewal.activate)
-
-
-@run_command(cli, *PLACES, *WANTED, "no-reload", "json", example="rollback")
-def rollback(run: Run) -> None:
-    """Go back to the last certificate that was seen to work on every port."""
-    from letsencrypt_mdaemon.app import renewal  # noqa: PLC0415
-
-    _carry_out(run, renewal.roll_back)
+    return _carry_out(context, renewal.renew)
 
 
-def _carry_out(run: Run, act: Callable[[Prepared, datetime], Outcome]) -> None:
-    """Change the server: as the only run, with log and mail; print the outcome."""
+@command(
+    *("host-name", "alternate-host-names", "no-reload", "dry-run", "json"),
+    *("mdaemon-dir", "store"),
+    takes=DEPLOY,
+    example="activate",
+    is_logged=True,
+)
+def activate(context: Context) -> Result:
+    """Use a certificate that is issued, but unused.
+
+    One that `renew --no-activate` obtained, or that was rolled back.
+    """
+    from letsencrypt_mdaemon.app import renewal  # noqa: PLC0415 - slow to import
+
+    return _carry_out(context, renewal.activate)
+
+
+@command(
+    *("host-name", "alternate-host-names", "no-reload", "json", "mdaemon-dir", "store"),
+    takes=DEPLOY,
+    example="rollback",
+    is_logged=True,
+)
+def rollback(context: Context) -> Result:
+    """Return to the last verified certificate."""
+    from letsencrypt_mdaemon.app import renewal  # noqa: PLC0415 - slow to import
+
+    return _carry_out(context, renewal.roll_back)
+
+
+def _carry_out(
+    context: Context, act: Callable[[Prepared, datetime], Outcome]
+) -> Result:
+    """Change which certificate the server uses."""
     from datetime import UTC, datetime  # noqa: PLC0415
 
-    from letsencrypt_mdaemon.app import renewal  # noqa: PLC0415
-    from letsencrypt_mdaemon.cli import document as report  # noqa: PLC0415
-    from letsencrypt_mdaemon.cli import status as overview  # noqa: PLC0415
-    from letsencrypt_mdaemon.cli import text  # noqa: PLC0415
-    from letsencrypt_mdaemon.pki.certificate import tlsa  # noqa: PLC0415
+    from letsencrypt_mdaemon.app import status as overview  # noqa: PLC0415 - slow
+    from letsencrypt_mdaemon.cli import document, text  # noqa: PLC0415 - slow
+    from letsencrypt_mdaemon.pki.certificate import tlsa  # noqa: PLC0415 - slow
 
-    now = datetime.now(UTC)
-    settings = run.config
-    run.begin(now)
-    installation = run.installation()
-    if run.is_scheduled:
-        installation = installation.noted(now)
-        run.is_noted = True
-    run.names = names = installation.names()
-    prepared = renewal.prepare(installation, names)
-    run.in_use = report.in_use(prepared.named.values())
-    overview.warn(installation, prepared.named.values())
+    now, config = datetime.now(UTC), context.config
+    prepared = context.prepare(now)
+    overview.warn(prepared.installation, prepared.named.values())
     outcome = act(prepared, now)
     leaf = outcome.certificate
-    pinned = settings.key_policy == "reuse" and leaf is not None
-    document = run.document(
-        **report.outcome(outcome),
-        tlsa=tlsa(leaf, names[0]) if pinned and leaf else None,
-        dry_run=settings.dry_run,
-        staging=settings.staging,
-        directory_url=settings.ca,
-        targets=[report.target(item) for item in prepared.named],
-    )
-    if settings.json:
-        report.print_json(document)
-        return
-    head = "Done" if outcome.renewed else "Nothing to do"
-    if outcome.waits_until:
-        head = "Due, and too early to try again"
-    if settings.dry_run:
-        head = "Dry run, nothing was changed"
-    elif settings.staging:
-        head = "Rehearsal, nothing in use was changed"
-    text.print_outcome(document, head)
+    pinned = config.key_policy == "reuse" and leaf is not None
+    items = {
+        **document.outcome(outcome),
+        "tlsa": tlsa(leaf, context.names[0]) if pinned and leaf else None,
+        "dry_run": config.dry_run,
+        "staging": config.staging,
+        "directory_url": config.ca,
+        "targets": [document.target(item) for item in prepared.named],
+    }
+    return Result(items, text.print_outcome)
 
 
-@run_command(cli, *PLACES, *WANTED, "json", example="status --json")
-def status(run: Run) -> None:
-    """Show which certificate is in use, until when, and when and why it is due."""
+@command(
+    *("json", "mdaemon-dir", "store", "host-name", "alternate-host-names"),
+    *("key-type", "directory-url"),
+    takes=(*INSTALLATION, *NAMES, *DUE, *IIS),
+    example="status --json",
+)
+def status(context: Context) -> Result:
+    """Show the certificate, and when it is due.
+
+    Shows the certificate in use, its expiry date, and when and why it is due. Does not
+    contact the CA.
+    """
     from datetime import UTC, datetime  # noqa: PLC0415
 
-    from letsencrypt_mdaemon.cli import document as report  # noqa: PLC0415
-    from letsencrypt_mdaemon.cli import status as overview  # noqa: PLC0415
-    from letsencrypt_mdaemon.cli import text  # noqa: PLC0415
+    from letsencrypt_mdaemon.app import status as overview  # noqa: PLC0415 - slow
+    from letsencrypt_mdaemon.cli import status as shown  # noqa: PLC0415 - slow
 
-    found = overview.examine(run.installation(), now=datetime.now(UTC))
-    document = run.document(**found)
-    show_as = report.print_json if run.config.json else text.print_status
-    show_as(document)
+    installation, now = context.open(), datetime.now(UTC)
+    found = overview.read(installation, now=now)
+    return Result(shown.status(found, installation, now), shown.print_status)
 
 
-@cli.group(
+@command(
+    *("agree-tos", "to", "mdaemon-dir", "json"),
+    takes=RENEW,
+    example="schedule install",
+)
+def schedule_install(context: Context) -> Result:
+    """Schedule `renew` twice a day.
+
+    The scheduled command has the config file and the options given here. The time of
+    day is chosen at random. On Windows the task runs as SYSTEM, without a password, and
+    catches up on a missed start. Run it again to update the command.
+    """
+    from letsencrypt_mdaemon.app import scheduling  # noqa: PLC0415 - slow
+    from letsencrypt_mdaemon.cli import document, text  # noqa: PLC0415 - slow
+
+    scheduler = scheduling.of_this_system()
+    options = {name: row for name, row in context.options.items() if name != "json"}
+    rivals = scheduler.rivals()
+    job = scheduler.install(scheduling.command(context.loaded, options))
+    last = scheduling.last_run(context.config, context.root)
+    items = {"job": document.job(job, last), "rivals": rivals}
+    return Result(items, text.print_installed)
+
+
+@command("mdaemon-dir", "state-dir", "json", example="schedule show")
+def schedule_show(context: Context) -> Result:
+    """Show the schedule and the last run."""
+    from letsencrypt_mdaemon.app import scheduling  # noqa: PLC0415 - slow
+    from letsencrypt_mdaemon.cli import document, text  # noqa: PLC0415 - slow
+
+    scheduler = scheduling.of_this_system()
+    last = scheduling.last_run(context.config, context.root)
+    job = document.job(scheduler.show(), last)
+    items = {"job": job, "rivals": scheduler.rivals()}
+    return Result(items, text.print_job)
+
+
+@command("json", example="schedule remove")
+def schedule_remove(_: Context) -> Result:
+    """Remove the scheduled task.
+
+    Other tasks are left alone.
+    """
+    from letsencrypt_mdaemon.app import scheduling  # noqa: PLC0415 - slow
+
+    removed = scheduling.of_this_system().remove()
+    done = "Removed the scheduled task." if removed else "There was no scheduled task."
+    return Result({"removed": removed}, lambda _: click.echo(done))
+
+
+schedule_group = Group(
     "schedule",
-    context_settings=CONTEXT,
+    {"Commands": [schedule_install, schedule_show, schedule_remove]},
+    help="Let the system run `renew` twice a day.\n\nWith the Task Scheduler on "
+    "Windows, with cron elsewhere.",
     epilog="Example:  letsencrypt-mdaemon schedule install",
 )
-def schedule_group() -> None:
-    """Let the system run `renew` twice a day: Task Scheduler, elsewhere cron."""
 
 
-SCHEDULE = ("mdaemon-dir", "agree-tos", "to", "json")
+@command(
+    *("host-name", "directory-url", "to", "json", "mdaemon-dir", "store"),
+    takes=None,
+    example="config show",
+)
+def config_show(context: Context) -> Result:
+    """Show every setting and its origin."""
+    from letsencrypt_mdaemon.cli import text  # noqa: PLC0415 - slow
+
+    loaded = context.loaded
+    file = str(loaded.file) if loaded.file else None
+    items = {"config_file": file, "settings": loaded.shown()}
+    return Result(items, text.print_settings)
 
 
-@run_command(schedule_group, *SCHEDULE, example="schedule install")
-def schedule_install(run: Run) -> None:
-    """Run `renew` twice a day, with the config file and the options given here.
-
-    At a time drawn once. On Windows it runs as SYSTEM, without a password, also after a
-    start that was missed. Done again it brings the command up to date.
-    """
-    from letsencrypt_mdaemon.cli import document as report  # noqa: PLC0415
-    from letsencrypt_mdaemon.cli import text  # noqa: PLC0415
-
-    scheduler = run.scheduler()
-    rivals = scheduler.rivals()
-    job = scheduler.install(run.scheduled_command())
-    document = run.document(job=report.job(job, run.last_scheduled()), rivals=rivals)
-    if run.config.json:
-        report.print_json(document)
-        return
-    text.print_job(document)
-    for name in rivals:
-        click.echo(f"The task {name} runs the old script: delete or disable it.")
-    click.echo(
-        "Switch off MDaemon's own scheduler: Security, Security Manager, SSL & TLS, "
-        "Let's Encrypt."
-    )
-
-
-@run_command(schedule_group, "mdaemon-dir", "json", example="schedule show")
-def schedule_show(run: Run) -> None:
-    """Show whether and when it is run, when it ran last, and how that ended."""
-    from letsencrypt_mdaemon.cli import document as report  # noqa: PLC0415
-    from letsencrypt_mdaemon.cli import text  # noqa: PLC0415
-
-    scheduler = run.scheduler()
-    document = run.document(
-        job=report.job(scheduler.show(), run.last_scheduled()),
-        rivals=scheduler.rivals(),
-    )
-    show_as = report.print_json if run.config.json else text.print_job
-    show_as(document)
-
-
-@run_command(schedule_group, "json", example="schedule remove")
-def schedule_remove(run: Run) -> None:
-    """Do not run it any more; what others scheduled stays."""
-    from letsencrypt_mdaemon.cli import document as report  # noqa: PLC0415
-
-    removed = run.scheduler().remove()
-    if run.config.json:
-        report.print_json(run.document(removed=removed))
-    else:
-        click.echo("Not scheduled any more." if removed else "It was not scheduled.")
-
-
-@cli.group(
+config_group = Group(
     "config",
-    context_settings=CONTEXT,
+    {"Commands": [config_show]},
+    help="Show the configuration.",
     epilog="Example:  letsencrypt-mdaemon config show",
 )
-def config_group() -> None:
-    """Show the configuration."""
-
-
-@run_command(config_group, *RENEW, example="config show")
-def show(run: Run) -> None:
-    """Show every setting, and where its value comes from."""
-    from letsencrypt_mdaemon.cli import document as report  # noqa: PLC0415
-    from letsencrypt_mdaemon.cli import text  # noqa: PLC0415
-
-    loaded = run.loaded
-    file = str(loaded.file) if loaded.file else None
-    document = run.document(config_file=file, settings=loaded.shown())
-    show_as = report.print_json if run.config.json else text.print_settings
-    show_as(document)

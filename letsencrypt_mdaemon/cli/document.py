@@ -1,4 +1,4 @@
-"""What commands print: JSON for programs, a few aligned lines for people."""
+"""Turn results into the JSON that --json prints."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from letsencrypt_mdaemon.pki.chain import title
 from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
     from datetime import datetime
 
     from cryptography import x509
@@ -25,27 +25,22 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.renewal.adapters import Outcome, Proof
     from letsencrypt_mdaemon.state.memory import Account, Change, Dropped, Target
     from letsencrypt_mdaemon.system.schedule import Job
-    from letsencrypt_mdaemon.verify.served import Served
-    from letsencrypt_mdaemon.verify.verdict import Port, Verification
 
 
 SCHEMA = 1
-"""Version of the JSON; it grows when a key changes its meaning or goes away."""
+"""The version of the JSON; it rises when a key changes its meaning or disappears."""
 
 
 Document = dict[str, Any]
 
 
 def print_json(document: Mapping[str, object]) -> None:
-    """Print a result for a program."""
+    """Print a result as JSON."""
     click.echo(json.dumps(document, indent=2))
 
 
-# Values as JSON
-
-
 def certificate(value: x509.Certificate | None) -> Document | None:
-    """Return what matters of a certificate."""
+    """Return the parts of a certificate that matter."""
     if value is None:
         return None
     return {
@@ -63,7 +58,7 @@ def target(value: Target) -> Document:
 
 
 def change(value: Change) -> Document:
-    """Return which INI value changed, from what to what."""
+    """Return which INI value changed, with its line before and after."""
     text = {"line": value.line, "before": value.before, "after": value.after}
     return target(value.target) | text
 
@@ -99,19 +94,19 @@ def outcome(value: Outcome) -> Document:
 
 
 def dropped(value: Dropped) -> Document:
-    """Return a name that the certificate goes without, since when, and why."""
+    """Return a name that the certificate does not have, since when, and why."""
     return {"name": value.name, "since": iso(value.since), "why": printable(value.why)}
 
 
 def proof(value: Proof | None) -> Document | None:
-    """Return how the ports serve a certificate."""
+    """Return which ports serve the new certificate, the old one, or neither."""
     if value is None:
         return None
     return {"new": value.new, "old": value.old, "broken": value.broken}
 
 
 def selftest(value: Report) -> Document:
-    """Return what the self-test found."""
+    """Return the results of the self-test."""
     return {
         "machine": value.machine,
         "checks": [
@@ -129,7 +124,11 @@ def selftest(value: Report) -> Document:
 def job(
     value: Job | None, remembered: tuple[datetime | None, int | None]
 ) -> Document | None:
-    """Return what the scheduler has of ours, and what we remember of the last run."""
+    """Return the scheduled task, with its last run.
+
+    Args:
+        remembered: When the last run began and its exit code, from our own state.
+    """
     if value is None:
         return None
     began, code = remembered
@@ -140,55 +139,6 @@ def job(
         "next_run": value.next_run or None,
         "last_run": value.last_run or iso(began),
         "last_exit_code": value.last_code if known else code,
-    }
-
-
-def verification(value: Verification) -> Document:
-    """Return what the ports serve, beside what they should."""
-    right = value.right
-    return {
-        "names": list(value.names),
-        "expected": None if right is None else [certificate(one) for one in right],
-        "proven": value.is_proven,
-        "ports": [port(each) for each in value.ports],
-    }
-
-
-def port(value: Port) -> Document:
-    """Return what an endpoint answered, and what that is worth."""
-    endpoint, chain = value.endpoint, value.chain
-    return {
-        "endpoint": endpoint.url,
-        "address": endpoint.host,
-        "port": endpoint.port,
-        "origin": value.origin,
-        "good": value.is_good,
-        **_answer(value.served),
-        "expected": value.is_expected,
-        "tls": value.served.tls or None,
-        "seconds": round(value.served.seconds, 3),
-        "chain": chain
-        and {
-            "subjects": [title(one, "subject") for one in value.served.chain],
-            "in_order": chain.in_order,
-            "complete": chain.is_complete,
-            "ending": chain.ending.name.lower(),
-            "ends_at": chain.ends_at,
-            "missing": list(chain.missing),
-            "as_issued": chain.as_issued,
-            "trusted": not chain.distrust,
-            "distrust": chain.distrust,
-        },
-        "differently": [_answer(other) for other in value.served.differently],
-    }
-
-
-def _answer(value: Served) -> Document:
-    return {
-        "server_name": value.server_name,
-        "outcome": value.outcome.name.lower(),
-        "detail": value.detail,
-        "certificate": certificate(value.chain[0] if value.chain else None),
     }
 
 
@@ -214,7 +164,7 @@ def checkup(value: Checkup) -> Document:
 
 
 def examined(value: Examined) -> Document:
-    """Return what was found about a name."""
+    """Return the findings about a name."""
     return {
         "name": value.name,
         "served_at": list(value.served),
@@ -235,14 +185,5 @@ def finding(value: Finding) -> Document:
 
 
 def iso(moment: datetime | None) -> str | None:
-    """Return a moment as RFC 3339 has it."""
+    """Return a moment as RFC 3339 writes it."""
     return moment.isoformat(timespec="seconds") if moment else None
-
-
-def in_use(values: Iterable[x509.Certificate | None]) -> str:
-    """Return in a sentence which certificates are in use."""
-    rows = [row for value in dict.fromkeys(values) if (row := certificate(value))]
-    return "; ".join(
-        f"{row['thumbprint']} for {', '.join(row['names'])}, until {row['not_after']}"
-        for row in rows
-    )

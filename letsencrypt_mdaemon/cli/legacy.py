@@ -1,7 +1,7 @@
-"""The command line of the old script, LetsEncrypt.ps1, as ours.
+"""Translate the command line of the old script, LetsEncrypt.ps1.
 
-PowerShell takes parameters with one dash in any case, by any prefix that fits only one,
-as `-Name value`, `-Name:value` or several values; switches also as `-Name:$false`.
+PowerShell accepts parameters with one dash, in upper or lower case, by any unambiguous
+prefix: `-Name value`, `-Name:value`, several values; a switch also as `-Name:$false`.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ PARAMETERS = {
     "RemoveOldCertificates": "--remove-old-certificates",
     "SkipPortCheck": "--skip-port-check",
 }
-MOST_VALUES = {"IISSiteName": 1, "RemoveOldCertificates": 0, "SkipPortCheck": 0}
-"""The others take a list."""
+MAX_VALUES = {"IISSiteName": 1, "RemoveOldCertificates": 0, "SkipPortCheck": 0}
+"""The other parameters take a list."""
 
-# PowerShell takes a dash, an en dash, an em dash and a horizontal bar alike.
+# PowerShell accepts a dash, an en dash, an em dash or a horizontal bar.
 _PARAMETER = re.compile(r"[-\u2013\u2014\u2015]([A-Za-z]+)(?::(.*))?\Z", re.DOTALL)
 _OURS = re.compile(r"--|-[chv]+\Z")
 _ANSWERS = {"$true": True, "true": True, "1": True}
@@ -33,17 +33,15 @@ _ANSWERS |= {"$false": False, "false": False, "0": False}
 
 
 def is_legacy(arguments: Sequence[str]) -> bool:
-    """Whether a command line is written as for the old script."""
+    """Return whether a command line is one for the old script."""
     return bool(arguments) and _match(arguments[0]) is not None
 
 
 def translate(arguments: Sequence[str]) -> list[str]:
-    """Return our command line for one of the old script's.
-
-    Options of ours may follow.
+    """Return our command line for one of the old script's; our options may follow.
 
     Raises:
-        ConfigError: Listing all parameters that are unknown, ambiguous or incomplete.
+        ConfigError: With all parameters that are unknown, ambiguous or incomplete.
     """
     ours = ["renew"]
     problems = []
@@ -52,7 +50,7 @@ def translate(arguments: Sequence[str]) -> list[str]:
         word = waiting.popleft()
         match = _match(word)
         if match is None:
-            problems.append(f"{word!r} belongs to no parameter")
+            problems.append(f"{word!r} has no parameter")
             continue
         name = _name(match[1], problems)
         values = _values(name, match[2], waiting)
@@ -62,8 +60,8 @@ def translate(arguments: Sequence[str]) -> list[str]:
             problems.append(f"-{name} {exc}")
     if problems:
         known = ", ".join(f"-{name}" for name in PARAMETERS)
-        message = f"The command line is wrong: {'; '.join(problems)}."
-        raise ConfigError(message, hint=f"The old script's parameters: {known}.")
+        message = f"The command line is invalid: {'; '.join(problems)}."
+        raise ConfigError(message, hint=f"The old script's parameters are {known}.")
     return [*ours, *waiting]
 
 
@@ -75,25 +73,25 @@ def _name(prefix: str, problems: list[str]) -> str:
     found = [name for name in PARAMETERS if name.lower().startswith(prefix.lower())]
     if len(found) == 1:
         return found[0]
-    problems.append(f"-{prefix} fits {' and '.join(found) or 'no parameter'}")
+    problems.append(f"-{prefix} matches {' and '.join(found) or 'no parameter'}")
     return ""
 
 
 def _values(name: str, first: str | None, waiting: deque[str]) -> list[str]:
-    """Take the values of a parameter: `first` is what stands behind its colon."""
+    """Take the values of a parameter; `first` is the text after its colon."""
     values = [] if first is None else [first]
-    most = MOST_VALUES.get(name, len(waiting) + 1)
+    most = MAX_VALUES.get(name, len(waiting) + 1)
     while waiting and (len(values) < most or values == [""]):
         if _OURS.match(waiting[0]) or _match(waiting[0]):
             break
-        # Nothing behind the colon: the next word is meant.
+        # Nothing after the colon: the value is the next word.
         values = [value for value in values if value] + [waiting.popleft()]
     return values
 
 
 def _option(name: str, values: list[str]) -> list[str]:
-    """Return our option; raise ValueError if it lacks a value."""
-    if MOST_VALUES.get(name) == 0:
+    """Return our option; raise ValueError if the value is missing or invalid."""
+    if MAX_VALUES.get(name) == 0:
         answer = _ANSWERS.get(values[0].lower()) if values else True
         if answer is None:
             raise ValueError(f"is {values[0]!r}, not $true or $false")

@@ -9,32 +9,34 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from letsencrypt_mdaemon.cli import (  # noqa: F401 - they add their commands
-    accounts,
-    checks,
-    commands,
-    legacy,
-)
-from letsencrypt_mdaemon.cli.options import CONTEXT, cli
+from letsencrypt_mdaemon._version import __version__
+from letsencrypt_mdaemon.cli import accounts, checks, commands, legacy
+from letsencrypt_mdaemon.cli.options import CONTEXT, Group
 from letsencrypt_mdaemon.errors import ConfigError, Error
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-@cli.command(context_settings=CONTEXT, epilog="Example:  letsencrypt-mdaemon demo")
+@click.command(context_settings=CONTEXT, epilog="Example:  letsencrypt-mdaemon demo")
 @click.option(
-    "--directory", metavar="DIR", help="Where.  [default: a temporary folder]"
+    "--directory",
+    metavar="DIR",
+    type=click.Path(file_okay=False),
+    help="Folder to use.  [default: a temporary folder]",
 )
-@click.option("--keep", is_flag=True, help="Leave everything there afterwards.")
+@click.option("--keep", is_flag=True, help="Leave the files there afterwards.")
 @click.option("--break", "broken", is_flag=True, help="Show a run that is rolled back.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def demo(directory: str | None, *, keep: bool, broken: bool, as_json: bool) -> None:
-    """Try all of it with a small MDaemon and a small CA on this machine."""
-    try:
-        from pathlib import Path  # noqa: PLC0415
+    """Try a renewal with a small MDaemon and CA.
 
-        from letsencrypt_mdaemon.sandbox import demo as story  # noqa: PLC0415
+    Both run on this machine, in a folder of their own.
+    """
+    try:
+        from pathlib import Path  # noqa: PLC0415 - slow to import
+
+        from letsencrypt_mdaemon.sandbox import demo as story  # noqa: PLC0415 - slow
 
         folder = Path(directory) if directory else None
         # With --json the story goes to stderr: stdout is the result alone.
@@ -45,23 +47,63 @@ def demo(directory: str | None, *, keep: bool, broken: bool, as_json: bool) -> N
             say=lambda line: click.echo(line, err=as_json),
         )
     except Error as exc:
-        _complain(exc)
+        _fail(exc)
     if as_json:
-        from letsencrypt_mdaemon.cli import document as report  # noqa: PLC0415
+        from letsencrypt_mdaemon.cli import document as report  # noqa: PLC0415 - slow
 
         document: Mapping[str, object] = {"schema": report.SCHEMA, "command": "demo"}
         report.print_json({**document, **result})
     sys.exit(result["exit_code"])
 
 
+def _keep_options(**options: object) -> None:
+    """Keep the certificate of an MDaemon mail server fresh.
+
+    The switches of the old script (-AlternateHostNames a,b -To x@y ...) still work.
+    """
+    click.get_current_context().obj = options
+
+
+cli = Group(
+    "letsencrypt-mdaemon",
+    {
+        "Every day": [commands.renew, commands.status, checks.verify],
+        "Setting up": [
+            demo,
+            checks.selftest,
+            checks.discover,
+            commands.config_group,
+            checks.notify_test,
+            commands.schedule_group,
+        ],
+        "When something is wrong": [
+            checks.doctor,
+            commands.activate,
+            commands.rollback,
+        ],
+        "Seldom": [accounts.revoke, accounts.account_group],
+    },
+    callback=_keep_options,
+    help=_keep_options.__doc__,
+    params=[
+        click.Option(
+            ["-c", "--config", "config_file"], metavar="FILE", help="Config file."
+        ),
+        click.Option(["-v", "--verbose"], is_flag=True, help="Show debug output."),
+    ],
+    epilog="Options of a command:  letsencrypt-mdaemon COMMAND --help",
+)
+click.version_option(__version__, prog_name="letsencrypt-mdaemon")(cli)
+
+
 def main() -> None:
     """Run the program: `letsencrypt-mdaemon`."""
     arguments = sys.argv[1:]
     for stream in (sys.stdout, sys.stderr):
-        # A redirected console on Windows knows some 250 characters only.
+        # A redirected console on Windows can print some 250 characters only.
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    # A run is short and makes little garbage: looking for it, during the run and in all
-    # that is there at its end, would take a quarter of its time.
+    # A run is short and makes little garbage. To collect it, during the run and at its
+    # end, would take a quarter of the time.
     gc.disable()
     atexit.register(gc.freeze)
     import signal  # noqa: PLC0415
@@ -73,15 +115,15 @@ def main() -> None:
         try:
             arguments = legacy.translate(arguments)
         except ConfigError as exc:
-            _complain(exc)
+            _fail(exc)
     cli.main(arguments, prog_name="letsencrypt-mdaemon")
 
 
-def _complain(error: Error) -> NoReturn:
+def _fail(error: Error) -> NoReturn:
     click.echo(f"error: {error.message} {error.hint}".strip(), err=True)
     sys.exit(error.exit_code)
 
 
 def _exit_on_signal(number: int, _: object) -> NoReturn:
-    # As an exception, so that everything that has to be undone is: token files, locks.
+    # An exception, so that token files and locks are removed.
     sys.exit(128 + number)

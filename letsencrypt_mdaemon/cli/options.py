@@ -1,89 +1,187 @@
-"""Options of the commands, made from the table of settings."""
+"""Commands whose options are settings, and what their help shows."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from itertools import chain
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from letsencrypt_mdaemon._version import __version__
-
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from click.shell_completion import CompletionItem
 
-if TYPE_CHECKING:
-    Command = Callable[..., None]  # a Run, and the command's own options
+    from letsencrypt_mdaemon.cli.document import Document
+    from letsencrypt_mdaemon.errors import Error
 
+    Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
+    Action = Callable[..., "Result"]  # of a Context, and own options
 
-PLACES = ("mdaemon-dir", "log-dir", "state-dir", "store")
+CONTEXT = {"help_option_names": ["-h", "--help"]}
+_ALL = f"{__name__}.all"
 
-
-WANTED = ("host-name", "alternate-host-names", "directory-url", "key-type", "staging")
-
-
-# What fits the screen; `config show` tells all of them.
-RENEW = (
-    *("host-name", "alternate-host-names", "key-type", "directory-url", "ca-bundle"),
-    *("agree-tos", "to", "remove-old-certificates", "skip-port-check"),
-    *("no-reload", "staging", "dry-run", "force", "json"),
-    *("mdaemon-dir", "webroot", "store"),
+# What the commands read: the first names everything that opens an installation.
+INSTALLATION = (
+    *("mdaemon-dir", "state-dir", "store", "key-policy", "key-storage"),
+    *("key-exportable", "pfx-password-file", "smtp-address", "endpoint"),
 )
+NAMES = ("host-name", "alternate-host-names", "profile", "directory-url", "staging")
+IIS = ("iis-site-name", "iis-add-binding")
+DUE = ("key-type", "renew-days", "on-name-failure")
+ACCOUNT = ("directory-url", "ca-bundle", "staging", "mdaemon-dir", "state-dir", "json")
+PORT_80 = ("webroot", "skip-port-check", "validation-port", "validation-dns")
+MAIL = ("to", "mail-from", "mail-server", "mail-user", "mail-password-file")
+DEPLOY = (
+    *INSTALLATION,
+    *(name for name in NAMES if name != "staging"),
+    *(*IIS, *DUE, *MAIL, "log-dir", "keep-logs", "remove-old-certificates"),
+    *("reload-semaphores", "reload-timeout", "allow-restart", "verify-timeout"),
+    *("no-reload", "json"),
+)
+RENEW = (
+    *(*DEPLOY, *PORT_80, "ca-bundle", "agree-tos", "contact", "eab-kid"),
+    *("eab-key-file", "require-profile", "preferred-chain", "delay"),
+    *("validation-timeout", "no-activate"),
+)
+ONCE = ("staging", "dry-run", "force")
+"""For a run by hand; never for a scheduled one."""
 
 
-CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+class Result(NamedTuple):
+    """What a command found or did.
 
-
-@click.group(context_settings=CONTEXT, no_args_is_help=True)
-@click.option("-c", "--config", "config_file", metavar="FILE", help="The config file.")
-@click.option("-v", "--verbose", is_flag=True, help="Say more.")
-@click.version_option(__version__, prog_name="letsencrypt-mdaemon")
-@click.pass_context
-def cli(context: click.Context, /, **outer: object) -> None:
-    """Keep the certificate of an MDaemon mail server fresh.
-
-    The old script's switches (-AlternateHostNames a,b -To x@y …) work unchanged.
+    Args:
+        items: What --json prints of it.
+        print_text: Prints it for people; gets the JSON document.
+        error: Why the command fails, after it has printed this.
     """
-    context.obj = outer
+
+    items: Mapping[str, object]
+    print_text: Callable[[Document], object]
+    error: Error | None = None
 
 
-cli.epilog = "Example:  letsencrypt-mdaemon renew --agree-tos --to me@example.com"
+class Group(click.Group):
+    """A group of commands, listed in sections.
+
+    Args:
+        sections: The commands by title of their section. A command's name loses the
+            group's: `schedule-show` becomes `show`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        sections: Mapping[str, Sequence[click.Command]],
+        **attributes: Any,  # noqa: ANN401 - click's own
+    ) -> None:
+        super().__init__(
+            name,
+            context_settings=CONTEXT,
+            no_args_is_help=True,
+            subcommand_metavar="COMMAND [OPTIONS]",
+            **attributes,
+        )
+        self.sections = sections
+        for command in chain.from_iterable(sections.values()):
+            self.add_command(command, str(command.name).removeprefix(f"{name}-"))
+
+    def format_commands(self, _: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands with the first sentences of their help."""
+        names = {command: name for name, command in self.commands.items()}
+        width = max(map(len, self.commands))
+        for title, commands in self.sections.items():
+            with formatter.section(title):
+                formatter.write_dl(
+                    [(f"{names[row]:<{width}}", _summary(row)) for row in commands]
+                )
 
 
 class _Command(click.Command):
-    """A command whose options are the settings, made when they are asked for.
+    """A command whose options are settings, made when they are needed.
 
     Attributes:
-        shown: The settings that its help shows; the others work as well.
-        own: Options of this command alone.
+        shown: The settings that -h shows.
+        takes: The settings that it takes; None for all of them.
+        own: Options that are not settings.
+        example: A command line without the name of the program.
     """
 
-    shown: tuple[str, ...] = ()
+    shown: Sequence[str] = ()
+    takes: Sequence[str] | None = ()
     own: Sequence[click.Option] = ()
+    example = ""
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         """Return the options."""
-        self.params = self.params or [*self.own, *_options(self.shown)]
+        self.params = self.params or [*self.own, *_options(self.shown, self.takes)]
         return super().get_params(ctx)
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the options; refuse those of other commands by name."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as exc:
+            from letsencrypt_mdaemon.config import load  # noqa: PLC0415 - slow to import
 
-def run_command(
-    parent: click.Group, *shown: str, example: str, own: Sequence[click.Option] = ()
-) -> Callable[[Command], click.Command]:
-    """Make a command of a function, with the settings as its options.
+            name = exc.option_name.removeprefix("--")
+            if name in load.REMOVED:
+                message = f"The setting {exc.option_name} was removed."
+            elif name in (key for key, row in load.settings() if not row.secret):
+                message = f"`{ctx.command_path}` does not take {exc.option_name}."
+            else:
+                raise
+            raise click.UsageError(message, ctx) from exc
+
+    def format_options(
+        self, ctx: click.Context, formatter: click.HelpFormatter
+    ) -> None:
+        """Write the options that matter most, or all of them."""
+        few = {*_identifiers(self.shown), *(option.name for option in self.own)}
+        seldom = {option.name for option in self.params} - few - {"help_all"}
+        rows = [
+            option.get_help_record(ctx)
+            for option in self.get_params(ctx)
+            if ctx.meta.get(_ALL) or option.name not in seldom
+        ]
+        with formatter.section("Options"):
+            formatter.write_dl([row for row in rows if row])
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write an example, and where the other options are."""
+        with formatter.indentation():
+            formatter.write_paragraph()
+            formatter.write_text(f"Example:  letsencrypt-mdaemon {self.example}")
+            if not ctx.meta.get(_ALL):
+                formatter.write_text(f"All options:  {ctx.command_path} --help-all")
+
+
+def command(
+    *shown: str,
+    takes: Sequence[str] | None = (),
+    own: Sequence[click.Option] = (),
+    example: str,
+    is_logged: bool = False,
+) -> Callable[[Action], click.Command]:
+    """Make a command of a function, with settings as its options.
 
     Args:
-        shown: The settings that its help shows; the others work as well.
-        own: Options of this command alone; the function gets their values by name.
+        shown: The settings that -h shows.
+        takes: All settings that it takes, or the further ones; None = every setting.
+        own: Options that are not settings; the function gets their values by name.
+        example: A command line without the name of the program.
+        is_logged: Whether it writes a log, and mails a failure.
     """
 
-    def decorate(function: Command) -> click.Command:
+    def decorate(act: Action) -> click.Command:
         def callback(**given: Any) -> None:  # noqa: ANN401 - as click gives them
-            from letsencrypt_mdaemon.cli.run import Run  # noqa: PLC0415 - slow to import
+            from letsencrypt_mdaemon.cli.context import Context  # noqa: PLC0415 - slow
+            from letsencrypt_mdaemon.cli.run import Run  # noqa: PLC0415 - slow
 
             mine = {str(option.name): given.pop(str(option.name)) for option in own}
-            context = click.get_current_context()
-            outer = context.find_root().obj
+            current = click.get_current_context()
+            outer = current.find_root().obj
             file = given.pop("config_file") or outer["config_file"]
             verbose = bool(given.pop("verbose") or outer["verbose"])
             options = {
@@ -91,48 +189,93 @@ def run_command(
                 for name, value in given.items()
                 if value is not None and value != ()
             }
-            name = context.command_path.split(" ", 1)[1]
-            with Run(name, options, file=file, verbose=verbose) as run:
-                function(run, **mine)
+            name = current.command_path.split(" ", 1)[1]
+            context = Context(name, options, file=file)
+            with Run(context, verbose=verbose, is_logged=is_logged) as run:
+                run.begin()
+                run.show(act(context, **mine))
 
-        command = _Command(
-            function.__name__.removeprefix(f"{parent.name}_").replace("_", "-"),
+        made = _Command(
+            act.__name__.replace("_", "-"),
             callback=callback,
-            help=function.__doc__,
-            epilog=f"Example:  letsencrypt-mdaemon {example}",
+            help=act.__doc__,
             context_settings=CONTEXT,
         )
-        command.shown, command.own = shown, own
-        parent.add_command(command)
-        return command
+        made.shown, made.takes, made.own, made.example = shown, takes, own, example
+        return made
 
     return decorate
 
 
-def _options(shown: tuple[str, ...]) -> list[click.Parameter]:
+def offer(values: Sequence[str], *, path: str = "") -> Complete:
+    """Return what completes an option's value.
+
+    Args:
+        path: "dir" or "file" if the shell completes a path.
+    """
+
+    def complete(
+        _: click.Context, __: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        from click.shell_completion import CompletionItem  # noqa: PLC0415 - seldom
+
+        if path:
+            return [CompletionItem(incomplete, type=path)]
+        fitting = [value for value in values if value.startswith(incomplete)]
+        return [CompletionItem(value) for value in fitting]
+
+    return complete
+
+
+def _options(
+    shown: Sequence[str], takes: Sequence[str] | None
+) -> Iterator[click.Option]:
     from letsencrypt_mdaemon.config import load  # noqa: PLC0415 - slow to import
 
-    table = dict(load.settings())
-    # -c and -v may stand before the command or behind it.
-    options: list[click.Parameter] = [
-        click.Option(["-c", "--config", "config_file"], metavar="FILE", hidden=True),
-        click.Option(["-v", "--verbose"], is_flag=True, hidden=True),
-    ]
-    for name in dict.fromkeys([*shown, *table]):
+    table = {name: row for name, row in load.settings() if not row.secret}
+    more = [name for name in table if takes is None or name in takes]
+    for name in dict.fromkeys([*shown, *more]):
         row = table[name]
-        if not row.secret:
-            # A flag's value on any other option would make its argument optional.
-            kind: dict[str, Any] = {"metavar": row.metavar}
-            if row.flag:
-                kind = {"is_flag": True, "flag_value": "yes"}
-            option = click.Option(
-                [f"--{name}", name.replace("-", "_")],
-                type=str,
-                default=None,
-                multiple=row.many,
-                help=row.help,
-                hidden=name not in shown,
-                **kind,
-            )
-            options.append(option)
-    return options
+        # A flag's value on any other option would make its argument optional.
+        kind: dict[str, Any] = {"is_flag": True, "flag_value": "yes"}
+        if not row.flag:
+            path = {"DIR": "dir", "FILE": "file"}.get(row.metavar, "")
+            complete = offer(row.choices, path=path)
+            kind = {"metavar": row.metavar, "shell_complete": complete}
+        yield click.Option(
+            [f"--{name}", *_identifiers([name])],
+            type=str,
+            default=None,
+            multiple=row.many,
+            help=row.help,
+            **kind,
+        )
+    # They may stand before the command or behind it.
+    yield click.Option(
+        ["-c", "--config", "config_file"], metavar="FILE", help="Config file."
+    )
+    yield click.Option(["-v", "--verbose"], is_flag=True, help="Show debug output.")
+    yield click.Option(
+        ["--help-all"],
+        is_flag=True,
+        is_eager=True,
+        expose_value=False,
+        callback=_show_all,
+        help="Show all options and exit.",
+    )
+
+
+def _show_all(ctx: click.Context, _: click.Parameter, value: object) -> None:
+    if value and not ctx.resilient_parsing:
+        ctx.meta[_ALL] = True
+        click.echo(ctx.get_help(), color=ctx.color)
+        ctx.exit()
+
+
+def _identifiers(names: Sequence[str]) -> list[str]:
+    return [name.replace("-", "_") for name in names]
+
+
+def _summary(command: click.Command) -> str:
+    """Return the first sentence of a command's help."""
+    return (command.help or "").partition("\n")[0].removesuffix(".")

@@ -1,144 +1,158 @@
-"""What is in use, when and why it is due, and what the CA's account book says."""
+"""Show `status`: as JSON, and as text."""
 
 from __future__ import annotations
 
-import logging
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from letsencrypt_mdaemon import authorities
-from letsencrypt_mdaemon.app import adapters
+import click
+
 from letsencrypt_mdaemon.cli import document
-from letsencrypt_mdaemon.pki.certificate import thumbprint, tlsa
-from letsencrypt_mdaemon.renewal import lifetime, run
-from letsencrypt_mdaemon.renewal.snapshot import take_snapshot
+from letsencrypt_mdaemon.cli.document import iso
+from letsencrypt_mdaemon.cli.text import day, dropped, place, row, when
 from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from datetime import datetime
 
-    from cryptography import x509
-
     from letsencrypt_mdaemon.app.installation import Installation
-    from letsencrypt_mdaemon.renewal.adapters import Request
-
-_log = logging.getLogger(__name__)
-
-Document = dict[str, Any]
+    from letsencrypt_mdaemon.app.status import Status
+    from letsencrypt_mdaemon.cli.document import Document
+    from letsencrypt_mdaemon.state.advice import Draw
 
 
-def examine(installation: Installation, *, now: datetime) -> Document:
-    """Return what `status` shows; the CA is not asked.
-
-    Raises:
-        ConfigError: If the names or the targets are not clear.
-    """
-    names = installation.names()
-    order = adapters.request(installation, names)
-    tools = adapters.adapters(installation, installation.targets())
-    snapshot = take_snapshot(order, tools, installation.memory, now)
-    due, wait = run.assess(snapshot)
-    in_use, pending = snapshot.in_use, installation.ca.pending()
+def status(value: Status, installation: Installation, now: datetime) -> Document:
+    """Return the JSON document of a status."""
+    due, wait, memory = value.due, value.wait, installation.memory
     return {
         "mdaemon_dir": str(installation.root),
         "directory_url": installation.config.ca,
-        "names": list(names),
+        "names": list(value.names),
         "due": due.due,
         "reason": due.reason,
-        "due_at": document.iso(due.at),
+        "due_at": iso(due.at),
         "rule": due.rule or None,
-        "advice": _advice(installation, in_use),
-        "waiting": wait and {"reason": wait.reason, "until": document.iso(wait.until)},
-        "certificate": document.certificate(in_use),
-        "key_readers": in_use and installation.store.key_readers(thumbprint(in_use)),
-        "tlsa": tlsa(in_use, names[0]) if order.reuse_key and in_use else None,
-        "pending": document.certificate(pending.leaf if pending else None),
+        "advice": value.draw and _advice(value.draw),
+        "waiting": wait and {"reason": wait.reason, "until": iso(wait.until)},
+        "certificate": document.certificate(value.in_use),
+        "key_readers": value.key_readers,
+        "tlsa": value.tlsa,
+        "pending": document.certificate(value.pending),
         "targets": [
             document.target(item) | {"certificate": document.certificate(leaf)}
-            for item, leaf in snapshot.named.items()
+            for item, leaf in value.targets.items()
         ],
-        "dropped": [document.dropped(item) for item in installation.memory.dropped],
+        "dropped": [document.dropped(item) for item in memory.dropped],
         "served": installation.served,
-        "ledger": _ledger(installation, order, now),
-        "schedule": _schedule(installation, in_use),
+        "ledger": _ledger(value, now),
+        "schedule": {
+            "last_run": iso(memory.runs[-1]) if memory.runs else None,
+            "every_hours": value.interval
+            and round(value.interval / timedelta(hours=1), 1),
+            "warning": value.sparse or None,
+            "lifetimes": [
+                {
+                    "days": item.days,
+                    "letsencrypt_from": item.starts.isoformat(),
+                    "due_days_before_end": item.due_before_end.days,
+                    "too_sparse": item.is_sparse,
+                }
+                for item in value.outlook
+            ],
+        },
     }
 
 
-def warn(installation: Installation, in_use: Iterable[x509.Certificate | None]) -> None:
-    """Say so if the scheduled runs are too far apart for what is in use."""
-    for leaf in dict.fromkeys(in_use):
-        if text := _sparse(installation, leaf):
-            _log.warning("%s", text)
-
-
-def _sparse(installation: Installation, leaf: x509.Certificate | None) -> str:
-    every = lifetime.interval(installation.memory.runs)
-    if every is None or leaf is None:
-        return ""
-    span = lifetime.lifetime(leaf)
-    if not lifetime.is_sparse(every, span):
-        return ""
-    return (
-        f"The scheduled runs are {lifetime.days(every)} apart, too far for a "
-        f"certificate of {lifetime.days(span)}: schedule two a day."
-    )
-
-
-def _advice(
-    installation: Installation, leaf: x509.Certificate | None
-) -> Document | None:
-    draw = installation.ca.draw()
-    if draw is None or leaf is None or draw.thumbprint != thumbprint(leaf):
-        return None
+def _advice(draw: Draw) -> Document:
     return {
-        "start": document.iso(draw.start),
-        "end": document.iso(draw.end),
-        "drawn": document.iso(draw.at),
-        "ask_again": document.iso(draw.ask_again),
+        "start": iso(draw.start),
+        "end": iso(draw.end),
+        "drawn": iso(draw.at),
+        "ask_again": iso(draw.ask_again),
         "explanation_url": printable(draw.explanation_url) or None,
     }
 
 
-def _ledger(installation: Installation, order: Request, now: datetime) -> Document:
-    ledger, limits = installation.ca.ledger().settled(now), order.limits
-    used = ledger.used(order.names, now)
+def _ledger(value: Status, now: datetime) -> Document:
+    limits = value.limits
     return {
-        "issued_this_week": [document.iso(moment) for moment in used],
+        "issued_this_week": [iso(moment) for moment in value.used],
         "issued_this_week_limit": limits and limits.exact_set,
         "failing": [
             {
                 "name": item.name or None,
                 "times": len(item.times),
-                "last": document.iso(item.times[-1]),
+                "last": iso(item.times[-1]),
                 "this_hour": sum(now - at < timedelta(hours=1) for at in item.times),
                 "this_hour_limit": limits and limits.failures,
-                "not_before": document.iso(item.not_before(urgent=False)),
+                "not_before": iso(item.not_before(urgent=False)),
                 "why": printable(item.why),
                 "paused": printable(item.paused) or None,
             }
-            for item in ledger.failing(order.names)
+            for item in value.failing
         ],
     }
 
 
-def _schedule(installation: Installation, leaf: x509.Certificate | None) -> Document:
-    runs = installation.memory.runs
-    every = lifetime.interval(runs)
-    span = lifetime.lifetime(leaf) if leaf else None
-    return {
-        "last_run": document.iso(runs[-1]) if runs else None,
-        "every_hours": every and round(every / timedelta(hours=1), 1),
-        "warning": _sparse(installation, leaf) or None,
-        "lifetimes": [
-            {
-                "days": days,
-                "letsencrypt_from": moment.isoformat(),
-                "due_days_before_end": lifetime.slack(shorter).days,
-                "too_sparse": every and lifetime.is_sparse(every, shorter),
-            }
-            for moment, days in authorities.LIFETIMES
-            for shorter in [timedelta(days=days)]
-            if span is None or shorter < span
-        ],
-    }
+def print_status(found: Document) -> None:
+    """Print what is in use, and when it is due."""
+    click.echo(f"MDaemon in {found['mdaemon_dir']}")
+    row("names", *found["names"])
+    row("CA", found["directory_url"])
+    if item := found["certificate"]:
+        row("in use", item["thumbprint"], item["issuer"])
+        row("valid until", day(item["not_after"]))
+    if found["due"]:
+        row("due", f"now: {found['reason']}")
+    else:
+        rule = f": {found['rule']}" if found["rule"] else ""
+        row("due", f"{when(found['due_at'])}{rule}", found["reason"])
+    if item := found["waiting"]:
+        until = f"until {when(item['until'])}" if item["until"] else "until you act"
+        row("waiting", until if found["ledger"]["failing"] else item["reason"])
+    _print_outlook(found)
+    row("key read by", *(found["key_readers"] or []))
+    row("TLSA record", found["tlsa"])
+    row("dropped", *map(dropped, found["dropped"]))
+    if item := found["pending"]:
+        row("pending", f"{item['thumbprint']}, issued and not in use yet")
+    for item in found["targets"]:
+        leaf = item["certificate"]
+        named = leaf["thumbprint"] if leaf else "no certificate of the store"
+        row("INI value", f"{place(item)}: {named}")
+    for endpoint, thumbprint in found["served"].items():
+        row("served", f"{endpoint}: {thumbprint}")
+
+
+def _print_outlook(found: Document) -> None:
+    """Print the CA's suggested window, failures, limits, and the schedule."""
+    if (item := found["advice"]) and item["drawn"]:
+        window = f"{when(item['start'])} to {when(item['end'])}"
+        reason = item["explanation_url"]
+        row(
+            "CA suggests",
+            f"{window}; chosen: {when(item['drawn'])}",
+            reason and f"reason: {reason}",
+        )
+    ledger, schedule = found["ledger"], found["schedule"]
+    if limit := ledger["issued_this_week_limit"]:
+        used = len(ledger["issued_this_week"])
+        row("this week", f"{used} of {limit} certificates for exactly these names")
+    for item in ledger["failing"]:
+        times = "once" if item["times"] == 1 else f"{item['times']} times"
+        if limit := item["this_hour_limit"]:
+            times += f" ({item['this_hour']} of {limit} in this hour)"
+        who = item["name"] or "the order"
+        row("failed", f"{who}, {times}, last {when(item['last'])}: {item['why']}")
+    if schedule["last_run"]:
+        every = schedule["every_hours"]
+        often = f", usually every {every:g} hours" if every else ""
+        row("scheduled", f"last run {when(schedule['last_run'])}{often}")
+    for item in schedule["lifetimes"]:
+        sparse = "; your runs are too infrequent" if item["too_sparse"] else ""
+        row(
+            f"{item['days']} days",
+            f"Let's Encrypt's lifetime from {item['letsencrypt_from']}: due "
+            f"{item['due_days_before_end']} days before the end{sparse}",
+        )
+    row("warning", schedule["warning"])

@@ -1,1 +1,1 @@
-"""Settings: their table, their parsers, and where their values come from."""
+"""Settings: the table, the parsers, and the sources of the values."""

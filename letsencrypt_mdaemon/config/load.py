@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import re
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from letsencrypt_mdaemon.config.parsers import Parsed, Setting, TargetText, parse_text
+from letsencrypt_mdaemon.config.parsers import (
+    Parsed,
+    Setting,
+    TargetText,
+    parse_text,
+    shown,
+)
 from letsencrypt_mdaemon.config.settings import Config
 from letsencrypt_mdaemon.errors import ConfigError
 from letsencrypt_mdaemon.text import printable
@@ -17,27 +24,26 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 
+_log = logging.getLogger(__name__)
+
 PREFIX = "LETSENCRYPT_MDAEMON_"
-
-
 CONFIG = PREFIX + "CONFIG"
-
-
 FILE_NAME = "letsencrypt-mdaemon.ini"
-
-
 SECTION = "letsencrypt-mdaemon"
+
+REMOVED = ("max-names", "keep-backups")
+"""Former settings: they are skipped with a warning, so that old files still work."""
 
 
 def settings() -> Iterator[tuple[str, Setting]]:
-    """Yield every setting with its name as an option is spelled, without dashes."""
+    """Yield every setting with its name, for example `host-name`."""
     for item in fields(Config):
         if row := item.metadata.get("setting"):
             yield item.name.replace("_", "-"), row
 
 
 def absolute(name: str, text: str) -> str:
-    """Return a setting's text so that it means the same in whatever folder."""
+    """Return a setting's text with absolute paths: it works in any folder."""
     if name == "store":
         kind, colon, folder = text.partition(":")
         return f"{kind}:{Path(folder).absolute()}" if colon else text
@@ -47,24 +53,23 @@ def absolute(name: str, text: str) -> str:
 
 
 def is_flag(name: str) -> bool:
-    """Whether a setting is yes or no."""
+    """Return whether a setting is yes or no."""
     return dict(settings())[name].flag
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """A `Config`, and for each setting where its value came from."""
+class Loaded(NamedTuple):
+    """A `Config`, and the origin of each value that is set."""
 
     config: Config
     origins: Mapping[str, str]
     file: Path | None
 
     def shown(self) -> dict[str, dict[str, str]]:
-        """Return value and origin of every setting, secrets hidden."""
+        """Return the value and the origin of every setting; secrets are hidden."""
         rows = {}
         for name, row in settings():
             value = getattr(self.config, name.replace("-", "_"))
-            text = "(set)" if row.secret and value else _show(value)
+            text = "(set)" if row.secret and value else shown(value)
             rows[name] = {"value": text, "from": self.origins.get(name, "default")}
         for target in self.config.targets:
             text = f"{target.file} [{target.section}] {target.key} {target.form}"
@@ -78,15 +83,15 @@ def load(
     environ: Mapping[str, str],
     file: Path | None,
 ) -> Loaded:
-    """Merge file, environment and command line, in this order of rising precedence.
+    """Merge file, environment and command line; each overrides the one before.
 
     Args:
-        options: What the command line gave, by setting name.
-        environ: The environment; an empty variable counts as none.
+        options: The options of the command line: texts by setting name.
+        environ: The environment; an empty variable counts as unset.
         file: The config file, if there is one.
 
     Raises:
-        ConfigError: Listing every problem, each with where it stands.
+        ConfigError: With every problem and its place.
     """
     draft = _Draft()
     if file is not None:
@@ -99,8 +104,31 @@ def load(
     return Loaded(draft.config(), draft.origins, file)
 
 
+def load_config(file: str | Path | None = None, **settings: object) -> Config:
+    """Return a configuration from a file and from settings, which override the file.
+
+    The environment is not read, and no config file is searched for.
+
+    Args:
+        file: A config file as `docs/settings.md` describes it.
+        settings: Values by the setting's name, with `_` in place of `-`. A value is the
+            text of the config file, or a `Path`, a number, a bool or a list. None
+            leaves the setting as it is.
+
+    Raises:
+        ConfigError: With every problem and its place.
+    """
+    draft = _Draft()
+    if file is not None:
+        draft.take_file(Path(file))
+    draft.take_arguments(settings)
+    if draft.problems:
+        raise _error(draft.problems)
+    return draft.config()
+
+
 class _Draft:
-    """What was taken so far, and what is wrong with it."""
+    """The values so far, and every problem."""
 
     def __init__(self) -> None:
         self.table = dict(settings())
@@ -120,6 +148,14 @@ class _Draft:
             self.problems.append(f"{origin}: {printable(exc)}")
         self.origins[name] = origin
 
+    def take_arguments(self, settings: Mapping[str, object]) -> None:
+        names = {name.replace("-", "_"): name for name in self.table}
+        for argument, value in settings.items():
+            if argument not in names:
+                self._unknown(argument, argument, names)
+            elif value is not None:
+                self.take(names[argument], shown(value), argument, Path())
+
     def take_environment(self, environ: Mapping[str, str]) -> None:
         names = {name.replace("-", "_").upper(): name for name in self.table}
         for variable, text in environ.items():
@@ -128,8 +164,7 @@ class _Draft:
             name = variable.removeprefix(PREFIX)
             where = f"environment {printable(variable)}"
             if name not in names:
-                nearest = _nearest(name, names, PREFIX)
-                self.problems.append(f"{where}: unknown{nearest}")
+                self._unknown(where, name, names, PREFIX)
             elif text:
                 self.take(names[name], text, where, Path())
 
@@ -141,51 +176,66 @@ class _Draft:
             where = f"{file} [{printable(section)}]"
             name = " ".join(section.lower().split())
             if name in seen:
-                self.problems.append(f"{where}: stands there again")
+                self.problems.append(f"{where}: this section appears twice")
             seen.add(name)
             if section.lower() == SECTION:
                 self._take_settings(keys, where, file.absolute().parent)
             elif match := re.fullmatch(r"target\s+(\S.*)", section, re.IGNORECASE):
                 self._take_target(match[1].strip(), keys, where)
             else:
-                nearest = _nearest(section, [SECTION, "target NAME"])
-                self.problems.append(f"{where}: unknown section{nearest}")
+                known = [SECTION, "target NAME"]
+                self._unknown(where, section, known, kind="unknown section")
 
     def _take_settings(self, keys: Mapping[str, str], where: str, base: Path) -> None:
         for key, text in keys.items():
             if key in self.table:
                 self.take(key, text, f"{where} {key}", base)
             else:
-                nearest = _nearest(key, self.table)
-                self.problems.append(f"{where} {printable(key)}: unknown{nearest}")
+                self._unknown(f"{where} {printable(key)}", key, self.table)
 
     def _take_target(self, name: str, keys: Mapping[str, str], where: str) -> None:
         values = {"file": "", "section": "", "key": "", "form": ""}
         for key, text in keys.items():
             if key not in values:
-                nearest = _nearest(key, values)
-                self.problems.append(f"{where} {printable(key)}: unknown{nearest}")
+                self._unknown(f"{where} {printable(key)}", key, values)
                 continue
             try:
                 values[key] = parse_text(text, Path())
             except ValueError as exc:
                 self.problems.append(f"{where} {key}: {exc}")
         if not values["file"] or not values["key"]:
-            self.problems.append(f"{where}: file and key are needed")
+            self.problems.append(f"{where}: set both file and key")
         parts = re.split(r"[\\/]", values["file"] or "x")
         if {"", ".."} & set(parts) or ":" in values["file"]:
-            self.problems.append(f"{where} file: write a path below MDaemon's folder")
+            self.problems.append(f"{where} file: use a path below MDaemon's folder")
         self.targets.append(TargetText(printable(name), **values))
         self.origins[f"target {printable(name)}"] = where
 
+    def _unknown(
+        self,
+        where: str,
+        word: str,
+        known: Iterable[str],
+        prefix: str = "",
+        kind: str = "unknown",
+    ) -> None:
+        """Add a problem with the nearest known word, or warn of a removed setting."""
+        if word.lower().replace("_", "-") in REMOVED:
+            _log.warning("%s: skipped, this setting was removed; delete it", where)
+            return
+        by_lower = {name.lower(): name for name in known}
+        found = get_close_matches(word.lower(), list(by_lower), 1)
+        hint = f"; did you mean {prefix}{by_lower[found[0]]}?" if found else ""
+        self.problems.append(f"{where}: {kind}{hint}")
+
 
 def _read(file: Path) -> tuple[dict[str, dict[str, str]], list[str]]:
-    """Read the config file: INI, where a backslash is just a backslash.
+    """Read the config file: INI, where a backslash has no special meaning.
 
     Returns:
-        The sections, and what is wrong. No line is quoted: it may hold a password.
+        The sections, and the problems. They quote no line: it may hold a password.
     """
-    import configparser  # noqa: PLC0415 - not needed for --help
+    import configparser  # noqa: PLC0415 - --help does not need it
 
     parser = configparser.ConfigParser(
         interpolation=None, delimiters=("=",), default_section=""
@@ -193,46 +243,24 @@ def _read(file: Path) -> tuple[dict[str, dict[str, str]], list[str]]:
     try:
         parser.read_string(file.read_text("utf-8-sig"))
     except OSError as exc:
-        return {}, [f"{file} cannot be read: {exc.strerror}"]
+        return {}, [f"Could not read {file}: {exc.strerror}"]
     except UnicodeDecodeError:
-        return {}, [f"{file} is not UTF-8 text: save it as such"]
+        return {}, [f"{file} is not UTF-8 text; save it as UTF-8"]
     except configparser.MissingSectionHeaderError as exc:
-        return {}, [f"{file} line {exc.lineno}: stands before [{SECTION}]"]
+        return {}, [f"{file} line {exc.lineno}: add [{SECTION}] above it"]
     except configparser.ParsingError as exc:
-        return {}, [
-            f"{file} line {line}: is not name = value" for line, _ in exc.errors
-        ]
+        return {}, [f"{file} line {line}: write name = value" for line, _ in exc.errors]
     except (
         configparser.DuplicateSectionError,
         configparser.DuplicateOptionError,
     ) as exc:
         what = getattr(exc, "option", f"[{exc.section}]")
-        return {}, [f"{file} line {exc.lineno}: {printable(what)} stands there again"]
+        return {}, [f"{file} line {exc.lineno}: {printable(what)} appears twice"]
     return {name: dict(parser[name]) for name in parser.sections()}, []
-
-
-def _nearest(word: str, known: Iterable[str], prefix: str = "") -> str:
-    by_lower = {name.lower(): name for name in known}
-    found = get_close_matches(word.lower(), list(by_lower), 1)
-    return f"; did you mean {prefix}{by_lower[found[0]]}?" if found else ""
 
 
 def _error(problems: Sequence[str]) -> ConfigError:
     if len(problems) == 1:
-        return ConfigError(f"The configuration is wrong: {problems[0]}")
+        return ConfigError(f"The configuration is invalid: {problems[0]}")
     lines = "".join(f"\n  - {problem}" for problem in problems)
     return ConfigError(f"The configuration has {len(problems)} problems:{lines}")
-
-
-def _show(value: object) -> str:
-    match value:
-        case None:
-            return ""
-        case bool():
-            return "yes" if value else "no"
-        case (str(host), int(port)):
-            return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        case tuple():
-            return ",".join(map(str, value))
-        case _:
-            return str(value)

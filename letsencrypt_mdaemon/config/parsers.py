@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias
+from dataclasses import field
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from letsencrypt_mdaemon.authorities import AUTHORITIES
 from letsencrypt_mdaemon.pki.names import normalise, split
@@ -17,32 +17,32 @@ if TYPE_CHECKING:
 Parsed: TypeAlias = Any  # a setting's value; its type is the field's own
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Setting:
+class Setting(NamedTuple):
     """How one setting is written, wherever it is written.
 
     Args:
         parse: Turns the text, and the folder that relative paths start from, into the
-            value; raises ValueError with what is wrong.
-        many: It may be repeated; the texts are joined by commas before parsing.
-        secret: Its value is never shown, and it is no command line option.
+            value; raises ValueError with the problem.
+        choices: The values that completion offers.
+        many: Whether it may be repeated; commas join the texts before parsing.
+        secret: Whether its value is never shown; then it is not an option either.
     """
 
     help: str
     metavar: str
     parse: Callable[[str, Path], Parsed]
     flag: bool = False
+    choices: tuple[str, ...] = ()
     many: bool = False
     secret: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class TargetText:
+class TargetText(NamedTuple):
     """A `[target NAME]` section: one INI value that names the certificate.
 
     Args:
         file: Path below the installation, with either kind of slash.
-        form: How the value names a certificate; empty = as the value does now.
+        form: Notation of the certificate in the value; empty = the one it has now.
     """
 
     name: str
@@ -53,29 +53,29 @@ class TargetText:
 
 
 def parse_text(text: str, _: Path) -> str:
-    """One line of text."""
+    """Parse one line of text."""
     if re.search(r"[\x00-\x1f\x7f]", text.strip()):
-        raise ValueError("holds a line break or another control character")
+        raise ValueError("contains a line break or another control character")
     return text.strip()
 
 
 def parse_path(text: str, base: Path) -> Path:
-    """A path; a relative one starts at the given folder."""
+    """Parse a path; a relative one starts at the given folder."""
     path = parse_text(text, base)
     if not path:
-        # Joined to the base it would be that folder.
-        raise ValueError("is empty; write a path")
+        # Joined to the base, it would be the base itself.
+        raise ValueError("the path is empty")
     return base / path
 
 
 def parse_flag(text: str, _: Path) -> bool:
-    """Yes or no."""
+    """Parse yes or no."""
     answers = {"yes": True, "true": True, "on": True, "1": True}
     answers |= {"no": False, "false": False, "off": False, "0": False, "": False}
     try:
         return answers[text.strip().lower()]
     except KeyError:
-        raise ValueError(f"is {text!r}; write yes or no") from None
+        raise ValueError(f"{text!r} is not valid; use yes or no") from None
 
 
 def parse_number(low: int, high: int) -> Callable[[str, Path], int]:
@@ -83,25 +83,27 @@ def parse_number(low: int, high: int) -> Callable[[str, Path], int]:
 
     def parse(text: str, _: Path) -> int:
         if not re.fullmatch(r"\s*[0-9]{1,9}\s*", text) or not low <= int(text) <= high:
-            raise ValueError(f"is {text!r}; write a whole number from {low} to {high}")
+            raise ValueError(
+                f"{text!r} is not valid; use a number from {low} to {high}"
+            )
         return int(text)
 
     return parse
 
 
 def parse_one_of(*choices: str) -> Callable[[str, Path], str]:
-    """Return a parser of one of these words, in any case."""
+    """Return a parser of one of these words, in upper or lower case."""
 
     def parse(text: str, _: Path) -> str:
         if text.strip().lower() not in choices:
-            raise ValueError(f"is {text!r}; choose one of {', '.join(choices)}")
+            raise ValueError(f"{text!r} is not valid; use {', '.join(choices)}")
         return text.strip().lower()
 
     return parse
 
 
 def parse_name(text: str, _: Path) -> str:
-    """A host name."""
+    """Parse a host name."""
     try:
         return normalise(text)
     except ValueError as exc:
@@ -109,7 +111,7 @@ def parse_name(text: str, _: Path) -> str:
 
 
 def parse_names(text: str, base: Path) -> tuple[str, ...]:
-    """Host names, separated by commas or blanks."""
+    """Parse host names, separated by commas or blanks."""
     names, problems = [], []
     for word in split([text]):
         try:
@@ -122,13 +124,13 @@ def parse_names(text: str, base: Path) -> tuple[str, ...]:
 
 
 def parse_addresses(text: str, _: Path) -> tuple[str, ...]:
-    """Mail addresses, separated by commas."""
+    """Parse mail addresses, separated by commas."""
     if re.search(r"[\r\n]", text):
-        raise ValueError(f"{text!r} holds a line break")
+        raise ValueError(f"{text!r} contains a line break")
     addresses = [word.strip() for word in text.split(",") if word.strip()]
     for address in addresses:
-        # RFC 5321, 4.1.2, without quoted local parts: nothing that would end a list, or
-        # a header's value in a RAW message.
+        # RFC 5321, 4.1.2, without quoted local parts: nothing that could end a list or
+        # the value of a header in a RAW message.
         if not re.fullmatch(
             r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+@([A-Za-z0-9.-]+|\[[A-Za-z0-9.:]+\])",
             address,
@@ -140,38 +142,38 @@ def parse_addresses(text: str, _: Path) -> tuple[str, ...]:
 
 
 def parse_sender(text: str, base: Path) -> tuple[str, ...]:
-    """At most one mail address."""
+    """Parse at most one mail address."""
     addresses = parse_addresses(text, base)
     if len(addresses) > 1:
-        raise ValueError(f"is {text.strip()!r}; write one address")
+        raise ValueError(f"{text.strip()!r} is not valid; use one address")
     return addresses
 
 
 def parse_directory_url(text: str, _: Path) -> str:
-    """A CA known by name, or the URL of its directory (RFC 8555, 6.1: HTTPS)."""
+    """Parse the name of a known CA, or the URL of a directory."""
     url = text.strip()
     if known := AUTHORITIES.get(url.lower()):
         return known.url
     if "@" in url:
-        raise ValueError("holds an @; no login is sent to a CA")
-    # RFC 8555, 6.1: HTTPS only. A CA on this very machine may do without.
+        raise ValueError("contains an @; a CA takes no login")
+    # RFC 8555, 6.1: HTTPS only. A CA on this machine may use HTTP.
     host = r"(https://[^/?#\s]+|http://(localhost|127\.0\.0\.1|\[::1\])(:[0-9]+)?)"
     if not url.isprintable() or not re.fullmatch(rf"{host}(/\S*)?", url):
         raise ValueError(
-            f"is {url!r}; write {', '.join(AUTHORITIES)}, or the https:// URL of a "
-            "CA's directory"
+            f"{url!r} is not valid; use {', '.join(AUTHORITIES)}, or the https:// URL "
+            "of a CA's directory"
         )
     return url
 
 
 def parse_store(text: str, base: Path) -> str:
-    """A certificate store: `pem:FOLDER` or `windows`."""
+    """Parse a certificate store: `pem:FOLDER` or `windows`."""
     kind, colon, folder = text.strip().partition(":")
     if kind.lower() == "pem" and folder.strip():
         return f"pem:{parse_path(folder, base)}"
     if kind.lower() == "windows" and not colon:
         return "windows"
-    raise ValueError(f"is {text!r}; write pem:FOLDER or windows")
+    raise ValueError(f"{text!r} is not valid; use windows or pem:FOLDER")
 
 
 _HOST = r"(\[[0-9a-fA-F:]+\]|[A-Za-z0-9._-]+)"
@@ -182,48 +184,48 @@ def _is_port(text: str) -> bool:
 
 
 def parse_server_address(text: str, _: Path) -> tuple[str, int] | None:
-    """The SMTP server's host and port, or none."""
+    """Parse the SMTP server's host and port, or none."""
     if text.strip().lower() == "none":
         return None
     match = re.fullmatch(rf"{_HOST}(?::([0-9]{{1,5}}))?", text.strip())
     if not match or not _is_port(match[2] or "25"):
-        raise ValueError(f"is {text!r}; write HOST:PORT, or none")
+        raise ValueError(f"{text!r} is not valid; use HOST:PORT or none")
     return match[1].strip("[]"), int(match[2] or 25)
 
 
 def parse_dns_server(text: str, _: Path) -> tuple[str, int] | None:
-    """A DNS server's address and port, or none."""
+    """Parse a DNS server's address and port, or none."""
     if text.strip().lower() == "none":
         return None
     address = r"(\[[0-9a-fA-F:]+\]|[0-9]{1,3}(?:\.[0-9]{1,3}){3})"
     match = re.fullmatch(rf"{address}(?::([0-9]{{1,5}}))?", text.strip())
     if not match or not _is_port(match[2] or "53"):
-        raise ValueError(f"is {text!r}; write ADDRESS:PORT, or none")
+        raise ValueError(f"{text!r} is not valid; use ADDRESS:PORT or none")
     return match[1].strip("[]"), int(match[2] or 53)
 
 
 def parse_mail_server(text: str, _: Path) -> str:
-    """How mail is sent: `raw`, or an SMTP server's URL."""
+    """Parse the way that mail is sent: `raw`, or the URL of an SMTP server."""
     url = text.strip()
     if url.lower() == "raw":
         return "raw"
     if "@" in url:
-        raise ValueError("holds an @; a login is set by mail-user and its password")
+        raise ValueError("contains an @; set the login with mail-user and its password")
     match = re.fullmatch(rf"smtps?://{_HOST}(?::([0-9]{{1,5}}))?/?", url)
     if not match or not _is_port(match[2] or "25"):
         raise ValueError(
-            f"is {url!r}; write raw, smtp://HOST:PORT or smtps://HOST:PORT"
+            f"{url!r} is not valid; use raw, smtp://HOST:PORT or smtps://HOST:PORT"
         )
     return url
 
 
 def parse_list(text: str, _: Path) -> tuple[str, ...]:
-    """Words, separated by commas or blanks; each one once."""
+    """Parse words, separated by commas or blanks; drop repetitions."""
     return tuple(dict.fromkeys(split([text])))
 
 
 def parse_semaphores(text: str, base: Path) -> tuple[str, ...]:
-    """Names of semaphore files."""
+    """Parse names of semaphore files."""
     names = parse_list(text, base)
     for name in names:
         if not re.fullmatch(r"[A-Za-z0-9_-]+\.SEM", name, re.IGNORECASE):
@@ -233,22 +235,44 @@ def parse_semaphores(text: str, base: Path) -> tuple[str, ...]:
     return names
 
 
+def shown(value: object) -> str:
+    """Return a setting's value as it is written in the config file."""
+    match value:
+        case None:
+            return ""
+        case bool():
+            return "yes" if value else "no"
+        case (str(host), int(port)):
+            return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        case tuple() | list():
+            return ",".join(map(str, value))
+        case _:
+            return str(value)
+
+
 def setting(  # noqa: PLR0913 - a row of the table of settings
     help: str,  # noqa: A002 - click's word for it
     parse: Callable[[str, Path], Parsed] = parse_text,
     metavar: str = "TEXT",
     *,
-    default: Parsed,
+    default: Parsed = None,
+    choices: tuple[str, ...] = (),
     many: bool = False,
     secret: bool = False,
 ) -> Any:  # noqa: ANN401 - stands where the field's default stands
-    """Return the field of one setting."""
-    row = Setting(
-        help=help,
-        metavar=metavar,
-        parse=parse,
-        flag=parse is parse_flag,
-        many=many,
-        secret=secret,
-    )
+    """Return the field of one setting; its help gets the default.
+
+    Args:
+        choices: The values that completion offers; the only ones if there is no parser.
+    """
+    flag = parse is parse_flag
+    if flag:
+        default = False
+    elif many and default is None:
+        default = ()
+    elif default:
+        help = f"{help}  [default: {shown(default)}]"  # noqa: A001
+    if choices and parse is parse_text:
+        parse = parse_one_of(*choices)
+    row = Setting(help, metavar, parse, flag, choices, many, secret)
     return field(default=default, metadata={"setting": row}, repr=not secret)

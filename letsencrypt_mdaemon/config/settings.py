@@ -1,8 +1,8 @@
-"""Config file, environment and options become one frozen `Config`, or one error.
+"""Declare the settings: the fields of `Config` are the only list of them.
 
 Every setting has one name: `--host-name` on the command line, `host-name` in the file,
-`LETSENCRYPT_MDAEMON_HOST_NAME` in the environment. The fields of `Config` are the only
-list of them; the command line, the help texts and `config show` are made from it.
+`LETSENCRYPT_MDAEMON_HOST_NAME` in the environment. The options of the commands, their
+help and `config show` are made from the fields.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from letsencrypt_mdaemon import authorities
-from letsencrypt_mdaemon.authorities import LETSENCRYPT
+from letsencrypt_mdaemon.authorities import AUTHORITIES, LETSENCRYPT
 from letsencrypt_mdaemon.config.parsers import (
     TargetText,
     parse_addresses,
@@ -23,7 +23,6 @@ from letsencrypt_mdaemon.config.parsers import (
     parse_name,
     parse_names,
     parse_number,
-    parse_one_of,
     parse_path,
     parse_semaphores,
     parse_sender,
@@ -40,272 +39,248 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """Everything a run is told from outside."""
+    """The value of every setting."""
+
+    # The server
 
     mdaemon_dir: Path | None = setting(
-        "MDaemon's folder.  [default: found]", parse_path, "DIR", default=None
+        "MDaemon's folder.  [default: detected]", parse_path, "DIR"
     )
     webroot: Path | None = setting(
-        "Folder served on port 80.  [default: WorldClient/HTML]",
-        parse_path,
-        "DIR",
-        default=None,
+        r"Folder served on port 80.  [default: WorldClient\HTML]", parse_path, "DIR"
     )
-    log_dir: Path | None = setting(
-        "Where LetsEncrypt.log goes.  [default: Logs]", parse_path, "DIR", default=None
+    smtp_address: tuple[str, int] | None = setting(
+        "MDaemon's SMTP address, to read its host name; or none.",
+        parse_server_address,
+        "HOST:PORT",
+        default=("127.0.0.1", 25),
     )
-    state_dir: Path | None = setting(
-        "Account key and history.  [default: LetsEncrypt/…]",
-        parse_path,
-        "DIR",
-        default=None,
+    iis_site_name: str = setting(
+        "IIS site whose HTTPS bindings also get the certificate.", default=""
     )
-    store: str = setting(
-        "Where certificates go: pem:FOLDER or windows.",
-        parse_store,
-        "STORE",
-        default="",
+    iis_add_binding: bool = setting(
+        "Add *:443 to that site if it has no HTTPS binding.", parse_flag
     )
+
+    # The certificate
+
     host_name: str = setting(
-        "First name of the certificate.  [default: the server's]",
+        "First name of the certificate.  [default: MDaemon's]",
         parse_name,
         "NAME",
         default="",
     )
     alternate_host_names: tuple[str, ...] = setting(
-        "More names, separated by commas.", parse_names, "NAMES", default=(), many=True
-    )
-    iis_site_name: str = setting("IIS site whose https bindings follow.", default="")
-    iis_add_binding: bool = setting(
-        "Add *:443 to a site without an https binding.", parse_flag, default=False
-    )
-    directory_url: str = setting(
-        "The CA: letsencrypt (default), … or a URL.",
-        parse_directory_url,
-        "CA",
-        default="",
-    )
-    ca_bundle: Path | None = setting(
-        "PEM file: trust only these roots for the CA's HTTPS.",
-        parse_path,
-        "FILE",
-        default=None,
-    )
-    agree_tos: bool = setting(
-        "Agree to the CA's terms of service.", parse_flag, default=False
-    )
-    eab_kid: str = setting(
-        "Key id of the account at the CA's web site (EAB).", default=""
-    )
-    eab_key_file: Path | None = setting(
-        "File that holds its key.", parse_path, "FILE", default=None
-    )
-    eab_key: str = setting("The key itself.", default="", secret=True)
-    profile: tuple[str, ...] = setting(
-        "The CA's profiles preferred, best first.",
-        parse_list,
-        "NAMES",
-        default=(),
-        many=True,
-    )
-    require_profile: bool = setting(
-        "Fail rather than take another profile.", parse_flag, default=False
-    )
-    preferred_chain: str = setting(
-        "Of several chains the one by this issuer (CN).", metavar="NAME", default=""
+        "More names, separated by commas.", parse_names, "NAMES", many=True
     )
     key_type: KeyType = setting(
-        "rsa2048 (default), rsa3072, rsa4096, p256 or p384.",
-        parse_one_of("rsa2048", "rsa3072", "rsa4096", "p256", "p384"),
-        "TYPE",
+        "Type of the key: rsa2048, rsa3072, rsa4096, p256 or p384.",
+        metavar="TYPE",
+        choices=("rsa2048", "rsa3072", "rsa4096", "p256", "p384"),
         default="rsa2048",
     )
     key_policy: str = setting(
-        "The key of a renewal: new (default), or reuse.",
-        parse_one_of("new", "reuse"),
-        "RULE",
+        "Key of the next certificate: new, or reuse.",
+        metavar="RULE",
+        choices=("new", "reuse"),
         default="new",
     )
-    key_storage: str = setting(
-        "Who keeps RSA keys in Windows' store: csp (default), or cng.",
-        parse_one_of("csp", "cng"),
-        "KIND",
-        default="csp",
-    )
-    key_exportable: bool = setting(
-        "Let keys be taken out of Windows' store.", parse_flag, default=False
-    )
     renew_days: int = setting(
-        "Renew when no more days than these are left.",
+        "Renew when this number of days is left.  [default: off]",
         parse_number(0, 365),
         "DAYS",
         default=0,
     )
-    to: tuple[str, ...] = setting(
-        "Mail these addresses when a run fails.",
-        parse_addresses,
-        "ADDRESSES",
-        default=(),
-        many=True,
+    on_name_failure: str = setting(
+        "If a name fails validation: fail the run, or drop the name.",
+        metavar="RULE",
+        choices=("fail", "drop"),
+        default="fail",
     )
-    remove_old_certificates: bool = setting(
-        "Remove our superseded certificates.", parse_flag, default=False
-    )
-    skip_port_check: bool = setting(
-        "Do not look whether port 80 answers.", parse_flag, default=False
-    )
-    staging: bool = setting(
-        "Rehearse with the staging CA; change nothing in use.",
-        parse_flag,
-        default=False,
-    )
-    no_reload: bool = setting(
-        "Do not tell the server to reload.", parse_flag, default=False
-    )
-    dry_run: bool = setting(
-        "Say what would be done; change nothing.", parse_flag, default=False
-    )
-    force: bool = setting(
-        "Order a certificate even if none is due.", parse_flag, default=False
-    )
-    json: bool = setting("Print the result as JSON.", parse_flag, default=False)
 
-    contact: tuple[str, ...] = setting(
-        "Mail addresses the CA may use.",
-        parse_addresses,
-        "ADDRESSES",
-        default=(),
-        many=True,
+    # The CA
+
+    directory_url: str = setting(
+        f"CA: {', '.join(AUTHORITIES)}, or the URL of its directory.  "
+        "[default: letsencrypt]",
+        parse_directory_url,
+        "CA",
+        choices=tuple(AUTHORITIES),
+        default="",
     )
-    max_names: int | None = setting(
-        "Most names the CA allows.  [default: as known, or 100]",
-        parse_number(1, 1000),
-        "N",
-        default=None,
+    agree_tos: bool = setting("Agree to the CA's terms of service.", parse_flag)
+    contact: tuple[str, ...] = setting(
+        "Mail addresses that the CA may use.", parse_addresses, "ADDRESSES", many=True
+    )
+    eab_kid: str = setting("Key ID for external account binding (EAB).", default="")
+    eab_key_file: Path | None = setting("File with the EAB key.", parse_path, "FILE")
+    eab_key: str = setting("The EAB key.", default="", secret=True)
+    profile: tuple[str, ...] = setting(
+        "Preferred certificate profiles, in order.", parse_list, "NAMES", many=True
+    )
+    require_profile: bool = setting(
+        "Fail if the CA offers none of these profiles.", parse_flag
+    )
+    preferred_chain: str = setting(
+        "Prefer the chain with this issuer (CN).", metavar="NAME", default=""
+    )
+    ca_bundle: Path | None = setting(
+        "PEM file with the only roots to trust for the CA's HTTPS.", parse_path, "FILE"
     )
     delay: int | None = setting(
-        "Longest random wait of a scheduled run.  [default: 300 or 0]",
+        "Maximum random delay of a scheduled run.  [default: 300 or 0]",
         parse_number(0, 3600),
         "SECONDS",
-        default=None,
     )
     validation_timeout: int = setting(
-        "Seconds to wait for the CA, in all.",
+        "Total time to wait for the CA.",
         parse_number(1, 86400),
         "SECONDS",
         default=300,
     )
+
+    # Storage
+
+    store: str = setting(
+        "Certificate store: windows, or pem:FOLDER.  "
+        "[default: windows; elsewhere a pem: folder in state-dir]",
+        parse_store,
+        "STORE",
+        choices=("windows", "pem:"),
+        default="",
+    )
+    key_storage: str = setting(
+        "Key storage provider for RSA keys in Windows' store: csp or cng.",
+        metavar="KIND",
+        choices=("csp", "cng"),
+        default="csp",
+    )
+    key_exportable: bool = setting(
+        "Let keys be exported from Windows' store.", parse_flag
+    )
     pfx_password_file: Path | None = setting(
-        "Also write a PKCS#12 file, with this file's password.",
+        "Also write cert.pfx, encrypted with the password in this file.",
         parse_path,
         "FILE",
-        default=None,
     )
-    smtp_address: tuple[str, int] | None = setting(
-        "Where MDaemon greets; or none.",
-        parse_server_address,
-        "HOST:PORT",
-        default=("127.0.0.1", 25),
+    state_dir: Path | None = setting(
+        r"Account key and history.  [default: LetsEncrypt\letsencrypt-mdaemon]",
+        parse_path,
+        "DIR",
     )
-    endpoint: tuple[str, ...] = setting(
-        "Ports whose certificates are looked at.",
-        parse_list,
-        "URLS",
-        default=(),
-        many=True,
+    log_dir: Path | None = setting(
+        "Folder of LetsEncrypt.log.  [default: Logs]", parse_path, "DIR"
     )
-    public: bool = setting(
-        "Look through DNS as well; may fail behind NAT.", parse_flag, default=False
+    keep_logs: int = setting(
+        "Number of earlier logs to keep.", parse_number(0, 10000), "N", default=30
     )
-    require_trusted: bool = setting(
-        "Fail where a chain is not trusted.", parse_flag, default=False
+    remove_old_certificates: bool = setting(
+        "Remove this program's superseded certificates.", parse_flag
     )
+
+    # Reload and ports
+
     reload_semaphores: tuple[str, ...] = setting(
-        "Semaphore files, gentlest first.",
+        "Semaphore files, the least disruptive first.",
         parse_semaphores,
         "NAMES",
         default=("RELOADCACHE.SEM", "RESTARTWC.SEM"),
         many=True,
     )
     reload_timeout: int = setting(
-        "Seconds to wait for each semaphore.",
+        "Time to wait for each semaphore.",
         parse_number(1, 3600),
         "SECONDS",
         default=30,
     )
     allow_restart: bool = setting(
-        "Restart MDaemon if a port keeps the old certificate.",
-        parse_flag,
-        default=False,
+        "Restart MDaemon if a port still serves the old certificate.", parse_flag
+    )
+    endpoint: tuple[str, ...] = setting(
+        "URLs of the ports.  [default: mail ports, 443 and 444]",
+        parse_list,
+        "URLS",
+        many=True,
     )
     verify_timeout: int = setting(
-        "Seconds for the ports to change.", parse_number(1, 3600), "SECONDS", default=60
+        "Time that the ports have to change.",
+        parse_number(1, 3600),
+        "SECONDS",
+        default=60,
     )
-    on_name_failure: str = setting(
-        "What a name that fails does: fail (default), or drop.",
-        parse_one_of("fail", "drop"),
-        "RULE",
-        default="fail",
-    )
-    no_activate: bool = setting(
-        "Obtain and keep; `activate` puts it into use.", parse_flag, default=False
-    )
-    mail_server: str = setting(
-        "How mail is sent: raw, smtp://HOST:PORT or smtps://…",
-        parse_mail_server,
-        "URL",
-        default="raw",
+    public: bool = setting("Also check the ports at the addresses in DNS.", parse_flag)
+    require_trusted: bool = setting("Fail if a chain is not trusted.", parse_flag)
+
+    # Mail when a run fails
+
+    to: tuple[str, ...] = setting(
+        "Recipients of the mail when a run fails.",
+        parse_addresses,
+        "ADDRESSES",
+        many=True,
     )
     mail_from: tuple[str, ...] = setting(
-        "Sender of the mail.  [default: the first of --to]",
+        "Sender of the mail.  [default: the first recipient]",
         parse_sender,
         "ADDRESS",
         default=(),
     )
+    mail_server: str = setting(
+        "Mail server: raw, smtp://HOST:PORT or smtps://HOST:PORT.",
+        parse_mail_server,
+        "URL",
+        choices=("raw", "smtp://", "smtps://"),
+        default="raw",
+    )
     mail_user: str = setting("Login at the mail server.", default="")
     mail_password_file: Path | None = setting(
-        "File that holds the login's password.", parse_path, "FILE", default=None
+        "File with the password of the login.", parse_path, "FILE"
     )
-    mail_password: str = setting("The login's password.", default="", secret=True)
+    mail_password: str = setting("The password of the login.", default="", secret=True)
+
+    # For one run
+
+    staging: bool = setting(
+        "Rehearse with the staging CA; change nothing in use.", parse_flag
+    )
+    dry_run: bool = setting("Show what a run would do; change nothing.", parse_flag)
+    force: bool = setting("Order a certificate even if none is due.", parse_flag)
+    no_activate: bool = setting(
+        "Obtain and keep the certificate; do not use it yet.", parse_flag
+    )
+    no_reload: bool = setting("Do not make the server reload.", parse_flag)
+    skip_port_check: bool = setting("Do not check whether port 80 answers.", parse_flag)
+    json: bool = setting("Print the result as JSON.", parse_flag)
+
+    # For a CA in a laboratory
+
     validation_port: int = setting(
-        "Where a laboratory's CA looks instead of port 80.",
+        "Port that a CA in a laboratory checks.",
         parse_number(1, 65535),
         "PORT",
         default=80,
     )
     validation_dns: tuple[str, int] | None = setting(
-        "The DNS server that a laboratory's CA asks.",
-        parse_dns_server,
-        "ADDRESS:PORT",
-        default=None,
-    )
-    keep_logs: int = setting(
-        "Earlier logs to keep.", parse_number(0, 10000), "N", default=30
-    )
-    keep_backups: int = setting(
-        "Backups of INI files to keep.", parse_number(1, 10000), "N", default=10
+        "DNS server that a CA in a laboratory asks.", parse_dns_server, "ADDRESS:PORT"
     )
 
     targets: tuple[TargetText, ...] = ()
 
     @property
     def ca(self) -> str:
-        """The CA's directory URL: the one given, or Let's Encrypt's.
-
-        Its staging service instead, where it is to be one and the CA has one.
-        """
+        """The directory URL of the CA, or of its staging service if it has one."""
         url = self.directory_url or LETSENCRYPT.url
         return (self.staging and authorities.at(url).staging) or url
 
     @property
-    def most_names(self) -> int:
-        """How many names a certificate may have, as far as that is known."""
+    def most_names(self) -> int | None:
+        """The number of names that a certificate may have; None if that is unknown."""
         known = authorities.at(self.ca).most_names
-        return self.max_names or known.get((*self.profile, "")[0], 0) or 100
+        return known.get((*self.profile, "")[0]) or known.get("")
 
     @property
     def longest_delay(self) -> int:
-        """Seconds that a scheduled run waits at most before it asks the CA."""
+        """The maximum delay of a scheduled run, in seconds."""
         if self.delay is not None:
             return self.delay
         return 300 if authorities.is_public(self.ca) else 0

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+KEPT_BACKUPS = 10
+"""The changes of the server's files whose backups are kept."""
+
 
 class Bindings:
     """The targets of one installation, and the certificates they may name.
@@ -35,10 +38,10 @@ class Bindings:
     Args:
         known: Certificates of the store, and those that the ports serve.
         ours: The thumbprints among them that this program obtained.
-        backups: Where the files' former contents go; the last `keep` changes are kept.
+        backups: The folder for the former contents of the files.
     """
 
-    def __init__(  # noqa: PLR0913 - what a change of the files needs
+    def __init__(
         self,
         files: IniFiles,
         targets: Sequence[Target],
@@ -46,14 +49,12 @@ class Bindings:
         *,
         ours: Collection[str],
         backups: Path,
-        keep: int,
     ) -> None:
         self.files = files
         self.targets = targets
         self.known = known
         self.ours = ours
         self.backups = backups
-        self.keep = keep
 
     def named(self, names: Collection[str]) -> dict[Target, x509.Certificate | None]:
         """Return which certificate each target names, of those that are known.
@@ -158,7 +159,7 @@ class Bindings:
                     contents[path] = data
             ready()
             if contents:
-                replace_all(contents, backups=self.backups, keep=self.keep, now=now)
+                replace_all(contents, backups=self.backups, keep=KEPT_BACKUPS, now=now)
 
     def references(self, *, skip: Sequence[Path]) -> set[str]:
         """Return the thumbprints of the known certificates that any file names now."""

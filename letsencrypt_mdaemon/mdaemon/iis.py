@@ -23,7 +23,7 @@ from letsencrypt_mdaemon.mdaemon.http_sys import (
     sites,
 )
 from letsencrypt_mdaemon.pki.certificate import thumbprint
-from letsencrypt_mdaemon.state.memory import Change, Target
+from letsencrypt_mdaemon.state.memory import IIS, Change, Target
 from letsencrypt_mdaemon.system import process
 from letsencrypt_mdaemon.text import printable
 
@@ -36,10 +36,6 @@ if TYPE_CHECKING:
 
 
 _log = logging.getLogger(__name__)
-
-
-FILE = "IIS"
-"""Stands for a file's name in targets and changes."""
 
 
 _NEW = "*:443:"
@@ -165,7 +161,7 @@ class Site:
 
     def _list(self) -> Target:
         """Return what a change of the bindings themselves is of."""
-        return Target(FILE, self.name, "bindings", "")
+        return Target(IIS, self.name, "bindings", "")
 
     def _targets(self, bindings: Sequence[Binding]) -> dict[Target, Binding]:
         """Return those that get a certificate, one of each endpoint.
@@ -185,7 +181,7 @@ class Site:
             else:
                 by_endpoint.setdefault(binding.endpoint, binding)
         return {
-            Target(FILE, self.name, f"https {item.information}", "sha1:lower"): item
+            Target(IIS, self.name, f"https {item.information}", "sha1:lower"): item
             for item in by_endpoint.values()
         }
 

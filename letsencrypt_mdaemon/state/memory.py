@@ -19,6 +19,10 @@ RUNS = 10
 """Scheduled runs remembered."""
 
 
+IIS = "IIS"
+"""Stands for the file of a target that is a binding of an IIS site."""
+
+
 class Target(NamedTuple):
     """An INI value that names the certificate, or a binding of an IIS site.
 

@@ -818,8 +818,8 @@ def test_a_mail_that_cannot_be_sent_is_a_warning_and_changes_no_exit_code(
     ran = renew(program, *TO, "--mail-server", "smtp://127.0.0.1:1")
 
     assert ran.exit_code == ran.report["exit_code"] == 4
-    assert any("could not be sent" in line for line in ran.report["warnings"])
-    assert "could not be sent" in program.log()
+    assert any("Could not send the mail" in line for line in ran.report["warnings"])
+    assert "Could not send the mail" in program.log()
 
 
 def test_a_raw_queue_that_is_not_there_is_a_warning_and_changes_no_exit_code(
@@ -831,7 +831,7 @@ def test_a_raw_queue_that_is_not_there_is_a_warning_and_changes_no_exit_code(
     ran = renew(program, *TO)
 
     assert ran.exit_code == 4
-    assert any("could not be sent" in line for line in ran.report["warnings"])
+    assert any("Could not send the mail" in line for line in ran.report["warnings"])
     program.layout.raw.with_name("Elsewhere").rename(program.layout.raw)
 
 
@@ -864,12 +864,12 @@ def test_a_profile_that_is_required_has_to_be_named(program: Program) -> None:
 
 
 def test_two_wrong_settings_are_told_at_once(program: Program) -> None:
-    ran = renew(program, "--key-type", "rsa1024", "--max-names", "0")
+    ran = renew(program, "--key-type", "rsa1024", "--keep-logs", "-1")
 
     assert ran.exit_code == 2
     message = ran.report["error"]["message"]
     assert "--key-type" in message
-    assert "--max-names" in message
+    assert "--keep-logs" in message
 
 
 def test_a_folder_without_an_mdaemon_is_refused_with_where_was_looked(

@@ -16,12 +16,17 @@ from pathlib import Path
 
 import click
 import pytest
+from click.shell_completion import ShellComplete
 
 from letsencrypt_mdaemon import errors
 from letsencrypt_mdaemon.acme import transport
 from letsencrypt_mdaemon.cli import legacy
 from letsencrypt_mdaemon.cli.main import cli
+from letsencrypt_mdaemon.cli.options import Group
+from letsencrypt_mdaemon.cli.text import when
 from letsencrypt_mdaemon.config import load
+from letsencrypt_mdaemon.config.settings import Config
+from letsencrypt_mdaemon.renewal import revoke as revocation
 from letsencrypt_mdaemon.sandbox.ca.server import CertificateAuthority
 from letsencrypt_mdaemon.sandbox.folder import TARGETS, bound
 from letsencrypt_mdaemon.system.locks import exclusive_lock
@@ -30,9 +35,10 @@ from tests.program import (
     HOST_NAME,
     PREFIX,
     Program,
-    environment,
     here,
+    options_of,
     run,
+    taken,
     unmeasured,
 )
 
@@ -90,7 +96,7 @@ def test_status_tells_when_it_will_be_due_without_asking_the_ca(
     assert new["thumbprint"] in shown
     third = "a third or less of the certificate's lifetime is left"
     assert report["rule"] == third
-    assert f"{report['due_at']}: {third} then" in shown
+    assert f"{when(report['due_at'])}: {third}" in shown
     assert "the certificate in use is good until" in shown
     assert "App/MDaemon.ini [SSL] Certificate" in shown
 
@@ -155,7 +161,10 @@ def test_discover_without_a_place_says_what_to_do(
 
     assert shown.exit_code == 0
     assert shown.output.startswith("0 places in ")
-    assert "Choose any certificate of the store once" in shown.output
+    assert (
+        "Choose any certificate of the store in MDaemon's SSL & TLS dialog"
+        in shown.output
+    )
 
 
 # config show
@@ -183,7 +192,7 @@ def test_config_show_tells_each_value_and_where_it_comes_from(
         "from": f"environment {PREFIX}TO",
     }
     assert rows["store"]["from"] == "command line --store"
-    assert rows["max-names"] == {"value": "", "from": "default"}
+    assert rows["delay"] == {"value": "", "from": "default"}
     assert rows["mail-password"]["value"] == "(set)"
     assert rows.keys() == dict(load.settings()).keys()
 
@@ -238,7 +247,7 @@ def test_notify_test_without_an_address_is_refused(program: Program) -> None:
     ran = program.here("notify-test")
 
     assert ran.exit_code == 2
-    assert ran.report["error"]["hint"] == "Say --to ADDRESS."
+    assert ran.report["error"]["hint"] == "Use --to ADDRESS."
 
 
 def test_notify_test_fails_if_the_mail_server_is_down(program: Program) -> None:
@@ -498,16 +507,35 @@ LEAVES = [
     path for path, command in COMMANDS.items() if not hasattr(command, "commands")
 ]
 OURS = [path for path in LEAVES if path != ("demo",)]
+SETTINGS = {f"--{name}" for name, row in load.settings() if not row.secret}
+WIDE = {"COLUMNS": "80"}
+
+
+def options(path: tuple[str, ...]) -> set[str]:
+    """Return the settings that a command takes, with their dashes."""
+    return SETTINGS & options_of(path)
 
 
 @pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
-def test_the_help_fits_the_screen_and_ends_with_an_example_that_works(
+def test_the_help_fits_the_screen(path: tuple[str, ...]) -> None:
+    ran = here([*path, "-h"], WIDE)
+
+    lines = ran.output.splitlines()
+    assert ran.exit_code == 0
+    assert max(map(len, lines)) <= 80
+    assert len(lines) <= 45
+    assert not any(line.endswith("...") for line in lines)
+    assert ran.output.isascii()
+
+
+@pytest.mark.parametrize("path", OURS, ids=" ".join)
+def test_the_help_shows_an_example_that_works(
     path: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taken = []
 
     class Taken:
-        """Takes the place of `Run`, and of the demo."""
+        """Takes the place of `Context`."""
 
         def __init__(
             self, name: str, options: dict[str, tuple[str, ...]], **_: object
@@ -516,33 +544,200 @@ def test_the_help_fits_the_screen_and_ends_with_an_example_that_works(
             taken.append(tuple(name.split()))
             raise SystemExit(0)
 
-    monkeypatch.setattr("letsencrypt_mdaemon.cli.run.Run", Taken)
-    monkeypatch.setattr(
-        "letsencrypt_mdaemon.sandbox.demo.run", lambda *_, **__: Taken("demo", {})
-    )
-    ran = here([*path, "-h"], {"COLUMNS": "80"})
+    monkeypatch.setattr("letsencrypt_mdaemon.cli.context.Context", Taken)
+    (line,) = re.findall("(?m)^  Example:  (.*)$", here([*path, "-h"], WIDE).output)
 
-    lines = ran.output.splitlines()
-    assert ran.exit_code == 0
-    assert max(map(len, lines)) <= 80
-    assert len(lines) <= 30
-    assert lines[-1].startswith("  Example:  letsencrypt-mdaemon ")
-    example = shlex.split(lines[-1].split("Example:")[1], posix=False)[1:]
+    program, *example = shlex.split(line, posix=False)
+    assert program == "letsencrypt-mdaemon"
     assert here(example).exit_code == 0
-    (reached,) = taken
-    assert reached[: len(path)] == path
+    assert taken == [path]
 
 
 @pytest.mark.parametrize("path", OURS, ids=" ".join)
-def test_every_setting_is_an_option_of_every_command(path: tuple[str, ...]) -> None:
-    command = COMMANDS[path]
-    params = command.get_params(click.Context(command))
-    options = {name for option in params for name in option.opts}
+def test_the_help_ends_with_where_all_options_are(path: tuple[str, ...]) -> None:
+    few, more = here([*path, "-h"], WIDE), here([*path, "--help-all"], WIDE)
 
-    table = {f"--{name}" for name, row in load.settings() if not row.secret}
-    own = {opt for option in getattr(command, "own", ()) for opt in option.opts}
-    usual = {"-h", "--help", "-c", "--config", "-v", "--verbose"}
-    assert options - own - usual == table
+    name = f"letsencrypt-mdaemon {' '.join(path)}"
+    assert few.output.splitlines()[-1] == f"  All options:  {name} --help-all"
+    assert more.exit_code == 0
+    shown = set(re.findall(r"(?m)^  (--[a-z-]+)", more.output))
+    assert options(path) <= shown
+    assert {"--help-all", "--verbose"} <= set(re.findall("--[a-z-]+", more.output))
+    assert set(re.findall(r"(?m)^  (--[a-z-]+)", few.output)) <= shown
+
+
+def test_the_help_of_renew_shows_the_few_options_that_matter() -> None:
+    few = here(["renew", "--help"], WIDE).output
+    all_of_them = here(["renew", "--help-all"], WIDE).output
+
+    assert "--agree-tos" in few
+    assert "--validation-dns" not in few
+    assert "--validation-dns" in all_of_them
+    # What was shown once is not remembered.
+    assert here(["renew", "--help"], WIDE).output == few
+
+
+def test_the_program_lists_its_commands_in_sections() -> None:
+    lines = here(["--help"], WIDE).output.splitlines()
+
+    titles = [line for line in lines if re.fullmatch(r"\w[^:]*:", line)]
+    assert titles == [
+        *("Options:", "Every day:", "Setting up:", "When something is wrong:"),
+        "Seldom:",
+    ]
+    everyday = lines[lines.index("Every day:") + 1 :][:3]
+    assert [line.split()[0] for line in everyday] == ["renew", "status", "verify"]
+    listed = {line.split()[0] for line in lines if re.match(r"  [a-z]", line)}
+    assert cli.commands.keys() <= listed
+
+
+@pytest.mark.parametrize(
+    "group", [path for path in COMMANDS if path not in LEAVES], ids=" ".join
+)
+def test_the_short_help_of_a_command_is_a_short_phrase(group: tuple[str, ...]) -> None:
+    command = COMMANDS[group]
+    assert isinstance(command, Group)
+
+    text = here([*group, "--help"], WIDE).output
+
+    for name in command.commands:
+        (summary,) = re.findall(rf"(?m)^  {name} +(\S.*)$", text)
+        assert len(summary) <= 45
+        assert re.fullmatch(r"[A-Z].*[^.]", summary)
+
+
+# Options
+
+
+@pytest.mark.parametrize(
+    ("path", "option"),
+    [
+        ("schedule remove", "--key-type=p384"),
+        ("schedule remove", "--eab-kid=z"),
+        ("schedule show", "--store=windows"),
+        ("schedule install", "--force"),
+        ("schedule install", "--dry-run"),
+        ("schedule install", "--staging"),
+        ("activate", "--force"),
+        ("activate", "--agree-tos"),
+        ("rollback", "--dry-run"),
+        ("status", "--force"),
+        ("renew", "--public"),
+        ("account show", "--host-name=a.example.test"),
+        ("notify-test", "--key-type=p256"),
+    ],
+)
+def test_an_option_that_a_command_does_not_read_is_refused(
+    path: str, option: str
+) -> None:
+    ran = here([*path.split(), option])
+
+    assert ran.exit_code == 2
+    assert ran.output == ""
+    assert ran.messages.splitlines()[-1] == (
+        f"Error: `letsencrypt-mdaemon {path}` does not take {option.partition('=')[0]}."
+    )
+
+
+@pytest.mark.parametrize("option", ["--max-names=5", "--keep-backups=5"])
+def test_a_removed_option_is_refused_as_such(option: str) -> None:
+    ran = here(["renew", option])
+
+    assert ran.exit_code == 2
+    name = option.partition("=")[0]
+    assert f"The setting {name} was removed." in ran.messages
+
+
+def test_every_setting_is_an_option_of_a_command_that_reads_it() -> None:
+    assert options(("config", "show")) == SETTINGS
+    others = [options(path) for path in OURS if path != ("config", "show")]
+    assert set().union(*others) == SETTINGS
+    assert options(("renew",)) == SETTINGS - {"--public", "--require-trusted"}
+
+
+def test_what_is_scheduled_may_be_any_option_of_renew_but_those_for_one_run() -> None:
+    for_one_run = {"--force", "--dry-run", "--staging"}
+
+    assert options(("schedule", "install")) == options(("renew",)) - for_one_run
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["status", "discover", "verify", "doctor", "selftest", "schedule show"],
+)
+def test_a_command_takes_the_settings_that_it_reads(
+    path: str, program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: set[str] = set()
+
+    class Recording(Config):
+        """Remembers which settings are read."""
+
+        def __getattribute__(self, name: str) -> object:
+            read.add(f"--{name.replace('_', '-')}")
+            return super().__getattribute__(name)
+
+    monkeypatch.setattr(load, "Config", Recording)
+    # It has to be looked up, and nothing is to be found in the file.
+    program.here(path)
+
+    allowed = options(tuple(path.split())) | UNREAD
+    assert (read & SETTINGS) - allowed == set()
+
+
+UNREAD = {
+    *("--dry-run", "--force", "--staging"),  # whether this is a scheduled run
+    *("--allow-restart", "--no-reload"),  # the server is put together, and not told
+    *("--reload-semaphores", "--reload-timeout", "--verify-timeout"),
+    *("--no-activate", "--remove-old-certificates"),
+}
+"""Read by what the commands have in common, but without any effect on these."""
+
+
+# Completion
+
+
+def completed(*words: str) -> list[tuple[str, str]]:
+    """Return what the shell offers for the last word."""
+    *before, last = words
+    shell = ShellComplete(cli, {}, "letsencrypt-mdaemon", "_COMPLETE")
+    return [(item.value, item.type) for item in shell.get_completions(before, last)]
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        (("renew", "--key-type", "rsa"), ["rsa2048", "rsa3072", "rsa4096"]),
+        (
+            ("renew", "--directory-url", ""),
+            ["letsencrypt", "letsencrypt-staging", "zerossl", "google"],
+        ),
+        (("renew", "--store", ""), ["windows", "pem:"]),
+        (("renew", "--on-name-failure", "d"), ["drop"]),
+        (("notify-test", "--mail-server", "s"), ["smtp://", "smtps://"]),
+        (
+            ("revoke", "--reason", ""),
+            list(revocation.REASONS),
+        ),
+        (("schedule", "re"), ["remove"]),
+        (("schedule", "remove", "--"), ["--json", "--config", "--verbose"]),
+    ],
+)
+def test_completion_offers_values(words: tuple[str, ...], offered: list[str]) -> None:
+    found = [value for value, kind in completed(*words) if kind == "plain"]
+
+    assert sorted(set(offered) - set(found)) == []
+    assert [value for value in found if value not in offered] in (
+        [],
+        ["--help-all", "--help"],
+    )
+
+
+@pytest.mark.parametrize(
+    ("option", "kind"), [("--webroot", "dir"), ("--ca-bundle", "file")]
+)
+def test_completion_leaves_paths_to_the_shell(option: str, kind: str) -> None:
+    assert completed("renew", option, "/et") == [("/et", kind)]
 
 
 def test_the_old_scripts_parameters_lead_to_settings() -> None:
@@ -568,9 +763,49 @@ from letsencrypt_mdaemon.cli.main import main
 try:
     main()
 except SystemExit as end:
-    roots = sorted({name.partition(".")[0] for name in sys.modules})
-    print(json.dumps([end.code, roots]))
+    print(json.dumps([end.code, sorted(sys.modules)]), file=sys.stderr)
 """
+PACKAGE = "letsencrypt_mdaemon."
+HELP = {
+    *("_version", "cli", "cli.accounts", "cli.checks", "cli.commands", "cli.legacy"),
+    *("cli.main", "cli.options", "errors"),
+}
+"""The modules of the package that --help imports."""
+STATUS_MODULES = HELP | {
+    *("app", "app.adapters", "app.build", "app.installation", "app.status"),
+    "authorities",
+    *("cli.context", "cli.document", "cli.run", "cli.status", "cli.text"),
+    *("config", "config.load", "config.parsers", "config.settings"),
+    *("mdaemon", "mdaemon.bindings", "mdaemon.discovery", "mdaemon.folders"),
+    *("mdaemon.forms", "mdaemon.host_name"),
+    *("mdaemon.ini", "mdaemon.semaphores", "mdaemon.server"),
+    *("pki", "pki.certificate", "pki.chain", "pki.names"),
+    *("renewal", "renewal.adapters", "renewal.deploy", "renewal.due"),
+    *("renewal.lifetime", "renewal.obtain", "renewal.run", "renewal.snapshot"),
+    *("state", "state.advice", "state.codec", "state.folder", "state.ledger"),
+    *("state.memory", "stores", "stores.pem"),
+    *("system", "system.disk", "system.files", "system.locks", "system.log"),
+    *("system.parallel", "text"),
+    *("verify", "verify.endpoints", "verify.handshake", "verify.observe"),
+    *("verify.served", "verify.starttls"),
+}
+"""The modules that `status` imports."""
+RENEW_MODULES = STATUS_MODULES - {"cli.status"} | {"app.renewal", "mdaemon.webroot"}
+"""The modules that `renew` imports if nothing is due."""
+HEAVY = {
+    *("acme", "josepy", "cryptography", "requests", "urllib3", "dns", "ctypes"),
+    *("asyncio", "concurrent", "configparser", "http", "smtplib", "sqlite3", "ssl"),
+    *("unittest", "urllib.request", "xml"),
+}
+
+
+def imports(
+    *arguments: str, environ: dict[str, str] | None = None
+) -> tuple[int, set[str]]:
+    """Run the program; return how it ended, and the modules that it imported."""
+    done = run([sys.executable, "-c", IMPORTED, *arguments], environ)
+    code, modules = json.loads(done.messages.splitlines()[-1])
+    return code, set(modules)
 
 
 @pytest.mark.parametrize(
@@ -589,18 +824,29 @@ except SystemExit as end:
     ],
 )
 def test_help_and_wrong_usage_answer_at_once(arguments: str, code: int) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", IMPORTED, *arguments.split()],
-        capture_output=True,
-        encoding="utf-8",
-        env=environment(),
-        check=True,
-    )
+    ended, modules = imports(*arguments.split())
 
-    ended, roots = json.loads(done.stdout.splitlines()[-1])
     assert ended == code
-    assert "click" in roots
-    assert not SLOW & set(roots)
+    assert "click" in modules
+    assert not SLOW & modules
+
+
+def test_nothing_is_imported_by_accident(program: Program) -> None:
+    for _ in range(2):  # The second run asks for the CA's suggested window.
+        assert program.here("renew", "--no-reload").exit_code == 0
+
+    for name, ours, heavy in (
+        ("--help", HELP, set()),
+        ("status", STATUS_MODULES, {"cryptography"}),
+        ("renew", RENEW_MODULES, {"cryptography"}),
+    ):
+        words = name.split()
+        options = [] if name == "--help" else taken(words, program.options)
+        code, modules = imports(*words, *options)
+        assert code == 0
+        found = {item for item in modules if item.startswith(PACKAGE)}
+        assert {item.removeprefix(PACKAGE) for item in found} == ours
+        assert HEAVY & modules == heavy
 
 
 def test_a_wrong_option_is_said_with_the_nearest_right_one() -> None:

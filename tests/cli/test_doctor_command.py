@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from letsencrypt_mdaemon.authorities import AUTHORITIES, Authority
 from letsencrypt_mdaemon.sandbox.ca.server import CertificateAuthority
 from letsencrypt_mdaemon.state.folder import State
 from letsencrypt_mdaemon.state.ledger import Ledger
@@ -169,8 +170,13 @@ def test_a_resolver_that_is_down_is_a_warning(
     assert codes(ran) == ["dns-unreachable"]
 
 
-def test_more_names_than_the_ca_allows_fail(patient: Program) -> None:
-    ran = patient.here("doctor", "--alternate-host-names", OTHER, "--max-names", "1")
+def test_more_names_than_the_ca_allows_fail(
+    patient: Program, ca: CertificateAuthority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limited = Authority(url=ca.directory_url, most_names={"": 1})
+    monkeypatch.setitem(AUTHORITIES, "limited", limited)
+
+    ran = patient.here("doctor", "--alternate-host-names", OTHER)
 
     assert ran.exit_code == 4
     assert machine(ran) == ["too-many-names"]
@@ -365,7 +371,7 @@ def test_renew_puts_what_the_doctor_sees_beside_the_cas_words(
     seen += "(dns-nxdomain)"
     assert "NXDOMAIN looking up A" in error["message"]
     assert f"Seen from this machine:\n  - {seen}" in error["message"]
-    assert error["names"][HOST_NAME].endswith(f" – seen from here: {seen}")
+    assert error["names"][HOST_NAME].endswith(f" - seen from here: {seen}")
     assert "NXDOMAIN looking up A" in error["names"][HOST_NAME]
     assert error["hint"].startswith("Add an A record")
     (finding,) = error["findings"][HOST_NAME]["findings"]
@@ -384,7 +390,7 @@ def test_where_all_is_well_from_here_the_suspects_are_named(
 ) -> None:
     error = refused(patient, ca).report["error"]
 
-    assert f"the file is there: {HOST_NAME}" in error["message"]
+    assert f"the file can be read: {HOST_NAME}" in error["message"]
     assert "Location and Dynamic Screening" in error["hint"]
     assert patient.tokens() == []
 
@@ -394,7 +400,7 @@ def test_renew_without_the_port_check_fetches_nothing(
 ) -> None:
     error = refused(patient, ca, "--skip-port-check").report["error"]
 
-    assert "From here nothing wrong is seen." in error["message"]
+    assert "This machine finds no problem." in error["message"]
     assert patient.server.requests == []
 
 

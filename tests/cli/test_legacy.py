@@ -18,9 +18,9 @@ def problems(line: str) -> list[str]:
     with pytest.raises(ConfigError) as caught:
         translate(shlex.split(line))
     head, _, listed = caught.value.message.partition(": ")
-    assert head == "The command line is wrong"
+    assert head == "The command line is invalid"
     assert caught.value.hint == (
-        "The old script's parameters: -AlternateHostNames, -IISSiteName, -To, "
+        "The old script's parameters are -AlternateHostNames, -IISSiteName, -To, "
         "-RemoveOldCertificates, -SkipPortCheck."
     )
     return listed.removesuffix(".").split("; ")
@@ -113,29 +113,29 @@ def test_our_own_spelling_is_not_taken_for_the_old_one(line: str) -> None:
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("-Staging", ["-Staging fits no parameter"]),
-        ("-Tow a@b.test c@d.test", ["-Tow fits no parameter"]),
-        ("-x", ["-x fits no parameter"]),
+        ("-Staging", ["-Staging matches no parameter"]),
+        ("-Tow a@b.test c@d.test", ["-Tow matches no parameter"]),
+        ("-x", ["-x matches no parameter"]),
         ("-To", ["-To has no value"]),
         ("-To:", ["-To has no value"]),
         ("-To -S", ["-To has no value"]),
         ("-To --dry-run", ["-To has no value"]),
         ("-To ' , '", ["-To has no value"]),
         ("-To '' -S", ["-To has no value"]),
-        ("-I A B", ["'B' belongs to no parameter"]),
-        ("-I:A B", ["'B' belongs to no parameter"]),
-        ("-S $false", ["'$false' belongs to no parameter"]),
+        ("-I A B", ["'B' has no parameter"]),
+        ("-I:A B", ["'B' has no parameter"]),
+        ("-S $false", ["'$false' has no parameter"]),
         ("-S:maybe", ["-SkipPortCheck is 'maybe', not $true or $false"]),
         ("-R:", ["-RemoveOldCertificates is '', not $true or $false"]),
-        ("-S '\x1b[31m'", [r"'\x1b[31m' belongs to no parameter"]),
+        ("-S '\x1b[31m'", [r"'\x1b[31m' has no parameter"]),
         (
             "-Staging yes -a -t: -s:x stray",
             [
-                "-Staging fits no parameter",
+                "-Staging matches no parameter",
                 "-AlternateHostNames has no value",
                 "-To has no value",
                 "-SkipPortCheck is 'x', not $true or $false",
-                "'stray' belongs to no parameter",
+                "'stray' has no parameter",
             ],
         ),
     ],

@@ -919,7 +919,7 @@ def test_a_failed_run_is_mailed_with_what_to_do_and_what_is_in_use(
     flat = " ".join(body.split())
     assert " ".join(ran.report["error"]["message"].split()) in flat
     assert ran.report["error"]["hint"] in flat
-    assert f"In use now: {in_use} for {HOST_NAME}, until " in flat
+    assert f"In use now: {in_use} for {HOST_NAME}, valid until " in flat
     assert "Due: the certificate in use is self-signed" in body
 
 
@@ -970,7 +970,7 @@ def test_a_systems_log_that_takes_nothing_is_a_warning(
 
     assert failed.exit_code == 2
     assert failed.report["warnings"][-1] == (
-        "Windows' event log cannot be written: The event log file is full."
+        "Could not write to Windows' event log: The event log file is full."
     )
 
 
@@ -1059,7 +1059,12 @@ def test_the_old_scripts_command_line_works_unchanged(
     first = run([*this, *switches], environ)
 
     assert first.exit_code == 0, first.messages
-    assert first.output.startswith("Done: the certificate in use is self-signed.")
+    head, reason, *_ = first.output.splitlines()
+    assert re.fullmatch(
+        rf"Renewed: {HOST_NAME} and 2 more, valid until [0-9-]+ \(in [0-9]+ days\)",
+        head,
+    )
+    assert reason == "  reason       the certificate in use is self-signed"
     assert "IIS is only on Windows: there are no bindings of the site 'My Site'" in (
         first.messages
     )
@@ -1080,5 +1085,5 @@ def test_a_wrong_switch_of_the_old_script_is_refused_with_the_right_ones() -> No
     ran = run([sys.executable, "-m", "letsencrypt_mdaemon", "-Staging"])
 
     assert ran.exit_code == 2
-    assert "-Staging fits no parameter" in ran.messages
+    assert "-Staging matches no parameter" in ran.messages
     assert "-AlternateHostNames" in ran.messages

@@ -215,8 +215,8 @@ def test_a_thumbprint_may_be_written_as_people_write_it(
     ran = program.here("revoke", "--thumbprint", shown, as_json=False)
 
     assert ran.exit_code == 0, ran.messages
-    assert ran.output.startswith(f"Revoked: {first} for {HOST_NAME}, until ")
-    assert "It is still in use: run `letsencrypt-mdaemon renew` now." in ran.output
+    assert ran.output.startswith(f"Revoked: {first} for {HOST_NAME}, valid until ")
+    assert "It is still in use. Run `letsencrypt-mdaemon renew` now." in ran.output
     assert all(issued.revoked for issued in ca.issued.values())
     renewed(program)
     again = program.here("revoke", "--thumbprint", shown, as_json=False)
@@ -227,7 +227,7 @@ def test_a_thumbprint_may_be_written_as_people_write_it(
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ((), "not said which certificate"),
+        ((), "No certificate given"),
         (("--thumbprint", "AB" * 20), "holds no certificate ABAB"),
         (("--thumbprint", "AB" * 20, "--reason", "boredom"), "'boredom'"),
     ],

@@ -140,7 +140,7 @@ def test_the_ports_of_a_server_that_serves_what_its_files_name_are_proven(
         assert port["expected"] is True
         assert port["certificate"]["thumbprint"] == named
     lines = table.output.splitlines()
-    assert lines[0].startswith(f"Expected: {named}, until ")
+    assert lines[0].startswith(f"Expected: {named}, valid until ")
     assert len([line for line in lines if line.startswith("ok ")]) == 9
     assert lines[-1] == "Every port: its certificate is self-signed."
 
@@ -257,7 +257,7 @@ def test_nobody_listening_proves_nothing_and_is_no_failure(
     assert ran.exit_code == table.exit_code == 0
     assert ran.report["proven"] is None
     assert table.output.splitlines()[-1] == (
-        "Nobody listens at any of these ports, so nothing could be proven."
+        "No port listens, so nothing could be verified."
     )
 
 
@@ -400,7 +400,7 @@ def test_where_the_files_are_not_known_to_name_one_it_is_only_reported(
     (port,) = report["ports"]
     assert port["expected"] is None
     assert port["certificate"]["thumbprint"] == WRONG.thumbprint
-    assert table.output.startswith("It is not known which certificate the ports should")
+    assert table.output.startswith("The expected certificate is unknown: no known INI")
     assert f"{WRONG.thumbprint[:8]}..." in table.output
 
 
@@ -437,7 +437,7 @@ def test_a_certificate_that_nobody_knows_is_served_by_nobody(
 
     assert ran.exit_code == 5
     assert ran.report["expected"] == []
-    assert "The server's files name a certificate that is not known." in table.output
+    assert "The server's files name an unknown certificate." in table.output
 
 
 def test_a_target_that_is_not_there_is_a_configuration_error(
@@ -613,7 +613,7 @@ def test_public_looks_at_the_same_ports_through_dns(
     assert here_.split()[-1] == LOCALHOST
     assert through_dns.split()[-1] == NAME
     assert lines[lines.index(through_dns) - 1] == (
-        "Through DNS, which may fail behind NAT and be right for others:"
+        "At the addresses in DNS (this can fail behind NAT):"
     )
 
 

@@ -98,5 +98,5 @@ if sys.platform == "win32":
 
 def test_a_machine_without_cron_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda _: None)
-    with pytest.raises(ConfigError, match="no program crontab"):
+    with pytest.raises(ConfigError, match="find the program crontab"):
         scheduling.of_this_system("")

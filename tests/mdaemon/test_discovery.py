@@ -79,7 +79,6 @@ def bindings(
         list(known),
         ours={thumbprint(certificate) for certificate in ours},
         backups=root.parent / "backups",
-        keep=3,
     )
 
 

@@ -220,7 +220,7 @@ def test_a_run_that_is_interrupted_removes_its_token_files(
     assert process.returncode == (1 if name == "SIGINT" else 128 + number), messages
     assert "Traceback" not in messages
     assert list(program.layout.webroot.iterdir()) == []
-    assert "Interrupted; the next run continues." in program.log()
+    assert "Interrupted. The next run continues." in program.log()
     # The CA that looked too late will not look again.
     ca.faults.slow_validation = 0
 

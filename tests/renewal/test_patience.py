@@ -17,6 +17,7 @@ from cryptography import x509
 from letsencrypt_mdaemon.acme import transport
 from letsencrypt_mdaemon.acme.http import TransientError
 from letsencrypt_mdaemon.authorities import Limits
+from letsencrypt_mdaemon.cli.text import when
 from letsencrypt_mdaemon.errors import AcmeError, ChallengeError, ConfigError
 from letsencrypt_mdaemon.pki.certificate import (
     Certificate,
@@ -582,7 +583,8 @@ def test_a_name_that_failed_waits_also_in_the_next_process(
     assert not ran.report["renewed"]
     assert ran.report["waiting_until"]
     assert HOST_NAME in ran.report["warnings"][0]
-    assert shown.output.startswith("Due, and too early to try again: ")
+    again = when(ran.report["waiting_until"])
+    assert shown.output.startswith(f"Waiting: due, next try after {again}. --force ")
     assert ca.requests == []
     assert program.here("renew", "--force").report["renewed"]
 

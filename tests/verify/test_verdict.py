@@ -6,7 +6,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from letsencrypt_mdaemon.cli.text import print_verification
+from letsencrypt_mdaemon.cli.verification import print_verification
 from letsencrypt_mdaemon.pki.chain import Roots
 from letsencrypt_mdaemon.verify import verdict
 from letsencrypt_mdaemon.verify.endpoints import Endpoint

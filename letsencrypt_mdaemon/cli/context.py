@@ -1,0 +1,158 @@
+"""What a command works with: its options, the configuration, the installation."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import ExitStack
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from letsencrypt_mdaemon.app import build
+from letsencrypt_mdaemon.app.installation import open_installation
+from letsencrypt_mdaemon.config import load
+from letsencrypt_mdaemon.mdaemon import folders
+from letsencrypt_mdaemon.system.locks import exclusive_lock
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from datetime import datetime
+
+    from letsencrypt_mdaemon.app.installation import Installation
+    from letsencrypt_mdaemon.app.renewal import Prepared
+    from letsencrypt_mdaemon.config.settings import Config
+    from letsencrypt_mdaemon.state.folder import State
+
+
+class Context:
+    """One call of a command; whatever it reads is read when it is first needed.
+
+    Args:
+        command: The command's name.
+        options: The options of the command line: texts by setting name.
+        file: The config file that the command line names.
+
+    Attributes:
+        exits: Releases the lock at the end.
+        installation: The installation, once it is open.
+        prepared: The run that changes the server, once it is prepared.
+        names: The names of the certificate, once they are known.
+    """
+
+    def __init__(
+        self, command: str, options: Mapping[str, Sequence[str]], *, file: str | None
+    ) -> None:
+        self.command = command
+        self.options = options
+        self.exits = ExitStack()
+        self.installation: Installation | None = None
+        self.prepared: Prepared | None = None
+        self.names: tuple[str, ...] = ()
+        self._file = file
+        self._loaded: load.Loaded | None = None
+        self._is_noted = False
+
+    @property
+    def loaded(self) -> load.Loaded:
+        """The configuration, and the origin of each value."""
+        if self._loaded is None:
+            self._loaded = load.load(self.options, os.environ, self._config_file())
+        return self._loaded
+
+    @property
+    def config(self) -> Config:
+        """The configuration."""
+        return self.loaded.config
+
+    @property
+    def is_json(self) -> bool:
+        """Whether the result is printed as JSON, even if the settings are invalid."""
+        loaded = self._loaded
+        return "json" in self.options or (loaded is not None and loaded.config.json)
+
+    @cached_property
+    def root(self) -> Path:
+        """MDaemon's folder."""
+        return build.find_root(self.loaded)
+
+    @property
+    def is_scheduled(self) -> bool:
+        """Whether this is most likely a job of the schedule."""
+        config = self.config
+        by_hand = config.dry_run or config.force or config.staging
+        return self.command == "renew" and not by_hand and not sys.stderr.isatty()
+
+    def open(self, *, look: bool = True) -> Installation:
+        """Open the installation.
+
+        Args:
+            look: Whether to check what its ports serve.
+        """
+        self.installation = open_installation(
+            self.config, self.root, look=look, scheduled=self.is_scheduled
+        )
+        return self.installation
+
+    def prepare(self, now: datetime) -> Prepared:
+        """Open the installation for a run that changes the server."""
+        from letsencrypt_mdaemon.app import renewal  # noqa: PLC0415 - slow to import
+
+        installation = self.open()
+        if self.is_scheduled:
+            installation = installation.noted(now)
+            self._is_noted = True
+        self.names = installation.names()
+        self.prepared = renewal.prepare(installation, self.names)
+        return self.prepared
+
+    def mail(self, subject: str, lines: Iterable[str]) -> tuple[str, ...]:
+        """Send a mail to the recipients in the settings.
+
+        Returns:
+            The recipients, and last where it was sent.
+
+        Raises:
+            Error: If it cannot be sent.
+        """
+        config = self.config
+        mail = build.mail(config, subject, lines)
+        root = self.root if config.mail_server == "raw" else None
+        return (*mail.recipients, build.transport(config, root).send(mail))
+
+    def note_end(self, exit_code: int) -> None:
+        """Remember how a scheduled run ended.
+
+        Raises:
+            Error: If the state cannot be written.
+        """
+        if self._is_noted:
+            build.note_end(self.config, self.root, exit_code)
+
+    def lock(self) -> State:
+        """Wait for no other run: be the only one, or fail.
+
+        Raises:
+            BusyError: If another run holds the lock.
+            Error: If the state folder cannot be used.
+        """
+        state = build.state_of(self.config, self.root)
+        self.exits.enter_context(exclusive_lock(state.lock))
+        build.guard(state, self.loaded.file)
+        return state
+
+    def _config_file(self) -> Path | None:
+        """Return the config file that is named, else the one in MDaemon's folder."""
+        named = self._file or os.environ.get(load.CONFIG)
+        if named:
+            return Path(named)
+        variable = os.environ.get(f"{load.PREFIX}MDAEMON_DIR", "")
+        (folder,) = self.options.get("mdaemon-dir", (variable,))
+        for place in folders.places(Path(folder) if folder else None, ""):
+            for file in (
+                folders.child(place.folder, "LetsEncrypt", load.FILE_NAME),
+                folders.child(place.folder, load.FILE_NAME),
+            ):
+                if file.is_file():
+                    return file
+        return None
