@@ -654,7 +654,7 @@ def test_a_schedule_that_is_too_sparse_is_warned_of_also_in_the_mail(
 ) -> None:
     assert program.here("renew").exit_code == 0
     runs(program, 14 * DAY)
-    warning = "The scheduled runs are 14 days apart, too far for a certificate of 90"
+    warning = "Scheduled runs are 14 days apart, too infrequent for a certificate valid"
 
     good = program.here("renew")
     ca.resolve = lambda _: None

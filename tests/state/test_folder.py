@@ -58,6 +58,7 @@ ISSUED = st.builds(
     TEXT,
     st.lists(TEXT, max_size=2).map(tuple),
     st.none() | MOMENTS,
+    st.none() | MOMENTS,
 )
 DROPPED = st.builds(Dropped, TEXT, MOMENTS, MOMENTS, TEXT)
 CHANGES = st.builds(Change, TARGETS, st.integers(0, 9), TEXT, TEXT)
@@ -159,7 +160,7 @@ def test_what_is_saved_is_loaded(state: State, name: str) -> None:
                 compromised=st.lists(TEXT, max_size=2).map(tuple),
                 runs=st.lists(MOMENTS, max_size=2).map(tuple),
                 in_use=TEXT,
-                exit_code=st.none() | st.integers(0, 6),
+                exit_code=st.none() | st.integers(0, 9),
             ),
             "attempt.json": st.builds(
                 Attempt,
