@@ -182,12 +182,12 @@ class Accounts:
     def roll_over(self) -> str:
         """Give the account a new key (7.3.5); return its URL.
 
-        The new key is saved before the CA hears of it, and the old one is kept until
-        the CA has agreed. A run that dies in between leaves both, and the next run finds
-        out which one counts.
+        The new key is saved before the request, and the old key is kept until the CA
+        agrees. If the run is killed in between, the next run asks the CA which of the
+        two keys is in use.
 
         Raises:
-            ConfigError: If there is no account, or the CA offers no key change.
+            ConfigError: If there is no account, or the CA does not support key changes.
         """
         signer = self._existing()
         url = self.session.directory.get("keyChange")
@@ -263,10 +263,8 @@ class Accounts:
 
     def _find(self, key: JWK) -> None:
         """Ask whether there is an account with this key (7.3.1)."""
-        url, request = (
-            self.session.directory["newAccount"],
-            {"onlyReturnExisting": True},
-        )
+        url = self.session.directory["newAccount"]
+        request = {"onlyReturnExisting": True}
         if not self.post(url, request, Signer(key)).location:
             message = f"{printable(url, 300)} found the account but sent no URL."
             raise AcmeError(message, hint="Try again later.")

@@ -52,19 +52,19 @@ class Authorization:
 
     @property
     def name(self) -> str:
-        """The name that it is for, as the CA writes it."""
+        """The name to validate, as the CA writes it."""
         identifier = self.document.get("identifier")
         value = identifier.get("value") if isinstance(identifier, dict) else None
         return printable(value, 260).lower() if isinstance(value, str) else "?"
 
     @property
     def status(self) -> str:
-        """Its status; empty if it has none."""
+        """The CA's status for the name; empty if there is none."""
         return str(self.document.get("status", ""))
 
     @property
     def challenge(self) -> dict[str, Any]:
-        """Its http-01 challenge; empty if it offers none."""
+        """The http-01 challenge; empty if the CA offers none."""
         challenges = self.document.get("challenges")
         for challenge in challenges if isinstance(challenges, list) else []:
             if isinstance(challenge, dict) and challenge.get("type") == "http-01":
@@ -78,7 +78,7 @@ class Authorization:
         return all(isinstance(challenge.get(key), str) for key in ("token", "url"))
 
     def refreshed(self) -> Authorization:
-        """Return it as it is now."""
+        """Return the authorization as it is now."""
         return Authorization(self.session, self.url)
 
     def failure(self) -> str | None:
@@ -98,7 +98,7 @@ class Authorization:
         return None
 
     def answer(self) -> str | None:
-        """Ask the CA to validate the name; return why it refuses, if it does at once."""
+        """Ask the CA to validate the name; return why, if it refuses at once."""
         if self.challenge.get("status", "pending") != "pending":
             return None
         try:
@@ -106,7 +106,7 @@ class Authorization:
         except AcmeError as exc:
             if not exc.problem or may_pass(exc):
                 raise
-            # Perhaps it has been decided already.
+            # Perhaps the CA has decided already.
             self.document = self.refreshed().document
             if self.status == "valid":
                 return None
@@ -131,7 +131,7 @@ def authorize(order: Order, present: Present) -> None:
         order.state.forget_order()
         raise ChallengeError(
             f"The CA offers no http-01 challenge for {', '.join(others)}.",
-            hint="There is no other way here: remove the names, or choose another CA.",
+            hint="This program needs http-01: remove the names, or choose another CA.",
             names=dict.fromkeys(others, "the CA offers no http-01 challenge"),
         )
     # A pending one may still carry the error of an earlier attempt.
@@ -216,8 +216,8 @@ def _fail(
     count = "1 name" if len(failed) == 1 else f"{len(failed)} names"
     raise ChallengeError(
         f"The CA could not validate {count}; nothing was changed:{''.join(lines)}",
-        hint="Port 80 of each name must lead, from anywhere, to the web server that "
-        "serves the webroot; otherwise remove the name.",
+        hint="Make port 80 of each name reach, from anywhere, the web server that "
+        "serves the webroot; or remove the name.",
         names=dict(failed),
     )
 

@@ -1,4 +1,4 @@
-"""Answers of an ACME server, read within limits, and what it means to get none."""
+"""Replies of an ACME server, read within limits, and errors for missing replies."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Reply:
 
     @property
     def nonce(self) -> str:
-        """The nonce in it; "" if there is none, or it is not base64url (6.5.1)."""
+        """The nonce; "" if there is none, or it is not base64url (6.5.1)."""
         nonce = self.headers.get("Replay-Nonce", "")
         return nonce if re.fullmatch(r"[A-Za-z0-9_-]{1,500}", nonce) else ""
 
@@ -97,7 +97,7 @@ class Reply:
         """Return the JSON object.
 
         Raises:
-            AcmeError: If the body is not one.
+            AcmeError: If the body is not a JSON object.
         """
         document = _object(self.body)
         if document is None:

@@ -179,7 +179,8 @@ class Issuer:
             return None
         is_open = order.status in {"pending", "ready", "processing", "valid"}
         if not is_open or not self._has_profile(order):
-            _log.info("Not resuming the order: it is %s", printable(order.status, 40))
+            state = printable(order.status, 40)
+            _log.info("Could not resume the open order: its status is %s", state)
             return None
         _log.info("Resuming the order %s", printable(order.url, 300))
         return order, saved_key
@@ -247,17 +248,16 @@ class Issuer:
             if exc.kind != "accountDoesNotExist":
                 raise
             # The CA was set up anew, as test CAs are at every start.
-            _log.warning(
-                "The CA no longer knows our account; registering it again: %s", exc
-            )
+            message = "The CA no longer knows our account; registering it again: %s"
+            _log.warning(message, exc)
         session.signer = self.accounts.register(session.signer.key)
         return session.post(url, request)
 
     def _profile(self) -> str:
         """Return the profile to ask for; "" leaves the choice to the CA.
 
-        The directory lists them (draft-aaron-acme-profiles, 3). A CA refuses a name that
-        it does not list, even one that was listed yesterday.
+        The directory lists the profiles (draft-aaron-acme-profiles, 3). A CA refuses a
+        profile that it does not list, even one that it listed yesterday.
 
         Raises:
             AcmeError: If one is required, and the CA offers none of the preferred ones.

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 FIRST_POLL_SECONDS, MAX_POLL_SECONDS = 0.01, 5.0
-"""Between two looks at an order; each pause is twice as long as the one before."""
+"""Pauses between two polls of an order; each is twice as long as the one before."""
 
 
 class Order:
@@ -46,7 +46,7 @@ class Order:
 
     @property
     def status(self) -> str:
-        """Its status; empty if it has none."""
+        """The order's status; empty if the CA sent none."""
         return str(self.document.get("status", ""))
 
     def update(self, reply: Reply) -> None:
@@ -67,7 +67,7 @@ class Order:
         return min(seconds * 2, MAX_POLL_SECONDS)
 
     def finalize(self, key: PrivateKey, names: Sequence[str]) -> None:
-        """Send the CSR, and again while the CA is not ready for it."""
+        """Send the CSR; repeat while the CA is not ready for it."""
         request = {"csr": encode_b64jose(signing_request(key, names))}
         deadline, pause = self.session.deadline, 0.1
         while True:

@@ -59,15 +59,15 @@ def refuse(reply: Reply) -> NoReturn:
         said = f"it redirects to {printable(reply.location, 300)}, which no CA does"
         hint = "Check directory-url, and whether a proxy answers instead of the CA."
     elif wait is not None and (transient or kind == "rateLimited"):
-        # Rounded up. `Reply.retry_after` is a day at most, even if the CA asks for more.
+        # Rounded up. `Reply.retry_after` is a day at most, whatever the CA asks for.
         until = datetime.now(UTC) + timedelta(seconds=wait + 59)
         hint = f"Do not try again before {until:%Y-%m-%d %H:%M} UTC."
     elif kind == "rateLimited" and (url := _PAUSED.search(said)):
         paused = url[1].rstrip(".,;:")
         hint = f"Open {paused} to resume, then run `renew --force`; until then, "
-        hint += "further attempts are useless."
+        hint += "every attempt fails."
     elif transient:
-        hint = "The CA is overloaded or out of order: try again later."
+        hint = "The CA is overloaded or unavailable; try again later."
     message = f"{printable(reply.url, 300)} refused with HTTP {status}"
     message += f": {said}." if said else "."
     error = TransientError if transient else AcmeError
@@ -90,7 +90,7 @@ def describe(problem: Mapping[str, object]) -> str:
 
 
 def _describe_one(problem: Mapping[str, object]) -> str:
-    """Return detail (or title) and type; other JSON values in their place are ignored."""
+    """Return detail (or title) and type; ignore other JSON values in their place."""
     texts = (problem.get(name) for name in ("detail", "title"))
     said = next((text for text in texts if isinstance(text, str) and text), "")
     kind = printable(problem_kind(problem), 200)

@@ -298,7 +298,7 @@ class Deadline:
 
     @property
     def has_passed(self) -> bool:
-        """Whether the CA has had all its time."""
+        """Whether the deadline has passed."""
         return self.clock() > self._end
 
     def pause(self, seconds: float, retry_after: float | None) -> None:

@@ -136,7 +136,7 @@ def test_names_that_are_never_judged_are_told_after_the_patience(scene: Scene) -
 
     error = unproven(scene, NAME, OTHER, timeout=60.0)
 
-    said = "the CA had not looked at it after 60 s"
+    said = "the CA did not check it within 60 s"
     assert error.names == {NAME: said, OTHER: said}
     assert 60 < scene.clock.now < 70
 
@@ -153,8 +153,8 @@ def test_an_order_that_stays_behind_its_authorizations_is_given_up_and_resumed(
     error = scene.failing(timeout=30.0)
 
     assert not isinstance(error, ChallengeError)
-    assert "had proof of every name and did not go on after 30 s" in str(error)
-    assert error.hint == "The next run resumes this very order."
+    assert "validated every name but did not go on within 30 s" in str(error)
+    assert error.hint == "The next run resumes this order."
     scene.ca.faults.after("order", lambda _: None)
     assert scene.obtain(timeout=3000.0).names == (NAME,)
     assert scene.count("newOrder", "challenge") == (1, 1)
@@ -340,5 +340,5 @@ def test_hostile_words_of_the_ca_cannot_act_on_a_terminal(
 
     assert str(error).replace("\n  - ", "").isprintable()
     assert all(f"{name}{said}".isprintable() for name, said in error.names.items())
-    assert any("is asked to validate" in message for message in caplog.messages)
+    assert any("Asking the CA to validate" in message for message in caplog.messages)
     assert all(message.isprintable() for message in caplog.messages)

@@ -141,7 +141,7 @@ def test_a_new_order_without_its_place_is_an_error(scene: Scene, missing: str) -
 
     scene.ca.faults.after("newOrder", fault)
 
-    assert "did not say where it is" in str(scene.failing())
+    assert "did not send its URL" in str(scene.failing())
     assert scene.state.order() is None
 
 
@@ -161,7 +161,7 @@ def test_a_paused_name_is_told_to_be_unpaused(scene: Scene) -> None:
     error = scene.failing()
 
     assert "https://portal.example.test/unpause" in str(error)
-    assert "useless" in error.hint
+    assert "every attempt fails" in error.hint
     assert scene.count("newOrder") == (1,)
 
 
@@ -515,8 +515,11 @@ def test_an_order_that_is_worked_on_too_long_is_resumed_by_the_next_run(
 
     (url,) = scene.ca.orders
     left = scene.state.order()
-    assert f"had not issued after 60 s: the order {url} is 'processing'" in str(error)
-    assert error.hint == "The next run resumes this very order."
+    assert (
+        f"did not issue the certificate within 60 s: the order {url} is 'processing'"
+        in str(error)
+    )
+    assert error.hint == "The next run resumes this order."
     assert 60 <= scene.clock.now < 70
     assert left is not None
     assert left.url == url

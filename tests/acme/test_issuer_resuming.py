@@ -86,7 +86,9 @@ def test_an_order_that_cannot_be_resumed_makes_way_for_a_new_one(
     assert left_open.obtain().names == (NAME,)
 
     assert left_open.count("newOrder") == (1,)
-    (said,) = [line for line in caplog.messages if "The order left open" in line]
+    (said,) = [
+        line for line in caplog.messages if "Could not resume the open order" in line
+    ]
     assert said.isprintable()
 
 

@@ -102,7 +102,7 @@ def test_a_problem_is_told_with_each_name_it_is_about() -> None:
     assert describe(problem) == (
         "Some of the identifiers were rejected (malformed) "
         "[_a.example.test: No (rejectedIdentifier)] [?: Odd (about:blank)] "
-        "– see https://ca.example.test/why"
+        "- see https://ca.example.test/why"
     )
 
 
