@@ -17,7 +17,6 @@ from letsencrypt_mdaemon.renewal.adapters import Request
 from letsencrypt_mdaemon.renewal.due import Due, by_rule
 from letsencrypt_mdaemon.renewal.lifetime import (
     backstop,
-    days,
     earliest,
     interval,
     is_sparse,
@@ -26,6 +25,7 @@ from letsencrypt_mdaemon.renewal.lifetime import (
 )
 from letsencrypt_mdaemon.state.advice import Draw, Window
 from letsencrypt_mdaemon.state.memory import Issued, Memory
+from letsencrypt_mdaemon.text import days
 from tests import certificates
 from tests.certificates import NAME, START, leaf
 from tests.fakes import snapshot
