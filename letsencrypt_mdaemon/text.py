@@ -47,4 +47,4 @@ def days(span: timedelta) -> str:
 
 def _distance(moment: datetime, now: datetime | None) -> str:
     away = moment - (now or datetime.now(UTC))
-    return f"{days(-away)} ago" if away < timedelta() else f"in {days(away)}"
+    return f"{days(-away)} ago" if away <= timedelta() else f"in {days(away)}"
