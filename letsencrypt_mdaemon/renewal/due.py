@@ -210,7 +210,7 @@ def _first(
             if asked < wanted:
                 rule = "renew-days is set, and half of the lifetime is over"
     if drawn is not None and drawn < at:
-        at, rule = drawn, "the CA suggests renewal now (ARI)"
+        at, rule = drawn, "the CA suggests renewing the certificate (ARI)"
     return at, rule
 
 

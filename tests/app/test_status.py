@@ -215,7 +215,7 @@ def test_the_cas_advice_and_the_moment_drawn_are_shown(
     }
     assert not report["due"]
     assert report["due_at"] == (start + HOUR).isoformat()
-    assert report["rule"] == "the CA suggests renewal now (ARI)"
+    assert report["rule"] == "the CA suggests renewing the certificate (ARI)"
     assert f"chosen: {when((start + HOUR).isoformat())}" in text
     assert "reason: https://ca.test/why\\x1b[2J" in text
     assert f"due {when(report['due_at'])}: {report['rule']}" in text

@@ -497,7 +497,7 @@ def test_a_window_in_the_past_is_a_reason_to_renew(
     ran = program.here("renew", "--no-reload")
 
     assert ran.report["renewed"]
-    assert ran.report["reason"].startswith("the CA suggests renewal now")
+    assert ran.report["reason"].startswith("the CA suggests renewing the certificate")
     assert "https://ca.test/mass-revocation" in program.log()
     (order,) = [r.payload for r in ca.requests if r.resource == "newOrder"][1:]
     assert order["replaces"] == first

@@ -217,7 +217,7 @@ def test_a_file_of_50_mb_is_left_out_and_said(
     write(tmp_path, {"App/z.ini": f"a={thumbprint(OLD)}"})
     huge(tmp_path / "App" / "a.dat")
     assert [item.file for item in discover(tmp_path, [OLD])] == ["App/z.ini"]
-    assert f"Skipped: {tmp_path / 'App' / 'a.dat'}" in caplog.text
+    assert f"Skipped: Could not read {tmp_path / 'App' / 'a.dat'}" in caplog.text
     assert "larger than" in caplog.text
 
 

@@ -228,7 +228,7 @@ def test_something_odd_by_a_tokens_name_is_refused_and_stays(
     make(html / FOLDER / FIRST)
     before = everything(html)
     with (
-        pytest.raises(ConfigError, match="is not ours"),
+        pytest.raises(ConfigError, match="this program did not create it"),
         webroot.present(TOKENS),
     ):
         pytest.fail("presented")

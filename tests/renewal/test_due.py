@@ -38,7 +38,7 @@ END = START + 90 * DAY
 LAST_DAY = f"{END.astimezone():%Y-%m-%d}"
 A_THIRD = "a third or less of the certificate's lifetime is left"
 LITTLE_LEFT = f"{A_THIRD}: it expires in"
-ARI = "the CA suggests renewal now (ARI)"
+ARI = "the CA suggests renewing the certificate (ARI)"
 
 LIFETIMES = st.one_of(
     st.sampled_from([90 * DAY, 64 * DAY, 45 * DAY, 160 * HOUR, 10 * DAY]),
@@ -131,7 +131,7 @@ def decided(  # noqa: PLR0913 - what a decision is made from
         ),
         (
             decided(revoked=START),
-            f"the certificate in use was revoked on {day(START, START)}",
+            f"the certificate in use was revoked on {day(START, START + DAY)}",
         ),
         (
             decided(force=True),

@@ -657,8 +657,8 @@ def test_a_schedule_that_is_too_sparse_is_warned_of_also_in_the_mail(
 ) -> None:
     assert program.here("renew").exit_code == 0
     runs(program, 14 * DAY)
-    warning = "Scheduled runs are 14 days apart, too infrequent for a certificate valid "
-    warning += "for 90 days"
+    warning = "Scheduled runs are 14 days apart, too infrequent for a certificate "
+    warning += "valid for 90 days"
 
     good = program.here("renew")
     ca.resolve = lambda _: None
