@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.verify.endpoints import Endpoint
     from letsencrypt_mdaemon.windows.service import Service
 
-
 _log = logging.getLogger(__name__)
 
 

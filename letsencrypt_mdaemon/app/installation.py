@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.verify.endpoints import Endpoint
     from letsencrypt_mdaemon.verify.served import Served
 
-
 _log = logging.getLogger(__name__)
 
 

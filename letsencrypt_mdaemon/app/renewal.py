@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.renewal.adapters import Adapters, Outcome, Request
     from letsencrypt_mdaemon.state.memory import Target
 
-
 _log = logging.getLogger(__name__)
 
 

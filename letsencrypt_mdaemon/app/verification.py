@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from letsencrypt_mdaemon.app.installation import Installation
 
-
 _log = logging.getLogger(__name__)
 
 

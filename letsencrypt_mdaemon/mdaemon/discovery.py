@@ -24,9 +24,7 @@ if TYPE_CHECKING:
 
     from cryptography import x509
 
-
 _log = logging.getLogger(__name__)
-
 
 SKIPPED_FOLDERS = {"users", "queues", "logs", "public folders"}
 """Folders of mail and logs: large, and without settings."""

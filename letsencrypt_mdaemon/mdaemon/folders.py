@@ -20,9 +20,7 @@ if TYPE_CHECKING:
 
     from letsencrypt_mdaemon.state.memory import Target
 
-
 DEFAULT = Path("C:/MDaemon")
-
 
 MAX_INI_BYTES = 16 << 20
 """The largest INI file to read; the server's have some hundred thousand."""

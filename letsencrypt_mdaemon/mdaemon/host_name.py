@@ -24,14 +24,11 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-
 MAX_GREETING_BYTES = 4096
 """The longest greeting; a line has at most 512 (RFC 5321, 4.5.3.1.5)."""
 
-
 # The last line of a greeting has a space after the code; another code ends it too.
 _LAST_LINE = re.compile(rb"^220[ \r].*\n|\A(?!220).*\n", re.MULTILINE)
-
 
 # After the code comes a domain or an address literal (RFC 5321, 4.2).
 _HOST = re.compile(rb"220[ -](\[[\w.:]+\]|[\w-]+(?:\.[\w-]+)+\.?)[ \r\n]")

@@ -8,9 +8,7 @@ from dataclasses import dataclass
 APPLICATION = "{4dc3e181-e14b-4a21-b022-59fc669b0914}"
 """The application ID of IIS at http.sys."""
 
-
 STORE = "MY"
-
 
 _EVERY_ADDRESS = "0.0.0.0"  # noqa: S104 - nothing is bound here
 
@@ -18,7 +16,6 @@ _EVERY_ADDRESS = "0.0.0.0"  # noqa: S104 - nothing is bound here
 # IIS's sslFlags, since 8.0 and since Windows Server 2022. http.sys has them, too, but
 # loses them with the certificate.
 _SNI, _CENTRAL = 1, 2
-
 
 _OPTIONS = {
     4: "disablehttp2",
@@ -28,9 +25,7 @@ _OPTIONS = {
     64: "disablelegacytls",
 }
 
-
 HASH = re.compile(r":\s*([0-9a-fA-F]{40})\s*$", re.MULTILINE)
-
 
 # After the application ID comes the store, then the other settings.
 _APPLICATION = re.compile(

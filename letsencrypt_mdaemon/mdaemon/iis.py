@@ -34,13 +34,10 @@ if TYPE_CHECKING:
 
     from letsencrypt_mdaemon.system.process import Ended
 
-
 _log = logging.getLogger(__name__)
-
 
 FILE = "IIS"
 """The file name in targets and changes of IIS."""
-
 
 _NEW = "*:443:"
 
@@ -221,15 +218,8 @@ class Site:
     def _show(self, binding: Binding) -> Record | None:
         # The exit code is 1 for no certificate and for some failures. "add" tells them
         # apart, because it replaces nothing.
-        ended = self._run(
-            self._netsh,
-            "http",
-            "show",
-            "sslcert",
-            binding.endpoint,
-            failure=DeployError,
-        )
-        return record(ended.output)
+        show = ("http", "show", "sslcert", binding.endpoint)
+        return record(self._run(self._netsh, *show, failure=DeployError).output)
 
     def _make(self, binding: Binding | None, value: str) -> None:
         """Set a binding's certificate; without a binding, add or remove the new one."""

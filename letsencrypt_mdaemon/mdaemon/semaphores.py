@@ -13,9 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-
 _log = logging.getLogger(__name__)
-
 
 POLL_SECONDS = 0.1
 """The time between two checks of a semaphore."""

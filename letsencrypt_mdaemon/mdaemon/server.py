@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.state.memory import Change, Target
     from letsencrypt_mdaemon.windows.service import Service
 
-
 _log = logging.getLogger(__name__)
 
 

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.renewal.snapshot import Snapshot
     from letsencrypt_mdaemon.state.memory import Change
 
-
 _log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.5

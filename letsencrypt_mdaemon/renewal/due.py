@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.state.ledger import Wait
     from letsencrypt_mdaemon.state.memory import Memory
 
-
 URGENT = timedelta(days=3)
 """If less is left of the certificate in use, every run tries."""
 

@@ -11,7 +11,6 @@ if TYPE_CHECKING:
 
     from cryptography import x509
 
-
 SHORT_LIVED = timedelta(days=10)
 """The longest lifetime whose renewal is due at its half."""
 

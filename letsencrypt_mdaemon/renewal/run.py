@@ -20,15 +20,13 @@ from letsencrypt_mdaemon.state.memory import Issued
 from letsencrypt_mdaemon.text import day, when
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from datetime import datetime
 
     from letsencrypt_mdaemon.pki.certificate import Certificate
     from letsencrypt_mdaemon.renewal.adapters import Adapters, Request
     from letsencrypt_mdaemon.renewal.due import Due
     from letsencrypt_mdaemon.state.ledger import Wait
-    from letsencrypt_mdaemon.state.memory import Change, Memory
-
+    from letsencrypt_mdaemon.state.memory import Memory
 
 _log = logging.getLogger(__name__)
 
@@ -133,16 +131,23 @@ def _keep(snapshot: Snapshot, pending: Certificate, adapters: Adapters) -> Snaps
 
 def _nothing_done(snapshot: Snapshot, due: Due, adapters: Adapters) -> Outcome:
     """Return that nothing is due; in a dry run, with the planned changes."""
-    changes: Sequence[Change] = ()
-    if due.due and snapshot.pending is not None:
-        changes = adapters.server.planned(snapshot.pending.leaf)
+    outcome = _unchanged(snapshot, due)
+    if not due.due or snapshot.pending is None:
+        return outcome
+    changes = adapters.server.planned(snapshot.pending.leaf)
+    return replace(outcome, changes=tuple(changes))
+
+
+def _unchanged(
+    snapshot: Snapshot, due: Due, waits_until: datetime | None = None
+) -> Outcome:
     return Outcome(
         renewed=False,
         reason=due.reason,
         names=snapshot.request.names,
         certificate=snapshot.in_use,
         next_at=due.at,
-        changes=tuple(changes),
+        waits_until=waits_until,
         dropped=snapshot.dropped,
     )
 
@@ -164,15 +169,7 @@ def _postponed(snapshot: Snapshot, due: Due, wait: Wait) -> Outcome:
         wait.reason,
         when(wait.until, snapshot.now),
     )
-    return Outcome(
-        renewed=False,
-        reason=due.reason,
-        names=snapshot.request.names,
-        certificate=snapshot.in_use,
-        next_at=due.at,
-        waits_until=wait.until,
-        dropped=snapshot.dropped,
-    )
+    return _unchanged(snapshot, due, wait.until)
 
 
 def _rehearse(snapshot: Snapshot, adapters: Adapters) -> Outcome:

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
         Target,
     )
 
-
 _log = logging.getLogger(__name__)
 
 

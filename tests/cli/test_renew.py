@@ -671,7 +671,7 @@ def test_a_server_that_does_not_run_is_asked_for_nothing(program: Program) -> No
 
     assert ran.exit_code == 0, ran.messages
     assert ran.report["renewed"]
-    warning = "MDaemon uses the new certificate when it starts"
+    warning = "MDaemon uses the new certificate after its next start"
     assert any(warning in line for line in ran.report["warnings"])
     assert program.server.semaphores == semaphores(program) == []
 

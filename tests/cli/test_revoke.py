@@ -338,7 +338,7 @@ def test_a_key_that_cannot_be_kept_is_replaced_with_a_warning(
 
     assert key_of(program, ran) != first
     (said,) = [line for line in ran.report["warnings"] if "cannot be reused" in line]
-    assert "publish its TLSA record" in said
+    assert "Publish its TLSA record" in said
 
 
 def by_hand(program: Program, old: str, new: str, *names: str) -> None:

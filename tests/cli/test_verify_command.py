@@ -486,7 +486,7 @@ def test_a_server_without_a_clear_name_is_asked_without_a_name(scene: Scene) -> 
     assert ran.report["names"] == []
     (port,) = ran.report["ports"]
     assert port["server_name"] == ""
-    assert any("asked without a name" in text for text in ran.report["warnings"])
+    assert any("Checking the ports without SNI." in text for text in ran.report["warnings"])
 
 
 # Chains
