@@ -1,4 +1,8 @@
-"""Keep the certificate of an MDaemon mail server fresh.
+r"""Keep the certificate of an MDaemon mail server fresh.
+
+    from letsencrypt_mdaemon import load_config, renew
+
+    outcome = renew(load_config(r"C:\MDaemon\LetsEncrypt\letsencrypt-mdaemon.ini"))
 
 The names in `__all__` are the public API; everything else may change without notice.
 """
@@ -26,7 +30,8 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from letsencrypt_mdaemon.config.load import load as load_config
+    from letsencrypt_mdaemon.app.api import renew
+    from letsencrypt_mdaemon.config.load import load_config
     from letsencrypt_mdaemon.config.settings import Config
     from letsencrypt_mdaemon.errors import (
         AcmeError,
@@ -38,14 +43,13 @@ if TYPE_CHECKING:
     )
     from letsencrypt_mdaemon.pki.certificate import Certificate
     from letsencrypt_mdaemon.renewal.adapters import Outcome
-    from letsencrypt_mdaemon.renewal.run import renew
 
 _HOMES = {
     "Certificate": "letsencrypt_mdaemon.pki.certificate.Certificate",
     "Config": "letsencrypt_mdaemon.config.settings.Config",
     "Outcome": "letsencrypt_mdaemon.renewal.adapters.Outcome",
-    "load_config": "letsencrypt_mdaemon.config.load.load",
-    "renew": "letsencrypt_mdaemon.renewal.run.renew",
+    "load_config": "letsencrypt_mdaemon.config.load.load_config",
+    "renew": "letsencrypt_mdaemon.app.api.renew",
 }
 
 

@@ -10,7 +10,13 @@ Error                     1  an unexpected error
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+ACME_ERROR = "urn:ietf:params:acme:error:"
+"""The prefix of ACME's types of problems (RFC 8555, 6.7)."""
 
 
 class Error(Exception):
@@ -65,9 +71,14 @@ class AcmeError(Error):
         self.spent = False
 
     @property
+    def kind(self) -> str:
+        """The type of the CA's problem document, without ACME's prefix."""
+        return problem_kind(self.problem)
+
+    @property
     def is_limit(self) -> bool:
         """Whether this is a rate limit (RFC 8555, 6.6)."""
-        return self.problem.get("type") == "urn:ietf:params:acme:error:rateLimited"
+        return self.kind == "rateLimited"
 
 
 class ChallengeError(AcmeError):
@@ -96,3 +107,9 @@ class BusyError(Error):
     """Another run holds the lock of this installation."""
 
     exit_code = 6
+
+
+def problem_kind(problem: Mapping[str, object]) -> str:
+    """Return the type that a problem document names, without ACME's prefix."""
+    kind = problem.get("type")
+    return kind.removeprefix(ACME_ERROR) if isinstance(kind, str) else ""

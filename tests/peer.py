@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from letsencrypt_mdaemon.acme.problem import ERROR
+from letsencrypt_mdaemon.errors import ACME_ERROR
 
 PAGE = b"<html><head><title>\nBack soon.</title></head><h1>Maintenance</h1></html>"
 
@@ -116,7 +116,7 @@ def rejecting(nonce: str | None = None) -> Step:
     def step(talk: Talk) -> None:
         bad = talk.read()["nonce"]
         detail = f'JWS has an invalid anti-replay nonce: "{bad}"'
-        problem = {"type": f"{ERROR}badNonce", "detail": detail}
+        problem = {"type": f"{ACME_ERROR}badNonce", "detail": detail}
         talk.say(400, json.dumps(problem).encode(), nonce)
 
     return step

@@ -92,7 +92,7 @@ class Scene:
         )
         options = {"key_type": "p256", **options}
         options |= {"sleep": self.clock.sleep, "clock": self.clock}
-        return Issuer(accounts, solver, **options)
+        return Issuer(accounts, solver.present, **options)
 
     def obtain(
         self,

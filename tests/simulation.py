@@ -335,7 +335,7 @@ class Installation:
         """Run as the schedule does (`assembly.Installation`)."""
         memory = self.state.load()
         runs = [run for run in memory.runs if run <= now]
-        self.state.save(replace(memory, runs=tuple([*runs, utc(now)][-RUNS:])))
+        self.state.save(memory._replace(runs=tuple([*runs, utc(now)][-RUNS:])))
         every = lifetimes.interval(self.state.load().runs) or lifetimes.INTERVAL
         if every != self.order.interval:
             self.order = replace(self.order, interval=every)

@@ -5,9 +5,14 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 import letsencrypt_mdaemon
 from letsencrypt_mdaemon import (
+    AcmeError,
+    BusyError,
     Certificate,
     ChallengeError,
     Config,
@@ -17,6 +22,11 @@ from letsencrypt_mdaemon import (
     load_config,
     renew,
 )
+from letsencrypt_mdaemon.pki.certificate import thumbprint
+from letsencrypt_mdaemon.sandbox.ca.messages import Problem
+from letsencrypt_mdaemon.sandbox.ca.server import CertificateAuthority
+from letsencrypt_mdaemon.system.locks import exclusive_lock
+from tests.program import PREFIX, Program, environment
 
 
 def names_of(certificate: Certificate) -> tuple[str, ...]:
@@ -27,13 +37,115 @@ def when(outcome: Outcome) -> str:
     return outcome.reason if outcome.next_at is None else outcome.next_at.isoformat()
 
 
-def test_a_configuration_is_loaded_as_documented(tmp_path: Path) -> None:
-    file = tmp_path / "ours.ini"
-    file.write_text("[letsencrypt-mdaemon]\nkey-type = p256\n", "utf-8")
+def settings(program: Program) -> dict[str, Any]:
+    """Return the options of every command as settings."""
+    found: dict[str, Any] = {}
+    for word in program.options:
+        if word.startswith("--"):
+            found[word.removeprefix("--").replace("-", "_")] = True
+        else:
+            found[[*found][-1]] = word
+    return found
 
-    config: Config = load_config({}, {}, file).config
+
+def test_a_configuration_is_loaded_from_a_file_and_settings(tmp_path: Path) -> None:
+    file = tmp_path / "ours.ini"
+    file.write_text(
+        "[letsencrypt-mdaemon]\nkey-type = p256\nrenew-days = 20\n", "utf-8"
+    )
+
+    config: Config = load_config(
+        str(file),
+        renew_days=30,
+        alternate_host_names=["imap.example.test", "pop.example.test"],
+        webroot=tmp_path / "web",
+        agree_tos=True,
+        smtp_address="127.0.0.1:2525",
+        to=None,
+    )
 
     assert config.key_type == "p256"
+    assert config.renew_days == 30
+    assert config.alternate_host_names == ("imap.example.test", "pop.example.test")
+    assert config.webroot == tmp_path / "web"
+    assert config.agree_tos
+    assert config.smtp_address == ("127.0.0.1", 2525)
+    assert config.to == ()
+    assert load_config() == Config()
+
+
+def test_the_environment_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"{PREFIX}KEY_TYPE", "p384")
+
+    assert load_config().key_type == Config().key_type
+
+
+def test_every_problem_of_the_settings_is_told_at_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(key_typ="p256", key_type="p257", renew_days="soon")
+
+    assert "key_typ: unknown; did you mean key_type?" in caught.value.message
+    assert "- key_type: " in caught.value.message
+    assert "- renew_days: " in caught.value.message
+
+
+def test_a_certificate_is_renewed_when_it_is_due(secure: Program) -> None:
+    config = load_config(**settings(secure))
+
+    outcome = renew(config)
+
+    assert outcome.renewed
+    assert outcome.certificate is not None
+    assert secure.bound() == {thumbprint(outcome.certificate)}
+    assert outcome.proof is not None
+    assert outcome.proof.is_complete
+    again = renew(config)
+    assert not again.renewed
+    assert again.certificate == outcome.certificate
+    assert when(again) != again.reason
+    assert list(secure.layout.logs.glob("LetsEncrypt*")) == []
+
+
+def test_a_failure_is_raised_by_its_type_and_mailed_to_nobody(
+    program: Program, ca: CertificateAuthority
+) -> None:
+    ca.faults.before("newOrder", Problem("rejectedIdentifier", "Not this one", 400))
+
+    with pytest.raises(AcmeError, match="Not this one"):
+        renew(load_config(**settings(program), to="postmaster@example.test"))
+
+    assert list(program.layout.raw.iterdir()) == []
+    assert list(program.layout.logs.glob("LetsEncrypt*")) == []
+
+
+def test_only_one_run_at_a_time_is_allowed(program: Program) -> None:
+    config = load_config(**settings(program))
+    program.state.mkdir(parents=True)
+
+    with exclusive_lock(program.state / "lock"), pytest.raises(BusyError):
+        renew(config)
+
+
+def test_the_example_renews(program: Program, tmp_path: Path) -> None:
+    file = tmp_path / "ours.ini"
+    lines = [
+        f"{name.replace('_', '-')} = {'yes' if value is True else value}\n"
+        for name, value in settings(program).items()
+    ]
+    file.write_text("[letsencrypt-mdaemon]\n" + "".join(lines), "utf-8")
+    example = Path(__file__).parents[1] / "examples" / "renew.py"
+
+    done = subprocess.run(
+        [sys.executable, str(example), str(file)],
+        capture_output=True,
+        encoding="utf-8",
+        env=environment(),
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("Renewed: the certificate in use is self-signed\n")
+    assert "Valid until 2" in done.stdout
 
 
 def test_every_public_name_is_there_and_nothing_else_is() -> None:

@@ -1,4 +1,4 @@
-"""Who we are to a CA: the account, its key, and what may be done with them."""
+"""The account at a CA and its key (RFC 8555, section 7.3)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from josepy.jwk import JWK, JWKEC, JWKRSA, JWKOct
 
 from letsencrypt_mdaemon.acme.http import TransientError
 from letsencrypt_mdaemon.acme.jws import Signer, sign
-from letsencrypt_mdaemon.acme.problem import kind_of
+from letsencrypt_mdaemon.acme.problem import BIND_ACCOUNT
 from letsencrypt_mdaemon.errors import AcmeError, ConfigError
 from letsencrypt_mdaemon.state.memory import Account
 from letsencrypt_mdaemon.text import printable
@@ -32,17 +32,19 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_OURS = {"accountDoesNotExist", "rateLimited", "unauthorized", "userActionRequired"}
-"""Kinds of problems with an account, whatever it is used for."""
+_ABOUT_ACCOUNT = {
+    *("accountDoesNotExist", "rateLimited", "unauthorized", "userActionRequired"),
+}
+"""Problems with the account itself, whatever the request was."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ExternalAccount:
     """An account at the CA's web site that ours is bound to (RFC 8555, 7.3.4).
 
     Args:
-        kid: The key identifier that the CA gave.
-        key: The MAC key that it gave with it; never part of the `repr`.
+        kid: The key identifier from the CA.
+        key: The MAC key from the CA; never part of the `repr`.
     """
 
     kid: str
@@ -50,10 +52,10 @@ class ExternalAccount:
 
     @classmethod
     def read(cls, kid: str, text: str) -> ExternalAccount:
-        """Return the account from the CA's texts; the key is base64url.
+        """Return the account; the text is the key in base64url.
 
         Raises:
-            ValueError: If the key is something else.
+            ValueError: If it is not base64url.
         """
         # Some sites show it with padding, or in the other alphabet.
         text = text.strip().translate(str.maketrans("+/", "-_")).rstrip("=")
@@ -65,7 +67,7 @@ class ExternalAccount:
             raise ValueError("is not base64url: its end is missing") from None
 
     def bind(self, key: JWK, url: str) -> dict[str, str]:
-        """Return what binds a new account's key to this account."""
+        """Return the JWS that binds a new account's key to this account."""
         payload = json.dumps(_public(key)).encode()
         signer = Signer(JWKOct(key=self.key), self.kid)
         bound: dict[str, str] = json.loads(sign(url, payload, signer))
@@ -73,13 +75,13 @@ class ExternalAccount:
 
 
 class Accounts:
-    """The account at one CA: found, made, shown, given a new key, closed.
+    """The account at one CA: register it, show it, change its key, deactivate it.
 
     Args:
-        contact: Mail addresses that the CA may use; may be empty.
-        agree_tos: Whether the terms of service are agreed to, for a new account.
-        external: Returns what a new account is bound to, if the CA wants that; asked
-            only then, and may raise ConfigError.
+        contact: Mail addresses for the CA; may be empty.
+        agree_tos: Whether a new account agrees to the terms of service.
+        external: Returns what a new account is bound to, None for nothing; called only
+            for a new account, and may raise ConfigError.
     """
 
     def __init__(
@@ -97,8 +99,13 @@ class Accounts:
         self.agree_tos = agree_tos
         self.external = external
 
+    @property
+    def ca(self) -> str:
+        """The CA's directory URL, as messages show it."""
+        return printable(self.session.directory_url, 300)
+
     def signer(self) -> Signer:
-        """Return the account as requests are signed with it; make one if need be.
+        """Return the account's signer; register an account if there is none.
 
         Raises:
             AcmeError: If the CA refuses.
@@ -110,25 +117,22 @@ class Accounts:
             if account.next_key:
                 key = _jwk(self._settled(account).key) or key
             return Signer(key, account.url)
-        if key is None:
-            key = _new_key()
-        return self.register(key)
+        return self.register(key or _new_key())
 
     def register(self, key: JWK) -> Signer:
-        """Make an account for a key, or find the one that it has."""
+        """Register an account for a key, or find the one that has this key."""
         terms = self.session.meta.get("termsOfService")
         if terms and not self.agree_tos:
-            message = (
-                f"The CA's terms of service are not agreed to: {printable(terms, 300)}"
+            raise ConfigError(
+                "You have not agreed to the CA's terms of service: "
+                f"{printable(terms, 300)}",
+                hint="Read them, then set --agree-tos (agree-tos = yes in the config "
+                "file).",
             )
-            hint = (
-                "Read them, then say --agree-tos (agree-tos = yes in the config file)."
-            )
-            raise ConfigError(message, hint=hint)
         url = self.session.directory["newAccount"]
         request: dict[str, object] = {"termsOfServiceAgreed": True} if terms else {}
         if self.contact:
-            # RFC 6068, 2: what would end the address there is encoded.
+            # RFC 6068, 2: characters that would end the address in a URL are encoded.
             safe = "@+!$'*/=^_`{|}~.-"
             request["contact"] = [
                 f"mailto:{quote(address, safe=safe)}" for address in self.contact
@@ -137,11 +141,8 @@ class Accounts:
         if external is not None:
             request["externalAccountBinding"] = external.bind(key, url)
         elif self.session.meta.get("externalAccountRequired") is True:
-            raise ConfigError(
-                f"{printable(self.session.directory_url, 300)} wants every account to "
-                "be bound to one at its web site (external account binding).",
-                hint="Get a key id and a key there; set eab-kid and eab-key-file.",
-            )
+            message = f"{self.ca} requires an external account (EAB)."
+            raise ConfigError(message, hint=BIND_ACCOUNT)
         self.state.save_account(Account(_private(key), ""))
         try:
             location = self.session.post(url, request, Signer(key)).location
@@ -150,10 +151,8 @@ class Accounts:
                 exc.hint = exc.hint or "Check eab-kid and its key (eab-key-file)."
             raise
         if not location:
-            message = (
-                f"{printable(url, 300)} made an account but did not say where it is."
-            )
-            raise AcmeError(message, hint="Tell the CA's operators.")
+            message = f"{printable(url, 300)} registered an account but sent no URL."
+            raise AcmeError(message, hint="Report this to the CA.")
         self.state.save_account(Account(_private(key), location))
         _log.info("Registered the account %s", printable(location, 300))
         return Signer(key, location)
@@ -165,37 +164,36 @@ class Accounts:
             ConfigError: If there is none yet.
         """
         signer = self._existing()
-        return self._post(signer.kid, None, signer).document()
+        return self.post(signer.kid, None, signer).document()
 
     def deactivate(self) -> str:
-        """Close the account for good (7.3.6); return its URL.
+        """Deactivate the account for good (7.3.6); return its URL.
 
-        Its key is set aside: nobody can use it at this CA any more.
+        Its key is set aside, as the CA accepts it no longer.
 
         Raises:
             ConfigError: If there is none.
         """
         signer = self._existing()
-        self._post(signer.kid, {"status": "deactivated"}, signer)
+        self.post(signer.kid, {"status": "deactivated"}, signer)
         self.state.retire_account()
         return signer.kid
 
     def roll_over(self) -> str:
         """Give the account a new key (7.3.5); return its URL.
 
-        The new key is on disk before the CA hears of it, the old one until the CA has
-        agreed: a run that dies in between leaves both, and the next one finds out.
+        The new key is saved before the request, and the old key is kept until the CA
+        agrees. If the run is killed in between, the next run asks the CA which of the
+        two keys is in use.
 
         Raises:
-            ConfigError: If there is no account, or the CA offers no key change.
+            ConfigError: If there is no account, or the CA does not support key changes.
         """
         signer = self._existing()
         url = self.session.directory.get("keyChange")
         if not isinstance(url, str):
-            message = (
-                f"{printable(self.session.directory_url, 300)} offers no key change."
-            )
-            hint = "Deactivate the account instead; the next run makes another."
+            message = f"{self.ca} does not support key changes."
+            hint = "Deactivate the account instead; the next run registers a new one."
             raise ConfigError(message, hint=hint)
         account = self.state.account()
         assert account is not None  # noqa: S101 - it has just signed
@@ -205,38 +203,46 @@ class Accounts:
         claim = {"account": signer.kid, "oldKey": _public(signer.key)}
         inner = sign(url, json.dumps(claim).encode(), Signer(new))
         try:
-            reply = self._post(url, json.loads(inner), signer)
+            reply = self.post(url, json.loads(inner), signer)
             if reply.body.strip():
-                reply.document()  # A page of a proxy is no agreement.
+                reply.document()  # A proxy's page is no agreement.
         except AcmeError as exc:
-            # Perhaps it was taken and only the answer got lost: sent once more, it was
-            # signed by a key that the CA does not know any more.
+            # Perhaps the CA accepted it and only the answer was lost: then the second
+            # attempt was signed with a key that the CA no longer knows.
             with suppress(AcmeError):
                 if exc.problem and self._settled(account).key == account.next_key:
                     return signer.kid
-            kept, kind = self.state.account(), kind_of(exc.problem)
-            if kept is not None and not kept.next_key and kind not in _OURS:
-                # One server says rejectedIdentifier (501) where it means that it has
-                # no key change: what is usually to be done about that is not.
-                exc.hint = "The account keeps the key that it had."
+            kept = self.state.account()
+            if kept and not kept.next_key and exc.kind not in _ABOUT_ACCOUNT:
+                # One server answers rejectedIdentifier (501) if it has no key change:
+                # the usual hint for that is wrong here.
+                exc.hint = "The account keeps its key."
             raise
         self.state.save_account(Account(_private(new), signer.kid))
         return signer.kid
 
+    def post(self, url: str, payload: object, signer: Signer) -> Reply:
+        """Send a signed request; say what to do if the account is deactivated."""
+        try:
+            return self.session.post(url, payload, signer)
+        except AcmeError as exc:
+            if exc.kind == "unauthorized":
+                file = self.state.folder / "account.json"
+                exc.hint = f"If the account was deactivated, remove {file}; the next "
+                exc.hint += "`renew` registers a new one."
+            raise
+
     def _existing(self) -> Signer:
         account = self.state.account()
         if account is None or not account.url or _jwk(account.key) is None:
-            message = (
-                f"There is no account at {printable(self.session.directory_url, 300)}"
-            )
-            hint = "`renew` makes one when it orders."
-            raise ConfigError(f"{message} yet.", hint=hint)
+            hint = "`renew` registers one when it places an order."
+            raise ConfigError(f"There is no account at {self.ca} yet.", hint=hint)
         return self.signer()
 
     def _settled(self, account: Account) -> Account:
         """Return the account with the key that the CA knows after a rollover.
 
-        Both are kept while it does not say which.
+        Both keys are kept until the CA answers.
         """
         settled = replace(account, next_key={})
         old, new = _jwk(account.key), _jwk(account.next_key)
@@ -244,37 +250,28 @@ class Accounts:
             if new is not None:
                 self._find(new)
                 settled = replace(settled, key=account.next_key)
-                _log.info("The CA has taken the new key of the account.")
+                _log.info("The CA accepted the new account key.")
         except TransientError:
             raise
         except AcmeError as exc:
             if not exc.problem or old is None:
                 raise
-            if kind_of(exc.problem) != "accountDoesNotExist":
+            if exc.kind != "accountDoesNotExist":
                 self._find(old)  # Some CAs refuse a new key for another reason.
         self.state.save_account(settled)
         return settled
 
     def _find(self, key: JWK) -> None:
         """Ask whether there is an account with this key (7.3.1)."""
-        url, asked = self.session.directory["newAccount"], {"onlyReturnExisting": True}
-        if not self._post(url, asked, Signer(key)).location:
-            message = f"{printable(url, 300)} did not say where the account is."
-            raise AcmeError(message, hint="Run again later.")
-
-    def _post(self, url: str, payload: object, signer: Signer) -> Reply:
-        try:
-            return self.session.post(url, payload, signer)
-        except AcmeError as exc:
-            if kind_of(exc.problem) == "unauthorized":
-                file = self.state.folder / "account.json"
-                exc.hint = f"If the account was closed, remove {file}: the next "
-                exc.hint += "`renew` makes another."
-            raise
+        url = self.session.directory["newAccount"]
+        request = {"onlyReturnExisting": True}
+        if not self.post(url, request, Signer(key)).location:
+            message = f"{printable(url, 300)} found the account but sent no URL."
+            raise AcmeError(message, hint="Try again later.")
 
 
 def _new_key() -> JWK:
-    # RFC 8555, 6.2: every CA has to know ES256.
+    # RFC 8555, 6.2: every CA accepts ES256.
     return JWKEC(key=ec.generate_private_key(ec.SECP256R1()))
 
 
@@ -283,7 +280,7 @@ def _private(key: JWK) -> dict[str, str]:
 
 
 def _public(key: JWK) -> dict[str, str]:
-    return {name: str(value) for name, value in key.public_key().to_json().items()}
+    return _private(key.public_key())
 
 
 def _jwk(private: dict[str, str]) -> JWK | None:
@@ -294,5 +291,5 @@ def _jwk(private: dict[str, str]) -> JWK | None:
         key = None
     if isinstance(key, JWKEC | JWKRSA) and "d" in private:
         return key
-    _log.warning("The account key cannot be read; a new one is made.")
+    _log.warning("Could not read the account key; a new one is created.")
     return None

@@ -1,4 +1,4 @@
-"""Replies of an ACME server, read within limits."""
+"""Replies of an ACME server, read within limits, and errors for missing replies."""
 
 from __future__ import annotations
 
@@ -23,12 +23,22 @@ from letsencrypt_mdaemon.text import printable
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+MAX_BODY_BYTES = 1 << 20
+"""A certificate chain has about 10,000."""
 
-BODY_LIMIT = 1 << 20
-"""Bytes; a chain of certificates has some ten thousand."""
+_LOST = (
+    requests.ConnectionError,
+    requests.Timeout,
+    requests.exceptions.ChunkedEncodingError,  # the body ended too early
+    requests.exceptions.ContentDecodingError,
+)
 
 
-@dataclass(frozen=True, slots=True)
+class TransientError(AcmeError):
+    """A request that was lost on the way or met an overloaded CA."""
+
+
+@dataclass(frozen=True)
 class Reply:
     """A CA's answer."""
 
@@ -39,23 +49,23 @@ class Reply:
 
     @property
     def location(self) -> str:
-        """The resource's URL, empty if the CA named none."""
+        """The resource's URL; empty if the CA sent none."""
         location = self.headers.get("Location", "")
-        return self._resolved(location) if location else ""
+        return self._absolute(location) if location else ""
 
     @property
     def alternates(self) -> list[str]:
         """The URLs of the alternate chains (RFC 8555, 7.4.2; RFC 8288)."""
         links = requests.utils.parse_header_links(self.headers.get("Link", ""))
         found = [
-            self._resolved(link["url"])
+            self._absolute(link["url"])
             for link in links
             if "alternate" in link.get("rel", "").lower().split()
         ]
         return [url for url in found if url]
 
-    def _resolved(self, url: str) -> str:
-        """Return a URL that may be relative to this one; "" if it makes no sense."""
+    def _absolute(self, url: str) -> str:
+        """Return a URL that may be relative to this one; "" if it is malformed."""
         try:
             return urljoin(self.url, url)
         except ValueError:
@@ -63,23 +73,23 @@ class Reply:
 
     @property
     def retry_after(self) -> float | None:
-        """Seconds the CA asks us to wait."""
+        """Seconds that the CA asks us to wait."""
         return retry_after(self.headers.get("Retry-After"), datetime.now(UTC))
 
     @property
     def nonce(self) -> str:
-        """The nonce it brings; "" if none, or one that is not base64url (6.5.1)."""
+        """The nonce; "" if there is none, or it is not base64url (6.5.1)."""
         nonce = self.headers.get("Replay-Nonce", "")
         return nonce if re.fullmatch(r"[A-Za-z0-9_-]{1,500}", nonce) else ""
 
     @property
     def is_refusal(self) -> bool:
-        """Whether it is no success."""
+        """Whether the status is not a success."""
         return not 200 <= self.status < 300  # noqa: PLR2004 - RFC 9110, 15.3
 
     @property
     def problem(self) -> dict[str, Any]:
-        """What a refusal says (6.7); empty if it is a page of a load balancer."""
+        """The problem document of a refusal (6.7); empty for a load balancer's page."""
         problem = (_object(self.body) if self.is_refusal else None) or {}
         return problem if problem.keys() & {"type", "detail"} else {}
 
@@ -87,16 +97,15 @@ class Reply:
         """Return the JSON object.
 
         Raises:
-            AcmeError: If it is something else.
+            AcmeError: If the body is not a JSON object.
         """
         document = _object(self.body)
         if document is None:
             kind = printable(self.headers.get("Content-Type", "no content type"), 80)
-            message = (
-                f"{printable(self.url, 300)} answered with something else than a JSON"
-            )
+            title = printable(html_title(self.body), 80)
             raise AcmeError(
-                f"{message} object ({kind}): {printable(html_title(self.body), 80)!r}.",
+                f"{printable(self.url, 300)} answered with {title!r} ({kind}) instead "
+                "of a JSON object.",
                 hint="Check directory-url, and whether a proxy answers instead.",
             )
         return document
@@ -105,12 +114,12 @@ class Reply:
 class Adapter(HTTPAdapter):
     """Connections that share a TLS context.
 
-    Else each would read its roots anew; Mozilla's take 16 ms.
+    Otherwise each connection reads the roots anew; Mozilla's take 16 ms.
     """
 
     def __init__(self) -> None:
         self._contexts: dict[str, ssl.SSLContext] = {}
-        self._making = Lock()
+        self._lock = Lock()
         super().__init__()
 
     def build_connection_pool_key_attributes(
@@ -119,7 +128,7 @@ class Adapter(HTTPAdapter):
         verify: bool | str,  # noqa: FBT001 - the library's signature, as all here
         cert: Any = None,  # noqa: ANN401
     ) -> tuple[Any, Any]:
-        """Return how a connection is made."""
+        """Return what connections to a host have in common."""
         host, pool = super().build_connection_pool_key_attributes(request, verify, cert)
         if host["scheme"] == "https":
             roots = DEFAULT_CA_BUNDLE_PATH if verify is True else str(verify)
@@ -131,7 +140,7 @@ class Adapter(HTTPAdapter):
         """Do nothing: the context verifies."""
 
     def _context(self, roots: str) -> ssl.SSLContext:
-        with self._making:
+        with self._lock:
             if roots not in self._contexts:
                 folder, file = (roots, None) if Path(roots).is_dir() else (None, roots)
                 context = ssl.create_default_context(cafile=file, capath=folder)
@@ -140,70 +149,60 @@ class Adapter(HTTPAdapter):
 
 
 def read(response: requests.Response) -> bytes:
-    """Read a body, up to the limit."""
+    """Read a body until it exceeds `MAX_BODY_BYTES`."""
     body = b""
     for part in response.iter_content(65536):
         body += part
-        if len(body) > BODY_LIMIT:
+        if len(body) > MAX_BODY_BYTES:
             break
     return body
 
 
 def unanswered(url: str, exc: Exception) -> AcmeError:
-    """Return what it means that a request brought no answer."""
-    # The innermost reason: the outer ones repeat the URL and the names of classes.
+    """Return the error for a request that got no answer."""
+    # The innermost cause: the outer ones repeat the URL and the names of classes.
     cause: BaseException = exc
     while inner := cause.__cause__ or cause.__context__:
         if isinstance(inner, AcmeError):
-            break  # An earlier request's, which somebody is just handling.
+            break  # It belongs to an earlier request, and is just being handled.
         cause = inner
-    said = (
-        printable(getattr(cause, "strerror", None) or cause, 300)
-        or type(cause).__name__
-    )
+    said = printable(getattr(cause, "strerror", None) or cause, 300)
+    said = said or type(cause).__name__
     if isinstance(exc, requests.exceptions.ProxyError):
-        message = f"{url} could not be reached through the proxy: {said}."
-        hint = "Check HTTPS_PROXY or the system's proxy; NO_PROXY names exceptions."
+        message = f"Could not reach {url} through the proxy: {said}."
+        hint = "Check HTTPS_PROXY or the system's proxy; NO_PROXY lists exceptions."
         return TransientError(message, hint=hint)
     hung_up = isinstance(cause, ssl.SSLEOFError | ConnectionError | TimeoutError)
     if isinstance(exc, requests.exceptions.SSLError) and not hung_up:
-        message = f"{url}: no trusted TLS connection: {said}."
-        hint = "For a private CA name its roots by ca-bundle; check the clock."
+        message = f"Could not make a trusted TLS connection to {url}: {said}."
+        hint = "For a private CA, set ca-bundle to its roots; check the clock."
         return AcmeError(message, hint=hint)
     if isinstance(exc, _LOST):
         hint = "Check the network, DNS, the proxy and directory-url."
-        return TransientError(f"{url} could not be reached: {said}.", hint=hint)
+        return TransientError(f"Could not reach {url}: {said}.", hint=hint)
     hint = "Check directory-url and ca-bundle."
-    return AcmeError(f"{url} could not be asked: {said}.", hint=hint)
-
-
-_LOST = (
-    requests.ConnectionError,
-    requests.Timeout,
-    requests.exceptions.ChunkedEncodingError,  # the body ended too early
-    requests.exceptions.ContentDecodingError,
-)
+    return AcmeError(f"Could not send a request to {url}: {said}.", hint=hint)
 
 
 def retry_after(value: str | None, now: datetime) -> float | None:
     """Return the seconds that a Retry-After header asks for, from 0 to a day.
 
-    An integer or a date (RFC 9110, 10.2.3), in whatever time zone; else None.
+    It is an integer or a date (RFC 9110, 10.2.3), in any time zone; None for anything
+    else.
     """
     if value is None:
         return None
     if re.fullmatch(r"\s*-?[0-9]+\s*", value):
         seconds = float(value)
-    else:
-        moment = http_date(value)
-        if moment is None:
-            return None
+    elif moment := http_date(value):
         seconds = (moment - now).total_seconds()
+    else:
+        return None
     return min(max(seconds, 0.0), 86400.0)
 
 
 def http_date(value: str) -> datetime | None:
-    """Return an HTTP-date in UTC (RFC 9110, 5.6.7), whatever its zone; None if none."""
+    """Return an HTTP-date in UTC (RFC 9110, 5.6.7); None if it is not one."""
     try:
         moment = parsedate_to_datetime(value)
         moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
@@ -213,20 +212,16 @@ def http_date(value: str) -> datetime | None:
 
 
 def html_title(body: bytes) -> str:
-    """Return an HTML page's title, or the beginning of whatever it is."""
+    """Return an HTML page's title, or the beginning of any other body."""
     text = body[:4096].decode("utf-8", "replace")
     title = re.search(r"<title[^>]*>([^<]*)", text, re.IGNORECASE)
     return (title[1] if title else text).strip().rstrip(".")
 
 
 def _object(body: bytes) -> dict[str, Any] | None:
-    """Return a JSON object; None if it is anything else."""
+    """Return a JSON object; None for anything else."""
     try:
         value = json.loads(body)
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
-
-
-class TransientError(AcmeError):
-    """A request that was lost on the way or met an overloaded CA."""

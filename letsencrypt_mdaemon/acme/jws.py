@@ -29,7 +29,7 @@ class _Jws(jws.JWS):
     signature_cls = _Signature
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass
 class Signer:
     """The key that signs requests, and the account's URL (`kid`) once it has one."""
 
@@ -41,7 +41,7 @@ def sign(url: str, body: bytes, signer: Signer, nonce: str = "") -> str:
     """Return a flattened JWS as JSON (RFC 8555, 6.2).
 
     Args:
-        nonce: "" for one inside another: 7.3.4 and 7.3.5 forbid a nonce there.
+        nonce: "" for a JWS inside another one: 7.3.4 and 7.3.5 forbid a nonce there.
     """
     signed = _Jws.sign(
         body,
@@ -57,7 +57,7 @@ def sign(url: str, body: bytes, signer: Signer, nonce: str = "") -> str:
 def _algorithm(key: JWK) -> JWASignature:
     if isinstance(key, JWKOct):
         return HS256  # 7.3.4
-    # RFC 8555, 6.2: a CA has to know ES256; RFC 7518, 3.4 ties the others to the curve.
+    # RFC 8555, 6.2: every CA accepts ES256; RFC 7518, 3.4 ties the others to the curve.
     if isinstance(key, JWKRSA):
         return RS256
     if isinstance(key, JWKEC) and key.key.curve.name == "secp384r1":

@@ -12,7 +12,6 @@ from letsencrypt_mdaemon.mdaemon import folders
 from letsencrypt_mdaemon.mdaemon.bindings import Bindings
 from letsencrypt_mdaemon.mdaemon.semaphores import Semaphores
 from letsencrypt_mdaemon.mdaemon.server import MailServer
-from letsencrypt_mdaemon.mdaemon.webroot import Webroot
 from letsencrypt_mdaemon.renewal import lifetime
 from letsencrypt_mdaemon.renewal.adapters import Adapters, Request
 from letsencrypt_mdaemon.verify.observe import Ports
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.acme.account import Accounts
     from letsencrypt_mdaemon.acme.issuer import Issuer
     from letsencrypt_mdaemon.app.installation import Installation
+    from letsencrypt_mdaemon.mdaemon.webroot import Webroot
     from letsencrypt_mdaemon.state.memory import Target
 
 
@@ -121,17 +121,19 @@ def issuer(installation: Installation) -> Issuer:
     config = installation.config
     return Issuer(
         accounts(installation),
-        webroot(installation),
+        webroot(installation).present,
         key_type=config.key_type,
         profiles=config.profile,
         require_profile=config.require_profile,
         preferred_chain=config.preferred_chain,
-        patience=config.validation_timeout,
+        timeout=config.validation_timeout,
     )
 
 
 def webroot(installation: Installation) -> Webroot:
     """Return the folder for token files."""
+    from letsencrypt_mdaemon.mdaemon.webroot import Webroot  # noqa: PLC0415 - seldom
+
     config = installation.config
     folder = config.webroot or folders.child(installation.root, "WorldClient", "HTML")
     is_iis = bool(config.iis_site_name) and sys.platform == "win32"

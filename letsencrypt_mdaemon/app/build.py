@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import logging
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from letsencrypt_mdaemon.errors import ConfigError, DeployError
-from letsencrypt_mdaemon.mdaemon import folders, host_name, iis
+from letsencrypt_mdaemon.mdaemon import folders
 from letsencrypt_mdaemon.state.folder import State
 from letsencrypt_mdaemon.stores.pem import PemStore
 from letsencrypt_mdaemon.verify import endpoints
-from letsencrypt_mdaemon.windows import access, service
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -23,6 +21,7 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.acme.account import ExternalAccount
     from letsencrypt_mdaemon.config.load import Loaded
     from letsencrypt_mdaemon.config.settings import Config
+    from letsencrypt_mdaemon.mdaemon import host_name, iis
     from letsencrypt_mdaemon.renewal.adapters import Store
     from letsencrypt_mdaemon.system.mail import Mail, Transport
     from letsencrypt_mdaemon.verify.endpoints import Endpoint
@@ -52,7 +51,8 @@ def find_root(loaded: Loaded) -> Path:
 def windows_service(root: Path) -> Service | None:
     """Return the Windows service of the MDaemon in this folder, if there is one."""
     if sys.platform == "win32":
-        from letsencrypt_mdaemon.windows.service_manager import Service  # noqa: PLC0415 - lazily
+        from letsencrypt_mdaemon.windows import service  # noqa: PLC0415 - Windows only
+        from letsencrypt_mdaemon.windows.service_manager import Service  # noqa: PLC0415
 
         found = Service()
         try:
@@ -87,7 +87,7 @@ def state_of(config: Config, root: Path) -> State:
 def note_end(config: Config, root: Path, exit_code: int) -> None:
     """Save the exit code of a scheduled run, because cron does not."""
     state = state_of(config, root)
-    state.save(replace(state.load(), exit_code=exit_code))
+    state.save(state.load()._replace(exit_code=exit_code))
 
 
 def guard(state: State, config_file: Path | None) -> None:
@@ -99,7 +99,7 @@ def guard(state: State, config_file: Path | None) -> None:
         ConfigError: If this is SYSTEM, and others may change its program or config.
     """
     if sys.platform == "win32":
-        from letsencrypt_mdaemon.windows import security  # noqa: PLC0415
+        from letsencrypt_mdaemon.windows import access, security  # noqa: PLC0415
 
         us = security.own_sid()
         if us == access.SYSTEM:
@@ -117,7 +117,7 @@ def require_trusted(config_file: Path | None) -> None:
         ConfigError: If others may change the program or its config file.
     """
     if sys.platform == "win32":
-        from letsencrypt_mdaemon.windows import security  # noqa: PLC0415
+        from letsencrypt_mdaemon.windows import access, security  # noqa: PLC0415
 
         # A frozen program holds its modules; its libraries are beside it.
         trusted = [Path(sys.executable).parent]
@@ -161,6 +161,7 @@ def certificate_store(config: Config, state: State, root: Path) -> Store:
     kind, _, folder = config.store.partition(":")
     if sys.platform == "win32" and kind in {"", "windows"}:
         from letsencrypt_mdaemon.stores.windows import WindowsStore  # noqa: PLC0415
+        from letsencrypt_mdaemon.windows import access  # noqa: PLC0415
 
         # To reuse a key, the program has to export it.
         exportable = config.key_exportable or config.key_policy == "reuse"
@@ -186,7 +187,7 @@ def certificate_store(config: Config, state: State, root: Path) -> Store:
 def _service_sid(root: Path) -> list[str]:
     """Return the account of MDaemon's service on Windows, which reads the keys."""
     if sys.platform == "win32" and (found := windows_service(root)):
-        from letsencrypt_mdaemon.windows import security  # noqa: PLC0415
+        from letsencrypt_mdaemon.windows import security, service  # noqa: PLC0415
 
         try:
             return [security.sid_of(found.account())]
@@ -209,6 +210,8 @@ def web_site(config: Config, known: Mapping[str, x509.Certificate]) -> iis.Site 
     if config.store not in {"", "windows"}:
         message = f"IIS cannot use certificates from the store {config.store}."
         raise ConfigError(message, hint="Set store = windows.")
+    from letsencrypt_mdaemon.mdaemon import iis  # noqa: PLC0415 - Windows only
+
     return iis.Site(config.iis_site_name, known, add_binding=config.iis_add_binding)
 
 

@@ -158,7 +158,7 @@ class Installation:
         runs = [run for run in self.memory.runs if run <= now]
         if not runs or now - runs[-1] >= timedelta(hours=1):
             runs = [*runs, utc(now)][-RUNS:]
-        return self._remembering(replace(self.memory, runs=tuple(runs), exit_code=None))
+        return self._remembering(self.memory._replace(runs=tuple(runs), exit_code=None))
 
     def learned(self, targets: tuple[Target, ...]) -> Installation:
         """Remember the targets, unless the config file names them."""
@@ -167,7 +167,7 @@ class Installation:
             return self
         for target in targets:
             _log.info("%s names the certificate as %s", target, target.form)
-        return self._remembering(replace(self.memory, targets=targets))
+        return self._remembering(self.memory._replace(targets=targets))
 
     def _remembering(self, memory: Memory) -> Installation:
         self.state.save(memory)
@@ -227,5 +227,6 @@ def open_installation(
         greeted=host_name.greeting(config.smtp_address),
         scheduled=scheduled,
     )
-    name = server_name(config, installation.greeted)
-    return installation.look([name]) if look else installation
+    if not look:
+        return installation
+    return installation.look([server_name(config, installation.greeted)])

@@ -104,6 +104,29 @@ def load(
     return Loaded(draft.config(), draft.origins, file)
 
 
+def load_config(file: str | Path | None = None, **settings: object) -> Config:
+    """Return a configuration from a file and from settings, which override the file.
+
+    The environment is not read, and no config file is searched for.
+
+    Args:
+        file: A config file as `docs/settings.md` describes it.
+        settings: Values by the setting's name, with `_` in place of `-`. A value is the
+            text of the config file, or a `Path`, a number, a bool or a list. None
+            leaves the setting as it is.
+
+    Raises:
+        ConfigError: With every problem and its place.
+    """
+    draft = _Draft()
+    if file is not None:
+        draft.take_file(Path(file))
+    draft.take_arguments(settings)
+    if draft.problems:
+        raise _error(draft.problems)
+    return draft.config()
+
+
 class _Draft:
     """The values so far, and every problem."""
 
@@ -124,6 +147,14 @@ class _Draft:
         except ValueError as exc:
             self.problems.append(f"{origin}: {printable(exc)}")
         self.origins[name] = origin
+
+    def take_arguments(self, settings: Mapping[str, object]) -> None:
+        names = {name.replace("-", "_"): name for name in self.table}
+        for argument, value in settings.items():
+            if argument not in names:
+                self._unknown(argument, argument, names)
+            elif value is not None:
+                self.take(names[argument], shown(value), argument, Path())
 
     def take_environment(self, environ: Mapping[str, str]) -> None:
         names = {name.replace("-", "_").upper(): name for name in self.table}

@@ -244,7 +244,7 @@ def shown(value: object) -> str:
             return "yes" if value else "no"
         case (str(host), int(port)):
             return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        case tuple():
+        case tuple() | list():
             return ",".join(map(str, value))
         case _:
             return str(value)

@@ -23,7 +23,7 @@ from letsencrypt_mdaemon.mdaemon.http_sys import (
     sites,
 )
 from letsencrypt_mdaemon.pki.certificate import thumbprint
-from letsencrypt_mdaemon.state.memory import Change, Target
+from letsencrypt_mdaemon.state.memory import IIS, Change, Target
 from letsencrypt_mdaemon.system import process
 from letsencrypt_mdaemon.text import printable
 
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-FILE = "IIS"
-"""The file name in targets and changes of IIS."""
 
 _NEW = "*:443:"
 
@@ -162,7 +160,7 @@ class Site:
 
     def _list(self) -> Target:
         """Return the target for a change of the list of bindings."""
-        return Target(FILE, self.name, "bindings", "")
+        return Target(IIS, self.name, "bindings", "")
 
     def _targets(self, bindings: Sequence[Binding]) -> dict[Target, Binding]:
         """Return the bindings that get a certificate, one for each endpoint.
@@ -184,7 +182,7 @@ class Site:
             else:
                 by_endpoint.setdefault(binding.endpoint, binding)
         return {
-            Target(FILE, self.name, f"https {item.information}", "sha1:lower"): item
+            Target(IIS, self.name, f"https {item.information}", "sha1:lower"): item
             for item in by_endpoint.values()
         }
 

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from letsencrypt_mdaemon.errors import Error
-from letsencrypt_mdaemon.mdaemon import iis
-from letsencrypt_mdaemon.windows import service
+from letsencrypt_mdaemon.state.memory import IIS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
 
     from cryptography import x509
 
+    from letsencrypt_mdaemon.mdaemon import iis
     from letsencrypt_mdaemon.mdaemon.bindings import Bindings
     from letsencrypt_mdaemon.mdaemon.semaphores import Semaphores
     from letsencrypt_mdaemon.state.memory import Change, Target
@@ -78,7 +78,7 @@ class MailServer:
 
     def restore(self, changes: Sequence[Change], *, now: datetime) -> None:
         """Undo changes in the files and in IIS, even if one of the two fails."""
-        in_iis = [change for change in changes if change.target.file == iis.FILE]
+        in_iis = [change for change in changes if change.target.file == IIS]
         in_files = [change for change in changes if change not in in_iis]
         try:
             self.bindings.restore(in_files, now=now)
@@ -93,7 +93,7 @@ class MailServer:
         if not self.semaphores.names:
             _log.info("Skipping the reload (no-reload).")
             return iter(())
-        if self.service and not self.running and service.is_stopped(self.service):
+        if self.service and not self.running and self._is_stopped():
             _log.warning(
                 "The service %s is stopped. MDaemon uses the new certificate after its "
                 "next start.",
@@ -102,9 +102,16 @@ class MailServer:
             return iter(())
         return self.semaphores.reload(running=self.running)
 
+    def _is_stopped(self) -> bool:
+        from letsencrypt_mdaemon.windows import service  # noqa: PLC0415 - seldom needed
+
+        return self.service is not None and service.is_stopped(self.service)
+
     def restart_service(self) -> Iterator[str]:
         """Restart the service, if this is allowed and it is not stopped."""
-        if self.service and self.may_restart and not service.is_stopped(self.service):
+        if self.service and self.may_restart and not self._is_stopped():
+            from letsencrypt_mdaemon.windows import service  # noqa: PLC0415 - seldom
+
             _log.info("Restarting the service %s", self.service.name)
             service.restart(self.service)
             yield f"a restart of the service {self.service.name}"

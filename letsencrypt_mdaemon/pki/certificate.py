@@ -137,6 +137,12 @@ def public_key_hash(certificate: x509.Certificate) -> str:
     return hashlib.sha256(der).hexdigest()
 
 
+def serial_der(certificate: x509.Certificate) -> bytes:
+    """Return the serial number as DER encodes an INTEGER (X.690, 8.3): signed."""
+    number = certificate.serial_number
+    return number.to_bytes(number.bit_length() // 8 + 1, "big", signed=True)
+
+
 def tlsa(certificate: x509.Certificate, name: str) -> str:
     """Return the TLSA record of a mail server that uses this key (RFC 7672, 3.1.1)."""
     return f"_25._tcp.{name}. IN TLSA 3 1 1 {public_key_hash(certificate)}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from letsencrypt_mdaemon.errors import DeployError
@@ -60,8 +59,8 @@ def put_into_use(
         _log.warning("Nothing could be verified: no port serves TLS.%s", kept)
     memory = snapshot.memory
     if proof is not None and (issued := memory.find(thumbprint(leaf))):
-        memory = memory.remember(replace(issued, verified=utc(snapshot.now)))
-    adapters.state.save(replace(memory, in_use=thumbprint(leaf)))
+        memory = memory.remember(issued._replace(verified=utc(snapshot.now)))
+    adapters.state.save(memory._replace(in_use=thumbprint(leaf)))
     # In this order: an attempt that outlives its certificate would harm the next one.
     adapters.state.forget_attempt()
     adapters.ca.forget_pending()
@@ -99,7 +98,7 @@ def undo(
     if broken:
         what = f"The new certificate broke {', '.join(broken)}"
     _log.warning("Rolling back: %s.", what)
-    adapters.state.save_attempt(replace(attempt, undoing=True))
+    adapters.state.save_attempt(attempt._replace(undoing=True))
     lost = put_back(snapshot, attempt, adapters)
     done = Attempt(attempt.thumbprint, {}, (), failed=utc(snapshot.now))
     adapters.state.save_attempt(done)

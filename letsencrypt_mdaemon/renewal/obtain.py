@@ -208,6 +208,6 @@ def _drop(
     )
     if dropped == memory.dropped:
         return snapshot
-    memory = replace(memory, dropped=dropped)
+    memory = memory._replace(dropped=dropped)
     adapters.state.save(memory)
     return replace(snapshot, memory=memory)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from letsencrypt_mdaemon.errors import ConfigError
@@ -60,7 +59,7 @@ def revoke(
         # First: even if the CA refuses, this key must not be used again.
         compromised = public_key_hash(leaf)
         keys = dict.fromkeys([*memory.compromised, compromised])
-        memory = replace(memory, compromised=tuple(keys))
+        memory = memory._replace(compromised=tuple(keys))
         adapters.state.save(memory)
         # An open order may be for the same key.
         adapters.ca.forget_order()
@@ -68,7 +67,7 @@ def revoke(
             adapters.ca.forget_pending()
     adapters.issuer().revoke(leaf, REASONS[reason], key)
     issued = memory.find(wanted) or Issued(wanted, directory_url, dns_names(leaf))
-    adapters.state.save(memory.remember(replace(issued, revoked=utc(now))))
+    adapters.state.save(memory.remember(issued._replace(revoked=utc(now))))
     if is_pending:
         adapters.ca.forget_pending()
     return leaf

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -17,6 +17,10 @@ HISTORY = 50
 
 RUNS = 10
 """Scheduled runs remembered."""
+
+
+IIS = "IIS"
+"""Stands for the file of a target that is a binding of an IIS site."""
 
 
 class Target(NamedTuple):
@@ -50,8 +54,7 @@ class Change(NamedTuple):
     after: str
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(NamedTuple):
     """A certificate being put into use: kept until it is verified or rolled back.
 
     Args:
@@ -68,8 +71,7 @@ class Attempt:
     failed: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Issued:
+class Issued(NamedTuple):
     """A certificate this program obtained.
 
     Args:
@@ -99,8 +101,7 @@ class Dropped(NamedTuple):
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class Memory:
+class Memory(NamedTuple):
     """The memory of an installation, whatever the CA.
 
     Args:
@@ -126,7 +127,7 @@ class Memory:
     def remember(self, item: Issued) -> Memory:
         """Return the memory with a certificate added or replaced."""
         others = [old for old in self.issued if old.thumbprint != item.thumbprint]
-        return replace(self, issued=tuple([*others, item][-HISTORY:]))
+        return self._replace(issued=tuple([*others, item][-HISTORY:]))
 
 
 @dataclass(frozen=True, slots=True)

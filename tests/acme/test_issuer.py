@@ -87,7 +87,7 @@ def test_an_account_that_the_ca_has_lost_is_registered_anew_with_its_key(
     assert after.key == before.key
     assert after.url in scene.ca.accounts
     assert after.url != before.url
-    assert "does not know our account any more" in caplog.text
+    assert "The CA no longer knows our account" in caplog.text
 
 
 def test_an_account_that_the_ca_has_lost_takes_the_open_order_with_it(
@@ -122,13 +122,16 @@ def test_a_ca_that_wants_an_external_account_is_said_to_do_so(tmp_path: Path) ->
             scene.obtain()
 
         assert scene.ca.accounts == {}
-    assert "wants every account to be bound to one at its web site" in str(caught.value)
+    assert f"{scene.ca.directory_url} requires an external account (EAB)." in str(
+        caught.value
+    )
     assert "eab-kid and eab-key-file" in caught.value.hint
 
 
 def test_no_account_is_made_before_the_terms_are_agreed_to(scene: Scene) -> None:
     with pytest.raises(
-        ConfigError, match=r"not agreed to: https://ca\.test/terms"
+        ConfigError,
+        match=r"not agreed to the CA's terms of service: https://ca\.test/terms",
     ) as e:
         scene.obtain(agree_tos=False)
 
@@ -162,7 +165,7 @@ def test_terms_that_changed_are_shown_with_the_url_where_to_agree(scene: Scene) 
 
     error = scene.failing()
 
-    assert f"New terms (userActionRequired) – see {url}." in str(error)
+    assert f"New terms (userActionRequired) - see {url}." in str(error)
     assert "agree, and run again" in error.hint
 
 
@@ -181,7 +184,7 @@ def test_an_account_without_a_url_is_an_error(scene: Scene) -> None:
 
     error = scene.failing()
 
-    assert "made an account but did not say where it is" in str(error)
+    assert "registered an account but sent no URL." in str(error)
 
 
 def test_an_account_url_without_a_host_is_meant_at_the_ca(scene: Scene) -> None:
@@ -240,7 +243,7 @@ def test_an_account_key_that_makes_no_sense_is_replaced(
     assert scene.obtain().names == (NAME,)
 
     assert len(scene.ca.accounts) == 2
-    assert "The account key cannot be read" in caplog.text
+    assert "Could not read the account key" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -403,7 +406,7 @@ def test_what_is_no_chain_in_pem_is_refused(scene: Scene, body: bytes) -> None:
 
     error = scene.failing()
 
-    assert "holds no certificate chain in PEM" in str(error)
+    assert "is not a certificate chain in PEM" in str(error)
     assert scene.state.order() is None
     assert scene.obtain().names == (NAME,)
 
@@ -489,7 +492,9 @@ def test_nothing_is_ordered_by_a_clock_that_is_wrong_by_days(
 
     error = scene.failing()
 
-    assert f"the CA's {theirs:%Y-%m-%d %H:%M}: nothing is ordered" in str(error)
+    assert f"the CA's clock {theirs:%Y-%m-%d %H:%M} UTC; no order was placed" in str(
+        error
+    )
     assert "Set the clock" in error.hint
     assert scene.count("newAccount", "newOrder") == (0, 0)
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from letsencrypt_mdaemon.acme.authorization import GRACE
-from letsencrypt_mdaemon.acme.transport import TRIES
+from letsencrypt_mdaemon.acme.authorization import AFTER_FAILURE_SECONDS
+from letsencrypt_mdaemon.acme.transport import ATTEMPTS
 from letsencrypt_mdaemon.errors import ChallengeError
 from letsencrypt_mdaemon.sandbox.ca.faults import (
     never_invalid,
@@ -128,15 +128,15 @@ def test_a_name_that_is_never_judged_is_not_waited_for_when_another_failed(
 
     assert set(unproven(scene, NAME, OTHER).names) == {NAME}
 
-    assert GRACE < scene.clock.now < GRACE + 6
+    assert AFTER_FAILURE_SECONDS < scene.clock.now < AFTER_FAILURE_SECONDS + 6
 
 
 def test_names_that_are_never_judged_are_told_after_the_patience(scene: Scene) -> None:
     scene.ca.faults.before("challenge", Answer(200, {"status": "processing"}))
 
-    error = unproven(scene, NAME, OTHER, patience=60.0)
+    error = unproven(scene, NAME, OTHER, timeout=60.0)
 
-    said = "the CA had not looked at it after 60 s"
+    said = "the CA did not check it within 60 s"
     assert error.names == {NAME: said, OTHER: said}
     assert 60 < scene.clock.now < 70
 
@@ -150,13 +150,13 @@ def test_an_order_that_stays_behind_its_authorizations_is_given_up_and_resumed(
 
     scene.ca.faults.after("order", behind, times=20)
 
-    error = scene.failing(patience=30.0)
+    error = scene.failing(timeout=30.0)
 
     assert not isinstance(error, ChallengeError)
-    assert "had proof of every name and did not go on after 30 s" in str(error)
-    assert error.hint == "The next run resumes this very order."
+    assert "validated every name but did not go on within 30 s" in str(error)
+    assert error.hint == "The next run resumes this order."
     scene.ca.faults.after("order", lambda _: None)
-    assert scene.obtain(patience=3000.0).names == (NAME,)
+    assert scene.obtain(timeout=3000.0).names == (NAME,)
     assert scene.count("newOrder", "challenge") == (1, 1)
 
 
@@ -259,7 +259,7 @@ def test_a_challenge_that_somebody_else_answered_is_left_alone(scene: Scene) -> 
 
     scene.ca.faults.after("authorization", answer_it)
 
-    unproven(scene, patience=5.0)
+    unproven(scene, timeout=5.0)
 
     assert scene.count("challenge") == (0,)
 
@@ -267,9 +267,9 @@ def test_a_challenge_that_somebody_else_answered_is_left_alone(scene: Scene) -> 
 @pytest.mark.parametrize(
     ("fault", "times"),
     [
-        (html(500), TRIES),
+        (html(500), ATTEMPTS),
         (html(403), 1),
-        (Problem("serverInternal", "Oops.", 500), TRIES),
+        (Problem("serverInternal", "Oops.", 500), ATTEMPTS),
         (Problem("rateLimited", "Later.", 429), 1),
     ],
 )
@@ -332,7 +332,7 @@ def test_hostile_words_of_the_ca_cannot_act_on_a_terminal(
         if document["status"] == "invalid":
             document["challenges"][0]["error"] = {"detail": "\x1b[2J\x07", "type": "\n"}
 
-    caplog.set_level("INFO", "letsencrypt_mdaemon.acme.issuer")
+    caplog.set_level("INFO", "letsencrypt_mdaemon.acme")
     scene.ca.resolve = nowhere(NAME)
     scene.ca.faults.after("authorization", hostile)
 
@@ -340,5 +340,5 @@ def test_hostile_words_of_the_ca_cannot_act_on_a_terminal(
 
     assert str(error).replace("\n  - ", "").isprintable()
     assert all(f"{name}{said}".isprintable() for name, said in error.names.items())
-    assert any("is asked to validate" in message for message in caplog.messages)
+    assert any("Asking the CA to validate" in message for message in caplog.messages)
     assert all(message.isprintable() for message in caplog.messages)

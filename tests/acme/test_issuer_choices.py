@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from letsencrypt_mdaemon.acme.transport import TRIES
+from letsencrypt_mdaemon.acme.transport import ATTEMPTS
 from letsencrypt_mdaemon.errors import AcmeError
 from letsencrypt_mdaemon.sandbox.ca.faults import Faults
 from letsencrypt_mdaemon.sandbox.ca.messages import LOST, Answer, Problem, Request, html
@@ -167,7 +167,7 @@ def test_an_order_that_does_not_say_its_profile_is_gone_on_with(scene: Scene) ->
 def test_an_order_left_open_with_another_profile_than_required_is_not_resumed(
     scene: Scene,
 ) -> None:
-    scene.ca.faults.before("challenge", html(500), times=TRIES)
+    scene.ca.faults.before("challenge", html(500), times=ATTEMPTS)
     scene.failing(profiles=("classic",))
 
     scene.obtain(profiles=("tlsserver",), require_profile=True)
@@ -178,7 +178,7 @@ def test_an_order_left_open_with_another_profile_than_required_is_not_resumed(
 def test_an_order_left_open_with_a_profile_withdrawn_meanwhile_is_resumed(
     scene: Scene,
 ) -> None:
-    scene.ca.faults.before("challenge", html(500), times=TRIES)
+    scene.ca.faults.before("challenge", html(500), times=ATTEMPTS)
     scene.failing(profiles=("tlsserver",))
     withdraw(scene, "tlsserver")
 
@@ -221,7 +221,7 @@ def test_a_refused_predecessor_does_not_cost_the_profile(
     orders = scene.requests("newOrder")
     assert shown(orders[0]) == ["profile", "replaces"]
     assert shown(orders[-1]) == ["profile"]
-    assert len(orders) == (TRIES + 1 if refusal.status == 500 else 2)
+    assert len(orders) == (ATTEMPTS + 1 if refusal.status == 500 else 2)
 
 
 @pytest.mark.parametrize("refusal", REFUSALS[:4], ids=lambda each: str(each.status))
@@ -420,7 +420,7 @@ def test_a_certificate_that_is_fetched_by_a_later_run_is_counted_once(
     scene: Scene,
 ) -> None:
     for _ in range(2):
-        scene.ca.faults.before("certificate", html(503), times=TRIES)
+        scene.ca.faults.before("certificate", html(503), times=ATTEMPTS)
         with pytest.raises(AcmeError) as caught:
             scene.obtain()
         assert not caught.value.spent
@@ -439,10 +439,10 @@ def test_a_certificate_that_comes_after_the_patience_is_counted(scene: Scene) ->
         return True
 
     scene.ca.faults.after("finalize|order", late, times=200)
-    scene.failing(patience=1.0)
+    scene.failing(timeout=1.0)
     assert scene.state.ledger().issuances == ()
 
-    scene.obtain(patience=10_000.0)
+    scene.obtain(timeout=10_000.0)
 
     assert len(scene.state.ledger().issuances) == 1
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from letsencrypt_mdaemon.acme.http import TransientError
-from letsencrypt_mdaemon.acme.transport import TRIES
+from letsencrypt_mdaemon.acme.transport import ATTEMPTS
 from letsencrypt_mdaemon.errors import ChallengeError, ConfigError
 from letsencrypt_mdaemon.pki.certificate import KeyType, PrivateKey, key_pem, new_key
 from letsencrypt_mdaemon.sandbox.ca.faults import processing, upper_case
@@ -104,7 +104,7 @@ def test_finalize_is_not_sent_again_for_an_order_that_is_processing(
 
     assert scene.obtain().names == (NAME,)
 
-    assert scene.count("finalize") == (TRIES,)
+    assert scene.count("finalize") == (ATTEMPTS,)
 
 
 def test_json_with_another_content_type_is_still_json(scene: Scene) -> None:
@@ -141,7 +141,7 @@ def test_a_new_order_without_its_place_is_an_error(scene: Scene, missing: str) -
 
     scene.ca.faults.after("newOrder", fault)
 
-    assert "did not say where it is" in str(scene.failing())
+    assert "did not send its URL" in str(scene.failing())
     assert scene.state.order() is None
 
 
@@ -161,7 +161,7 @@ def test_a_paused_name_is_told_to_be_unpaused(scene: Scene) -> None:
     error = scene.failing()
 
     assert "https://portal.example.test/unpause" in str(error)
-    assert "useless" in error.hint
+    assert "every attempt fails" in error.hint
     assert scene.count("newOrder") == (1,)
 
 
@@ -173,7 +173,7 @@ def test_names_echoed_in_upper_case_are_the_same_names(scene: Scene) -> None:
 
 def test_an_order_that_waits_at_the_ca_already_is_gone_on_with(tmp_path: Path) -> None:
     with scene_in(tmp_path, reuse_orders=True) as scene:
-        scene.ca.faults.after("newOrder", LOST, times=TRIES)
+        scene.ca.faults.after("newOrder", LOST, times=ATTEMPTS)
         scene.failing()
         assert scene.state.order() is None
 
@@ -246,7 +246,7 @@ def test_only_the_names_not_proven_yet_are_to_be_proven(scene: Scene) -> None:
 
 
 def test_a_name_with_two_authorizations_is_proven_twice(scene: Scene) -> None:
-    scene.ca.faults.before("challenge", html(500), times=TRIES)
+    scene.ca.faults.before("challenge", html(500), times=ATTEMPTS)
     scene.failing()
     scene.state.forget_order()
     (earlier,) = scene.ca.authorizations
@@ -391,7 +391,7 @@ def test_an_order_that_lost_its_finalize_url_between_runs_is_finalized_too(
     scene: Scene,
 ) -> None:
     scene.ca.faults.after("order", without("finalize"))
-    scene.ca.faults.before("finalize", html(500), times=TRIES)
+    scene.ca.faults.before("finalize", html(500), times=ATTEMPTS)
     scene.failing()
 
     assert scene.obtain().names == (NAME,)
@@ -436,7 +436,7 @@ def test_an_order_that_never_gets_ready_is_given_up_after_the_patience(
     early = Problem("orderNotReady", "Not yet.", 403)
     scene.ca.faults.before("finalize", early)
 
-    error = scene.failing(patience=60.0)
+    error = scene.failing(timeout=60.0)
 
     assert "Not yet (orderNotReady)" in str(error)
     assert 60 <= scene.clock.now < 70
@@ -491,7 +491,7 @@ def test_a_refused_signing_request_is_not_resumed(scene: Scene) -> None:
 def test_a_ready_order_that_cannot_be_finalized_now_is_resumed(
     scene: Scene, fault: Answer | Problem
 ) -> None:
-    times = 1 if isinstance(fault, Problem) else TRIES
+    times = 1 if isinstance(fault, Problem) else ATTEMPTS
     scene.ca.faults.before("finalize", fault, times=times)
     scene.failing()
     left = scene.state.order()
@@ -511,12 +511,15 @@ def test_an_order_that_is_worked_on_too_long_is_resumed_by_the_next_run(
 ) -> None:
     scene.ca.faults.after("finalize|order", processing)
 
-    error = scene.failing(patience=60.0)
+    error = scene.failing(timeout=60.0)
 
     (url,) = scene.ca.orders
     left = scene.state.order()
-    assert f"had not issued after 60 s: the order {url} is 'processing'" in str(error)
-    assert error.hint == "The next run resumes this very order."
+    assert (
+        f"did not issue the certificate within 60 s: the order {url} is 'processing'"
+        in str(error)
+    )
+    assert error.hint == "The next run resumes this order."
     assert 60 <= scene.clock.now < 70
     assert left is not None
     assert left.url == url
@@ -556,7 +559,7 @@ def test_a_certificate_that_never_gets_there_is_ordered_anew(
 def test_a_certificate_that_could_not_be_fetched_now_is_fetched_by_the_next_run(
     scene: Scene,
 ) -> None:
-    scene.ca.faults.before("certificate", LOST, times=TRIES)
+    scene.ca.faults.before("certificate", LOST, times=ATTEMPTS)
     assert isinstance(scene.failing(), TransientError)
 
     assert scene.obtain().names == (NAME,)

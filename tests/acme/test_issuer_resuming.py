@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from letsencrypt_mdaemon.acme.transport import TRIES
+from letsencrypt_mdaemon.acme.transport import ATTEMPTS
 from letsencrypt_mdaemon.pki.certificate import key_pem
 from letsencrypt_mdaemon.sandbox.ca.messages import LOST, Problem, html
 from tests.scene import NAME, OTHER, Scene, scene_in, showing
@@ -23,7 +23,7 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
 @pytest.fixture
 def left_open(scene: Scene) -> Scene:
     """Return a scene where a run ended before it could say that a token is there."""
-    scene.ca.faults.before("challenge", html(500), times=TRIES)
+    scene.ca.faults.before("challenge", html(500), times=ATTEMPTS)
     scene.failing()
     assert scene.state.order() is not None
     scene.ca.requests.clear()
@@ -63,7 +63,7 @@ def be_in_a_strange_state(scene: Scene) -> None:
 
 
 def break_the_ca(scene: Scene) -> None:
-    scene.ca.faults.before("order", html(500), times=TRIES)
+    scene.ca.faults.before("order", html(500), times=ATTEMPTS)
 
 
 @pytest.mark.parametrize(
@@ -86,14 +86,16 @@ def test_an_order_that_cannot_be_resumed_makes_way_for_a_new_one(
     assert left_open.obtain().names == (NAME,)
 
     assert left_open.count("newOrder") == (1,)
-    (said,) = [line for line in caplog.messages if "The order left open" in line]
+    (said,) = [
+        line for line in caplog.messages if "Could not resume the open order" in line
+    ]
     assert said.isprintable()
 
 
 def test_an_order_that_cannot_be_read_now_is_kept_until_there_is_a_new_one(
     left_open: Scene,
 ) -> None:
-    left_open.ca.faults.before("order|newOrder", LOST, times=2 * TRIES)
+    left_open.ca.faults.before("order|newOrder", LOST, times=2 * ATTEMPTS)
     left_open.failing()
 
     assert left_open.obtain().names == (NAME,)
@@ -113,7 +115,7 @@ def test_an_order_for_something_else_is_not_resumed(
 
 
 def test_an_order_for_the_same_names_in_another_order_is_resumed(scene: Scene) -> None:
-    scene.ca.faults.before("challenge", html(500), times=2 * TRIES)
+    scene.ca.faults.before("challenge", html(500), times=2 * ATTEMPTS)
     scene.failing(NAME, OTHER)
 
     assert set(scene.obtain(OTHER, NAME).names) == {NAME, OTHER}

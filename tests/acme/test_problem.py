@@ -11,7 +11,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from letsencrypt_mdaemon.acme.http import retry_after
-from letsencrypt_mdaemon.acme.problem import ERROR, describe
+from letsencrypt_mdaemon.acme.problem import describe
+from letsencrypt_mdaemon.errors import ACME_ERROR
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 
@@ -85,11 +86,11 @@ def test_no_retry_after_is_no_wait() -> None:
 
 def test_a_problem_is_told_with_each_name_it_is_about() -> None:
     problem = {
-        "type": f"{ERROR}malformed",
+        "type": f"{ACME_ERROR}malformed",
         "detail": "Some of the identifiers were rejected.",
         "subproblems": [
             {
-                "type": f"{ERROR}rejectedIdentifier",
+                "type": f"{ACME_ERROR}rejectedIdentifier",
                 "detail": "No.",
                 "identifier": {"type": "dns", "value": "_a.example.test"},
             },
@@ -101,7 +102,7 @@ def test_a_problem_is_told_with_each_name_it_is_about() -> None:
     assert describe(problem) == (
         "Some of the identifiers were rejected (malformed) "
         "[_a.example.test: No (rejectedIdentifier)] [?: Odd (about:blank)] "
-        "– see https://ca.example.test/why"
+        "- see https://ca.example.test/why"
     )
 
 

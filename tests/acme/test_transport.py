@@ -16,11 +16,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from josepy.jwk import JWKEC
 
-from letsencrypt_mdaemon.acme.http import BODY_LIMIT, Reply, TransientError
+from letsencrypt_mdaemon.acme.http import MAX_BODY_BYTES, Reply, TransientError
 from letsencrypt_mdaemon.acme.jws import Signer
-from letsencrypt_mdaemon.acme.problem import ERROR
-from letsencrypt_mdaemon.acme.transport import NONCE_TRIES, TRIES, Session
-from letsencrypt_mdaemon.errors import AcmeError
+from letsencrypt_mdaemon.acme.transport import ATTEMPTS, NONCE_ATTEMPTS, Session
+from letsencrypt_mdaemon.errors import ACME_ERROR, AcmeError
 from tests.peer import (
     PAGE,
     Peer,
@@ -107,10 +106,10 @@ def test_a_ca_that_rejects_every_nonce_is_not_asked_for_ever(
 ) -> None:
     peer.steps = [rejecting("always-this-one")]
 
-    with pytest.raises(AcmeError, match="refused 100 nonces") as caught:
+    with pytest.raises(AcmeError, match="rejected 100 nonces") as caught:
         post(session, peer)
 
-    assert len(peer.posts) == NONCE_TRIES
+    assert len(peer.posts) == NONCE_ATTEMPTS
     assert clock.slept == []
     assert f"{peer.url}/newOrder" in str(caught.value)
     assert "always-this-one" not in repr(caught.value)
@@ -191,7 +190,7 @@ def test_threads_do_not_take_each_others_nonces(session: Session, peer: Peer) ->
             return
         nonce = f"for-{header['url'].rpartition('/')[2]}-{len(mine)}"
         given[header["url"], len(mine)] = nonce
-        problem = {"type": f"{ERROR}badNonce"}
+        problem = {"type": f"{ACME_ERROR}badNonce"}
         talk.say(400, json.dumps(problem).encode(), nonce)
 
     peer.steps = [step]
@@ -206,7 +205,7 @@ def test_threads_do_not_take_each_others_nonces(session: Session, peer: Peer) ->
 def test_threads_share_the_nonces_of_a_ca_that_answers_soon(
     session: Session, peer: Peer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("letsencrypt_mdaemon.acme.transport.NONCE_PATIENCE", 30)
+    monkeypatch.setattr("letsencrypt_mdaemon.acme.transport.NONCE_WAIT_SECONDS", 30)
     together = threading.Barrier(8)
     peer.steps = [bringing(f"nonce-{number}") for number in range(40)]
 
@@ -276,7 +275,7 @@ def test_a_ca_that_gives_no_usable_nonce_is_named(
 ) -> None:
     peer.new_nonces = [nonce]
 
-    with pytest.raises(AcmeError, match=f"{peer.url}/newNonce gave no nonce"):
+    with pytest.raises(AcmeError, match=f"{peer.url}/newNonce sent no nonce"):
         post(session, peer)
 
     assert peer.posts == []
@@ -308,10 +307,10 @@ def test_a_request_that_always_gets_lost_is_given_up(
     with pytest.raises(TransientError) as caught:
         post(session, peer)
 
-    assert f"{peer.url}/newOrder could not be reached: " in str(caught.value)
+    assert f"Could not reach {peer.url}/newOrder: " in str(caught.value)
     assert "Check the network" in caught.value.hint
     assert caught.value.exit_code == 3
-    assert len(peer.heads) == TRIES
+    assert len(peer.heads) == ATTEMPTS
     first, second, third = clock.slept
     assert 0.5 <= first <= 0.6
     assert 1.5 <= second <= 1.8
@@ -331,16 +330,18 @@ def test_a_ca_that_stays_silent_is_named(peer: Peer, clock: Clock) -> None:
     session = Session(peer.url, sleep=clock.sleep, timeout=0.25)
     peer.steps = [silence]
 
-    with pytest.raises(TransientError, match=f"{peer.url}/newOrder .* timed out"):
+    with pytest.raises(TransientError, match=f"{peer.url}/newOrder: timed out"):
         post(session, peer)
 
-    assert len(peer.posts) == TRIES
+    assert len(peer.posts) == ATTEMPTS
 
 
 def test_an_endless_answer_is_not_read_to_its_end(session: Session, peer: Peer) -> None:
     peer.steps = [endless]
 
-    with pytest.raises(AcmeError, match=f"newOrder sent more than {BODY_LIMIT} bytes"):
+    with pytest.raises(
+        AcmeError, match=f"newOrder sent more than {MAX_BODY_BYTES} bytes"
+    ):
         post(session, peer)
 
     assert len(peer.posts) == 1
@@ -348,7 +349,7 @@ def test_an_endless_answer_is_not_read_to_its_end(session: Session, peer: Peer) 
 
 # Refusals that pass, and such that do not
 
-LIMIT = f"{ERROR}rateLimited"
+LIMIT = f"{ACME_ERROR}rateLimited"
 
 
 def refusal(session: Session, peer: Peer, step: Step) -> AcmeError:
@@ -364,7 +365,7 @@ def refusal(session: Session, peer: Peer, step: Step) -> AcmeError:
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
 @pytest.mark.parametrize(
     "body",
-    [PAGE, b"", {"message": "slow down"}, {"type": f"{ERROR}serverInternal"}, [1]],
+    [PAGE, b"", {"message": "slow down"}, {"type": f"{ACME_ERROR}serverInternal"}, [1]],
     ids=["html", "empty", "json", "problem", "list"],
 )
 def test_an_overloaded_ca_is_asked_again(
@@ -444,7 +445,7 @@ def test_the_title_of_a_page_is_all_that_is_shown_of_it(
     error = refusal(session, peer, refusing(503))
 
     assert str(error).endswith("/newOrder refused with HTTP 503: Back soon.")
-    assert error.hint == "The CA has trouble: run again later."
+    assert error.hint == "The CA is overloaded or unavailable; try again later."
     assert error.problem == {}
 
 
@@ -489,7 +490,7 @@ def test_a_rate_limit_that_is_always_over_soon_ends_the_run_after_all(
 
     error = refusal(session, peer, step)
 
-    assert len(peer.posts) == TRIES
+    assert len(peer.posts) == ATTEMPTS
     assert error.retry_after == 7
     assert moment_in(error.hint) > datetime.now(UTC)
 
@@ -520,7 +521,7 @@ def test_a_paused_account_is_told_to_open_the_url_and_to_stop_trying(
     assert len(peer.posts) == 1
     assert url in str(error)
     assert f"Open {url} to resume" in error.hint
-    assert "further tries are useless" in error.hint
+    assert "until then, every attempt fails" in error.hint
     assert error.paused == url
 
 
@@ -531,11 +532,11 @@ def test_a_rate_limit_without_a_time_is_not_taken_for_a_pause(
 
     error = refusal(session, peer, step)
 
-    assert error.hint == "Do not force further runs; the scheduled ones try again."
+    assert error.hint == "Do not force further runs; the scheduled runs try again."
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 409, 415, 501])
-@pytest.mark.parametrize("body", [PAGE, {"type": f"{ERROR}malformed"}])
+@pytest.mark.parametrize("body", [PAGE, {"type": f"{ACME_ERROR}malformed"}])
 def test_a_refusal_that_will_not_pass_is_not_tried_again(
     session: Session, peer: Peer, clock: Clock, status: int, body: object
 ) -> None:
@@ -549,7 +550,7 @@ def test_a_refusal_that_will_not_pass_is_not_tried_again(
 def test_the_problem_document_of_a_conflict_is_kept(
     session: Session, peer: Peer
 ) -> None:
-    problem = {"type": f"{ERROR}alreadyReplaced", "detail": "Replaced before."}
+    problem = {"type": f"{ACME_ERROR}alreadyReplaced", "detail": "Replaced before."}
 
     error = refusal(session, peer, refusing(409, problem))
 
@@ -561,7 +562,7 @@ def test_terms_that_changed_are_shown_with_the_url_where_to_agree(
     session: Session, peer: Peer
 ) -> None:
     problem = {
-        "type": f"{ERROR}userActionRequired",
+        "type": f"{ACME_ERROR}userActionRequired",
         "detail": "Terms of service have changed",
         "instance": "https://ca.example.test/agree?token=W8Ih3PswD-8",
     }
@@ -582,7 +583,7 @@ def test_a_signed_request_follows_no_redirect(
     error = refusal(session, peer, step)
 
     assert len(peer.posts) == 1
-    assert f"it redirects to {peer.url}/elsewhere, as no CA does" in str(error)
+    assert f"it redirects to {peer.url}/elsewhere, which no CA does" in str(error)
     assert "Check directory-url" in error.hint
 
 
@@ -593,7 +594,7 @@ def test_a_signed_request_follows_no_redirect(
         b"\x1b]0;you lost\x07",
         "you \u202etsol".encode(),
         {"type": "\x1b[2J", "detail": "\x00you\r\nlost\x1b[2J"},
-        {"type": f"{ERROR}malformed", "instance": "https://ca.test/\x9b2J"},
+        {"type": f"{ACME_ERROR}malformed", "instance": "https://ca.test/\x9b2J"},
         b'{"detail": "x", "subproblems": [' * 20000 + b"]}" * 20000,
     ],
 )
@@ -628,7 +629,7 @@ def test_a_url_from_the_ca_cannot_act_on_a_terminal(
 def test_a_url_that_is_none_is_refused_without_asking_anybody(
     session: Session, clock: Clock, url: str
 ) -> None:
-    with pytest.raises(AcmeError, match="could not be asked"):
+    with pytest.raises(AcmeError, match="Could not send a request to"):
         session.post(url, None, SIGNER)
 
     assert clock.slept == []
@@ -668,7 +669,7 @@ def test_the_first_request_of_all_waits_a_part_of_the_delay(
 
     uniform.assert_any_call(0, 600)
     assert clock.slept == [99.6]
-    words = "Waiting 100 s, so that not all servers ask the CA at once"
+    words = "Waiting 100 s before contacting the CA (random delay)"
     assert words in caplog.messages
 
 

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from letsencrypt_mdaemon.acme.http import Reply, TransientError
-from letsencrypt_mdaemon.acme.transport import TRIES, Session
+from letsencrypt_mdaemon.acme.transport import ATTEMPTS, Session
 from letsencrypt_mdaemon.errors import AcmeError
 from letsencrypt_mdaemon.sandbox.ca.messages import Answer
 from tests.peer import PAGE, serving_peer
@@ -50,7 +50,9 @@ def test_a_web_page_is_no_directory(scene: Scene) -> None:
 
     error = unreachable(scene.issuer().session)
 
-    assert "something else than a JSON object (text/html): 'Back soon'" in str(error)
+    assert "answered with 'Back soon' (text/html) instead of a JSON object." in str(
+        error
+    )
     assert "Check directory-url" in error.hint
 
 
@@ -73,7 +75,7 @@ def test_json_that_is_no_directory_is_not_taken_for_one(
         peer.directory = document
         error = unreachable(Session(peer.url))
 
-    assert "is no ACME directory: it names no " in str(error)
+    assert "is not an ACME directory: it has no " in str(error)
     assert "newAccount, newOrder." in str(error)
     assert error.hint == "Check directory-url."
 
@@ -98,7 +100,7 @@ def test_a_ca_whose_root_is_not_trusted_gets_no_request(scene: Scene) -> None:
 
     error = unreachable(session)
 
-    assert "no trusted TLS connection" in str(error)
+    assert "Could not make a trusted TLS connection" in str(error)
     assert "certificate verify failed" in str(error)
     assert "ca-bundle" in error.hint
     assert scene.clock.slept == []
@@ -115,7 +117,7 @@ def test_a_ca_with_the_certificate_of_another_host_gets_no_request(
 
     error = unreachable(Session(url, ca_bundle=scene.ca.ca_bundle))
 
-    assert "no trusted TLS connection" in str(error)
+    assert "Could not make a trusted TLS connection" in str(error)
     assert "Hostname mismatch" in str(error)
     assert scene.ca.requests == []
 
@@ -176,9 +178,12 @@ def test_a_host_that_dns_does_not_know_is_named(
 
     error = unreachable(Session("https://ca.example.test/dir", sleep=clock.sleep))
 
-    assert "could not be reached: Name or service not known." in str(error)
+    assert (
+        "Could not reach https://ca.example.test/dir: Name or service not known."
+        in str(error)
+    )
     assert "DNS" in error.hint
-    assert len(clock.slept) == TRIES - 1
+    assert len(clock.slept) == ATTEMPTS - 1
 
 
 def test_a_proxy_that_refuses_is_told_from_a_ca_that_refuses(
@@ -192,7 +197,8 @@ def test_a_proxy_that_refuses_is_told_from_a_ca_that_refuses(
             monkeypatch.setenv(name, proxy)
         error = unreachable(scene.issuer().session)
 
-    assert "could not be reached through the proxy: " in str(error)
+    assert "Could not reach " in str(error)
+    assert " through the proxy: " in str(error)
     assert "HTTPS_PROXY" in error.hint
     assert "pass-phrase" not in f"{error.message}{error.hint}"
     assert scene.ca.requests == []
@@ -206,8 +212,8 @@ def test_a_port_where_nobody_listens_is_tried_a_few_times(
         session = Session(f"https://127.0.0.1:{port}/dir", sleep=clock.sleep)
         error = unreachable(session)
 
-    assert "could not be reached: " in str(error)
-    assert len(clock.slept) == TRIES - 1
+    assert f"Could not reach https://127.0.0.1:{port}/dir: " in str(error)
+    assert len(clock.slept) == ATTEMPTS - 1
 
 
 def test_a_handshake_that_breaks_off_is_tried_again(
@@ -218,7 +224,7 @@ def test_a_handshake_that_breaks_off_is_tried_again(
         callers = []
 
         def hang_up_on_each() -> None:
-            for _ in range(TRIES):
+            for _ in range(ATTEMPTS):
                 connection, caller = listener.accept()
                 with connection:
                     connection.recv(10000)
@@ -231,7 +237,7 @@ def test_a_handshake_that_breaks_off_is_tried_again(
         error = unreachable(session)
         thread.join()
 
-    assert len(callers) == TRIES
+    assert len(callers) == ATTEMPTS
     assert isinstance(error, TransientError)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
@@ -255,7 +254,7 @@ def schedule(program: Program, *ago: timedelta) -> None:
     """Remember scheduled runs that began so long ago."""
     state = State(program.state)
     runs = tuple(now() - span for span in ago)
-    state.save(replace(state.load(), runs=runs))
+    state.save(state.load()._replace(runs=runs))
 
 
 def test_how_often_there_are_runs_is_shown(program: Program) -> None:
@@ -391,7 +390,7 @@ def test_a_name_that_the_certificate_goes_without_is_shown(program: Program) -> 
     renew(program)
     state, moment = State(program.state), now()
     dropped = Dropped(IMAP, moment - DAY, moment, "Nobody\x1b[2J answers")
-    state.save(replace(state.load(), dropped=(dropped,)))
+    state.save(state.load()._replace(dropped=(dropped,)))
     options = (*BOTH, "--on-name-failure", "drop")
 
     report = program.here("status", *options).report

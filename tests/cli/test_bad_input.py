@@ -82,7 +82,7 @@ def mail(program: Program) -> str:
 @pytest.fixture(autouse=True)
 def _once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ask a CA that is down only once: asking again is tested with `session`."""
-    monkeypatch.setattr(transport, "TRIES", 1)
+    monkeypatch.setattr(transport, "ATTEMPTS", 1)
 
 
 # The CA
@@ -97,7 +97,7 @@ def test_a_ca_that_cannot_be_reached_changes_nothing(
 
     assert ran.exit_code == 3
     message = ran.report["error"]["message"]
-    assert "https://127.0.0.1:1/directory could not be reached" in message
+    assert "Could not reach https://127.0.0.1:1/directory" in message
     assert message in program.log()
     assert own(program) == before
     assert " ".join(message.split()) in " ".join(mail(program).split())
@@ -126,7 +126,7 @@ def test_a_ca_that_is_not_trusted_is_not_talked_to(
     ran = renew(program, "--ca-bundle", str(other))
 
     assert ran.exit_code == 3
-    assert "no trusted TLS connection" in ran.report["error"]["message"]
+    assert "Could not make a trusted TLS connection" in ran.report["error"]["message"]
     assert "ca-bundle" in ran.report["error"]["hint"]
     assert ca.requests == []
     assert own(program) == before
@@ -150,11 +150,11 @@ def test_a_ca_bundle_that_holds_no_certificate_is_named(
 @pytest.mark.parametrize(
     ("answer", "said"),
     [
-        (html(200), "something else than a JSON object"),
+        (html(200), "instead of a JSON object"),
         (html(503), "HTTP 503"),
-        (Answer(document={"hello": "world"}), "is no ACME directory"),
-        (Answer(body=b""), "something else than a JSON object"),
-        (Answer(body=b"[" * 50_000), "something else than a JSON object"),
+        (Answer(document={"hello": "world"}), "is not an ACME directory"),
+        (Answer(body=b""), "instead of a JSON object"),
+        (Answer(body=b"[" * 50_000), "instead of a JSON object"),
         (Problem("malformed", "There is nothing here", 404), "There is nothing here"),
     ],
     ids=["a page", "an error page", "another document", "nothing", "nesting", "404"],

@@ -191,7 +191,7 @@ def test_names_of_a_private_network_fail_at_a_public_ca(patient: Program) -> Non
     # Nothing answers there by this proxy.
     environ = {"HTTPS_PROXY": f"http://{LOCALHOST}:1", "NO_PROXY": ""}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("letsencrypt_mdaemon.acme.transport.TRIES", 1)
+        patch.setattr("letsencrypt_mdaemon.acme.transport.ATTEMPTS", 1)
         ran = patient.here("doctor", "--directory-url", url, environ=environ)
 
     assert ran.exit_code == 4
@@ -280,7 +280,7 @@ def test_what_keeps_the_next_run_from_trying_is_a_warning(
 def test_a_ca_that_is_down_is_a_warning(
     patient: Program, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("letsencrypt_mdaemon.acme.transport.TRIES", 1)
+    monkeypatch.setattr("letsencrypt_mdaemon.acme.transport.ATTEMPTS", 1)
 
     ran = patient.here("doctor", "--directory-url", "https://127.0.0.1:1/directory")
 
@@ -418,7 +418,7 @@ def test_a_doctor_that_fails_changes_nothing(
     error = ran.report["error"]
     assert "Seen from" not in error["message"]
     assert error["findings"] == {}
-    assert error["hint"].startswith("Each name must lead")
+    assert error["hint"].startswith("Make port 80 of each name reach")
     assert "Zero" not in ran.messages
 
 

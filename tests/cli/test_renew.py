@@ -347,7 +347,8 @@ def test_a_server_whose_service_is_stopped_is_asked_for_nothing(
 
     assert ran.exit_code == 0, ran.messages
     assert ran.report["warnings"][0] == (
-        "The service good is stopped: MDaemon uses the new certificate when it starts."
+        "The service good is stopped. MDaemon uses the new certificate after its next "
+        "start."
     )
     assert program.server.semaphores == semaphores(program) == service.done == []
 

@@ -142,7 +142,7 @@ def test_a_ca_that_revokes_nothing_is_told(scene: Scene) -> None:
     certificate = scene.obtain()
     scene.ca.faults.after("directory", without("revokeCert"))
 
-    with pytest.raises(ConfigError, match="revokes nothing"):
+    with pytest.raises(ConfigError, match="does not support revocation"):
         revoke(scene, certificate)
 
 
@@ -422,7 +422,7 @@ def test_a_key_is_compromised_with_every_certificate_that_has_it(
 def test_an_order_left_open_with_a_compromised_key_is_not_gone_on_with(
     program: Program, ca: CertificateAuthority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transport, "TRIES", 1)
+    monkeypatch.setattr(transport, "ATTEMPTS", 1)
     first = renewed(program, *REUSE)
     ca.faults.before("finalize", html(503), times=1)
     assert program.here("renew", "--force", *REUSE).exit_code == 3
@@ -466,7 +466,7 @@ def test_a_revocation_that_is_killed_puts_nothing_compromised_into_use(
 def test_a_key_is_compromised_also_if_the_ca_cannot_be_told(
     program: Program, ca: CertificateAuthority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transport, "TRIES", 1)
+    monkeypatch.setattr(transport, "ATTEMPTS", 1)
     first = renewed(program, *REUSE)
     ca.faults.before("revokeCert", Problem("serverInternal", "Oops", 500), times=1)
     options = ("--thumbprint", print_of(first), "--reason", "keycompromise")

@@ -9,7 +9,6 @@ from cryptography import x509
 
 from letsencrypt_mdaemon.app import build
 from letsencrypt_mdaemon.config.settings import Config
-from letsencrypt_mdaemon.mdaemon import iis
 from letsencrypt_mdaemon.mdaemon import server as mdaemon_server
 from letsencrypt_mdaemon.mdaemon.http_sys import (
     APPLICATION,
@@ -20,6 +19,7 @@ from letsencrypt_mdaemon.mdaemon.http_sys import (
 )
 from letsencrypt_mdaemon.mdaemon.iis import Site
 from letsencrypt_mdaemon.sandbox.web import Fault
+from letsencrypt_mdaemon.state.memory import IIS
 from tests.iis import ENGLISH, GERMAN, NOTHING, Entry, Iis
 from tests.program import Program
 
@@ -146,13 +146,13 @@ def test_a_run_gives_the_binding_the_certificate_of_the_mail_server(
     new = ran.report["certificate"]["thumbprint"]
     assert program.bound() == {new}
     assert web.entries[EVERYWHERE].hash == new.lower()
-    (change,) = (c for c in ran.report["changes"] if c["file"] == iis.FILE)
+    (change,) = (c for c in ran.report["changes"] if c["file"] == IIS)
     assert (change["section"], change["key"]) == ("Webmail", "https *:443:")
     assert (change["before"], change["after"]) == (FOREIGN, new.lower())
     status = program.here("status").report
     assert not status["due"], status["reason"]
     assert status["certificate"]["thumbprint"] == new
-    assert iis.FILE in {target["file"] for target in status["targets"]}
+    assert IIS in {target["file"] for target in status["targets"]}
     calls = len(web.calls)
     assert not program.here("renew", "--no-reload").report["renewed"]
     assert len(web.calls) == calls
@@ -172,7 +172,7 @@ def test_a_dry_run_shows_what_would_change_and_changes_nothing(
     ran = program.here("renew", "--dry-run")
 
     assert ran.exit_code == 0, ran.messages
-    assert iis.FILE in {change["file"] for change in ran.report["changes"]}
+    assert IIS in {change["file"] for change in ran.report["changes"]}
     assert web.calls == []
 
 

@@ -366,6 +366,7 @@ def test_what_cannot_be_removed_now_is_removed_by_the_next_run(
 ) -> None:
     with read_only(html, allowed=2 + len(TOKENS)), webroot.present(TOKENS):
         pass
+    assert f"Could not remove the token file {html / FOLDER / FIRST}" in caplog.text
     assert f"{FIRST}: Permission denied" in caplog.text
     assert (html / FOLDER / FIRST).exists()
     assert journal.exists()
@@ -382,6 +383,7 @@ def test_a_failing_sweep_does_not_hide_what_went_wrong(
         webroot.present(TOKENS),
     ):
         raise ZeroDivisionError
+    assert f"Could not remove the token file {html / FOLDER / FIRST}" in caplog.text
     assert f"{FIRST}: Permission denied" in caplog.text
 
 

@@ -149,7 +149,7 @@ class Deployment:
         return deployed
 
     def roll_back(self, changes: tuple[Change, ...]) -> tuple[str, ...]:
-        attempt = replace(self.attempt, changes=changes)
+        attempt = self.attempt._replace(changes=changes)
         return put_back(self.snapshot, attempt, self.adapters)
 
 

@@ -561,7 +561,7 @@ def test_a_certificate_that_cannot_be_used_is_not_ordered_again_at_once(
 @pytest.fixture
 def one_try(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is sent twice: that only takes its time."""
-    monkeypatch.setattr(transport, "TRIES", 1)
+    monkeypatch.setattr(transport, "ATTEMPTS", 1)
 
 
 def orders(ca: CertificateAuthority) -> int:

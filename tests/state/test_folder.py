@@ -23,6 +23,7 @@ from letsencrypt_mdaemon.state.memory import (
     Account,
     Attempt,
     Change,
+    Dropped,
     Issued,
     Memory,
     OpenOrder,
@@ -57,7 +58,9 @@ ISSUED = st.builds(
     TEXT,
     st.lists(TEXT, max_size=2).map(tuple),
     st.none() | MOMENTS,
+    st.none() | MOMENTS,
 )
+DROPPED = st.builds(Dropped, TEXT, MOMENTS, MOMENTS, TEXT)
 CHANGES = st.builds(Change, TARGETS, st.integers(0, 9), TEXT, TEXT)
 
 SAMPLES: dict[str, Any] = {
@@ -153,9 +156,11 @@ def test_what_is_saved_is_loaded(state: State, name: str) -> None:
                 Memory,
                 st.lists(TARGETS, max_size=2).map(tuple),
                 st.lists(ISSUED, max_size=2).map(tuple),
+                st.lists(DROPPED, max_size=2).map(tuple),
                 compromised=st.lists(TEXT, max_size=2).map(tuple),
                 runs=st.lists(MOMENTS, max_size=2).map(tuple),
                 in_use=TEXT,
+                exit_code=st.none() | st.integers(0, 9),
             ),
             "attempt.json": st.builds(
                 Attempt,

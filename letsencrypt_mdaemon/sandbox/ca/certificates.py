@@ -6,7 +6,7 @@ import secrets
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -18,8 +18,7 @@ from josepy import errors, jwk
 
 from letsencrypt_mdaemon.sandbox.ca.messages import CURVES, Problem, b64url
 
-if TYPE_CHECKING:
-    from letsencrypt_mdaemon.sandbox.ca.server import PublicKey
+PublicKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey
 
 CSR_HASHES = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import http.client
 import json
-import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -34,11 +33,8 @@ BINDING_ALGORITHMS = {"HS256": jwa.HS256, "HS384": jwa.HS384, "HS512": jwa.HS512
 CURVES = {"ES256": "secp256r1", "ES384": "secp384r1"}
 
 
-REASONS = {
-    TimeoutError: "Timeout during connect (likely firewall problem)",
-    ConnectionRefusedError: "Connection refused",
-    ConnectionResetError: "Connection reset by peer",
-}
+POST_AS_GET: Document = {}
+"""The payload of such a request, known by identity (RFC 8555, 6.3)."""
 
 
 HOUR, WEEK, YEAR = timedelta(hours=1), timedelta(weeks=1), timedelta(days=365)
@@ -183,27 +179,6 @@ class Resource:
 
 
 NOWHERE = Resource("nowhere")
-
-
-def decide(authorization: Document, challenge: Document, status: str) -> None:
-    """End an authorization: only the challenge that was tried is left."""
-    challenge["status"] = status
-    authorization |= {"status": status, "challenges": [challenge]}
-
-
-def usable(account: Account) -> Account:
-    """Return an account unless it is deactivated (RFC 8555, 7.3.6)."""
-    if account.document["status"] != "valid":
-        raise Problem("unauthorized", "The account is deactivated", 401)
-    return account
-
-
-def contacts(asked: Document) -> list[str]:
-    """Return the contact addresses a client gave; none is fine (RFC 8555, 7.3)."""
-    given = member(asked, "contact", list) if "contact" in asked else []
-    if not all(re.fullmatch(r"mailto:[^@,?\s]+@[^@,?\s]+", str(one)) for one in given):
-        raise Problem("invalidContact", "A contact is not mailto: and one address")
-    return given
 
 
 def identifier(name: str) -> dict[str, str]:

@@ -1,0 +1,28 @@
+"""Renew from a program of your own: python renew.py CONFIG-FILE."""
+
+from __future__ import annotations
+
+import sys
+
+from letsencrypt_mdaemon import BusyError, Error, load_config, renew
+
+
+def main(file: str) -> int:
+    """Renew once, print what happened, and return an exit code."""
+    try:
+        # Settings given here override those of the file.
+        outcome = renew(load_config(file, agree_tos=True))
+    except BusyError as exc:
+        print(f"Try again later: {exc.message}")
+        return exc.exit_code
+    except Error as exc:
+        print(f"{type(exc).__name__}: {exc.message} {exc.hint}")
+        return exc.exit_code
+    print("Renewed" if outcome.renewed else "Not renewed", outcome.reason, sep=": ")
+    if outcome.certificate is not None:
+        print(f"Valid until {outcome.certificate.not_valid_after_utc:%Y-%m-%d}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
