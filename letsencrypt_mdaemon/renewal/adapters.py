@@ -102,7 +102,7 @@ class Store(Protocol):
 
 
 class Server(Protocol):
-    """The mail server: its files, and how it is told to reload them."""
+    """The mail server: its files, and the reload."""
 
     def named(self, names: Collection[str]) -> Mapping[Target, x509.Certificate | None]:
         """Return the certificate that each target names; None if it is unknown."""

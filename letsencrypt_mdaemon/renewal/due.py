@@ -66,7 +66,7 @@ def decide(snapshot: Snapshot) -> Due:
         drawn, why = draw.moment(now, request.interval), draw.explanation_url
     due = by_rule(snapshot, snapshot.names, drawn)
     if due.due and due.at == drawn and why:
-        due = due._replace(reason=f"{due.reason}; the CA says why: {why}")
+        due = due._replace(reason=f"{due.reason}; the CA's reason: {why}")
     again = [item.name for item in snapshot.dropped if item.tried + NEARLY_A_DAY <= now]
     if again and not due.due:
         reason = f"another attempt to validate {', '.join(again)}"

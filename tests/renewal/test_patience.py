@@ -537,7 +537,7 @@ def test_why_a_ca_suggests_to_renew_is_part_of_the_reason(scene: Scene) -> None:
     outcome = scene.renew()
 
     assert outcome.renewed
-    assert outcome.reason.endswith(f"the CA says why: {url}")
+    assert outcome.reason.endswith(f"the CA's reason: {url}")
 
 
 # The whole command
