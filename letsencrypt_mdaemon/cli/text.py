@@ -11,6 +11,7 @@ import click
 
 from letsencrypt_mdaemon import text
 from letsencrypt_mdaemon.cli.document import certificate
+from letsencrypt_mdaemon.text import CHOOSE_ONCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -102,8 +103,8 @@ def print_found(document: Document) -> None:
         click.echo(f"  {item['thumbprint']}: {names}, valid until {until}")
     if not places:
         click.echo(
-            "Choose any certificate of the store in MDaemon's SSL & TLS dialog, then "
-            "run this again. Or name the INI values in the config file."
+            f"{CHOOSE_ONCE}, then run this again. Or name the INI values in the config "
+            "file."
         )
 
 

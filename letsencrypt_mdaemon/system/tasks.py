@@ -15,7 +15,6 @@ from letsencrypt_mdaemon.system import process
 from letsencrypt_mdaemon.system.schedule import (
     NAME,
     Job,
-    Run,
     random_time,
     refused,
     twice,
@@ -100,7 +99,7 @@ class TaskScheduler:
     def __init__(
         self,
         schtasks: Path,
-        run: Run = process.run,
+        run: process.Run = process.run,
         *,
         account: str,
         name: str = NAME,
