@@ -21,10 +21,8 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.cli.document import Document
     from letsencrypt_mdaemon.doctor.examination import Examination
 
-
 WIDTH = 100
 """Columns of a table."""
-
 
 MAX_HINTS = 3
 """The pieces of the doctor's advice that a failed run shows."""

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 Source = Literal["sha1", "sha256", "serial", "derserial"]
 Style = Literal["upper", "lower", "base64", "decimal"]
-
 SEPARATORS = {"": "", "space": " ", "colon": ":", "dash": "-", "comma": ","}
 SOURCES: tuple[Source, ...] = get_args(Source)
 MIN_BYTES = 8

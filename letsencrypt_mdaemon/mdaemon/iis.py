@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
     from cryptography import x509
 
-
 _log = logging.getLogger(__name__)
 
 _NEW = "*:443:"

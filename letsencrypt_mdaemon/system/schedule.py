@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from letsencrypt_mdaemon.system import process
 
-
 NAME = "letsencrypt-mdaemon"
 """The name of the task, and the mark of a task or a line of ours."""
 
