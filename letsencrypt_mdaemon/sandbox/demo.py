@@ -1,4 +1,4 @@
-"""The whole job on a small MDaemon with a small CA, told in plain words."""
+"""Demonstrate a renewal on a small MDaemon with a small CA, step by step."""
 
 from __future__ import annotations
 
@@ -41,19 +41,19 @@ NAMES = {HOST_NAME, "imap.example.test", "xn--bcher-kva.example.test"}
 DEADLINE = 120
 """Seconds for one run of the program."""
 
-_ended: list[subprocess.Popen[str]] = []  # a Ctrl-C while one is deleted would be lost
+_ended: list[subprocess.Popen[str]] = []  # Ctrl-C in a Popen's destructor is lost
 
 
 def run(
     directory: Path | None, *, keep: bool, broken: bool, say: Say
 ) -> dict[str, Any]:
-    """Play the demo in a folder; return what was done, and what was seen afterwards.
+    """Run the demo in a folder; return its commands, their reports and the checks.
 
     Args:
-        directory: Where; None = a temporary folder.
-        keep: Leave the folder's content there.
-        broken: Let webmail die of the new certificate, so that it is rolled back.
-        say: Takes one line of the story.
+        directory: The folder; None = a temporary one.
+        keep: Keep the folder's content.
+        broken: Let webmail crash with the new certificate, to force a rollback.
+        say: Shows one line.
 
     Raises:
         Error: If the folder cannot be used, or a part cannot be started.
@@ -63,36 +63,36 @@ def run(
     server_folder, ca_folder = folder / "mdaemon", folder / "ca"
     for part in (server_folder, ca_folder):
         if part.exists():
-            message = f"{part} is there already."
-            raise Error(message, hint="Name another folder, or remove it.")
+            message = f"{part} already exists."
+            raise Error(message, hint="Choose another folder, or remove this one.")
     with ExitStack() as exits:
         if not keep:
             made = [folder] if ours else [server_folder, ca_folder]
             exits.callback(_remove, made)
-        say(f"1. A small MDaemon is made in {server_folder},")
+        say(f"1. Creating a small MDaemon in {server_folder},")
         say("   with a self-signed certificate.")
         layout = create(server_folder, host_name=HOST_NAME)
         before = {name: (server_folder / name).read_bytes() for name in INI_FILES}
         server = exits.enter_context(mdaemon.Server(server_folder, tls=True))
-        say(f"   It serves webmail's folder on port {server.http_port}, speaks TLS on")
-        say(f"   {len(server.endpoints)} ports, and looks for semaphore files.")
+        say(f"   It serves the webroot on port {server.http_port}, offers TLS on")
+        say(f"   {len(server.endpoints)} ports, and checks for semaphore files.")
         old = set(bound(server_folder).values())
         ca = exits.enter_context(
             CertificateAuthority(ca_folder, http_port=server.http_port)
         )
-        say(f"   A small CA answers at {ca.directory_url}.")
+        say(f"   A small CA listens at {ca.directory_url}.")
         if broken:
-            say("   Webmail is going to die of any other certificate.")
+            say("   Webmail will crash with any other certificate.")
             server.spoil(web.Fault.DEAD, "webmail")
         command = _command(server, ca)
-        say("2. The certificate is renewed, as you would do it:")
+        say("2. Renewing the certificate, as you would:")
         say(f"   $ {shlex.join(command)}")
         first = _renew(command, say)
-        look = _checks_of_roll_back if broken else _checks
-        checks = look(server, before, first, ca, old)
-        say("3. The same again, as the Task Scheduler does twice a day:")
+        check = _check_rollback if broken else _check_renewal
+        checks = check(server, before, first, ca, old)
+        say("3. Running it again, as the Task Scheduler does twice a day:")
         second = _renew(command, say)
-        checks["The second run changes nothing, and orders nothing"] = (
+        checks["The second run changed nothing and placed no order"] = (
             second.get("renewed") is False and len(ca.orders) == 1
         )
         log = layout.logs / "LetsEncrypt.log"
@@ -101,16 +101,17 @@ def run(
         say("4. The log of the first run:")
         for line in text.splitlines():
             say(f"   {line}")
-        say("5. Seen with our own eyes, in the files and at the ports:")
+        say("5. Checking the files and the ports independently:")
         for what, seen in checks.items():
             say(f"   {'yes' if seen else 'NO '}  {what}")
         good = all(checks.values())
-        say("Everything is as it should be." if good else "Something is wrong.")
+        say("All checks passed." if good else "A check failed.")
         if keep:
-            say(f"Where to look: {layout.certificates} (the certificates), {log},")
-            say(f"and {layout.app / 'MDaemon.ini'} (which one is in use).")
+            say(f"The certificates are in {layout.certificates},")
+            say(f"the log is {log}, and {layout.app / 'MDaemon.ini'}")
+            say("names the certificate in use.")
         else:
-            say("All of it is removed. To look around: demo --directory DIR --keep")
+            say("The demo removes its files. To keep them: demo --directory DIR --keep")
     return {
         "exit_code": 0 if good else 1,
         "directory": str(folder) if keep else None,
@@ -139,14 +140,14 @@ def _command(server: mdaemon.Server, ca: CertificateAuthority) -> list[str]:
 
 
 def _renew(command: list[str], say: Say) -> dict[str, Any]:
-    """Run the program for real, show what it says, and return what it reports."""
+    """Run the program, show its messages, and return its report."""
     program = [sys.executable]
     if not getattr(sys, "frozen", False):
         program += ["-m", "letsencrypt_mdaemon"]
     arguments = [*program, *command[1:], "--json"]
     ours = "LETSENCRYPT_MDAEMON_"
     environment = {k: v for k, v in os.environ.items() if not k.startswith(ours)}
-    # A proxy for the world is none for this machine.
+    # A proxy for the Internet does not reach this machine's loopback address.
     environment |= {"NO_PROXY": "127.0.0.1,localhost", "PYTHONIOENCODING": "utf-8"}
     with subprocess.Popen(
         arguments,
@@ -176,66 +177,68 @@ def _renew(command: list[str], say: Say) -> dict[str, Any]:
     return report
 
 
-def _checks(
+def _check_renewal(
     server: mdaemon.Server,
     before: Mapping[str, bytes],
     report: Mapping[str, Any],
     ca: CertificateAuthority,
     _: set[str],
 ) -> dict[str, bool]:
-    """Look at what is there now, whatever the program says about it."""
+    """Check the result, without trusting the program's report."""
     layout = server.layout
     wanted = (report.get("certificate") or {}).get("thumbprint", "?")
     chain = _stored(layout)
     webmail = layout.folder / TARGETS["webmail"].file
     return {
-        "One new certificate is in the store, for the three names": bool(chain)
+        "The store has one new certificate, for the three names": bool(chain)
         and set(dns_names(chain[0])) == NAMES,
         "Its chain leads to the CA's root": _leads_to(chain, ca.root),
-        "Mail, webmail and Remote Administration name it in their INI files": (
+        "The INI files of mail, webmail and Remote Administration name it": (
             set(bound(layout.folder).values()) == {wanted}
         ),
-        "Only the lines that name a certificate have changed": all(
+        "Only the lines that name a certificate changed": all(
             _differs_only_in_targets(name, data, (layout.folder / name).read_bytes())
             for name, data in before.items()
         ),
         "The other certificate in webmail's list is still there": (
             FOREIGN.lower().encode() in webmail.read_bytes()
         ),
-        f"All {len(server.endpoints)} ports serve it": _served(server) == {wanted},
-        "No token file is left in the webroot": not _tokens(layout),
+        f"All {len(server.endpoints)} ports serve the new certificate": (
+            _served(server) == {wanted}
+        ),
+        "The webroot has no token file left": not _tokens(layout),
     }
 
 
-def _checks_of_roll_back(
+def _check_rollback(
     server: mdaemon.Server,
     before: Mapping[str, bytes],
     report: Mapping[str, Any],
     _: CertificateAuthority,
     old: set[str],
 ) -> dict[str, bool]:
-    """Look whether everything is as it was."""
+    """Check that the rollback restored everything."""
     layout = server.layout
-    with suppress(TimeoutError):  # the server takes a moment to look at its queue
+    with suppress(TimeoutError):  # the server checks its queue every 50 ms
         server.wait_for(lambda: server.delivered)
     return {
         "The run failed with exit code 5": (
             report.get("exit_code") == DeployError.exit_code
         ),
-        "The INI files are as they were, byte for byte": all(
+        "The INI files are unchanged, byte for byte": all(
             (layout.folder / name).read_bytes() == data for name, data in before.items()
         ),
         f"All {len(server.endpoints)} ports serve the old certificate again": (
             _served(server) == old
         ),
-        "The new certificate is kept in the store": bool(_stored(layout)),
-        "The postmaster was mailed": len(server.delivered) == 1,
-        "No token file is left in the webroot": not _tokens(layout),
+        "The new certificate is still in the store": bool(_stored(layout)),
+        "The postmaster received one mail": len(server.delivered) == 1,
+        "The webroot has no token file left": not _tokens(layout),
     }
 
 
 def _stored(layout: Layout) -> list[x509.Certificate]:
-    """Return the chain of the one certificate that is new in the store."""
+    """Return the chain of the only new certificate in the store, else nothing."""
     new = [
         file
         for file in layout.certificates.glob("*/fullchain.pem")
@@ -245,7 +248,7 @@ def _stored(layout: Layout) -> list[x509.Certificate]:
 
 
 def _served(server: mdaemon.Server) -> set[str]:
-    """Return the thumbprints of all the ports; "" stands for one without TLS."""
+    """Return the thumbprints that the ports serve; "" for a port without TLS."""
     endpoints = [Endpoint.parse(url) for url in server.endpoints.values()]
     return {seen.thumbprint for seen in observe(endpoints, [HOST_NAME]).values()}
 

@@ -1,4 +1,4 @@
-"""What the sandbox's ports answer before TLS."""
+"""Answers of the sandbox's ports to IMAP, POP3 and HTTP requests."""
 
 from __future__ import annotations
 
@@ -11,11 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-# What is said: a request's bytes in, an answer's bytes out
-
-
 class Answer(NamedTuple):
-    """What is said, and whether TLS or the end of the connection follows."""
+    """The bytes of an answer, and whether TLS or the connection's end follows."""
 
     says: bytes
     then_tls: bool = False
@@ -30,24 +27,28 @@ def imap(line: bytes, *, offers_tls: bool) -> Answer:
     """Answer an IMAP command before login (RFC 3501, sections 6.1 and 6.2)."""
     found = COMMAND.fullmatch(line)
     if not found:
-        return Answer(b"* BAD That is no command\r\n")
+        return Answer(b"* BAD Invalid command\r\n")
     tag, command, rest = found[1], found[2].upper(), found[3]
     match command, rest:
         case b"CAPABILITY", None:
             starts = b" STARTTLS" if offers_tls else b""
             says = b"* CAPABILITY IMAP4rev1%s LOGINDISABLED\r\n" % starts
-            answer = Answer(says + tag + b" OK That is all\r\n")
+            answer = Answer(says + tag + b" OK CAPABILITY completed\r\n")
         case b"NOOP", None:
-            answer = Answer(tag + b" OK Nothing is done\r\n")
+            answer = Answer(tag + b" OK NOOP completed\r\n")
         case b"LOGOUT", None:
-            says = b"* BYE The sandbox says goodbye\r\n" + tag + b" OK Goodbye\r\n"
+            says = (
+                b"* BYE The sandbox closes the connection\r\n"
+                + tag
+                + b" OK Goodbye\r\n"
+            )
             answer = Answer(says, then_ends=True)
         case b"STARTTLS", None if offers_tls:
             answer = Answer(tag + b" OK Begin TLS now\r\n", then_tls=True)
         case b"LOGIN" | b"AUTHENTICATE", bytes():
-            answer = Answer(tag + b" NO Nobody can log in\r\n")
+            answer = Answer(tag + b" NO Login is disabled\r\n")
         case _:
-            answer = Answer(tag + b" BAD That is not possible\r\n")
+            answer = Answer(tag + b" BAD Command not supported\r\n")
     return answer
 
 
@@ -61,13 +62,13 @@ def pop3(line: bytes, *, offers_tls: bool) -> Answer:
             return Answer(b"+OK Goodbye\r\n", then_ends=True)
         case b"STLS" if offers_tls:
             return Answer(b"+OK Begin TLS now\r\n", then_tls=True)
-    # NOOP as well is for those who have logged in.
-    return Answer(b"-ERR That is not possible\r\n")
+    # NOOP, too, needs a login.
+    return Answer(b"-ERR Command not supported\r\n")
 
 
 def http(head: bytes, *, offers_tls: bool) -> Answer:  # noqa: ARG001
     """Answer an HTTP request with a page (RFC 9112)."""
-    status, page = HTTPStatus.OK, b"A sandbox is here, and nothing to see.\n"
+    status, page = HTTPStatus.OK, b"This is the sandbox of letsencrypt-mdaemon.\n"
     found = re.match(rb"([!-~]+) [!-~]+ HTTP/1\.[01](?:\r\n|\Z)", head)
     if not found:
         status, page = HTTPStatus.BAD_REQUEST, b""
@@ -86,7 +87,7 @@ def http(head: bytes, *, offers_tls: bool) -> Answer:  # noqa: ARG001
 
 @dataclass(frozen=True, slots=True)
 class Dialogue:
-    """A protocol of requests and answers; the server begins with its name."""
+    """A protocol of requests and answers; the greeting contains the host name."""
 
     greets: str
     ends: bytes

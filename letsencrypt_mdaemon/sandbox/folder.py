@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FOREIGN = "0F1E2D3C4B5A69788796A5B4C3D2E1F001234567"
-"""Thumbprint of somebody else's certificate: it is named, too, and must survive."""
+"""Thumbprint of a foreign certificate that the INI files name; it must stay there."""
 
 
 class Target(NamedTuple):
@@ -31,10 +31,14 @@ TARGETS = {
     "webmail": Target("WorldClient/WorldClient.ini", "SSL", "Certificates"),  # a list
     "admin": Target("WebAdmin/WebAdmin.ini", "SSL", "Certificate"),  # "AB CD EF ..."
 }
-"""Part of the server → where its certificate is named. The sandbox's own invention."""
+"""Part of the server -> the INI value that names its certificate.
 
-# In Windows-1252 this has the bytes 96, FC, DF, 80 and 85: they are not UTF-8, and
-# str.splitlines makes two lines of it.
+The sandbox made these up; the real server's keys are not public.
+"""
+
+
+# In Windows-1252 this has the bytes 96, FC, DF, 80 and 85: they are not valid UTF-8,
+# and str.splitlines splits at one of them.
 REMARK = (
     "; Sandbox \u2013 Gr\u00fc\u00dfe, 5 \u20ac\u2026 its certificate keys are made up"
 )
@@ -84,7 +88,7 @@ WorldClientAPI:AllowTheseExternalOrigins=https://intranet.{domain}
 [{domain}:Settings]
 WorldClientAPI:AllowTheseExternalOrigins=https://{host_name}
 """,
-    # Its first section follows right after a byte order mark.
+    # The first section directly follows a byte order mark.
     "WebAdmin/WebAdmin.ini": """\
 \ufeff[SSL]
 Certificate={admin}
@@ -104,7 +108,7 @@ RAW_HEADERS = {
     "subject": ("Subject: ", r".*"),
     "header": ("", r"[!-9;-~]+: .*"),
 }
-"""Header of a RAW message → how a mail says it, and what its value looks like."""
+"""Header of a RAW message -> the mail's header, and a pattern for the value."""
 
 PLACES = ("App", "WorldClient/HTML", "Queues/Raw", "Logs", "LetsEncrypt",
           "certificates", "delivered", "bad")  # fmt: skip
@@ -112,7 +116,7 @@ PLACES = ("App", "WorldClient/HTML", "Queues/Raw", "Logs", "LetsEncrypt",
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where things are in the sandbox's folder; all paths are absolute."""
+    """The absolute paths in the sandbox's folder."""
 
     folder: Path
     app: Path
@@ -139,22 +143,22 @@ def create(
     other_domain: str = "example.org",
     now: datetime | None = None,
 ) -> Layout:
-    """Write a new sandbox, with a self-signed certificate valid from `now` on.
+    """Create a sandbox, with a self-signed certificate valid from `now` on.
 
     Raises:
-        Error: The folder is not empty, or its name cannot be written in an INI file.
+        Error: If the folder is not empty, or its name does not fit in an INI file.
     """
     layout = Layout.of(folder)
     if layout.folder.exists() and any(layout.folder.iterdir()):
         raise Error(
-            f"{layout.folder} is not empty: no sandbox was made there",
-            hint="Name a folder that does not exist yet.",
+            f"{layout.folder} is not empty; no sandbox was created.",
+            hint="Choose a folder that does not exist yet.",
         )
     try:
         str(layout.folder).encode("cp1252")
     except UnicodeEncodeError as exc:
         raise Error(
-            f"{layout.folder} has characters that Windows-1252 lacks",
+            f"{layout.folder} has characters that Windows-1252 lacks.",
             hint="Choose a folder with a simpler name.",
         ) from exc
     for place in PLACES:
@@ -182,10 +186,10 @@ def create(
 
 
 def read_value(file: Path, section: str, key: str) -> str:
-    """Return an INI value as Windows' profile functions do, empty if it is not there.
+    """Return an INI value as Windows' profile functions do; "" if it is missing.
 
-    Letter case does not count, and the first of two equal keys wins. The program's own
-    `ini` is not used, so that each checks the other.
+    Names ignore letter case; the first of two equal keys wins. This does not use the
+    program's own `ini`, so that each of the two checks the other.
     """
     try:
         data = file.read_bytes()
@@ -203,25 +207,25 @@ def read_value(file: Path, section: str, key: str) -> str:
 
 
 def named(folder: Path, part: str) -> list[str]:
-    """Return the thumbprints a part's INI file names now; maybe just an empty one."""
+    """Return the thumbprints that a part's INI file names now; [""] for none."""
     target = TARGETS[part]
     value = read_value(folder / target.file, target.section, target.key)
     return value.replace(" ", "").upper().split(",")
 
 
 def bound(folder: Path) -> dict[str, str]:
-    """Return the thumbprint each part's INI file names now; of a list, the first."""
+    """Return the first thumbprint that each part's INI file names now."""
     return {part: named(folder, part)[0] for part in TARGETS}
 
 
 def parse_raw(data: bytes) -> bytes:
     """Turn a RAW message into an Internet message.
 
-    Strict where the specification is silent: a header that is unknown or given twice
-    is refused, and so are angle brackets inside a value.
+    Where the specification is silent, this is strict: it refuses unknown headers,
+    repeated headers, and angle brackets inside a value.
 
     Raises:
-        ValueError: The message is malformed; the text says how.
+        ValueError: If the message is malformed.
     """
     head, blank, body = data.decode("ascii").partition("\r\n\r\n")
     if not blank:
@@ -249,7 +253,7 @@ def waiting(folder: Path, suffix: str) -> list[Path]:
     """Return the files with that suffix in any letter case, oldest first."""
     found = []
     for path in folder.glob("*"):
-        with suppress(FileNotFoundError):  # taken away since it was listed
+        with suppress(FileNotFoundError):  # removed since it was listed
             if path.suffix.lower() == suffix and path.is_file():
                 found.append((path.stat().st_mtime_ns, path.name, path))
     return [path for *_, path in sorted(found)]

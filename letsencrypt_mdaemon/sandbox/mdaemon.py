@@ -1,10 +1,9 @@
-"""A small MDaemon that lives in one folder: the demo and the tests try things on it.
+"""A small MDaemon in one folder, for the demo and the tests.
 
 It has the folders, INI files, semaphores and RAW queue of the real server, serves its
-webroot over HTTP and greets on SMTP; if asked to, it speaks TLS on all its ports, and
-goes wrong there. Which keys of the real server name its certificate is not public, nor
-is the domain database's file name: `TARGETS`, `Domains.dat` and `[Domain]` are the
-sandbox's own invention and say nothing about the real one.
+webroot over HTTP and greets on SMTP. On request, it offers TLS on all its ports, with
+faults. The real server's INI keys for its certificate, and the file name of its domain
+database, are not public: `TARGETS`, `Domains.dat` and `[Domain]` are made up.
 """
 
 from __future__ import annotations
@@ -43,41 +42,41 @@ RELOADS = {
     "RESTARTWC.SEM": ("webmail",),
     "RESTART.SEM": ("mail", "webmail", "admin"),
 }
-"""Semaphore → the parts that read their INI file again; any other one does nothing.
+"""Semaphore -> the parts that reload their INI file; other semaphores do nothing.
 
-`RESTART….SEM` hangs up on the parts' clients, and for a moment nothing listens there.
+`RESTART*.SEM` also closes the parts' connections and ports for a moment.
 """
 
 
 class Server:
-    """The running sandbox: a context manager around all that lives in its folder.
+    """The running sandbox, as a context manager.
 
-    It shows the first certificate that a part's INI file names and the store has; if
-    there is none, or its key does not fit, the part goes on without TLS. It goes wrong
-    where a test or the demo asks it to:
+    Each part serves the first certificate that its INI file names and the store has. If
+    there is none, or its key does not match, the part continues without TLS. A test or
+    the demo can make it fail:
 
-        server.ignore.add("RESTARTWC.SEM")  # as a server that hangs
-        server.reloads["RESTARTWC.SEM"] = ()  # takes it up, and nothing changes
-        server.reloads = dict.fromkeys(RELOADS, ("mail",))  # mail reloads, whatever
+        server.ignore.add("RESTARTWC.SEM")  # like a server that hangs
+        server.reloads["RESTARTWC.SEM"] = ()  # deletes it, and changes nothing
+        server.reloads = dict.fromkeys(RELOADS, ("mail",))  # only mail reloads
         server.downtime = 5  # seconds that a restart takes
-        server.spoil(Fault.DEAD, "webmail")  # with any certificate but today's
+        server.spoil(Fault.DEAD, "webmail")  # with any certificate but the current one
 
     Args:
         folder: A folder made by `create`.
-        http_port: Where the webroot is served; 0 = a free port, known once entered.
-        pickup: Seconds between two looks at semaphores and RAW queue.
-        tls: Open all the ports, and not just a plain one for SMTP.
+        http_port: The webroot's port; 0 = a free port, known once entered.
+        pickup: Seconds between two checks of the semaphores and the RAW queue.
+        tls: Open all ports with TLS, instead of only SMTP without TLS.
 
     Attributes:
-        smtp_port: Where it greets; known once entered, as `endpoints`.
-        ignore: Semaphores to leave alone, in upper case.
-        reloads: What each semaphore does, as `RELOADS`.
-        downtime: Seconds from a restart's begin until its end.
-        faults: Part of the server → its fault, and the certificate that is free of it.
+        smtp_port: The SMTP port; known once entered, like `endpoints`.
+        ignore: Semaphores to ignore, in upper case.
+        reloads: The parts that each semaphore reloads, like `RELOADS`.
+        downtime: Seconds that a restart takes.
+        faults: Part -> its fault, and the certificate that is served without the fault.
         semaphores: Names consumed so far, in upper case, in order.
-        serving: Part of the server → thumbprint of the certificate it would use now.
-        down: Part of the server → since when it is not listening, restarting.
-        passes: How often it has looked at semaphores and RAW queue.
+        serving: Part -> thumbprint of the certificate that it last loaded.
+        down: Part that is restarting -> the time when it stopped listening.
+        passes: Number of checks of the semaphores and the RAW queue.
     """
 
     def __init__(
@@ -109,10 +108,10 @@ class Server:
     def __enter__(self) -> Self:
         ini = self.layout.app / "MDaemon.ini"
         if read_value(ini, "Sandbox", "Made") != "Yes":
-            # In a real server's folder it would eat that server's mail.
+            # In a real server's folder, the sandbox would take that server's mail.
             raise Error(
-                f"{self.layout.folder} is not a sandbox",
-                hint="Name a folder that does not exist yet, or one made earlier.",
+                f"{self.layout.folder} is not a sandbox.",
+                hint="Choose a folder that does not exist yet, or an existing sandbox.",
             )
         self.host_name = read_value(ini, "Domain", "FQDN")
         self.raw = Path(read_value(ini, "Directories", "Raw"))
@@ -131,18 +130,18 @@ class Server:
         self.running.close()
 
     def wait_for(self, predicate: Callable[[], object], timeout: float = 10) -> None:
-        """Wait until the predicate is true; it is asked after every change and pass.
+        """Wait until the predicate is true; it is checked after every change and pass.
 
         Raises:
-            TimeoutError: It was not true for `timeout` seconds.
+            TimeoutError: If it is not true within `timeout` seconds.
         """
         with self.changed:
             if not self.changed.wait_for(predicate, timeout):
-                raise TimeoutError(f"the sandbox did not get there in {timeout:g} s")
+                raise TimeoutError(f"the condition was not met within {timeout:g} s")
 
     @property
     def endpoints(self) -> dict[str, str]:
-        """Label, as in `ports.PORTS` → URL; empty without TLS."""
+        """Label, as in `ports.PORTS` -> URL; empty without TLS."""
         numbers = self.ports.numbers if self.tls else {}
         return {
             label: f"{PORTS[label].scheme}://{LOCALHOST}:{number}"
@@ -157,7 +156,7 @@ class Server:
             server = WebServer((LOCALHOST, self.http_port), page)
         except OSError as exc:
             raise Error(
-                f"cannot listen on {LOCALHOST}:{self.http_port}: {exc}",
+                f"Could not listen on {LOCALHOST}:{self.http_port}: {exc}.",
                 hint="Choose another port, or 0 for a free one.",
             ) from exc
         server.record = self.record
@@ -167,7 +166,7 @@ class Server:
 
     @contextmanager
     def watch(self) -> Iterator[None]:
-        """Look at semaphores and RAW queue again and again."""
+        """Check the semaphores and the RAW queue again and again."""
         ending = threading.Event()
 
         def look() -> None:
@@ -184,13 +183,15 @@ class Server:
             yield
 
     def take_semaphores(self) -> None:
-        """Act on each semaphore, then delete it: once it is gone, the act is done."""
+        """Act on each semaphore, then delete it: the reload is complete."""
         found = {path: path.name.upper() for path in waiting(self.layout.app, ".sem")}
         if "LOCKSEMS.SEM" in found.values():
             return
         for path, name in found.items():
             if name not in self.ignore:
-                with suppress(OSError):  # on Windows, still open elsewhere: next time
+                with suppress(
+                    OSError
+                ):  # on Windows, another program has it open: next pass
                     parts = self.reloads.get(name, ())
                     if name.startswith("RESTART"):
                         self.go_down(*parts)
@@ -201,7 +202,7 @@ class Server:
                     self.semaphores.append(name)
 
     def go_down(self, *parts: str) -> None:
-        """Stop listening; `come_back` ends that."""
+        """Stop listening, until `come_back` starts the parts again."""
         for part in parts:
             self.ports.close(part)
             self.down[part] = monotonic()
@@ -210,15 +211,17 @@ class Server:
         """Start each part that has been down for long enough."""
         for part, since in list(self.down.items()):
             if monotonic() - since >= self.downtime:
-                with suppress(OSError):  # no such file or port to be had: next time
+                with suppress(
+                    OSError
+                ):  # the file or the port is not available: next pass
                     self.load(part)
                     del self.down[part]
 
     def load(self, *parts: str) -> None:
-        """Let parts use the certificate that their INI files name now, and listen.
+        """Load the certificates that the parts' INI files name now, and listen.
 
         Raises:
-            OSError: A file cannot be read, or a port cannot be had.
+            OSError: If a file cannot be read, or a port is taken.
         """
         store = self.layout.certificates
         for part in parts:
@@ -238,7 +241,7 @@ class Server:
     def context(
         self, found: Identity | None, fault: Fault | None, good: str
     ) -> ssl.SSLContext | None:
-        """Return a part's TLS settings; None if it speaks none."""
+        """Return a part's TLS settings; None if it offers no TLS."""
         if found and fault is Fault.NO_CHAIN:
             found = replace(found, chain=found.chain[:1])
         elif found and fault is Fault.STALE_CHAIN:
@@ -249,29 +252,31 @@ class Server:
             found = self.stranger
         elif fault is Fault.NO_TLS:
             found = None
-        with suppress(OSError):  # the key does not fit
+        with suppress(OSError):  # the key does not match
             return found.context() if found else None
         return None
 
     @cached_property
     def stranger(self) -> Identity:
-        """What is shown by mistake."""
+        """The wrong certificate, for `Fault.WRONG`."""
         return self_signed("other.example.test", datetime.now(UTC))
 
     def spoil(self, fault: Fault, *parts: str) -> None:
-        """Let a fault be in parts with any certificate but the one they use now.
+        """Let parts fail with any certificate but the one that they serve now.
 
         Args:
-            parts: Which; none = all. The fault shows when a part reloads.
+            parts: The parts; none = all. The fault appears when a part reloads.
         """
         with self.changed:
             for part in parts or TARGETS:
                 self.faults[part] = fault, self.serving[part]
 
     def take_raw(self) -> None:
-        """Deliver each RAW message, or put it aside with the reason why not."""
+        """Deliver each RAW message, or move it to `bad` with the reason."""
         for path in waiting(self.raw, ".raw"):
-            with suppress(OSError):  # on Windows, still open elsewhere: next time
+            with suppress(
+                OSError
+            ):  # on Windows, another program has it open: next pass
                 try:
                     mail = parse_raw(path.read_bytes())
                 except ValueError as exc:
@@ -292,15 +297,15 @@ class Server:
             self.changed.notify_all()
 
     def record(self, request: Request) -> None:
-        """Remember an HTTP request."""
+        """Record an HTTP request."""
         with self.changed:
             self.requests.append(request)
             self.changed.notify_all()
 
 
 def main() -> None:
-    """Run a sandbox by hand until standard input ends."""
-    parser = argparse.ArgumentParser(description="A small MDaemon to try things on.")
+    """Run a sandbox until standard input ends."""
+    parser = argparse.ArgumentParser(description="Run a small MDaemon for tests.")
     parser.add_argument("--directory", type=Path, required=True)
     folder = parser.parse_args().directory
     if not folder.exists():

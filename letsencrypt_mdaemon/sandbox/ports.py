@@ -1,7 +1,7 @@
 """The sandbox's mail, webmail and administration ports, all served by one thread.
 
-SMTP is aiosmtpd's. IMAP, POP3 and HTTP are as small as honest: nobody can log in, but
-whatever is answered, and how TLS starts, is what the RFCs want.
+SMTP comes from aiosmtpd. IMAP, POP3 and HTTP are minimal, without a login, but the
+answers and the start of TLS follow the RFCs.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 LOCALHOST = "127.0.0.1"
 
 LONGEST = 10_000
-"""Bytes of a command or of an HTTP request's head; who says more is hung up on."""
+"""Maximum bytes of a command or an HTTP request's head; more closes the connection."""
 
 T = TypeVar("T")
 
 
 class Port(NamedTuple):
-    """What is spoken at a port, how TLS starts there, and which part it belongs to."""
+    """A port's protocol, how TLS starts there, and the part that it belongs to."""
 
     speaks: str
     tls: str
@@ -40,7 +40,7 @@ class Port(NamedTuple):
 
     @property
     def scheme(self) -> str:
-        """The beginning of an endpoint's URL."""
+        """The scheme of an endpoint's URL."""
         return self.speaks + self.tls
 
 
@@ -55,7 +55,7 @@ PORTS = {
     "webmail": Port("http", "s", "webmail"),  # 443
     "admin": Port("http", "s", "admin"),  # 444
 }
-"""Label → port; what number the real one has."""
+"""Label -> port; the comments give the real port numbers."""
 
 DIALOGUES = {
     "imap": Dialogue("* OK {} IMAP4rev1 sandbox\r\n", b"\r\n", imap),
@@ -64,11 +64,8 @@ DIALOGUES = {
 }
 
 
-# Who says it
-
-
 class Chat(asyncio.Protocol):
-    """Holds a dialogue with one client; with a context, TLS may be started."""
+    """A dialogue with one client; with a context, the client may start TLS."""
 
     def __init__(
         self,
@@ -84,25 +81,25 @@ class Chat(asyncio.Protocol):
         self.greeting = dialogue.greets.format(ports.host_name).encode()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Greet; after STARTTLS this is called again, and the client begins."""
+        """Greet; called again after STARTTLS, when the client speaks first."""
         self.transport = cast("asyncio.Transport", transport)
         self.transport.write(self.greeting)
         self.greeting = b""
         self.proceed()
 
     def data_received(self, data: bytes) -> None:
-        """Answer what is complete."""
+        """Answer the complete requests."""
         self.said += data
         self.proceed()
 
     def proceed(self) -> None:
-        """Answer what is complete; while TLS is negotiated, there is nobody to."""
+        """Answer the complete requests, except during a TLS handshake."""
         ends = self.dialogue.ends
         while self.transport and not self.transport.is_closing() and ends in self.said:
             request, _, self.said = self.said.partition(ends)
             answer = self.dialogue.answer(request, offers_tls=self.context is not None)
             if answer.then_tls and self.said:
-                # Whatever came with STARTTLS may be anybody's: RFC 3207, section 4.2.
+                # Data sent together with STARTTLS may be injected (RFC 3207, 4.2).
                 self.transport.close()
                 return
             self.transport.write(answer.says)
@@ -117,10 +114,10 @@ class Chat(asyncio.Protocol):
 
 
 class Door(asyncio.Protocol):
-    """Lets one client in: by TLS if the port begins with it, then to its protocol.
+    """Connects one client to its protocol, after TLS if the port starts with it.
 
-    While TLS is negotiated it stands in for the protocol, to which something may
-    be said with the last bytes of the handshake.
+    During the handshake, it keeps the data for the protocol: the first request may
+    arrive with the last bytes of the handshake.
     """
 
     def __init__(self, ports: Ports, label: str) -> None:
@@ -129,7 +126,7 @@ class Door(asyncio.Protocol):
         self.said = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin with TLS, or let the client in, or turn it away."""
+        """Start TLS, connect the client to its protocol, or close the connection."""
         transport = cast("asyncio.Transport", transport)
         port, ports = PORTS[self.label], self.ports
         context = ports.contexts.get(port.part)
@@ -146,7 +143,7 @@ class Door(asyncio.Protocol):
     def admit(
         self, transport: asyncio.Transport, context: ssl.SSLContext | None = None
     ) -> None:
-        """Let a client in; with a context, it may start TLS later."""
+        """Connect a client to its protocol; with a context, it may start TLS later."""
         protocol = self.ports.protocol(PORTS[self.label], context)
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
@@ -154,12 +151,12 @@ class Door(asyncio.Protocol):
             protocol.data_received(self.said)
 
     def data_received(self, data: bytes) -> None:
-        """Keep it for the protocol."""
+        """Keep the data for the protocol."""
         self.said += data
 
 
 class Inbox:
-    """Takes the mail that comes by SMTP, as aiosmtpd wants it."""
+    """Receives mail by SMTP, with the methods that aiosmtpd calls."""
 
     def __init__(self, deliver: Callable[[bytes], None]) -> None:
         self.deliver = deliver
@@ -171,28 +168,28 @@ class Inbox:
         lines = [f"Return-Path: <{envelope.mail_from}>"]
         lines += [f"Delivered-To: {address}" for address in envelope.rcpt_tos]
         head = "".join(f"{line}\r\n" for line in lines).encode()
-        # Not in this thread: who delivers may wait for one that waits for this one.
+        # In another thread: `deliver` may wait for a thread that waits for this one.
         await asyncio.to_thread(self.deliver, head + (envelope.original_content or b""))
         return "250 Message accepted for delivery"
 
     async def handle_exception(self, error: Exception) -> str:
-        """Tell the client alone: that its handshake failed is no news."""
+        """Answer with the error and log nothing: failed handshakes are normal here."""
         return f"451 {type(error).__name__}: {error}"
 
 
 class Ports:
-    """Ports on this machine, on free numbers that are kept while it runs.
+    """Ports on this machine, with free numbers that stay the same while it runs.
 
     Args:
         host_name: The name in greetings.
-        deliver: Takes the mail that comes by SMTP; called in a thread of its own.
-        labels: Which of `PORTS`.
+        deliver: Receives the mail that arrives by SMTP, in a thread of its own.
+        labels: The labels of the ports in `PORTS` to open.
 
     Attributes:
-        numbers: Label → port number, of those that have been open.
-        contexts: Part → its TLS settings; without, TLS is neither offered nor begun.
-        listening: Label → what listens there now.
-        transports: Label → the connections there.
+        numbers: Label -> port number, of each port that was opened.
+        contexts: Part -> its TLS settings; None = no TLS.
+        listening: Label -> the listening server.
+        transports: Label -> the port's connections.
     """
 
     def __init__(
@@ -212,8 +209,8 @@ class Ports:
             from aiosmtpd.smtp import SMTP  # noqa: PLC0415  an extra
         except ImportError as exc:
             raise Error(
-                "the sandbox speaks SMTP by aiosmtpd, which is not installed",
-                hint='pip install "letsencrypt-mdaemon[demo]"',
+                "The sandbox needs aiosmtpd, which is not installed.",
+                hint='Run pip install "letsencrypt-mdaemon[demo]".',
             ) from exc
         self.smtp = SMTP
         self.loop = asyncio.new_event_loop()
@@ -228,15 +225,15 @@ class Ports:
         self.loop.close()
 
     def open(self, part: str, context: ssl.SSLContext | None) -> None:
-        """Make sure that a part's ports listen, and use these TLS settings from now on.
+        """Open a part's ports, or give the open ports new TLS settings.
 
         Raises:
-            OSError: One cannot listen; maybe another program has taken its number.
+            OSError: If a port cannot listen, perhaps as another program uses it.
         """
         self._do(self._open(part, context))
 
     def close(self, part: str) -> None:
-        """Make sure that a part's ports do not listen, and hang up on its clients."""
+        """Close a part's ports and their connections."""
         self._do(self._close(part))
 
     def _do(self, work: Coroutine[object, object, T]) -> T:
@@ -273,7 +270,7 @@ class Ports:
         await self.loop.shutdown_default_executor()
 
     def protocol(self, port: Port, context: ssl.SSLContext | None) -> asyncio.Protocol:
-        """Return what speaks with a new client; with a context, TLS may be started."""
+        """Return the protocol for a new client; with a context, it offers STARTTLS."""
         if port.speaks != "smtp":
             return Chat(self, DIALOGUES[port.speaks], context)
         return self.smtp(
@@ -292,17 +289,17 @@ class Ports:
         context: ssl.SSLContext,
         then: Callable[[asyncio.Transport], None],
     ) -> None:
-        """Negotiate TLS with a client, then go on; if that fails, hang up."""
+        """Start TLS with a client, then call `then`; disconnect on failure."""
 
         async def negotiate() -> None:
-            with suppress(OSError):  # the client's own affair
+            with suppress(OSError):  # the client's error
                 secure = await self.loop.start_tls(
                     transport, protocol, context, server_side=True
                 )
                 if secure:
                     then(secure)
 
-        # Until now it reads in plain text; what comes next is for TLS.
+        # The data that follows belongs to TLS, not to the plain-text protocol.
         transport.pause_reading()
         task = self.loop.create_task(negotiate())
         self.negotiations.add(task)

@@ -1,4 +1,4 @@
-"""The sandbox's store of certificates, seen as a server does that speaks TLS."""
+"""The sandbox's certificate store, as its TLS server reads it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What a server shows of itself, the leaf first, and its private key as PEM."""
+    """A server's certificate chain, leaf first, and its private key as PEM."""
 
     chain: tuple[x509.Certificate, ...]
     key: bytes = field(repr=False)
@@ -35,13 +35,13 @@ class Identity:
         """Return the settings of a TLS server.
 
         Raises:
-            OSError: The key is no key, encrypted, or another certificate's.
+            OSError: If the key is invalid, encrypted, or another certificate's.
         """
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         with TemporaryDirectory(prefix="sandbox-") as folder:
             file = Path(folder) / "identity.pem"
             file.write_bytes(pem(self.chain) + self.key)
-            # With a password, even an empty one, nobody is asked on the terminal.
+            # Without a password, even an empty one, OpenSSL prompts on the terminal.
             context.load_cert_chain(file, password="")
         return context
 
@@ -53,7 +53,7 @@ def pem(chain: Iterable[x509.Certificate]) -> bytes:
 
 
 def self_signed(host_name: str, now: datetime) -> Identity:
-    """Return a new certificate for ten years, and its key."""
+    """Return a new certificate, valid for ten years, and its key."""
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, host_name)])
     names = x509.SubjectAlternativeName([x509.DNSName(host_name)])
@@ -77,18 +77,18 @@ def self_signed(host_name: str, now: datetime) -> Identity:
 
 
 def write(identity: Identity, place: Path) -> None:
-    """Put a certificate with its key into a new folder of the store."""
+    """Write a certificate with its key to a new folder of the store."""
     leaf, *others = identity.chain
     place.mkdir()
     (place / "cert.pem").write_bytes(pem([leaf]))
     (place / "chain.pem").write_bytes(pem(others))
     (place / "fullchain.pem").write_bytes(pem(identity.chain))
-    (place / "privkey.pem").touch(mode=0o600)  # private before the key is in it
+    (place / "privkey.pem").touch(mode=0o600)  # restrict it before writing the key
     (place / "privkey.pem").write_bytes(identity.key)
 
 
 def find(store: Path, thumbprint: str) -> Identity | None:
-    """Return the certificate with that thumbprint, if it is there with a key."""
+    """Return the certificate with a thumbprint, if the store has it with a key."""
     for file in sorted(store.glob("*/cert.pem")):
         with suppress(OSError, ValueError, x509.InvalidVersion):  # not one of ours
             leaf = x509.load_pem_x509_certificate(file.read_bytes())

@@ -1,4 +1,4 @@
-"""The sandbox's webmail HTTP server."""
+"""The HTTP server for the sandbox's webroot."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Request(NamedTuple):
-    """One HTTP request, and the status it was answered with."""
+    """One HTTP request, and the status of its answer."""
 
     method: str
     path: str
@@ -27,7 +27,7 @@ class Request(NamedTuple):
 class WebServer(ThreadingTCPServer):
     """A thread for each connection; closing it waits for all of them."""
 
-    # Elsewhere than on POSIX this option would let two servers share a port.
+    # On Windows, this option would let two servers share a port.
     allow_reuse_address = os.name == "posix"
     record: Callable[[Request], None]
 
@@ -36,16 +36,18 @@ class Page(SimpleHTTPRequestHandler):
     """Answers with a file below the webroot; never lists a folder."""
 
     server: WebServer
-    timeout = 2  # seconds: so long can a silent client hold up the end
+    timeout = 2  # seconds that a silent client can delay the shutdown
     extensions_map = SimpleHTTPRequestHandler.extensions_map | {"": "text/plain"}
 
     def list_directory(self, path: str | os.PathLike[str]) -> None:  # noqa: ARG002
-        """Say that there is nothing."""
+        """Answer with 404."""
         self.send_error(HTTPStatus.NOT_FOUND)
 
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:  # noqa: ARG002
-        """Record the request; called before the answer leaves."""
-        headers = getattr(self, "headers", {})  # unset when it could not be parsed
+        """Record the request; called before the answer is sent."""
+        headers = getattr(
+            self, "headers", {}
+        )  # unset if the request could not be parsed
         path = getattr(self, "path", "")
         host = headers.get("Host", "")
         self.server.record(Request(self.command or "", path, host, int(code)))
@@ -55,18 +57,18 @@ class Page(SimpleHTTPRequestHandler):
 
 
 class Fault(Enum):
-    """What goes wrong in a part of the server once another certificate is named."""
+    """A fault of a part of the server, once its INI file names another certificate."""
 
-    DEAD = "nothing listens any more"
-    NO_TLS = "TLS is neither offered nor begun"
-    WRONG = "it shows a self-signed certificate for another name"
-    NO_CHAIN = "it shows the new certificate without any intermediate"
-    STALE_CHAIN = "it shows the new certificate with the former one's intermediates"
+    DEAD = "the ports are closed"
+    NO_TLS = "the ports offer no TLS"
+    WRONG = "the ports serve a self-signed certificate for another name"
+    NO_CHAIN = "the ports serve the new certificate without intermediates"
+    STALE_CHAIN = "the ports serve the new certificate with the old intermediates"
 
 
 @contextmanager
 def thread(work: Callable[[], None], end: Callable[[], None]) -> Iterator[None]:
-    """Run `work` in a thread that is told to end, and waited for, on the way out."""
+    """Run `work` in a thread; at exit, call `end` and wait for the thread."""
     worker = threading.Thread(target=work)
     worker.start()
     try:

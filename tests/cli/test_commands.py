@@ -162,7 +162,7 @@ def test_discover_without_a_place_says_what_to_do(
     assert shown.exit_code == 0
     assert shown.output.startswith("0 places in ")
     assert (
-        "Choose any certificate of the store in MDaemon's SSL & TLS dialog"
+        "Choose any certificate of the store once in MDaemon's SSL & TLS dialog"
         in shown.output
     )
 
@@ -281,7 +281,7 @@ def test_demo_does_all_of_it_and_leaves_only_what_was_there(tmp_path: Path) -> N
     ran = run([*THIS, "demo", "--directory", str(tmp_path)])
 
     assert ran.exit_code == 0, ran.output + ran.messages
-    assert "Everything is as it should be." in ran.output
+    assert "All checks passed." in ran.output
     assert "   NO " not in ran.output
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
@@ -308,7 +308,7 @@ def test_demo_shows_its_result_as_json_and_keeps_the_folder_if_asked(
     assert report["log"]
     (named,) = set(bound(folder / "mdaemon").values())
     assert named == report["first"]["certificate"]["thumbprint"]
-    assert "Everything is as it should be." in ran.messages
+    assert "All checks passed." in ran.messages
 
 
 def test_demo_shows_a_run_that_is_rolled_back_if_asked(tmp_path: Path) -> None:
@@ -330,7 +330,7 @@ def test_demo_leaves_alone_what_is_in_its_way(tmp_path: Path) -> None:
     ran = run([*THIS, "demo", "--directory", str(tmp_path)])
 
     assert ran.exit_code == 1
-    assert f"{tmp_path / 'mdaemon'} is there already" in ran.messages
+    assert f"{tmp_path / 'mdaemon'} already exists" in ran.messages
     assert (tmp_path / "mdaemon" / "notes.txt").read_text() == "mine"
 
 

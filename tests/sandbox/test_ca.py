@@ -418,7 +418,7 @@ def test_a_ca_can_be_started_by_hand(tmp_path: Path) -> None:
     ) as process:
         try:
             assert process.stderr
-            found = re.search(r"https://[^,]+", process.stderr.readline())
+            found = re.search(r"https://[^;]+", process.stderr.readline())
             assert found
             root = str(tmp_path / "https-root.pem")
             with requests.Session() as session:

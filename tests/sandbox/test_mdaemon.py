@@ -317,7 +317,7 @@ def test_a_port_in_use_is_named_and_nothing_stays_behind(layout: Layout) -> None
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with (
-            pytest.raises(Error, match=f"cannot listen on 127.0.0.1:{port}: "),
+            pytest.raises(Error, match=f"Could not listen on 127.0.0.1:{port}: "),
             Server(layout.folder, http_port=port),
         ):
             pass
@@ -331,7 +331,7 @@ def test_without_aiosmtpd_the_error_says_what_to_install(
     monkeypatch.setitem(sys.modules, "aiosmtpd.smtp", None)
     with pytest.raises(Error, match="aiosmtpd") as caught, Server(layout.folder):
         pass
-    assert caught.value.hint == 'pip install "letsencrypt-mdaemon[demo]"'
+    assert caught.value.hint == 'Run pip install "letsencrypt-mdaemon[demo]".'
     assert set(threading.enumerate()) <= before
 
 
@@ -360,7 +360,7 @@ def test_all_ends_on_the_way_out_though_clients_hold_their_connections(
 
 
 def test_waiting_for_what_does_not_come_is_an_error(server: Server) -> None:
-    with pytest.raises(TimeoutError, match="did not get there in 0 s"):
+    with pytest.raises(TimeoutError, match="was not met within 0 s"):
         server.wait_for(lambda: server.semaphores, timeout=0)
 
 

@@ -308,7 +308,7 @@ def test_the_ports_answer_while_a_mail_waits_to_be_delivered(quiet: Server) -> N
             mail.sendall(b"Subject: s\r\n\r\n.\r\n")
             for _ in range(50):
                 imap4.sendall(b"a NOOP\r\n")
-                assert until(imap4, b"\r\n") == b"a OK Nothing is done\r\n"
+                assert until(imap4, b"\r\n") == b"a OK NOOP completed\r\n"
         assert until(mail, b"\r\n").startswith(b"250 ")
 
 
@@ -330,7 +330,7 @@ def test_nobody_can_log_in(quiet: Server) -> None:
     host, port = address(quiet, "imaps")
     with imaplib.IMAP4_SSL(host, port, ssl_context=anybody(), timeout=TIMEOUT) as imap4:
         assert "LOGINDISABLED" in imap4.capabilities
-        with pytest.raises(imaplib.IMAP4.error, match="Nobody can log in"):
+        with pytest.raises(imaplib.IMAP4.error, match="Login is disabled"):
             imap4.login("somebody", "anything")
     host, port = address(quiet, "pop3s")
     pop = poplib.POP3_SSL(host, port, context=anybody(), timeout=TIMEOUT)
@@ -413,7 +413,7 @@ def test_a_client_may_leave_with_the_last_bytes_of_its_handshake(
     assert caplog.messages == []
 
 
-BYE = b"* BYE The sandbox says goodbye\r\nb OK Goodbye\r\n"
+BYE = b"* BYE The sandbox closes the connection\r\nb OK Goodbye\r\n"
 IMAP_GREETS = b"* OK mail.example.test IMAP4rev1 sandbox\r\n"
 POP3_GREETS = b"+OK mail.example.test POP3 sandbox\r\n"
 SMTP_GREETS = b"220 mail.example.test ESMTP sandbox\r\n"
@@ -486,19 +486,19 @@ def test_commands_behind_starttls_are_forgotten_by_smtp(quiet: Server) -> None:
 @pytest.mark.parametrize(
     ("line", "answer"),
     [
-        (b"a noop", b"a OK Nothing is done\r\n"),
-        (b"A1.~] NOOP", b"A1.~] OK Nothing is done\r\n"),
-        (b"a LOGOUT", b"* BYE The sandbox says goodbye\r\na OK Goodbye\r\n"),
+        (b"a noop", b"a OK NOOP completed\r\n"),
+        (b"A1.~] NOOP", b"A1.~] OK NOOP completed\r\n"),
+        (b"a LOGOUT", b"* BYE The sandbox closes the connection\r\na OK Goodbye\r\n"),
         (b"a STARTTLS", b"a OK Begin TLS now\r\n"),
-        (b"a STARTTLS now", b"a BAD That is not possible\r\n"),
-        (b"a SELECT inbox", b"a BAD That is not possible\r\n"),
-        (b"a AUTHENTICATE PLAIN", b"a NO Nobody can log in\r\n"),
-        (b"a LOGIN {4}", b"a NO Nobody can log in\r\n"),
-        (b"a+ NOOP", b"* BAD That is no command\r\n"),
-        (b"* NOOP", b"* BAD That is no command\r\n"),
-        (b"NOOP", b"* BAD That is no command\r\n"),
-        (b"a  NOOP", b"* BAD That is no command\r\n"),
-        (b"", b"* BAD That is no command\r\n"),
+        (b"a STARTTLS now", b"a BAD Command not supported\r\n"),
+        (b"a SELECT inbox", b"a BAD Command not supported\r\n"),
+        (b"a AUTHENTICATE PLAIN", b"a NO Login is disabled\r\n"),
+        (b"a LOGIN {4}", b"a NO Login is disabled\r\n"),
+        (b"a+ NOOP", b"* BAD Invalid command\r\n"),
+        (b"* NOOP", b"* BAD Invalid command\r\n"),
+        (b"NOOP", b"* BAD Invalid command\r\n"),
+        (b"a  NOOP", b"* BAD Invalid command\r\n"),
+        (b"", b"* BAD Invalid command\r\n"),
     ],
 )
 def test_imap_answers_carry_the_tag_of_the_command(line: bytes, answer: bytes) -> None:
@@ -511,8 +511,8 @@ def test_imap_answers_carry_the_tag_of_the_command(line: bytes, answer: bytes) -
         (b"capa", b"+OK\r\nSTLS\r\nIMPLEMENTATION sandbox\r\n.\r\n"),
         (b"STLS", b"+OK Begin TLS now\r\n"),
         (b"QUIT", b"+OK Goodbye\r\n"),
-        (b"NOOP", b"-ERR That is not possible\r\n"),
-        (b"", b"-ERR That is not possible\r\n"),
+        (b"NOOP", b"-ERR Command not supported\r\n"),
+        (b"", b"-ERR Command not supported\r\n"),
     ],
 )
 def test_pop3_answers_ok_or_err(line: bytes, answer: bytes) -> None:
@@ -576,11 +576,11 @@ def test_a_restart_hangs_up_and_a_reload_does_not(server: Server) -> None:
     with plainly(server, "imap") as imap4, connected(server, "webmail") as web:
         ask(server, "RELOADCACHE.SEM")
         imap4.sendall(b"a NOOP\r\n")
-        assert imap4.recv(1000) == b"a OK Nothing is done\r\n"
+        assert imap4.recv(1000) == b"a OK NOOP completed\r\n"
         ask(server, "RESTARTWC.SEM")
         assert rest(web) == b""
         imap4.sendall(b"b NOOP\r\n")
-        assert imap4.recv(1000) == b"b OK Nothing is done\r\n"
+        assert imap4.recv(1000) == b"b OK NOOP completed\r\n"
         ask(server, "RESTART.SEM")
         assert rest(imap4) == b""
 

@@ -1,1 +1,1 @@
-"""A small ACME CA to try things on."""
+"""A small ACME CA for the demo and the tests."""

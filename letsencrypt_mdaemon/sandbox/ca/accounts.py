@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 
 def signer(ca: CertificateAuthority, header: Document, resource: str) -> Account:
-    """Return who claims to have signed; for some resources that is just a key."""
+    """Return the account that claims to have signed, or only its key."""
     may = resource == "revokeCert" and "jwk" in header
     bare = may or resource == "newAccount"
     if ("jwk" in header, "kid" in header) != (bare, not bare):  # 6.2
         wanted = "jwk" if bare else "kid"
-        raise Problem("malformed", f"The key must be named by {wanted} alone")
+        raise Problem("malformed", f"The JWS must have {wanted} and no other key")
     if bare:
         return Account(public_key(header["jwk"]))
     account = ca.accounts.get(str(header["kid"]))
@@ -72,7 +72,7 @@ def change_key(ca: CertificateAuthority, account: Account, payload: Document) ->
     right_url = inner.header.get("url") == ca.directory["keyChange"]
     mine = claim.get("account") == account.url
     if not (right_url and mine and public_key(claim.get("oldKey")) == account.key):
-        raise Problem("malformed", "The inner JWS is for something else")
+        raise Problem("malformed", "The inner JWS does not match the request")
     if known := _account_with(ca, key):
         taken = {"Location": known.url}
         raise Problem("malformed", "The new key already has an account", 409, taken)
@@ -92,17 +92,21 @@ def _usable(account: Account) -> Account:
 
 
 def _contacts(payload: Document) -> list[str]:
-    """Return the contact addresses a client gave; none is fine (RFC 8555, 7.3)."""
+    """Return the contact addresses; they are optional (RFC 8555, 7.3)."""
     given = member(payload, "contact", list) if "contact" in payload else []
     if not all(re.fullmatch(r"mailto:[^@,?\s]+@[^@,?\s]+", str(one)) for one in given):
-        raise Problem("invalidContact", "A contact is not mailto: and one address")
+        raise Problem(
+            "invalidContact", "A contact is not a mailto URL with one address"
+        )
     return given
 
 
 def _check_binding(ca: CertificateAuthority, value: object, key: jwk.JWK) -> None:
     """Refuse a new account that is not bound to an external one (7.3.4)."""
     if not isinstance(value, dict):
-        raise Problem("externalAccountRequired", "Bind an external account", 403)
+        raise Problem(
+            "externalAccountRequired", "An external account binding is required", 403
+        )
     binding = Message.read(value)
     secret = ca.external_accounts.get(str(binding.header.get("kid")))
     if secret is None:
@@ -111,4 +115,4 @@ def _check_binding(ca: CertificateAuthority, value: object, key: jwk.JWK) -> Non
     right_url = binding.header.get("url") == ca.directory["newAccount"]
     same_key = public_key(parse(binding.payload)) == key
     if not (right_url and same_key) or "nonce" in binding.header:
-        raise Problem("malformed", "The external binding is for something else")
+        raise Problem("malformed", "The external binding does not match the request")

@@ -74,7 +74,7 @@ def authority(
     signer: ec.EllipticCurvePrivateKey,
     issuer: x509.Certificate | None = None,
 ) -> x509.Certificate:
-    """Return the certificate of an authority, for ten years each way."""
+    """Return a CA certificate, valid from ten years ago for twenty years."""
     decade = timedelta(days=3650)
     return Draft(
         common_name=name,
@@ -88,7 +88,7 @@ def authority(
 
 
 def general_name(name: str) -> x509.GeneralName:
-    """Return a name as a certificate holds it."""
+    """Return a DNS name or IP address as a subject alternative name."""
     if name[-1:].isdigit():
         return x509.IPAddress(ip_address(name))
     return x509.DNSName(name)
@@ -100,13 +100,13 @@ def new_key() -> ec.EllipticCurvePrivateKey:
 
 
 def spki(key: Any) -> bytes:  # noqa: ANN401 - josepy's keys have no type
-    """Return a public key in the form that can be compared."""
+    """Return a public key as DER, for comparisons."""
     form = ser.PublicFormat.SubjectPublicKeyInfo
     return cast("bytes", key.public_bytes(ser.Encoding.DER, form))
 
 
 def ari_name(certificate: x509.Certificate) -> str:
-    """Return what renewalInfo and `replaces` call a certificate (RFC 9773, 4.1)."""
+    """Return a certificate's identifier for ARI (RFC 9773, 4.1)."""
     kind, serial = x509.AuthorityKeyIdentifier, certificate.serial_number
     authority_key = certificate.extensions.get_extension_for_class(kind).value
     number = serial.to_bytes(serial.bit_length() // 8 + 1)
@@ -114,7 +114,7 @@ def ari_name(certificate: x509.Certificate) -> str:
 
 
 def is_strong(key: object) -> bool:
-    """Whether a key is of a kind and size a CA takes."""
+    """Whether the CA accepts a key's type and size."""
     if isinstance(key, rsa.RSAPublicKey):
         return key.key_size in range(2048, 4097)
     curves = CURVES.values()
@@ -122,7 +122,7 @@ def is_strong(key: object) -> bool:
 
 
 def public_key(value: object) -> jwk.JWK:
-    """Return an account's key as a client has shown it."""
+    """Return the public key in a client's `jwk`."""
     shown = value if isinstance(value, dict) else {}
     try:
         key = cast("jwk.JWK", jwk.JWK.from_json(shown))
@@ -130,12 +130,12 @@ def public_key(value: object) -> jwk.JWK:
     except (errors.Error, AttributeError, KeyError, TypeError, ValueError) as exc:
         raise Problem("badPublicKey", "jwk is not a public key") from exc
     if not strong:
-        raise Problem("badPublicKey", "The key is too weak, or of an unknown kind")
+        raise Problem("badPublicKey", "The key is too weak, or of an unsupported type")
     return key
 
 
 def csr_key(der: bytes, names: list[str]) -> PublicKey:
-    """Return the key of a CSR that asks for just these names (RFC 8555, 7.4)."""
+    """Return the key of a CSR; its names must be these (RFC 8555, 7.4)."""
     try:
         csr = x509.load_der_x509_csr(der)
         key, subject = csr.public_key(), csr.subject
@@ -143,7 +143,7 @@ def csr_key(der: bytes, names: list[str]) -> PublicKey:
         signed = csr.is_signature_valid
         signed = signed and isinstance(csr.signature_hash_algorithm, CSR_HASHES)
     except (ValueError, UnsupportedAlgorithm, x509.ExtensionNotFound) as exc:
-        raise Problem("badCSR", f"The CSR cannot be read: {exc}") from exc
+        raise Problem("badCSR", f"Could not read the CSR: {exc}") from exc
     if not signed or not is_strong(key):
         raise Problem("badCSR", "The CSR's signature or key is not acceptable")
     common = subject.get_attributes_for_oid(NameOID.COMMON_NAME)
@@ -151,5 +151,5 @@ def csr_key(der: bytes, names: list[str]) -> PublicKey:
     strange = [name for name in sans if not isinstance(name, x509.DNSName)]
     strange += [name for name in common if str(name.value).lower() not in asked]
     if strange or asked != set(names):
-        raise Problem("badCSR", "The CSR's names are not the order's")
+        raise Problem("badCSR", "The CSR's names differ from the order's")
     return cast("PublicKey", key)

@@ -1,4 +1,4 @@
-"""Faults that the sandbox CA shows when told to."""
+"""Faults of the sandbox CA, on request."""
 
 from __future__ import annotations
 
@@ -19,49 +19,51 @@ if TYPE_CHECKING:
 
 @dataclass
 class Faults:
-    """What this CA does wrong on purpose; nothing at first.
+    """The CA's faults; none at first.
 
     Resources are named as in the directory (newNonce, newOrder, renewalInfo) or in
     RFC 8555 (account, order, authorization, challenge, finalize, certificate).
 
         faults.before("newOrder", html(503, retry_after=5), times=2)
         faults.before("newOrder", Problem("rateLimited", "Too many.", 429))
-        faults.before("finalize", LOST)  # nothing happened
-        faults.after("finalize", LOST)  # it happened, and nobody is told
+        faults.before("finalize", LOST)  # the request is lost
+        faults.after("finalize", LOST)  # the answer is lost
         faults.after("order", lambda answer: answer.document.update(surprise=1))
         faults.after("order|finalize", processing, times=3)
         faults.after("certificate", lambda answer: answer.chain.reverse())
         faults.draft = lambda draft: replace(draft, names=("other.test",))
     """
 
-    nonce_rejections: int = 0  # how many good nonces are called bad
-    rejection_rate: float = 0.0  # the share of good nonces called bad
+    nonce_rejections: int = 0  # number of valid nonces to reject
+    rejection_rate: float = 0.0  # share of valid nonces to reject
     random: Random = field(default_factory=lambda: Random(0))  # noqa: S311 - no secret
     token: str | None = None  # the token of every challenge
-    authorizations_valid: bool = False  # before anything is proved
+    authorizations_valid: bool = False  # without a challenge
     slow_validation: float = 0.0  # seconds
     validation_in_answer: bool = False  # a challenge's POST waits for the outcome
     failures_stay_pending: bool = False  # with an `error`, as in smallstep's CA
-    draft: Callable[[Draft], Draft] = lambda draft: draft  # what is about to be signed
+    draft: Callable[[Draft], Draft] = lambda draft: (
+        draft
+    )  # changes a certificate before it is signed
     _hooks: list[list[Any]] = field(default_factory=list)
 
     def before(self, resources: str, hook: Hook, times: int = sys.maxsize) -> None:
-        """Do nothing for the next requests but answer `hook`.
+        """Answer the next requests with `hook` instead of processing them.
 
         Args:
             resources: A regular expression, such as `order|finalize`.
             hook: An answer, a problem, or a function of the `Request` that may return
                 either. A function that returns False has not acted.
-            times: How often it acts.
+            times: The number of times that it acts.
         """
         self._hooks.append([f"before ({resources})", hook, times])
 
     def after(self, resources: str, hook: Hook, times: int = sys.maxsize) -> None:
-        """Do what is asked; then a function may change the `Answer` or replace it."""
+        """Process the request; then `hook` may change or replace the `Answer`."""
         self._hooks.append([f"after ({resources})", hook, times])
 
     def overrule(self, moment: str, subject: object) -> Answer | Problem | None:
-        """Return what is said instead at a moment such as `before newOrder`."""
+        """Return the replacement answer at a moment such as `before newOrder`."""
         for entry in self._hooks:
             moments, hook, times = entry
             if times and re.fullmatch(moments, moment):
@@ -72,7 +74,7 @@ class Faults:
         return None
 
     def reject_nonce(self) -> bool:
-        """Whether a good nonce is called bad this time."""
+        """Whether to reject a valid nonce this time."""
         if self.nonce_rejections > 0:
             self.nonce_rejections -= 1
             return True
@@ -80,7 +82,7 @@ class Faults:
 
 
 def processing(answer: Answer) -> bool:
-    """Show a valid order as one still worked on."""
+    """Show a valid order as still processing."""
     if answer.document.get("status") != "valid":
         return False
     del answer.document["certificate"]
@@ -109,6 +111,6 @@ def upper_case(answer: Answer) -> None:
 
 
 def shifted(draft: Draft, by: timedelta) -> Draft:
-    """Return a draft for another time."""
+    """Return a draft with another validity period."""
     start, end = draft.not_before + by, draft.not_after + by
     return replace(draft, not_before=start, not_after=end)

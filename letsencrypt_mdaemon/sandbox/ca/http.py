@@ -1,4 +1,4 @@
-"""The sandbox CA's HTTP."""
+"""The sandbox CA's HTTP server."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Handler(BaseHTTPRequestHandler):
         super().__init__(*args)
 
     def handle(self) -> None:
-        """Answer until the client goes, perhaps because it does not trust us."""
+        """Answer until the client disconnects, perhaps because it does not trust us."""
         with suppress(OSError):
             super().handle()
 

@@ -25,16 +25,16 @@ BINDING_ALGORITHMS = {"HS256": jwa.HS256, "HS384": jwa.HS384, "HS512": jwa.HS512
 CURVES = {"ES256": "secp256r1", "ES384": "secp384r1"}
 
 POST_AS_GET: Document = {}
-"""The payload of such a request, known by identity (RFC 8555, 6.3)."""
+"""The payload of a POST-as-GET request, compared by identity (RFC 8555, 6.3)."""
 
 HOUR, WEEK, YEAR = timedelta(hours=1), timedelta(weeks=1), timedelta(days=365)
 
 
 @dataclass(slots=True)
 class Answer:
-    """What goes back: `body` as it is, else `chain` as PEM, else `document` as JSON.
+    """An answer: `body` as it is, else `chain` as PEM, else `document` as JSON.
 
-    Status 0 hangs up without a word; `cut` hangs up halfway through the body.
+    Status 0 closes the connection without an answer, `cut` in the middle of the body.
     """
 
     status: int = 200
@@ -68,7 +68,7 @@ class Problem(Exception):  # noqa: N818 - the RFC's word
 
     @property
     def answer(self) -> Answer:
-        """The answer that says so."""
+        """The answer with the problem document."""
         kind = f"urn:ietf:params:acme:error:{self.kind}"
         document = {"type": kind, "detail": self.detail, "status": self.status}
         return Answer(self.status, document | self.more, dict(self.headers))
@@ -76,7 +76,7 @@ class Problem(Exception):  # noqa: N818 - the RFC's word
 
 @dataclass(slots=True)
 class Request:
-    """What a client asked; `payload` is not verified, and empty if not readable."""
+    """A client's request; `payload` is not verified, and empty if not readable."""
 
     method: str
     path: str
@@ -90,7 +90,7 @@ LOST = Answer(status=0)
 
 
 def html(status: int, retry_after: int | datetime | None = None) -> Answer:
-    """Return what a proxy before the CA says: a page, not a problem document."""
+    """Return the answer of a proxy before the CA: a page, not a problem document."""
     headers = {}
     if isinstance(retry_after, datetime):
         headers["Retry-After"] = format_datetime(retry_after, usegmt=True)
@@ -101,7 +101,7 @@ def html(status: int, retry_after: int | datetime | None = None) -> Answer:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A flattened JWS whose header is all protected (RFC 8555, 6.2)."""
+    """A flattened JWS whose header is fully protected (RFC 8555, 6.2)."""
 
     header: Document
     payload: bytes
@@ -110,7 +110,7 @@ class Message:
 
     @classmethod
     def read(cls, value: Document) -> Self:
-        """Return the message; nothing is verified yet."""
+        """Return the message, without verifying it."""
         if value.keys() != {"protected", "payload", "signature"}:
             raise Problem("malformed", "The body is not a flattened JWS")
         parts = {name: unb64url(member(value, name, str)) for name in value}
@@ -122,7 +122,10 @@ class Message:
         """Refuse the message unless the key has signed it."""
         name = str(self.header.get("alg"))
         if name not in accepted:
-            detail, more = f"Algorithm {name} is refused", {"algorithms": [*accepted]}
+            detail, more = (
+                f"Algorithm {name} is not supported",
+                {"algorithms": [*accepted]},
+            )
             raise Problem("badSignatureAlgorithm", detail, more=more)
         curve = getattr(getattr(key.key, "curve", None), "name", None)
         if (
@@ -135,7 +138,7 @@ class Message:
 
 @dataclass(eq=False)
 class Account:
-    """RFC 8555, 7.1.2; without a URL it is just a key that has signed a request."""
+    """An account (RFC 8555, 7.1.2); without a URL, only a key that signed a request."""
 
     key: jwk.JWK
     url: str = ""
@@ -144,7 +147,7 @@ class Account:
 
 @dataclass(eq=False)
 class Issued:
-    """A certificate and what became of it."""
+    """An issued certificate and its state."""
 
     certificate: x509.Certificate
     owner: Account
@@ -158,7 +161,7 @@ Post = Callable[[Account, Document], Answer]
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """What is behind a URL: its name, what may be done with it, and by whom."""
+    """A URL's resource: its name, its owner, and its actions."""
 
     name: str
     post: Post | None = None
@@ -170,12 +173,12 @@ NOWHERE = Resource("nowhere")
 
 
 def identifier(name: str) -> dict[str, str]:
-    """Return a name as documents hold it."""
+    """Return a name as an ACME identifier."""
     return {"type": "dns", "value": name}
 
 
 def rfc3339(moment: datetime) -> str:
-    """Return a time as documents hold it."""
+    """Return a time as RFC 3339 text."""
     return f"{moment:%Y-%m-%dT%H:%M:%SZ}"
 
 
@@ -191,14 +194,14 @@ def parse(text: bytes) -> Document:
 
 
 def glance(body: bytes) -> Document:
-    """Return the payload of a request nobody has verified, if it can be read."""
+    """Return an unverified request's payload, if it can be read."""
     with suppress(Problem):
         return parse(Message.read(parse(body)).payload)
     return {}
 
 
 def member(document: Document, name: str, kind: type[T]) -> T:
-    """Return what an object must have."""
+    """Return a required member of an object."""
     value = document.get(name)
     if not isinstance(value, kind):
         raise Problem("malformed", f"{name} is missing or of the wrong type")
@@ -211,7 +214,7 @@ def b64url(data: bytes) -> str:
 
 
 def unb64url(text: object) -> bytes:
-    """Return the bytes behind base64url without padding, in its only spelling."""
+    """Decode base64url without padding; refuse any non-canonical text."""
     try:
         data = base64.urlsafe_b64decode(f"{text}==")
     except ValueError:

@@ -37,7 +37,7 @@ MAX_NAMES, MAX_COMMON_NAME_LENGTH = 100, 64
 
 
 def new_order(ca: CertificateAuthority, account: Account, payload: Document) -> Answer:
-    """Open an order, or return an open one for the same names if the CA does that."""
+    """Create an order, or return an open one if the CA reuses orders."""
     names = _names(ca, payload)
     order: Document = {"identifiers": [identifier(name) for name in names]}
     if payload.keys() & {"notBefore", "notAfter"}:
@@ -45,7 +45,7 @@ def new_order(ca: CertificateAuthority, account: Account, payload: Document) -> 
     if ca.profiles and "profile" in payload:
         order["profile"] = payload["profile"]
         if order["profile"] not in list(ca.profiles):
-            raise Problem("invalidProfile", f"No profile {order['profile']}")
+            raise Problem("invalidProfile", f"There is no profile {order['profile']}")
     predecessor = None
     if "replaces" in payload:
         predecessor = _predecessor(ca, account, str(payload["replaces"]), names)
@@ -71,7 +71,9 @@ def _names(ca: CertificateAuthority, payload: Document) -> list[str]:
     names: dict[str, None] = {}
     for wanted in member(payload, "identifiers", list):
         if not isinstance(wanted, dict) or wanted.get("type") != "dns":
-            raise Problem("unsupportedIdentifier", "Only dns is served")
+            raise Problem(
+                "unsupportedIdentifier", "Only the identifier type dns is supported"
+            )
         names[member(wanted, "value", str).lower()] = None
     if not 1 <= len(names) <= MAX_NAMES:
         raise Problem("malformed", f"An order has 1 to {MAX_NAMES} names")
@@ -94,12 +96,14 @@ def _predecessor(
     if not issued:
         raise Problem("malformed", "The certificate to replace is unknown", 404)
     if issued.owner is not account:
-        raise Problem("unauthorized", "It is another account's certificate", 403)
+        raise Problem("unauthorized", "The certificate belongs to another account", 403)
     if not set(names) & set(issued.names):
         raise Problem("malformed", "The certificate to replace has other names")
     order = issued.replaced_by
     if order and _refreshed(ca, order)["status"] != "invalid":
-        raise Problem("alreadyReplaced", "An order replaces it already", 409)
+        raise Problem(
+            "alreadyReplaced", "Another order already replaces the certificate", 409
+        )
     return issued
 
 
@@ -197,7 +201,7 @@ def _challenge(
     known = ca.authorizations[url]
     if payload is not POST_AS_GET and challenge["status"] == "pending":
         if known["status"] != "pending":
-            raise Problem("malformed", "The authorization is decided already")
+            raise Problem("malformed", "The authorization is no longer pending")
         challenge["status"] = "processing"
         challenge.pop("error", None)
         expected = f"{challenge['token']}.{b64url(account.key.thumbprint())}"

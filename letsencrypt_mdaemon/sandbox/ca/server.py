@@ -1,4 +1,4 @@
-"""Issue worthless certificates by RFC 8555: strictly, or wrongly where a test asks."""
+"""An ACME server for tests: strict by RFC 8555, with faults on request."""
 
 from __future__ import annotations
 
@@ -62,34 +62,34 @@ REVOCATION_REASONS = [0, 1, 3, 4, 5]
 
 @dataclass(eq=False, repr=False)
 class CertificateAuthority:
-    """An ACME server on 127.0.0.1 for as long as it is entered.
+    """An ACME server on 127.0.0.1, as a context manager.
 
-    What it remembers are the very documents it shows, by their URLs.
+    It keeps the documents that it sends by their URLs.
     """
 
-    folder: Path  # where the root of the HTTPS certificate is written
+    folder: Path  # for the root of the HTTPS certificate
     _: KW_ONLY
-    http_port: int  # stands for port 80 of the web servers it looks at
+    http_port: int  # used instead of port 80 of the web servers
     lifetime: timedelta = timedelta(days=90)
     profiles: Mapping[str, str] = field(default_factory=dict)  # name -> description
-    blocked: Collection[str] = ()  # names it refuses
+    blocked: Collection[str] = ()  # names that the CA refuses
     external_accounts: Mapping[str, bytes] = field(default_factory=dict)  # kid -> key
-    alternates: int = 0  # other chains of a certificate
-    reuse_orders: bool = False  # open ones, for the same account and names
+    alternates: int = 0  # number of alternate chains
+    reuse_orders: bool = False  # return open orders for the same account and names
     suggested_window: tuple[datetime, datetime] | None = None
     explanation_url: str | None = None
-    timeout: float = 5.0  # seconds a web server may take
+    timeout: float = 5.0  # seconds to wait for a web server
     resolve: Callable[[str], str | None] = lambda _: "127.0.0.1"  # None: no such name
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     faults: Faults = field(default_factory=Faults)
 
     def __post_init__(self) -> None:
-        """Make the issuing keys and certificates."""
+        """Create the issuing keys and certificates."""
         self.requests: list[Request] = []
         self.accounts: dict[str, Account] = {}
         self.orders: dict[str, Document] = {}
         self.authorizations: dict[str, Document] = {}
-        self.issued: dict[str, Issued] = {}  # by what `replaces` calls them
+        self.issued: dict[str, Issued] = {}  # by their ARI identifiers
         self.ca_bundle = self.folder / "https-root.pem"
         self.roots: list[x509.Certificate] = []
         self.intermediates: list[x509.Certificate] = []
@@ -112,7 +112,7 @@ class CertificateAuthority:
         context, handler = self._https(), partial(Handler, self.answer)
         self._server = ThreadingTCPServer(("127.0.0.1", 0), handler)
         self._server.daemon_threads = True
-        # The handshake is left to the connection's own thread.
+        # The connection's own thread performs the handshake.
         self._server.socket = context.wrap_socket(
             self._server.socket, server_side=True, do_handshake_on_connect=False
         )
@@ -147,11 +147,11 @@ class CertificateAuthority:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Answer nobody any more, and wait for what is under way."""
+        """Stop answering, and wait for running requests and validations."""
         self.closing.set()
         self._server.shutdown()
         self._server.server_close()
-        with self.lock:  # the last answer may have started one more
+        with self.lock:  # the last answer may have started another thread
             threads = list(self.threads)
         for thread in threads:
             thread.join()
@@ -188,7 +188,7 @@ class CertificateAuthority:
     def answer(
         self, method: str, path: str, headers: http.client.HTTPMessage, body: bytes
     ) -> Answer:
-        """Return what a client gets to see."""
+        """Return the answer to a request, after the faults have changed it."""
         with self.lock:
             if self.closing.is_set():
                 return LOST
@@ -220,9 +220,13 @@ class CertificateAuthority:
             return answer if request.method == "GET" else replace(answer, status=200)
         if request.method != "POST" or not resource.post:
             allow = {"Allow": "GET, HEAD" if resource.get else "POST"}
-            raise Problem("malformed", f"{request.method} is not for this", 405, allow)
+            raise Problem(
+                "malformed", f"{request.method} is not allowed here", 405, allow
+            )
         if request.headers.get("Content-Type") != "application/jose+json":  # 6.2
-            raise Problem("malformed", "Not of type application/jose+json", 415)
+            raise Problem(
+                "malformed", "The Content-Type is not application/jose+json", 415
+            )
         message = Message.read(parse(body))
         url, nonce = message.header.get("url"), str(message.header.get("nonce"))
         if url != self._base + request.path:  # 6.4
@@ -234,20 +238,22 @@ class CertificateAuthority:
         if not known or self.faults.reject_nonce():  # 6.5
             raise Problem("badNonce", f"Nonce {nonce} is unknown or was used before")
         if resource.owner not in {None, account}:
-            raise Problem("unauthorized", "This belongs to another account", 403)
+            raise Problem(
+                "unauthorized", "The resource belongs to another account", 403
+            )
         if message.payload and resource.name in {"order", "certificate"}:  # 6.3
-            raise Problem("malformed", "Only POST-as-GET is for this")
+            raise Problem("malformed", "Only POST-as-GET is allowed here")
         payload = parse(message.payload) if message.payload else POST_AS_GET
         return resource.post(account, payload)
 
     def publish(self, name: str, post: Post, owner: Account | None = None) -> str:
-        """Return a URL that tells nothing, so that nobody can guess it."""
+        """Publish a resource at a random URL, so that clients cannot guess it."""
         url = f"{self._base}/acme/{secrets.token_urlsafe(9)}"
         self.resources[url] = Resource(name, post, owner)
         return url
 
     def remember(self, issued: Issued) -> None:
-        """Remember a certificate, and show when it should be renewed (RFC 9773)."""
+        """Record a certificate, and publish its renewal information (RFC 9773)."""
         name = ari_name(issued.certificate)
         self.issued[name] = issued
         info = Resource("renewalInfo", get=partial(renewal_info, self, issued))
@@ -255,20 +261,20 @@ class CertificateAuthority:
 
 
 def revoke(ca: CertificateAuthority, signer: Account, payload: Document) -> Answer:
-    """Revoke a certificate for its owner, or for whoever has its key (7.6)."""
+    """Revoke a certificate; its owner or its own key must sign (7.6)."""
     der = unb64url(payload.get("certificate"))
     for issued in ca.issued.values():
         if issued.certificate.public_bytes(ser.Encoding.DER) == der:
             break
     else:
-        raise Problem("malformed", "The certificate is not of this CA", 404)
+        raise Problem("malformed", "This CA did not issue the certificate", 404)
     by_key = spki(issued.certificate.public_key()) == spki(signer.key.key)
     if signer is not issued.owner and not by_key:
-        raise Problem("unauthorized", "The certificate is not yours", 403)
+        raise Problem("unauthorized", "The certificate belongs to another account", 403)
     if payload.get("reason", 0) not in REVOCATION_REASONS:
-        raise Problem("badRevocationReason", "This CA knows no such reason")
+        raise Problem("badRevocationReason", "This CA does not support the reason")
     if issued.revoked:
-        raise Problem("alreadyRevoked", "The certificate is revoked already")
+        raise Problem("alreadyRevoked", "The certificate is already revoked")
     issued.revoked = True
     return Answer()
 
@@ -288,14 +294,16 @@ def renewal_info(ca: CertificateAuthority, issued: Issued) -> Answer:
 
 
 def main() -> None:
-    """Run a CA until it is interrupted."""
+    """Run a CA until Ctrl-C."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--http-port", type=int, default=5002)
     parser.add_argument("--directory", type=Path, required=True)
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO)
     with CertificateAuthority(options.directory, http_port=options.http_port) as ca:
-        log.info("%s, to be trusted by %s", ca.directory_url, ca.ca_bundle)
+        log.info(
+            "Directory: %s; its root certificate: %s", ca.directory_url, ca.ca_bundle
+        )
         with suppress(KeyboardInterrupt):
             while True:
                 time.sleep(1)

@@ -24,7 +24,7 @@ FAILURES = {
 def validate(
     ca: CertificateAuthority, known: Document, challenge: Document, expected: str
 ) -> None:
-    """Decide a challenge by what the name's web server shows."""
+    """Validate a challenge with the answer of the name's web server."""
     ca.closing.wait(ca.faults.slow_validation)
     name, error = known["identifier"]["value"], None
     try:
@@ -47,7 +47,7 @@ def validate(
 
 
 def settle(authorization: Document, challenge: Document, status: str) -> None:
-    """End an authorization: only the challenge that was tried is left."""
+    """Finish an authorization; keep only the challenge that was tried."""
     challenge["status"] = status
     authorization |= {"status": status, "challenges": [challenge]}
 
@@ -89,7 +89,7 @@ def _fetch(
     path = parts._replace(scheme="", netloc="", fragment="").geturl()
     host = parts.netloc.lower().removesuffix(":80")
     if parts.scheme != "http" or host != parts.hostname:
-        raise Problem("connection", f"Fetching {url}: Only port 80 is asked")
+        raise Problem("connection", f"Fetching {url}: Only port 80 is supported")
     address = ca.resolve(host)
     if address is None:
         detail = f"DNS problem: NXDOMAIN looking up A for {host} - check that a DNS"

@@ -123,4 +123,4 @@ def test_it_works_as_far_as_the_ca_without_python(folder: Path, tmp_path: Path) 
 def test_it_renews_in_the_demonstration(folder: Path) -> None:
     shown = frozen(folder, "demo")
     assert shown.exit_code == 0, shown.output
-    assert "Everything is as it should be." in shown.output
+    assert "All checks passed." in shown.output
