@@ -1,9 +1,11 @@
-"""Text from outside, made safe to show."""
+"""Text for people: safe, and with moments in local time."""
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
 CHOOSE_ONCE = "Choose any certificate of the store once in MDaemon's SSL & TLS dialog"
-"""What makes the server's files name a certificate that we know."""
+"""The advice that makes the server's files name a known certificate."""
 
 
 def printable(text: object, limit: int = 2000) -> str:
@@ -20,3 +22,29 @@ def printable(text: object, limit: int = 2000) -> str:
         for char in str(text)[: limit + 1]
     )
     return shown if len(shown) <= limit else shown[: max(limit - 3, 0)] + "..."[:limit]
+
+
+def when(moment: datetime, now: datetime | None = None) -> str:
+    """Return a moment in local time, with the zone and the distance from now."""
+    local = moment.astimezone()
+    # Not %Z: on Windows its names are long, and translated.
+    zone = local.isoformat()[-6:]
+    return f"{local:%Y-%m-%d %H:%M} {zone} ({_distance(moment, now)})"
+
+
+def day(moment: datetime, now: datetime | None = None) -> str:
+    """Return the local day of a moment, with the distance from now."""
+    return f"{moment.astimezone():%Y-%m-%d} ({_distance(moment, now)})"
+
+
+def days(span: timedelta) -> str:
+    """Return a span in days, or in hours if it is short."""
+    if span >= timedelta(days=2):
+        return f"{span.days} days"
+    hours = span // timedelta(hours=1)
+    return "less than 2 hours" if hours < 2 else f"{hours} hours"  # noqa: PLR2004
+
+
+def _distance(moment: datetime, now: datetime | None) -> str:
+    away = moment - (now or datetime.now(UTC))
+    return f"{days(-away)} ago" if away <= timedelta() else f"in {days(away)}"

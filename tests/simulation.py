@@ -39,6 +39,7 @@ from letsencrypt_mdaemon.state.advice import Draw, Window
 from letsencrypt_mdaemon.state.folder import CaState, State
 from letsencrypt_mdaemon.state.ledger import CLOCK_ERROR, Ledger
 from letsencrypt_mdaemon.state.memory import RUNS, Attempt, Memory, OpenOrder, utc
+from letsencrypt_mdaemon.text import days
 from tests.certificates import START, certificate, leaf
 from tests.fakes import MemoryServer, MemoryStore
 
@@ -542,7 +543,7 @@ def main() -> int:
             passed = sum(story.passed.total() for story in stories)
             well &= not expired and not passed and all(x.is_told for x in stories)
             print(  # noqa: T201
-                f"{lifetimes.days(lifetime):>9}: {servers * YEARS} years, "
+                f"{days(lifetime):>9}: {servers * YEARS} years, "
                 f"{sum(story.runs for story in stories)} runs, "
                 f"{sum(story.failed for story in stories)} of them failed, "
                 f"{sum(len(story.renewals) for story in stories)} renewals, "

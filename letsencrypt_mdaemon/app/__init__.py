@@ -1,1 +1,1 @@
-"""The use cases: what a command does, without the command line."""
+"""The use cases of the commands, without the command line."""

@@ -1,4 +1,4 @@
-"""Make what a run works with from what is installed."""
+"""Make the adapters and the request of a run."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
 
 def adapters(installation: Installation, targets: Sequence[Target] = ()) -> Adapters:
-    """Return what a run works with.
+    """Return the adapters of a run.
 
     Args:
-        targets: The values that name the certificate.
+        targets: The INI values that name the certificate.
 
     Raises:
         ConfigError: If IIS cannot use the certificates of the store.
@@ -47,7 +47,7 @@ def adapters(installation: Installation, targets: Sequence[Target] = ()) -> Adap
 
 
 def request(installation: Installation, names: tuple[str, ...]) -> Request:
-    """Return what the settings want of a run."""
+    """Return the request of a run, from the settings."""
     config = installation.config
     return Request(
         names=names,
@@ -99,7 +99,7 @@ def server(installation: Installation, targets: Sequence[Target]) -> MailServer:
 
 
 def accounts(installation: Installation) -> Accounts:
-    """Return the way to our account at the CA."""
+    """Return the client for our account at the CA."""
     from letsencrypt_mdaemon.acme.account import Accounts  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.acme.transport import Session  # noqa: PLC0415 - slow
 
@@ -115,7 +115,7 @@ def accounts(installation: Installation) -> Accounts:
 
 
 def issuer(installation: Installation) -> Issuer:
-    """Return the way to the CA."""
+    """Return the client that obtains certificates from the CA."""
     from letsencrypt_mdaemon.acme.issuer import Issuer  # noqa: PLC0415 - slow
 
     config = installation.config
@@ -131,7 +131,7 @@ def issuer(installation: Installation) -> Issuer:
 
 
 def webroot(installation: Installation) -> Webroot:
-    """Return the folder where the CA looks for token files."""
+    """Return the folder for token files."""
     from letsencrypt_mdaemon.mdaemon.webroot import Webroot  # noqa: PLC0415 - seldom
 
     config = installation.config

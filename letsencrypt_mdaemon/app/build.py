@@ -27,26 +27,29 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.verify.endpoints import Endpoint
     from letsencrypt_mdaemon.windows.service import Service
 
-
 _log = logging.getLogger(__name__)
 
 
 class EventLog(Protocol):
-    """A log of the system, where administrators look."""
+    """The system's log for administrators."""
 
     def error(self, event: int, text: str) -> None:
-        """Write one entry; `OSError` if it cannot be written."""
+        """Write one entry.
+
+        Raises:
+            OSError: If writing fails.
+        """
         ...
 
 
 def find_root(loaded: Loaded) -> Path:
     """Return MDaemon's folder."""
-    said_by = loaded.origins.get("mdaemon-dir", "")
-    return folders.find(folders.places(loaded.config.mdaemon_dir, said_by))
+    origin = loaded.origins.get("mdaemon-dir", "")
+    return folders.find(folders.places(loaded.config.mdaemon_dir, origin))
 
 
 def windows_service(root: Path) -> Service | None:
-    """Return the service that runs the MDaemon in this folder, if Windows has one."""
+    """Return the Windows service of the MDaemon in this folder, if there is one."""
     if sys.platform == "win32":
         from letsencrypt_mdaemon.windows import service  # noqa: PLC0415 - Windows only
         from letsencrypt_mdaemon.windows.service_manager import Service  # noqa: PLC0415
@@ -55,12 +58,12 @@ def windows_service(root: Path) -> Service | None:
         try:
             return found if found.status() and service.is_of(found, root) else None
         except service.RefusedError as exc:
-            _log.debug("The service %s cannot be looked at: %s", found.name, exc)
+            _log.debug("Could not check the service %s: %s", found.name, exc)
     return None
 
 
 def event_log() -> EventLog | None:
-    """Return the log of the system that failures go to, if it has one."""
+    """Return the system's log for failures, if there is one."""
     if sys.platform == "win32":
         from letsencrypt_mdaemon.windows.eventlog import (  # noqa: PLC0415 - seldom
             EventLog,
@@ -71,7 +74,7 @@ def event_log() -> EventLog | None:
 
 
 def state_of(config: Config, root: Path) -> State:
-    """Return the state folder: beside the old script, in a folder of its own."""
+    """Return the state folder; by default a folder beside the old script."""
     default = folders.child(root, "LetsEncrypt") / "letsencrypt-mdaemon"
     folder = config.state_dir or default
     if sys.platform == "win32":
@@ -82,18 +85,18 @@ def state_of(config: Config, root: Path) -> State:
 
 
 def note_end(config: Config, root: Path, exit_code: int) -> None:
-    """Remember how a scheduled run ended: cron does not, and people ask."""
+    """Save the exit code of a scheduled run, because cron does not."""
     state = state_of(config, root)
     state.save(state.load()._replace(exit_code=exit_code))
 
 
 def guard(state: State, config_file: Path | None) -> None:
-    """Keep our folder to ourselves, and trust no folder that others may change.
+    """Make the state folder private, and let SYSTEM trust no shared folder.
 
-    On Windows; elsewhere folders are made private by their mode.
+    Only on Windows; elsewhere their mode makes folders private.
 
     Raises:
-        ConfigError: If this is SYSTEM, and others may change what it runs or is told.
+        ConfigError: If this is SYSTEM, and others may change its program or config.
     """
     if sys.platform == "win32":
         from letsencrypt_mdaemon.windows import access, security  # noqa: PLC0415
@@ -108,15 +111,15 @@ def guard(state: State, config_file: Path | None) -> None:
 
 
 def require_trusted(config_file: Path | None) -> None:
-    """Refuse to let SYSTEM run this program where others may change it, on Windows.
+    """Refuse to let SYSTEM run a program that others may change, on Windows.
 
     Raises:
-        ConfigError: If they may change it, or what it is told.
+        ConfigError: If others may change the program or its config file.
     """
     if sys.platform == "win32":
         from letsencrypt_mdaemon.windows import access, security  # noqa: PLC0415
 
-        # Of a frozen program the modules are in the program, its libraries beside.
+        # A frozen program holds its modules; its libraries are beside it.
         trusted = [Path(sys.executable).parent]
         if getattr(sys, "frozen", False):
             trusted.append(trusted[0] / "_internal")
@@ -128,10 +131,10 @@ def require_trusted(config_file: Path | None) -> None:
 
 
 def transport(config: Config, root: Path | None) -> Transport:
-    """Return the way mails go.
+    """Return the transport for mail.
 
     Raises:
-        ConfigError: If they cannot.
+        ConfigError: If there is none.
     """
     from letsencrypt_mdaemon.system.mail import RawQueue, Smtp  # noqa: PLC0415 - seldom
 
@@ -141,13 +144,13 @@ def transport(config: Config, root: Path | None) -> Transport:
             password = _secret(config.mail_password_file, "mail-password-file")
         return Smtp(config.mail_server, config.mail_user, password)
     if root is None:
-        message = "Without an MDaemon there is no RAW queue to send mail by."
+        message = "Cannot send mail: without MDaemon there is no RAW queue."
         raise ConfigError(message, hint="Set mail-server = smtp://HOST:PORT.")
     return RawQueue(lambda: folders.raw_queue(root))
 
 
 def mail(config: Config, subject: str, lines: Iterable[str]) -> Mail:
-    """Return a mail to those who want to know of failures."""
+    """Return a mail to the recipients in the settings."""
     from letsencrypt_mdaemon.system.mail import Mail  # noqa: PLC0415 - seldom needed
 
     return Mail.compose((config.mail_from or config.to)[0], config.to, subject, lines)
@@ -160,7 +163,7 @@ def certificate_store(config: Config, state: State, root: Path) -> Store:
         from letsencrypt_mdaemon.stores.windows import WindowsStore  # noqa: PLC0415
         from letsencrypt_mdaemon.windows import access  # noqa: PLC0415
 
-        # A key that is to be used again has to come out again.
+        # To reuse a key, the program has to export it.
         exportable = config.key_exportable or config.key_policy == "reuse"
         return WindowsStore(
             storage=config.key_storage,
@@ -168,44 +171,44 @@ def certificate_store(config: Config, state: State, root: Path) -> Store:
             readers=[access.SYSTEM, access.ADMINISTRATORS, *_service_sid(root)],
         )
     if kind == "windows":
-        message = "store = windows: only Windows has a certificate store of its own."
-        raise ConfigError(message, hint="Name a folder instead: --store pem:FOLDER.")
+        message = "Cannot use store = windows: this system is not Windows."
+        raise ConfigError(message, hint="Set a folder instead: --store pem:FOLDER.")
     password = None
     if config.pfx_password_file:
         text = _secret(config.pfx_password_file, "pfx-password-file")
         if not text:
             message = f"{config.pfx_password_file} (pfx-password-file) is empty."
-            raise ConfigError(message, hint="Write a password into it.")
+            raise ConfigError(message, hint="Write the password into it.")
         password = text.encode()
     path = Path(folder) if folder else state.folder / "certificates"
     return PemStore(path, pfx_password=password)
 
 
 def _service_sid(root: Path) -> list[str]:
-    """Return who MDaemon runs as on Windows, if that is known: it reads the keys."""
+    """Return the account of MDaemon's service on Windows, which reads the keys."""
     if sys.platform == "win32" and (found := windows_service(root)):
         from letsencrypt_mdaemon.windows import security, service  # noqa: PLC0415
 
         try:
             return [security.sid_of(found.account())]
         except (service.RefusedError, OSError) as exc:
-            _log.warning("It is not known who MDaemon runs as: %s", exc)
+            _log.warning("Could not find the account of MDaemon's service: %s", exc)
     return []
 
 
 def web_site(config: Config, known: Mapping[str, x509.Certificate]) -> iis.Site | None:
-    """Return the IIS site, if one is named, this is Windows, and no rehearsal.
+    """Return the IIS site of the settings; None elsewhere, and in a rehearsal.
 
     Args:
         known: Certificates by thumbprint.
 
     Raises:
-        ConfigError: If the certificates are not where IIS can use them.
+        ConfigError: If IIS cannot use the store.
     """
     if not config.iis_site_name or config.staging or sys.platform != "win32":
         return None
     if config.store not in {"", "windows"}:
-        message = f"IIS cannot use certificates of the store {config.store}."
+        message = f"IIS cannot use certificates from the store {config.store}."
         raise ConfigError(message, hint="Set store = windows.")
     from letsencrypt_mdaemon.mdaemon import iis  # noqa: PLC0415 - Windows only
 
@@ -213,7 +216,7 @@ def web_site(config: Config, known: Mapping[str, x509.Certificate]) -> iis.Site 
 
 
 def external_account(config: Config) -> ExternalAccount | None:
-    """Return the account at the CA's web site; the key from a file or elsewhere."""
+    """Return the external account at the CA, if the settings name one."""
     from letsencrypt_mdaemon.acme.account import ExternalAccount  # noqa: PLC0415 - slow
 
     key = config.eab_key
@@ -223,7 +226,7 @@ def external_account(config: Config) -> ExternalAccount | None:
         return None
     if not config.eab_kid or not key:
         missing = "its key (eab-key-file)" if config.eab_kid else "eab-kid"
-        message = f"The external account is not complete: {missing} is missing."
+        message = f"The external account is incomplete: {missing} is missing."
         raise ConfigError(message, hint="The CA's web site shows both.")
     try:
         return ExternalAccount.read(config.eab_kid, key)
@@ -234,21 +237,22 @@ def external_account(config: Config) -> ExternalAccount | None:
 
 
 def server_name(config: Config, greeted: host_name.Source | None) -> str:
-    """Return the name to ask the ports for (SNI), as far as it is known."""
+    """Return the SNI for the ports; "" if the server's name is unknown."""
     return config.host_name or (greeted.name() if greeted else None) or ""
 
 
 def _secret(path: Path, setting: str) -> str:
     try:
-        # Windows' editors may begin it with a mark.
+        # Windows' editors may write a byte order mark.
         return path.read_text("utf-8-sig").rstrip("\r\n")
     except (OSError, UnicodeDecodeError) as exc:
-        message = f"{path} ({setting}) cannot be read: {exc}"
-        raise ConfigError(message, hint="Check the path, and who may read it.") from exc
+        message = f"Could not read {path} ({setting}): {exc}"
+        hint = "Check the path and its permissions."
+        raise ConfigError(message, hint=hint) from exc
 
 
 def server_endpoints(config: Config) -> list[Endpoint]:
-    """Return the endpoints given, else this machine's usual ones."""
+    """Return the endpoints of the settings, else this machine's usual ones."""
     if not config.endpoint:
         return endpoints.usual(endpoints.own_addresses())
     given, problems = [], []

@@ -1,4 +1,4 @@
-"""Let the doctor check an installation: its names, the machine, the way to the CA."""
+"""Let the doctor check an installation: names, machine, connection to the CA."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from letsencrypt_mdaemon.errors import AcmeError, ChallengeError, ConfigError, E
 from letsencrypt_mdaemon.mdaemon import folders
 from letsencrypt_mdaemon.mdaemon.webroot import Webroot
 from letsencrypt_mdaemon.system.parallel import ask_all
+from letsencrypt_mdaemon.text import when
 
 if TYPE_CHECKING:
     import socket
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.doctor.examination import Examination, Examined
 
 CA_SECONDS = 10.0
-"""The time for the CA's directory."""
+"""The time limit for the CA's directory."""
 
 
 class Checkup(NamedTuple):
@@ -48,7 +49,7 @@ class Checkup(NamedTuple):
 
     @property
     def failures(self) -> dict[str, str]:
-        """What will certainly fail, by name; by "" for all names."""
+        """The certain failures by name; those of all names by ""."""
         rows = {"": self.machine} | {row.name: row.findings for row in self.names}
         found = {
             name: "; ".join(str(x) for x in findings if x.weight is Weight.FAILURE)
@@ -60,7 +61,7 @@ class Checkup(NamedTuple):
         """Return the failures as an error."""
         lines = "".join(f"\n  - {text}" for text in self.failures.values())
         return ChallengeError(
-            f"The CA would not validate these names:{lines}",
+            f"The CA cannot validate these names:{lines}",
             hint="Follow the advice above, or remove these names.",
             names=self.failures,
         )
@@ -77,14 +78,14 @@ def examine(
     """Check everything.
 
     Args:
-        timeout: The seconds for the names; the CA gets a few more.
-        unlocked: Why there is no lock, if so. Then no file is put into the webroot,
+        timeout: Seconds for the names, in addition to those for the CA.
+        unlocked: The error if the lock is not free. Then the webroot is left alone,
             because another run may use it.
     """
     authority, found = _ask_ca(installation, now)
-    most = installation.config.most_names
-    if most is not None and len(names) > most:
-        seen = f"{len(names)} names exceed the CA's limit of {most}"
+    limit = installation.config.most_names
+    if limit is not None and len(names) > limit:
+        seen = f"{len(names)} names exceed the CA's limit of {limit}"
         found.append(Finding(kind=Code.TOO_MANY_NAMES, seen=seen, certain=True))
     doctor = _doctor(installation, authority, shows=unlocked is None)
     examination = doctor.examine(names, timeout=timeout)
@@ -101,7 +102,7 @@ def examine(
 def examine_names(
     installation: Installation, names: Sequence[str], *, now: datetime, timeout: float
 ) -> Examination:
-    """Check some names, and whether this machine serves their files."""
+    """Check some names, and whether this machine serves their token files."""
     half = timeout / 2
     authority, _ = _ask_ca(installation, now, timeout=min(CA_SECONDS, half))
     return _doctor(installation, authority).examine(names, timeout=half)
@@ -116,7 +117,7 @@ def _doctor(
         address, port = config.validation_dns
         dns = Nameservers([address], port=port)
     folder = config.webroot or folders.child(installation.root, "WorldClient", "HTML")
-    # With its own journal: the files of an order are left alone.
+    # A journal of its own leaves the files of an order alone.
     webroot = Webroot(folder, installation.ca.folder / "examined.json")
     solver = webroot if shows and not config.skip_port_check else None
     dial = partial(_connect, config.validation_port)
@@ -130,7 +131,7 @@ def _connect(port80: int, address: str, port: int, timeout: float) -> socket.soc
 def _ask_ca(
     installation: Installation, now: datetime, *, timeout: float = CA_SECONDS
 ) -> tuple[Authority, list[Finding]]:
-    """Return the CA, and the problems on the way to it."""
+    """Return the CA, and the problems with the connection to it."""
     config = installation.config
 
     def ask(url: str) -> tuple[frozenset[str], list[Finding]] | Finding:
@@ -160,7 +161,7 @@ def _ask_ca(
 
 
 def _is_public_ca(config: Config) -> bool:
-    """Return whether the CA serves the Internet: known roots, and a public name."""
+    """Return whether the CA is public: with known roots and a public name."""
     host = urlsplit(config.ca).hostname or ""
     try:
         ip_address(host)
@@ -172,14 +173,14 @@ def _is_public_ca(config: Config) -> bool:
 def _ledger(
     installation: Installation, names: Sequence[str], now: datetime
 ) -> list[Finding]:
-    """Return why the next run would wait."""
+    """Return why the next run has to wait."""
     limits = authorities.at(installation.config.ca).limits
     wait = installation.ca.ledger().settled(now).wait(names, now, limits=limits)
     if wait is None:
         return []
     if wait.until is None:
         return [Finding(kind=Code.CA_PAUSED, seen=f"{wait.reason} - {wait.paused}")]
-    seen = f"no run tries before {wait.until:%Y-%m-%d %H:%M} UTC: {wait.reason}"
+    seen = f"no run tries before {when(wait.until, now)}: {wait.reason}"
     return [Finding(kind=Code.RATE_LIMIT_LOCAL_LEDGER, seen=seen)]
 
 

@@ -1,4 +1,4 @@
-"""What is found of an MDaemon, and of what this program keeps beside it."""
+"""Read an MDaemon installation and this program's state."""
 
 from __future__ import annotations
 
@@ -34,22 +34,21 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.verify.endpoints import Endpoint
     from letsencrypt_mdaemon.verify.served import Served
 
-
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Installation:
-    """One MDaemon and what this program keeps beside it.
+    """One MDaemon, and this program's state for it.
 
     Args:
-        files: The server's INI files, as they are read for the first time.
-        memory: What is remembered of the installation.
+        files: The server's INI files, each read once.
+        memory: The saved state.
         stored: Each certificate of the store with its friendly name.
         endpoints: The server's ports that speak TLS.
-        observed: What they serve, as far as they were looked at.
-        greeted: What the mail server greets with, if it does.
-        scheduled: Whether the schedule most likely started this run.
+        observed: What the checked ports serve.
+        greeted: The host name in the SMTP greeting, if there is one.
+        scheduled: Whether a scheduler most likely started this run.
     """
 
     config: Config
@@ -66,17 +65,17 @@ class Installation:
 
     @property
     def ca(self) -> CaState:
-        """What is remembered at the CA."""
+        """The state at this CA."""
         return self.state.ca(self.config.ca, staging=self.config.staging)
 
     @property
     def own_folders(self) -> list[Path]:
-        """The folders of this program, which name certificates for other reasons."""
+        """The folders of this program, which no search for certificates includes."""
         return [self.state.folder]
 
     @property
     def known(self) -> dict[str, x509.Certificate]:
-        """The certificates of the store and those that ports serve, by thumbprint."""
+        """The certificates of the store and the ports, by thumbprint."""
         leaves = [leaf for leaf, _ in self.stored]
         leaves += [served.leaf for served in self.observed.values() if served.leaf]
         return {thumbprint(leaf): leaf for leaf in leaves}
@@ -93,7 +92,7 @@ class Installation:
 
     @property
     def served(self) -> dict[str, str]:
-        """Which port serves which certificate; of our addresses that agree, one."""
+        """The thumbprint that each port serves; one of our addresses that agree."""
         found: dict[tuple[str, ...], str] = {}
         for endpoint, served in self.observed.items():
             if served.leaf:
@@ -103,11 +102,11 @@ class Installation:
         return {endpoint: digest for (*_, digest), endpoint in found.items()}
 
     def look(self, names: Sequence[str], *, public: bool = False) -> Installation:
-        """Return it with what its ports serve now.
+        """Return the installation with fresh answers of its ports.
 
         Args:
-            names: What the ports are asked for (SNI).
-            public: Look at them through DNS as well.
+            names: The names to send as SNI.
+            public: Also check the public addresses in DNS.
         """
         asked = [*self.endpoints]
         if public:
@@ -115,7 +114,7 @@ class Installation:
         return replace(self, observed=observe.observe(asked, names))
 
     def issued_chain(self, wanted: str) -> tuple[x509.Certificate, ...]:
-        """Return the chain that the CA issued, by its leaf; empty if it is not kept."""
+        """Return the issued chain of the leaf with this thumbprint, if it is kept."""
         pending = self.ca.pending()
         if pending is not None and pending.thumbprint == wanted:
             return pending.chain
@@ -127,7 +126,7 @@ class Installation:
         return discovery.discover(self.files, known, skip=self.own_folders)
 
     def targets(self) -> tuple[Target, ...]:
-        """Return the targets: those of the config file, else those learned.
+        """Return the targets of the config file, else the learned ones.
 
         Raises:
             ConfigError: If there are none.
@@ -141,33 +140,33 @@ class Installation:
             }
             return discovery.explicit(self.files, given)
         found = self.discover()
-        # A value that named a certificate once still counts, whatever it names now.
+        # A value that once named a certificate counts, even if it names none now.
         remembered = discovery.still_there(self.files, self.memory.targets)
         learned = discovery.merged(discovery.learned(found), remembered)
         if learned:
             return learned
         raise ConfigError(
-            f"It is not known where the server keeps its choice of certificate: no INI "
-            f"file below {self.root} names one of the {len(self.known)} certificates "
-            "that are in the store or served by a port.",
-            hint=f"{CHOOSE_ONCE} and run again; or name the INI values in "
+            "Could not find the INI values that select the server's certificate: no "
+            f"INI file below {self.root} names any of the {len(self.known)} known "
+            "certificates.",
+            hint=f"{CHOOSE_ONCE}, then run this again. Or name the INI values in "
             "[target ...] sections of the config file.",
         )
 
     def noted(self, now: datetime) -> Installation:
-        """Remember when a scheduled run began: this tells how often there is one."""
+        """Remember when a scheduled run began, to compute the usual interval."""
         runs = [run for run in self.memory.runs if run <= now]
         if not runs or now - runs[-1] >= timedelta(hours=1):
             runs = [*runs, utc(now)][-RUNS:]
         return self._remembering(self.memory._replace(runs=tuple(runs), exit_code=None))
 
     def learned(self, targets: tuple[Target, ...]) -> Installation:
-        """Remember the targets that were found, unless the config file names them."""
+        """Remember the targets, unless the config file names them."""
         known = self.config.targets or targets == self.memory.targets
         if known or self.config.dry_run:
             return self
         for target in targets:
-            _log.info("The certificate is named in %s as %s", target, target.form)
+            _log.info("%s names the certificate as %s", target, target.form)
         return self._remembering(self.memory._replace(targets=targets))
 
     def _remembering(self, memory: Memory) -> Installation:
@@ -178,21 +177,21 @@ class Installation:
         """Return the certificate's names, the server's own first.
 
         Raises:
-            ConfigError: If that one is not clear, or if there are too many.
+            ConfigError: If the server's own name is unclear, or the names are too many.
         """
         names = self.wanted_names()
-        most = self.config.most_names
-        if most is not None and len(names) > most:
-            message = f"{len(names)} names are more than the CA's {most}."
+        limit = self.config.most_names
+        if limit is not None and len(names) > limit:
+            message = f"{len(names)} names exceed the CA's limit of {limit}."
             hint = "Remove some names from alternate-host-names."
             raise ConfigError(message, hint=hint)
         return names
 
     def wanted_names(self) -> tuple[str, ...]:
-        """Return the names, however many.
+        """Return the names without checking their number.
 
         Raises:
-            ConfigError: If the server's own one is not clear.
+            ConfigError: If the server's own name is unclear.
         """
         config = self.config
         first = config.host_name or host_name.host_name(
@@ -204,11 +203,11 @@ class Installation:
 def open_installation(
     config: Config, root: Path, *, look: bool = True, scheduled: bool = False
 ) -> Installation:
-    """Look at an installation: its store, its greeting, its ports.
+    """Read an installation: its store, its greeting, its ports.
 
     Args:
-        look: Also at the ports.
-        scheduled: Whether this is most likely a job of the schedule.
+        look: Whether to check the ports.
+        scheduled: Whether a scheduler most likely started this run.
 
     Raises:
         ConfigError: If the store or an endpoint cannot be used.

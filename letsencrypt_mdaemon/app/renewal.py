@@ -1,4 +1,4 @@
-"""The use cases that change which certificate the server uses."""
+"""Change which certificate the server uses."""
 
 from __future__ import annotations
 
@@ -22,12 +22,11 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.renewal.adapters import Adapters, Outcome, Request
     from letsencrypt_mdaemon.state.memory import Target
 
-
 _log = logging.getLogger(__name__)
 
 
 class Prepared(NamedTuple):
-    """A run before it decides anything.
+    """A run before its decision.
 
     Args:
         named: The certificate that each target names; None if it is unknown.
@@ -40,7 +39,7 @@ class Prepared(NamedTuple):
 
 
 def prepare(installation: Installation, names: tuple[str, ...]) -> Prepared:
-    """Find the targets, and put together what a run works with.
+    """Find the targets, and make the request and the adapters of a run.
 
     Raises:
         ConfigError: If the settings or the server's files do not allow a run.
@@ -48,11 +47,10 @@ def prepare(installation: Installation, names: tuple[str, ...]) -> Prepared:
     config = installation.config
     if config.iis_site_name and sys.platform != "win32":
         _log.warning(
-            "IIS is only on Windows: there are no bindings of the site %r to change "
-            "here.",
+            "Ignoring iis-site-name = %s: this system is not Windows.",
             printable(config.iis_site_name),
         )
-    # A rehearsal has nothing to do with what is in use.
+    # A rehearsal does not touch the certificate in use.
     targets = () if config.staging else installation.targets()
     installation = installation if config.staging else installation.learned(targets)
     tools = adapters.adapters(installation, targets)
@@ -64,21 +62,21 @@ def renew(prepared: Prepared, now: datetime) -> Outcome:
     """Renew the certificate if it is due, and make the server use it.
 
     Raises:
-        Error: If the certificate is not renewed, or not in use everywhere.
+        Error: If the renewal fails, or the certificate is not in use everywhere.
     """
     installation, request, tools, _ = prepared
     config = installation.config
     if config.require_profile and not config.profile:
-        message = "A profile is required, and it is not said which."
-        raise ConfigError(message, hint="Name it by profile.")
+        message = "require-profile is set, but profile is not."
+        raise ConfigError(message, hint="Set profile.")
     if not config.dry_run:
-        # A run that was killed left its tokens; its order may need none any more.
+        # A killed run left its token files, which this run may not need.
         adapters.webroot(installation).sweep()
     return run.renew(request, tools, installation.memory, now=now)
 
 
 def activate(prepared: Prepared, now: datetime) -> Outcome:
-    """Put into use what an earlier run obtained, or what was rolled back.
+    """Activate the certificate that an earlier run obtained or rolled back.
 
     Raises:
         Error: If the certificate is not in use everywhere.
@@ -89,7 +87,7 @@ def activate(prepared: Prepared, now: datetime) -> Outcome:
 
 
 def roll_back(prepared: Prepared, now: datetime) -> Outcome:
-    """Go back to the last certificate that every port served.
+    """Restore the last certificate that every port served.
 
     Raises:
         Error: If there is none, or it is not in use everywhere afterwards.

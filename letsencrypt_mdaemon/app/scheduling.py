@@ -62,7 +62,7 @@ def command(
         options: Settings from the command line: texts by setting name.
 
     Raises:
-        ConfigError: If SYSTEM would refuse to run it from where it is.
+        ConfigError: If others may change the program, so that SYSTEM would refuse it.
     """
     build.require_trusted(loaded.file)
     program = [sys.executable]
@@ -72,14 +72,13 @@ def command(
         program += ["--config", str(loaded.file.absolute())]
     if not loaded.config.agree_tos:
         _log.warning(
-            "agree-tos is not set: the first run would stop at the CA's terms of "
-            "service. Set it in the config file."
+            "The first run would fail, because agree-tos is not set. Set it in the "
+            "config file to accept the CA's terms of service."
         )
     origins = loaded.origins.items()
     if lost := [name for name, where in origins if where.startswith("environment")]:
         _log.warning(
-            "A scheduled run does not have this environment. Write %s into the config "
-            "file.",
+            "Scheduled runs do not get this environment. Set %s in the config file.",
             ", ".join(lost),
         )
     flags = []

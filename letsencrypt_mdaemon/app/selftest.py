@@ -82,7 +82,7 @@ class Report(NamedTuple):
 
 
 def machine() -> dict[str, str]:
-    """Return what matters of this machine, without names and addresses."""
+    """Return the versions on this machine, without names and addresses."""
     return {
         "letsencrypt-mdaemon": __version__,
         "python": platform.python_version(),
@@ -173,10 +173,10 @@ def semaphores(installation: Installation) -> Callable[[], str]:
 
     def check() -> str:
         app = folders.child(installation.root, "App")
-        ears = Semaphores(app, (), timeout=installation.config.reload_timeout)
-        if reason := ears.deaf():
+        semaphores = Semaphores(app, (), timeout=installation.config.reload_timeout)
+        if reason := semaphores.deaf():
             raise DeployError(f"{reason}.", hint="Check that MDaemon runs.")
-        return f"MDaemon reacted to {ears.PROBE}"
+        return f"MDaemon reacted to {semaphores.PROBE}"
 
     return check
 

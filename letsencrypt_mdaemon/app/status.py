@@ -1,4 +1,4 @@
-"""Read what is in use, when and why it is due, and what may keep it from renewal."""
+"""Read the certificate in use, when it is due, and what may prevent its renewal."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from letsencrypt_mdaemon.app import adapters
 from letsencrypt_mdaemon.pki.certificate import thumbprint, tlsa
 from letsencrypt_mdaemon.renewal import lifetime, run
 from letsencrypt_mdaemon.renewal.snapshot import take_snapshot
+from letsencrypt_mdaemon.text import days
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -29,10 +30,10 @@ _log = logging.getLogger(__name__)
 
 
 class Outlook(NamedTuple):
-    """A shorter lifetime to come, and what it means for this schedule.
+    """A shorter future lifetime, and its effect on this schedule.
 
     Args:
-        due_before_end: How long before its end such a certificate is due.
+        due_before_end: The time between its due date and its end.
         is_sparse: Whether the scheduled runs are too infrequent; None if unknown.
     """
 
@@ -43,19 +44,19 @@ class Outlook(NamedTuple):
 
 
 class Status(NamedTuple):
-    """What is in use, and what comes next.
+    """The certificate in use, and the next renewal.
 
     Args:
         wait: Why and until when a due renewal waits.
-        in_use: The one certificate that all targets name, if it is one.
+        in_use: The certificate that all targets name; None if they differ.
         draw: The CA's suggested window for that certificate, and the moment drawn.
-        key_readers: The accounts that can read its key, if that is known.
-        tlsa: Its TLSA record, if its key stays.
-        pending: The certificate that is issued and not in use yet.
-        targets: The certificate that each target names, if it is known.
-        used: When the certificates of this week for exactly these names were issued.
-        failing: The names that failed, with times and reasons.
-        interval: The usual time between scheduled runs, if it is known.
+        key_readers: The accounts that can read its key; None if unknown.
+        tlsa: Its TLSA record, if the key is reused.
+        pending: The issued certificate that is not in use yet.
+        targets: The certificate that each target names; None if it is unknown.
+        used: The issue times of this week's certificates for exactly these names.
+        failing: The names that failed validation, with times and reasons.
+        interval: The usual time between scheduled runs; None if unknown.
         sparse: A warning that the runs are too infrequent; empty if they are not.
     """
 
@@ -77,7 +78,7 @@ class Status(NamedTuple):
 
 
 def read(installation: Installation, *, now: datetime) -> Status:
-    """Return the status of an installation, without a question to the CA.
+    """Return the status of an installation, without contacting the CA.
 
     Raises:
         ConfigError: If the names or the targets are not clear.
@@ -114,7 +115,7 @@ def read(installation: Installation, *, now: datetime) -> Status:
 
 
 def warn(installation: Installation, in_use: Iterable[x509.Certificate | None]) -> None:
-    """Warn if the scheduled runs are too infrequent for what is in use."""
+    """Warn if scheduled runs are too infrequent for the certificates in use."""
     interval = lifetime.interval(installation.memory.runs)
     for leaf in dict.fromkeys(in_use):
         if text := _sparse(interval, leaf):
@@ -128,17 +129,17 @@ def _sparse(interval: timedelta | None, leaf: x509.Certificate | None) -> str:
     if not lifetime.is_sparse(interval, span):
         return ""
     return (
-        f"Scheduled runs are {lifetime.days(interval)} apart, too infrequent for a "
-        f"certificate valid for {lifetime.days(span)}; run twice a day."
+        f"Scheduled runs are {days(interval)} apart, too infrequent for a "
+        f"certificate valid for {days(span)}; run twice a day."
     )
 
 
 def _outlook(
     interval: timedelta | None, leaf: x509.Certificate | None
 ) -> Iterable[Outlook]:
-    """Yield the lifetimes to come that are shorter than that of a certificate."""
-    for starts, days in authorities.LIFETIMES:
-        span = timedelta(days=days)
+    """Yield the future lifetimes that are shorter than a certificate's."""
+    for starts, length in authorities.LIFETIMES:
+        span = timedelta(days=length)
         if leaf is None or span < lifetime.lifetime(leaf):
             sparse = None if interval is None else lifetime.is_sparse(interval, span)
-            yield Outlook(days, starts, lifetime.slack(span), sparse)
+            yield Outlook(length, starts, lifetime.slack(span), sparse)

@@ -20,12 +20,11 @@ if TYPE_CHECKING:
 
     from letsencrypt_mdaemon.app.installation import Installation
 
-
 _log = logging.getLogger(__name__)
 
 
 def verify(installation: Installation, *, now: datetime) -> Verification:
-    """Look at the ports, and compare them with what the server's files name.
+    """Compare what the ports serve with what the server's files name.
 
     Raises:
         ConfigError: If the settings do not allow it.
@@ -34,12 +33,12 @@ def verify(installation: Installation, *, now: datetime) -> Verification:
     try:
         roots = Roots(config.ca_bundle, now=now)
     except ValueError as exc:
-        hint = "Name a PEM file of roots."
+        hint = "Set ca-bundle to a PEM file of root certificates."
         raise ConfigError(f"ca-bundle: {exc}.", hint=hint) from exc
     try:
         names = installation.names()
     except ConfigError as exc:
-        _log.warning("%s The ports are asked without a name.", exc.message)
+        _log.warning("%s Checking the ports without SNI.", exc.message)
         names = ()
     seen = installation.look(names, public=config.public)
     right = _named(seen, names)
@@ -65,7 +64,7 @@ def _named(
 ) -> tuple[x509.Certificate, ...] | None:
     """Return the known certificates that the server's files name.
 
-    None if it is not known where they name any.
+    None if the INI values that name it are unknown.
     """
     try:
         targets = installation.targets()

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import textwrap
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from itertools import chain
 from typing import TYPE_CHECKING
 
 import click
 
+from letsencrypt_mdaemon import text
 from letsencrypt_mdaemon.cli.document import certificate
-from letsencrypt_mdaemon.renewal.lifetime import days as span_in_words
+from letsencrypt_mdaemon.text import CHOOSE_ONCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -20,10 +21,8 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.cli.document import Document
     from letsencrypt_mdaemon.doctor.examination import Examination
 
-
 WIDTH = 100
 """Columns of a table."""
-
 
 MAX_HINTS = 3
 """The pieces of the doctor's advice that a failed run shows."""
@@ -102,8 +101,8 @@ def print_found(document: Document) -> None:
         click.echo(f"  {item['thumbprint']}: {names}, valid until {until}")
     if not places:
         click.echo(
-            "Choose any certificate of the store in MDaemon's SSL & TLS dialog, then "
-            "run this again. Or name the INI values in the config file."
+            f"{CHOOSE_ONCE}, then run this again. Or name the INI values in the config "
+            "file."
         )
 
 
@@ -218,38 +217,27 @@ def dropped(item: Document) -> str:
     return f"{item['name']}, since {when(item['since'])}: {item['why']}"
 
 
-def when(text: str) -> str:
-    """Return a moment in local time, with the zone and how far away it is.
+def when(stamp: str) -> str:
+    """Return a moment in local time, with the zone and the distance from now.
 
     Args:
-        text: ISO 8601; anything else, as some schedulers write it, stays as it is.
+        stamp: ISO 8601; any other text, as some schedulers write it, is returned as is.
     """
     try:
-        moment = datetime.fromisoformat(text).astimezone()
+        return text.when(datetime.fromisoformat(stamp))
     except ValueError:
-        return text
-    # Not %Z: on Windows its names are long, and translated.
-    zone = moment.isoformat()[-6:]
-    return f"{moment:%Y-%m-%d %H:%M} {zone} ({_distance(moment)})"
+        return stamp
 
 
-def day(text: str) -> str:
-    """Return the local day of an ISO 8601 moment, and how far away it is."""
-    moment = datetime.fromisoformat(text).astimezone()
-    return f"{moment:%Y-%m-%d} ({_distance(moment)})"
+def day(stamp: str) -> str:
+    """Return the local day of an ISO 8601 moment, with the distance from now."""
+    return text.day(datetime.fromisoformat(stamp))
 
 
-def _distance(moment: datetime) -> str:
-    away = moment - datetime.now(UTC)
-    if away < timedelta():
-        return f"{span_in_words(-away)} ago"
-    return f"in {span_in_words(away)}"
-
-
-def print_wrapped(text: str, indent: int = 4) -> None:
+def print_wrapped(sentence: str, indent: int = 4) -> None:
     """Print a sentence or two in lines that fit."""
     click.echo(
         textwrap.fill(
-            text, WIDTH, subsequent_indent=" " * indent, break_on_hyphens=False
+            sentence, WIDTH, subsequent_indent=" " * indent, break_on_hyphens=False
         )
     )

@@ -29,16 +29,16 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 KEPT_BACKUPS = 10
-"""The changes of the server's files whose backups are kept."""
+"""The number of changes whose backups are kept."""
 
 
 class Bindings:
     """The targets of one installation, and the certificates they may name.
 
     Args:
-        known: Certificates of the store, and those that the ports serve.
-        ours: The thumbprints among them that this program obtained.
-        backups: The folder for the former contents of the files.
+        known: The certificates of the store and the ports.
+        ours: The thumbprints of those that this program obtained.
+        backups: The folder for the previous contents of the files.
     """
 
     def __init__(
@@ -57,10 +57,10 @@ class Bindings:
         self.backups = backups
 
     def named(self, names: Collection[str]) -> dict[Target, x509.Certificate | None]:
-        """Return which certificate each target names, of those that are known.
+        """Return the known certificate that each target names; None if unknown.
 
         Args:
-            names: The names we are about: they tell which one counts in a list.
+            names: Our names, which choose among several certificates in a value.
         """
         named: dict[Target, x509.Certificate | None] = {}
         for target in self.targets:
@@ -69,12 +69,12 @@ class Bindings:
                 for entry in self.files.lookup(target)
                 for hits in [self._choose(target, entry.value, names)]
             }
-            # Repeated keys that name different certificates count as naming none.
+            # Repeated keys that name different certificates count as unknown.
             named[target] = found.pop() if len(found) == 1 else None
         return named
 
     def planned(self, certificate: x509.Certificate) -> list[Change]:
-        """Return what `bind` would change.
+        """Return the changes that `bind` would make.
 
         Raises:
             ConfigError: If a file or a value cannot be understood.
@@ -91,16 +91,16 @@ class Bindings:
         now: datetime,
         announce: Callable[[Sequence[Change]], None] = lambda _: None,
     ) -> list[Change]:
-        """Make every target name this certificate; other bytes and entries stay.
+        """Make every target name this certificate; change no other byte.
 
-        All files are prepared, then all are replaced. Done twice, it changes nothing.
+        All files are prepared, then all are replaced.
 
         Args:
-            announce: Gets the changes before the first of them is made.
+            announce: Called with the changes before the first of them is made.
 
         Raises:
             ConfigError: If a file or a value cannot be understood; nothing is changed.
-            DeployError: If a file cannot be written; all are as they were.
+            DeployError: If a file cannot be written; all files are restored.
         """
         changes: list[Change] = []
 
@@ -111,18 +111,18 @@ class Bindings:
         return changes
 
     def restore(self, changes: Sequence[Change], *, now: datetime) -> None:
-        """Take changes back, where the value is still what it became.
+        """Undo the changes whose values nobody has changed since.
 
         Raises:
             ConfigError: If a file cannot be read; nothing is changed.
-            DeployError: If a file cannot be written; all are as they were.
+            DeployError: If a file cannot be written; all files are restored.
         """
 
         def edit(data: bytes, targets: Sequence[Target]) -> bytes:
             found, edits = ini.entries(data), dict[ini.Entry, str]()
             for target in targets:
                 ours = [change for change in changes if change.target == target]
-                # The lines may have moved, but among several they tell which is which.
+                # Lines may have moved; of several equal values, the line decides.
                 by_value = {change.after: change.before for change in ours}
                 by_line = {(item.line, item.after): item.before for item in ours}
                 edits |= {
@@ -148,7 +148,7 @@ class Bindings:
         now: datetime,
         ready: Callable[[], None] = lambda: None,
     ) -> None:
-        """Edit the files of some targets: all are prepared, then all are replaced."""
+        """Prepare all files of some targets, then replace them all."""
         contents: dict[Path, bytes] = {}
         with ExitStack() as locks:
             for path, in_file in self._by_file(targets).items():
@@ -162,7 +162,7 @@ class Bindings:
                 replace_all(contents, backups=self.backups, keep=KEPT_BACKUPS, now=now)
 
     def references(self, *, skip: Sequence[Path]) -> set[str]:
-        """Return the thumbprints of the known certificates that any file names now."""
+        """Return the thumbprints of the known certificates that any file names."""
         return references(self.files.root, self.known, skip=skip)
 
     def _bind_one(
@@ -172,7 +172,7 @@ class Bindings:
         certificate: x509.Certificate,
         changes: list[Change],
     ) -> bytes:
-        """Return a file's bytes with every target in it bound; add what changes."""
+        """Return a file's bytes with its targets bound; append the changes."""
         names = dns_names(certificate)
         entries, edits = ini.entries(data), dict[ini.Entry, str]()
         absent: dict[tuple[str, str], Change] = {}
@@ -210,7 +210,7 @@ class Bindings:
         certificate: x509.Certificate,
         names: Collection[str],
     ) -> str:
-        """Return the value, naming the certificate in place of the one it names now."""
+        """Return the value with the certificate in place of the current one."""
         if forms.find(value, [certificate]):
             return value
         form = form_of(target)
@@ -224,26 +224,24 @@ class Bindings:
             return "".join([*pieces, value[done:]])
         shaped = list(form.shape().finditer(value))
         if len(shaped) == 1:
-            # Another certificate than any we know, in the form that we do know.
+            # An unknown certificate in a known form.
             _log.warning(
-                "%s named %s, which is not in the store; it is replaced.",
+                "Replacing the value of %s: %s is not in the store.",
                 target,
                 printable(shaped[0][0], 100),
             )
             start, end = shaped[0].span()
             return value[:start] + form.write(certificate) + value[end:]
-        message = (
-            f"{target} names {printable(value, 200)!r}, in which no certificate that "
-        )
-        message += "is in the store can be found."
+        message = f"{target} has the value {printable(value, 200)!r}, which names no "
+        message += "certificate of the store."
         raise ConfigError(message, hint=f"{CHOOSE_ONCE}.")
 
     def _choose(
         self, target: Target, value: str, names: Collection[str]
     ) -> list[forms.Hit]:
-        """Return where a value names the certificate that we look after.
+        """Return where a value names the certificate to replace.
 
-        In a list of several this is ours, else the one for most of our names.
+        Of several this is ours, else the one with most of our names.
         """
         hits = forms.find(value, self.known)
         certificates = dict.fromkeys(hit.certificate for hit in hits)
@@ -256,9 +254,9 @@ class Bindings:
 
         best = max(certificates, key=rank, default=None)
         if best and len(certificates) > 1 and rank(best)[:2] == (False, 0):
-            message = f"{target} lists {len(certificates)} certificates, none of them "
-            message += f"for {', '.join(sorted(wanted))}: which is to be replaced?"
-            hint = "Leave only that one there in MDaemon's dialog, once."
+            message = f"{target} lists {len(certificates)} certificates, but none for "
+            message += f"{', '.join(sorted(wanted))}, so the one to replace is unclear."
+            hint = "In MDaemon's dialog, leave only the certificate to replace."
             raise ConfigError(message, hint=hint)
         return [hit for hit in hits if hit.certificate == best]
 
@@ -270,8 +268,8 @@ def _warn_of_repetition(
         ", ".join(str(entry.line) for entry in entries) for entries in (found, changed)
     )
     _log.warning(
-        "%s stands %d times (lines %s); changed in line %s. Windows' own functions "
-        "take the first, other readers the last: remove all but one.",
+        "%s occurs %d times (lines %s); changed in line %s. Windows uses the first "
+        "one, other readers use the last: remove all but one.",
         target,
         len(found),
         every,
@@ -283,6 +281,6 @@ def _written(targets: Sequence[Target], write: Callable[[], bytes]) -> bytes:
     try:
         return write()
     except ValueError as exc:
-        message = f"{' and '.join(map(str, targets))} cannot be written: {exc}."
-        hint = "Nothing was changed; look at the file."
+        message = f"Could not write {' and '.join(map(str, targets))}: {exc}."
+        hint = "Check the file. Nothing was changed."
         raise DeployError(message, hint=hint) from exc

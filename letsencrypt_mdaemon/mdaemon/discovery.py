@@ -1,7 +1,7 @@
-"""Which of the server's INI values name its certificate, and making them name another.
+"""Find the INI values that name the server's certificate.
 
-No public source tells the keys, so they are learned: a value that names a certificate
-which is in the store, or which a port of the server serves, is a target.
+The keys are not documented, so they are learned: a value that names a certificate of
+the store, or one that a port serves, is a target.
 """
 
 from __future__ import annotations
@@ -24,12 +24,10 @@ if TYPE_CHECKING:
 
     from cryptography import x509
 
-
 _log = logging.getLogger(__name__)
 
-
-LEFT_OUT = {"users", "queues", "logs", "public folders"}
-"""Folders of mail and logs: large, and no place of settings."""
+SKIPPED_FOLDERS = {"users", "queues", "logs", "public folders"}
+"""Folders of mail and logs: large, and without settings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +53,10 @@ def discover(
 ) -> list[Found]:
     """Return every place below the installation that names one of the certificates.
 
-    Searched are `*.ini` and `*.dat`, except in folders of mail, logs and backups.
+    The search covers `*.ini` and `*.dat` outside folders of mail, logs and backups.
 
     Args:
-        skip: Folders of our own.
+        skip: More folders to skip.
     """
     found = []
     for path, data, named in _naming(files, certificates, skip):
@@ -82,7 +80,7 @@ def discover(
 def references(
     root: Path, certificates: Collection[x509.Certificate], *, skip: Sequence[Path]
 ) -> set[str]:
-    """Return the thumbprints of the certificates that any file names now."""
+    """Return the thumbprints of the certificates that any file names."""
     return {
         thumbprint(certificate)
         for _, _, named in _naming(IniFiles(root), certificates, skip)
@@ -93,15 +91,15 @@ def references(
 def _naming(
     files: IniFiles, certificates: Collection[x509.Certificate], skip: Sequence[Path]
 ) -> Iterator[tuple[Path, bytes, dict[x509.Certificate, None]]]:
-    """Yield each file that names certificates, its bytes, and which ones it names.
+    """Yield each file that names certificates, its bytes, and the certificates.
 
-    Hardly any file does, so only these are worth to be parsed.
+    Few files do, so only these need parsing.
     """
     for path in _files(files.root, skip):
         try:
             data = files.data(path)
         except ConfigError as exc:
-            _log.warning("Not searched: %s", exc)
+            _log.warning("Skipped: %s", exc)
             continue
         named = {
             hit.certificate: None
@@ -113,29 +111,29 @@ def _naming(
 
 
 def learned(found: Sequence[Found]) -> tuple[Target, ...]:
-    """Return the targets among some places, each once."""
+    """Return the targets of some places, each once."""
     return merged([item.target for item in found if item.target is not None], ())
 
 
 def merged(new: Sequence[Target], old: Sequence[Target]) -> tuple[Target, ...]:
-    """Return all the targets, each INI value once; what is new counts."""
+    """Return all targets, each INI value once; new ones replace old ones."""
     by_place = {_place(target): target for target in (*old, *new)}
     return tuple(by_place.values())
 
 
 def still_there(files: IniFiles, remembered: Sequence[Target]) -> tuple[Target, ...]:
-    """Return the remembered targets whose value is still there; say which are not."""
+    """Return the remembered targets that still have a value; warn of the others."""
     there = []
     for target in remembered:
         try:
             found = files.lookup(target)
         except ConfigError as exc:
-            _log.warning("%s is forgotten: %s", target, exc.message)
+            _log.warning("Forgetting %s: %s", target, exc.message)
             continue
         if any(item.value for item in found):
             there.append(target)
         else:
-            _log.warning("%s is forgotten: it has no value any more.", target)
+            _log.warning("Forgetting %s: it has no value.", target)
     return tuple(there)
 
 
@@ -147,7 +145,7 @@ def _files(root: Path, skip: Sequence[Path]) -> Iterator[Path]:
         folders[:] = sorted(
             name
             for name in folders
-            if not (top and name.lower() in LEFT_OUT)
+            if not (top and name.lower() in SKIPPED_FOLDERS)
             and not name.lower().startswith("backup")
             and (here / name).resolve() not in ours
         )
@@ -157,12 +155,12 @@ def _files(root: Path, skip: Sequence[Path]) -> Iterator[Path]:
             if is_below(here / name, root):
                 yield here / name
             else:
-                _log.warning("Not searched: %s leads out of %s", here / name, root)
+                _log.warning("Skipped: %s leads out of %s", here / name, root)
 
 
 def _texts(data: bytes) -> Iterator[str]:
-    """Yield what the file may say, whether it is INI or not."""
-    # What is not ASCII is no part of a name, and must not look like one.
+    """Yield a file's possible texts, whether it is INI or not."""
+    # Bytes beyond ASCII are no part of a form, and must not look like one.
     yield data.decode("ascii", "replace")
     if b"\0" in data:
         yield data.replace(b"\0", b"").decode("ascii", "replace")
@@ -183,7 +181,7 @@ def explicit(files: IniFiles, targets: Mapping[str, Target]) -> tuple[Target, ..
     """Check the targets that the config file names.
 
     Raises:
-        ConfigError: Listing every file that is not there and every unknown form.
+        ConfigError: If a file is missing or a form is unknown; it lists all of them.
     """
     problems = []
     for name, target in targets.items():

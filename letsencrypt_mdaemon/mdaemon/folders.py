@@ -1,4 +1,4 @@
-"""The installation: where it is, its host name, and how it is told to reload."""
+"""Find MDaemon's folder and the files below it."""
 
 from __future__ import annotations
 
@@ -20,31 +20,33 @@ if TYPE_CHECKING:
 
     from letsencrypt_mdaemon.state.memory import Target
 
-
 DEFAULT = Path("C:/MDaemon")
 
-
 MAX_INI_BYTES = 16 << 20
-"""The server's own files have some hundred thousand."""
+"""The largest INI file to read; the server's have some hundred thousand."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A folder where MDaemon may be, and who says so."""
-
-    folder: Path
-    said_by: str
-
-
-def places(given: Path | None, said_by: str) -> list[Place]:
-    """Return where to look: where we are told, else where it usually is.
+    """A folder where MDaemon may be.
 
     Args:
-        given: The only place to look, if we are told one.
-        said_by: Which option, variable or file gave the folder.
+        origin: The option, variable, file or registry key that names it.
+    """
+
+    folder: Path
+    origin: str
+
+
+def places(given: Path | None, origin: str) -> list[Place]:
+    """Return the folder that the settings give, else MDaemon's usual folders.
+
+    Args:
+        given: The folder of the settings.
+        origin: The option, variable or file that gives it.
     """
     if given is not None:
-        return [Place(given, said_by)]
+        return [Place(given, origin)]
     found: list[Place] = []
     if sys.platform == "win32":
         from letsencrypt_mdaemon.windows import registry  # noqa: PLC0415 - lazily
@@ -54,12 +56,12 @@ def places(given: Path | None, said_by: str) -> list[Place]:
 
 
 def find(candidates: Sequence[Place]) -> Path:
-    """Return the first of the folders that is an MDaemon's.
+    """Return the first folder that is MDaemon's.
 
     Raises:
-        ConfigError: If none is; it lists them all.
+        ConfigError: If there is none; it lists the folders.
     """
-    looked = []
+    checked = []
     for place in candidates:
         root = place.folder
         if root.name.lower() == "app" and child(root, "MDaemon.ini").is_file():
@@ -68,26 +70,22 @@ def find(candidates: Sequence[Place]) -> Path:
         if file.is_file():
             return root
         missing = next((path for path in (root, app) if not path.is_dir()), file)
-        looked.append(f"\n  - {place.folder} ({place.said_by}): {_lack(missing)}")
+        what = "has the wrong type" if missing.exists() else "does not exist"
+        checked.append(f"\n  - {place.folder} ({place.origin}): {missing} {what}")
     raise ConfigError(
-        f"No MDaemon was found. Looked in:{''.join(looked)}",
-        hint="Name its folder, the one that holds App: --mdaemon-dir DIR.",
+        f"Could not find MDaemon. Checked:{''.join(checked)}",
+        hint="Set its folder, the one that contains App: --mdaemon-dir DIR.",
     )
 
 
-def _lack(path: Path) -> str:
-    what = "is there, but is something else" if path.exists() else "is not there"
-    return f"{path} {what}"
-
-
 def child(folder: Path, *names: str) -> Path:
-    """Return a path below a folder; names count in any case, as on Windows.
+    """Return a path below a folder; names match in any case, as on Windows.
 
-    A part that is not there, or cannot be looked for, is returned as it was given.
+    A part that is missing or unreadable is returned as given.
     """
     for name in names:
         path = folder / name
-        # What cannot be looked at is said by whoever opens it.
+        # Whoever opens the path reports the error.
         with suppress(OSError):
             if not path.exists() and folder.is_dir():
                 listed = {item.name.lower(): item for item in folder.iterdir()}
@@ -100,21 +98,21 @@ def read_ini(path: Path) -> bytes:
     """Return an INI file's bytes.
 
     Raises:
-        ConfigError: If it is missing, no file, unreadable, or larger than an INI file.
+        ConfigError: If the file is missing, unreadable or too large.
     """
     try:
         return read_limited(path, MAX_INI_BYTES)
     except FileNotFoundError:
-        message = f"{path} is not there."
+        message = f"{path} does not exist."
     except ValueError as exc:
-        message = f"{path} cannot be read as an INI file: {exc}."
+        message = f"Could not read {path} as an INI file: {exc}."
     except OSError as exc:
-        message = f"{path} cannot be read: {exc.strerror or exc}."
-    raise ConfigError(message, hint="Check the path, and who may read it.")
+        message = f"Could not read {path}: {exc.strerror or exc}."
+    raise ConfigError(message, hint="Check the path and its permissions.")
 
 
 class IniFiles:
-    """The server's INI files as one look finds them: each is parsed once.
+    """The server's INI files, each parsed once.
 
     Args:
         root: MDaemon's folder.
@@ -125,7 +123,7 @@ class IniFiles:
         self._parsed: dict[Path, tuple[bytes, list[ini.Entry]]] = {}
 
     def data(self, path: Path) -> bytes:
-        """Return a file's bytes; only a file that was parsed is kept in memory.
+        """Return a file's bytes; only parsed files are kept in memory.
 
         Raises:
             ConfigError: See `read_ini`.
@@ -136,7 +134,7 @@ class IniFiles:
         """Return a file's entries.
 
         Args:
-            data: The file's bytes, if they were read already.
+            data: The file's bytes, if they are known.
 
         Raises:
             ConfigError: See `read_ini`.
@@ -147,7 +145,7 @@ class IniFiles:
         return self._parsed[path][1]
 
     def lookup(self, target: Target) -> list[ini.Entry]:
-        """Return every entry that a target means.
+        """Return every entry of a target.
 
         Raises:
             ConfigError: If its file cannot be read, or is not below the root.
@@ -159,17 +157,17 @@ class IniFiles:
 def raw_queue(root: Path) -> Path:
     r"""Return the folder of the RAW queue: `[Directories] Raw` in App/MDaemon.ini.
 
-    The value is a path on the server. Seen from another machine, the end of
-    `C:\MDaemon\Queues\Raw` is looked up below the mounted folder.
+    The value is a path on the server. On another machine, the end of
+    `C:\MDaemon\Queues\Raw` is searched below the mounted folder.
 
     Raises:
-        ConfigError: If the key or the folder is not there.
+        ConfigError: If the key or the folder is missing.
     """
     path = child(root, "App", "MDaemon.ini")
     hint = "Correct it, or send mail by SMTP: mail-server = smtp://HOST:PORT."
     found = ini.lookup(read_ini(path), "Directories", "Raw")
     if not found or not found[0].value:
-        message = f"{path} [Directories] Raw is not there, so there is no RAW queue."
+        message = f"Could not find the RAW queue: {path} has no [Directories] Raw."
         raise ConfigError(message, hint=hint)
     value = found[0].value.strip('"')
     folder = Path(value)
@@ -180,17 +178,15 @@ def raw_queue(root: Path) -> Path:
         folder = child(root, *(part.strip("\\/") for part in parts[skip:]))
         if folder.is_dir() and folder != root:
             return folder
-    message = (
-        f"{path} [Directories] Raw names {printable(value, 300)}, which is not there."
-    )
-    raise ConfigError(message, hint=hint)
+    message = f"{path} [Directories] Raw names {printable(value, 300)}, which does not "
+    raise ConfigError(f"{message}exist.", hint=hint)
 
 
 def file_below(root: Path, name: str) -> Path:
-    """Return a file below the installation, whatever slashes and case its name has.
+    """Return a file below MDaemon's folder; slashes and case make no difference.
 
     Raises:
-        ConfigError: If the name, or a link, leads out of the installation.
+        ConfigError: If the name, or a link, leads out of the folder.
     """
     path = child(root, *re.split(r"[\\/]", name))
     if not is_below(path, root):
@@ -200,6 +196,6 @@ def file_below(root: Path, name: str) -> Path:
 
 
 def is_below(path: Path, folder: Path) -> bool:
-    """Whether a path is the folder or in it, links followed."""
-    # `Path.resolve` does not stand links that lead in a circle.
+    """Whether a path is the folder or in it, after following links."""
+    # `Path.resolve` fails on circular links.
     return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))

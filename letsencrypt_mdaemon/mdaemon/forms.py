@@ -1,8 +1,8 @@
-"""How an INI value may name a certificate, and how to name another one the same way.
+"""Recognize the forms in which INI values name certificates, and write them.
 
-No public source tells which form the server uses, so every plausible one is known here:
-SHA-1, SHA-256 or the serial number, in hex of either case with or without separators,
-the bytes in either order, or in base64. A form is written as `sha1:upper:space`.
+The server's form is not documented, so this module knows every plausible one: SHA-1,
+SHA-256 or the serial number, in hex of either case with or without separators, or in
+base64, with the bytes in either order. A form is written as `sha1:upper:space`.
 """
 
 from __future__ import annotations
@@ -26,13 +26,12 @@ if TYPE_CHECKING:
 
 Source = Literal["sha1", "sha256", "serial", "derserial"]
 Style = Literal["upper", "lower", "base64", "decimal"]
-
 SEPARATORS = {"": "", "space": " ", "colon": ":", "dash": "-", "comma": ","}
 SOURCES: tuple[Source, ...] = get_args(Source)
-SHORTEST = 8
-"""Bytes; a shorter serial number would be found in places where it means nothing."""
-LONGEST = 21
-"""Bytes; serial numbers have 20 (RFC 5280, 4.1.2.2), and some CAs add DER's zero."""
+MIN_BYTES = 8
+"""The shortest serial number to search for; shorter ones would match by chance."""
+MAX_BYTES = 21
+"""The longest serial number: 20 (RFC 5280, 4.1.2.2), and for some CAs DER's zero."""
 _LENGTHS = {"sha1": 20, "sha256": 32}
 _CASES: tuple[Style, ...] = ("upper", "lower")
 _ALNUM = r"[^\W_]"
@@ -43,10 +42,10 @@ class Form:
     """One way to name a certificate.
 
     Args:
-        source: What of the certificate; `derserial` is the serial number with the zero
-            byte that DER puts before a high first bit, as Windows' dialogs show it.
-        separator: The name of what stands between two bytes in hex; see `SEPARATORS`.
-        backwards: Whether the last byte comes first, as in Windows' own structures.
+        source: The part of the certificate; `derserial` is the serial number with the
+            zero byte that DER puts before a high first bit, as Windows' dialogs show.
+        separator: The separator's name in hex; see `SEPARATORS`.
+        backwards: Whether the last byte comes first, as in Windows' structures.
     """
 
     source: Source
@@ -55,7 +54,7 @@ class Form:
     backwards: bool = False
 
     def __str__(self) -> str:
-        """Return it as the config file spells it."""
+        """Return the form as the config file spells it."""
         parts = [self.source, self.style, self.separator]
         parts.append("reversed" if self.backwards else "")
         return ":".join(part for part in parts if part)
@@ -73,23 +72,23 @@ class Form:
         return text.upper() if self.style == "upper" else text
 
     def shape(self) -> re.Pattern[str]:
-        """Return what any certificate's name in this form looks like, in either case.
+        """Return a pattern of any certificate's name in this form, in either case.
 
-        It matches where the name stands alone, not in the middle of anything longer.
+        It matches a name that stands alone, not one inside a longer text.
         """
         if self.style == "decimal":
             return re.compile(rf"(?<!{_ALNUM})[0-9]{{17,49}}(?!{_ALNUM})")
         length = _LENGTHS.get(self.source)
         if self.style == "base64":
-            lengths = [length] if length else range(SHORTEST, LONGEST + 1)
+            lengths = [length] if length else range(MIN_BYTES, MAX_BYTES + 1)
             every_length = "|".join(
                 f"[A-Za-z0-9+/]{{{-(-count * 4 // 3)}}}{'=' * (-count % 3)}"
                 for count in lengths
             )
             return re.compile(rf"(?<![\w+/])(?:{every_length})(?![\w+/=])")
         pair, separator = "[0-9a-fA-F]{2}", re.escape(SEPARATORS[self.separator])
-        more = length - 1 if length else f"{SHORTEST - 1},{LONGEST - 1}"
-        # "0x" before it is as good as nothing.
+        more = length - 1 if length else f"{MIN_BYTES - 1},{MAX_BYTES - 1}"
+        # A prefix "0x" is allowed.
         before, after = rf"(?:(?<!{_ALNUM})|(?<=0[xX]))", rf"(?!{_ALNUM})"
         if separator:
             before += rf"(?<!{before}{pair}{separator})"
@@ -108,21 +107,22 @@ class Hit:
 
 
 DEFAULT = Form("sha1", "upper")
-"""As Windows shows a thumbprint, without the blanks."""
+"""The form in which Windows shows a thumbprint, without spaces."""
 
 
 def parse(text: str) -> Form:
-    """Read a form as the config file spells it.
+    """Parse a form as the config file spells it.
 
     Raises:
-        ValueError: If it is none of them.
+        ValueError: If there is no such form.
     """
     wanted = text.strip().lower()
     for form in every():
         if str(form) == wanted:
             return form
     raise ValueError(
-        f"{text!r} is no form such as {DEFAULT}, sha1:lower:colon or sha256:base64"
+        f"{text!r} is not a form; examples are {DEFAULT}, sha1:lower:colon and "
+        "sha256:base64"
     )
 
 
@@ -164,8 +164,8 @@ _LOWER = {code: code + 32 for code in range(ord("A"), ord("Z") + 1)}
 
 @lru_cache(maxsize=1000)
 def _needles(certificate: x509.Certificate) -> tuple[tuple[Form, str], ...]:
-    """Return what to look for; hex in lower case only, the text is folded as well."""
-    short = len(_bytes(certificate, "serial")) < SHORTEST
+    """Return the texts to search for; hex in lower case, as in the folded text."""
+    short = len(_bytes(certificate, "serial")) < MIN_BYTES
     found: dict[str, Form] = {}
     for form in every():
         if form.style != "upper" and (form.source in _LENGTHS or not short):

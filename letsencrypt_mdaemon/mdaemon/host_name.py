@@ -1,4 +1,4 @@
-"""The SMTP host name of the default domain, from the files and the greeting."""
+"""Find the SMTP host name of the default domain in the files and the greeting."""
 
 from __future__ import annotations
 
@@ -24,50 +24,47 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-
 MAX_GREETING_BYTES = 4096
-"""A line of a greeting has at most 512 (RFC 5321, 4.5.3.1.5)."""
+"""The longest greeting; a line has at most 512 (RFC 5321, 4.5.3.1.5)."""
 
-
-# Of a greeting's lines the last has a blank after the code; another code ends it too.
+# The last line of a greeting has a space after the code; another code ends it too.
 _LAST_LINE = re.compile(rb"^220[ \r].*\n|\A(?!220).*\n", re.MULTILINE)
 
-
-# What follows is a domain or an address literal (RFC 5321, 4.2).
+# After the code comes a domain or an address literal (RFC 5321, 4.2).
 _HOST = re.compile(rb"220[ -](\[[\w.:]+\]|[\w-]+(?:\.[\w-]+)+\.?)[ \r\n]")
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Something that tells a host name, and what it tells."""
+    """A place that gives a host name, and the name."""
 
     where: str
     value: str
 
     def name(self) -> str | None:
-        """Return the host name; None if no certificate can be had for the value."""
+        """Return the host name; None if no CA can certify the value."""
         try:
             return normalise(self.value)
         except ValueError:
             return None
 
     def __str__(self) -> str:
-        """Return it as the messages show it."""
+        """Return the source as messages show it."""
         try:
             normalise(self.value)
         except ValueError as exc:
-            return f"{self.where} says {printable(self.value, 300)!r}, which {exc}"
-        return f"{self.where} says {printable(self.value, 300)}"
+            return f"{self.where} gives {printable(self.value, 300)!r}, which {exc}"
+        return f"{self.where} gives {printable(self.value, 300)}"
 
 
 def greeting(address: tuple[str, int] | None, timeout: float = 3.0) -> Source | None:
-    """Return the name that the mail server greets with (RFC 5321, 4.2 and 4.3.1).
+    """Return the name in the mail server's greeting (RFC 5321, 4.2 and 4.3.1).
 
-    None if it does not answer in time, or greets without a name.
+    None if the server does not answer in time, or its greeting has no name.
 
     Args:
-        address: Host and port; None if there is nobody to ask.
-        timeout: Seconds, for all of it.
+        address: Host and port; None to skip the connection.
+        timeout: Seconds for the whole conversation.
     """
     if address is None:
         return None
@@ -76,10 +73,10 @@ def greeting(address: tuple[str, int] | None, timeout: float = 3.0) -> Source | 
     try:
         with socket.create_connection(address, timeout) as connection:
             text = _greeting(connection, deadline)
-            # Those who leave without a word may be taken for attackers.
+            # A server may treat clients that leave without QUIT as attackers.
             with suppress(OSError):
                 connection.sendall(b"QUIT\r\n")
-    except (OSError, UnicodeError) as exc:  # the latter from names no DNS can hold
+    except (OSError, UnicodeError) as exc:  # UnicodeError: a name that DNS cannot hold
         _log.debug("No SMTP greeting from %s port %d: %s", host, port, exc)
         return None
     match = _HOST.match(text)
@@ -89,7 +86,7 @@ def greeting(address: tuple[str, int] | None, timeout: float = 3.0) -> Source | 
 
 
 def _greeting(connection: socket.socket, deadline: float) -> bytes:
-    """Return a greeting of one or more lines, or whatever came in its place."""
+    """Return a greeting of one or more lines, or the answer in its place."""
     text = b""
     while not _LAST_LINE.search(text):
         connection.settimeout(max(deadline - time.monotonic(), 0.001))
@@ -102,12 +99,12 @@ def _greeting(connection: socket.socket, deadline: float) -> bytes:
 
 
 def configured_names(files: IniFiles) -> list[Source]:
-    """Return what the server's files tell of the default domain's SMTP host name.
+    """Return the default domain's SMTP host names in the server's files.
 
-    The key's place is not documented. Looked at are the keys named FQDN in
-    App/MDaemon.ini; else, in the other INI-style files of App, in the section of the
-    default domain: the one that a value in `[Domain]` of MDaemon.ini names, or in every
-    section if there is none.
+    The key's place is not documented. Keys named FQDN in App/MDaemon.ini count; without
+    any, those in the other INI-style files of App, in the section of the default
+    domain. A value in `[Domain]` of MDaemon.ini names that section; without one, every
+    section counts.
 
     Raises:
         ConfigError: If MDaemon.ini cannot be read.
@@ -133,15 +130,15 @@ def configured_names(files: IniFiles) -> list[Source]:
 
 
 def host_name(configured: Sequence[Source], greeted: Source | None) -> str:
-    """Return the one name that all the sources tell.
+    """Return the name that all sources give.
 
-    Where the files tell several names, because the default domain is not known, the
-    greeting chooses among them.
+    If the files give several names, because the default domain is unknown, the greeting
+    chooses among them.
 
     Raises:
-        ConfigError: If they tell nothing, nothing usable, or different names.
+        ConfigError: If the sources give no usable name, or different names.
     """
-    hint = "Say which name is right: --host-name NAME (host-name in the config file)."
+    hint = "Set the right name: --host-name NAME (host-name in the config file)."
     names = {source.name() for source in configured}
     if greeted is not None and greeted.name() in names - {None}:
         return normalise(greeted.value)
@@ -151,13 +148,13 @@ def host_name(configured: Sequence[Source], greeted: Source | None) -> str:
         return name
     listed = "".join(f"\n  - {source}" for source in sources)
     if not sources:
-        message = "The SMTP host name of the default domain was not found: no key FQDN "
-        message += "in the files of App, and no SMTP greeting with a name."
+        message = "Could not find the SMTP host name of the default domain: the files "
+        message += "of App have no key FQDN, and no SMTP greeting has a name."
     elif len(sources) == 1 or not names - {None}:
-        message = f"The SMTP host name of the default domain cannot be used:{listed}"
+        message = f"Cannot use the SMTP host name of the default domain:{listed}"
         hint = f"Correct it in the Domain Manager (Host name & IP). Or: {hint}"
     else:
-        message = f"The SMTP host name of the default domain is not clear:{listed}"
+        message = f"The SMTP host name of the default domain is unclear:{listed}"
     raise ConfigError(message, hint=hint)
 
 

@@ -1,4 +1,4 @@
-"""The bindings of IIS and http.sys, as appcmd and netsh print them."""
+"""Read the bindings of IIS and http.sys from the output of appcmd and netsh."""
 
 from __future__ import annotations
 
@@ -6,19 +6,14 @@ import re
 from dataclasses import dataclass
 
 APPLICATION = "{4dc3e181-e14b-4a21-b022-59fc669b0914}"
-"""What IIS calls itself at http.sys."""
-
+"""The application ID of IIS at http.sys."""
 
 STORE = "MY"
-
-
 _EVERY_ADDRESS = "0.0.0.0"  # noqa: S104 - nothing is bound here
 
-
-# IIS's sslFlags, since 8.0 and since Windows Server 2022. http.sys has them as well;
-# there they go with the certificate that is replaced.
+# IIS's sslFlags, since 8.0 and since Windows Server 2022. http.sys has them, too, but
+# loses them with the certificate.
 _SNI, _CENTRAL = 1, 2
-
 
 _OPTIONS = {
     4: "disablehttp2",
@@ -28,11 +23,9 @@ _OPTIONS = {
     64: "disablelegacytls",
 }
 
-
 HASH = re.compile(r":\s*([0-9a-fA-F]{40})\s*$", re.MULTILINE)
 
-
-# After the application's id comes the store, and after that what else is set.
+# After the application ID comes the store, then the other settings.
 _APPLICATION = re.compile(
     r":\s*(\{[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\})[ \t]*\r?\n"
     r"[^\r\n]*:[ \t]*(\S*)[ \t]*(?:\r?\n|\Z)"
@@ -41,7 +34,7 @@ _APPLICATION = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """An https binding of a site.
+    """An HTTPS binding of a site.
 
     Args:
         information: Address, port and host, as IIS writes them: `*:443:`.
@@ -53,13 +46,13 @@ class Binding:
 
     @property
     def is_central(self) -> bool:
-        """Whether IIS takes the certificate from its central store of files."""
+        """Whether IIS uses its central certificate store."""
         return bool(self.flags & _CENTRAL)
 
     @property
     def endpoint(self) -> str:
-        """Return it as `netsh` names the certificate's place."""
-        # An IPv6 address has colons of its own.
+        """Return the endpoint as `netsh` names it."""
+        # An IPv6 address contains colons.
         address, port, host = self.information.rsplit(":", 2)
         if self.flags & _SNI:
             return f"hostnameport={host}:{port}"
@@ -68,16 +61,16 @@ class Binding:
 
     @property
     def options(self) -> list[str]:
-        """Return what `netsh` has to be told beside the certificate."""
+        """Return the flags as options of `netsh`."""
         return [f"{name}=enable" for bit, name in _OPTIONS.items() if self.flags & bit]
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """The certificate of an endpoint, at http.sys.
+    """The certificate of an endpoint at http.sys.
 
     Args:
-        rest: The lines about everything else.
+        rest: The lines about other settings.
     """
 
     thumbprint: str
@@ -86,19 +79,16 @@ class Record:
     rest: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        """Return it as a change has it: the store is only named if it is another."""
+        """Return the thumbprint, and the store if it is not the usual one."""
         usual = self.store.upper() == STORE
         return self.thumbprint if usual else f"{self.thumbprint} {self.store}"
 
 
 def sites(xml: str) -> dict[str, tuple[Binding, ...]]:
-    """Read what `appcmd list site /config:* /xml` writes.
-
-    Returns:
-        The https bindings of each site.
+    """Return the HTTPS bindings of each site from `appcmd list site /config:* /xml`.
 
     Raises:
-        ValueError: If it is something else.
+        ValueError: If the output is not XML.
     """
     from xml.etree import ElementTree as ET  # noqa: PLC0415 - seldom needed
 
@@ -106,7 +96,7 @@ def sites(xml: str) -> dict[str, tuple[Binding, ...]]:
         # Windows' own program wrote it, from settings of administrators.
         document = ET.fromstring(xml.strip())  # noqa: S314
     except ET.ParseError as exc:
-        raise ValueError(f"no XML: {exc}") from exc
+        raise ValueError(f"not XML: {exc}") from exc
     return {
         site.get("name", ""): tuple(
             Binding(found.get("bindingInformation", ""), int(found.get("sslFlags", 0)))
@@ -119,7 +109,7 @@ def sites(xml: str) -> dict[str, tuple[Binding, ...]]:
 
 
 def record(output: str) -> Record | None:
-    """Read what `netsh http show sslcert` writes of one endpoint, in any language."""
+    """Read one endpoint from `netsh http show sslcert`, in any language."""
     certificate, application = HASH.search(output), _APPLICATION.search(output)
     if certificate is None or application is None:
         return None
@@ -128,7 +118,7 @@ def record(output: str) -> Record | None:
     return Record(
         certificate[1].lower(),
         application[1].lower(),
-        # "(null)", which is the same in every language.
+        # "(null)" is the same in every language.
         STORE if store.startswith("(") or not store else store,
         tuple(line for line in rest if line),
     )

@@ -1,8 +1,8 @@
-"""The https bindings of one IIS site, by the system's own tools.
+"""Set the certificate of an IIS site's HTTPS bindings with the system's tools.
 
-IIS keeps the bindings, which `appcmd` lists; http.sys keeps the certificate of each
-address and port, or host and port, which `netsh http` shows and sets. Both write in
-the language of the system: what is read is known by its shape, never by a word.
+IIS keeps the bindings; `appcmd` lists them. http.sys keeps the certificate of each
+address and port, or host and port; `netsh http` shows and sets it. Both tools write in
+the system's language, so the program relies on the shape of their output, not on words.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from letsencrypt_mdaemon.errors import ConfigError, DeployError, Error
 from letsencrypt_mdaemon.mdaemon.http_sys import (
@@ -32,31 +32,17 @@ if TYPE_CHECKING:
 
     from cryptography import x509
 
-    from letsencrypt_mdaemon.system.process import Ended
-
-
 _log = logging.getLogger(__name__)
-
 
 _NEW = "*:443:"
 
 
-class Run(Protocol):
-    """`process.run`, or what stands in for it."""
-
-    def __call__(
-        self, program: Path, *arguments: str, failure: type[Error] = Error
-    ) -> Ended:
-        """Run a program to its end."""
-        ...
-
-
 class Site:
-    """A site, and the certificates of its https bindings.
+    """A site, and the certificates of its HTTPS bindings.
 
     Args:
         known: Certificates by thumbprint.
-        add_binding: Whether a site without any https binding gets one.
+        add_binding: Whether to add an HTTPS binding to a site without one.
     """
 
     def __init__(
@@ -65,19 +51,19 @@ class Site:
         known: Mapping[str, x509.Certificate],
         *,
         add_binding: bool = False,
-        run: Run = process.run,
+        run: process.Run = process.run,
     ) -> None:
         system = Path(os.environ.get("SYSTEMROOT", r"C:\Windows")) / "System32"
         self.name = name
         self.known = known
         self.add_binding = add_binding
         self._run = run
-        self._said: set[str] = set()
+        self._warned: set[str] = set()
         self._appcmd = system / "inetsrv" / "appcmd.exe"
         self._netsh = system / "netsh.exe"
 
     def named(self) -> dict[Target, x509.Certificate | None]:
-        """Return which known certificate each binding has.
+        """Return the known certificate of each binding.
 
         Raises:
             ConfigError: If there is no such site, or no IIS.
@@ -92,20 +78,20 @@ class Site:
         }
 
     def references(self) -> set[str]:
-        """Return the thumbprints of all certificates at http.sys, of other sites too.
+        """Return the thumbprints of all certificates at http.sys, for every site.
 
         Raises:
-            DeployError: If they cannot be told.
+            DeployError: If netsh fails.
         """
         output = self._do(self._netsh, "http", "show", "sslcert")
         return {found.upper() for found in HASH.findall(output)}
 
     def bind(self, certificate: x509.Certificate, *, dry_run: bool) -> list[Change]:
-        """Give every https binding this certificate. Done twice, it changes nothing.
+        """Set this certificate for every HTTPS binding.
 
         Raises:
             ConfigError: If there is no such site, or no IIS; nothing is changed.
-            DeployError: If a tool fails; all is as it was, as far as that can be.
+            DeployError: If a tool fails; the changes are undone as far as possible.
         """
         after = thumbprint(certificate).lower()
         bindings = self._bindings()
@@ -116,7 +102,7 @@ class Site:
             if str(before or "") != after:
                 changes.append(Change(target, 0, str(before or ""), after))
         if targets and not bindings:
-            # Last: before, the site would answer there without a certificate.
+            # Last: until then, the port would have no certificate.
             changes.append(Change(self._list(), 0, "", f"https {_NEW}"))
         if dry_run:
             return changes
@@ -129,7 +115,7 @@ class Site:
         return changes
 
     def restore(self, changes: Sequence[Change]) -> None:
-        """Take changes back, where the certificate is still what it became.
+        """Undo the changes whose certificates nobody has changed since.
 
         Raises:
             ConfigError: If there is no such site, or no IIS.
@@ -137,8 +123,8 @@ class Site:
         """
         bindings = self._bindings()
         targets = self._targets(bindings)
-        # A run that went on where a killed one stopped has later ones of a target; what
-        # was there at first counts.
+        # A run that continued a killed one may have two changes of a target; the first
+        # one holds the original value.
         first = {change.target: change for change in reversed(changes)}
         for target, change in first.items():
             binding = targets.get(target)
@@ -146,10 +132,10 @@ class Site:
                 if any(item.information == _NEW for item in bindings):
                     self._make(None, change.before)
             elif binding is None:
-                _log.warning("%s is not there any more.", target)
+                _log.warning("Could not restore %s: it no longer exists.", target)
             else:
                 now = str(self._show(binding) or "")
-                # Nothing at all is what a killed run left between its two steps.
+                # A killed run may have deleted the certificate and set none.
                 if now in {"", change.after} and now != change.before:
                     self._make(binding, change.before)
 
@@ -157,27 +143,29 @@ class Site:
         try:
             self.restore(changes)
         except Error as exc:
-            _log.error("IIS is not as it was: %s %s", exc.message, exc.hint)
+            _log.error("Could not restore IIS: %s %s", exc.message, exc.hint)
 
     def _list(self) -> Target:
-        """Return what a change of the bindings themselves is of."""
+        """Return the target for a change of the list of bindings."""
         return Target(IIS, self.name, "bindings", "")
 
     def _targets(self, bindings: Sequence[Binding]) -> dict[Target, Binding]:
-        """Return those that get a certificate, one of each endpoint.
+        """Return the bindings that get a certificate, one for each endpoint.
 
-        If there are no bindings, it is the one to be added.
+        Without any bindings, this is the binding to add.
         """
         if not bindings and self.add_binding:
             bindings = (Binding(_NEW),)
         elif not bindings:
             name = printable(self.name)
-            self._warn(f"{name} has no https binding; iis-add-binding makes one.")
+            self._warn(f"{name} has no HTTPS binding; set iis-add-binding to add one.")
         by_endpoint: dict[str, Binding] = {}
         for binding in bindings:
             if binding.is_central:
                 place = printable(binding.information)
-                self._warn(f"{place} is left alone: it uses IIS's central store.")
+                self._warn(
+                    f"skipping {place}, which uses the central certificate store."
+                )
             else:
                 by_endpoint.setdefault(binding.endpoint, binding)
         return {
@@ -186,22 +174,22 @@ class Site:
         }
 
     def _warn(self, text: str) -> None:
-        """Say it once, however often the site is looked at."""
-        if text not in self._said:
+        """Log a warning once, however often the site is read."""
+        if text not in self._warned:
             _log.warning("IIS: %s", text)
-        self._said.add(text)
+        self._warned.add(text)
 
     def _bindings(self) -> tuple[Binding, ...]:
         arguments = ("list", "site", "/config:*", "/xml")
         try:
             ended = self._run(self._appcmd, *arguments, failure=ConfigError)
         except ConfigError as exc:
-            hint = "Install IIS with its Management Scripts and Tools, or leave out "
+            hint = "Install IIS with its Management Scripts and Tools, or remove "
             raise ConfigError(exc.message, hint=f"{hint}iis-site-name.") from exc
         try:
             found = sites(ended.output if ended.code == 0 else "")
         except ValueError as exc:
-            message = f"{self._appcmd} does not list IIS's sites, but ended with "
+            message = f"Could not list IIS's sites: {self._appcmd} exited with "
             message += f"{ended.code}: {printable(ended.output, 300)!r}."
             hint = "Run it by hand as administrator: appcmd list site."
             raise ConfigError(message, hint=hint) from exc
@@ -213,30 +201,23 @@ class Site:
         return by_name[self.name.lower()]
 
     def _show(self, binding: Binding) -> Record | None:
-        # That there is none ends with 1, as some failures do; "add" tells them apart,
-        # as it replaces nothing.
-        ended = self._run(
-            self._netsh,
-            "http",
-            "show",
-            "sslcert",
-            binding.endpoint,
-            failure=DeployError,
-        )
-        return record(ended.output)
+        # The exit code is 1 for no certificate and for some failures. "add" tells them
+        # apart, because it replaces nothing.
+        show = ("http", "show", "sslcert", binding.endpoint)
+        return record(self._run(self._netsh, *show, failure=DeployError).output)
 
     def _make(self, binding: Binding | None, value: str) -> None:
-        """Give a binding a certificate; without one make or remove the new binding."""
+        """Set a binding's certificate; without a binding, add or remove the new one."""
         if binding is not None:
             self._set(binding, value)
             return
-        # As IIS's configuration reference has it, at "Bindings".
+        # See "Bindings" in IIS's configuration reference.
         entry = f"bindings.[protocol='https',bindingInformation='{_NEW}']"
         change = f"/{'+' if value else '-'}{entry}"
         self._do(self._appcmd, "set", "site", f"/site.name:{self.name}", change)
 
     def _set(self, binding: Binding, value: str) -> None:
-        # "update sslcert" is not known before Windows 10, and resets as much.
+        # "update sslcert" needs Windows 10, and resets the same settings.
         wanted, _, store = value.partition(" ")
         before = self._show(binding)
         http = (self._netsh, "http")
@@ -253,19 +234,19 @@ class Site:
         )
         now = self._show(binding)
         if now is None or now.thumbprint != wanted:
-            message = f"{binding.endpoint} has {now or 'no certificate'} after netsh "
-            message += f"set {wanted}."
-            hint = "Look at: netsh http show sslcert."
+            message = f"netsh set {wanted} for {binding.endpoint}, but http.sys shows "
+            message += f"{now or 'no certificate'}."
+            hint = "Check the output of: netsh http show sslcert."
             raise DeployError(message, hint=hint)
         lost = [line for line in before.rest if line not in now.rest] if before else []
         if lost:
-            what = "%s: with the certificate this was reset: %s"
+            what = "%s: the new certificate reset these settings: %s"
             _log.warning(what, binding.endpoint, printable("; ".join(lost), 500))
 
     def _do(self, program: Path, *arguments: str) -> str:
         ended = self._run(program, *arguments, failure=DeployError)
         if ended.code:
-            message = f"{program.name} {' '.join(arguments)} ended with {ended.code}: "
+            message = f"{program.name} {' '.join(arguments)} exited with {ended.code}: "
             message += f"{printable(ended.output, 300)}"
             raise DeployError(message, hint="Run as an administrator.")
         return ended.output

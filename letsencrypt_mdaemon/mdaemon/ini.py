@@ -1,17 +1,17 @@
-"""Set values in an INI file's bytes and leave every other byte alone.
+"""Set values in an INI file's bytes, and change no other byte.
 
-The rules are the ones that both readers of such files share: Windows' profile
-functions and the library of the mail server's vendor.
+The rules are common to both readers of such files: Windows' profile functions and the
+library of MDaemon's vendor.
 
 - A line ends at CRLF, LF or CR, nowhere else. `str.splitlines` would also split at
-  U+0085, and that byte is "…" in Windows-1252.
-- A comment is a whole line that starts with ``;`` or ``#``. Whatever follows a value
-  on its line belongs to the value.
+  U+0085, which is an ellipsis in Windows-1252.
+- A comment is a whole line that starts with ``;`` or ``#``. The rest of a value's line
+  belongs to the value.
 - The first ``=`` splits key and value; keys like ``WorldClientAPI:Origins`` exist.
 - The name of a section ends at the last ``]`` of its line, so ``[a]b]`` is ``a]b``:
-  both readers see it so, and it leaves nothing of the name behind.
+  both readers do it, and no part of the name is lost.
 - A repeated section continues. Of two equal keys one reader takes the first and one
-  the last, so a change has to reach them all.
+  the last, so a change has to set both.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ LINE = re.compile(r"([^\r\n]*)(\r\n|\r|\n|\Z)")
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One ``key=value`` line: the names, the value and where its bytes are.
+    """One ``key=value`` line: its names, its value and the value's place.
 
     Args:
-        section: Name of the section, empty before the first one.
-        key: The text before the first ``=``, without the blanks around it.
-        value: The text behind it, without the blanks around it; may be a secret.
+        section: The section's name; empty before the first one.
+        key: The text before the first ``=``, stripped of blanks.
+        value: The text after it, stripped of blanks; may be a secret.
         line: Counted from 1.
-        start: Offset of the value's first byte.
-        end: Offset behind its last byte; the same as `start` if it is empty.
+        start: The offset of the value's first byte.
+        end: The offset after its last byte; equal to `start` if it is empty.
     """
 
     section: str
@@ -57,7 +57,11 @@ class Encoding(NamedTuple):
     errors: str = "strict"
 
     def encode(self, text: str) -> bytes:
-        """Return the bytes of `text`, or raise ValueError if it has no such bytes."""
+        """Return the bytes of `text`.
+
+        Raises:
+            ValueError: If the encoding lacks a character.
+        """
         try:
             return text.encode(self.codec, self.errors)
         except UnicodeEncodeError as exc:
@@ -66,7 +70,7 @@ class Encoding(NamedTuple):
 
 
 class Line(NamedTuple):
-    """One line, its text without the line break, its place in bytes with it."""
+    """A line: its text without the line break, its offsets with it."""
 
     text: str
     ending: str
@@ -75,7 +79,7 @@ class Line(NamedTuple):
 
 
 def entries(data: bytes) -> list[Entry]:
-    """Return every ``key=value`` line of a file, whatever else may be in it."""
+    """Return every ``key=value`` line of a file; ignore other lines."""
     encoding, lines = _read(data)
     found = []
     section = ""
@@ -97,12 +101,12 @@ def entries(data: bytes) -> list[Entry]:
 
 
 def lookup(data: bytes, section: str, key: str) -> list[Entry]:
-    """Return all entries with that section and key; case makes no difference."""
+    """Return all entries with this section and key, in any case."""
     return matching(entries(data), section, key)
 
 
 def matching(found: Iterable[Entry], section: str, key: str) -> list[Entry]:
-    """Return those of some entries with that section and key, in any case."""
+    """Return the entries with this section and key, in any case."""
     return [
         entry
         for entry in found
@@ -116,12 +120,12 @@ def substitute(
     """Return `data` with a new value for each of these entries.
 
     Args:
-        found: The entries of `data`, if they are known already.
+        found: The entries of `data`, if they are known.
 
     Raises:
-        ValueError: An entry is not one of `data`; or a reader would not find the new
-            value there, because of a line break, a blank at either end, or a
-            character the file's encoding lacks.
+        ValueError: If an entry is not one of `data`; or if no line can hold a value,
+            because of a line break, a blank at either end, or a character that the
+            file's encoding lacks.
     """
     encoding = _encoding(data)
     known = entries(data) if found is None else found
@@ -130,13 +134,13 @@ def substitute(
     done = 0
     for entry in sorted(edits, key=lambda entry: entry.start):
         if entry not in places:
-            message = f"[{entry.section}] {entry.key}: the file has changed meanwhile"
+            message = f"[{entry.section}] {entry.key}: the file has changed"
             raise ValueError(message)
         pieces += [data[done : entry.start], encoding.encode(edits[entry])]
         done = entry.end
     result = b"".join([*pieces, data[done:]])
-    # Reading it back is the whole rule. It finds line breaks and blanks, and also a
-    # value that makes the file look like one in another encoding.
+    # Reading the result back finds line breaks and blanks, and also a value that makes
+    # the file look like one in another encoding.
     after = entries(result)
     for entry, value in edits.items():
         if len(after) != len(places) or after[places[entry]].value != value:
@@ -146,13 +150,13 @@ def substitute(
 
 
 def set_value(data: bytes, section: str, key: str, value: str) -> bytes:
-    """Return `data` with this value wherever the key is, or with the key added.
+    """Return `data` with this value at every such key, or with the key added.
 
-    A new key goes behind the last key of its section: of the first one by that name,
-    because Windows looks no further. A new section goes to the end of the file.
+    A new key goes after the last key of the first section by that name, because Windows
+    reads no further. A new section goes to the end of the file.
 
     Raises:
-        ValueError: As `substitute`; or no line could hold such a section or key.
+        ValueError: See `substitute`; or if no line can hold the section or key.
     """
     found = lookup(data, section, key)
     if found:
@@ -187,14 +191,14 @@ def _read(data: bytes) -> tuple[Encoding, list[Line]]:
 
 
 def _encoding(data: bytes) -> Encoding:
-    """Tell the encoding by the bytes; each is one that gives the same bytes back.
+    """Return an encoding that turns text back into the same bytes.
 
-    A file of nothing but ASCII does not say what its other characters would be, so it
-    gets none. Latin-1 stands for any code page: its text may not be what was meant,
-    but every byte is one character and returns as the same byte.
+    An ASCII file does not show the encoding of other characters, so it gets none.
+    Latin-1 stands for any code page: its text may be wrong, but every byte is one
+    character and becomes the same byte again.
     """
     if len(data) % 2 == 0:
-        # Windows reads halves of a pair, so they must neither stop us nor change.
+        # Windows reads half surrogate pairs, so they must not fail or change.
         if data.startswith(codecs.BOM_UTF16_LE):
             return Encoding(codecs.BOM_UTF16_LE, "utf-16-le", "surrogatepass")
         if data.startswith(codecs.BOM_UTF16_BE):
@@ -217,7 +221,7 @@ def _section_name(text: str) -> str | None:
 
 
 def _end_of_section(data: bytes, section: str) -> int | None:
-    """Return the offset behind the last key of the first such section, if any."""
+    """Return the offset after the last key of the first such section, if any."""
     encoding, lines = _read(data)
     with_key = {entry.line for entry in entries(data)}
     place = None if section else len(encoding.mark)

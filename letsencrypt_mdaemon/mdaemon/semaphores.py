@@ -1,4 +1,4 @@
-"""Semaphore files, which MDaemon takes as commands."""
+"""Ask MDaemon to reload by semaphore files."""
 
 from __future__ import annotations
 
@@ -13,21 +13,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-
 _log = logging.getLogger(__name__)
 
-
 POLL_SECONDS = 0.1
-"""Between two looks for a semaphore."""
+"""The time between two checks of a semaphore."""
 
 
 class Semaphores:
-    """The semaphore files in App: an empty file asks the server for something.
+    """The semaphore files in App: empty files that MDaemon treats as commands.
 
-    It looks for them every few seconds, and removes one as a sign that it took it up.
+    MDaemon checks for them every few seconds, and removes each one that it processes.
 
     Args:
-        timeout: Seconds that MDaemon has to take up each.
+        timeout: Seconds to wait for MDaemon after each.
     """
 
     LOCK = "LOCKSEMS.SEM"
@@ -47,22 +45,22 @@ class Semaphores:
         self._sleep = sleep
 
     def reload(self, *, running: bool) -> Iterator[str]:
-        """Ask for a reload, gentlest first, and yield each semaphore taken up.
+        """Ask for a reload, gentlest first, and yield each processed semaphore.
 
-        Nothing is asked of a server that does not run: it would act on the files when
-        it starts, maybe weeks later. Whatever was not taken up in time is withdrawn,
-        with a warning that says what to do.
+        A stopped server gets no semaphore, because it would process the file when it
+        starts, maybe weeks later. A semaphore that is not processed in time is
+        withdrawn, with a warning.
 
         Args:
-            running: Whether the server is known to run; if not, the semaphore that does
-                nothing but vanish tells.
+            running: Whether the server is known to run; if not, a semaphore without
+                effect shows whether it does.
         """
         probe = () if running else (self.PROBE,)
         for name in (*probe, *self.names):
-            if reason := self._why_not_taken_up(name):
+            if reason := self._problem(name):
                 _log.warning(
-                    "%s. MDaemon uses the new certificate when it starts: restart it "
-                    "if it runs.",
+                    "%s. MDaemon uses the new certificate after its next start. If it "
+                    "runs, restart it.",
                     reason,
                 )
                 return
@@ -70,27 +68,27 @@ class Semaphores:
                 yield name
 
     def deaf(self) -> str:
-        """Return why the server takes up no semaphore; "" if it does.
+        """Return why MDaemon processes no semaphore; "" if it does.
 
-        Asked is the one that does nothing but vanish.
+        The check uses the semaphore that has no effect.
         """
-        return self._why_not_taken_up(self.PROBE)
+        return self._problem(self.PROBE)
 
-    def _why_not_taken_up(self, name: str) -> str:
-        """Ask for something and wait; return why it was not taken up, if it was not."""
+    def _problem(self, name: str) -> str:
+        """Create a semaphore and wait; return why MDaemon did not process it, or ""."""
         lock, path = child(self.app, self.LOCK), child(self.app, name)
         if lock.exists():
-            return f"{lock} forbids semaphores, so {name} was not asked for"
-        # One that somebody else put there may have been read before our files were.
+            return f"Could not create {name}, because {lock} forbids semaphores"
+        # MDaemon may have read our files before it processes another's semaphore.
         others = path.exists()
         if others and not self._vanishes(path):
-            return f"{path} was there before, and MDaemon does not take it up"
+            return f"{path} already existed, and MDaemon did not process it"
         try:
             path.open("xb").close()
         except FileExistsError:
-            return f"{path} was put there by another program at the same time"
+            return f"Another program created {path} at the same time"
         except OSError as exc:
-            return f"{path} cannot be written: {exc.strerror or exc}"
+            return f"Could not write {path}: {exc.strerror or exc}"
         vanished = False
         try:
             vanished = self._vanishes(path)
@@ -98,27 +96,25 @@ class Semaphores:
             vanished = vanished or not _withdraw(path)
         if vanished:
             return ""
-        return (
-            f"MDaemon did not take up {name} in {self.timeout:.0f} s; it was withdrawn"
-        )
+        return f"MDaemon did not process {name} within {self.timeout:.0f} s"
 
     def _vanishes(self, path: Path) -> bool:
-        """Wait until the file is gone, or the time is up."""
+        """Wait until the file is gone, or time is up."""
         for _ in range(math.ceil(self.timeout / POLL_SECONDS)):
             if not path.exists():
                 return True
-            text = "waiting for MDaemon to take up %s"
+            text = "waiting for MDaemon to process %s"
             _log.info(text, path.name, extra={"progress": True})
             self._sleep(POLL_SECONDS)
         return not path.exists()
 
 
 def _withdraw(path: Path) -> bool:
-    """Remove a semaphore of ours; return whether it was still there."""
+    """Remove our semaphore; return whether it still existed."""
     try:
         path.unlink()
     except FileNotFoundError:
         return False
     except OSError as exc:
-        _log.warning("%s cannot be withdrawn: %s", path, exc.strerror or exc)
+        _log.warning("Could not remove %s: %s", path, exc.strerror or exc)
     return True

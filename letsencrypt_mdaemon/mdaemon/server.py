@@ -1,4 +1,4 @@
-"""The mail server as a run works with it."""
+"""Bind certificates at the mail server, and reload it."""
 
 from __future__ import annotations
 
@@ -22,19 +22,18 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.state.memory import Change, Target
     from letsencrypt_mdaemon.windows.service import Service
 
-
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class MailServer:
-    """The server's files, semaphores, IIS site and service: `parts.Server`.
+    """The server's files, semaphores, IIS site and service (`adapters.Server`).
 
     Args:
-        running: Whether it greets; its service, if it has one, tells too.
-        site: The IIS site that shows its certificate, too.
-        service: The service that it runs as, on Windows.
-        may_restart: Whether that may be restarted.
+        running: Whether it answers with a greeting.
+        site: The IIS site that also gets the certificate.
+        service: Its Windows service.
+        may_restart: Whether this program may restart the service.
     """
 
     bindings: Bindings
@@ -46,18 +45,16 @@ class MailServer:
     may_restart: bool = False
 
     def named(self, names: Collection[str]) -> dict[Target, x509.Certificate | None]:
-        """Return which certificate each target names."""
+        """Return the certificate that each target names; None if it is unknown."""
         named = self.bindings.named(names)
         return named | self.site.named() if self.site else named
 
     def planned(self, certificate: x509.Certificate) -> list[Change]:
-        """Return what `bind` would change."""
+        """Return the changes that `bind` would make."""
         changes = self.bindings.planned(certificate)
-        return (
-            changes + self.site.bind(certificate, dry_run=True)
-            if self.site
-            else changes
-        )
+        if self.site:
+            changes += self.site.bind(certificate, dry_run=True)
+        return changes
 
     def bind(
         self,
@@ -80,7 +77,7 @@ class MailServer:
             raise
 
     def restore(self, changes: Sequence[Change], *, now: datetime) -> None:
-        """Take changes back; one kind also if the other cannot be."""
+        """Undo changes in the files and in IIS, even if one of the two fails."""
         in_iis = [change for change in changes if change.target.file == IIS]
         in_files = [change for change in changes if change not in in_iis]
         try:
@@ -89,17 +86,17 @@ class MailServer:
             if in_iis and self.site:
                 self.site.restore(in_iis)
             elif in_iis:
-                _log.warning("IIS stays as it is: iis-site-name is not set any more.")
+                _log.warning("Could not restore IIS: iis-site-name is no longer set.")
 
     def reload(self) -> Iterator[str]:
-        """Ask the server to reload, and yield what it took up."""
+        """Ask the server to reload, and yield each processed semaphore."""
         if not self.semaphores.names:
-            _log.info("The server is not told to reload.")
+            _log.info("Skipping the reload (no-reload).")
             return iter(())
         if self.service and not self.running and self._is_stopped():
             _log.warning(
-                "The service %s is stopped: MDaemon uses the new certificate when it "
-                "starts.",
+                "The service %s is stopped. MDaemon uses the new certificate after its "
+                "next start.",
                 self.service.name,
             )
             return iter(())
@@ -111,7 +108,7 @@ class MailServer:
         return self.service is not None and service.is_stopped(self.service)
 
     def restart_service(self) -> Iterator[str]:
-        """Restart the service, if that is allowed and it is not stopped."""
+        """Restart the service, if this is allowed and it is not stopped."""
         if self.service and self.may_restart and not self._is_stopped():
             from letsencrypt_mdaemon.windows import service  # noqa: PLC0415 - seldom
 
@@ -120,6 +117,6 @@ class MailServer:
             yield f"a restart of the service {self.service.name}"
 
     def references(self) -> set[str]:
-        """Return the thumbprints that any INI value names."""
+        """Return the thumbprints that any file, or http.sys, names."""
         references = self.bindings.references(skip=self.own_folders)
         return references | self.site.references() if self.site else references

@@ -1,4 +1,4 @@
-"""Token files for http-01 in the folder that the web server shows (RFC 8555, 8.3)."""
+"""Serve token files for http-01 in the webroot (RFC 8555, 8.3)."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 FOLDERS = (".well-known", ".well-known/acme-challenge")
-LIMIT = 1 << 20
-"""Bytes; a key authorization has about a hundred, the journal of 100 of them 20,000."""
+MAX_FILE_BYTES = 1 << 20
+"""A key authorization has about 100 bytes; the journal of 100 of them has 20,000."""
 
 WEB_CONFIG = "web.config"
-# IIS shows no file without an extension unless it is told its type. No handlers: that
-# section is locked, and naming it makes IIS answer 500; so does a type told twice.
+# IIS serves files without an extension only if a MIME type is set for them. The section
+# "handlers" is locked: with it IIS answers 500, as it does if a type is set twice.
 _WEB_CONFIG = b"""<?xml version="1.0" encoding="UTF-8"?>
 <configuration>
   <system.webServer>
@@ -44,9 +44,9 @@ _WEB_CONFIG = b"""<?xml version="1.0" encoding="UTF-8"?>
 </configuration>
 """
 
-# Base64url (RFC 8555, 8.1), and no longer than a file name may be.
+# Base64url (RFC 8555, 8.1), and short enough for a file name.
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{1,200}\Z")
-# Base64url as well, but Windows opens a device when asked for such a file.
+# Base64url as well, but Windows opens a device by such a name.
 _DEVICE = re.compile(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])\Z", re.IGNORECASE)
 
 
@@ -54,10 +54,10 @@ class Webroot:
     """The challenge folder below a webroot.
 
     Args:
-        folder: The webroot; `.well-known/acme-challenge` is made below it.
-        journal: A file of ours that tells what we make there, so that the run after a
-            crash can remove it.
-        web_config: Whether IIS shows the folder, and needs a file of its own there.
+        folder: The webroot; `.well-known/acme-challenge` is created below it.
+        journal: A file that lists what we create there, so that the run after a crash
+            can remove it.
+        web_config: Whether IIS serves the folder, and needs a web.config there.
     """
 
     def __init__(
@@ -69,28 +69,28 @@ class Webroot:
 
     @contextmanager
     def present(self, tokens: Mapping[str, str]) -> Iterator[None]:
-        """Show the tokens' files as long as the context lasts.
+        """Serve the token files while the context lasts.
 
         Args:
             tokens: Key authorization by token.
 
         Raises:
-            AcmeError: If a token may not become a file name; no file is written then.
-            ConfigError: If the files cannot be written there.
+            AcmeError: If a token is not allowed as a file name; no file is written.
+            ConfigError: If the files cannot be written.
         """
         for token in tokens:
             if not _is_file_name(token):
                 message = (
-                    f"The CA sent the token {printable(token, 80)!r}, not a base64url"
+                    f"The CA sent the token {printable(token, 80)!r}, which is not "
                 )
                 raise AcmeError(
-                    f"{message} one as RFC 8555, 8.1 asks; no file was written for it.",
-                    hint="Check the directory URL; tell the CA's operators.",
+                    f"{message}base64url (RFC 8555, 8.1) or names a device.",
+                    hint="Check the directory URL, or contact the CA's operators.",
                 )
         self.sweep()
         missing = self._missing_folders()
         texts = {token: text.encode("ascii") for token, text in tokens.items()}
-        # Before the journal calls them ours.
+        # Before the journal lists them as ours.
         absent = [token for token in texts if not self._is_there(token, texts[token])]
         journal: dict[str, object] = {"folders": missing, "tokens": dict(tokens)}
         if self.web_config and not os.path.lexists(self._file(WEB_CONFIG)):
@@ -108,13 +108,13 @@ class Webroot:
             self.sweep()
 
     def sweep(self) -> None:
-        """Remove what the journal names, as far as it is still ours."""
+        """Remove the files and folders in the journal that are still ours."""
         journal = self._journal()
         if journal is None:
             return
         folders, texts = journal
         if not is_below(self._file("x"), self.folder):
-            _log.warning("%s is left alone: a link leads out of it", self.folder)
+            _log.warning("Skipping %s: a link leads out of it", self.folder)
             return
         if [token for token in texts if not self._is_removed(token, texts[token])]:
             return
@@ -122,18 +122,18 @@ class Webroot:
             try:
                 (self.folder / name).rmdir()
             except OSError as exc:
-                _log.debug("%s stays: %s", self.folder / name, exc)
+                _log.debug("Could not remove %s: %s", self.folder / name, exc)
         try:
             self.journal.unlink(missing_ok=True)
         except OSError as exc:
             _log.warning("Could not remove %s: %s", self.journal, reason(exc))
 
     def _is_removed(self, token: str, text: bytes) -> bool:
-        """Remove a token file if it is ours; return whether nothing of ours is left."""
+        """Remove a token file if it is ours; return False if that fails."""
         file = self._file(token)
         try:
-            # A run that was killed while writing leaves the text's beginning.
-            if text.startswith(read_limited(file, LIMIT)):
+            # A run that was killed while writing leaves the start of the text.
+            if text.startswith(read_limited(file, MAX_FILE_BYTES)):
                 file.unlink()
         except (FileNotFoundError, ValueError):
             return True
@@ -143,9 +143,9 @@ class Webroot:
         return True
 
     def _journal(self) -> tuple[list[str], dict[str, bytes]] | None:
-        """Read the journal, which is a file as well, and may hold anything."""
+        """Return the folders and the texts by token in the journal, if there is one."""
         try:
-            document = json.loads(read_limited(self.journal, LIMIT))
+            document = json.loads(read_limited(self.journal, MAX_FILE_BYTES))
             texts = {
                 token: str(text).encode("ascii")
                 for token, text in document["tokens"].items()
@@ -170,14 +170,14 @@ class Webroot:
 
     def _missing_folders(self) -> list[str]:
         if not self.folder.is_dir():
-            message = f"The webroot {self.folder} is not there, or is no folder."
-            hint = "Set webroot to the folder that is served on port 80."
+            message = f"The webroot {self.folder} is not a folder."
+            hint = "Set webroot to the folder that port 80 serves."
             raise ConfigError(message, hint=hint)
         missing = []
         for name in FOLDERS:
             folder = self.folder / name
             if not is_below(folder, self.folder):
-                message = f"{folder} is a link out of the webroot."
+                message = f"{folder} is a link that leads out of the webroot."
                 raise ConfigError(message, hint="Remove the link.")
             if not folder.is_dir():
                 if folder.exists() or folder.is_symlink():
@@ -187,21 +187,21 @@ class Webroot:
         return missing
 
     def _is_there(self, token: str, text: bytes) -> bool:
-        """Whether the file is there already, by a run whose journal was lost.
+        """Whether the file exists already, from a run whose journal was lost.
 
         Raises:
-            ConfigError: If it is there and not ours.
+            ConfigError: If it exists and is not ours.
         """
         file = self._file(token)
         try:
-            if read_limited(file, LIMIT) == text:
+            if read_limited(file, MAX_FILE_BYTES) == text:
                 return True
         except FileNotFoundError:
             if not file.is_symlink():
                 return False
         except (OSError, ValueError) as exc:
             _log.debug("%s: %s", file, exc)
-        message = f"{file} is there already, and is not ours."
+        message = f"{file} already exists, and this program did not create it."
         raise ConfigError(message, hint="Remove it if nothing else needs it.")
 
     def _file(self, token: str) -> Path:
@@ -213,7 +213,7 @@ def _is_file_name(token: str) -> bool:
 
 
 def _make(folder: Path) -> None:
-    with explained(f"make the folder {folder}", failure=ConfigError):
+    with explained(f"create the folder {folder}", failure=ConfigError):
         folder.mkdir()
         _let_others_read(folder, 0o755)
 
@@ -226,6 +226,6 @@ def _create(file: Path, text: bytes) -> None:
 
 
 def _let_others_read(path: Path, mode: int) -> None:
-    # The web server may run as somebody else; not every file system has modes.
+    # The web server may use another account; not every file system has modes.
     with suppress(OSError):
         path.chmod(mode)

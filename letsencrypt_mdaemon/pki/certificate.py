@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 PrivateKey: TypeAlias = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
-
 KeyType = Literal["rsa2048", "rsa3072", "rsa4096", "p256", "p384"]
 
 OURS = "letsencrypt-mdaemon"

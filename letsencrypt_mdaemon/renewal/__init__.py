@@ -1,1 +1,1 @@
-"""The renewal itself. Read `run` first."""
+"""Renew the certificate. Read `run` first."""

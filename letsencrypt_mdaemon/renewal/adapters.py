@@ -1,4 +1,4 @@
-"""What a run is asked for, what it works with, and what comes of it."""
+"""The request, the adapters and the outcome of a run."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class Verifier(Protocol):
-    """Looks at the server's ports."""
+    """Checks the server's ports."""
 
     def observe(self) -> Mapping[str, str]:
         """Return the thumbprint that each endpoint serves now; "" for none."""
@@ -58,14 +58,14 @@ class Issuer(Protocol):
 
         Raises:
             ChallengeError: If the CA cannot validate a name.
-            AcmeError: If the CA does not issue for another reason.
+            AcmeError: If the CA issues no certificate for another reason.
         """
         ...
 
     def revoke(
         self, certificate: x509.Certificate, reason: int, key: PrivateKey | None
     ) -> None:
-        """Make sure that a certificate is revoked.
+        """Revoke a certificate, unless it is revoked already.
 
         Raises:
             AcmeError: If the CA refuses.
@@ -93,16 +93,16 @@ class Store(Protocol):
         ...
 
     def install(self, certificate: Certificate) -> None:
-        """Make sure that a certificate is there, with key and friendly name."""
+        """Install a certificate with its key and friendly name, if it is missing."""
         ...
 
     def remove(self, wanted: str) -> None:
-        """Make sure that the certificate with this thumbprint is not there."""
+        """Remove the certificate with this thumbprint, if the store has it."""
         ...
 
 
 class Server(Protocol):
-    """The mail server: its files, and how it is told to reload them."""
+    """The mail server: its files, and the reload."""
 
     def named(self, names: Collection[str]) -> Mapping[Target, x509.Certificate | None]:
         """Return the certificate that each target names; None if it is unknown."""
@@ -127,7 +127,7 @@ class Server(Protocol):
         ...
 
     def restore(self, changes: Sequence[Change], *, now: datetime) -> None:
-        """Take changes back, as far as the values are still what they became."""
+        """Undo the changes whose values nobody has changed since."""
         ...
 
     def reload(self) -> Iterator[str]:
@@ -145,26 +145,26 @@ class Server(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What an administrator wants of a run.
+    """The settings of one run.
 
     Args:
-        names: The names of the certificate, the first one first.
+        names: The certificate's names, the server's own name first.
         key_type: The kind of key.
         directory_url: The CA.
-        reuse_key: Keep the private key in use, which a TLSA record pins.
-        days_left: Renew when no more days than these are left; 0 = the usual rules.
+        reuse_key: Keep the current private key, because a TLSA record pins it.
+        days_left: Renew this many days before the end; 0 = the usual rules.
         interval: Time until the next scheduled run.
-        limits: What the CA allows, if it publishes that.
-        force: Order even if nothing is due, and even if it is too early to try again.
-        dry_run: Only report what would be done.
-        drop: Leave out names that fail, rather than go without a certificate.
-        rehearse: Obtain a certificate, and do not install it.
-        issue_only: Install a certificate, and leave it to a later run to bind it.
-        activate_only: Only bind what an earlier run obtained.
-        reload: Whether to reload the server and look at its ports.
+        limits: The CA's limits, if it publishes them.
+        force: Order even if nothing is due, or a retry has to wait.
+        dry_run: Change nothing; only report.
+        drop: Drop names that fail validation, instead of failing the run.
+        rehearse: Obtain a certificate, but do not install it.
+        issue_only: Install a certificate; a later run binds it.
+        activate_only: Only bind the certificate that an earlier run obtained.
+        reload: Whether to reload the server and check its ports.
         given: Whether the administrator named the endpoints.
-        timeout: Seconds that the ports have to change after each rung.
-        remove_old: Remove superseded certificates of ours.
+        timeout: Seconds to wait for the ports after each rung.
+        remove_old: Remove superseded certificates that this program obtained.
     """
 
     names: tuple[str, ...]
@@ -188,11 +188,11 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Adapters:
-    """What a run works with.
+    """The adapters that a run uses.
 
     Args:
-        issuer: Returns the way to the CA, always the same. It is slow to import, and a
-            run with nothing due may need none.
+        issuer: Returns the CA's client, always the same one. It is slow to import, and
+            a run with nothing due may not need it.
     """
 
     store: Store
@@ -205,12 +205,12 @@ class Adapters:
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """How the ports that served TLS before serve it now.
+    """The ports that served TLS before the run, by what they serve now.
 
     Args:
-        new: They serve the new certificate.
-        old: They still serve the one they served before.
-        broken: They serve another one, or none any more.
+        new: Those that serve the new certificate.
+        old: Those that still serve their previous certificate.
+        broken: Those that serve a third certificate, or none.
     """
 
     new: tuple[str, ...] = ()
@@ -228,17 +228,17 @@ class Outcome:
     """What a run did, or would do.
 
     Args:
-        renewed: Whether another certificate is in use than before.
+        renewed: Whether the server uses another certificate than before.
         reason: Why, or why not.
-        names: The names that were wanted.
-        certificate: The one in use afterwards; in a rehearsal the one obtained.
+        names: The names in the settings.
+        certificate: The certificate in use afterwards; in a rehearsal the new one.
         next_at: When the certificate will be due.
-        waits_until: When the next try is allowed, if it is due and failed before.
-        changes: What was changed in the server's files; in a dry run, what would be.
+        waits_until: When the next attempt is allowed, after a failure.
+        changes: The changes of the server's files; in a dry run, the planned ones.
         reloaded: The rungs that the server took.
-        proof: What its ports serve; None if nothing could be verified.
-        removed: Thumbprints of the certificates removed.
-        dropped: The names that the certificate goes without for now.
+        proof: What the ports serve; None if nothing could be verified.
+        removed: The thumbprints of the removed certificates.
+        dropped: The names that the certificate lacks for now.
     """
 
     renewed: bool

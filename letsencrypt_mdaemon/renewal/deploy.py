@@ -1,4 +1,4 @@
-"""Put a certificate into use and verify it at every port; or put everything back."""
+"""Put a certificate into use and verify it at every port, or roll back."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from letsencrypt_mdaemon.pki.certificate import OURS, dns_names, thumbprint
 from letsencrypt_mdaemon.renewal import lifetime
 from letsencrypt_mdaemon.renewal.adapters import Outcome, Proof
 from letsencrypt_mdaemon.state.memory import Attempt, utc
+from letsencrypt_mdaemon.text import day
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,11 +22,10 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.renewal.snapshot import Snapshot
     from letsencrypt_mdaemon.state.memory import Change
 
-
 _log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.5
-"""Between two looks at ports that have not changed yet."""
+"""The time between two checks of ports that have not changed yet."""
 
 
 def put_into_use(
@@ -40,7 +40,7 @@ def put_into_use(
     request, attempt = snapshot.request, snapshot.attempt
     if attempt is None or attempt.failed is not None:
         attempt = Attempt(thumbprint(leaf), baseline(snapshot, adapters), ())
-    # Else a run was killed, or left ports on the old certificate: its baseline counts.
+    # Else a run was killed, or left ports on the old certificate: keep its baseline.
     deployed = cut_over(snapshot, attempt, leaf, adapters)
     proof = deployed.proof
     if proof is not None and proof.broken:
@@ -49,30 +49,28 @@ def put_into_use(
         undo(snapshot, attempt, proof.broken, adapters)
     if proof is not None and proof.old:
         raise DeployError(
-            f"The new certificate is issued and written into the server's files, but "
-            f"these ports still serve the old one: {', '.join(proof.old)}.",
-            hint="Restart MDaemon (or let this program: allow-restart = yes). The next "
-            "run looks again, and orders nothing.",
+            "The server's files name the new certificate, but these ports still serve "
+            f"the old one: {', '.join(proof.old)}.",
+            hint="Restart MDaemon, or set allow-restart = yes. The next run checks the "
+            "ports again, and places no order.",
         )
     if proof is None:
-        kept = "; superseded certificates stay" if request.remove_old else ""
-        _log.warning(
-            "No port that serves TLS was seen: nothing could be proven%s.", kept
-        )
+        kept = " Superseded certificates are kept." if request.remove_old else ""
+        _log.warning("Nothing could be verified: no port serves TLS.%s", kept)
     memory = snapshot.memory
     if proof is not None and (issued := memory.find(thumbprint(leaf))):
         memory = memory.remember(issued._replace(verified=utc(snapshot.now)))
     adapters.state.save(memory._replace(in_use=thumbprint(leaf)))
-    # In this order: an attempt that outlives its certificate would spoil the next one.
+    # In this order: an attempt that outlives its certificate would harm the next one.
     adapters.state.forget_attempt()
     adapters.ca.forget_pending()
     next_at = lifetime.backstop(leaf)
     _log.info(
-        "In use%s: %s, until %s; due again about %s",
+        "In use%s: %s, valid until %s; the next renewal is due about %s",
         f" at {len(proof.new)} ports" if proof else "",
         thumbprint(leaf),
-        f"{leaf.not_valid_after_utc:%Y-%m-%d}",
-        f"{next_at:%Y-%m-%d}",
+        day(leaf.not_valid_after_utc, snapshot.now),
+        day(next_at, snapshot.now),
     )
     return Outcome(
         renewed=True,
@@ -91,34 +89,33 @@ def put_into_use(
 def undo(
     snapshot: Snapshot, attempt: Attempt, broken: Sequence[str], adapters: Adapters
 ) -> NoReturn:
-    """Put everything back after a failure, or after a run that died doing so.
+    """Roll back after a failure, or after a run that died while rolling back.
 
     Raises:
-        DeployError: Always; it says whether the ports serve again what they did.
+        DeployError: Always; it says whether the ports serve their old certificates.
     """
-    what = "An earlier run was interrupted while it was rolling back"
+    what = "An earlier run was interrupted during a rollback"
     if broken:
         what = f"The new certificate broke {', '.join(broken)}"
-    _log.warning("%s: rolling back.", what)
+    _log.warning("Rolling back: %s.", what)
     adapters.state.save_attempt(attempt._replace(undoing=True))
     lost = put_back(snapshot, attempt, adapters)
     done = Attempt(attempt.thumbprint, {}, (), failed=utc(snapshot.now))
     adapters.state.save_attempt(done)
     if lost:
-        message = f"{what}; the files are as they were, but these ports do not serve "
-        message += f"what they did: {', '.join(lost)}."
-        raise DeployError(message, hint="Restart MDaemon, and look at these ports.")
+        message = f"{what}. The files are restored, but these ports do not serve "
+        message += f"their previous certificate: {', '.join(lost)}."
+        raise DeployError(message, hint="Restart MDaemon, then check these ports.")
     served = ", ".join(attempt.before)
     raise DeployError(
-        f"{what}; it was rolled back, and every port serves again what it served "
-        f"before: {served}.",
-        hint="The new certificate is kept and tried again in a day. See why the server "
-        "does not take it: its key (key-type), its chain, the log of the server.",
+        f"Rolled back: {what}. Every port serves its previous certificate: {served}.",
+        hint="Check why the server rejects the new certificate: its key (key-type), "
+        "its chain, the server's log. The program tries it again in a day.",
     )
 
 
 class Deployed(NamedTuple):
-    """What was done to put a certificate into use.
+    """The changes, the rungs and the proof of a new certificate.
 
     Args:
         rungs: The rungs of the reload ladder that were taken.
@@ -133,13 +130,13 @@ class Deployed(NamedTuple):
 def cut_over(
     snapshot: Snapshot, attempt: Attempt, leaf: x509.Certificate, adapters: Adapters
 ) -> Deployed:
-    """Bind a certificate, climb the reload ladder, and look after each rung.
+    """Bind a certificate, climb the reload ladder, and check after each rung.
 
-    The attempt is kept, with all it changes, before the first change.
+    The attempt is saved with all its changes before the first change.
 
     Raises:
         ConfigError: If the server's files cannot be understood; nothing is changed.
-        DeployError: If the files cannot be written, or the service not restarted.
+        DeployError: If writing the files, or restarting the service, fails.
     """
     new, before = thumbprint(leaf), attempt.before
 
@@ -155,7 +152,7 @@ def cut_over(
         was = change.before or "(nothing)"
         _log.info("%s: %s -> %s", change.target, was, change.after)
     if not changes and before:
-        # An earlier run wrote the files; somebody may have restarted the server.
+        # An earlier run wrote the files; an administrator may have restarted MDaemon.
         proof = look()
         if proof.is_complete:
             return Deployed((), (), proof)
@@ -165,13 +162,13 @@ def cut_over(
 def put_back(
     snapshot: Snapshot, attempt: Attempt, adapters: Adapters
 ) -> tuple[str, ...]:
-    """Take an attempt's changes back, and reload the server.
+    """Undo an attempt's changes, and reload the server.
 
     Returns:
-        The ports that do not serve what they did before.
+        The ports that do not serve their previous certificate.
 
     Raises:
-        DeployError: If the files cannot be written, or the service not restarted.
+        DeployError: If writing the files, or restarting the service, fails.
     """
     before = attempt.before
 
@@ -196,9 +193,9 @@ def compare(before: Mapping[str, str], after: Mapping[str, str], new: str) -> Pr
 
 
 def baseline(snapshot: Snapshot, adapters: Adapters) -> dict[str, str]:
-    """Return the ports whose certificate is ours to change, with what they serve.
+    """Return the ports whose certificate is ours to change, with its thumbprint.
 
-    A port with a certificate that neither the server's files named nor we obtained
+    If neither the server's files name a port's certificate nor we obtained it, the port
     belongs to another program, unless the administrator named the endpoints.
     """
     if not snapshot.request.reload:
@@ -215,16 +212,16 @@ def baseline(snapshot: Snapshot, adapters: Adapters) -> dict[str, str]:
 def _climb(
     look: Callable[[], Proof] | None, snapshot: Snapshot, adapters: Adapters
 ) -> tuple[tuple[str, ...], Proof | None]:
-    """Take one rung after the other until every port serves what it should.
+    """Take one rung after the other until every port serves the right certificate.
 
-    A broken port ends the climb. The service is restarted last, and only if a port can
-    prove the need.
+    A broken port ends the climb. The service is restarted last, and only if a port
+    still serves the old certificate.
 
     Args:
-        look: Returns what the ports show; None if there are none to look at.
+        look: Returns what the ports serve; None if there are no ports to check.
 
     Returns:
-        The rungs taken, and what the ports showed after the last one.
+        The rungs taken, and what the ports served after the last one.
     """
 
     def rungs() -> Iterator[str]:
@@ -234,7 +231,7 @@ def _climb(
 
     taken, proof = [], None
     for rung in rungs():
-        _log.info("The server took up %s", rung)
+        _log.info("Reloaded by %s", rung)
         taken.append(rung)
         if look is not None:
             proof = _wait(look, snapshot.request.timeout)
@@ -244,10 +241,10 @@ def _climb(
 
 
 def _wait(look: Callable[[], Proof], timeout: float) -> Proof:
-    """Look at the ports until all serve what they should, or time is up.
+    """Check the ports until all serve the right certificate, or time is up.
 
     Args:
-        timeout: Seconds. A server that restarts serves nothing for a while.
+        timeout: Seconds; a server that restarts serves nothing for a while.
     """
     deadline = time.monotonic() + timeout
     while True:
@@ -262,9 +259,9 @@ def _wait(look: Callable[[], Proof], timeout: float) -> Proof:
 def _remove_old(
     snapshot: Snapshot, new: x509.Certificate, adapters: Adapters
 ) -> tuple[str, ...]:
-    """Remove certificates of ours that a new one supersedes and that nothing names.
+    """Remove our superseded certificates that no file names.
 
-    A failure is a warning: the new certificate is in use.
+    A failure is only a warning, because the new certificate is in use.
     """
     if not snapshot.request.remove_old:
         return ()
@@ -278,7 +275,7 @@ def _remove_old(
     }
     removed = []
     try:
-        # Read again: an administrator may have chosen one of them meanwhile.
+        # Read again: an administrator may have chosen a superseded one meanwhile.
         in_files = adapters.server.references() if superseded else ()
         for digest, name in superseded.items():
             if digest not in in_files:

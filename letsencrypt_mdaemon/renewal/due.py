@@ -1,4 +1,4 @@
-"""When a certificate is due, and why: rules over a snapshot, nothing else."""
+"""Decide from a snapshot whether a certificate is due, and why."""
 
 from __future__ import annotations
 
@@ -15,12 +15,11 @@ from letsencrypt_mdaemon.pki.certificate import (
 from letsencrypt_mdaemon.renewal.lifetime import (
     SHORT_LIVED,
     backstop,
-    days,
     earliest,
     lifetime,
 )
 from letsencrypt_mdaemon.state.ledger import NEARLY_A_DAY
-from letsencrypt_mdaemon.text import printable
+from letsencrypt_mdaemon.text import day, days, printable, when
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -32,21 +31,20 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.state.ledger import Wait
     from letsencrypt_mdaemon.state.memory import Memory
 
-
 URGENT = timedelta(days=3)
-"""With less left of the certificate in use, every run tries."""
+"""If less is left of the certificate in use, every run tries."""
 
 LOSABLE = timedelta(days=7)
-"""With less left of the certificate in use, the next one may lose a name."""
+"""If less is left of the certificate in use, the next one may lose a name."""
 
 
 class Due(NamedTuple):
     """Whether a certificate should be ordered or bound now, and why.
 
     Args:
-        reason: One clause: which rule decided, and from what.
+        reason: One clause: the rule that decided, and its facts.
         at: When it is due, or was.
-        rule: What makes it due then, if nothing is wrong with it; else "".
+        rule: The rule that makes it due by time; "" if another reason does.
     """
 
     due: bool
@@ -56,22 +54,22 @@ class Due(NamedTuple):
 
 
 def decide(snapshot: Snapshot) -> Due:
-    """Decide whether a certificate is due, all that is known considered."""
+    """Decide whether a certificate is due."""
     now, request = snapshot.now, snapshot.request
     if snapshot.pending is not None:
         return _resume(snapshot, snapshot.pending)
     if request.activate_only:
-        return Due(due=False, reason="no certificate waits to be put into use", at=now)
+        return Due(due=False, reason="no certificate waits for activation", at=now)
     drawn, why = None, ""
     draw, leaf = snapshot.draw, snapshot.ours
     if leaf and draw and draw.thumbprint == thumbprint(leaf) and not request.force:
         drawn, why = draw.moment(now, request.interval), draw.explanation_url
     due = by_rule(snapshot, snapshot.names, drawn)
     if due.due and due.at == drawn and why:
-        due = due._replace(reason=f"{due.reason}; the CA says why: {why}")
+        due = due._replace(reason=f"{due.reason}; the CA's reason: {why}")
     again = [item.name for item in snapshot.dropped if item.tried + NEARLY_A_DAY <= now]
     if again and not due.due:
-        reason = f"{', '.join(again)} could not be validated before, and is tried again"
+        reason = f"another attempt to validate {', '.join(again)}"
         return Due(due=True, reason=reason, at=now)
     return due
 
@@ -79,33 +77,32 @@ def decide(snapshot: Snapshot) -> Due:
 def by_rule(
     snapshot: Snapshot, names: Sequence[str], drawn: datetime | None = None
 ) -> Due:
-    """Decide by the certificate in use: the rule that comes first decides.
+    """Decide by the certificate in use and the earliest of the rules.
 
     Args:
-        names: The names that it should have, in any order.
+        names: The names that the certificate should have, in any order.
         drawn: The moment drawn from the CA's suggested window.
     """
     now, certificate = snapshot.now, snapshot.in_use
     if snapshot.request.force:
-        return Due(due=True, reason="a new order was forced", at=now)
+        return Due(due=True, reason="--force requests a new order", at=now)
     if certificate is None:
         return Due(due=True, reason=_unclear(snapshot.named.values()), at=now)
     if reason := _unwanted(snapshot, certificate, names) or _spoiled(snapshot):
         return Due(due=True, reason=reason, at=now)
     at, rule = _first(certificate, drawn, snapshot.request.days_left)
     end = certificate.not_valid_after_utc
-    left = days(end - now)
     if end <= now:
-        reason = f"the certificate in use expired on {end:%Y-%m-%d}"
+        reason = f"the certificate in use expired on {day(end, now)}"
     elif at <= now:
-        reason = f"{rule}: it expires in {left}"
+        reason = f"{rule}: it expires in {days(end - now)}"
     else:
-        reason = f"the certificate in use is good until {end:%Y-%m-%d} ({left})"
+        reason = f"the certificate in use is valid until {day(end, now)}"
     return Due(due=min(at, end) <= now, reason=reason, at=at, rule=rule)
 
 
 def wait(snapshot: Snapshot) -> Wait | None:
-    """Return why it is too early to try again, after what failed before."""
+    """Return why a retry has to wait after earlier failures, if it has to."""
     if snapshot.pending is not None:
         return None
     names, left = tried_now(snapshot), snapshot.order
@@ -119,7 +116,7 @@ def wait(snapshot: Snapshot) -> Wait | None:
 
 
 def tried_now(snapshot: Snapshot) -> tuple[str, ...]:
-    """Return the names to order: all, or without those that wait, if that may be."""
+    """Return the names to order: without those that wait, if they may be dropped."""
     request, now = snapshot.request, snapshot.now
     if not request.drop or request.force:
         return request.names
@@ -137,9 +134,8 @@ def tried_now(snapshot: Snapshot) -> tuple[str, ...]:
 def may_drop(snapshot: Snapshot, failed: Collection[str]) -> bool:
     """Whether a certificate may go without names that the CA could not validate.
 
-    Never without the first name; and never without one that the certificate in use
-    covers as long as that has more than a week left: losing a name that works is worse
-    than waiting.
+    The first name may never be dropped. A name that the certificate in use covers may
+    be dropped in its last week: losing a name that works is worse than waiting.
     """
     if not set(failed) <= set(snapshot.request.names[1:]):
         return False
@@ -150,7 +146,7 @@ def may_drop(snapshot: Snapshot, failed: Collection[str]) -> bool:
 
 
 def is_wanted(snapshot: Snapshot, pending: Certificate) -> bool:
-    """Whether a certificate that was issued earlier is still what is wanted."""
+    """Whether a certificate that was issued earlier still fits the settings."""
     request = snapshot.request
     return (
         set(pending.names) in (set(snapshot.names), set(request.names))
@@ -161,12 +157,12 @@ def is_wanted(snapshot: Snapshot, pending: Certificate) -> bool:
 
 
 def is_compromised(leaf: x509.Certificate, memory: Memory) -> bool:
-    """Whether a certificate's key was revoked as compromised, with whichever one."""
+    """Whether any certificate with this key was revoked as compromised."""
     return bool(memory.compromised) and public_key_hash(leaf) in memory.compromised
 
 
 def last_verified(snapshot: Snapshot) -> tuple[x509.Certificate, datetime] | None:
-    """Return the certificate to go back to, and when every port served it."""
+    """Return the certificate for a rollback, and when every port served it."""
     for issued in reversed(snapshot.memory.issued):
         leaf, _ = snapshot.stored.get(issued.thumbprint, (None, ""))
         if leaf is None or issued.verified is None or issued.revoked is not None:
@@ -179,17 +175,17 @@ def last_verified(snapshot: Snapshot) -> tuple[x509.Certificate, datetime] | Non
 
 
 def _resume(snapshot: Snapshot, pending: Certificate) -> Due:
-    """Return whether the pending certificate is tried now: after a roll-back daily."""
+    """Return whether to deploy the pending certificate: daily after a rollback."""
     attempt, now = snapshot.attempt, snapshot.now
     failed = attempt.failed if attempt else None
     if failed is None or attempt is None or attempt.thumbprint != pending.thumbprint:
         reason = "an earlier run obtained a certificate that is not in use yet"
         return Due(due=True, reason=reason, at=now)
     again = failed + NEARLY_A_DAY
-    reason = f"a new certificate was rolled back on {failed:%Y-%m-%d %H:%M} UTC"
+    reason = f"a new certificate was rolled back on {when(failed, now)}"
     urgent = snapshot.in_use is None or _is_urgent(snapshot)
     if again <= now or urgent or snapshot.request.activate_only:
-        return Due(due=True, reason=f"{reason} and is tried again", at=now)
+        return Due(due=True, reason=f"{reason}; this is another attempt", at=now)
     return Due(due=False, reason=reason, at=again)
 
 
@@ -201,7 +197,7 @@ def _is_urgent(snapshot: Snapshot) -> bool:
 def _first(
     certificate: x509.Certificate, drawn: datetime | None, days_left: int
 ) -> tuple[datetime, str]:
-    """Return when a certificate that is as it should be is due, and by which rule."""
+    """Return when a certificate is due by time, and by which rule."""
     at = backstop(certificate)
     part = "half" if lifetime(certificate) <= SHORT_LIVED else "a third"
     rule = f"{part} or less of the certificate's lifetime is left"
@@ -209,11 +205,11 @@ def _first(
         asked = certificate.not_valid_after_utc - timedelta(days=days_left)
         wanted = max(asked, earliest(certificate))
         if wanted < at:
-            at, rule = wanted, f"renew-days asks for it {days_left} days before the end"
+            at, rule = wanted, f"renew-days is set to {days_left} days before the end"
             if asked < wanted:
-                rule = "renew-days asks for it, and half of the lifetime is over"
+                rule = "renew-days is set, and half of the lifetime is over"
     if drawn is not None and drawn < at:
-        at, rule = drawn, "the CA suggests to renew the certificate (ARI)"
+        at, rule = drawn, "the CA suggests renewing the certificate (ARI)"
     return at, rule
 
 
@@ -230,32 +226,33 @@ def _unclear(named: Iterable[x509.Certificate | None]) -> str:
 def _unwanted(
     snapshot: Snapshot, certificate: x509.Certificate, names: Sequence[str]
 ) -> str:
-    """Return why the certificate in use is not the one wanted, or ""."""
+    """Return why the certificate in use does not fit the settings, or ""."""
     if is_self_signed(certificate):
         return "the certificate in use is self-signed"
     if snapshot.ours is None:
-        return "the certificate in use was not obtained from this CA by this program"
+        return "this program did not obtain the certificate in use from this CA"
     held, key = set(dns_names(certificate)), snapshot.request.key_type
     changes = [f"+{name}" for name in names if name not in held]
     changes += [f"-{name}" for name in sorted(held - set(names))]
     if changes:
         return f"the names changed: {printable(', '.join(changes))}"
     if key_type(certificate) != key:
-        return f"the key should be {key} and is {key_type(certificate)}"
+        return f"the key type is {key_type(certificate)}, and key-type is {key}"
     return ""
 
 
 def _spoiled(snapshot: Snapshot) -> str:
-    """Return why the certificate in use must not stay, as far as we remember; or ""."""
+    """Return why the saved state rules out the certificate in use, or ""."""
     memory, leaf = snapshot.memory, snapshot.ours
     if leaf is None:
         return ""
     digest = thumbprint(leaf)
     known = memory.find(digest)
     if known is not None and known.revoked is not None:
-        return f"the certificate in use was revoked on {known.revoked:%Y-%m-%d}"
+        revoked = day(known.revoked, snapshot.now)
+        return f"the certificate in use was revoked on {revoked}"
     if is_compromised(leaf, memory):
         return "the key of the certificate in use was revoked as compromised"
     if memory.in_use and digest != memory.in_use:
-        return "the certificate in use is not the one that was put into use last"
+        return "the certificate in use is not the last one that this program activated"
     return ""

@@ -1,4 +1,4 @@
-"""How long certificates last, and what follows for a schedule."""
+"""Compute from lifetimes when to renew, and whether a schedule is too sparse."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ if TYPE_CHECKING:
 
     from cryptography import x509
 
-
 SHORT_LIVED = timedelta(days=10)
-"""The longest lifetime that is renewed at its half."""
+"""The longest lifetime whose renewal is due at its half."""
 
 
 def backstop(certificate: x509.Certificate) -> datetime:
@@ -25,15 +24,16 @@ def backstop(certificate: x509.Certificate) -> datetime:
 
 
 def earliest(certificate: x509.Certificate) -> datetime:
-    """Return when the administrator's days may make it due: after half of its lifetime.
+    """Return the earliest moment for renew-days: half of the lifetime.
 
-    Lifetimes shrink; days that were chosen for 90 would renew one of 45 at every run.
+    Lifetimes shrink: renew-days = 60, chosen for 90 days, would renew a certificate of
+    45 days at every run.
     """
     return certificate.not_valid_before_utc + lifetime(certificate) / 2
 
 
 INTERVAL = timedelta(hours=12)
-"""Between runs, as long as nothing else is known: the examples run twice a day."""
+"""The assumed time between runs: the examples run twice a day."""
 
 
 def slack(span: timedelta) -> timedelta:
@@ -45,7 +45,7 @@ def interval(runs: Sequence[datetime]) -> timedelta | None:
     """Return the usual time between scheduled runs; None if there were too few.
 
     Args:
-        runs: When they began. Of several within an hour only the first counts.
+        runs: Their starts; of several within an hour, only the first counts.
     """
     counted: list[datetime] = []
     for run in sorted(runs):
@@ -56,21 +56,13 @@ def interval(runs: Sequence[datetime]) -> timedelta | None:
 
 
 def is_sparse(every: timedelta, span: timedelta) -> bool:
-    """Whether runs at this interval are too few for a lifetime: fewer than three tries.
+    """Whether runs at this interval leave fewer than three attempts in a lifetime.
 
-    One of them may meet a CA that is down, and one a name that fails.
+    During one attempt the CA may be down; during another a name may fail.
     """
     return every * 3 > slack(span)
 
 
 def lifetime(certificate: x509.Certificate) -> timedelta:
-    """Return how long a certificate is valid in all."""
+    """Return the lifetime of a certificate."""
     return certificate.not_valid_after_utc - certificate.not_valid_before_utc
-
-
-def days(span: timedelta) -> str:
-    """Return a span as people say it: days, or hours when it is short."""
-    if span >= timedelta(days=2):
-        return f"{span.days} days"
-    hours = span // timedelta(hours=1)
-    return "less than 2 hours" if hours < 2 else f"{hours} hours"  # noqa: PLR2004

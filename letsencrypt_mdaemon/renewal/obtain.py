@@ -1,4 +1,4 @@
-"""Ask the CA: when to renew, and for a certificate; remember what failed."""
+"""Ask the CA when to renew, obtain certificates, and remember failures."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from letsencrypt_mdaemon.pki.certificate import key_type, thumbprint
 from letsencrypt_mdaemon.renewal import due
 from letsencrypt_mdaemon.state.advice import Draw
 from letsencrypt_mdaemon.state.memory import Dropped, utc
+from letsencrypt_mdaemon.text import when
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -25,14 +26,14 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 RESERVE = 2
-"""Certificates a week for the same names that are better kept for an emergency."""
+"""Certificates a week for the same names to keep for an emergency."""
 
 
 def with_advice(snapshot: Snapshot, adapters: Adapters) -> Snapshot:
     """Return the snapshot with the CA's current advice (RFC 9773, 4.2 and 4.3).
 
-    A moment is drawn once for each suggested window, and kept. The CA is asked only if
-    its advice matters, and not before the time that it named.
+    One moment is drawn for each suggested window, and saved. The CA is asked only if
+    its advice matters, and not before the time that it set.
     """
     leaf, request, now = snapshot.ours, snapshot.request, snapshot.now
     if leaf is None or snapshot.pending or request.activate_only or request.force:
@@ -45,19 +46,17 @@ def with_advice(snapshot: Snapshot, adapters: Adapters) -> Snapshot:
     try:
         window, seconds = adapters.issuer().suggested_window(leaf)
     except AcmeError as exc:
-        # Whether it is due can be decided without the CA.
-        _log.warning("The CA could not be asked when to renew: %s", exc)
+        # The other rules need no CA.
+        _log.warning("Could not ask the CA when to renew: %s", exc)
         window, seconds = None, 3600.0
     again = utc(now) + timedelta(seconds=seconds)
     draw = kept.asked(window, again, random.SystemRandom())
     if draw.at is not None and draw.at != kept.at:
         url = draw.explanation_url
         _log.info(
-            "The CA suggests to renew between %s and %s; drawn: %s UTC%s",
-            f"{draw.start:%Y-%m-%d %H:%M}",
-            f"{draw.end:%Y-%m-%d %H:%M}",
-            f"{draw.at:%Y-%m-%d %H:%M}",
-            f"; why: {url}" if url else "",
+            "Renewal is planned for %s; the CA suggests %s to %s%s",
+            *(when(each, now) for each in (draw.at, draw.start, draw.end) if each),
+            f"; reason: {url}" if url else "",
         )
     if not request.dry_run:
         adapters.ca.save_draw(draw)
@@ -68,15 +67,15 @@ def obtain(snapshot: Snapshot, adapters: Adapters) -> Snapshot:
     """Obtain a certificate, if need be without names that the CA cannot validate.
 
     Returns:
-        The snapshot with the new certificate pending; without one, if the certificate
-        in use is as good as what could be had.
+        The snapshot with the new certificate pending; without one, if an order would
+        bring nothing better than the certificate in use.
 
     Raises:
-        AcmeError: If the CA does not issue.
+        AcmeError: If the CA issues no certificate.
     """
     request = snapshot.request
     if request.force:
-        _log_what_is_spent(snapshot)
+        _log_budget(snapshot)
         adapters.ca.forget_order()
     names, key = due.tried_now(snapshot), _key(snapshot, adapters)
     failing = snapshot.ledger.failing(request.names)
@@ -94,7 +93,7 @@ def obtain(snapshot: Snapshot, adapters: Adapters) -> Snapshot:
         certificate = _order(snapshot, rest, key, adapters)
     else:
         snapshot = _drop(snapshot, failed, names, adapters)
-    # Before anything else can fail: a certificate that was issued is never lost.
+    # Before anything else can fail: an issued certificate is never lost.
     if certificate is not None:
         adapters.ca.keep(certificate)
     return replace(snapshot, pending=certificate)
@@ -106,11 +105,11 @@ def _order(
     key: PrivateKey | None,
     adapters: Adapters,
 ) -> Certificate | None:
-    """Order a certificate for some names, unless the one in use is as good."""
+    """Order a certificate for some names, unless the current one is as good."""
     if missing := [name for name in snapshot.request.names if name not in names]:
         if not due.by_rule(snapshot, names).due:
             return None
-        _log.warning("The certificate goes without %s.", ", ".join(missing))
+        _log.warning("Dropping %s from the certificate.", ", ".join(missing))
     try:
         return adapters.issuer().obtain(names, snapshot.ours, key)
     except AcmeError as exc:
@@ -121,51 +120,51 @@ def _order(
 def _remember_failure(
     error: AcmeError, names: Sequence[str], snapshot: Snapshot, adapters: Adapters
 ) -> None:
-    """Remember which names failed, or that the CA wants to be left alone for a while.
+    """Remember which names failed, or that the CA wants a pause.
 
-    After anything else the next run just tries again: the network, a setting or the CA
-    may have been mended, and nothing that is counted was spent - unless the CA issued
-    something that cannot be used.
+    After any other failure the next run tries again: someone may have fixed the
+    network, a setting or the CA. No limit counts such a failure, unless the CA issued
+    an unusable certificate.
     """
     now = snapshot.now
-    said = error.names if isinstance(error, ChallengeError) else {}
+    failed = error.names if isinstance(error, ChallengeError) else {}
     if error.paused:
-        told = set(re.findall(r"[a-z0-9.-]+", error.message.lower()))
-        said = {name: error.message for name in names if {name, f"{name}."} & told}
+        words = set(re.findall(r"[a-z0-9.-]+", error.message.lower()))
+        failed = {name: error.message for name in names if {name, f"{name}."} & words}
     until = None
     if error.retry_after is not None:
         until = utc(now) + timedelta(seconds=error.retry_after)
     if error.paused or error.is_limit or error.spent or until is not None:
-        said = said or {"": error.message}
-    if said:
-        # The issuer may have written to it since the snapshot was taken.
+        failed = failed or {"": error.message}
+    if failed:
+        # The issuer may have written to the ledger after the snapshot.
         ledger = adapters.ca.ledger().settled(now)
-        ledger = ledger.failed(said, utc(now), until=until, paused=error.paused)
+        ledger = ledger.failed(failed, utc(now), until=until, paused=error.paused)
         adapters.ca.save_ledger(ledger)
 
 
-def _log_what_is_spent(snapshot: Snapshot) -> None:
-    """Log what a forced order takes of what the CA allows."""
+def _log_budget(snapshot: Snapshot) -> None:
+    """Log how much of the CA's limit a forced order uses."""
     ledger, request = snapshot.ledger, snapshot.request
     used = len(ledger.used(request.names, snapshot.now))
     for item in ledger.failing(request.names):
         failed = f"{item.name or 'An order'} failed {len(item.times)} times"
-        _log.info("%s, last on %s UTC", failed, f"{item.times[-1]:%Y-%m-%d %H:%M}")
+        _log.info("%s, last on %s", failed, when(item.times[-1], snapshot.now))
     if request.limits is None:
-        _log.info("Issued for exactly these names in the last 7 days: %d.", used)
+        _log.info("Certificates for exactly these names in the last 7 days: %d.", used)
         return
-    most = request.limits.exact_set
-    level = logging.WARNING if used >= most - RESERVE else logging.INFO
-    text = "This forced order is number %d of the %d certificates a week that the CA "
+    limit = request.limits.exact_set
+    level = logging.WARNING if used >= limit - RESERVE else logging.INFO
+    text = "This forced order uses number %d of the %d certificates a week that the CA "
     text += "issues for exactly these names."
-    _log.log(level, text, used + 1, most)
+    _log.log(level, text, used + 1, limit)
 
 
 def _key(snapshot: Snapshot, adapters: Adapters) -> PrivateKey | None:
     """Return the key to reuse, or None for a new one.
 
-    A TLSA record pins the key, whichever CA certifies it: that of the certificate in
-    use, or else of the one that was put into use last.
+    A TLSA record pins the key, whichever CA certifies it: the key of the certificate in
+    use, or else of the last one that this program activated.
     """
     request, memory = snapshot.request, snapshot.memory
     if not request.reuse_key:
@@ -182,10 +181,10 @@ def _key(snapshot: Snapshot, adapters: Adapters) -> PrivateKey | None:
     elif (key := adapters.store.key(thumbprint(leaf))) is not None:
         return key
     else:
-        why = "the store does not give it away"
+        why = "the store does not export it"
     _log.warning(
-        "The key in use is not used again: %s. A new one is made; publish its TLSA "
-        "record (`status` shows it).",
+        "Creating a new key, because the current one cannot be reused: %s. Publish "
+        "its TLSA record (`status` shows it).",
         why,
     )
     return None
@@ -197,7 +196,7 @@ def _drop(
     tried: Collection[str],
     adapters: Adapters,
 ) -> Snapshot:
-    """Remember which names the certificate goes without, since when, and why."""
+    """Remember which names the certificate lacks, since when, and why."""
     memory, moment = snapshot.memory, utc(snapshot.now)
     since = {item.name: item.since for item in memory.dropped}
     dropped = (

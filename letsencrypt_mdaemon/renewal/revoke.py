@@ -1,4 +1,4 @@
-"""Revoke a certificate, and never use again what was compromised."""
+"""Revoke certificates, and never use a compromised key again."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ REASONS = {
     "superseded": 4,
     "cessationOfOperation": 5,
 }
-"""Why a certificate may be revoked (RFC 5280, 5.3.1), as a subscriber may say it."""
+"""The reasons that a subscriber may give (RFC 5280, 5.3.1)."""
 
 
 def revoke(
@@ -37,12 +37,12 @@ def revoke(
 
     Args:
         wanted: The certificate's thumbprint.
-        reason: One of `REASONS`; after keyCompromise its key is never used again.
+        reason: One of `REASONS`; after keyCompromise the key is never used again.
         directory_url: The CA.
 
     Raises:
         AcmeError: If the CA refuses.
-        ConfigError: If there is no such certificate.
+        ConfigError: If the store has no such certificate.
     """
     known = {thumbprint(leaf): leaf for leaf, _ in adapters.store.certificates()}
     pending = adapters.ca.pending()
@@ -56,12 +56,12 @@ def revoke(
     key = pending.key if pending and is_pending else adapters.store.key(wanted)
     memory = adapters.state.load()
     if reason == "keyCompromise":
-        # First: whatever the CA says, nobody should go on with this key.
+        # First: even if the CA refuses, this key must not be used again.
         compromised = public_key_hash(leaf)
         keys = dict.fromkeys([*memory.compromised, compromised])
         memory = memory._replace(compromised=tuple(keys))
         adapters.state.save(memory)
-        # An order left open may be for the same key.
+        # An open order may be for the same key.
         adapters.ca.forget_order()
         if pending is not None and public_key_hash(pending.leaf) == compromised:
             adapters.ca.forget_pending()

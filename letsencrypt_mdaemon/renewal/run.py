@@ -1,7 +1,7 @@
-"""One run: look, decide, choose, act, check, remember.
+"""Make one run: observe, decide, obtain, deploy, verify, remember.
 
-Each step is "make it so": done twice it does nothing the second time. Whatever a run
-leaves undone, because it failed or was killed, the next one finishes.
+Each step is idempotent: repeated, it changes nothing. If a run fails or is killed, the
+next one finishes its work.
 """
 
 from __future__ import annotations
@@ -17,17 +17,16 @@ from letsencrypt_mdaemon.renewal.deploy import put_into_use, undo
 from letsencrypt_mdaemon.renewal.obtain import obtain, with_advice
 from letsencrypt_mdaemon.renewal.snapshot import Snapshot, take_snapshot
 from letsencrypt_mdaemon.state.memory import Issued
+from letsencrypt_mdaemon.text import day, when
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from datetime import datetime
 
     from letsencrypt_mdaemon.pki.certificate import Certificate
     from letsencrypt_mdaemon.renewal.adapters import Adapters, Request
     from letsencrypt_mdaemon.renewal.due import Due
     from letsencrypt_mdaemon.state.ledger import Wait
-    from letsencrypt_mdaemon.state.memory import Change, Memory
-
+    from letsencrypt_mdaemon.state.memory import Memory
 
 _log = logging.getLogger(__name__)
 
@@ -35,16 +34,16 @@ _log = logging.getLogger(__name__)
 def renew(
     request: Request, adapters: Adapters, memory: Memory, *, now: datetime
 ) -> Outcome:
-    """Make sure that the server uses a good certificate for the names.
+    """Renew the server's certificate if it is due.
 
     Args:
-        memory: What is remembered of the installation.
+        memory: The saved state of the installation.
 
     Raises:
-        AcmeError: The CA did not issue; nothing is changed.
-        DeployError: It issued, but the certificate is not in use everywhere; it is
-            kept, and the next run continues with it.
-        ConfigError: The server's files or the settings do not allow it.
+        AcmeError: If the CA issues no certificate; nothing is changed.
+        DeployError: If the new certificate is not in use everywhere; it is kept, and
+            the next run continues with it.
+        ConfigError: If the server's files or the settings do not allow it.
     """
     snapshot = take_snapshot(request, adapters, memory, now)
     if request.rehearse:
@@ -68,7 +67,7 @@ def renew(
         )
     snapshot = _keep(snapshot, pending, adapters)
     if request.issue_only:
-        reason = f"{due.reason}; issued, and kept until `activate` puts it into use"
+        reason = f"{due.reason}; the new certificate waits for `activate`"
         return Outcome(
             renewed=False,
             reason=reason,
@@ -79,43 +78,43 @@ def renew(
 
 
 def assess(snapshot: Snapshot) -> tuple[Due, Wait | None]:
-    """Return whether a certificate is due, and if so why it has to wait."""
+    """Return whether a certificate is due, and why the renewal has to wait, if so."""
     due = rules.decide(snapshot)
     if snapshot.pending is not None and not due.due:
-        when = f"{due.at:%Y-%m-%d %H:%M} UTC"
-        _log.warning("%s; it is tried again after %s", due.reason, when)
+        after = when(due.at, snapshot.now)
+        _log.warning("%s; the next attempt is after %s", due.reason, after)
     return due, rules.wait(snapshot) if due.due else None
 
 
 def roll_back(
     request: Request, adapters: Adapters, memory: Memory, *, now: datetime
 ) -> Outcome:
-    """Go back to the last certificate that every port served, and verify it.
+    """Restore the last certificate that every port served, and verify it.
 
     Args:
-        memory: What is remembered of the installation.
+        memory: The saved state of the installation.
 
     Raises:
-        ConfigError: If there is none that is still valid and in the store.
-        DeployError: If it is not in use everywhere afterwards.
+        ConfigError: If no such certificate is still valid and in the store.
+        DeployError: If the certificate is not in use everywhere afterwards.
     """
     snapshot = take_snapshot(request, adapters, memory, now)
     found = rules.last_verified(snapshot)
     if found is None:
         raise ConfigError(
-            "There is no certificate to go back to: none that was verified on every "
-            "port is still valid and in the store.",
-            hint="`renew --force` obtains a new one.",
+            "Cannot roll back: no certificate that was verified on every port is still "
+            "valid and in the store.",
+            hint="Run `renew --force` to obtain a new certificate.",
         )
     leaf, verified = found
     adapters.ca.forget_pending()
-    reason = f"rolled back to the certificate verified on {verified:%Y-%m-%d}"
+    reason = f"rolled back to the certificate verified on {day(verified, now)}"
     return put_into_use(snapshot, leaf, reason, adapters)
 
 
 def _keep(snapshot: Snapshot, pending: Certificate, adapters: Adapters) -> Snapshot:
-    """Remember a certificate that was issued, and install it into the store."""
-    # A run may have died between keeping the certificate and this.
+    """Remember a new certificate, and install it into the store."""
+    # A run may have died after it saved the certificate.
     adapters.ca.forget_order()
     memory = snapshot.memory
     if memory.find(pending.thumbprint) is None:
@@ -131,57 +130,59 @@ def _keep(snapshot: Snapshot, pending: Certificate, adapters: Adapters) -> Snaps
 
 
 def _nothing_done(snapshot: Snapshot, due: Due, adapters: Adapters) -> Outcome:
-    """Return that nothing is due; or, in a dry run, what would be changed."""
-    changes: Sequence[Change] = ()
-    if due.due and snapshot.pending is not None:
-        changes = adapters.server.planned(snapshot.pending.leaf)
+    """Return that nothing is due; in a dry run, with the planned changes."""
+    outcome = _unchanged(snapshot, due)
+    if not due.due or snapshot.pending is None:
+        return outcome
+    changes = adapters.server.planned(snapshot.pending.leaf)
+    return replace(outcome, changes=tuple(changes))
+
+
+def _unchanged(
+    snapshot: Snapshot, due: Due, waits_until: datetime | None = None
+) -> Outcome:
     return Outcome(
         renewed=False,
         reason=due.reason,
         names=snapshot.request.names,
         certificate=snapshot.in_use,
         next_at=due.at,
-        changes=tuple(changes),
+        waits_until=waits_until,
         dropped=snapshot.dropped,
     )
 
 
 def _postponed(snapshot: Snapshot, due: Due, wait: Wait) -> Outcome:
-    """Return that it is due, and too early to try again.
+    """Return that a renewal is due, but has to wait.
 
     Raises:
-        AcmeError: If nothing happens until somebody acts.
+        AcmeError: If the CA waits for the administrator.
     """
     if wait.until is None:
         raise AcmeError(
             f"A certificate is due ({due.reason}), but {wait.reason}",
-            hint=f"Open {wait.paused} to resume, then `renew --force`.",
+            hint=f"Open {wait.paused} to resume, then run `renew --force`.",
             paused=wait.paused,
         )
-    when = f"{wait.until:%Y-%m-%d %H:%M} UTC"
-    _log.warning("%s. The next try is after %s; --force tries now.", wait.reason, when)
-    return Outcome(
-        renewed=False,
-        reason=due.reason,
-        names=snapshot.request.names,
-        certificate=snapshot.in_use,
-        next_at=due.at,
-        waits_until=wait.until,
-        dropped=snapshot.dropped,
+    _log.warning(
+        "%s. The next attempt is after %s; --force tries now.",
+        wait.reason,
+        when(wait.until, snapshot.now),
     )
+    return _unchanged(snapshot, due, wait.until)
 
 
 def _rehearse(snapshot: Snapshot, adapters: Adapters) -> Outcome:
-    """Obtain a certificate from the staging CA, and do not install it."""
+    """Obtain a certificate from the staging CA, but do not install it."""
     request, pending = snapshot.request, snapshot.pending
     if pending is not None:
-        reason = "rehearsed before: that certificate is still good; --force repeats it"
+        reason = "an earlier rehearsal is still valid; --force repeats it"
     elif request.dry_run:
-        reason = "a rehearsal would obtain a certificate and put it to no use"
+        reason = "a rehearsal would obtain a certificate, but not install it"
     else:
         pending = adapters.issuer().obtain(request.names, None, None)
         adapters.ca.keep(pending)
-        reason = "rehearsed: the CA issued a certificate; it is put to no use"
+        reason = "the CA issued a certificate; a rehearsal does not install it"
     return Outcome(
         renewed=False,
         reason=reason,

@@ -1,4 +1,4 @@
-"""What one look at an installation found, as one value."""
+"""Take a snapshot of an installation for a run."""
 
 from __future__ import annotations
 
@@ -27,22 +27,21 @@ if TYPE_CHECKING:
         Target,
     )
 
-
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """What a run found, and what it is asked for.
+    """The request of a run, and the state of the installation.
 
     Args:
-        memory: What is remembered of the installation.
-        attempt: What an earlier run left under way, or rolled back.
-        ledger: The account book at the CA, without what a wrong clock wrote.
+        memory: The saved state of the installation.
+        attempt: The attempt that an earlier run left unfinished, or rolled back.
+        ledger: The ledger at the CA, without entries from a wrong clock.
         order: The order that an earlier run left open.
         draw: The moment drawn from the CA's suggested window.
-        pending: Issued earlier, not in use yet, and still what is wanted.
-        named: Which certificate each target names; None = none that we know.
+        pending: An issued certificate that is not in use yet and fits the settings.
+        named: The certificate that each target names; None if it is unknown.
         stored: Thumbprint -> certificate and friendly name.
     """
 
@@ -67,7 +66,7 @@ class Snapshot:
     def ours(self) -> x509.Certificate | None:
         """The certificate in use, if this program obtained it from this CA.
 
-        If that is not remembered, the friendly name tells, though not from which CA.
+        Without an entry in the memory, the friendly name decides, whichever the CA.
         """
         leaf = self.in_use
         if leaf is None:
@@ -80,7 +79,7 @@ class Snapshot:
 
     @property
     def dropped(self) -> tuple[Dropped, ...]:
-        """The names that the certificate may go without for now."""
+        """The names that the certificate may lack for now."""
         optional = self.request.names[1:] if self.request.drop else ()
         return tuple(item for item in self.memory.dropped if item.name in optional)
 
@@ -94,14 +93,14 @@ class Snapshot:
 def take_snapshot(
     request: Request, adapters: Adapters, memory: Memory, now: datetime
 ) -> Snapshot:
-    """Look once at the server's files, the store, and what earlier runs left.
+    """Read the server's files, the store and the saved state once.
 
     Args:
-        memory: What is remembered of the installation.
+        memory: The saved state of the installation.
 
     Raises:
         ConfigError: If the server's files or the store cannot be read.
-        Error: If a file of the state cannot be read.
+        Error: If a state file cannot be read.
     """
     ca = adapters.ca
     snapshot = Snapshot(
@@ -122,5 +121,5 @@ def take_snapshot(
     pending = snapshot.pending
     if pending is None or due.is_wanted(snapshot, pending):
         return snapshot
-    _log.info("The pending certificate %s does not fit any more", pending.thumbprint)
+    _log.info("The pending certificate %s is obsolete", pending.thumbprint)
     return replace(snapshot, pending=None)

@@ -26,7 +26,7 @@ def test_without_a_reload_the_run_succeeds_and_says_that_nothing_is_proven(
 
     assert ran.exit_code == 0, ran.messages
     assert ran.report["proof"] is None
-    assert any("nothing could be proven" in each for each in ran.report["warnings"])
+    assert any("Nothing could be verified" in each for each in ran.report["warnings"])
     assert ran.report["removed"] == []
 
 
@@ -38,7 +38,7 @@ def test_without_proof_no_superseded_certificate_is_removed(secure: Program) -> 
     assert ran.exit_code == 0, ran.messages
     assert ran.report["removed"] == []
     assert any(
-        "superseded certificates stay" in each for each in ran.report["warnings"]
+        "Superseded certificates are kept" in each for each in ran.report["warnings"]
     )
     again = secure.here("renew", "--force", "--remove-old-certificates")
     assert first in again.report["removed"]

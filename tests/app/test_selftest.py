@@ -25,7 +25,7 @@ def test_a_server_that_hangs_fails_with_what_to_look_at(beside: Program) -> None
     beside.server.ignore.add("WATCHDOG.SEM")
     ran = beside.here("selftest", "--reload-timeout", "1", as_json=False)
     assert ran.exit_code == 5
-    assert "FAIL  semaphores: MDaemon did not take up WATCHDOG.SEM" in ran.output
+    assert "FAIL  semaphores: MDaemon did not process WATCHDOG.SEM" in ran.output
     assert "Check that MDaemon runs." in " ".join(ran.output.split())
     assert "ok    store: " in ran.output
     assert list(beside.layout.app.glob("*.SEM")) == []

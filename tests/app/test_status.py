@@ -214,7 +214,7 @@ def test_the_cas_advice_and_the_moment_drawn_are_shown(
     }
     assert not report["due"]
     assert report["due_at"] == (start + HOUR).isoformat()
-    assert report["rule"] == "the CA suggests to renew the certificate (ARI)"
+    assert report["rule"] == "the CA suggests renewing the certificate (ARI)"
     assert f"chosen: {when((start + HOUR).isoformat())}" in text
     assert "reason: https://ca.test/why\\x1b[2J" in text
     assert f"due {when(report['due_at'])}: {report['rule']}" in text
@@ -359,7 +359,7 @@ def test_the_days_that_were_chosen_are_shown_as_the_rule(program: Program) -> No
 
     report = program.here("status", "--renew-days", "40").report
 
-    assert report["rule"] == "renew-days asks for it 40 days before the end"
+    assert report["rule"] == "renew-days is set to 40 days before the end"
 
 
 def test_what_is_wrong_is_no_rule(program: Program) -> None:
@@ -420,5 +420,5 @@ def test_more_names_than_a_profile_allows_are_refused_without_asking_the_ca(
     )
 
     assert many.exit_code == 2
-    assert "26 names are more than the CA's 25" in many.report["error"]["message"]
+    assert "26 names exceed the CA's limit of 25" in many.report["error"]["message"]
     assert few.exit_code == other.exit_code == 0

@@ -803,8 +803,8 @@ def test_host_names_that_disagree_are_all_shown(
 
     assert ran.exit_code == 2
     message = ran.report["error"]["message"]
-    assert "MDaemon.ini [Domain] FQDN says post.example.test" in message
-    assert f"port {program.server.smtp_port} says {HOST_NAME}" in message
+    assert "MDaemon.ini [Domain] FQDN gives post.example.test" in message
+    assert f"port {program.server.smtp_port} gives {HOST_NAME}" in message
     assert "--host-name" in ran.report["error"]["hint"]
     assert ca.requests == []
     assert renew(program, "--host-name", HOST_NAME).exit_code == 0
@@ -860,7 +860,7 @@ def test_a_profile_that_is_required_has_to_be_named(program: Program) -> None:
     ran = renew(program, "--require-profile")
 
     assert ran.exit_code == 2
-    assert "it is not said which" in ran.report["error"]["message"]
+    assert "but profile is not" in ran.report["error"]["message"]
 
 
 def test_two_wrong_settings_are_told_at_once(program: Program) -> None:
@@ -879,4 +879,4 @@ def test_a_folder_without_an_mdaemon_is_refused_with_where_was_looked(
 
     assert ran.exit_code == 2
     assert f"{tmp_path} (command line --mdaemon-dir)" in ran.report["error"]["message"]
-    assert "No MDaemon was found" in (tmp_path / "LetsEncrypt.log").read_text("utf-8")
+    assert "Could not find MDaemon" in (tmp_path / "LetsEncrypt.log").read_text("utf-8")

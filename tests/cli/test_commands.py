@@ -97,7 +97,7 @@ def test_status_tells_when_it_will_be_due_without_asking_the_ca(
     third = "a third or less of the certificate's lifetime is left"
     assert report["rule"] == third
     assert f"{when(report['due_at'])}: {third}" in shown
-    assert "the certificate in use is good until" in shown
+    assert "the certificate in use is valid until" in shown
     assert "App/MDaemon.ini [SSL] Certificate" in shown
 
 
@@ -317,7 +317,7 @@ def test_demo_shows_a_run_that_is_rolled_back_if_asked(tmp_path: Path) -> None:
     assert ran.exit_code == 0, ran.messages
     report = ran.report
     assert report["first"]["exit_code"] == 5
-    assert "rolled back" in report["first"]["error"]["message"]
+    assert "Rolled back" in report["first"]["error"]["message"]
     assert not report["second"]["renewed"]
     assert all(check["seen"] for check in report["checks"])
     assert any("byte for byte" in check["what"] for check in report["checks"])

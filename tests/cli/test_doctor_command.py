@@ -125,7 +125,7 @@ def test_what_would_fail_is_told_to_people_with_what_to_do(patient: Program) -> 
         "  to do        Add an A record (and AAAA if the server has IPv6) to the "
         "domain's public DNS, or remove the name from the settings.\n"
     ) in shown.output
-    assert "error: The CA would not validate" in shown.messages
+    assert "error: The CA cannot validate" in shown.messages
     assert "dns-nxdomain" in shown.messages
 
 

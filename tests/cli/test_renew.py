@@ -226,7 +226,7 @@ def test_a_second_run_finds_nothing_due_and_orders_nothing(
 
     assert ran.exit_code == 0, ran.messages
     assert not ran.report["renewed"]
-    assert ran.report["reason"].startswith("the certificate in use is good until ")
+    assert ran.report["reason"].startswith("the certificate in use is valid until ")
     assert ran.report["certificate"]["thumbprint"] == new
     assert set(asked(ca)) <= {"directory", "renewalInfo"}
     assert program.snapshot() == before
@@ -297,7 +297,7 @@ def test_the_service_is_restarted_if_the_server_takes_no_semaphore_up(
     assert service.done == ["stop", "start"]
     assert ran.exit_code == 5
     assert "still serve the old one" in ran.report["error"]["message"]
-    assert "The server took up a restart of the service good" in secure.log()
+    assert "Reloaded by a restart of the service good" in secure.log()
 
 
 def test_the_service_is_not_restarted_unless_that_is_allowed_and_it_runs(
@@ -347,7 +347,8 @@ def test_a_server_whose_service_is_stopped_is_asked_for_nothing(
 
     assert ran.exit_code == 0, ran.messages
     assert ran.report["warnings"][0] == (
-        "The service good is stopped: MDaemon uses the new certificate when it starts."
+        "The service good is stopped. MDaemon uses the new certificate after its next "
+        "start."
     )
     assert program.server.semaphores == semaphores(program) == service.done == []
 
@@ -425,7 +426,7 @@ def test_another_kind_of_key_is_a_reason_to_renew(program: Program) -> None:
     ran = program.here("renew", "--no-reload", "--key-type", "p384")
 
     assert ran.report["renewed"]
-    assert ran.report["reason"] == "the key should be p384 and is p256"
+    assert ran.report["reason"] == "the key type is p256, and key-type is p384"
 
 
 def test_a_certificate_that_the_store_has_lost_is_a_reason_to_renew(
@@ -497,7 +498,7 @@ def test_a_window_in_the_past_is_a_reason_to_renew(
     ran = program.here("renew", "--no-reload")
 
     assert ran.report["renewed"]
-    assert ran.report["reason"].startswith("the CA suggests to renew the certificate")
+    assert ran.report["reason"].startswith("the CA suggests renewing the certificate")
     assert "https://ca.test/mass-revocation" in program.log()
     (order,) = [r.payload for r in ca.requests if r.resource == "newOrder"][1:]
     assert order["replaces"] == first
@@ -532,7 +533,7 @@ def test_force_orders_though_nothing_is_due(
 
     ran = program.here("renew", "--no-reload", "--force")
 
-    assert ran.report["reason"] == "a new order was forced"
+    assert ran.report["reason"] == "--force requests a new order"
     second = ran.report["certificate"]["thumbprint"]
     assert program.bound() == {second} != {first}
     assert stored(program) >= {first, second}
@@ -603,7 +604,7 @@ def test_a_rehearsal_obtains_a_certificate_and_puts_it_to_no_use(
     assert ran.exit_code == 0, ran.messages
     assert not ran.report["renewed"]
     assert ran.report["staging"]
-    assert ran.report["reason"].startswith("rehearsed: the CA issued a certificate")
+    assert ran.report["reason"].startswith("the CA issued a certificate; a rehearsal")
     assert len(ca.issued) == 1
     assert program.snapshot() == before
     assert program.server.semaphores == []
@@ -620,7 +621,7 @@ def test_a_second_rehearsal_says_that_it_was_done(
     ran = program.here("renew", "--staging")
 
     assert ran.exit_code == 0, ran.messages
-    assert ran.report["reason"].startswith("rehearsed before")
+    assert ran.report["reason"].startswith("an earlier rehearsal")
     assert ran.report["certificate"] == first["certificate"]
     assert asked(ca) == []
     again = program.here("renew", "--staging", "--force")
@@ -646,7 +647,7 @@ def test_without_a_reload_no_semaphore_is_written(program: Program) -> None:
     passes = program.server.passes
     program.server.wait_for(lambda: program.server.passes > passes + 1)
     assert program.server.semaphores == semaphores(program) == []
-    assert "The server is not told to reload." in program.log()
+    assert "Skipping the reload (no-reload)." in program.log()
 
 
 def test_a_server_that_does_not_answer_is_a_warning(program: Program) -> None:
@@ -657,7 +658,7 @@ def test_a_server_that_does_not_answer_is_a_warning(program: Program) -> None:
     assert ran.exit_code == 0, ran.messages
     assert ran.report["renewed"]
     assert ran.report["reloaded"] == program.server.semaphores == []
-    warning = "MDaemon did not take up RELOADCACHE.SEM in 1 s"
+    warning = "MDaemon did not process RELOADCACHE.SEM within 1 s"
     assert any(warning in line for line in ran.report["warnings"])
     assert semaphores(program) == []
     assert program.bound() == {ran.report["certificate"]["thumbprint"]}
@@ -671,7 +672,7 @@ def test_a_server_that_does_not_run_is_asked_for_nothing(program: Program) -> No
 
     assert ran.exit_code == 0, ran.messages
     assert ran.report["renewed"]
-    warning = "MDaemon uses the new certificate when it starts"
+    warning = "MDaemon uses the new certificate after its next start"
     assert any(warning in line for line in ran.report["warnings"])
     assert program.server.semaphores == semaphores(program) == []
 
@@ -835,7 +836,7 @@ def test_without_any_target_the_one_thing_to_do_is_said(
     assert ran.exit_code == 2
     error = ran.report["error"]
     assert error["type"] == "ConfigError"
-    assert "It is not known where the server keeps its choice" in error["message"]
+    assert "Could not find the INI values that select" in error["message"]
     assert error["hint"].startswith("Choose any certificate of the store once in MDae")
     assert error["message"] in program.log()
     assert asked(ca) == []
@@ -858,10 +859,10 @@ def test_the_log_tells_the_story_of_the_run_line_by_line(secure: Program) -> Non
     assert re.fullmatch(stamp + r"[+-]\d{4} letsencrypt-mdaemon started", lines[0])
     story = [line[20:] for line in lines[1:]]
     for said in (
-        "The certificate is named in App/MDaemon.ini [SSL] Certificate as sha1:upper",
+        "App/MDaemon.ini [SSL] Certificate names the certificate as sha1:upper",
         "Due: the certificate in use is self-signed",
         f"App/MDaemon.ini [SSL] Certificate: {old} -> {new}",
-        "The server took up RELOADCACHE.SEM",
+        "Reloaded by RELOADCACHE.SEM",
     ):
         assert said in story
     assert any(line.startswith("Ordered a certificate for mail.") for line in story)
@@ -877,7 +878,7 @@ def test_each_run_begins_its_log_anew_and_keeps_earlier_ones(program: Program) -
     program.here("renew", "--keep-logs", "1")
 
     assert "Nothing is due" in program.log()
-    assert "forced" not in program.log()
+    assert "--force requests" not in program.log()
     (kept,) = program.layout.logs.glob("LetsEncrypt-*.log")
     assert kept.read_text("utf-8") == second != first
 
@@ -1065,10 +1066,10 @@ def test_the_old_scripts_command_line_works_unchanged(
         head,
     )
     assert reason == "  reason       the certificate in use is self-signed"
-    assert "IIS is only on Windows: there are no bindings of the site 'My Site'" in (
+    assert "Ignoring iis-site-name = My Site: this system is not Windows." in (
         first.messages
     )
-    assert "IIS is only on Windows" in program.log()
+    assert "Ignoring iis-site-name" in program.log()
     (place,) = folders(program)
     assert program.bound() == {thumbprint(leaf(place))}
 

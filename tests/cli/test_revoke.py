@@ -337,8 +337,8 @@ def test_a_key_that_cannot_be_kept_is_replaced_with_a_warning(
     ran = renewed(program, "--force", *REUSE, *options)
 
     assert key_of(program, ran) != first
-    (said,) = [line for line in ran.report["warnings"] if "is not used again" in line]
-    assert "publish its TLSA record" in said
+    (said,) = [line for line in ran.report["warnings"] if "cannot be reused" in line]
+    assert "Publish its TLSA record" in said
 
 
 def by_hand(program: Program, old: str, new: str, *names: str) -> None:
@@ -374,7 +374,10 @@ def test_a_key_is_kept_also_by_another_ca(program: Program, tmp_path: Path) -> N
 
         second = renewed(program, *REUSE, *there)
 
-        assert "not obtained from this CA" in second.report["reason"]
+        assert (
+            "did not obtain the certificate in use from this CA"
+            in second.report["reason"]
+        )
         assert key_of(program, second) == key_of(program, first)
         compromise(program, print_of(first))
         third = renewed(program, *REUSE, *there)

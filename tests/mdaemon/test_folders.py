@@ -90,16 +90,16 @@ def test_if_there_is_no_server_the_error_says_where_it_looked_and_what_was_missi
     (tmp_path / "odd" / "App" / "MDaemon.ini").unlink()
     (tmp_path / "odd" / "App" / "MDaemon.ini").mkdir()
     missing = {
-        "gone": ("gone", "is not there"),
-        "empty": ("empty/App", "is not there"),
-        "half": ("half/App/MDaemon.ini", "is not there"),
-        "file": ("file", "is there, but is something else"),
-        "odd": ("odd/App/MDaemon.ini", "is there, but is something else"),
+        "gone": ("gone", "does not exist"),
+        "empty": ("empty/App", "does not exist"),
+        "half": ("half/App/MDaemon.ini", "does not exist"),
+        "file": ("file", "has the wrong type"),
+        "odd": ("odd/App/MDaemon.ini", "has the wrong type"),
     }
     with pytest.raises(ConfigError) as caught:
         folders.find([Place(tmp_path / name, f"said {name}") for name in missing])
     assert caught.value.message.splitlines() == [
-        "No MDaemon was found. Looked in:",
+        "Could not find MDaemon. Checked:",
         *(
             f"  - {tmp_path / name} (said {name}): {tmp_path / path} {why}"
             for name, (path, why) in missing.items()
@@ -149,7 +149,7 @@ def test_a_circle_of_links_is_no_way_into_the_server(root: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (Path.resolve, "is not there"),
+        (Path.resolve, "does not exist"),
         (Path.mkdir, "it is a folder"),
         (huge, "it is larger than"),
     ],
@@ -223,29 +223,29 @@ def test_of_several_domains_the_greeting_chooses(root: Path) -> None:
 
 def test_of_several_domains_none_is_guessed(root: Path) -> None:
     tell(root / "App" / "Domains.dat", DOMAINS)
-    with pytest.raises(ConfigError, match="is not clear") as caught:
+    with pytest.raises(ConfigError, match="is unclear") as caught:
         decide(root)
     file = Path("App/Domains.dat")
     assert caught.value.message.splitlines()[1:] == [
-        f"  - {file} [example.test] FQDN says mail.example.test",
-        f"  - {file} [example.org] FQDN says mx.example.org",
+        f"  - {file} [example.test] FQDN gives mail.example.test",
+        f"  - {file} [example.org] FQDN gives mx.example.org",
     ]
     assert "--host-name" in caught.value.hint
 
 
 def test_a_greeting_that_is_none_of_several_domains_chooses_nothing(root: Path) -> None:
     tell(root / "App" / "Domains.dat", DOMAINS)
-    with pytest.raises(ConfigError, match=r"port 25 says other\.example"):
+    with pytest.raises(ConfigError, match=r"port 25 gives other\.example"):
         decide(root, "other.example")
 
 
 def test_if_file_and_greeting_disagree_the_error_shows_both(root: Path) -> None:
     tell(root / "App" / "MDaemon.ini", "[Domain]\nFQDN=mail.example.test\n")
-    with pytest.raises(ConfigError, match="is not clear") as caught:
+    with pytest.raises(ConfigError, match="is unclear") as caught:
         decide(root, "mail.example.org")
     assert caught.value.message.splitlines()[1:] == [
-        f"  - {Path('App/MDaemon.ini')} [Domain] FQDN says mail.example.test",
-        "  - the SMTP greeting at 127.0.0.1 port 25 says mail.example.org",
+        f"  - {Path('App/MDaemon.ini')} [Domain] FQDN gives mail.example.test",
+        "  - the SMTP greeting at 127.0.0.1 port 25 gives mail.example.org",
     ]
 
 
@@ -267,7 +267,7 @@ def test_a_host_name_no_certificate_can_hold_is_refused_with_the_reason(
     tell(root / "App" / "MDaemon.ini", f"[Domain]\nFQDN={value}\n")
     with pytest.raises(ConfigError) as caught:
         decide(root, greeted)
-    assert f"[Domain] FQDN says {value!r}, which" in caught.value.message
+    assert f"[Domain] FQDN gives {value!r}, which" in caught.value.message
     assert reason in caught.value.message
     assert "--host-name" in caught.value.hint
 
@@ -337,7 +337,7 @@ def test_the_greeting_says_where_it_was_heard() -> None:
         source = host_name.greeting(address)
     assert source is not None
     assert source.where == f"the SMTP greeting at 127.0.0.1 port {address[1]}"
-    assert str(source).endswith("says mail.example.test")
+    assert str(source).endswith("gives mail.example.test")
 
 
 @pytest.mark.parametrize("code", ["220", "220-x.example.test\r\n220", "554"])
@@ -434,7 +434,7 @@ def test_the_raw_queue_may_be_far_from_the_server(root: Path, tmp_path: Path) ->
 @pytest.mark.parametrize("ini", ["", "[Directories]\nRaw=\n", "[Other]\nRaw=C:\\x\n"])
 def test_without_its_key_there_is_no_raw_queue(root: Path, ini: str) -> None:
     tell(root / "App" / "MDaemon.ini", ini)
-    with pytest.raises(ConfigError, match=r"\[Directories\] Raw is not there") as error:
+    with pytest.raises(ConfigError, match=r"has no \[Directories\] Raw") as error:
         folders.raw_queue(root)
     assert "mail-server = smtp://" in error.value.hint
 
@@ -444,7 +444,7 @@ def test_without_its_key_there_is_no_raw_queue(root: Path, ini: str) -> None:
 )
 def test_a_raw_queue_that_is_not_there_is_an_error(root: Path, value: str) -> None:
     tell(root / "App" / "MDaemon.ini", f"[Directories]\nRaw={value}\n")
-    with pytest.raises(ConfigError, match="which is not there"):
+    with pytest.raises(ConfigError, match="which does not exist"):
         folders.raw_queue(root)
 
 
@@ -530,8 +530,8 @@ def test_a_semaphore_that_is_not_taken_up_is_withdrawn_and_said(
     assert server.waited == 20
     (message,) = caplog.messages
     assert message == (
-        "MDaemon did not take up RELOADCACHE.SEM in 2 s; it was withdrawn. MDaemon "
-        "uses the new certificate when it starts: restart it if it runs."
+        "MDaemon did not process RELOADCACHE.SEM within 2 s. MDaemon uses the new "
+        "certificate after its next start. If it runs, restart it."
     )
 
 
@@ -558,7 +558,7 @@ def test_waiting_is_shown_as_progress(
     shown = [
         (record.getMessage(), vars(record)["progress"]) for record in caplog.records
     ]
-    assert shown == [(f"waiting for MDaemon to take up {name}", True) for name in NAMES]
+    assert shown == [(f"waiting for MDaemon to process {name}", True) for name in NAMES]
 
 
 @pytest.mark.parametrize("lock", ["LOCKSEMS.SEM", "LockSems.sem"])
@@ -584,7 +584,7 @@ def test_nothing_more_is_asked_once_semaphores_are_locked(
     (app / "LOCKSEMS.SEM").touch()
     assert list(reloading) == []
     assert left(app) == ["LOCKSEMS.SEM"]
-    assert "RESTARTWC.SEM was not asked for" in caplog.text
+    assert "Could not create RESTARTWC.SEM" in caplog.text
 
 
 def test_a_server_that_may_not_run_is_probed_first(app: Path) -> None:
@@ -601,8 +601,8 @@ def test_a_server_that_does_not_run_is_asked_for_nothing_but_the_probe(
     assert list(silent.reload(running=False)) == []
     assert seen == {"WATCHDOG.SEM"}
     assert left(app) == []
-    assert "did not take up WATCHDOG.SEM" in caplog.text
-    assert "when it starts" in caplog.text
+    assert "did not process WATCHDOG.SEM" in caplog.text
+    assert "after its next start" in caplog.text
 
 
 def test_a_semaphore_that_somebody_else_put_there_stays(
@@ -613,7 +613,7 @@ def test_a_semaphore_that_somebody_else_put_there_stays(
     assert list(silent.reload(running=True)) == []
     assert (app / "RELOADCACHE.SEM").read_bytes() == b"theirs"
     assert left(app) == ["RELOADCACHE.SEM"]
-    assert "was there before" in caplog.text
+    assert "already existed" in caplog.text
 
 
 @wine_differs("its symbolic links lead nowhere")
@@ -628,7 +628,7 @@ def test_a_semaphore_put_there_while_we_look_stays(
     (app / NAMES[0]).touch()
     assert list(semaphores(app, Twice(app)).reload(running=True)) == []
     assert (app / NAMES[0]).is_symlink()
-    assert "by another program" in caplog.text
+    assert "Another program created" in caplog.text
 
 
 def test_after_somebody_elses_semaphore_we_put_our_own(app: Path) -> None:
@@ -654,8 +654,8 @@ def test_a_semaphore_that_cannot_be_written_is_a_warning(
 ) -> None:
     with read_only(app):
         assert list(semaphores(app, never).reload(running=True)) == []
-    assert "RELOADCACHE.SEM cannot be written: Permission denied" in caplog.text
-    assert "withdrawn" not in caplog.text
+    (message,) = caplog.messages
+    assert message.startswith(f"Could not write {app / NAMES[0]}: Permission denied.")
 
 
 def test_a_semaphore_that_cannot_be_withdrawn_is_a_warning(
@@ -664,4 +664,4 @@ def test_a_semaphore_that_cannot_be_withdrawn_is_a_warning(
     with read_only(app, allowed=1):
         silent = semaphores(app, lambda _: None)
         assert list(silent.reload(running=True)) == []
-    assert "RELOADCACHE.SEM cannot be withdrawn: Permission denied" in caplog.text
+    assert f"Could not remove {app / NAMES[0]}: Permission denied" in caplog.text

@@ -116,7 +116,8 @@ def test_each_form_is_spelled_in_its_own_way() -> None:
 )
 def test_what_is_no_form_is_refused(text: str) -> None:
     message = (
-        f"{text!r} is no form such as sha1:upper, sha1:lower:colon or sha256:base64"
+        f"{text!r} is not a form; examples are sha1:upper, sha1:lower:colon and "
+        "sha256:base64"
     )
 
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):

@@ -59,7 +59,7 @@ def test_the_https_bindings_of_every_site_are_read() -> None:
     "text", ["", "ERROR ( message:x )", LIST[:-20], LIST.replace('"1"', '"Sni"')]
 )
 def test_what_is_no_list_of_sites_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=r"^(no XML|invalid literal)"):
+    with pytest.raises(ValueError, match=r"^(not XML|invalid literal)"):
         sites(text)
 
 
@@ -239,7 +239,7 @@ def test_a_binding_that_a_run_changed_stays_if_the_setting_is_gone(
 
     monkeypatch.setattr(mdaemon_server.MailServer, "reload", forget)
     ran = secure.here("renew")
-    assert "IIS stays as it is: iis-site-name is not set any more." in ran.messages
+    assert "Could not restore IIS: iis-site-name is no longer set." in ran.messages
 
 
 def test_an_old_certificate_that_another_site_uses_is_not_removed(

@@ -331,7 +331,7 @@ def test_a_value_that_would_turn_the_file_into_utf_8_is_refused() -> None:
 
 def test_an_entry_of_an_older_version_of_the_file_is_refused() -> None:
     (entry,) = ini.entries(b"[s]\nk=v")
-    with pytest.raises(ValueError, match=r"\[s\] k: the file has changed meanwhile"):
+    with pytest.raises(ValueError, match=r"\[s\] k: the file has changed"):
         ini.substitute(b"[s]\nlonger=v", {entry: "w"})
 
 

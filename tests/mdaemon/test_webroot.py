@@ -177,7 +177,9 @@ def test_a_foreign_file_by_a_tokens_name_is_neither_overwritten_nor_removed(
     (html / FOLDER / FIRST).write_bytes(theirs)
     before = contents(html)
     with (
-        pytest.raises(ConfigError, match="is there already, and is not ours"),
+        pytest.raises(
+            ConfigError, match="already exists, and this program did not create it"
+        ),
         webroot.present(TOKENS),
     ):
         pytest.fail("presented")
@@ -226,7 +228,7 @@ def test_something_odd_by_a_tokens_name_is_refused_and_stays(
     make(html / FOLDER / FIRST)
     before = everything(html)
     with (
-        pytest.raises(ConfigError, match="is not ours"),
+        pytest.raises(ConfigError, match="this program did not create it"),
         webroot.present(TOKENS),
     ):
         pytest.fail("presented")
@@ -264,7 +266,7 @@ def test_a_link_out_of_the_webroot_is_refused(
     (html / name).symlink_to(elsewhere, target_is_directory=True)
     before = everything(tmp_path)
     with (
-        pytest.raises(ConfigError, match="is a link out of the webroot"),
+        pytest.raises(ConfigError, match="is a link that leads out of the webroot"),
         webroot.present(TOKENS),
     ):
         pytest.fail("presented")
@@ -486,7 +488,7 @@ def test_a_journal_that_cannot_be_read_is_a_warning_and_stays(
 def test_a_missing_webroot_is_an_error(tmp_path: Path, journal: Path) -> None:
     webroot = Webroot(tmp_path / "gone", journal)
     with (
-        pytest.raises(ConfigError, match="gone is not there") as caught,
+        pytest.raises(ConfigError, match="gone is not a folder") as caught,
         webroot.present(TOKENS),
     ):
         pytest.fail("presented")

@@ -17,7 +17,6 @@ from letsencrypt_mdaemon.renewal.adapters import Request
 from letsencrypt_mdaemon.renewal.due import Due, by_rule
 from letsencrypt_mdaemon.renewal.lifetime import (
     backstop,
-    days,
     earliest,
     interval,
     is_sparse,
@@ -26,6 +25,7 @@ from letsencrypt_mdaemon.renewal.lifetime import (
 )
 from letsencrypt_mdaemon.state.advice import Draw, Window
 from letsencrypt_mdaemon.state.memory import Issued, Memory
+from letsencrypt_mdaemon.text import day, days
 from tests import certificates
 from tests.certificates import NAME, START, leaf
 from tests.fakes import snapshot
@@ -35,9 +35,10 @@ HOUR = timedelta(hours=1)
 OURS = "https://ca.test/directory"
 IN_USE = leaf([NAME])
 END = START + 90 * DAY
+LAST_DAY = f"{END.astimezone():%Y-%m-%d}"
 A_THIRD = "a third or less of the certificate's lifetime is left"
 LITTLE_LEFT = f"{A_THIRD}: it expires in"
-ARI = "the CA suggests to renew the certificate (ARI)"
+ARI = "the CA suggests renewing the certificate (ARI)"
 
 LIFETIMES = st.one_of(
     st.sampled_from([90 * DAY, 64 * DAY, 45 * DAY, 160 * HOUR, 10 * DAY]),
@@ -106,7 +107,7 @@ def decided(  # noqa: PLR0913 - what a decision is made from
         ),
         (
             decided(ours=False),
-            "the certificate in use was not obtained from this CA by this program",
+            "this program did not obtain the certificate in use from this CA",
         ),
         (
             decided(names=["b.test", NAME, "a.test"]),
@@ -126,19 +127,19 @@ def decided(  # noqa: PLR0913 - what a decision is made from
         ),
         (
             decided(key="rsa2048"),
-            "the key should be rsa2048 and is p256",
+            "the key type is p256, and key-type is rsa2048",
         ),
         (
             decided(revoked=START),
-            "the certificate in use was revoked on 2026-01-01",
+            f"the certificate in use was revoked on {day(START, START + DAY)}",
         ),
         (
             decided(force=True),
-            "a new order was forced",
+            "--force requests a new order",
         ),
         (
             decided([], force=True),
-            "a new order was forced",
+            "--force requests a new order",
         ),
     ],
 )
@@ -168,14 +169,14 @@ def test_the_order_of_the_names_makes_no_difference() -> None:
             START,
             None,
             False,
-            "the certificate in use is good until 2026-04-01 (90 days)",
+            f"the certificate in use is valid until {LAST_DAY} (in 90 days)",
             START + 60 * DAY,
         ),
         (
             START + 60 * DAY - timedelta(seconds=1),
             None,
             False,
-            "the certificate in use is good until 2026-04-01 (30 days)",
+            f"the certificate in use is valid until {LAST_DAY} (in 30 days)",
             START + 60 * DAY,
         ),
         (
@@ -196,7 +197,7 @@ def test_the_order_of_the_names_makes_no_difference() -> None:
             END,
             None,
             True,
-            "the certificate in use expired on 2026-04-01",
+            f"the certificate in use expired on {LAST_DAY} (less than 2 hours ago)",
             START + 60 * DAY,
         ),
         (
@@ -210,7 +211,7 @@ def test_the_order_of_the_names_makes_no_difference() -> None:
             START + 19 * DAY,
             START + 20 * DAY,
             False,
-            "the certificate in use is good until 2026-04-01 (71 days)",
+            f"the certificate in use is valid until {LAST_DAY} (in 71 days)",
             START + 20 * DAY,
         ),
         (
@@ -224,7 +225,7 @@ def test_the_order_of_the_names_makes_no_difference() -> None:
             END + DAY,
             START - DAY,
             True,
-            "the certificate in use expired on 2026-04-01",
+            f"the certificate in use expired on {LAST_DAY} (24 hours ago)",
             START - DAY,
         ),
     ],
@@ -335,12 +336,12 @@ def test_the_administrator_may_want_it_earlier_but_not_at_every_run(
 
 
 def test_the_rule_that_comes_first_is_told() -> None:
-    days_rule = "renew-days asks for it 40 days before the end"
+    days_rule = "renew-days is set to 40 days before the end"
 
     assert decided().rule == A_THIRD
     assert decided(days_left=40).rule == days_rule
     assert decided(days_left=60).rule == (
-        "renew-days asks for it, and half of the lifetime is over"
+        "renew-days is set, and half of the lifetime is over"
     )
     assert decided(days_left=40, drawn=START + 49 * DAY).rule == ARI
     assert decided(days_left=40, drawn=START + 51 * DAY).rule == days_rule

@@ -276,7 +276,7 @@ def test_a_run_killed_while_it_rolls_back_is_rolled_back_by_the_next(
     ran = secure.here("renew", *IMAP)
 
     assert ran.exit_code == 5, ran.messages
-    assert "rolled back" in ran.report["error"]["message"]
+    assert "Rolled back" in ran.report["error"]["message"]
     assert secure.bound() == {old}
     served = secure.here("status", *IMAP).report["served"]
     assert len(served) == 9

@@ -180,7 +180,7 @@ def test_ports_that_speak_no_tls_leave_a_warning(
 
     assert outcome.renewed
     assert outcome.proof is None
-    assert any("nothing could be proven" in line for line in warnings(caplog))
+    assert any("Nothing could be verified" in line for line in warnings(caplog))
 
 
 # decide, obtain: as before
@@ -363,7 +363,7 @@ def test_a_kept_certificate_that_would_be_due_itself_is_not_used(scene: Scene) -
 def broken(scene: Scene) -> str:
     """Let a port break with the new certificate, and return that."""
     scene.server.broken.add(PORTS[1])
-    with pytest.raises(DeployError, match="rolled back") as failed:
+    with pytest.raises(DeployError, match="Rolled back") as failed:
         scene.renew()
     assert PORTS[1] in failed.value.message
     return scene.pending
@@ -389,7 +389,7 @@ def test_what_was_rolled_back_is_tried_again_a_day_later_without_an_order(
 
     assert not outcome.renewed
     assert scene.server.done == []
-    assert any("it is tried again after" in line for line in warnings(caplog))
+    assert any("the next attempt is after" in line for line in warnings(caplog))
     scene.now += timedelta(hours=12)
     assert new(scene.renew()) == kept
     assert len(scene.issuer.orders) == 1
@@ -421,7 +421,7 @@ def test_a_roll_back_that_fails_is_finished_by_the_next_run(scene: Scene) -> Non
     assert scene.bound != {scene.old}
     scene.server.failing.clear()
 
-    with pytest.raises(DeployError, match="interrupted while it was rolling back"):
+    with pytest.raises(DeployError, match="interrupted during a rollback"):
         scene.renew()
 
     assert scene.bound == set(scene.server.ports.values()) == {scene.old}
@@ -440,7 +440,9 @@ def test_a_port_that_stays_lost_after_a_roll_back_is_named(scene: Scene) -> None
 
     scene.server.reload = deaf_from_now_on  # type: ignore[method-assign,assignment]
 
-    with pytest.raises(DeployError, match="do not serve what they did") as failed:
+    with pytest.raises(
+        DeployError, match="do not serve their previous certificate"
+    ) as failed:
         scene.renew()
 
     assert PORTS[1] in failed.value.message
@@ -511,7 +513,7 @@ def test_a_dry_run_leaves_nothing_anywhere(scene: Scene, tmp_path: Path) -> None
     outcome = scene.renew(dry_run=True)
 
     assert not outcome.renewed
-    assert "not obtained from this CA" in outcome.reason
+    assert "did not obtain the certificate in use from this CA" in outcome.reason
     assert scene.server.done == []
     assert scene.issuer.orders == []
     assert list(tmp_path.iterdir()) == []
@@ -577,7 +579,7 @@ def test_there_may_be_nothing_to_activate(scene: Scene) -> None:
     outcome = scene.renew(activate_only=True)
 
     assert not outcome.renewed
-    assert outcome.reason == "no certificate waits to be put into use"
+    assert outcome.reason == "no certificate waits for activation"
     assert scene.issuer.orders == []
 
 
@@ -602,7 +604,9 @@ def test_back_is_nowhere_if_nothing_proven_is_left(scene: Scene) -> None:
     second = new(scene.renew())
     scene.store.remove(first)
 
-    with pytest.raises(ConfigError, match="no certificate to go back to"):
+    with pytest.raises(
+        ConfigError, match="no certificate that was verified on every port"
+    ):
         scene.roll_back()
 
     assert scene.bound == {second}

@@ -129,13 +129,13 @@ def test_a_new_binding_is_asked_for_by_the_name_of_the_site() -> None:
 def test_a_netsh_that_fails_is_a_failure() -> None:
     answer("appcmd", SITES)
     answer("netsh", NOTHING, 1)
-    with pytest.raises(DeployError, match=r"netsh\.exe http add .* ended with 1"):
+    with pytest.raises(DeployError, match=r"netsh\.exe http add .* exited with 1"):
         Site("My Webmail", {}).bind(LEAF, dry_run=False)
 
 
 def test_an_appcmd_that_fails_is_a_failure() -> None:
     answer("appcmd", "ERROR ( message:Access denied. )", 5)
-    with pytest.raises(ConfigError, match=r"ended with 5: 'ERROR \( message:Access"):
+    with pytest.raises(ConfigError, match=r"exited with 5: 'ERROR \( message:Access"):
         Site("My Webmail", {}).named()
 
 

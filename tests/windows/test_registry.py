@@ -123,7 +123,7 @@ def test_a_path_that_cannot_be_is_told_with_the_value_that_names_it(
 ) -> None:
     write(NATIVE, "AppPath", value)
 
-    with pytest.raises(ConfigError, match="No MDaemon was found") as caught:
+    with pytest.raises(ConfigError, match="Could not find MDaemon") as caught:
         found()
 
     assert rf"HKLM\{NATIVE} AppPath" in caught.value.message

@@ -47,7 +47,7 @@ def test_a_certificate_goes_through_the_windows_store_to_every_port(
     again = program.renew(*names)
     assert again.exit_code == 0, again.messages
     assert not again.report["renewed"]
-    assert "good until" in again.report["reason"]
+    assert "valid until" in again.report["reason"]
 
     seen = program.run("verify")
     assert seen.exit_code == 0, seen.messages
