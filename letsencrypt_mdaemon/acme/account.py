@@ -8,7 +8,7 @@ import logging
 import re
 from base64 import urlsafe_b64decode
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -198,7 +198,7 @@ class Accounts:
         account = self.state.account()
         assert account is not None  # noqa: S101 - it has just signed
         new = _new_key()
-        account = replace(account, next_key=_private(new))
+        account = account._replace(next_key=_private(new))
         self.state.save_account(account)
         claim = {"account": signer.kid, "oldKey": _public(signer.key)}
         inner = sign(url, json.dumps(claim).encode(), Signer(new))
@@ -244,12 +244,12 @@ class Accounts:
 
         Both keys are kept until the CA answers.
         """
-        settled = replace(account, next_key={})
+        settled = account._replace(next_key={})
         old, new = _jwk(account.key), _jwk(account.next_key)
         try:
             if new is not None:
                 self._find(new)
-                settled = replace(settled, key=account.next_key)
+                settled = settled._replace(key=account.next_key)
                 _log.info("The CA accepted the new account key.")
         except TransientError:
             raise

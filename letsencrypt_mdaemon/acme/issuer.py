@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -152,7 +151,7 @@ class Issuer:
         if saved is None or not saved.issued:
             self.state.save_ledger(self.state.ledger().settled(now).issued(names, now))
         if saved is not None:
-            self.state.save_order(replace(saved, issued=True))
+            self.state.save_order(saved._replace(issued=True))
 
     # The order (RFC 8555, 7.4): an open one, or a new one
 

@@ -51,7 +51,7 @@ def decode(data: bytes, kind: type[_T]) -> _T:
     """Return the record that a state file holds.
 
     Args:
-        kind: A dataclass or named tuple of text, numbers, times, tuples, dictionaries
+        kind: A named tuple of text, numbers, times, tuples, dictionaries
             of text, and further records.
 
     Raises:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -129,8 +128,7 @@ class Memory(NamedTuple):
         return self._replace(issued=tuple([*others, item][-HISTORY:]))
 
 
-@dataclass(frozen=True, slots=True)
-class Account:
+class Account(NamedTuple):
     """Our account at a CA.
 
     Args:
@@ -141,15 +139,14 @@ class Account:
 
     key: dict[str, str]
     url: str
-    next_key: dict[str, str] = field(default_factory=dict)
+    next_key: dict[str, str] = {}  # noqa: RUF012 - nobody changes it
 
     def __repr__(self) -> str:
         """Hide the key."""
         return f"Account(url={self.url!r})"
 
 
-@dataclass(frozen=True, slots=True)
-class OpenOrder:
+class OpenOrder(NamedTuple):
     """An unfinished order: its URL, and the key of its certificate.
 
     Args:
