@@ -79,9 +79,14 @@ class Iis:
     calls: list[str] = field(default_factory=list)
 
     def __call__(
-        self, program: Path, *arguments: str, failure: type[Error] = Error
+        self,
+        program: Path,
+        *arguments: str,
+        given: str = "",
+        failure: type[Error] = Error,
     ) -> Ended:
         """Do what the program would do."""
+        assert not given
         tool = re.split(r"[\\/]", str(program))[-1]
         if tool == "appcmd.exe" and not self.sites:
             message = f"Could not run {program}: No such file."

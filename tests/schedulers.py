@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
+from letsencrypt_mdaemon.errors import Error
 from letsencrypt_mdaemon.system.process import Ended
 
 
@@ -19,9 +20,15 @@ class Crontab:
         self.text = text
         self.refuses = False
 
-    def __call__(self, program: Path, *arguments: str, given: str = "") -> Ended:
+    def __call__(
+        self,
+        program: Path,
+        *arguments: str,
+        given: str = "",
+        failure: type[Error] = Error,
+    ) -> Ended:
         """Run it."""
-        assert program.name == "crontab"
+        assert (program.name, failure) == ("crontab", Error)
         if self.refuses:
             return Ended(1, "You (nobody) are not allowed to use this program\n")
         if arguments == ("-",):
@@ -48,10 +55,14 @@ class Schtasks:
         self.refuses = False
 
     def __call__(  # noqa: PLR0911 - as many as there are answers
-        self, program: Path, *arguments: str, given: str = ""
+        self,
+        program: Path,
+        *arguments: str,
+        given: str = "",
+        failure: type[Error] = Error,
     ) -> Ended:
         """Run it."""
-        assert program.name == "schtasks.exe"
+        assert (program.name, failure) == ("schtasks.exe", Error)
         assert not given
         if arguments == ("/Query", "/XML", "ONE"):
             listed = [f"<!-- \\{name} -->\n{text}" for name, text in self.tasks.items()]

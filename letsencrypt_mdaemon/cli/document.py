@@ -26,10 +26,8 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.state.memory import Account, Change, Dropped, Target
     from letsencrypt_mdaemon.system.schedule import Job
 
-
 SCHEMA = 1
 """The version of the JSON; it rises when a key changes its meaning or disappears."""
-
 
 Document = dict[str, Any]
 

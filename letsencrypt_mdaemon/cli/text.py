@@ -11,6 +11,7 @@ import click
 
 from letsencrypt_mdaemon import text
 from letsencrypt_mdaemon.cli.document import certificate
+from letsencrypt_mdaemon.text import CHOOSE_ONCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -20,10 +21,8 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.cli.document import Document
     from letsencrypt_mdaemon.doctor.examination import Examination
 
-
 WIDTH = 100
 """Columns of a table."""
-
 
 MAX_HINTS = 3
 """The pieces of the doctor's advice that a failed run shows."""
@@ -102,8 +101,8 @@ def print_found(document: Document) -> None:
         click.echo(f"  {item['thumbprint']}: {names}, valid until {until}")
     if not places:
         click.echo(
-            "Choose any certificate of the store in MDaemon's SSL & TLS dialog, then "
-            "run this again. Or name the INI values in the config file."
+            f"{CHOOSE_ONCE}, then run this again. Or name the INI values in the config "
+            "file."
         )
 
 

@@ -23,7 +23,6 @@ from letsencrypt_mdaemon.text import printable
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-
 _log = logging.getLogger(__name__)
 
 PREFIX = "LETSENCRYPT_MDAEMON_"

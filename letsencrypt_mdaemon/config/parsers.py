@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-
 Parsed: TypeAlias = Any  # a setting's value; its type is the field's own
 
 

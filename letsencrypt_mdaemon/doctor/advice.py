@@ -5,6 +5,8 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import NamedTuple
 
+from letsencrypt_mdaemon.text import CHOOSE_ONCE
+
 
 class Code(StrEnum):
     """What was found; programs may rely on the values."""
@@ -258,8 +260,8 @@ ADVICE = {
     ),
     Code.TARGETS_UNKNOWN: Advice(
         "",
-        "Choose any certificate once in MDaemon's SSL & TLS dialog, or name the INI "
-        "values in [target ...] sections of the config file.",
+        f"{CHOOSE_ONCE}, or name the INI values in [target ...] sections of the config "
+        "file.",
     ),
     Code.STORE_UNUSABLE: Advice(
         "", "Let this account read and write the store, or set another store."

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from letsencrypt_mdaemon.pki.certificate import serial_der
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
 
 Source = Literal["sha1", "sha256", "serial", "derserial"]
 Style = Literal["upper", "lower", "base64", "decimal"]
-
 SEPARATORS = {"": "", "space": " ", "colon": ":", "dash": "-", "comma": ","}
 SOURCES: tuple[Source, ...] = get_args(Source)
 MIN_BYTES = 8
@@ -178,9 +179,7 @@ def _bytes(certificate: x509.Certificate, source: Source) -> bytes:
         return hashlib.sha1(der, usedforsecurity=False).digest()
     if source == "sha256":
         return hashlib.sha256(certificate.public_bytes(Encoding.DER)).digest()
-    number = certificate.serial_number
-    # Signed: some CAs issued negative ones, against RFC 5280, 4.1.2.2.
-    der = number.to_bytes(number.bit_length() // 8 + 1, "big", signed=True)
+    der = serial_der(certificate)
     return der if source == "derserial" else der.lstrip(b"\0")
 
 

@@ -9,9 +9,7 @@ APPLICATION = "{4dc3e181-e14b-4a21-b022-59fc669b0914}"
 """The application ID of IIS at http.sys."""
 
 STORE = "MY"
-
 _EVERY_ADDRESS = "0.0.0.0"  # noqa: S104 - nothing is bound here
-
 
 # IIS's sslFlags, since 8.0 and since Windows Server 2022. http.sys has them, too, but
 # loses them with the certificate.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from letsencrypt_mdaemon.errors import ConfigError, DeployError, Error
 from letsencrypt_mdaemon.mdaemon.http_sys import (
@@ -32,22 +32,9 @@ if TYPE_CHECKING:
 
     from cryptography import x509
 
-    from letsencrypt_mdaemon.system.process import Ended
-
 _log = logging.getLogger(__name__)
 
-
 _NEW = "*:443:"
-
-
-class Run(Protocol):
-    """`process.run`, or a substitute in tests."""
-
-    def __call__(
-        self, program: Path, *arguments: str, failure: type[Error] = Error
-    ) -> Ended:
-        """Run a program to its end."""
-        ...
 
 
 class Site:
@@ -64,7 +51,7 @@ class Site:
         known: Mapping[str, x509.Certificate],
         *,
         add_binding: bool = False,
-        run: Run = process.run,
+        run: process.Run = process.run,
     ) -> None:
         system = Path(os.environ.get("SYSTEMROOT", r"C:\Windows")) / "System32"
         self.name = name

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 PrivateKey: TypeAlias = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
-
 KeyType = Literal["rsa2048", "rsa3072", "rsa4096", "p256", "p384"]
 
 OURS = "letsencrypt-mdaemon"
@@ -140,6 +139,7 @@ def public_key_hash(certificate: x509.Certificate) -> str:
 def serial_der(certificate: x509.Certificate) -> bytes:
     """Return the serial number as DER encodes an INTEGER (X.690, 8.3): signed."""
     number = certificate.serial_number
+    # Some certificates have a negative one, against RFC 5280, 4.1.2.2.
     return number.to_bytes(number.bit_length() // 8 + 1, "big", signed=True)
 
 

@@ -33,13 +33,11 @@ TARGETS = {
 }
 """Part of the server → where its certificate is named. The sandbox's own invention."""
 
-
 # In Windows-1252 this has the bytes 96, FC, DF, 80 and 85: they are not UTF-8, and
 # str.splitlines makes two lines of it.
 REMARK = (
     "; Sandbox \u2013 Gr\u00fc\u00dfe, 5 \u20ac\u2026 its certificate keys are made up"
 )
-
 
 INI_FILES = {
     "App/MDaemon.ini": """\
@@ -96,9 +94,7 @@ Language=de
 """,
 }
 
-
 ADDRESS = r"[^\s@,]+@[^\s@,]+"
-
 
 RAW_HEADERS = {
     "from": ("From: ", ADDRESS),
@@ -109,7 +105,6 @@ RAW_HEADERS = {
     "header": ("", r"[!-9;-~]+: .*"),
 }
 """Header of a RAW message → how a mail says it, and what its value looks like."""
-
 
 PLACES = ("App", "WorldClient/HTML", "Queues/Raw", "Logs", "LetsEncrypt",
           "certificates", "delivered", "bad")  # fmt: skip

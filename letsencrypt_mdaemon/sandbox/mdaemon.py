@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Iterator
 
-
 RELOADS = {
     "RELOADCACHE.SEM": ("mail",),
     "RESTARTWC.SEM": ("webmail",),

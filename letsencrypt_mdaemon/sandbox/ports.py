@@ -23,13 +23,10 @@ if TYPE_CHECKING:
 
     from aiosmtpd.smtp import SMTP, Envelope, Session
 
-
 LOCALHOST = "127.0.0.1"
-
 
 LONGEST = 10_000
 """Bytes of a command or of an HTTP request's head; who says more is hung up on."""
-
 
 T = TypeVar("T")
 
@@ -59,7 +56,6 @@ PORTS = {
     "admin": Port("http", "s", "admin"),  # 444
 }
 """Label → port; what number the real one has."""
-
 
 DIALOGUES = {
     "imap": Dialogue("* OK {} IMAP4rev1 sandbox\r\n", b"\r\n", imap),

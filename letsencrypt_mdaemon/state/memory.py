@@ -18,7 +18,6 @@ HISTORY = 50
 RUNS = 10
 """Scheduled runs remembered."""
 
-
 IIS = "IIS"
 """Stands for the file of a target that is a binding of an IIS site."""
 

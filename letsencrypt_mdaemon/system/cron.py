@@ -10,7 +10,6 @@ from letsencrypt_mdaemon.system import process
 from letsencrypt_mdaemon.system.schedule import (
     NAME,
     Job,
-    Run,
     random_time,
     refused,
     twice,
@@ -27,7 +26,7 @@ _HINT = "Allow this account to use cron; see crontab(1)."
 class Cron:
     """The user's crontab, with one line of ours."""
 
-    def __init__(self, crontab: Path, run: Run = process.run) -> None:
+    def __init__(self, crontab: Path, run: process.Run = process.run) -> None:
         self.crontab = crontab
         self._run = run
 

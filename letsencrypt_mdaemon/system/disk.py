@@ -30,9 +30,7 @@ POLL_SECONDS = 0.05
 
 # Windows' codes for "access denied" and "in use by another process".
 _SHARING_ERRORS = (5, 32)
-
 _UNFINISHED = re.compile(r"\..{1,40}\.[0-9a-f]{12}\.tmp", re.DOTALL)
-
 BINARY: int = getattr(os, "O_BINARY", 0)
 
 

@@ -45,7 +45,6 @@ ABANDONED_AFTER_SECONDS = 10.0
 
 # Windows' code for a range that another handle has locked.
 _LOCK_VIOLATION = 33
-
 _NO_LINK: int = getattr(os, "O_NOFOLLOW", 0)
 
 

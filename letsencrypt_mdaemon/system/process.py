@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from letsencrypt_mdaemon.errors import Error
 from letsencrypt_mdaemon.system.disk import explained
@@ -24,6 +24,21 @@ class Ended(NamedTuple):
 
     code: int
     output: str
+
+
+class Run(Protocol):
+    """Runs a program, as `run` does."""
+
+    def __call__(
+        self,
+        program: Path,
+        /,
+        *arguments: str,
+        given: str = "",
+        failure: type[Error] = Error,
+    ) -> Ended:
+        """Run a program and wait until it ends."""
+        ...
 
 
 def run(

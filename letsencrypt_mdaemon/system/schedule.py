@@ -13,20 +13,8 @@ from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from letsencrypt_mdaemon.system import process
-
-
-class Run(Protocol):
-    """Runs a program, as `process.run` does."""
-
-    def __call__(
-        self, program: Path, /, *arguments: str, given: str = ""
-    ) -> process.Ended:
-        """Run a program and wait until it ends."""
-        ...
-
 
 NAME = "letsencrypt-mdaemon"
 """The name of the task, and the mark of a task or a line of ours."""

@@ -15,7 +15,6 @@ from letsencrypt_mdaemon.system import process
 from letsencrypt_mdaemon.system.schedule import (
     NAME,
     Job,
-    Run,
     random_time,
     refused,
     twice,
@@ -31,9 +30,7 @@ MAX_DURATION = "PT2H"
 """Of a run, which may wait more than an hour for the CA (ISO 8601)."""
 
 _HINT = "Run as an administrator."
-
 OLD_SCRIPT = re.compile(r"letsencrypt\.ps1|scheduled-renew\.cmd", re.IGNORECASE)
-
 _FIRST_DAY = "2026-01-01"  # any day in the past
 
 # Task Scheduler's own codes for a task that has no result yet.
@@ -100,7 +97,7 @@ class TaskScheduler:
     def __init__(
         self,
         schtasks: Path,
-        run: Run = process.run,
+        run: process.Run = process.run,
         *,
         account: str,
         name: str = NAME,

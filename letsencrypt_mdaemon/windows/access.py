@@ -76,7 +76,6 @@ READ = 0x1
 # to change its access list and owner.
 CHANGE = (0x2, 0x4, 0x40, 0x10000, 0x40000, 0x80000)
 _GENERIC = {0x10000000: 0x1F01FF, 0x40000000: 0x120116, 0x80000000: 0x120089}
-
 _LIST = re.compile(r"D:([A-Z_]*?)((?:\(.*\))?)(?:S:.*)?\Z", re.DOTALL)
 _ENTRY = re.compile(r"\(([A-Z]+);([A-Z]*);([^;()]*);[^;()]*;[^;()]*;([^;()]+)\)")
 

@@ -39,8 +39,10 @@ def run(*arguments: str) -> subprocess.CompletedProcess[bytes]:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Return an MDaemon with a certificate store whose folder has an odd name."""
-    return folder.create(tmp_path / "MDaemon", host_name="mail.example.test").folder
+    """Return an MDaemon in a folder with an odd name."""
+    return folder.create(
+        tmp_path / ODD / "MDaemon", host_name="mail.example.test"
+    ).folder
 
 
 def beside(root: Path) -> list[str]:
@@ -89,6 +91,6 @@ def test_the_log_is_utf8_with_the_line_ends_of_windows(root: Path) -> None:
 
     assert done.returncode == 2, done.stderr
     log = (root / "Logs" / "LetsEncrypt.log").read_bytes()
-    assert "[target …]" in log.decode("utf-8")
+    assert ODD in log.decode("utf-8")
     assert log.count(b"\r\n") == log.count(b"\n") > 1
     assert b"\r\r" not in log

@@ -50,7 +50,7 @@ def test_an_entry_is_written_though_the_source_cannot_be_registered(
 
     eventlog.EventLog().error(5, TEXT)
 
-    assert "cannot be registered: Access is denied." in caplog.text
+    assert "Could not register letsencrypt-mdaemon: Access is denied." in caplog.text
 
 
 def test_a_log_that_takes_nothing_is_an_error_of_the_system(

@@ -19,7 +19,6 @@ from josepy import errors, jwk
 from letsencrypt_mdaemon.sandbox.ca.messages import CURVES, Problem, b64url
 
 PublicKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey
-
 CSR_HASHES = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
 
 

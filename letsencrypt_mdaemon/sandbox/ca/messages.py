@@ -19,23 +19,13 @@ if TYPE_CHECKING:
     from cryptography import x509
 
 Document = dict[str, Any]
-
-
 T = TypeVar("T")
-
-
 ACCOUNT_ALGORITHMS = {"RS256": jwa.RS256, "ES256": jwa.ES256, "ES384": jwa.ES384}
-
-
 BINDING_ALGORITHMS = {"HS256": jwa.HS256, "HS384": jwa.HS384, "HS512": jwa.HS512}
-
-
 CURVES = {"ES256": "secp256r1", "ES384": "secp384r1"}
-
 
 POST_AS_GET: Document = {}
 """The payload of such a request, known by identity (RFC 8555, 6.3)."""
-
 
 HOUR, WEEK, YEAR = timedelta(hours=1), timedelta(weeks=1), timedelta(days=365)
 
@@ -96,8 +86,6 @@ class Request:
 
 
 Hook = Answer | Problem | Callable[[Any], object]
-
-
 LOST = Answer(status=0)
 
 
