@@ -354,8 +354,8 @@ FAULTS = (
     ),
     Fault(
         "obtain-force-resumes",
-        "_log_what_is_spent(snapshot)\n        adapters.ca.forget_order()",
-        "_log_what_is_spent(snapshot)",
+        "_log_budget(snapshot)\n        adapters.ca.forget_order()",
+        "_log_budget(snapshot)",
         "test_patience.py",
     ),
     Fault(

@@ -245,7 +245,7 @@ def test_what_only_the_environment_says_is_warned_of(beside: Program) -> None:
     )
     assert ran.exit_code == 0, ran.messages
     (warning,) = ran.report["warnings"]
-    assert "Write agree-tos into the config file" in warning
+    assert "Set agree-tos in the config file" in warning
 
 
 def test_a_scheduled_run_that_fails_leaves_its_exit_code(
