@@ -139,7 +139,7 @@ def test_a_required_profile_that_is_listed_and_refused_ends_the_run(
 
     error = scene.failing(profiles=("tlsserver",), require_profile=True)
 
-    assert "No profile tlsserver (invalidProfile)" in str(error)
+    assert "There is no profile tlsserver (invalidProfile)" in str(error)
     assert error.hint
     assert ordered(scene) == ["tlsserver"]
 

@@ -98,7 +98,7 @@ def test_what_is_neither_the_accounts_nor_has_its_key_is_refused(scene: Scene) -
     certificate = scene.obtain()
     belong_to_another(scene)
 
-    with pytest.raises(AcmeError, match="not yours"):
+    with pytest.raises(AcmeError, match="belongs to another account"):
         scene.issuer().revoke(certificate.leaf, 0, None)
 
     assert not at_ca(scene.ca, certificate.leaf).revoked
