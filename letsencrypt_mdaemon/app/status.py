@@ -87,7 +87,7 @@ def read(installation: Installation, *, now: datetime) -> Status:
     request = adapters.request(installation, names)
     tools = adapters.adapters(installation, installation.targets())
     snapshot = take_snapshot(request, tools, installation.memory, now)
-    due, wait = run.assess(snapshot)
+    due, wait = run.plan(snapshot)
     in_use, draw, pending = snapshot.in_use, snapshot.draw, installation.ca.pending()
     if draw and (in_use is None or draw.thumbprint != thumbprint(in_use)):
         draw = None

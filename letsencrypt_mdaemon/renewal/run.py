@@ -52,7 +52,7 @@ def renew(
     if attempt is not None and attempt.undoing and not request.dry_run:
         undo(snapshot, attempt, (), adapters)
     snapshot = with_advice(snapshot, adapters)
-    due, wait = assess(snapshot)
+    due, wait = plan(snapshot)
     _log.info("%s: %s", "Due" if due.due else "Nothing is due", due.reason)
     if wait is not None and not request.force:
         return _postponed(snapshot, due, wait)
@@ -77,7 +77,7 @@ def renew(
     return put_into_use(snapshot, pending.leaf, due.reason, adapters)
 
 
-def assess(snapshot: Snapshot) -> tuple[Due, Wait | None]:
+def plan(snapshot: Snapshot) -> tuple[Due, Wait | None]:
     """Return whether a certificate is due, and why the renewal has to wait, if so."""
     due = rules.decide(snapshot)
     if snapshot.pending is not None and not due.due:

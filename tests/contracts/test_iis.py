@@ -138,7 +138,7 @@ def test_a_step_that_fails_puts_the_former_certificates_back(
         iis.refused = where if before[NAMED] not in command else "\0"
 
     iis.on = refuse_new
-    with pytest.raises(DeployError, match="ended with 1: The requested operation"):
+    with pytest.raises(DeployError, match="exited with 1: The requested operation"):
         site(iis).bind(NEW, dry_run=False)
     assert hashes(iis) == before
 
@@ -158,7 +158,7 @@ def test_a_certificate_that_netsh_did_not_set_is_noticed(iis: Iis) -> None:
             iis.shown = iis.shown.replace("{hash}", FOREIGN)
 
     iis.on = forget
-    with pytest.raises(DeployError, match=f"has {FOREIGN} after netsh set {NOW}"):
+    with pytest.raises(DeployError, match=f"set {NOW} .* shows {FOREIGN}"):
         site(iis).bind(NEW, dry_run=False)
 
 
@@ -176,7 +176,7 @@ def test_the_central_store_is_left_alone(
     assert central.named() == {}
     assert central.bind(NEW, dry_run=False) == []
     assert iis.calls == []
-    assert caplog.text.count("central store") == 1
+    assert caplog.text.count("central certificate store") == 1
 
 
 def test_flags_of_the_binding_are_set_again(iis: Iis) -> None:
@@ -193,7 +193,7 @@ def test_what_else_was_set_and_is_lost_is_told(
     assert "reset" not in caplog.text
     iis.entries[EVERYWHERE].negotiate = "Enabled"
     site(iis).bind(OLD, dry_run=False)
-    assert f"{EVERYWHERE}: with the certificate this was reset" in caplog.text
+    assert f"{EVERYWHERE}: the new certificate reset these settings" in caplog.text
 
 
 def test_a_site_without_https_gets_a_binding_only_when_asked(
@@ -201,7 +201,7 @@ def test_a_site_without_https_gets_a_binding_only_when_asked(
 ) -> None:
     without_https(iis)
     assert site(iis).bind(NEW, dry_run=False) == []
-    assert "has no https binding; iis-add-binding makes one" in caplog.text
+    assert "has no HTTPS binding; set iis-add-binding to add one" in caplog.text
     assert site(iis, add_binding=True).named() == {ALL: None}
     before = deepcopy((iis.sites, iis.entries))
 
