@@ -277,13 +277,7 @@ class Session:
 
 
 class Deadline:
-    """The end of all waiting for the CA, for one certificate.
-
-    Args:
-        timeout: Seconds from now.
-        sleep: Waits for some seconds.
-        clock: Seconds since any moment.
-    """
+    """The end of all waiting for the CA, `timeout` seconds from now."""
 
     def __init__(
         self,

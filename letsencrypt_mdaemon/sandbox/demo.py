@@ -38,8 +38,7 @@ if TYPE_CHECKING:
 HOST_NAME = "mail.example.test"
 ALTERNATES = "imap.example.test,bücher.example.test"
 NAMES = {HOST_NAME, "imap.example.test", "xn--bcher-kva.example.test"}
-DEADLINE = 120
-"""Seconds for one run of the program."""
+RUN_TIMEOUT_SECONDS = 120
 
 _ended: list[subprocess.Popen[str]] = []  # Ctrl-C in a Popen's destructor is lost
 
@@ -160,7 +159,7 @@ def _renew(command: list[str], say: Say) -> dict[str, Any]:
     ) as process:
         _ended.append(process)
         try:
-            output, messages = process.communicate(timeout=DEADLINE)
+            output, messages = process.communicate(timeout=RUN_TIMEOUT_SECONDS)
         except BaseException:
             process.kill()
             raise

@@ -218,11 +218,7 @@ class Server:
                     del self.down[part]
 
     def load(self, *parts: str) -> None:
-        """Load the certificates that the parts' INI files name now, and listen.
-
-        Raises:
-            OSError: If a file cannot be read, or a port is taken.
-        """
+        """Load the certificates that the parts' INI files name now, and listen."""
         store = self.layout.certificates
         for part in parts:
             names = named(self.layout.folder, part)

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 LOCALHOST = "127.0.0.1"
 
-LONGEST = 10_000
-"""Maximum bytes of a command or an HTTP request's head; more closes the connection."""
+MAX_REQUEST_BYTES = 10_000
+"""For a command or an HTTP request's head; more closes the connection."""
 
 T = TypeVar("T")
 
@@ -109,7 +109,7 @@ class Chat(asyncio.Protocol):
                 transport, self.transport = self.transport, None
                 context, self.context = self.context, None
                 self.ports.start_tls(transport, self, context, self.connection_made)
-        if len(self.said) > LONGEST and self.transport:
+        if len(self.said) > MAX_REQUEST_BYTES and self.transport:
             self.transport.close()
 
 
@@ -225,11 +225,7 @@ class Ports:
         self.loop.close()
 
     def open(self, part: str, context: ssl.SSLContext | None) -> None:
-        """Open a part's ports, or give the open ports new TLS settings.
-
-        Raises:
-            OSError: If a port cannot listen, perhaps as another program uses it.
-        """
+        """Open a part's ports, or give them new TLS settings."""
         self._do(self._open(part, context))
 
     def close(self, part: str) -> None:

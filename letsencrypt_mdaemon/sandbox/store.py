@@ -32,11 +32,7 @@ class Identity:
         return self.chain[0].fingerprint(hashes.SHA1()).hex().upper()  # noqa: S303
 
     def context(self) -> ssl.SSLContext:
-        """Return the settings of a TLS server.
-
-        Raises:
-            OSError: If the key is invalid, encrypted, or another certificate's.
-        """
+        """Return a TLS server's settings; OSError if the key is not usable."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         with TemporaryDirectory(prefix="sandbox-") as folder:
             file = Path(folder) / "identity.pem"

@@ -30,7 +30,7 @@ from letsencrypt_mdaemon.sandbox.dialogues import http as answer_http
 from letsencrypt_mdaemon.sandbox.dialogues import imap, pop3
 from letsencrypt_mdaemon.sandbox.folder import FOREIGN, TARGETS, Layout, bound, create
 from letsencrypt_mdaemon.sandbox.mdaemon import RELOADS, Server
-from letsencrypt_mdaemon.sandbox.ports import LONGEST, PORTS
+from letsencrypt_mdaemon.sandbox.ports import MAX_REQUEST_BYTES, PORTS
 from letsencrypt_mdaemon.sandbox.store import Identity, write
 from letsencrypt_mdaemon.sandbox.web import Fault
 from tests import certificates
@@ -448,7 +448,7 @@ def test_a_client_that_never_ends_a_command_is_hung_up_on(
     quiet: Server, label: str
 ) -> None:
     with plainly(quiet, label) as client:
-        client.sendall(b"a" * (LONGEST + 1))
+        client.sendall(b"a" * (MAX_REQUEST_BYTES + 1))
         assert rest(client) == b""
 
 

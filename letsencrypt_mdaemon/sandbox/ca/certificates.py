@@ -15,8 +15,9 @@ from cryptography.hazmat.primitives import serialization as ser
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from josepy import errors, jwk
+from josepy.json_util import encode_b64jose
 
-from letsencrypt_mdaemon.sandbox.ca.messages import CURVES, Problem, b64url
+from letsencrypt_mdaemon.sandbox.ca.messages import CURVES, Problem
 
 PublicKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey
 CSR_HASHES = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
@@ -108,9 +109,9 @@ def spki(key: Any) -> bytes:  # noqa: ANN401 - josepy's keys have no type
 def ari_name(certificate: x509.Certificate) -> str:
     """Return a certificate's identifier for ARI (RFC 9773, 4.1)."""
     kind, serial = x509.AuthorityKeyIdentifier, certificate.serial_number
-    authority_key = certificate.extensions.get_extension_for_class(kind).value
+    key = certificate.extensions.get_extension_for_class(kind).value.key_identifier
     number = serial.to_bytes(serial.bit_length() // 8 + 1)
-    return f"{b64url(authority_key.key_identifier or b'')}.{b64url(number)}"
+    return f"{encode_b64jose(key or b'')}.{encode_b64jose(number)}"
 
 
 def is_strong(key: object) -> bool:

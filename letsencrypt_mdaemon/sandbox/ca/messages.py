@@ -13,7 +13,8 @@ from email.utils import format_datetime
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from cryptography.hazmat.primitives import serialization as ser
-from josepy import b64, jwa, jwk
+from josepy import jwa, jwk
+from josepy.json_util import encode_b64jose
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -208,17 +209,12 @@ def member(document: Document, name: str, kind: type[T]) -> T:
     return value
 
 
-def b64url(data: bytes) -> str:
-    """Return base64url without padding."""
-    return b64.b64encode(data).decode()
-
-
 def unb64url(text: object) -> bytes:
     """Decode base64url without padding; refuse any non-canonical text."""
     try:
         data = base64.urlsafe_b64decode(f"{text}==")
     except ValueError:
         data = b""
-    if b64url(data) != text:
+    if encode_b64jose(data) != text:
         raise Problem("malformed", "Not base64url without padding")
     return data

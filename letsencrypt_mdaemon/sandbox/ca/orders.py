@@ -8,6 +8,8 @@ from functools import partial
 from threading import Thread
 from typing import TYPE_CHECKING
 
+from josepy.json_util import encode_b64jose
+
 from letsencrypt_mdaemon.sandbox.ca import validation
 from letsencrypt_mdaemon.sandbox.ca.certificates import Draft, csr_key, spki
 from letsencrypt_mdaemon.sandbox.ca.messages import (
@@ -19,7 +21,6 @@ from letsencrypt_mdaemon.sandbox.ca.messages import (
     Document,
     Issued,
     Problem,
-    b64url,
     identifier,
     member,
     rfc3339,
@@ -204,7 +205,7 @@ def _challenge(
             raise Problem("malformed", "The authorization is no longer pending")
         challenge["status"] = "processing"
         challenge.pop("error", None)
-        expected = f"{challenge['token']}.{b64url(account.key.thumbprint())}"
+        expected = f"{challenge['token']}.{encode_b64jose(account.key.thumbprint())}"
         validate = partial(validation.validate, ca, known, challenge, expected)
         if ca.faults.validation_in_answer:
             validate()
