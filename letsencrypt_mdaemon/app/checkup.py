@@ -67,7 +67,7 @@ class Checkup(NamedTuple):
         )
 
 
-def examine(
+def check(
     installation: Installation,
     names: Sequence[str],
     *,
@@ -99,7 +99,7 @@ def examine(
     )
 
 
-def examine_names(
+def check_names(
     installation: Installation, names: Sequence[str], *, now: datetime, timeout: float
 ) -> Examination:
     """Check some names, and whether this machine serves their token files."""

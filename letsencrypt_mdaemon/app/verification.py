@@ -41,10 +41,10 @@ def verify(installation: Installation, *, now: datetime) -> Verification:
         _log.warning("%s Checking the ports without SNI.", exc.message)
         names = ()
     seen = installation.look(names, public=config.public)
-    right = _named(seen, names)
+    named = _named(seen, names)
     ports = verdict.assess(
         seen.observed,
-        expected=None if right is None else {thumbprint(leaf) for leaf in right},
+        expected=None if named is None else {thumbprint(leaf) for leaf in named},
         given=seen.endpoints if config.endpoint else (),
         roots=roots,
         issued=seen.issued_chain,
@@ -52,7 +52,7 @@ def verify(installation: Installation, *, now: datetime) -> Verification:
     )
     return Verification(
         names=names,
-        right=right,
+        expected=named,
         ports=tuple(ports),
         now=now,
         require_trusted=config.require_trusted,

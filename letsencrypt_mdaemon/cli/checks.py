@@ -104,7 +104,7 @@ def doctor(context: Context) -> Result:
     except Error as exc:
         unlocked = exc
     installation = context.open()
-    found = checkup.examine(
+    found = checkup.check(
         installation,
         installation.wanted_names(),
         now=datetime.now(UTC),

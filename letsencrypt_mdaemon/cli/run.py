@@ -14,7 +14,7 @@ from letsencrypt_mdaemon.cli import text
 from letsencrypt_mdaemon.errors import BusyError, ChallengeError, Error
 from letsencrypt_mdaemon.mdaemon import folders
 from letsencrypt_mdaemon.system import log
-from letsencrypt_mdaemon.system.disk import sweep
+from letsencrypt_mdaemon.system.disk import reason, sweep
 from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ class Run:
         try:
             self._file_log = log.FileLog(folder, now=now, keep=config.keep_logs)
         except OSError as exc:
-            _log.warning("Could not write a log in %s: %s", folder, exc.strerror)
+            _log.warning("Could not write a log in %s: %s", folder, reason(exc))
             return
         self._logger.addHandler(self._file_log)
         self.context.exits.callback(self._file_log.close)
@@ -175,7 +175,7 @@ class Run:
         try:
             from letsencrypt_mdaemon.app import checkup  # noqa: PLC0415 - seldom needed
 
-            found = checkup.examine_names(
+            found = checkup.check_names(
                 self.context.installation,
                 names,
                 now=datetime.now(UTC),
@@ -216,7 +216,7 @@ class Run:
         try:
             system_log.error(error.exit_code, _entry(error))
         except OSError as exc:
-            _log.warning("Could not write to Windows' event log: %s", exc.strerror)
+            _log.warning("Could not write to Windows' event log: %s", reason(exc))
 
 
 def _entry(error: Error) -> str:

@@ -25,10 +25,12 @@ if TYPE_CHECKING:
 
 def verification(value: Verification) -> Document:
     """Return what the ports serve, and what they should serve."""
-    right = value.right
+    expected = value.expected
     return {
         "names": list(value.names),
-        "expected": None if right is None else [certificate(one) for one in right],
+        "expected": None
+        if expected is None
+        else [certificate(one) for one in expected],
         "proven": value.is_proven,
         "ports": [port(each) for each in value.ports],
     }
@@ -74,15 +76,15 @@ def _answer(value: Served) -> Document:
 
 def print_verification(found: Verification) -> None:
     """Print a table of what the ports serve, and remarks below it."""
-    ports, right = found.ports, found.right
-    if right is None:
+    ports, expected = found.ports, found.expected
+    if expected is None:
         print_wrapped(
             "The expected certificate is unknown: no known INI value names one. "
             "Run `discover`."
         )
-    elif not right:
+    elif not expected:
         print_wrapped("The server's files name an unknown certificate.")
-    for one in right or ():
+    for one in expected or ():
         names = ", ".join(printable(name) for name in dns_names(one))
         until = day(one.not_valid_after_utc.isoformat())
         digest = thumbprint(one)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from letsencrypt_mdaemon.errors import ConfigError
 from letsencrypt_mdaemon.mdaemon import ini
-from letsencrypt_mdaemon.system.disk import read_limited
+from letsencrypt_mdaemon.system.disk import read_limited, reason
 from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def read_ini(path: Path) -> bytes:
     except ValueError as exc:
         message = f"Could not read {path} as an INI file: {exc}."
     except OSError as exc:
-        message = f"Could not read {path}: {exc.strerror or exc}."
+        message = f"Could not read {path}: {reason(exc)}."
     raise ConfigError(message, hint="Check the path and its permissions.")
 
 

@@ -108,7 +108,7 @@ def sites(xml: str) -> dict[str, tuple[Binding, ...]]:
     }
 
 
-def record(output: str) -> Record | None:
+def read_record(output: str) -> Record | None:
     """Read one endpoint from `netsh http show sslcert`, in any language."""
     certificate, application = HASH.search(output), _APPLICATION.search(output)
     if certificate is None or application is None:

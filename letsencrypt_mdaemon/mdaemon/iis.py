@@ -19,7 +19,7 @@ from letsencrypt_mdaemon.mdaemon.http_sys import (
     STORE,
     Binding,
     Record,
-    record,
+    read_record,
     sites,
 )
 from letsencrypt_mdaemon.pki.certificate import thumbprint
@@ -204,7 +204,7 @@ class Site:
         # The exit code is 1 for no certificate and for some failures. "add" tells them
         # apart, because it replaces nothing.
         show = ("http", "show", "sslcert", binding.endpoint)
-        return record(self._run(self._netsh, *show, failure=DeployError).output)
+        return read_record(self._run(self._netsh, *show, failure=DeployError).output)
 
     def _make(self, binding: Binding | None, value: str) -> None:
         """Set a binding's certificate; without a binding, add or remove the new one."""

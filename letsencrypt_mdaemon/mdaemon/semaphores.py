@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from letsencrypt_mdaemon.mdaemon.folders import child
+from letsencrypt_mdaemon.system.disk import reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -88,7 +89,7 @@ class Semaphores:
         except FileExistsError:
             return f"Another program created {path} at the same time"
         except OSError as exc:
-            return f"Could not write {path}: {exc.strerror or exc}"
+            return f"Could not write {path}: {reason(exc)}"
         vanished = False
         try:
             vanished = self._vanishes(path)
@@ -116,5 +117,5 @@ def _withdraw(path: Path) -> bool:
     except FileNotFoundError:
         return False
     except OSError as exc:
-        _log.warning("Could not remove %s: %s", path, exc.strerror or exc)
+        _log.warning("Could not remove %s: %s", path, reason(exc))
     return True

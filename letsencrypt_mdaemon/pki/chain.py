@@ -39,7 +39,7 @@ class Ending(Enum):
 
 
 class Chain(NamedTuple):
-    """An assessment of a chain.
+    """A chain, traced to its root.
 
     Args:
         in_order: Whether each certificate is followed by its issuer, and nothing else.
@@ -112,12 +112,12 @@ class Roots:
         return "", True
 
 
-def assess(
+def trace(
     chain: Sequence[x509.Certificate],
     roots: Roots,
     issued: Iterable[x509.Certificate] = (),
 ) -> Chain:
-    """Assess a chain as a server sent it, leaf first.
+    """Trace a chain as a server sent it, leaf first, to its root.
 
     Args:
         issued: The chain that the CA issued for this leaf, if known.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from OpenSSL import SSL
 
+from letsencrypt_mdaemon.system.disk import reason
 from letsencrypt_mdaemon.text import printable
 from letsencrypt_mdaemon.verify import starttls
 from letsencrypt_mdaemon.verify.served import Answer, Served
@@ -80,7 +81,7 @@ def ask(endpoint: Endpoint, server_name: str, timeout: float) -> Served:
     except UnicodeError:
         detail = "is not a valid DNS name"
     except OSError as exc:
-        detail = printable(exc.strerror or exc, 200)
+        detail = printable(reason(exc), 200)
     except Exception as exc:  # noqa: BLE001 - the answers of the others count
         detail = f"{type(exc).__name__}: {printable(exc, 200)}"
     return Served(

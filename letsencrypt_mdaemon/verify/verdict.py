@@ -55,12 +55,12 @@ class Verification(NamedTuple):
     """What the ports of an installation serve, beside what they should.
 
     Args:
-        right: The certificates that the server's files name; None if the INI values are
-            unknown, empty if the certificate is.
+        expected: The certificates that the server's files name; None if the INI values
+            are unknown, empty if the certificate is.
     """
 
     names: tuple[str, ...]
-    right: tuple[x509.Certificate, ...] | None
+    expected: tuple[x509.Certificate, ...] | None
     ports: tuple[Port, ...]
     now: datetime
     require_trusted: bool
@@ -71,7 +71,7 @@ class Verification(NamedTuple):
         if not all(port.is_good for port in self.ports):
             return False
         listening = any(port.served.is_listening for port in self.ports)
-        return True if listening and self.right is not None else None
+        return True if listening and self.expected is not None else None
 
 
 def assess(  # noqa: PLR0913 - what a verdict depends on
@@ -101,7 +101,7 @@ def assess(  # noqa: PLR0913 - what a verdict depends on
         chain = None
         if served.chain:
             leaf = thumbprint(served.chain[0])
-            chain = chains.assess(served.chain, roots, issued(leaf))
+            chain = chains.trace(served.chain, roots, issued(leaf))
         untrusted = require_trusted and chain is not None and bool(chain.distrust)
         knows = expected is not None and served.leaf is not None
         origin: Origin = "dns" if endpoint.name else "own"

@@ -410,7 +410,7 @@ def test_a_doctor_that_fails_changes_nothing(
     def fail(*_: object, **__: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("letsencrypt_mdaemon.app.checkup.examine_names", fail)
+    monkeypatch.setattr("letsencrypt_mdaemon.app.checkup.check_names", fail)
 
     ran = refused(patient, ca)
 

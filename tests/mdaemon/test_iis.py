@@ -14,7 +14,7 @@ from letsencrypt_mdaemon.mdaemon.http_sys import (
     APPLICATION,
     Binding,
     Record,
-    record,
+    read_record,
     sites,
 )
 from letsencrypt_mdaemon.mdaemon.iis import Site
@@ -98,7 +98,7 @@ def test_a_certificate_is_read_in_any_language(
         negotiate="x",
     )
 
-    found = record(text.replace("\n", end))
+    found = read_record(text.replace("\n", end))
 
     assert found is not None
     assert found == Record(HASH, APPLICATION, understood, found.rest)
@@ -109,14 +109,14 @@ def test_a_certificate_is_read_in_any_language(
 def test_a_name_that_looks_like_a_hash_is_none() -> None:
     text = ENGLISH.replace("{place}", f"{HASH}:443").replace("{hash}", FOREIGN)
     text = text.replace("{application}", APPLICATION)
-    found = record(text)
+    found = read_record(text)
     assert found is not None
     assert found.thumbprint == FOREIGN
 
 
 @pytest.mark.parametrize("text", ["", NOTHING, f"x : {HASH}\n", "x : {4dc3}\n"])
 def test_where_there_is_no_certificate_none_is_read(text: str) -> None:
-    assert record(text) is None
+    assert read_record(text) is None
 
 
 # Whole runs

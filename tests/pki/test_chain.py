@@ -13,7 +13,7 @@ from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from letsencrypt_mdaemon.pki.chain import Chain, Ending, Roots, assess, title
+from letsencrypt_mdaemon.pki.chain import Chain, Ending, Roots, title, trace
 from tests import certificates
 from tests.certificates import START, authority
 
@@ -47,11 +47,11 @@ def looked_at(
     *chain: x509.Certificate, issued: Sequence[x509.Certificate] = ()
 ) -> Chain:
     """Judge a chain where nobody knows the root."""
-    return assess(chain, Roots(now=NOW), issued)
+    return trace(chain, Roots(now=NOW), issued)
 
 
 def test_a_chain_to_a_known_root_is_trusted(roots: Roots) -> None:
-    assert assess([LEAF, ISSUER], roots) == Chain(
+    assert trace([LEAF, ISSUER], roots) == Chain(
         in_order=True, ending=Ending.ROOT, ends_at="CN=Example Root"
     )
 
@@ -86,7 +86,7 @@ def test_a_root_that_was_issued_along_need_not_be_sent() -> None:
 def test_a_missing_intermediate_is_named_if_it_was_issued(roots: Roots) -> None:
     for found in (
         looked_at(LEAF, issued=[LEAF, ISSUER]),
-        assess([LEAF], roots, [LEAF, ISSUER]),
+        trace([LEAF], roots, [LEAF, ISSUER]),
     ):
         assert found.ending is Ending.MISSING
         assert found.is_complete is False
@@ -115,7 +115,7 @@ def test_a_self_signed_certificate_is_its_own_end() -> None:
 
 def test_a_chain_in_another_order_is_followed_and_said_to_be(roots: Roots) -> None:
     for others in permutations([ISSUER, ROOT, STRANGER.certificate]):
-        found = assess([LEAF, *others], roots)
+        found = trace([LEAF, *others], roots)
 
         assert not found.in_order
         assert found.ending is Ending.ROOT_SENT
@@ -123,7 +123,7 @@ def test_a_chain_in_another_order_is_followed_and_said_to_be(roots: Roots) -> No
 
 
 def test_a_certificate_that_does_not_belong_there_is_seen(roots: Roots) -> None:
-    found = assess([LEAF, ISSUER, STRANGER.certificate], roots)
+    found = trace([LEAF, ISSUER, STRANGER.certificate], roots)
 
     assert not found.in_order
     assert found.ending is Ending.ROOT
@@ -150,13 +150,13 @@ def test_a_chain_cut_short_by_a_root_of_the_server_is_seen(tmp_path: Path) -> No
 
     for chain in (issued[:2], [*issued[:2], NEW_ROOT.certificate]):
         # Who knows the new root can follow it; who does not cannot.
-        found = assess(chain, new, issued)
+        found = trace(chain, new, issued)
         assert found.distrust == ""
         assert found.is_complete
         assert found.as_issued is False
         assert found.missing == ("CN=Example Root YR",)
-        assert assess(chain, Roots(old, now=NOW), issued).distrust
-    assert assess(issued, Roots(old, now=NOW), issued).distrust == ""
+        assert trace(chain, Roots(old, now=NOW), issued).distrust
+    assert trace(issued, Roots(old, now=NOW), issued).distrust == ""
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_a_chain_cut_short_by_a_root_of_the_server_is_seen(tmp_path: Path) -> No
 def test_dates_cost_the_trust_and_not_the_root(
     now: datetime, why: str, roots_file: Path
 ) -> None:
-    found = assess([LEAF, ISSUER], Roots(roots_file, now=now))
+    found = trace([LEAF, ISSUER], Roots(roots_file, now=now))
 
     assert found.ending is Ending.ROOT
     assert found.distrust.startswith(why)
@@ -189,7 +189,7 @@ def test_mozillas_roots_are_among_the_trusted() -> None:
         )
     )
 
-    found = assess([isrg], Roots(now=NOW))
+    found = trace([isrg], Roots(now=NOW))
 
     assert found.distrust == ""
     assert found.ending is Ending.SELF_SIGNED
@@ -230,7 +230,7 @@ def test_a_hostile_subject_is_shown_harmless(part: str) -> None:
 
     assert shown.isprintable()
     assert "owned" in shown
-    assert assess([hostile], Roots(now=NOW)).ends_at == shown
+    assert trace([hostile], Roots(now=NOW)).ends_at == shown
 
 
 @pytest.mark.parametrize("odd", [b"\x0c\6br\xff\xfeen", b"\x03\6\0roken"])
@@ -238,7 +238,7 @@ def test_a_subject_that_cannot_be_read_is_shown_as_a_question_mark(odd: bytes) -
     broken = certificates.with_bytes(named("broken"), b"\x0c\6broken", odd)
 
     assert title(broken, "subject") == "?"
-    assert assess([broken], Roots(now=NOW)).ends_at == "?"
+    assert trace([broken], Roots(now=NOW)).ends_at == "?"
 
 
 def test_a_very_long_subject_is_cut() -> None:
@@ -271,7 +271,7 @@ def test_a_very_long_subject_is_cut() -> None:
 def test_any_heap_of_certificates_can_be_assessd(
     chain: list[x509.Certificate], issued: list[x509.Certificate]
 ) -> None:
-    found = assess(chain, _ROOTS, issued)
+    found = trace(chain, _ROOTS, issued)
 
     assert found.ends_at
     assert found.in_order or len(chain) > 1

@@ -244,7 +244,7 @@ def test_it_is_proven_disproven_or_not_known(
 ) -> None:
     found = Verification(
         names=(NAME,),
-        right=(RIGHT.leaf,) if known else None,
+        expected=(RIGHT.leaf,) if known else None,
         ports=tuple(judged({imaps(): served}, known=known)),
         now=NOW,
         require_trusted=False,
@@ -257,7 +257,7 @@ def test_it_is_proven_disproven_or_not_known(
 def test_colours_are_for_terminals_and_those_who_like_them(no_color: str) -> None:
     found = Verification(
         names=(NAME,),
-        right=(RIGHT.leaf,),
+        expected=(RIGHT.leaf,),
         ports=tuple(judged({imaps(): BAD, https(): GOOD})),
         now=NOW,
         require_trusted=False,
@@ -279,7 +279,7 @@ def test_a_remark_on_very_many_ports_counts_them() -> None:
     observed[https()] = GOOD
     found = Verification(
         names=(NAME,),
-        right=(RIGHT.leaf,),
+        expected=(RIGHT.leaf,),
         ports=tuple(judged(observed)),
         now=NOW,
         require_trusted=False,
