@@ -803,7 +803,11 @@ def imports(
     *arguments: str, environ: dict[str, str] | None = None
 ) -> tuple[int, set[str]]:
     """Run the program; return how it ended, and the modules that it imported."""
-    done = run([sys.executable, "-c", IMPORTED, *arguments], environ)
+    # coverage.py would import modules of its own.
+    unmeasured = {"COVERAGE_PROCESS_START": "", "COVERAGE_PROCESS_CONFIG": ""}
+    done = run(
+        [sys.executable, "-c", IMPORTED, *arguments], (environ or {}) | unmeasured
+    )
     code, modules = json.loads(done.messages.splitlines()[-1])
     return code, set(modules)
 
