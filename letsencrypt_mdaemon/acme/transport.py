@@ -280,10 +280,7 @@ class Deadline:
     """The end of all waiting for the CA, `timeout` seconds from now."""
 
     def __init__(
-        self,
-        timeout: float,
-        sleep: Callable[[float], None],
-        clock: Callable[[], float],
+        self, timeout: float, sleep: Callable[[float], None], clock: Callable[[], float]
     ) -> None:
         self.timeout = timeout
         self.clock = clock

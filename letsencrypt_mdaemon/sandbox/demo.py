@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from cryptography import x509
 
 from letsencrypt_mdaemon.errors import DeployError, Error
-from letsencrypt_mdaemon.pki.certificate import dns_names
+from letsencrypt_mdaemon.pki.certificate import dns_names, is_issued_by
 from letsencrypt_mdaemon.sandbox import mdaemon, web
 from letsencrypt_mdaemon.sandbox.ca.server import CertificateAuthority
 from letsencrypt_mdaemon.sandbox.folder import (
@@ -66,8 +66,8 @@ def run(
             raise Error(message, hint="Choose another folder, or remove this one.")
     with ExitStack() as exits:
         if not keep:
-            made = [folder] if ours else [server_folder, ca_folder]
-            exits.callback(_remove, made)
+            for made in [folder] if ours else [server_folder, ca_folder]:
+                exits.callback(shutil.rmtree, made, ignore_errors=True)
         say(f"1. Creating a small MDaemon in {server_folder},")
         say("   with a self-signed certificate.")
         layout = create(server_folder, host_name=HOST_NAME)
@@ -84,7 +84,7 @@ def run(
             say("   Webmail will crash with any other certificate.")
             server.spoil(web.Fault.DEAD, "webmail")
         command = _command(server, ca)
-        say("2. Renewing the certificate, as you would:")
+        say("2. Renewing the certificate, with the command that you would use:")
         say(f"   $ {shlex.join(command)}")
         first = _renew(command, say)
         check = _check_rollback if broken else _check_renewal
@@ -257,14 +257,8 @@ def _tokens(layout: Layout) -> list[Path]:
 
 
 def _leads_to(chain: list[x509.Certificate], root: x509.Certificate) -> bool:
-    if not chain:
-        return False
-    try:
-        for child, parent in zip(chain, [*chain[1:], root], strict=True):
-            child.verify_directly_issued_by(parent)
-    except (ValueError, TypeError):
-        return False
-    return True
+    issuers = [*chain[1:], root]
+    return bool(chain) and all(map(is_issued_by, chain, issuers))
 
 
 def _differs_only_in_targets(name: str, before: bytes, after: bytes) -> bool:
@@ -278,8 +272,3 @@ def _differs_only_in_targets(name: str, before: bytes, after: bytes) -> bool:
         one == other or one.split(b"=")[0].lower() in keys
         for one, other in zip(old, new, strict=True)
     )
-
-
-def _remove(folders: list[Path]) -> None:
-    for folder in folders:
-        shutil.rmtree(folder, ignore_errors=True)

@@ -37,12 +37,8 @@ def imap(line: bytes, *, offers_tls: bool) -> Answer:
         case b"NOOP", None:
             answer = Answer(tag + b" OK NOOP completed\r\n")
         case b"LOGOUT", None:
-            says = (
-                b"* BYE The sandbox closes the connection\r\n"
-                + tag
-                + b" OK Goodbye\r\n"
-            )
-            answer = Answer(says, then_ends=True)
+            says = b"* BYE The sandbox closes the connection\r\n"
+            answer = Answer(says + tag + b" OK Goodbye\r\n", then_ends=True)
         case b"STARTTLS", None if offers_tls:
             answer = Answer(tag + b" OK Begin TLS now\r\n", then_tls=True)
         case b"LOGIN" | b"AUTHENTICATE", bytes():

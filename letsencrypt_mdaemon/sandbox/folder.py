@@ -36,7 +36,6 @@ TARGETS = {
 The sandbox made these up; the real server's keys are not public.
 """
 
-
 # In Windows-1252 this has the bytes 96, FC, DF, 80 and 85: they are not valid UTF-8,
 # and str.splitlines splits at one of them.
 REMARK = (
@@ -188,8 +187,8 @@ def create(
 def read_value(file: Path, section: str, key: str) -> str:
     """Return an INI value as Windows' profile functions do; "" if it is missing.
 
-    Names ignore letter case; the first of two equal keys wins. This does not use the
-    program's own `ini`, so that each of the two checks the other.
+    Names ignore letter case, and the first of two equal keys wins. The program's `ini`
+    is not used here, so that each of the two checks the other.
     """
     try:
         data = file.read_bytes()

@@ -183,15 +183,13 @@ class Server:
             yield
 
     def take_semaphores(self) -> None:
-        """Act on each semaphore, then delete it: the reload is complete."""
+        """Act on each semaphore, then delete it: its absence ends the reload."""
         found = {path: path.name.upper() for path in waiting(self.layout.app, ".sem")}
         if "LOCKSEMS.SEM" in found.values():
             return
         for path, name in found.items():
             if name not in self.ignore:
-                with suppress(
-                    OSError
-                ):  # on Windows, another program has it open: next pass
+                with suppress(OSError):  # on Windows, still open elsewhere: next pass
                     parts = self.reloads.get(name, ())
                     if name.startswith("RESTART"):
                         self.go_down(*parts)
@@ -211,9 +209,7 @@ class Server:
         """Start each part that has been down for long enough."""
         for part, since in list(self.down.items()):
             if monotonic() - since >= self.downtime:
-                with suppress(
-                    OSError
-                ):  # the file or the port is not available: next pass
+                with suppress(OSError):  # file or port not available: next pass
                     self.load(part)
                     del self.down[part]
 
@@ -270,9 +266,7 @@ class Server:
     def take_raw(self) -> None:
         """Deliver each RAW message, or move it to `bad` with the reason."""
         for path in waiting(self.raw, ".raw"):
-            with suppress(
-                OSError
-            ):  # on Windows, another program has it open: next pass
+            with suppress(OSError):  # on Windows, still open elsewhere: next pass
                 try:
                     mail = parse_raw(path.read_bytes())
                 except ValueError as exc:

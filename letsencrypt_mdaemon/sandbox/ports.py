@@ -68,10 +68,7 @@ class Chat(asyncio.Protocol):
     """A dialogue with one client; with a context, the client may start TLS."""
 
     def __init__(
-        self,
-        ports: Ports,
-        dialogue: Dialogue,
-        context: ssl.SSLContext | None,
+        self, ports: Ports, dialogue: Dialogue, context: ssl.SSLContext | None
     ) -> None:
         self.ports = ports
         self.dialogue = dialogue
@@ -99,7 +96,7 @@ class Chat(asyncio.Protocol):
             request, _, self.said = self.said.partition(ends)
             answer = self.dialogue.answer(request, offers_tls=self.context is not None)
             if answer.then_tls and self.said:
-                # Data sent together with STARTTLS may be injected (RFC 3207, 4.2).
+                # Data sent with STARTTLS may be injected: RFC 3207, section 4.2.
                 self.transport.close()
                 return
             self.transport.write(answer.says)
@@ -173,7 +170,7 @@ class Inbox:
         return "250 Message accepted for delivery"
 
     async def handle_exception(self, error: Exception) -> str:
-        """Answer with the error and log nothing: failed handshakes are normal here."""
+        """Send the error to the client only; failed handshakes are normal."""
         return f"451 {type(error).__name__}: {error}"
 
 
@@ -285,7 +282,7 @@ class Ports:
         context: ssl.SSLContext,
         then: Callable[[asyncio.Transport], None],
     ) -> None:
-        """Start TLS with a client, then call `then`; disconnect on failure."""
+        """Start TLS with a client, then call `then`; hang up if that fails."""
 
         async def negotiate() -> None:
             with suppress(OSError):  # the client's error

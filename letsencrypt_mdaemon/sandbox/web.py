@@ -45,9 +45,7 @@ class Page(SimpleHTTPRequestHandler):
 
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:  # noqa: ARG002
         """Record the request; called before the answer is sent."""
-        headers = getattr(
-            self, "headers", {}
-        )  # unset if the request could not be parsed
+        headers = getattr(self, "headers", {})  # unset if the request is malformed
         path = getattr(self, "path", "")
         host = headers.get("Host", "")
         self.server.record(Request(self.command or "", path, host, int(code)))

@@ -89,7 +89,7 @@ def test_an_account_is_shown_gets_a_new_key_and_is_closed(
             # Smallstep's server has no key change.
             assert rolled.exit_code == 3, rolled.messages
             assert "HTTP 501" in rolled.report["error"]["message"]
-            assert "keeps the key" in rolled.report["error"]["hint"]
+            assert "keeps its key" in rolled.report["error"]["hint"]
             assert after == before
         else:
             assert rolled.exit_code == 0, rolled.messages
@@ -162,7 +162,7 @@ def test_an_external_account_is_needed_and_has_to_be_right(
         )
 
         assert none.exit_code == 2, none.messages
-        assert "wants every account to be bound" in none.report["error"]["message"]
+        assert "requires an external account" in none.report["error"]["message"]
         for ran in (wrong, unknown):
             assert ran.exit_code == 3, ran.messages
             assert "eab-kid" in ran.report["error"]["hint"]

@@ -95,18 +95,14 @@ def _contacts(payload: Document) -> list[str]:
     """Return the contact addresses; they are optional (RFC 8555, 7.3)."""
     given = member(payload, "contact", list) if "contact" in payload else []
     if not all(re.fullmatch(r"mailto:[^@,?\s]+@[^@,?\s]+", str(one)) for one in given):
-        raise Problem(
-            "invalidContact", "A contact is not a mailto URL with one address"
-        )
+        raise Problem("invalidContact", "A contact is not one mailto address")
     return given
 
 
 def _check_binding(ca: CertificateAuthority, value: object, key: jwk.JWK) -> None:
     """Refuse a new account that is not bound to an external one (7.3.4)."""
     if not isinstance(value, dict):
-        raise Problem(
-            "externalAccountRequired", "An external account binding is required", 403
-        )
+        raise Problem("externalAccountRequired", "Bind an external account", 403)
     binding = Message.read(value)
     secret = ca.external_accounts.get(str(binding.header.get("kid")))
     if secret is None:

@@ -42,9 +42,7 @@ class Faults:
     slow_validation: float = 0.0  # seconds
     validation_in_answer: bool = False  # a challenge's POST waits for the outcome
     failures_stay_pending: bool = False  # with an `error`, as in smallstep's CA
-    draft: Callable[[Draft], Draft] = lambda draft: (
-        draft
-    )  # changes a certificate before it is signed
+    draft: Callable[[Draft], Draft] = lambda draft: draft  # changes what is signed
     _hooks: list[list[Any]] = field(default_factory=list)
 
     def before(self, resources: str, hook: Hook, times: int = sys.maxsize) -> None:

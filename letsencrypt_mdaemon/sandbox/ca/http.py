@@ -31,7 +31,7 @@ class Handler(BaseHTTPRequestHandler):
         super().__init__(*args)
 
     def handle(self) -> None:
-        """Answer until the client disconnects, perhaps because it does not trust us."""
+        """Answer until the client disconnects."""
         with suppress(OSError):
             super().handle()
 

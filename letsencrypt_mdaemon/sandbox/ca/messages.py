@@ -123,10 +123,7 @@ class Message:
         """Refuse the message unless the key has signed it."""
         name = str(self.header.get("alg"))
         if name not in accepted:
-            detail, more = (
-                f"Algorithm {name} is not supported",
-                {"algorithms": [*accepted]},
-            )
+            detail, more = f"Unsupported algorithm: {name}", {"algorithms": [*accepted]}
             raise Problem("badSignatureAlgorithm", detail, more=more)
         curve = getattr(getattr(key.key, "curve", None), "name", None)
         if (

@@ -72,9 +72,7 @@ def _names(ca: CertificateAuthority, payload: Document) -> list[str]:
     names: dict[str, None] = {}
     for wanted in member(payload, "identifiers", list):
         if not isinstance(wanted, dict) or wanted.get("type") != "dns":
-            raise Problem(
-                "unsupportedIdentifier", "Only the identifier type dns is supported"
-            )
+            raise Problem("unsupportedIdentifier", "Only type dns is supported")
         names[member(wanted, "value", str).lower()] = None
     if not 1 <= len(names) <= MAX_NAMES:
         raise Problem("malformed", f"An order has 1 to {MAX_NAMES} names")
@@ -102,9 +100,7 @@ def _predecessor(
         raise Problem("malformed", "The certificate to replace has other names")
     order = issued.replaced_by
     if order and _refreshed(ca, order)["status"] != "invalid":
-        raise Problem(
-            "alreadyReplaced", "Another order already replaces the certificate", 409
-        )
+        raise Problem("alreadyReplaced", "Another order already replaces it", 409)
     return issued
 
 

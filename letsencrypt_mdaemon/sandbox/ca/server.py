@@ -220,13 +220,10 @@ class CertificateAuthority:
             return answer if request.method == "GET" else replace(answer, status=200)
         if request.method != "POST" or not resource.post:
             allow = {"Allow": "GET, HEAD" if resource.get else "POST"}
-            raise Problem(
-                "malformed", f"{request.method} is not allowed here", 405, allow
-            )
+            detail = f"{request.method} is not allowed here"
+            raise Problem("malformed", detail, 405, allow)
         if request.headers.get("Content-Type") != "application/jose+json":  # 6.2
-            raise Problem(
-                "malformed", "The Content-Type is not application/jose+json", 415
-            )
+            raise Problem("malformed", "The body is not application/jose+json", 415)
         message = Message.read(parse(body))
         url, nonce = message.header.get("url"), str(message.header.get("nonce"))
         if url != self._base + request.path:  # 6.4
@@ -238,9 +235,7 @@ class CertificateAuthority:
         if not known or self.faults.reject_nonce():  # 6.5
             raise Problem("badNonce", f"Nonce {nonce} is unknown or was used before")
         if resource.owner not in {None, account}:
-            raise Problem(
-                "unauthorized", "The resource belongs to another account", 403
-            )
+            raise Problem("unauthorized", "It belongs to another account", 403)
         if message.payload and resource.name in {"order", "certificate"}:  # 6.3
             raise Problem("malformed", "Only POST-as-GET is allowed here")
         payload = parse(message.payload) if message.payload else POST_AS_GET
@@ -301,9 +296,7 @@ def main() -> None:
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO)
     with CertificateAuthority(options.directory, http_port=options.http_port) as ca:
-        log.info(
-            "Directory: %s; its root certificate: %s", ca.directory_url, ca.ca_bundle
-        )
+        log.info("Directory: %s; trusted root: %s", ca.directory_url, ca.ca_bundle)
         with suppress(KeyboardInterrupt):
             while True:
                 time.sleep(1)
