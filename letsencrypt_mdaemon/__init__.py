@@ -1,4 +1,4 @@
-r"""Keep the certificate of an MDaemon mail server fresh.
+r"""Keep the certificate of an MDaemon mail server up to date.
 
     from letsencrypt_mdaemon import load_config, renew
 

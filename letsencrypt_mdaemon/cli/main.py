@@ -11,7 +11,7 @@ import click
 
 from letsencrypt_mdaemon._version import __version__
 from letsencrypt_mdaemon.cli import accounts, checks, commands, legacy
-from letsencrypt_mdaemon.cli.options import CONTEXT, Group
+from letsencrypt_mdaemon.cli.options import CONFIG_HELP, CONTEXT, Group
 from letsencrypt_mdaemon.errors import ConfigError, Error
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def demo(directory: str | None, *, keep: bool, broken: bool, as_json: bool) -> N
 
 
 def _keep_options(**options: object) -> None:
-    """Keep the certificate of an MDaemon mail server fresh.
+    """Keep the certificate of an MDaemon mail server up to date.
 
     The switches of the old script (-AlternateHostNames a,b -To x@y ...) still work.
     """
@@ -87,7 +87,9 @@ cli = Group(
     help=_keep_options.__doc__,
     params=[
         click.Option(
-            ["-c", "--config", "config_file"], metavar="FILE", help="Config file."
+            ["-c", "--config", "config_file"],
+            metavar="FILE",
+            help=CONFIG_HELP,
         ),
         click.Option(["-v", "--verbose"], is_flag=True, help="Show debug output."),
     ],

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
     Action = Callable[..., "Result"]  # of a Context, and own options
 
+CONFIG_HELP = "Config file.  [default: MDaemon\\LetsEncrypt\\letsencrypt-mdaemon.ini]"
 CONTEXT = {"help_option_names": ["-h", "--help"]}
 _ALL = f"{__name__}.all"
 
@@ -252,7 +253,7 @@ def _options(
         )
     # They may stand before the command or behind it.
     yield click.Option(
-        ["-c", "--config", "config_file"], metavar="FILE", help="Config file."
+        ["-c", "--config", "config_file"], metavar="FILE", help=CONFIG_HELP
     )
     yield click.Option(["-v", "--verbose"], is_flag=True, help="Show debug output.")
     yield click.Option(

@@ -53,7 +53,8 @@ def renew(
         undo(snapshot, attempt, (), adapters)
     snapshot = with_advice(snapshot, adapters)
     due, wait = plan(snapshot)
-    _log.info("%s: %s", "Due" if due.due else "Nothing is due", due.reason)
+    waiting = "Nothing is due" if snapshot.pending is None else "Waiting"
+    _log.info("%s: %s", "Due" if due.due else waiting, due.reason)
     if wait is not None and not request.force:
         return _postponed(snapshot, due, wait)
     if request.dry_run or not due.due:
