@@ -15,6 +15,8 @@ from tests.limits import HANG_SECONDS
 
 ODD = "Почта ✓ 邮件"
 """No letter of it is in code page 1252, in which Windows' pipes are written."""
+UMLAUT = "Bücher"
+"""This is, and the sandbox's own files are written in that code page."""
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[bytes]:
@@ -39,9 +41,9 @@ def run(*arguments: str) -> subprocess.CompletedProcess[bytes]:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Return an MDaemon in a folder with an odd name."""
+    """Return an MDaemon whose path is not ASCII."""
     return folder.create(
-        tmp_path / ODD / "MDaemon", host_name="mail.example.test"
+        tmp_path / UMLAUT / "MDaemon", host_name="mail.example.test"
     ).folder
 
 
@@ -91,6 +93,6 @@ def test_the_log_is_utf8_with_the_line_ends_of_windows(root: Path) -> None:
 
     assert done.returncode == 2, done.stderr
     log = (root / "Logs" / "LetsEncrypt.log").read_bytes()
-    assert ODD in log.decode("utf-8")
+    assert UMLAUT in log.decode("utf-8")
     assert log.count(b"\r\n") == log.count(b"\n") > 1
     assert b"\r\r" not in log

@@ -95,7 +95,7 @@ def test_the_certificate_of_a_binding_is_replaced_by_netsh() -> None:
 
     # What was added is not what the recorder shows: so it is noticed, and not taken for
     # what a run may take back.
-    with pytest.raises(DeployError, match="after netsh set"):
+    with pytest.raises(DeployError, match=r"netsh set \w+ for .*, but http\.sys shows"):
         Site("My Webmail", {}).bind(LEAF, dry_run=False)
 
     place = "hostnameport=a.test:443"
@@ -173,4 +173,4 @@ def test_iis_and_a_folder_of_certificates_do_not_go_together(tmp_path: Path) -> 
     with beside_sandbox(tmp_path / "MDaemon") as program:
         ran = program.here("status", "--iis-site-name", "My Webmail")
     assert ran.exit_code == 2
-    assert "IIS cannot use certificates of the store pem:" in ran.messages
+    assert "IIS cannot use certificates from the store pem:" in ran.messages
