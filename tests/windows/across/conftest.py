@@ -30,7 +30,7 @@ from letsencrypt_mdaemon.sandbox.store import Identity, find, write
 from tests.integration import acme_servers, pebble_package
 from tests.integration.acme_servers import AcmeServer
 from tests.limits import HANG_SECONDS
-from tests.program import HOST_NAME, LOCALHOST, NoDns, Program, at
+from tests.program import HOST_NAME, LOCALHOST, NoDns, Program, at, taken
 
 MACHINE = Path(os.environ["WINDOWS_MACHINE"])
 DRIVE = MACHINE / "prefix" / "drive_c"
@@ -66,7 +66,8 @@ class WindowsProgram(Program):
     def command(self, name: str, *options: str) -> list[str]:
         """Return the command line of one run."""
         program = [PYTHON, "-P", "-m", "letsencrypt_mdaemon"]
-        return [*program, *name.split(), *self.options, *options, "--json"]
+        words = name.split()
+        return [*program, *words, *taken(words, self.options), *options, "--json"]
 
     @property
     def raw_log(self) -> bytes:
