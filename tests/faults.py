@@ -811,7 +811,7 @@ FAULTS = (
     ),
     Fault(
         "words-of-others-as-they-are",
-        "char if char.isprintable() else",
+        "c if c.isprintable() else",
         "char if char else",
         "test_errors.py",
     ),
