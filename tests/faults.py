@@ -812,7 +812,7 @@ FAULTS = (
     Fault(
         "words-of-others-as-they-are",
         "c if c.isprintable() else",
-        "char if char else",
+        "c if c else",
         "test_errors.py",
     ),
     Fault(
