@@ -115,13 +115,12 @@ class WindowsStore:
             return None
         try:
             sids = access.readers(key_at(place).access_list())
+            return [security.name_of(sid) for sid in sids]
         except (OSError, ValueError) as exc:
             _log.debug(
                 "Could not read the access list of the key of %s: %s", wanted, exc
             )
             return None
-        everyone = ["S-1-1-0"]
-        return [security.name_of(sid) for sid in (everyone if sids is None else sids)]
 
     def install(self, certificate: Certificate) -> None:
         """Put a certificate with its key into My, and its issuers into CA.
