@@ -25,7 +25,7 @@ from letsencrypt_mdaemon.windows import access
 assert sys.platform == "win32"  # noqa: S101 - tells the type checker
 
 from letsencrypt_mdaemon.windows import crypt32, security  # noqa: E402 - Windows only
-from letsencrypt_mdaemon.windows.key_access import key_at  # noqa: E402
+from letsencrypt_mdaemon.windows.key_access import Key  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -114,7 +114,7 @@ class WindowsStore:
         if place is None:
             return None
         try:
-            sids = access.readers(key_at(place).access_list())
+            sids = access.readers(Key(place).access_list())
             return [security.name_of(sid) for sid in sids]
         except (OSError, ValueError) as exc:
             _log.debug(
@@ -138,7 +138,7 @@ class WindowsStore:
                 message, hint="Run `selftest` to test the store with temporary keys."
             )
         try:
-            access.let_read(key_at(place), self.readers)
+            access.let_read(Key(place), self.readers)
         except (OSError, ValueError) as exc:
             _log.warning(
                 "Could not check or change who may read the new private key: %s. If "
