@@ -218,7 +218,7 @@ if sys.platform == "win32":
     ) -> Iterator[tuple[str, Callable[[], str]]]:
         from letsencrypt_mdaemon.stores.windows import WindowsStore  # noqa: PLC0415
         from letsencrypt_mdaemon.windows import access  # noqa: PLC0415
-        from letsencrypt_mdaemon.windows.dpapi import MachineSeal  # noqa: PLC0415
+        from letsencrypt_mdaemon.windows.security import MachineSeal  # noqa: PLC0415
 
         ours = installation.store
         if isinstance(ours, WindowsStore):

@@ -59,7 +59,7 @@ class Key:
             self._get(key, None, size)
             data = ctypes.create_string_buffer(size.value)
             self._get(key, data, size)
-        return security.as_text(security.from_bytes(data.raw[: size.value]))
+        return security.as_text(data.raw[: size.value])
 
     def _get(
         self, key: c_void_p, data: ctypes.Array[ctypes.c_char] | None, size: DWORD

@@ -1,4 +1,4 @@
-"""Access lists of files and folders, and accounts: pywin32's win32security."""
+"""Access lists of files and folders, accounts, and encryption (DPAPI), by pywin32."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ assert sys.platform == "win32"  # noqa: S101 - tells the type checker
 import pywintypes  # noqa: E402 - Windows only
 import win32api  # noqa: E402
 import win32con  # noqa: E402
+import win32crypt  # noqa: E402
 import win32security  # noqa: E402
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from _win32typing import PySECURITY_DESCRIPTOR
 
 DACL = win32security.DACL_SECURITY_INFORMATION
+# dpapi.h: every account that runs the program has to read it, without a dialog.
+UI_FORBIDDEN, LOCAL_MACHINE = 0x1, 0x4
 
 
 @contextmanager
@@ -36,28 +39,18 @@ def as_os_errors() -> Iterator[None]:
         raise OSError(None, text, None, exc.winerror) from exc
 
 
-def as_text(descriptor: PySECURITY_DESCRIPTOR) -> str:
-    """Return the access list of a security descriptor as SDDL.
-
-    Raises:
-        OSError: If it is not one.
-    """
-    with as_os_errors():
-        return win32security.ConvertSecurityDescriptorToStringSecurityDescriptor(
-            descriptor, win32security.SDDL_REVISION_1, DACL
-        )
-
-
-def from_bytes(data: bytes) -> PySECURITY_DESCRIPTOR:
-    """Return a security descriptor that Windows gave as bytes.
+def as_text(descriptor: PySECURITY_DESCRIPTOR | bytes) -> str:
+    """Return the access list of a security descriptor, or of its bytes, as SDDL.
 
     Raises:
         OSError: If it is not one.
     """
     make: Any = pywintypes.SECURITY_DESCRIPTOR  # its stub takes no arguments
     with as_os_errors():
-        descriptor: PySECURITY_DESCRIPTOR = make(data)
-    return descriptor
+        found = make(descriptor) if isinstance(descriptor, bytes) else descriptor
+        return win32security.ConvertSecurityDescriptorToStringSecurityDescriptor(
+            found, win32security.SDDL_REVISION_1, DACL
+        )
 
 
 def from_text(text: str) -> PySECURITY_DESCRIPTOR:
@@ -139,8 +132,7 @@ def sid_of(account: str) -> str:
     Raises:
         OSError: If there is no such account.
     """
-    known = {"localsystem": "SYSTEM"}
-    name = known.get(account.lower(), account)
+    name = "SYSTEM" if account.lower() == "localsystem" else account
     if name.startswith(".\\"):
         name = win32api.GetComputerName() + name[1:]
     with as_os_errors():
@@ -159,3 +151,30 @@ def name_of(sid: str) -> str:
         return sid
     name, domain, _ = found
     return f"{domain}\\{name}" if domain else name
+
+
+class MachineSeal:
+    """Encrypts for this machine, whatever the account: `state.folder.Seal`."""
+
+    def close(self, data: bytes) -> bytes:
+        """Return the data encrypted.
+
+        Raises:
+            OSError: If Windows refuses.
+        """
+        flags = UI_FORBIDDEN | LOCAL_MACHINE
+        with as_os_errors():
+            return win32crypt.CryptProtectData(data, "", None, None, None, flags)
+
+    def open(self, data: bytes) -> bytes:
+        """Return what `close` was given.
+
+        Raises:
+            ValueError: If another machine encrypted it, or it is damaged.
+        """
+        try:
+            return win32crypt.CryptUnprotectData(data, None, None, None, UI_FORBIDDEN)[
+                1
+            ]
+        except pywintypes.error as exc:
+            raise ValueError(f"it cannot be decrypted: {exc.strerror}") from exc
