@@ -12,7 +12,7 @@ import shlex
 import subprocess
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 from xml.etree import ElementTree as ET
 
 from letsencrypt_mdaemon.errors import ConfigError, DeployError
@@ -55,26 +55,6 @@ class Job(NamedTuple):
     next_run: str = ""
     last_run: str = ""
     last_code: int | None = None
-
-
-class Scheduler(Protocol):
-    """The system's scheduler."""
-
-    def install(self, command: Sequence[str]) -> Job:
-        """Make sure that the command runs twice a day."""
-        ...
-
-    def show(self) -> Job | None:
-        """Return our job; None if there is none."""
-        ...
-
-    def remove(self) -> bool:
-        """Remove our job; return whether there was one."""
-        ...
-
-    def rivals(self) -> list[str]:
-        """Return the names of the jobs that run the vendor's script."""
-        ...
 
 
 def task(command: Sequence[str], hour: int, minute: int, account: str) -> bytes:
@@ -260,7 +240,7 @@ class Cron:
         # A percent sign would end the command (crontab(5)).
         text = shlex.join(command).replace("%", r"\%")
         line = f"{minute} {hour},{hour + 12} * * * {text} >/dev/null 2>&1 # {NAME}\n"
-        self._write([*self._others(lines), line])
+        self._write(lines, line)
         return Job(when=_twice(hour, minute), command=shlex.join(command))
 
     def show(self) -> Job | None:
@@ -282,11 +262,10 @@ class Cron:
             DeployError: If the crontab cannot be read or written.
         """
         lines = self._lines()
-        others = self._others(lines)
-        if len(others) == len(lines):
-            return False
-        self._write(others)
-        return True
+        is_there = any(map(_is_ours, lines))
+        if is_there:
+            self._write(lines)
+        return is_there
 
     def rivals(self) -> list[str]:
         """Return nothing: the vendor's script runs on Windows only."""
@@ -300,16 +279,17 @@ class Cron:
             raise _refused("read the crontab", ended, _ALLOW_CRON)
         return ended.output.splitlines(keepends=True)
 
-    def _others(self, lines: Sequence[str]) -> list[str]:
-        others = [line for line in lines if not _is_ours(line)]
-        if others and not others[-1].endswith("\n"):
-            others[-1] += "\n"
-        return others
-
-    def _write(self, lines: Sequence[str]) -> None:
-        ended = self._run(self.crontab, "-", given="".join(lines))
+    def _write(self, lines: Sequence[str], ours: str = "") -> None:
+        """Write these lines except for our former one, then our new one."""
+        others = "".join(line for line in lines if not _is_ours(line))
+        if others and not others.endswith("\n"):
+            others += "\n"
+        ended = self._run(self.crontab, "-", given=others + ours)
         if ended.code:
             raise _refused("write the crontab", ended, _ALLOW_CRON)
+
+
+Scheduler = TaskScheduler | Cron
 
 
 def _is_ours(line: str) -> bool:
