@@ -1,7 +1,8 @@
 """Windows' certificate stores, as far as we need them: crypt32 by ctypes.
 
-Everything opened here is closed here. A store is written when it closes, and it closes
-only when all of its contexts are freed: a leaked context could lose a certificate.
+What Windows refuses to open or to change raises `OSError`. Everything opened here is
+closed here. A store is written when it closes, and it closes only when all of its
+contexts are freed: a leaked context could lose a certificate.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from ctypes.wintypes import BOOL, DWORD, LPWSTR  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
 _crypt32 = ctypes.WinDLL("crypt32", use_last_error=True)
 advapi32 = ctypes.WinDLL("advapi32", use_last_error=True)
@@ -138,35 +140,29 @@ def _blob(data: bytes) -> _Blob:
     return _Blob(len(data), ctypes.cast(ctypes.c_char_p(data), c_void_p))
 
 
-@contextmanager
-def opened(name: str, *, provider: int = LOGICAL, flags: int = 0) -> Iterator[Store]:
+def opened(
+    name: str, *, provider: int = LOGICAL, flags: int = 0
+) -> AbstractContextManager[Store]:
     """Open one of the local machine's stores.
 
     Args:
         name: Such as `MY`; a missing store is created.
         provider: `LOGICAL`, or `PHYSICAL` for the registry alone.
+    """
+    return _closing(call(_open, provider, 0, None, LOCAL_MACHINE | flags, name))
+
+
+def imported(pfx: bytes, password: str, flags: int) -> AbstractContextManager[Store]:
+    """Import a PKCS#12 file into a store in memory; Windows keeps the keys.
 
     Raises:
-        OSError: If Windows refuses.
+        OSError: If it cannot be read, or its key cannot be kept.
     """
-    store = call(_open, provider, 0, None, LOCAL_MACHINE | flags, name)
-    try:
-        yield store
-    finally:
-        _close(store, 0)
+    return _closing(call(_import, byref(_blob(pfx)), password, flags))
 
 
 @contextmanager
-def imported(pfx: bytes, password: str, flags: int) -> Iterator[Store]:
-    """Import a PKCS#12 file; its keys stay where Windows keeps them.
-
-    Yields:
-        A store in memory with what was in it.
-
-    Raises:
-        OSError: It cannot be read, or its key cannot be kept.
-    """
-    store = call(_import, byref(_blob(pfx)), password, flags)
+def _closing(store: Store) -> Iterator[Store]:
     try:
         yield store
     finally:
@@ -207,29 +203,17 @@ def der(context: Context) -> bytes:
 
 
 def add(store: Store, context: Context) -> None:
-    """Add a certificate with its properties; replace the one that is there.
-
-    Raises:
-        OSError: If Windows refuses.
-    """
+    """Add a certificate with its properties; replace the one that is there."""
     call(_add, store, context, REPLACE_EXISTING, None)
 
 
 def add_encoded(store: Store, data: bytes) -> None:
-    """Add a certificate in DER, unless it is there.
-
-    Raises:
-        OSError: If Windows refuses.
-    """
+    """Add a certificate in DER, unless it is there."""
     call(_add_encoded, store, ENCODING, data, len(data), USE_EXISTING, None)
 
 
 def delete(context: Context) -> None:
-    """Delete a certificate from its store; the caller still frees the context.
-
-    Raises:
-        OSError: If Windows refuses.
-    """
+    """Delete a certificate from its store; the caller still frees the context."""
     # Windows frees the context it gets, also when it fails.
     call(_delete, _duplicate(context))
 
@@ -241,11 +225,7 @@ def friendly_name(context: Context) -> str:
 
 
 def set_friendly_name(context: Context, name: str) -> None:
-    """Set the friendly name.
-
-    Raises:
-        OSError: If Windows refuses.
-    """
+    """Set the friendly name."""
     blob = _blob(f"{name}\0".encode("utf-16-le"))
     call(_set, context, FRIENDLY_NAME, 0, byref(blob))
 
@@ -287,15 +267,11 @@ def exported(context: Context, password: str) -> bytes:
     Raises:
         OSError: If there is no key, or it cannot be exported.
     """
-    store = call(_open, IN_MEMORY, 0, None, 0, None)
-    try:
+    flags, blob = NO_KEY | NO_EXPORT | WITH_KEYS, _Blob()
+    with _closing(call(_open, IN_MEMORY, 0, None, 0, None)) as store:
         add(store, context)
-        flags = NO_KEY | NO_EXPORT | WITH_KEYS
-        blob = _Blob()
         call(_export, store, byref(blob), password, None, flags)
         data = ctypes.create_string_buffer(blob.size)
         blob.data = ctypes.cast(data, c_void_p)
         call(_export, store, byref(blob), password, None, flags)
         return data.raw[: blob.size]
-    finally:
-        _close(store, 0)

@@ -1,4 +1,7 @@
-"""Access lists of the private keys that Windows keeps for the machine."""
+"""Access lists of the private keys that Windows keeps for the machine.
+
+Whatever Windows refuses raises `OSError`.
+"""
 
 from __future__ import annotations
 
@@ -49,11 +52,7 @@ class Key:
         self.place = place
 
     def access_list(self) -> str:
-        """Return the access list as SDDL.
-
-        Raises:
-            OSError: If Windows refuses.
-        """
+        """Return the access list as SDDL."""
         size = DWORD()
         with self._opened() as key:
             self._get(key, None, size)
@@ -70,11 +69,7 @@ class Key:
             _succeed(_get_cng(key, PROPERTY, data, size, byref(size), DACL))
 
     def set_access_list(self, text: str) -> None:
-        """Replace the access list.
-
-        Raises:
-            OSError: If Windows refuses.
-        """
+        """Replace the access list."""
         data = security.as_bytes(text)
         with self._opened() as key:
             if self.place.kind:

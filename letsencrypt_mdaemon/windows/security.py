@@ -1,4 +1,7 @@
-"""Access lists of files and folders, accounts, and encryption (DPAPI), by pywin32."""
+"""Access lists of files and folders, accounts, and encryption (DPAPI), by pywin32.
+
+Whatever Windows refuses raises `OSError`, with its code and message.
+"""
 
 from __future__ import annotations
 
@@ -27,11 +30,7 @@ UI_FORBIDDEN, LOCAL_MACHINE = 0x1, 0x4
 
 @contextmanager
 def as_os_errors() -> Iterator[None]:
-    """Turn pywin32's errors into Python's.
-
-    Raises:
-        OSError: With Windows' code and message.
-    """
+    """Turn pywin32's errors into Python's."""
     try:
         yield
     except pywintypes.error as exc:
@@ -40,11 +39,7 @@ def as_os_errors() -> Iterator[None]:
 
 
 def as_text(descriptor: PySECURITY_DESCRIPTOR | bytes) -> str:
-    """Return the access list of a security descriptor, or of its bytes, as SDDL.
-
-    Raises:
-        OSError: If it is not one.
-    """
+    """Return the access list of a security descriptor, or of its bytes, as SDDL."""
     make: Any = pywintypes.SECURITY_DESCRIPTOR  # its stub takes no arguments
     with as_os_errors():
         found = make(descriptor) if isinstance(descriptor, bytes) else descriptor
@@ -54,11 +49,7 @@ def as_text(descriptor: PySECURITY_DESCRIPTOR | bytes) -> str:
 
 
 def from_text(text: str) -> PySECURITY_DESCRIPTOR:
-    """Return the security descriptor of a text in SDDL.
-
-    Raises:
-        OSError: If the text is not SDDL.
-    """
+    """Return the security descriptor of a text in SDDL."""
     with as_os_errors():
         return win32security.ConvertStringSecurityDescriptorToSecurityDescriptor(
             text, win32security.SDDL_REVISION_1
@@ -66,11 +57,7 @@ def from_text(text: str) -> PySECURITY_DESCRIPTOR:
 
 
 def as_bytes(text: str) -> bytes:
-    """Return the security descriptor of a text in SDDL, as bytes for Windows.
-
-    Raises:
-        OSError: If the text is not SDDL.
-    """
+    """Return the security descriptor of a text in SDDL, as bytes for Windows."""
     descriptor: Any = from_text(text)  # its stub does not know that it is a buffer
     return bytes(memoryview(descriptor))
 
@@ -82,11 +69,7 @@ class Folder:
         self.path = path
 
     def access_list(self) -> str:
-        """Return the access list as SDDL.
-
-        Raises:
-            OSError: If it cannot be read.
-        """
+        """Return the access list as SDDL."""
         with as_os_errors():
             found = win32security.GetNamedSecurityInfo(
                 str(self.path), win32security.SE_FILE_OBJECT, DACL
@@ -94,11 +77,7 @@ class Folder:
         return as_text(found)
 
     def set_access_list(self, text: str) -> None:
-        """Replace the access list by one that inherits nothing from the folder above.
-
-        Raises:
-            OSError: If it cannot be set.
-        """
+        """Replace the access list; it inherits nothing from the folder above."""
         wanted = from_text(text).GetSecurityDescriptorDacl()
         with as_os_errors():
             win32security.SetNamedSecurityInfo(
@@ -113,11 +92,7 @@ class Folder:
 
 
 def own_sid() -> str:
-    """Return the SID of the account that runs this process: `S-1-...`.
-
-    Raises:
-        OSError: If Windows refuses.
-    """
+    """Return the SID of the account that runs this process: `S-1-...`."""
     with as_os_errors():
         token = win32security.OpenProcessToken(
             win32api.GetCurrentProcess(), win32con.TOKEN_QUERY
@@ -157,11 +132,7 @@ class MachineSeal:
     """Encrypts for this machine, whatever the account: `state.folder.Seal`."""
 
     def close(self, data: bytes) -> bytes:
-        """Return the data encrypted.
-
-        Raises:
-            OSError: If Windows refuses.
-        """
+        """Return the data encrypted."""
         flags = UI_FORBIDDEN | LOCAL_MACHINE
         with as_os_errors():
             return win32crypt.CryptProtectData(data, "", None, None, None, flags)
