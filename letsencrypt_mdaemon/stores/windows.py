@@ -84,7 +84,7 @@ class WindowsStore:
 
     def key(self, wanted: str) -> PrivateKey | None:
         """Return a certificate's private key; None if it cannot be exported."""
-        password = _password()
+        password = secrets.token_hex(24)
         with _explained("read", MY, ConfigError), self._found(wanted) as context:
             if context is None:
                 return None
@@ -182,7 +182,7 @@ class WindowsStore:
             flags |= crypt32.EXPORTABLE
         if self.storage == "cng" and isinstance(certificate.key, rsa.RSAPrivateKey):
             flags |= crypt32.ALWAYS_CNG
-        password = _password()
+        password = secrets.token_hex(24)
         with (
             crypt32.imported(_pfx(certificate, password), password, flags) as source,
             crypt32.found(source, certificate.thumbprint) as context,
@@ -259,11 +259,6 @@ def _pfx(certificate: Certificate, password: str) -> bytes:
     return pkcs12.serialize_key_and_certificates(
         None, certificate.key, certificate.leaf, None, encryption
     )
-
-
-def _password() -> str:
-    """Return a random password in ASCII."""
-    return secrets.token_hex(24)
 
 
 def _der(certificate: x509.Certificate) -> bytes:

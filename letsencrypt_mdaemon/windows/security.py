@@ -143,9 +143,9 @@ class MachineSeal:
         Raises:
             ValueError: If another machine encrypted it, or it is damaged.
         """
+        flags = UI_FORBIDDEN
         try:
-            return win32crypt.CryptUnprotectData(data, None, None, None, UI_FORBIDDEN)[
-                1
-            ]
+            _, found = win32crypt.CryptUnprotectData(data, None, None, None, flags)
         except pywintypes.error as exc:
             raise ValueError(f"it cannot be decrypted: {exc.strerror}") from exc
+        return found
