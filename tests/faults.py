@@ -531,14 +531,14 @@ FAULTS = (
     ),
     Fault(
         "forms-inside-a-longer-word",
-        "if alone and alone.end() == end:",
-        "if end:",
+        'rf"(?:(?<!{_ALNUM})|(?<=0[xX]))", rf"(?!{_ALNUM})"',
+        '"", ""',
         "test_forms.py",
     ),
     Fault(
         "forms-short-serial-number-found",
-        "(form.source in _LENGTHS or not short)",
-        "(form.source in _LENGTHS or short is not None)",
+        "if source in _LENGTHS or not is_short:",
+        "if source in _LENGTHS or is_short is not None:",
         "test_forms.py",
     ),
     Fault(

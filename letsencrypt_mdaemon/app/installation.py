@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from letsencrypt_mdaemon.app.build import (
     certificate_store,
@@ -37,8 +36,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Installation:
+class Installation(NamedTuple):
     """One MDaemon, and this program's state for it.
 
     Args:
@@ -111,7 +109,7 @@ class Installation:
         asked = [*self.endpoints]
         if public:
             asked += endpoints.public(self.endpoints, names)
-        return replace(self, observed=observe.observe(asked, names))
+        return self._replace(observed=observe.observe(asked, names))
 
     def issued_chain(self, wanted: str) -> tuple[x509.Certificate, ...]:
         """Return the issued chain of the leaf with this thumbprint, if it is kept."""
@@ -171,7 +169,7 @@ class Installation:
 
     def _remembering(self, memory: Memory) -> Installation:
         self.state.save(memory)
-        return replace(self, memory=memory)
+        return self._replace(memory=memory)
 
     def names(self) -> tuple[str, ...]:
         """Return the certificate's names, the server's own first.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import sys
-from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from letsencrypt_mdaemon.app import adapters
@@ -82,7 +81,7 @@ def activate(prepared: Prepared, now: datetime) -> Outcome:
         Error: If the certificate is not in use everywhere.
     """
     request = prepared.request
-    wanted = replace(request, activate_only=True, issue_only=False, force=False)
+    wanted = request._replace(activate_only=True, issue_only=False, force=False)
     return renew(prepared._replace(request=wanted), now)
 
 

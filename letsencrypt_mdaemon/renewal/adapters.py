@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from letsencrypt_mdaemon.renewal import lifetime
 
@@ -143,8 +142,7 @@ class Server(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class Request(NamedTuple):
     """The settings of one run.
 
     Args:
@@ -186,8 +184,7 @@ class Request:
     remove_old: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Adapters:
+class Adapters(NamedTuple):
     """The adapters that a run uses.
 
     Args:
@@ -203,8 +200,7 @@ class Adapters:
     issuer: Callable[[], Issuer]
 
 
-@dataclass(frozen=True, slots=True)
-class Proof:
+class Proof(NamedTuple):
     """The ports that served TLS before the run, by what they serve now.
 
     Args:
@@ -223,8 +219,7 @@ class Proof:
         return not self.old and not self.broken
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What a run did, or would do.
 
     Args:
