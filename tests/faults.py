@@ -497,7 +497,7 @@ FAULTS = (
     ),
     Fault(
         "lock-of-another-removed",
-        "if read_limited(lock, len(token)) == token:",
+        "if disk.read_limited(lock, len(token)) == token:",
         "if token:",
         "test_files.py",
     ),
