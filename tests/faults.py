@@ -946,8 +946,8 @@ FAULTS = (
     ),
     Fault(
         "selftest-key-left-behind",
-        "finally:\n            store.remove(digest)",
-        "finally:\n            str(digest)",
+        "finally:\n        store.remove(digest)",
+        "finally:\n        str(digest)",
         "test_selftest.py",
     ),
 )
