@@ -12,7 +12,7 @@ from letsencrypt_mdaemon.errors import ConfigError
 from letsencrypt_mdaemon.mdaemon import discovery, host_name
 from letsencrypt_mdaemon.mdaemon.folders import IniFiles
 from letsencrypt_mdaemon.pki.certificate import OURS, thumbprint
-from letsencrypt_mdaemon.state.memory import RUNS, Memory, Target, utc
+from letsencrypt_mdaemon.state.memory import MAX_RUNS, Memory, Target, utc
 from letsencrypt_mdaemon.text import CHOOSE_ONCE
 from letsencrypt_mdaemon.verify import endpoints, observe
 
@@ -142,7 +142,7 @@ class Installation:
         """Remember when a scheduled run began, to compute the usual interval."""
         runs = [run for run in self.memory.runs if run <= now]
         if not runs or now - runs[-1] >= timedelta(hours=1):
-            runs = [*runs, utc(now)][-RUNS:]
+            runs = [*runs, utc(now)][-MAX_RUNS:]
         return self._remembering(self.memory._replace(runs=tuple(runs), exit_code=None))
 
     def learned(self, targets: tuple[Target, ...]) -> Installation:

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.authorities import Limits
 
 RETRY_DELAYS = (timedelta(minutes=1), timedelta(minutes=10), timedelta(minutes=100))
-NEARLY_A_DAY = timedelta(hours=20)
-"""The interval of daily retries: short enough for a schedule that varies by hours."""
+RETRY_INTERVAL = timedelta(hours=20)
+"""Between daily retries: short enough for a schedule that varies by hours."""
 MAX_SILENCE = timedelta(days=1)
 """The longest wait after a failure, whatever time the CA named."""
 CLOCK_ERROR = timedelta(hours=25)
@@ -27,8 +27,10 @@ CLOCK_ERROR = timedelta(hours=25)
 With a clock that is further off, `acme.issuer` places no order.
 """
 WEEK = timedelta(days=7)
-HISTORY = 20
-"""How many failures of each name are kept, and at least how many issuances."""
+MAX_FAILURES = 20
+"""The failures of each name that are kept."""
+MIN_ISSUANCES = 20
+"""The issuances that are kept, even if the CA counts them no more."""
 
 
 class Issuance(NamedTuple):
@@ -56,7 +58,7 @@ class Failure(NamedTuple):
 
     def not_before(self, *, urgent: bool) -> datetime:
         """Return when to try again: while it is urgent, never as late as daily."""
-        delays = (*RETRY_DELAYS, RETRY_DELAYS[-1] if urgent else NEARLY_A_DAY)
+        delays = (*RETRY_DELAYS, RETRY_DELAYS[-1] if urgent else RETRY_INTERVAL)
         at = self.times[-1] + delays[min(len(self.times), len(delays)) - 1]
         return at if self.until is None else max(at, self.until)
 
@@ -79,9 +81,7 @@ class Ledger(NamedTuple):
         """Return the ledger with one more certificate, and no failures of its names."""
         wanted = tuple(sorted(names))
         recent = [old for old in self.issuances if at - old.at < WEEK + CLOCK_ERROR]
-        kept = (
-            recent if len(recent) >= HISTORY else list(self.issuances[-HISTORY + 1 :])
-        )
+        kept = max(recent, [*self.issuances[-MIN_ISSUANCES + 1 :]], key=len)
         failures = [old for old in self.failures if old.name not in {*wanted, ""}]
         return Ledger((*kept, Issuance(wanted, at)), tuple(failures))
 
@@ -99,12 +99,11 @@ class Ledger(NamedTuple):
             said: The CA's message for each name that failed; "" is the whole order.
         """
         times = {old.name: old.times for old in self.failures}
-        kept = [old for old in self.failures if old.name not in said]
-        kept += [
-            Failure(name, (*times.get(name, ()), at)[-HISTORY:], why, until, paused)
-            for name, why in said.items()
-        ]
-        return self._replace(failures=tuple(kept))
+        failures = [old for old in self.failures if old.name not in said]
+        for name, why in said.items():
+            kept = (*times.get(name, ()), at)[-MAX_FAILURES:]
+            failures.append(Failure(name, kept, why, until, paused))
+        return self._replace(failures=tuple(failures))
 
     def settled(self, now: datetime) -> Ledger:
         """Return the ledger without entries from the future, which a wrong clock made.

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from letsencrypt_mdaemon.authorities import Limits
 from letsencrypt_mdaemon.state.ledger import (
     CLOCK_ERROR,
-    HISTORY,
-    NEARLY_A_DAY,
+    MAX_FAILURES,
+    MIN_ISSUANCES,
     RETRY_DELAYS,
+    RETRY_INTERVAL,
     WEEK,
     Issuance,
     Ledger,
@@ -232,7 +233,7 @@ def test_failures_are_remembered_up_to_a_number() -> None:
 
     (failure,) = ledger.failures
 
-    assert len(failure.times) == HISTORY
+    assert len(failure.times) == MAX_FAILURES
     assert failure.times[-1] == START + 99 * HOUR
 
 
@@ -240,7 +241,7 @@ def test_old_issuances_are_forgotten_and_those_of_the_week_never() -> None:
     ledger = Ledger()
     for number in range(100):
         ledger = ledger.issued([FIRST], START + number * DAY)
-    assert len(ledger.issuances) == HISTORY
+    assert len(ledger.issuances) == MIN_ISSUANCES
 
     ledger = Ledger()
     for number in range(100):
@@ -361,4 +362,4 @@ def test_who_waits_as_told_never_fails_more_than_five_times_an_hour(
             moments.append(now)
 
     assert apart(moments, 5) >= HOUR
-    assert urgent or apart(moments[3:], 1) >= NEARLY_A_DAY
+    assert urgent or apart(moments[3:], 1) >= RETRY_INTERVAL
