@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
-from letsencrypt_mdaemon.text import printable
+from letsencrypt_mdaemon.text import printable, when
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -165,7 +165,7 @@ class Ledger(NamedTuple):
                 what = f"for {item.name}" if item.name else "this account"
                 return Wait(f"the CA has paused {what}: {item.why}", None, item.paused)
         waits = [
-            Wait(_why(item), at)
+            Wait(_why(item, now), at)
             for item in self.failing(names)
             if (at := item.not_before(urgent=urgent)) > now
         ]
@@ -173,19 +173,15 @@ class Ledger(NamedTuple):
         span = WEEK + CLOCK_ERROR
         used = self.used(names, now, span)
         if limits is not None and len(used) >= limits.exact_set and not resumes:
-            reason = (
-                f"the CA's limit of {limits.exact_set} certificates a week for exactly "
-            )
-            reason += "these names is reached"
+            limit = f"limit of {limits.exact_set} certificates a week"
+            reason = f"the CA's {limit} for exactly these names is reached"
             waits.append(Wait(reason, used[-limits.exact_set] + span))
         return max(waits, key=lambda wait: wait.until or now, default=None)
 
 
-def _why(failure: Failure) -> str:
-    what = (
-        f"{failure.name} could not be validated" if failure.name else "the order failed"
-    )
-    times = len(failure.times)
-    again = f" ({times} times)" if times > 1 else ""
-    why = printable(failure.why, 300)
-    return f"{what} on {failure.times[-1]:%Y-%m-%d %H:%M} UTC{again}: {why}"
+def _why(failure: Failure, now: datetime) -> str:
+    name, times = failure.name, len(failure.times)
+    what = f"{name} could not be validated" if name else "the order failed"
+    if times > 1:
+        what += f" {times} times, last"
+    return f"{what} on {when(failure.times[-1], now)}: {printable(failure.why, 300)}"
