@@ -214,8 +214,8 @@ FAULTS = (
     ),
     Fault(
         "ledger-urgent-waits-a-day",
-        "RETRY_DELAYS[-1] if urgent else NEARLY_A_DAY",
-        "NEARLY_A_DAY",
+        "RETRY_DELAYS[-1] if urgent else RETRY_INTERVAL",
+        "RETRY_INTERVAL",
         "test_ledger.py",
     ),
     Fault(
@@ -329,7 +329,7 @@ FAULTS = (
     ),
     Fault(
         "plan-rolled-back-and-tried-at-once",
-        "again = failed + NEARLY_A_DAY",
+        "again = failed + RETRY_INTERVAL",
         "again = failed",
         "test_run.py test_deploy.py test_patience.py",
     ),
@@ -428,7 +428,7 @@ FAULTS = (
     # What is remembered
     Fault(
         "state-history-without-end",
-        "[*others, item][-HISTORY:]",
+        "[*others, item][-MAX_ISSUED:]",
         "[*others, item]",
         "test_folder.py",
     ),
@@ -946,8 +946,8 @@ FAULTS = (
     ),
     Fault(
         "selftest-key-left-behind",
-        "finally:\n            store.remove(digest)",
-        "finally:\n            str(digest)",
+        "finally:\n        store.remove(digest)",
+        "finally:\n        str(digest)",
         "test_selftest.py",
     ),
 )

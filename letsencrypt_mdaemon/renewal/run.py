@@ -166,7 +166,7 @@ def _postponed(snapshot: Snapshot, due: Due, wait: Wait) -> Outcome:
         )
     _log.warning(
         "%s. The next attempt is after %s; --force tries now.",
-        wait.reason,
+        wait.reason.removesuffix("."),
         when(wait.until, snapshot.now),
     )
     return _unchanged(snapshot, due, wait.until)

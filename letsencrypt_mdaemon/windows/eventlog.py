@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 
 
 class EventLog:
-    """The Application log: `app.build.EventLog`."""
+    """The Application log."""
 
     def error(self, event: int, text: str) -> None:
         """Write one entry.
