@@ -22,6 +22,7 @@ from urllib.parse import SplitResult, quote, urljoin, urlsplit
 from letsencrypt_mdaemon._version import __version__
 from letsencrypt_mdaemon.doctor.advice import Code
 from letsencrypt_mdaemon.doctor.findings import Finding
+from letsencrypt_mdaemon.system.disk import reason
 from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:
@@ -327,12 +328,10 @@ def _left(deadline: float) -> float:
     """
     left = deadline - time.monotonic()
     if left <= 0:
-        raise TimeoutError
+        raise TimeoutError("timed out")
     return left
 
 
 def _reason(exc: Exception) -> str:
-    if isinstance(exc, TimeoutError):
-        return "timed out"
-    reason = getattr(exc, "reason", None) or getattr(exc, "strerror", None) or exc
-    return printable(reason, 200) or type(exc).__name__
+    said = reason(exc) if isinstance(exc, OSError) else exc
+    return printable(said, 200) or type(exc).__name__
