@@ -27,6 +27,7 @@ from letsencrypt_mdaemon.doctor.caa import Authority, Property, check
 from letsencrypt_mdaemon.doctor.examination import Examined, is_public_name
 from letsencrypt_mdaemon.doctor.findings import Finding
 from letsencrypt_mdaemon.doctor.nameservers import Nameservers, Status, is_public
+from letsencrypt_mdaemon.text import when
 from tests import certificates, servers
 from tests.fakes import read_only
 from tests.laboratory import (
@@ -1130,6 +1131,17 @@ def test_a_clock_that_is_wrong_is_told(said: str, wrong: bool) -> None:  # noqa:
     found = machine.clock(NOW, http_date(said))
 
     assert [finding.code for finding in found] == ["clock-skew"] * wrong
+
+
+def test_both_clocks_are_shown_in_local_time() -> None:
+    yesterday = NOW - timedelta(days=1)
+
+    (finding,) = machine.clock(NOW, yesterday)
+
+    assert finding.seen == (
+        f"this machine's clock shows {NOW.astimezone():%Y-%m-%d %H:%M}, but the CA's "
+        f"shows {when(yesterday, NOW)}"
+    )
 
 
 def test_ini_files_that_cannot_be_written_are_told(tmp_path: Path) -> None:
