@@ -111,7 +111,7 @@ class Doctor:
 
             def work(name: str) -> bool:
                 try:
-                    self._examine(name, notes[name], probe, deadline)
+                    self._check_name(name, notes[name], probe, deadline)
                 except Exception as exc:  # noqa: BLE001 - the other names count
                     _log.debug("%s", name, exc_info=True)
                     error = f"{type(exc).__name__}: {printable(exc, 200)}"
@@ -132,7 +132,7 @@ class Doctor:
         ]
         return Examination(tuple(server), tuple(examined))
 
-    def _examine(
+    def _check_name(
         self, name: str, notes: Notes, probe: Probe | None, deadline: float
     ) -> None:
         if self._authority.public and not is_public_name(name):
