@@ -66,6 +66,7 @@ class Semaphores:
                 )
                 return
             if name in self.names:
+                _log.info("MDaemon processed %s", name)
                 yield name
 
     def deaf(self) -> str:

@@ -114,6 +114,7 @@ class MailServer:
 
             _log.info("Restarting the service %s", self.service.name)
             service.restart(self.service)
+            _log.info("Restarted the service %s", self.service.name)
             yield f"a restart of the service {self.service.name}"
 
     def references(self) -> set[str]:

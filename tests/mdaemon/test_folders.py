@@ -556,9 +556,17 @@ def test_waiting_is_shown_as_progress(
     caplog.set_level("INFO")
     assert list(semaphores(app, Ear(app)).reload(running=True)) == list(NAMES)
     shown = [
-        (record.getMessage(), vars(record)["progress"]) for record in caplog.records
+        (record.getMessage(), vars(record).get("progress", False))
+        for record in caplog.records
     ]
-    assert shown == [(f"waiting for MDaemon to process {name}", True) for name in NAMES]
+    assert shown == [
+        row
+        for name in NAMES
+        for row in (
+            (f"waiting for MDaemon to process {name}", True),
+            (f"MDaemon processed {name}", False),
+        )
+    ]
 
 
 @pytest.mark.parametrize("lock", ["LOCKSEMS.SEM", "LockSems.sem"])
