@@ -137,11 +137,13 @@ class Probe:
         finding = fetched.finding
         if finding is None:
             return []
+        seen = f"port 80 of this machine: {finding.seen}"
+        finding = replace(finding, seen=seen)
         silent = finding.kind in (Code.PORT80_REFUSED, Code.HTTP_NO_ANSWER)
         if silent and len(fetched.urls) == 1:
             for port, kind in _WEBMAIL.items():
                 if self._listens(port):
-                    seen = f"{finding.seen}; port {port} of this machine answers"
+                    seen += f"; port {port} of this machine answers"
                     return [replace(finding, kind=kind, seen=seen)]
         elif better := self._about_extension(name, LOCALHOST, fetched, deadline):
             finding = replace(finding, kind=better)
