@@ -940,8 +940,8 @@ FAULTS = (
     ),
     Fault(
         "findings-certain-is-a-warning",
-        "Weight.FAILURE if self.certain else self.advice.weight",
-        "self.advice.weight",
+        "Weight.FAILURE if self.certain else self.kind.weight",
+        "self.kind.weight",
         "test_examination.py test_doctor_command.py",
     ),
     Fault(

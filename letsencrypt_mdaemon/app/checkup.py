@@ -11,10 +11,9 @@ from letsencrypt_mdaemon import authorities
 from letsencrypt_mdaemon.acme.transport import Session
 from letsencrypt_mdaemon.app import adapters
 from letsencrypt_mdaemon.doctor import machine, validator
-from letsencrypt_mdaemon.doctor.advice import Code, Weight
 from letsencrypt_mdaemon.doctor.caa import Authority
 from letsencrypt_mdaemon.doctor.examination import Doctor, is_public_name
-from letsencrypt_mdaemon.doctor.findings import Finding
+from letsencrypt_mdaemon.doctor.findings import Code, Finding, Weight
 from letsencrypt_mdaemon.doctor.nameservers import Nameservers, is_public
 from letsencrypt_mdaemon.errors import AcmeError, ChallengeError, ConfigError, Error
 from letsencrypt_mdaemon.mdaemon import folders

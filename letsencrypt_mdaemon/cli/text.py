@@ -110,7 +110,7 @@ def second_opinion(found: Examination) -> tuple[str, list[str]]:
     """Return the doctor's findings about names that the CA refused, and the advice."""
     findings = [*found.server, *chain(*(item.findings for item in found.names))]
     lines = [f"  - {item}" for item in dict.fromkeys(map(str, findings))]
-    changes = [item.advice.change for item in findings if item.weight != "note"]
+    changes = [item.kind.change for item in findings if item.weight != "note"]
     hints = list(dict.fromkeys(changes))[:MAX_HINTS]
     good = [item.name for item in found.names if item.served and item.weight == "note"]
     if good:

@@ -8,8 +8,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from letsencrypt_mdaemon.doctor import caa, validator, web
-from letsencrypt_mdaemon.doctor.advice import Code, Weight
-from letsencrypt_mdaemon.doctor.findings import Finding, Notes
+from letsencrypt_mdaemon.doctor.findings import Code, Finding, Notes, Weight
 from letsencrypt_mdaemon.doctor.nameservers import Status, is_public
 from letsencrypt_mdaemon.system.parallel import ask_all
 from letsencrypt_mdaemon.text import printable

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 from urllib.parse import quote
 
 from letsencrypt_mdaemon.doctor import validator
-from letsencrypt_mdaemon.doctor.advice import Code
-from letsencrypt_mdaemon.doctor.findings import Finding
+from letsencrypt_mdaemon.doctor.findings import Code, Finding
 from letsencrypt_mdaemon.doctor.validator import Fetched, Validator
 from letsencrypt_mdaemon.errors import Error
 from letsencrypt_mdaemon.system.disk import read_limited
