@@ -10,14 +10,14 @@ from cryptography import x509
 from letsencrypt_mdaemon.app import build
 from letsencrypt_mdaemon.config.settings import Config
 from letsencrypt_mdaemon.mdaemon import server as mdaemon_server
-from letsencrypt_mdaemon.mdaemon.http_sys import (
+from letsencrypt_mdaemon.mdaemon.iis import (
     APPLICATION,
     Binding,
     Record,
+    Site,
     read_record,
     sites,
 )
-from letsencrypt_mdaemon.mdaemon.iis import Site
 from letsencrypt_mdaemon.sandbox.web import Fault
 from letsencrypt_mdaemon.state.memory import IIS
 from tests.iis import ENGLISH, GERMAN, NOTHING, Entry, Iis
