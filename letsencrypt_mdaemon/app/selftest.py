@@ -22,7 +22,7 @@ from letsencrypt_mdaemon._version import __version__
 from letsencrypt_mdaemon.app import build, scheduling
 from letsencrypt_mdaemon.errors import DeployError, Error
 from letsencrypt_mdaemon.mdaemon import folders
-from letsencrypt_mdaemon.mdaemon.semaphores import Semaphores
+from letsencrypt_mdaemon.mdaemon.server import Semaphores
 from letsencrypt_mdaemon.pki.certificate import Certificate, new_key, thumbprint
 from letsencrypt_mdaemon.system.tasks import TaskScheduler
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from letsencrypt_mdaemon.errors import ConfigError, DeployError
 from letsencrypt_mdaemon.mdaemon import forms, ini
-from letsencrypt_mdaemon.mdaemon.discovery import form_of, references
+from letsencrypt_mdaemon.mdaemon.discovery import form_of
 from letsencrypt_mdaemon.mdaemon.folders import file_below, read_ini
 from letsencrypt_mdaemon.pki.certificate import dns_names, thumbprint
 from letsencrypt_mdaemon.state.memory import Change, Target
@@ -160,10 +160,6 @@ class Bindings:
             ready()
             if contents:
                 replace_all(contents, backups=self.backups, keep=KEPT_BACKUPS, now=now)
-
-    def references(self, *, skip: Sequence[Path]) -> set[str]:
-        """Return the thumbprints of the known certificates that any file names."""
-        return references(self.files.root, self.known, skip=skip)
 
     def _bind_one(
         self,

@@ -15,7 +15,7 @@ from letsencrypt_mdaemon.errors import ConfigError
 from letsencrypt_mdaemon.mdaemon import folders, host_name
 from letsencrypt_mdaemon.mdaemon.folders import Place
 from letsencrypt_mdaemon.mdaemon.host_name import Source
-from letsencrypt_mdaemon.mdaemon.semaphores import Semaphores
+from letsencrypt_mdaemon.mdaemon.server import Semaphores
 from tests.fakes import LOCALHOST, huge, read_only, talker, unreadable, watched
 from tests.limits import HANG_SECONDS, SOON_SECONDS
 from tests.wine import wine_differs
