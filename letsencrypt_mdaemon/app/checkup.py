@@ -120,7 +120,7 @@ def _doctor(
     webroot = Webroot(folder, installation.ca.folder / "examined.json")
     solver = webroot if shows and not config.skip_port_check else None
     dial = partial(_connect, config.validation_port)
-    return Doctor(dns, authority, solver, dial=dial)
+    return Doctor(dns.look_up, authority, solver, dial=dial)
 
 
 def _connect(port80: int, address: str, port: int, timeout: float) -> socket.socket:

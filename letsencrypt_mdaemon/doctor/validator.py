@@ -34,6 +34,8 @@ Raises `FetchError` if the CA would connect to none.
 """
 Dial: TypeAlias = Callable[[str, int, float], socket.socket]
 """Connects to an address and a port, within some seconds."""
+_Answer: TypeAlias = tuple[http.client.HTTPResponse, bytes]
+"""A response, and the first bytes of its body."""
 
 TIMEOUT_SECONDS = 8.0
 """Seconds for a whole fetch; Let's Encrypt waits about ten."""
@@ -80,13 +82,6 @@ class FetchError(Exception):
         self.finding = Finding(kind=kind, seen=seen)
 
 
-class _Response(NamedTuple):
-    status: int
-    reason: str
-    headers: http.client.HTTPMessage
-    body: bytes
-
-
 class Validator:
     """Fetches files by the rules of a CA."""
 
@@ -106,27 +101,27 @@ class Validator:
         deadline = min(deadline, time.monotonic() + TIMEOUT_SECONDS)
         urls = [f"http://{name}{path}"]
         try:
-            response = self._follow(urls, address, deadline)
+            response, body = self._follow(urls, address, deadline)
         except FetchError as exc:
             return Fetched(exc.finding, tuple(urls))
         where = f"{printable(urls[-1], 200)} at {address}"
         return Fetched(
-            finding=_check(response, where, expected),
+            finding=_check(response, body, where, expected),
             urls=tuple(urls),
             status=response.status,
             server=printable(response.headers.get("Server", ""), 80),
-            body=response.body,
+            body=body,
         )
 
-    def _follow(self, urls: list[str], address: str, deadline: float) -> _Response:
+    def _follow(self, urls: list[str], address: str, deadline: float) -> _Answer:
         """Return the last response, and add each further URL to the list."""
         while True:
             url = urlsplit(urls[-1])
-            response = self._get(url, address, deadline)
+            response, body = self._get(url, address, deadline)
             location = response.headers.get("Location", "")
             # Without a location it is no redirect, but a response like others.
             if not location or response.status not in {*FOLLOWED, 303}:
-                return response
+                return response, body
             where = f"{printable(urls[-1], 200)} redirects ({response.status}) to "
             where += printable(location, 200)
             if response.status not in FOLLOWED:
@@ -138,7 +133,7 @@ class Validator:
                 address = self._address_of(target.hostname or "", deadline)
             urls.append(target.geturl())
 
-    def _get(self, url: SplitResult, address: str, deadline: float) -> _Response:
+    def _get(self, url: SplitResult, address: str, deadline: float) -> _Answer:
         host = url.hostname or ""
         where = f"{printable(url.geturl(), 200)} at {address}"
         connection = self._connect(url.scheme, address, where, deadline)
@@ -240,7 +235,7 @@ def _secure(
         raise FetchError(Code.HTTPS_FAILED, seen) from exc
 
 
-def _ask(connection: socket.socket, url: SplitResult, deadline: float) -> _Response:
+def _ask(connection: socket.socket, url: SplitResult, deadline: float) -> _Answer:
     path = url.path + (f"?{url.query}" if url.query else "")
     request = (
         f"GET {path} HTTP/1.1\r\n"
@@ -253,8 +248,7 @@ def _ask(connection: socket.socket, url: SplitResult, deadline: float) -> _Respo
     connection.sendall(request.encode("ascii"))
     with http.client.HTTPResponse(_Line(connection, deadline)) as response:  # type: ignore[arg-type] # it only calls `makefile`
         response.begin()
-        body = response.read(MAX_BODY_BYTES)
-        return _Response(response.status, response.reason, response.msg, body)
+        return response, response.read(MAX_BODY_BYTES)
 
 
 class _Line(io.RawIOBase):
@@ -288,9 +282,11 @@ class _Line(io.RawIOBase):
         return count
 
 
-def _check(response: _Response, where: str, expected: bytes) -> Finding | None:
+def _check(
+    response: http.client.HTTPResponse, body: bytes, where: str, expected: bytes
+) -> Finding | None:
     """Return why a response is not the token file; None if it is."""
-    headers, body = response.headers, response.body
+    headers = response.headers
     by = f", by {server}" if (server := headers.get("Server")) else ""
     via = f", via {via}" if (via := headers.get("Via")) else ""
     seen = f"{where} answered {response.status} {response.reason}{by}{via}"

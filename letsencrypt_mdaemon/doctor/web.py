@@ -45,10 +45,7 @@ _WEBMAIL = {3000: Code.WEBMAIL_OTHER_PORT, 443: Code.WEBMAIL_HTTPS_ONLY}
 class Solver(Protocol):
     """Puts tokens below a folder that the web server serves."""
 
-    @property
-    def folder(self) -> Path:
-        """The webroot."""
-        ...
+    folder: Path
 
     def present(self, tokens: Mapping[str, str]) -> AbstractContextManager[None]:
         """Serve each token's key authorization until the context ends."""

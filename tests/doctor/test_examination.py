@@ -1052,7 +1052,7 @@ def fail() -> None:
 
 
 def test_what_nobody_thought_of_costs_one_name_only(lab: World) -> None:
-    examination = lab.doctor(Odd(lab, fail)).examine(
+    examination = lab.doctor(Odd(lab, fail).look_up).examine(
         [NAME, OTHER], timeout=HANG_SECONDS
     )
 
@@ -1079,7 +1079,7 @@ def test_what_hangs_costs_one_name_only(
     freed = Event()
 
     try:
-        doctor = lab.doctor(Odd(lab, freed.wait))
+        doctor = lab.doctor(Odd(lab, freed.wait).look_up)
         good, hanging = in_time(
             lambda seconds: doctor.examine([NAME, OTHER], timeout=seconds).names,
             lambda found: found[0].served,
