@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from functools import partial
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, NamedTuple
@@ -10,7 +11,7 @@ from urllib.parse import urlsplit
 from letsencrypt_mdaemon import authorities
 from letsencrypt_mdaemon.acme.transport import Session
 from letsencrypt_mdaemon.app import adapters
-from letsencrypt_mdaemon.doctor import machine, validator
+from letsencrypt_mdaemon.doctor import machine
 from letsencrypt_mdaemon.doctor.caa import Authority
 from letsencrypt_mdaemon.doctor.examination import Doctor, is_public_name
 from letsencrypt_mdaemon.doctor.findings import Code, Finding, Weight
@@ -22,7 +23,6 @@ from letsencrypt_mdaemon.system.parallel import ask_all
 from letsencrypt_mdaemon.text import when
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Sequence
     from datetime import datetime
 
@@ -124,7 +124,7 @@ def _doctor(
 
 
 def _connect(port80: int, address: str, port: int, timeout: float) -> socket.socket:
-    return validator.connect(address, {80: port80}.get(port, port), timeout)
+    return socket.create_connection((address, {80: port80}.get(port, port)), timeout)
 
 
 def _ask_ca(

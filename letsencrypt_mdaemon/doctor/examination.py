@@ -80,7 +80,7 @@ class Doctor:
         authority: Authority,
         solver: Solver | None,
         *,
-        dial: Dial = validator.connect,
+        dial: Dial,
     ) -> None:
         self._look_up = look_up
         self._authority = authority

@@ -275,15 +275,9 @@ def _referral(response: Message, zone: Name, name: Name) -> RRset | None:
     """Return the NS records of the next zone, if the response leads to one."""
     if response.rcode() != dns.rcode.NOERROR or response.answer:
         return None
-    for rrset in response.authority:
-        if (
-            rrset.rdtype == NS
-            and name.is_subdomain(rrset.name)
-            and rrset.name.is_subdomain(zone)
-            and rrset.name != zone
-        ):
-            return rrset
-    return None
+    below = [x for x in response.authority if x.rdtype == NS and x.name != zone]
+    between = (x for x in below if name.is_subdomain(x.name))
+    return next((x for x in between if x.name.is_subdomain(zone)), None)
 
 
 def _text(data: bytes) -> str:

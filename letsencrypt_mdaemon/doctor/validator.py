@@ -167,16 +167,6 @@ class Validator:
             raise FetchError(kind, seen) from exc
 
 
-def connect(address: str, port: int, timeout: float) -> socket.socket:
-    """Connect to an address."""
-    return socket.create_connection((address, port), timeout)
-
-
-def path_of(token: str) -> str:
-    """Return the path at which the CA fetches a token (RFC 8555, 8.3)."""
-    return f"/.well-known/acme-challenge/{token}"
-
-
 def _target(url: str, location: str, where: str) -> SplitResult:
     """Return the URL that a redirect leads to.
 

@@ -6,6 +6,7 @@ import logging
 import secrets
 import socket
 import time
+from contextlib import suppress
 from dataclasses import replace
 from http import HTTPStatus
 from itertools import islice
@@ -66,8 +67,8 @@ class Probe:
         self._dial = dial
         self._validator = Validator(address_of, dial)
         self._token = secrets.token_urlsafe(32)
-        self._path = validator.path_of(self._token)
-        # As long as a key authorization (RFC 8555, 8.1).
+        # RFC 8555, 8.3; the text is as long as a key authorization (8.1).
+        self._path = f"/.well-known/acme-challenge/{self._token}"
         self._text = f"{self._token}.{secrets.token_urlsafe(32)}"
 
     def show(self, exits: ExitStack) -> Finding | None:
@@ -101,10 +102,12 @@ class Probe:
         late = {item: _unfinished(f"{name} at {item}: no answer") for item in addresses}
         found = late | answers
         notes.served += [x for x, fetched in found.items() if not fetched.finding]
-        _note_https([found[address] for address in notes.served], notes)
-        by_ipv4 = [address for address in addresses if ":" not in address]
-        four_is_good = any(address in notes.served for address in by_ipv4)
-
+        urls = [found[address].urls for address in notes.served]
+        if secure := [row[0] for row in urls if row[-1].startswith("https:")]:
+            seen = f"{secure[0]} redirects to HTTPS"
+            notes.add(Code.WORLDCLIENT_HTTPS_REDIRECT, seen)
+        by_ipv4 = {address for address in addresses if ":" not in address}
+        four_is_good = not by_ipv4.isdisjoint(notes.served)
         here = found.get(LOCALHOST)
         for address, fetched in found.items():
             finding = fetched.finding
@@ -138,7 +141,8 @@ class Probe:
         silent = finding.kind in (Code.PORT80_REFUSED, Code.HTTP_NO_ANSWER)
         if silent and len(fetched.urls) == 1:
             for port, kind in _WEBMAIL.items():
-                if self._listens(port):
+                with suppress(OSError):
+                    self._dial(LOCALHOST, port, 1.0).close()
                     seen += f"; port {port} of this machine answers"
                     return [replace(finding, kind=kind, seen=seen)]
         elif better := self._about_extension(name, LOCALHOST, fetched, deadline):
@@ -166,22 +170,6 @@ class Probe:
             return None
         is_iis = "Microsoft-IIS" in fetched.server
         return Code.IIS_MIME if is_iis else Code.HTTP_404_EXTENSIONLESS
-
-    def _listens(self, port: int) -> bool:
-        try:
-            self._dial(LOCALHOST, port, 1.0).close()
-        except OSError:
-            return False
-        return True
-
-
-def _note_https(served: Sequence[Fetched], notes: Notes) -> None:
-    """Note that the file came by a redirect to HTTPS, which is fine."""
-    for fetched in served:
-        if fetched.urls[-1].startswith("https:"):
-            seen = f"{fetched.urls[0]} redirects to HTTPS"
-            notes.add(Code.WORLDCLIENT_HTTPS_REDIRECT, seen)
-            return
 
 
 def _unfinished(seen: str) -> Fetched:
