@@ -103,9 +103,14 @@ class Probe:
         found = late | answers
         notes.served += [x for x, fetched in found.items() if not fetched.finding]
         urls = [found[address].urls for address in notes.served]
-        if secure := [row[0] for row in urls if row[-1].startswith("https:")]:
-            seen = f"{secure[0]} redirects to HTTPS"
-            notes.add(Code.WORLDCLIENT_HTTPS_REDIRECT, seen)
+        notes.findings += [
+            Finding(
+                kind=Code.WORLDCLIENT_HTTPS_REDIRECT,
+                seen=f"{row[0]} redirects to HTTPS",
+            )
+            for row in urls
+            if row[-1].startswith("https:")
+        ][:1]
         by_ipv4 = {address for address in addresses if ":" not in address}
         four_is_good = not by_ipv4.isdisjoint(notes.served)
         here = found.get(LOCALHOST)
