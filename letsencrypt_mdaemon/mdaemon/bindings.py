@@ -8,9 +8,8 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from letsencrypt_mdaemon.errors import ConfigError, DeployError
-from letsencrypt_mdaemon.mdaemon import forms, ini
+from letsencrypt_mdaemon.mdaemon import folders, forms, ini
 from letsencrypt_mdaemon.mdaemon.discovery import form_of
-from letsencrypt_mdaemon.mdaemon.folders import file_below, read_ini
 from letsencrypt_mdaemon.pki.certificate import dns_names, thumbprint
 from letsencrypt_mdaemon.state.memory import Change, Target
 from letsencrypt_mdaemon.system.files import replace_all
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cryptography import x509
-
-    from letsencrypt_mdaemon.mdaemon.folders import IniFiles
 
 _log = logging.getLogger(__name__)
 
@@ -43,7 +40,7 @@ class Bindings:
 
     def __init__(
         self,
-        files: IniFiles,
+        files: folders.IniFiles,
         targets: Sequence[Target],
         known: Collection[x509.Certificate],
         *,
@@ -81,7 +78,7 @@ class Bindings:
         """
         changes: list[Change] = []
         for path, targets in self._by_file(self.targets).items():
-            self._bind_one(read_ini(path), targets, certificate, changes)
+            self._bind_one(folders.read_ini(path), targets, certificate, changes)
         return changes
 
     def bind(
@@ -137,7 +134,7 @@ class Bindings:
     def _by_file(self, targets: Sequence[Target]) -> dict[Path, list[Target]]:
         by_file: dict[Path, list[Target]] = defaultdict(list)
         for target in dict.fromkeys(targets):
-            by_file[file_below(self.files.root, target.file)].append(target)
+            by_file[folders.file_below(self.files.root, target.file)].append(target)
         return by_file
 
     def _rewrite(
@@ -153,7 +150,7 @@ class Bindings:
         with ExitStack() as locks:
             for path, in_file in self._by_file(targets).items():
                 locks.enter_context(courtesy_lock(path))
-                former = read_ini(path)
+                former = folders.read_ini(path)
                 data = edit(former, in_file)
                 if data != former:
                     contents[path] = data

@@ -9,9 +9,8 @@ from __future__ import annotations
 import codecs
 import logging
 import os
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from letsencrypt_mdaemon.errors import ConfigError
 from letsencrypt_mdaemon.mdaemon import forms
@@ -30,8 +29,7 @@ SKIPPED_FOLDERS = {"users", "queues", "logs", "public folders"}
 """Folders of mail and logs: large, and without settings."""
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """A place in the server's files that names a certificate.
 
     Args:
@@ -110,14 +108,10 @@ def _naming(
             yield path, data, named
 
 
-def learned(found: Sequence[Found]) -> tuple[Target, ...]:
-    """Return the targets of some places, each once."""
-    return merged([item.target for item in found if item.target is not None], ())
-
-
-def merged(new: Sequence[Target], old: Sequence[Target]) -> tuple[Target, ...]:
-    """Return all targets, each INI value once; new ones replace old ones."""
-    by_place = {_place(target): target for target in (*old, *new)}
+def learned(found: Sequence[Found], old: Sequence[Target]) -> tuple[Target, ...]:
+    """Return old targets and those of some places, which replace them; each once."""
+    new = [item.target for item in found if item.target]
+    by_place = {(x.file, x.section.lower(), x.key.lower()): x for x in (*old, *new)}
     return tuple(by_place.values())
 
 
@@ -166,10 +160,6 @@ def _texts(data: bytes) -> Iterator[str]:
         yield data.replace(b"\0", b"").decode("ascii", "replace")
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         yield data.decode("utf-16", "replace")
-
-
-def _place(target: Target) -> tuple[str, str, str]:
-    return target.file, target.section.lower(), target.key.lower()
 
 
 def form_of(target: Target) -> forms.Form:

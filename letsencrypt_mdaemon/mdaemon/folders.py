@@ -6,9 +6,8 @@ import os.path
 import re
 import sys
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from letsencrypt_mdaemon.errors import ConfigError
 from letsencrypt_mdaemon.mdaemon import ini
@@ -26,8 +25,7 @@ MAX_INI_BYTES = 16 << 20
 """The largest INI file to read; the server's have some hundred thousand."""
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """A folder where MDaemon may be.
 
     Args:
@@ -39,12 +37,7 @@ class Place:
 
 
 def places(given: Path | None, origin: str) -> list[Place]:
-    """Return the folder that the settings give, else MDaemon's usual folders.
-
-    Args:
-        given: The folder of the settings.
-        origin: The option, variable or file that gives it.
-    """
+    """Return the folder that the settings give and its origin, else the usual ones."""
     if given is not None:
         return [Place(given, origin)]
     found: list[Place] = []
@@ -62,8 +55,8 @@ def find(candidates: Sequence[Place]) -> Path:
         ConfigError: If there is none; it lists the folders.
     """
     checked = []
-    for place in candidates:
-        root = place.folder
+    for folder, origin in candidates:
+        root = folder
         if root.name.lower() == "app" and child(root, "MDaemon.ini").is_file():
             root = root.parent  # The registry's AppPath ends in \APP\.
         app, file = child(root, "App"), child(root, "App", "MDaemon.ini")
@@ -71,7 +64,7 @@ def find(candidates: Sequence[Place]) -> Path:
             return root
         missing = next((path for path in (root, app) if not path.is_dir()), file)
         what = "has the wrong type" if missing.exists() else "does not exist"
-        checked.append(f"\n  - {place.folder} ({place.origin}): {missing} {what}")
+        checked.append(f"\n  - {folder} ({origin}): {missing} {what}")
     raise ConfigError(
         f"Could not find MDaemon. Checked:{''.join(checked)}",
         hint="Set its folder, the one that contains App: --mdaemon-dir DIR.",

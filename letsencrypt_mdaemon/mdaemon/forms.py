@@ -10,10 +10,9 @@ from __future__ import annotations
 import hashlib
 import re
 from base64 import b64encode
-from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import product
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 from cryptography.hazmat.primitives.serialization import Encoding
 
@@ -37,8 +36,7 @@ _CASES: tuple[Style, ...] = ("upper", "lower")
 _ALNUM = r"[^\W_]"
 
 
-@dataclass(frozen=True, slots=True)
-class Form:
+class Form(NamedTuple):
     """One way to name a certificate.
 
     Args:
@@ -96,8 +94,7 @@ class Form:
         return re.compile(rf"{before}{pair}(?:{separator}{pair}){{{more}}}{after}")
 
 
-@dataclass(frozen=True, slots=True)
-class Hit:
+class Hit(NamedTuple):
     """A place in a text that names a certificate."""
 
     certificate: x509.Certificate
@@ -145,17 +142,13 @@ def find(text: str, certificates: Iterable[x509.Certificate]) -> list[Hit]:
 @lru_cache(maxsize=1)
 def every() -> tuple[Form, ...]:
     """Return every form."""
-    hexadecimal = [
-        Form(source, style, separator, backwards)
-        for source, separator, backwards, style in product(
-            SOURCES, SEPARATORS, (False, True), _CASES
-        )
-    ]
-    base64 = [
-        Form(source, "base64", "", backwards)
-        for source, backwards in product(SOURCES, (False, True))
-    ]
-    return (*hexadecimal, *base64, Form("serial", "decimal"))
+    ways = (False, True)
+    hexadecimal = product(SOURCES, SEPARATORS, ways, _CASES)
+    return (
+        *(Form(source, style, sep, way) for source, sep, way, style in hexadecimal),
+        *(Form(source, "base64", "", way) for source, way in product(SOURCES, ways)),
+        Form("serial", "decimal"),
+    )
 
 
 # `str.lower` may change a text's length; this does not.
@@ -192,5 +185,5 @@ def _positions(text: str, needle: str) -> Iterator[int]:
 
 def _as_written(form: Form, text: str) -> Form:
     if form.style == "lower" and text != text.translate(_LOWER):
-        return replace(form, style="upper")
+        return form._replace(style="upper")
     return form
