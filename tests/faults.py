@@ -597,7 +597,7 @@ FAULTS = (
     ),
     Fault(
         "iis-central-store-touched",
-        "if binding.is_central:",
+        "if binding.flags & _CENTRAL:",
         "if not binding:",
         "test_iis.py",
     ),

@@ -157,7 +157,7 @@ class Doctor:
                 if answer.zone == "." and self._authority.public:
                     kind = Code.NAME_NOT_PUBLIC_TLD
                 seen = f"{name} does not exist, according to {answer.by}"
-                notes.add(kind, seen, certain=answer.is_own)
+                notes.add(kind, seen, certain=bool(answer.zone))
                 return None
         if not six.addresses and not four.addresses:
             notes.add(*_no_address(name, four, six))
@@ -186,7 +186,7 @@ class Doctor:
             if answer.status in (Status.SERVFAIL, Status.SILENT):
                 return
             records = answer.properties
-            if found := caa.check(owner, records, authority, certain=answer.is_own):
+            if found := caa.check(owner, records, authority, certain=bool(answer.zone)):
                 notes.findings.append(found)
                 return
             owner = owner.partition(".")[2]

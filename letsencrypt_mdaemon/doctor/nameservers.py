@@ -76,11 +76,6 @@ class DnsAnswer(NamedTuple):
     by: str = ""
     resolver: Status = Status.SILENT
 
-    @property
-    def is_own(self) -> bool:
-        """Whether the zone's own servers answered."""
-        return bool(self.zone)
-
 
 def is_public(address: str) -> bool:
     """Whether an address is reachable from anywhere (IANA's special registries)."""

@@ -168,11 +168,7 @@ class Validator:
 
 
 def _target(url: str, location: str, where: str) -> SplitResult:
-    """Return the URL that a redirect leads to.
-
-    Raises:
-        FetchError: If the CA does not follow it.
-    """
+    """Return the URL that a redirect leads to, if the CA follows it."""
     try:
         if not re.fullmatch(r"[^\x00-\x1f\x7f]*", location):
             raise ValueError  # noqa: TRY301 - reported like the others
@@ -205,11 +201,7 @@ def _target(url: str, location: str, where: str) -> SplitResult:
 def _secure(
     plain: socket.socket, host: str, where: str, deadline: float
 ) -> ssl.SSLSocket:
-    """Start TLS 1.2 or later, with any certificate.
-
-    Raises:
-        FetchError: If that fails.
-    """
+    """Start TLS 1.2 or later, with any certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -306,11 +298,7 @@ def _check_body(body: bytes, content_type: str, expected: bytes) -> Code | None:
 
 
 def _left(deadline: float) -> float:
-    """Return the seconds left until a deadline.
-
-    Raises:
-        TimeoutError: If none are left.
-    """
+    """Return the seconds left until a deadline, of which there must be some."""
     left = deadline - time.monotonic()
     if left <= 0:
         raise TimeoutError("timed out")

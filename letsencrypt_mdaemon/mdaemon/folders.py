@@ -109,6 +109,9 @@ class IniFiles:
 
     Args:
         root: MDaemon's folder.
+
+    Raises:
+        ConfigError: By each method, as `read_ini` does.
     """
 
     def __init__(self, root: Path) -> None:
@@ -116,33 +119,18 @@ class IniFiles:
         self._parsed: dict[Path, tuple[bytes, list[ini.Entry]]] = {}
 
     def data(self, path: Path) -> bytes:
-        """Return a file's bytes; only parsed files are kept in memory.
-
-        Raises:
-            ConfigError: See `read_ini`.
-        """
+        """Return a file's bytes; only parsed files are kept in memory."""
         return self._parsed[path][0] if path in self._parsed else read_ini(path)
 
     def entries(self, path: Path, data: bytes | None = None) -> list[ini.Entry]:
-        """Return a file's entries.
-
-        Args:
-            data: The file's bytes, if they are known.
-
-        Raises:
-            ConfigError: See `read_ini`.
-        """
+        """Return a file's entries; its bytes may be known."""
         if path not in self._parsed:
             data = read_ini(path) if data is None else data
             self._parsed[path] = data, ini.entries(data)
         return self._parsed[path][1]
 
     def lookup(self, target: Target) -> list[ini.Entry]:
-        """Return every entry of a target.
-
-        Raises:
-            ConfigError: If its file cannot be read, or is not below the root.
-        """
+        """Return every entry of a target, whose file must be below the root."""
         found = self.entries(file_below(self.root, target.file))
         return ini.matching(found, target.section, target.key)
 

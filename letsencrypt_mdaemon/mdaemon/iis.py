@@ -68,11 +68,6 @@ class Binding(NamedTuple):
     flags: int = 0
 
     @property
-    def is_central(self) -> bool:
-        """Whether IIS uses its central certificate store."""
-        return bool(self.flags & _CENTRAL)
-
-    @property
     def endpoint(self) -> str:
         """Return the endpoint as `netsh` names it."""
         # An IPv6 address contains colons.
@@ -222,7 +217,7 @@ class Site:
             self._warn(f"{name} has no HTTPS binding; set iis-add-binding to add one.")
         by_endpoint: dict[str, Binding] = {}
         for binding in bindings:
-            if binding.is_central:
+            if binding.flags & _CENTRAL:
                 skipped = f"skipping {printable(binding.information)}"
                 self._warn(f"{skipped}, which uses the central certificate store.")
             else:

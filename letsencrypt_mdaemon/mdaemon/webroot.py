@@ -80,13 +80,10 @@ class Webroot:
         """
         for token in tokens:
             if not _is_file_name(token):
-                message = (
-                    f"The CA sent the token {printable(token, 80)!r}, which is not "
-                )
-                raise AcmeError(
-                    f"{message}base64url (RFC 8555, 8.1) or names a device.",
-                    hint="Check the directory URL, or contact the CA's operators.",
-                )
+                message = f"The CA sent the token {printable(token, 80)!r}, which is "
+                message += "not base64url (RFC 8555, 8.1) or names a device."
+                hint = "Check the directory URL, or contact the CA's operators."
+                raise AcmeError(message, hint=hint)
         self.sweep()
         missing = self._missing_folders()
         texts = {token: text.encode("ascii") for token, text in tokens.items()}
@@ -98,7 +95,9 @@ class Webroot:
             texts[WEB_CONFIG] = _WEB_CONFIG
             absent.append(WEB_CONFIG)
         try:
-            self._begin(journal)
+            with explained(f"write {self.journal}", failure=ConfigError):
+                make_private_folder(self.journal.parent)
+                write_private(self.journal, json.dumps(journal).encode())
             for name in missing:
                 _make(self.folder / name)
             for token in absent:
@@ -163,11 +162,6 @@ class Webroot:
             _log.warning("%s is damaged and was discarded", self.journal)
             return [], {}
 
-    def _begin(self, document: Mapping[str, object]) -> None:
-        with explained(f"write {self.journal}", failure=ConfigError):
-            make_private_folder(self.journal.parent)
-            write_private(self.journal, json.dumps(document).encode())
-
     def _missing_folders(self) -> list[str]:
         if not self.folder.is_dir():
             message = f"The webroot {self.folder} is not a folder."
@@ -187,11 +181,7 @@ class Webroot:
         return missing
 
     def _is_there(self, token: str, text: bytes) -> bool:
-        """Whether the file exists already, from a run whose journal was lost.
-
-        Raises:
-            ConfigError: If it exists and is not ours.
-        """
+        """Whether the file exists already, from a run whose journal was lost."""
         file = self._file(token)
         try:
             if read_limited(file, MAX_FILE_BYTES) == text:

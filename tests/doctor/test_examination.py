@@ -671,7 +671,7 @@ def test_servers_at_private_addresses_are_not_the_zones_own(
     answer = resolver.look_up(f"nowhere.{ZONE}", "A", time.monotonic() + HANG_SECONDS)
 
     assert answer.status is Status.NXDOMAIN
-    assert not answer.is_own
+    assert not answer.zone
 
 
 def test_servers_without_glue_are_found_by_the_resolver(lab: World) -> None:
