@@ -36,6 +36,11 @@ class Bindings:
         known: The certificates of the store and the ports.
         ours: The thumbprints of those that this program obtained.
         backups: The folder for the previous contents of the files.
+
+    Raises:
+        ConfigError: By each method, if a file or a value cannot be understood. Then
+            nothing is changed.
+        DeployError: By each method, if a file cannot be written; all are restored.
     """
 
     def __init__(
@@ -71,11 +76,7 @@ class Bindings:
         return named
 
     def planned(self, certificate: x509.Certificate) -> list[Change]:
-        """Return the changes that `bind` would make.
-
-        Raises:
-            ConfigError: If a file or a value cannot be understood.
-        """
+        """Return the changes that `bind` would make."""
         changes: list[Change] = []
         for path, targets in self._by_file(self.targets).items():
             self._bind_one(folders.read_ini(path), targets, certificate, changes)
@@ -94,10 +95,6 @@ class Bindings:
 
         Args:
             announce: Called with the changes before the first of them is made.
-
-        Raises:
-            ConfigError: If a file or a value cannot be understood; nothing is changed.
-            DeployError: If a file cannot be written; all files are restored.
         """
         changes: list[Change] = []
 
@@ -108,12 +105,7 @@ class Bindings:
         return changes
 
     def restore(self, changes: Sequence[Change], *, now: datetime) -> None:
-        """Undo the changes whose values nobody has changed since.
-
-        Raises:
-            ConfigError: If a file cannot be read; nothing is changed.
-            DeployError: If a file cannot be written; all files are restored.
-        """
+        """Undo the changes whose values nobody has changed since."""
 
         def edit(data: bytes, targets: Sequence[Target]) -> bytes:
             found, edits = ini.entries(data), dict[ini.Entry, str]()

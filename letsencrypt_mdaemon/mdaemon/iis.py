@@ -77,11 +77,6 @@ class Binding(NamedTuple):
         every = address in {"", "*"}
         return f"ipport={_EVERY_ADDRESS if every else address}:{port}"
 
-    @property
-    def options(self) -> list[str]:
-        """Return the flags as options of `netsh`."""
-        return [f"{name}=enable" for bit, name in _OPTIONS.items() if self.flags & bit]
-
 
 class Record(NamedTuple):
     """The certificate of an endpoint at http.sys.
@@ -107,6 +102,10 @@ class Site:
     Args:
         known: Certificates by thumbprint.
         add_binding: Whether to add an HTTPS binding to a site without one.
+
+    Raises:
+        ConfigError: By each method, if there is no such site, or no IIS.
+        DeployError: By each method, if a tool fails.
     """
 
     def __init__(
@@ -129,11 +128,7 @@ class Site:
         self._netsh = system / "netsh.exe"
 
     def named(self) -> dict[Target, x509.Certificate | None]:
-        """Return the known certificate of each binding.
-
-        Raises:
-            ConfigError: If there is no such site, or no IIS.
-        """
+        """Return the known certificate of each binding."""
         return {
             target: self.known.get(found.thumbprint.upper()) if found else None
             for target, binding in self._targets(self._bindings()).items()
@@ -141,21 +136,12 @@ class Site:
         }
 
     def references(self) -> set[str]:
-        """Return the thumbprints of all certificates at http.sys, for every site.
-
-        Raises:
-            DeployError: If netsh fails.
-        """
+        """Return the thumbprints of all certificates at http.sys, for every site."""
         output = self._do(self._netsh, "http", "show", "sslcert")
         return {found.upper() for found in _HASH.findall(output)}
 
     def bind(self, certificate: x509.Certificate, *, dry_run: bool) -> list[Change]:
-        """Set this certificate for every HTTPS binding.
-
-        Raises:
-            ConfigError: If there is no such site, or no IIS; nothing is changed.
-            DeployError: If a tool fails; the changes are undone as far as possible.
-        """
+        """Set this certificate for every HTTPS binding, or undo it if a tool fails."""
         after = thumbprint(certificate).lower()
         bindings = self._bindings()
         targets = self._targets(bindings)
@@ -181,12 +167,7 @@ class Site:
         return changes
 
     def restore(self, changes: Sequence[Change]) -> None:
-        """Undo the changes whose certificates nobody has changed since.
-
-        Raises:
-            ConfigError: If there is no such site, or no IIS.
-            DeployError: If a tool fails.
-        """
+        """Undo the changes whose certificates nobody has changed since."""
         bindings = self._bindings()
         targets = self._targets(bindings)
         # A run that continued a killed one may have two changes of a target; the first
@@ -284,7 +265,11 @@ class Site:
             f"certhash={wanted}",
             f"appid={before.application if before else APPLICATION}",
             f"certstorename={store or _STORE}",
-            *binding.options,
+            *(
+                f"{name}=enable"
+                for bit, name in _OPTIONS.items()
+                if binding.flags & bit
+            ),
         )
         now = self._show(binding)
         if now is None or now.thumbprint != wanted:
