@@ -22,7 +22,7 @@ from letsencrypt_mdaemon._version import __version__
 from letsencrypt_mdaemon.app import build, scheduling
 from letsencrypt_mdaemon.errors import DeployError, Error
 from letsencrypt_mdaemon.mdaemon import folders
-from letsencrypt_mdaemon.mdaemon.server import Semaphores
+from letsencrypt_mdaemon.mdaemon.server import PROBE, Semaphores
 from letsencrypt_mdaemon.pki.certificate import Certificate, new_key, thumbprint
 from letsencrypt_mdaemon.system.tasks import TaskScheduler
 
@@ -176,7 +176,7 @@ def semaphores(installation: Installation) -> Callable[[], str]:
         semaphores = Semaphores(app, (), timeout=installation.config.reload_timeout)
         if reason := semaphores.deaf():
             raise DeployError(f"{reason}.", hint="Check that MDaemon runs.")
-        return f"MDaemon reacted to {semaphores.PROBE}"
+        return f"MDaemon reacted to {PROBE}"
 
     return check
 

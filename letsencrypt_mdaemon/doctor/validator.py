@@ -82,12 +82,11 @@ class FetchError(Exception):
         self.finding = Finding(kind=kind, seen=seen)
 
 
-class Validator:
+class Validator(NamedTuple):
     """Fetches files by the rules of a CA."""
 
-    def __init__(self, address_of: AddressOf, dial: Dial) -> None:
-        self._address_of = address_of
-        self._dial = dial
+    address_of: AddressOf
+    dial: Dial
 
     def fetch(
         self, name: str, address: str, path: str, expected: bytes, deadline: float
@@ -130,7 +129,7 @@ class Validator:
             if len(urls) > MAX_REDIRECTS or target.geturl() in urls:
                 raise FetchError(Code.HTTP_REDIRECT_LOOP, f"{where}, in a loop")
             if target.hostname != url.hostname:
-                address = self._address_of(target.hostname or "", deadline)
+                address = self.address_of(target.hostname or "", deadline)
             urls.append(target.geturl())
 
     def _get(self, url: SplitResult, address: str, deadline: float) -> _Answer:
@@ -153,7 +152,7 @@ class Validator:
         self, scheme: str, address: str, where: str, deadline: float
     ) -> socket.socket:
         try:
-            return self._dial(address, _PORTS[scheme], _left(deadline))
+            return self.dial(address, _PORTS[scheme], _left(deadline))
         except OSError as exc:
             seen = f"could not connect to {where}: {_reason(exc)}"
             if exc.errno in _NO_ROUTE or getattr(exc, "winerror", 0) in _NO_ROUTE:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from letsencrypt_mdaemon.errors import ConfigError, DeployError
 from letsencrypt_mdaemon.mdaemon import folders, forms, ini
@@ -29,7 +29,7 @@ KEPT_BACKUPS = 10
 """The number of changes whose backups are kept."""
 
 
-class Bindings:
+class Bindings(NamedTuple):
     """The targets of one installation, and the certificates they may name.
 
     Args:
@@ -43,20 +43,11 @@ class Bindings:
         DeployError: By each method, if a file cannot be written; all are restored.
     """
 
-    def __init__(
-        self,
-        files: folders.IniFiles,
-        targets: Sequence[Target],
-        known: Collection[x509.Certificate],
-        *,
-        ours: Collection[str],
-        backups: Path,
-    ) -> None:
-        self.files = files
-        self.targets = targets
-        self.known = known
-        self.ours = ours
-        self.backups = backups
+    files: folders.IniFiles
+    targets: Sequence[Target]
+    known: Collection[x509.Certificate]
+    ours: Collection[str]
+    backups: Path
 
     def named(self, names: Collection[str]) -> dict[Target, x509.Certificate | None]:
         """Return the known certificate that each target names; None if unknown.

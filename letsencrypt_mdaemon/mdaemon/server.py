@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from letsencrypt_mdaemon.errors import Error
 from letsencrypt_mdaemon.mdaemon import discovery
@@ -30,9 +29,13 @@ _log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.1
 """The time between two checks of a semaphore."""
+LOCK = "LOCKSEMS.SEM"
+"""Forbids semaphores while it exists."""
+PROBE = "WATCHDOG.SEM"
+"""Has no effect, so it shows whether MDaemon processes semaphores."""
 
 
-class Semaphores:
+class Semaphores(NamedTuple):
     """The semaphore files in App: empty files that MDaemon treats as commands.
 
     MDaemon checks for them every few seconds, and removes each one that it processes.
@@ -41,21 +44,10 @@ class Semaphores:
         timeout: Seconds to wait for MDaemon after each.
     """
 
-    LOCK = "LOCKSEMS.SEM"
-    PROBE = "WATCHDOG.SEM"
-
-    def __init__(
-        self,
-        app: Path,
-        names: Sequence[str],
-        *,
-        timeout: float,
-        sleep: Callable[[float], None] = time.sleep,
-    ) -> None:
-        self.app = app
-        self.names = names
-        self.timeout = timeout
-        self._sleep = sleep
+    app: Path
+    names: Sequence[str]
+    timeout: float
+    sleep: Callable[[float], None] = time.sleep
 
     def reload(self, *, running: bool) -> Iterator[str]:
         """Ask for a reload, gentlest first, and yield each processed semaphore.
@@ -68,7 +60,7 @@ class Semaphores:
             running: Whether the server is known to run; if not, a semaphore without
                 effect shows whether it does.
         """
-        probe = () if running else (self.PROBE,)
+        probe = () if running else (PROBE,)
         for name in (*probe, *self.names):
             if reason := self._problem(name):
                 _log.warning(
@@ -82,15 +74,12 @@ class Semaphores:
                 yield name
 
     def deaf(self) -> str:
-        """Return why MDaemon processes no semaphore; "" if it does.
-
-        The check uses the semaphore that has no effect.
-        """
-        return self._problem(self.PROBE)
+        """Return why MDaemon processes no semaphore; "" if it does."""
+        return self._problem(PROBE)
 
     def _problem(self, name: str) -> str:
         """Create a semaphore and wait; return why MDaemon did not process it, or ""."""
-        lock, path = child(self.app, self.LOCK), child(self.app, name)
+        lock, path = child(self.app, LOCK), child(self.app, name)
         if lock.exists():
             return f"Could not create {name}, because {lock} forbids semaphores"
         # MDaemon may have read our files before it processes another's semaphore.
@@ -119,7 +108,7 @@ class Semaphores:
                 return True
             text = "waiting for MDaemon to process %s"
             _log.info(text, path.name, extra={"progress": True})
-            self._sleep(POLL_SECONDS)
+            self.sleep(POLL_SECONDS)
         return not path.exists()
 
 
@@ -134,8 +123,7 @@ def _withdraw(path: Path) -> bool:
     return True
 
 
-@dataclass(frozen=True, slots=True)
-class MailServer:
+class MailServer(NamedTuple):
     """The server's files, semaphores, IIS site and service (`adapters.Server`).
 
     Args:

@@ -7,6 +7,7 @@ import logging
 import os
 import re
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from letsencrypt_mdaemon.errors import AcmeError, ConfigError
@@ -50,6 +51,7 @@ _TOKEN = re.compile(r"[A-Za-z0-9_-]{1,200}\Z")
 _DEVICE = re.compile(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])\Z", re.IGNORECASE)
 
 
+@dataclass(slots=True)
 class Webroot:
     """The challenge folder below a webroot.
 
@@ -60,12 +62,9 @@ class Webroot:
         web_config: Whether IIS serves the folder, and needs a web.config there.
     """
 
-    def __init__(
-        self, folder: Path, journal: Path, *, web_config: bool = False
-    ) -> None:
-        self.folder = folder
-        self.journal = journal
-        self.web_config = web_config
+    folder: Path
+    journal: Path
+    web_config: bool = False
 
     @contextmanager
     def present(self, tokens: Mapping[str, str]) -> Iterator[None]:
