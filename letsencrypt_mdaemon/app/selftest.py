@@ -174,7 +174,7 @@ def semaphores(installation: Installation) -> Callable[[], str]:
     def check() -> str:
         app = folders.child(installation.root, "App")
         semaphores = Semaphores(app, (), timeout=installation.config.reload_timeout)
-        if reason := semaphores.deaf():
+        if reason := semaphores.problem(PROBE):
             raise DeployError(f"{reason}.", hint="Check that MDaemon runs.")
         return f"MDaemon reacted to {PROBE}"
 

@@ -219,7 +219,6 @@ _NO_ADDRESS = {
 
 
 def _no_address(name: str, *answers: DnsAnswer) -> tuple[Code, str]:
-    """Return why there is no address."""
     worst = min(answers, key=lambda answer: list(_NO_ADDRESS).index(answer.status))
     kind, phrase = _NO_ADDRESS[worst.status]
     return kind, f"{name}: {worst.by} {phrase}"

@@ -130,8 +130,7 @@ class Code(Enum):
         "Unknown: the CA may reach an address that this machine cannot.",
     )
     PROXY_INTERCEPTS = (
-        "Exclude port 80 from this machine's proxy, or test the name from outside, for "
-        "example at letsdebug.net.",
+        "Exclude port 80 from this machine's proxy, or test the name at letsdebug.net.",
         "Unknown: a proxy on our side answered, not the server.",
     )
     HTTP_NO_ANSWER = (
@@ -165,8 +164,7 @@ class Code(Enum):
         _NOT_FOLLOWED,
     )
     HTTPS_FAILED = (
-        "Enable TLS 1.2 on port 443, or exclude /.well-known/acme-challenge/ from the "
-        "redirect.",
+        "Enable TLS 1.2 on port 443, or do not redirect /.well-known/acme-challenge/.",
         "Validation fails: the redirect leads to HTTPS without TLS 1.2 or later. The "
         "certificate there does not matter.",
     )
@@ -207,8 +205,7 @@ class Code(Enum):
         "Validation fails (connection): the CA always connects to port 80 first.",
     )
     INI_NOT_WRITABLE = (
-        "Let this account write the file. Otherwise a new certificate is issued, but "
-        "cannot be put into use."
+        "Let this account write the file, so that it can put certificates into use."
     )
     TARGETS_UNKNOWN = f"{CHOOSE_ONCE}, or set [target ...] sections in the config file."
     STORE_UNUSABLE = "Let this account read and write the store, or set another store."

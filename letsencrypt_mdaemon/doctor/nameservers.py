@@ -280,7 +280,6 @@ def _text(data: bytes) -> str:
 
 
 def _system() -> list[str]:
-    """Return the addresses of the system's resolvers."""
     try:
         servers = dns.resolver.Resolver().nameservers
     except (DNSException, OSError) as exc:

@@ -178,12 +178,10 @@ class Probe:
 
 
 def _unfinished(seen: str) -> Fetched:
-    """Return the result of a fetch that did not come to an end."""
     return Fetched(finding=Finding(kind=Code.UNFINISHED, seen=seen), urls=())
 
 
 def _is_own(address: str) -> bool:
-    """Whether an address is this machine's."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as probe:

@@ -193,19 +193,16 @@ class Bindings(NamedTuple):
         if not value:
             return form.write(certificate)
         if hits := self._choose(target, value, names):
-            done, pieces = 0, []
-            for hit in hits:
-                pieces += [value[done : hit.start], hit.form.write(certificate)]
-                done = hit.end
-            return "".join([*pieces, value[done:]])
+            for hit in reversed(hits):
+                new = hit.form.write(certificate)
+                value = value[: hit.start] + new + value[hit.end :]
+            return value
         shaped = list(form.shape().finditer(value))
         if len(shaped) == 1:
             # An unknown certificate in a known form.
-            _log.warning(
-                "Replacing the value of %s: %s is not in the store.",
-                target,
-                printable(shaped[0][0], 100),
-            )
+            unknown = printable(shaped[0][0], 100)
+            what = "Replacing the value of %s: %s is not in the store."
+            _log.warning(what, target, unknown)
             start, end = shaped[0].span()
             return value[:start] + form.write(certificate) + value[end:]
         message = f"{target} has the value {printable(value, 200)!r}, which names no "

@@ -62,7 +62,7 @@ class Semaphores(NamedTuple):
         """
         probe = () if running else (PROBE,)
         for name in (*probe, *self.names):
-            if reason := self._problem(name):
+            if reason := self.problem(name):
                 _log.warning(
                     "%s. MDaemon uses the new certificate after its next start. If it "
                     "runs, restart it.",
@@ -73,18 +73,13 @@ class Semaphores(NamedTuple):
                 _log.info("MDaemon processed %s", name)
                 yield name
 
-    def deaf(self) -> str:
-        """Return why MDaemon processes no semaphore; "" if it does."""
-        return self._problem(PROBE)
-
-    def _problem(self, name: str) -> str:
+    def problem(self, name: str) -> str:
         """Create a semaphore and wait; return why MDaemon did not process it, or ""."""
         lock, path = child(self.app, LOCK), child(self.app, name)
         if lock.exists():
             return f"Could not create {name}, because {lock} forbids semaphores"
         # MDaemon may have read our files before it processes another's semaphore.
-        others = path.exists()
-        if others and not self._vanishes(path):
+        if path.exists() and not self._vanishes(path):
             return f"{path} already existed, and MDaemon did not process it"
         try:
             path.open("xb").close()
