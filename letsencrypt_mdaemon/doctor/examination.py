@@ -87,11 +87,7 @@ class Doctor:
         self._probe = web.Probe(solver, self._address_of, dial) if solver else None
 
     def examine(self, names: Sequence[str], *, timeout: float) -> Examination:
-        """Examine all names at once.
-
-        Args:
-            timeout: Seconds for all of them.
-        """
+        """Examine all names at once, in this many seconds for all of them."""
         deadline = time.monotonic() + timeout
         server: list[Finding] = []
         notes = {name: Notes() for name in names}

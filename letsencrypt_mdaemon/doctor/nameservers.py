@@ -110,11 +110,7 @@ class Nameservers:
         self._alive: set[_Server] = set()
 
     def look_up(self, name: str, kind: Kind, deadline: float) -> DnsAnswer:
-        """Return what DNS answers about a name.
-
-        Args:
-            deadline: On the monotonic clock.
-        """
+        """Return what DNS answers about a name until a deadline (`time.monotonic`)."""
         try:
             wanted = dns.name.from_text(name)
         except (DNSException, UnicodeError):

@@ -158,9 +158,8 @@ class Validator(NamedTuple):
             if exc.errno in _NO_ROUTE or getattr(exc, "winerror", 0) in _NO_ROUTE:
                 seen = f"{where}: this machine has no route there: {_reason(exc)}"
                 raise FetchError(Code.HAIRPIN_UNKNOWN, seen) from exc
-            kind = Code.PORT80_TIMEOUT
-            if isinstance(exc, ConnectionRefusedError):
-                kind = Code.PORT80_REFUSED
+            refused = isinstance(exc, ConnectionRefusedError)
+            kind = Code.PORT80_REFUSED if refused else Code.PORT80_TIMEOUT
             if scheme == "https":
                 kind = Code.HTTPS_FAILED
             raise FetchError(kind, seen) from exc

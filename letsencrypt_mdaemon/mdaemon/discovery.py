@@ -51,10 +51,8 @@ def discover(
 ) -> list[Found]:
     """Return every place below the installation that names one of the certificates.
 
-    The search covers `*.ini` and `*.dat` outside folders of mail, logs and backups.
-
-    Args:
-        skip: More folders to skip.
+    The search covers `*.ini` and `*.dat` outside folders of mail, logs and backups, and
+    outside those to skip.
     """
     found = []
     for path, data, named in _naming(files, certificates, skip):

@@ -105,10 +105,7 @@ def read_ini(path: Path) -> bytes:
 
 
 class IniFiles:
-    """The server's INI files, each parsed once.
-
-    Args:
-        root: MDaemon's folder.
+    """The INI files below MDaemon's folder, each parsed once.
 
     Raises:
         ConfigError: By each method, as `read_ini` does.

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from letsencrypt_mdaemon.pki.certificate import serial_der
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from cryptography import x509
 
@@ -130,11 +130,13 @@ def find(text: str, certificates: Iterable[x509.Certificate]) -> list[Hit]:
     for certificate in certificates:
         for form, needle in _needles(certificate):
             plain = text if form.style == "base64" else folded
-            for start in _positions(plain, needle):
+            start = -1
+            while (start := plain.find(needle, start + 1)) >= 0:
                 end = start + len(needle)
                 alone = form.shape().match(plain, start)
                 if alone and alone.end() == end:
-                    shown = _as_written(form, text[start:end])
+                    upper = text[start:end] != plain[start:end]
+                    shown = form._replace(style="upper") if upper else form
                     hits.setdefault((start, end), Hit(certificate, shown, start, end))
     return [hits[place] for place in sorted(hits)]
 
@@ -174,16 +176,3 @@ def _bytes(certificate: x509.Certificate, source: Source) -> bytes:
         return hashlib.sha256(certificate.public_bytes(Encoding.DER)).digest()
     der = serial_der(certificate)
     return der if source == "derserial" else der.lstrip(b"\0")
-
-
-def _positions(text: str, needle: str) -> Iterator[int]:
-    start = text.find(needle)
-    while start >= 0:
-        yield start
-        start = text.find(needle, start + 1)
-
-
-def _as_written(form: Form, text: str) -> Form:
-    if form.style == "lower" and text != text.translate(_LOWER):
-        return form._replace(style="upper")
-    return form
