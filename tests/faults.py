@@ -603,8 +603,8 @@ FAULTS = (
     ),
     Fault(
         "webroot-others-file-removed",
-        "text.startswith(read_limited(file",
-        "bool(read_limited(file",
+        "text.startswith(disk.read_limited(file",
+        "bool(disk.read_limited(file",
         "test_webroot.py",
     ),
     Fault(

@@ -103,11 +103,9 @@ class Probe:
         found = late | answers
         notes.served += [x for x, fetched in found.items() if not fetched.finding]
         urls = [found[address].urls for address in notes.served]
+        kind = Code.WORLDCLIENT_HTTPS_REDIRECT
         notes.findings += [
-            Finding(
-                kind=Code.WORLDCLIENT_HTTPS_REDIRECT,
-                seen=f"{row[0]} redirects to HTTPS",
-            )
+            Finding(kind=kind, seen=f"{row[0]} redirects to HTTPS")
             for row in urls
             if row[-1].startswith("https:")
         ][:1]
