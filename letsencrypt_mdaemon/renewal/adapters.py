@@ -215,7 +215,7 @@ class Outcome:
         reason: Why, or why not.
         names: The names in the settings.
         certificate: The certificate in use afterwards; in a rehearsal the new one.
-        next_at: When the certificate will be due.
+        next_at: When the certificate will be due; None if nothing waits for activation.
         waits_until: When the next attempt is allowed, after a failure.
         changes: The changes of the server's files; in a dry run, the planned ones.
         reloaded: The rungs that the server took.

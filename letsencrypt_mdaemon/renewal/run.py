@@ -142,12 +142,13 @@ def _nothing_done(snapshot: Snapshot, due: Due, adapters: Adapters) -> Outcome:
 def _unchanged(
     snapshot: Snapshot, due: Due, waits_until: datetime | None = None
 ) -> Outcome:
+    is_idle = snapshot.request.activate_only and snapshot.pending is None
     return Outcome(
         renewed=False,
         reason=due.reason,
         names=snapshot.request.names,
         certificate=snapshot.in_use,
-        next_at=due.at,
+        next_at=None if is_idle else due.at,
         waits_until=waits_until,
         dropped=snapshot.dropped,
     )
