@@ -885,10 +885,11 @@ def test_the_log_tells_the_story_of_the_run_line_by_line(secure: Program) -> Non
     assert all(re.match(stamp, line) for line in lines)
     assert re.fullmatch(stamp + r"[+-]\d{4} letsencrypt-mdaemon started", lines[0])
     story = [line[20:] for line in lines[1:]]
+    value = "App/MDaemon.ini [SSL] Certificate"
     for said in (
-        "App/MDaemon.ini [SSL] Certificate names the certificate as sha1:upper",
+        f"{value} names the certificate by its SHA-1 thumbprint",
         "Due: the certificate in use is self-signed",
-        f"App/MDaemon.ini [SSL] Certificate: {old} -> {new}",
+        f"{value}: {old} -> {new}",
         "Reloaded by RELOADCACHE.SEM",
     ):
         assert said in story
