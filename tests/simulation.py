@@ -32,13 +32,20 @@ from letsencrypt_mdaemon import authorities
 from letsencrypt_mdaemon.errors import AcmeError, ChallengeError
 from letsencrypt_mdaemon.pki.certificate import Certificate, PrivateKey
 from letsencrypt_mdaemon.pki.checks import check
-from letsencrypt_mdaemon.renewal import lifetime as lifetimes
+from letsencrypt_mdaemon.renewal import due as lifetimes
 from letsencrypt_mdaemon.renewal import run as workflow
 from letsencrypt_mdaemon.renewal.adapters import Adapters, Outcome, Request
-from letsencrypt_mdaemon.state.advice import Draw, Window
 from letsencrypt_mdaemon.state.folder import CaState, State
 from letsencrypt_mdaemon.state.ledger import CLOCK_ERROR, Ledger
-from letsencrypt_mdaemon.state.memory import MAX_RUNS, Attempt, Memory, OpenOrder, utc
+from letsencrypt_mdaemon.state.memory import (
+    MAX_RUNS,
+    Attempt,
+    Draw,
+    Memory,
+    OpenOrder,
+    Window,
+    utc,
+)
 from letsencrypt_mdaemon.text import days
 from tests.certificates import START, certificate, leaf
 from tests.fakes import MemoryServer, MemoryStore

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.acme.authorization import Present
     from letsencrypt_mdaemon.acme.http import Reply
     from letsencrypt_mdaemon.pki.certificate import Certificate, KeyType, PrivateKey
-    from letsencrypt_mdaemon.state.advice import Window
+    from letsencrypt_mdaemon.state.memory import Window
 
 _log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from letsencrypt_mdaemon.mdaemon import folders
 from letsencrypt_mdaemon.mdaemon.bindings import Bindings
 from letsencrypt_mdaemon.mdaemon.semaphores import Semaphores
 from letsencrypt_mdaemon.mdaemon.server import MailServer
-from letsencrypt_mdaemon.renewal import lifetime
+from letsencrypt_mdaemon.renewal import due
 from letsencrypt_mdaemon.renewal.adapters import Adapters, Request
 from letsencrypt_mdaemon.verify.observe import Ports
 
@@ -55,7 +55,7 @@ def request(installation: Installation, names: tuple[str, ...]) -> Request:
         directory_url=config.ca,
         reuse_key=config.key_policy == "reuse",
         days_left=config.renew_days,
-        interval=lifetime.interval(installation.memory.runs) or lifetime.INTERVAL,
+        interval=due.interval(installation.memory.runs),
         limits=authorities.at(config.ca).limits,
         force=config.force,
         dry_run=config.dry_run,

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from letsencrypt_mdaemon import authorities
 from letsencrypt_mdaemon.app import adapters
 from letsencrypt_mdaemon.pki.certificate import thumbprint, tlsa
-from letsencrypt_mdaemon.renewal import lifetime, run
+from letsencrypt_mdaemon.renewal import due as rules
+from letsencrypt_mdaemon.renewal import run
 from letsencrypt_mdaemon.renewal.snapshot import take_snapshot
 from letsencrypt_mdaemon.text import days
 
@@ -22,9 +23,8 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.app.installation import Installation
     from letsencrypt_mdaemon.authorities import Limits
     from letsencrypt_mdaemon.renewal.due import Due
-    from letsencrypt_mdaemon.state.advice import Draw
     from letsencrypt_mdaemon.state.ledger import Failure, Wait
-    from letsencrypt_mdaemon.state.memory import Target
+    from letsencrypt_mdaemon.state.memory import Draw, Target
 
 _log = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ def read(installation: Installation, *, now: datetime) -> Status:
     if draw and (in_use is None or draw.thumbprint != thumbprint(in_use)):
         draw = None
     ledger = snapshot.ledger
-    interval = lifetime.interval(installation.memory.runs)
+    interval = rules.interval(installation.memory.runs)
     return Status(
         names=names,
         due=due,
@@ -116,7 +116,7 @@ def read(installation: Installation, *, now: datetime) -> Status:
 
 def warn(installation: Installation, in_use: Iterable[x509.Certificate | None]) -> None:
     """Warn if scheduled runs are too infrequent for the certificates in use."""
-    interval = lifetime.interval(installation.memory.runs)
+    interval = rules.interval(installation.memory.runs)
     for leaf in dict.fromkeys(in_use):
         if text := _sparse(interval, leaf):
             _log.warning("%s", text)
@@ -125,8 +125,8 @@ def warn(installation: Installation, in_use: Iterable[x509.Certificate | None]) 
 def _sparse(interval: timedelta | None, leaf: x509.Certificate | None) -> str:
     if interval is None or leaf is None:
         return ""
-    span = lifetime.lifetime(leaf)
-    if not lifetime.is_sparse(interval, span):
+    span = rules.lifetime(leaf)
+    if not rules.is_sparse(interval, span):
         return ""
     return (
         f"Scheduled runs are {days(interval)} apart, too infrequent for a "
@@ -140,6 +140,6 @@ def _outlook(
     """Yield the CA's future lifetimes that are shorter than a certificate's."""
     for starts, length in authorities.at(directory_url).lifetimes:
         span = timedelta(days=length)
-        if leaf is None or span < lifetime.lifetime(leaf):
-            sparse = None if interval is None else lifetime.is_sparse(interval, span)
-            yield Outlook(length, starts, lifetime.slack(span), sparse)
+        if leaf is None or span < rules.lifetime(leaf):
+            sparse = None if interval is None else rules.is_sparse(interval, span)
+            yield Outlook(length, starts, rules.slack(span), sparse)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.app.installation import Installation
     from letsencrypt_mdaemon.app.status import Status
     from letsencrypt_mdaemon.cli.document import Document
-    from letsencrypt_mdaemon.state.advice import Draw
+    from letsencrypt_mdaemon.state.memory import Draw
 
 
 def status(value: Status, installation: Installation, now: datetime) -> Document:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from letsencrypt_mdaemon.renewal import lifetime
-
 if TYPE_CHECKING:
     from collections.abc import (
         Callable,
@@ -22,9 +20,8 @@ if TYPE_CHECKING:
 
     from letsencrypt_mdaemon.authorities import Limits
     from letsencrypt_mdaemon.pki.certificate import Certificate, PrivateKey
-    from letsencrypt_mdaemon.state.advice import Window
     from letsencrypt_mdaemon.state.folder import CaState, State
-    from letsencrypt_mdaemon.state.memory import Change, Dropped, Target
+    from letsencrypt_mdaemon.state.memory import Change, Dropped, Target, Window
 
 
 class Verifier(Protocol):
@@ -136,7 +133,7 @@ class Request:
         directory_url: The CA.
         reuse_key: Keep the current private key, because a TLSA record pins it.
         days_left: Renew this many days before the end; 0 = the usual rules.
-        interval: Time until the next scheduled run.
+        interval: Usual time between scheduled runs; None if unknown.
         limits: The CA's limits, if it publishes them.
         force: Order even if nothing is due, or a retry has to wait.
         dry_run: Change nothing; only report.
@@ -155,7 +152,7 @@ class Request:
     directory_url: str
     reuse_key: bool = False
     days_left: int = 0
-    interval: timedelta = lifetime.INTERVAL
+    interval: timedelta | None = None
     limits: Limits | None = None
     force: bool = False
     dry_run: bool = False

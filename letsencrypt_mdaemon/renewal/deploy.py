@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from letsencrypt_mdaemon.errors import DeployError
 from letsencrypt_mdaemon.pki.certificate import OURS, dns_names, thumbprint
-from letsencrypt_mdaemon.renewal import lifetime
+from letsencrypt_mdaemon.renewal import due
 from letsencrypt_mdaemon.renewal.adapters import Outcome, Proof
 from letsencrypt_mdaemon.state.memory import Attempt, utc
 from letsencrypt_mdaemon.text import day
@@ -64,7 +64,7 @@ def put_into_use(
     # In this order: an attempt that outlives its certificate would harm the next one.
     adapters.state.forget_attempt()
     adapters.ca.forget_pending()
-    next_at = lifetime.backstop(leaf)
+    next_at = due.backstop(leaf)
     _log.info(
         "In use%s: %s, valid until %s; the next renewal is due about %s",
         f" at {len(proof.new)} ports" if proof else "",

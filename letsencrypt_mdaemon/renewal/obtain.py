@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 from letsencrypt_mdaemon.errors import AcmeError, ChallengeError
 from letsencrypt_mdaemon.pki.certificate import key_type, thumbprint
 from letsencrypt_mdaemon.renewal import due
-from letsencrypt_mdaemon.state.advice import Draw
-from letsencrypt_mdaemon.state.memory import Dropped, utc
+from letsencrypt_mdaemon.state.memory import Draw, Dropped, utc
 from letsencrypt_mdaemon.text import when
 
 if TYPE_CHECKING:

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
     from letsencrypt_mdaemon.pki.certificate import Certificate
     from letsencrypt_mdaemon.renewal.adapters import Adapters, Request
-    from letsencrypt_mdaemon.state.advice import Draw
     from letsencrypt_mdaemon.state.ledger import Ledger
     from letsencrypt_mdaemon.state.memory import (
         Attempt,
+        Draw,
         Dropped,
         Memory,
         OpenOrder,

@@ -26,7 +26,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from letsencrypt_mdaemon.errors import DeployError, Error
-from letsencrypt_mdaemon.state.advice import Draw
 from letsencrypt_mdaemon.state.codec import (
     DAMAGE,
     decode,
@@ -35,7 +34,7 @@ from letsencrypt_mdaemon.state.codec import (
     encode,
 )
 from letsencrypt_mdaemon.state.ledger import Ledger
-from letsencrypt_mdaemon.state.memory import Account, Attempt, Memory, OpenOrder
+from letsencrypt_mdaemon.state.memory import Account, Attempt, Draw, Memory, OpenOrder
 from letsencrypt_mdaemon.system.disk import (
     explained,
     make_private_folder,

@@ -11,10 +11,9 @@ from letsencrypt_mdaemon import authorities
 from letsencrypt_mdaemon.cli.text import when
 from letsencrypt_mdaemon.pki.certificate import thumbprint
 from letsencrypt_mdaemon.sandbox.ca.server import CertificateAuthority
-from letsencrypt_mdaemon.state.advice import Draw
 from letsencrypt_mdaemon.state.folder import CaState, State
 from letsencrypt_mdaemon.state.ledger import CLOCK_ERROR, Ledger
-from letsencrypt_mdaemon.state.memory import Dropped
+from letsencrypt_mdaemon.state.memory import Draw, Dropped
 from tests.program import HOST_NAME, Program
 
 IMAP = "imap.example.test"

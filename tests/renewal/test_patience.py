@@ -30,10 +30,9 @@ from letsencrypt_mdaemon.renewal import run
 from letsencrypt_mdaemon.renewal.adapters import Adapters, Outcome, Request
 from letsencrypt_mdaemon.sandbox.ca.messages import Problem
 from letsencrypt_mdaemon.sandbox.ca.server import CertificateAuthority
-from letsencrypt_mdaemon.state.advice import Window
 from letsencrypt_mdaemon.state.folder import CaState, State
 from letsencrypt_mdaemon.state.ledger import CLOCK_ERROR
-from letsencrypt_mdaemon.state.memory import OpenOrder
+from letsencrypt_mdaemon.state.memory import OpenOrder, Window
 from tests.certificates import START, certificate, leaf
 from tests.fakes import TARGETS, MemoryIssuer, MemoryServer, MemoryStore
 from tests.program import HOST_NAME, Program

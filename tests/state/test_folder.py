@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 from letsencrypt_mdaemon.errors import DeployError, Error
 from letsencrypt_mdaemon.pki.certificate import Certificate, key_pem
-from letsencrypt_mdaemon.state.advice import Draw
 from letsencrypt_mdaemon.state.folder import CaState, State
 from letsencrypt_mdaemon.state.ledger import Failure, Issuance, Ledger
 from letsencrypt_mdaemon.state.memory import (
@@ -23,6 +22,7 @@ from letsencrypt_mdaemon.state.memory import (
     Account,
     Attempt,
     Change,
+    Draw,
     Dropped,
     Issued,
     Memory,
