@@ -332,7 +332,7 @@ class Installation:
         self.parts = Adapters(
             store=store,
             server=self.server,
-            verifier=self.server,
+            observe=self.server.observe,
             state=self.state,
             ca=ca.state,
             issuer=lambda: ca,

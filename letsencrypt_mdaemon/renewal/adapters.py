@@ -24,13 +24,6 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.state.memory import Change, Dropped, Target, Window
 
 
-class Verifier(Protocol):
-    """Checks the server's ports."""
-
-    def observe(self) -> Mapping[str, str]:
-        """Return the thumbprint that each endpoint serves now; "" for none."""
-
-
 class Issuer(Protocol):
     """Obtains certificates from the CA, and revokes them."""
 
@@ -171,13 +164,14 @@ class Adapters:
     """The adapters that a run uses.
 
     Args:
+        observe: Returns the thumbprint that each endpoint serves now; "" for none.
         issuer: Returns the CA's client, always the same one. It is slow to import, and
             a run with nothing due may not need it.
     """
 
     store: Store
     server: Server
-    verifier: Verifier
+    observe: Callable[[], Mapping[str, str]]
     state: State
     ca: CaState
     issuer: Callable[[], Issuer]
@@ -221,7 +215,7 @@ class Outcome:
         dropped: The names that the certificate lacks for now.
     """
 
-    renewed: bool
+    renewed: bool = False
     reason: str
     names: tuple[str, ...]
     certificate: x509.Certificate | None = None

@@ -145,7 +145,7 @@ def cut_over(
         adapters.state.save_attempt(Attempt(new, before, changes))
 
     def look() -> Proof:
-        return compare(before, adapters.verifier.observe(), new)
+        return compare(before, adapters.observe(), new)
 
     changes = tuple(adapters.server.bind(leaf, now=snapshot.now, announce=keep))
     for change in changes:
@@ -173,7 +173,7 @@ def put_back(
     before = attempt.before
 
     def look() -> Proof:
-        served = adapters.verifier.observe()
+        served = adapters.observe()
         lost = tuple(port for port, was in before.items() if served.get(port) != was)
         return Proof(old=lost)
 
@@ -204,7 +204,7 @@ def baseline(snapshot: Snapshot, adapters: Adapters) -> dict[str, str]:
     ours |= {item.thumbprint for item in snapshot.memory.issued}
     return {
         endpoint: served
-        for endpoint, served in adapters.verifier.observe().items()
+        for endpoint, served in adapters.observe().items()
         if served and (snapshot.request.given or served in ours)
     }
 

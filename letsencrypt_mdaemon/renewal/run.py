@@ -57,24 +57,19 @@ def renew(
     _log.info("%s: %s", "Due" if due.due else waiting, due.reason)
     if wait is not None and not request.force:
         return _postponed(snapshot, due, wait)
-    if request.dry_run or not due.due:
-        return _nothing_done(snapshot, due, adapters)
-    if snapshot.pending is None:
-        snapshot = obtain(snapshot, adapters)
     pending = snapshot.pending
+    if request.dry_run or not due.due:
+        changes = adapters.server.planned(pending.leaf) if pending and due.due else ()
+        return replace(_unchanged(snapshot, due), changes=tuple(changes))
     if pending is None:
-        return _nothing_done(
-            snapshot, rules.by_rule(snapshot, snapshot.names), adapters
-        )
+        snapshot = obtain(snapshot, adapters)
+        pending = snapshot.pending
+    if pending is None:
+        return _unchanged(snapshot, rules.by_rule(snapshot, snapshot.names))
     snapshot = _keep(snapshot, pending, adapters)
     if request.issue_only:
         reason = f"{due.reason}; the new certificate waits for `activate`"
-        return Outcome(
-            renewed=False,
-            reason=reason,
-            names=request.names,
-            certificate=snapshot.in_use,
-        )
+        return Outcome(reason=reason, names=request.names, certificate=snapshot.in_use)
     return put_into_use(snapshot, pending.leaf, due.reason, adapters)
 
 
@@ -130,21 +125,11 @@ def _keep(snapshot: Snapshot, pending: Certificate, adapters: Adapters) -> Snaps
     return replace(snapshot, memory=memory)
 
 
-def _nothing_done(snapshot: Snapshot, due: Due, adapters: Adapters) -> Outcome:
-    """Return that nothing is due; in a dry run, with the planned changes."""
-    outcome = _unchanged(snapshot, due)
-    if not due.due or snapshot.pending is None:
-        return outcome
-    changes = adapters.server.planned(snapshot.pending.leaf)
-    return replace(outcome, changes=tuple(changes))
-
-
 def _unchanged(
     snapshot: Snapshot, due: Due, waits_until: datetime | None = None
 ) -> Outcome:
     is_idle = snapshot.request.activate_only and snapshot.pending is None
     return Outcome(
-        renewed=False,
         reason=due.reason,
         names=snapshot.request.names,
         certificate=snapshot.in_use,
@@ -185,9 +170,5 @@ def _rehearse(snapshot: Snapshot, adapters: Adapters) -> Outcome:
         pending = adapters.issuer().obtain(request.names, None, None)
         adapters.ca.keep(pending)
         reason = "the CA issued a certificate; a rehearsal does not install it"
-    return Outcome(
-        renewed=False,
-        reason=reason,
-        names=request.names,
-        certificate=pending.leaf if pending else None,
-    )
+    leaf = pending.leaf if pending else None
+    return Outcome(reason=reason, names=request.names, certificate=leaf)

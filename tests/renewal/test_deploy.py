@@ -132,7 +132,7 @@ class Deployment:
         self.adapters = Adapters(
             store=MemoryStore(),
             server=scene,
-            verifier=scene,
+            observe=scene.observe,
             state=self.state,
             ca=CaState(Path()),
             issuer=lambda: pytest.fail("no CA is asked"),

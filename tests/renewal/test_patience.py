@@ -108,7 +108,7 @@ class Scene:
         return Adapters(
             store=self.store,
             server=self.server,
-            verifier=self.server,
+            observe=self.server.observe,
             state=self.state,
             ca=self.ca,
             issuer=lambda: self.issuer,

@@ -107,7 +107,7 @@ def scene(tmp_path: Path) -> Scene:
     parts = Adapters(
         store=store,
         server=server,
-        verifier=server,
+        observe=server.observe,
         state=state,
         ca=state.ca(DIRECTORY, staging=False),
         issuer=lambda: issuer,
