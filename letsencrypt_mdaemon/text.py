@@ -17,10 +17,12 @@ def printable(text: object, limit: int = 2000) -> str:
     Args:
         limit: The largest number of characters; longer texts are cut.
     """
-    shown = "".join(
-        char if char.isprintable() else " " if char in "\r\n\t" else ascii(char)[1:-1]
-        for char in str(text)[: limit + 1]
-    )
+    shown = str(text)[: limit + 1]
+    if not shown.isprintable():
+        shown = "".join(
+            c if c.isprintable() else " " if c in "\r\n\t" else ascii(c)[1:-1]
+            for c in shown
+        )
     return shown if len(shown) <= limit else shown[: max(limit - 3, 0)] + "..."[:limit]
 
 

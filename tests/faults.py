@@ -497,7 +497,7 @@ FAULTS = (
     ),
     Fault(
         "lock-of-another-removed",
-        "if read_limited(lock, len(token)) == token:",
+        "if disk.read_limited(lock, len(token)) == token:",
         "if token:",
         "test_files.py",
     ),
@@ -531,14 +531,14 @@ FAULTS = (
     ),
     Fault(
         "forms-inside-a-longer-word",
-        "if alone and alone.end() == end:",
-        "if end:",
+        'rf"(?:(?<!{_ALNUM})|(?<=0[xX]))", rf"(?!{_ALNUM})"',
+        '"", ""',
         "test_forms.py",
     ),
     Fault(
         "forms-short-serial-number-found",
-        "(form.source in _LENGTHS or not short)",
-        "(form.source in _LENGTHS or short is not None)",
+        "if source in _LENGTHS or not is_short:",
+        "if source in _LENGTHS or is_short is not None:",
         "test_forms.py",
     ),
     Fault(
@@ -811,8 +811,8 @@ FAULTS = (
     ),
     Fault(
         "words-of-others-as-they-are",
-        "char if char.isprintable() else",
-        "char if char else",
+        "c if c.isprintable() else",
+        "c if c else",
         "test_errors.py",
     ),
     Fault(

@@ -20,7 +20,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum
 from pathlib import Path
@@ -345,7 +345,7 @@ class Installation:
         self.state.save(memory._replace(runs=tuple([*runs, utc(now)][-MAX_RUNS:])))
         every = lifetimes.interval(self.state.load().runs) or lifetimes.INTERVAL
         if every != self.order.interval:
-            self.order = replace(self.order, interval=every)
+            self.order = self.order._replace(interval=every)
         self.server.done.clear()
         return workflow.renew(self.order, self.parts, self.state.load(), now=now)
 

@@ -64,7 +64,7 @@ def state_of(config: Config, root: Path) -> State:
     default = folders.child(root, "LetsEncrypt") / "letsencrypt-mdaemon"
     folder = config.state_dir or default
     if sys.platform == "win32":
-        from letsencrypt_mdaemon.windows.dpapi import MachineSeal  # noqa: PLC0415
+        from letsencrypt_mdaemon.windows.security import MachineSeal  # noqa: PLC0415
 
         return State(folder, read_only=config.dry_run, seal=MachineSeal())
     return State(folder, read_only=config.dry_run)

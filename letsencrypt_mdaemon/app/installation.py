@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from letsencrypt_mdaemon.app import build
 from letsencrypt_mdaemon.errors import ConfigError
@@ -32,8 +31,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Installation:
+class Installation(NamedTuple):
     """One MDaemon, and this program's state for it.
 
     Args:
@@ -96,7 +94,7 @@ class Installation:
             public: Also check the public addresses in DNS.
         """
         more = endpoints.public(self.endpoints, names) if public else []
-        return replace(self, observed=observe.observe([*self.endpoints, *more], names))
+        return self._replace(observed=observe.observe([*self.endpoints, *more], names))
 
     def issued_chain(self, wanted: str) -> tuple[x509.Certificate, ...]:
         """Return the issued chain of the leaf with this thumbprint, if it is kept."""
@@ -158,7 +156,7 @@ class Installation:
 
     def _remembering(self, memory: Memory) -> Installation:
         self.state.save(memory)
-        return replace(self, memory=memory)
+        return self._replace(memory=memory)
 
     def names(self) -> tuple[str, ...]:
         """Return the certificate's names, the server's own first.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import sys
 from contextlib import ExitStack
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -98,8 +97,8 @@ class Prepared(NamedTuple):
         Raises:
             Error: If the certificate is not in use everywhere.
         """
-        request = replace(
-            self.request, activate_only=True, issue_only=False, force=False
+        request = self.request._replace(
+            activate_only=True, issue_only=False, force=False
         )
         return self._replace(request=request).renew(now)
 

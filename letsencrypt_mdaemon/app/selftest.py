@@ -25,7 +25,7 @@ from letsencrypt_mdaemon.errors import DeployError, Error
 from letsencrypt_mdaemon.mdaemon import folders
 from letsencrypt_mdaemon.mdaemon.semaphores import Semaphores
 from letsencrypt_mdaemon.pki.certificate import Certificate, new_key, thumbprint
-from letsencrypt_mdaemon.system.tasks import TaskScheduler
+from letsencrypt_mdaemon.system.schedule import TaskScheduler
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -212,7 +212,7 @@ if sys.platform == "win32":
     ) -> Iterator[tuple[str, Callable[[], str]]]:
         from letsencrypt_mdaemon.stores.windows import WindowsStore  # noqa: PLC0415
         from letsencrypt_mdaemon.windows import access  # noqa: PLC0415
-        from letsencrypt_mdaemon.windows.dpapi import MachineSeal  # noqa: PLC0415
+        from letsencrypt_mdaemon.windows.security import MachineSeal  # noqa: PLC0415
 
         ours = installation.store
         if isinstance(ours, WindowsStore):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import (
@@ -116,8 +115,7 @@ class Server(Protocol):
         """Return the thumbprints that the server's files name now."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class Request(NamedTuple):
     """The settings of one run.
 
     Args:
@@ -159,8 +157,7 @@ class Request:
     remove_old: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Adapters:
+class Adapters(NamedTuple):
     """The adapters that a run uses.
 
     Args:
@@ -177,8 +174,7 @@ class Adapters:
     issuer: Callable[[], Issuer]
 
 
-@dataclass(frozen=True, slots=True)
-class Proof:
+class Proof(NamedTuple):
     """The ports that served TLS before the run, by what they serve now.
 
     Args:
@@ -197,14 +193,13 @@ class Proof:
         return not self.old and not self.broken
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What a run did, or would do.
 
     Args:
-        renewed: Whether the server uses another certificate than before.
         reason: Why, or why not.
         names: The names in the settings.
+        renewed: Whether the server uses another certificate than before.
         certificate: The certificate in use afterwards; in a rehearsal the new one.
         next_at: When the certificate will be due; None if nothing waits for activation.
         waits_until: When the next attempt is allowed, after a failure.
@@ -215,9 +210,9 @@ class Outcome:
         dropped: The names that the certificate lacks for now.
     """
 
-    renewed: bool = False
     reason: str
     names: tuple[str, ...]
+    renewed: bool = False
     certificate: x509.Certificate | None = None
     next_at: datetime | None = None
     waits_until: datetime | None = None

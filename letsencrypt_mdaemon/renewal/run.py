@@ -7,7 +7,6 @@ next one finishes its work.
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from letsencrypt_mdaemon.errors import AcmeError, ConfigError
@@ -60,7 +59,7 @@ def renew(
     pending = snapshot.pending
     if request.dry_run or not due.due:
         changes = adapters.server.planned(pending.leaf) if pending and due.due else ()
-        return replace(_unchanged(snapshot, due), changes=tuple(changes))
+        return _unchanged(snapshot, due)._replace(changes=tuple(changes))
     if pending is None:
         snapshot = obtain(snapshot, adapters)
         pending = snapshot.pending
@@ -122,7 +121,7 @@ def _keep(snapshot: Snapshot, pending: Certificate, adapters: Adapters) -> Snaps
         memory = memory.remember(issued)
         adapters.state.save(memory)
     adapters.store.install(pending)
-    return replace(snapshot, memory=memory)
+    return snapshot._replace(memory=memory)
 
 
 def _unchanged(

@@ -7,7 +7,7 @@ import json
 import logging
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -116,7 +116,7 @@ class Scene:
 
     def renew(self, **order: object) -> Outcome:
         """Run with an order that differs from the usual one."""
-        wanted = replace(self.order, **order)  # type: ignore[arg-type]
+        wanted = self.order._replace(**order)  # type: ignore[arg-type]
         memory = self.parts.state.load()
         return run.renew(wanted, self.parts, memory, now=self.now)
 
