@@ -13,7 +13,7 @@ import time
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -43,8 +43,6 @@ _log = logging.getLogger(__name__)
 NAME = "selftest.letsencrypt-mdaemon.invalid"
 """The name in temporary certificates: it cannot exist (RFC 6761, 6.4)."""
 
-Result = Literal["ok", "failed", "left out"]
-
 
 class Skipped(Exception):  # noqa: N818 - not an error
     """A check does not apply here; the text is the reason."""
@@ -54,11 +52,12 @@ class Check(NamedTuple):
     """The result of one check.
 
     Args:
+        result: ok, failed, or left out.
         detail: What was found, or what failed and what to do.
     """
 
     name: str
-    result: Result
+    result: str
     detail: str
     seconds: float
 
@@ -98,9 +97,8 @@ def run(checks: Sequence[tuple[str, Callable[[], str]]]) -> Report:
     for name, check in checks:
         _log.info("testing %s", name, extra={"progress": True})
         start = time.monotonic()
-        result: Result = "ok"
         try:
-            detail = check()
+            result, detail = "ok", check()
         except Skipped as exc:
             result, detail = "left out", str(exc)
         except Error as exc:

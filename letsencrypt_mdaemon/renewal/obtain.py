@@ -197,13 +197,10 @@ def _drop(
     """Remember which names the certificate lacks, since when, and why."""
     memory, moment = snapshot.memory, utc(snapshot.now)
     since = {item.name: item.since for item in memory.dropped}
-    dropped = (
-        *(item for item in memory.dropped if item.name not in tried),
-        *(
-            Dropped(name, since.get(name, moment), moment, why)
-            for name, why in failed.items()
-        ),
-    )
+    kept = [item for item in memory.dropped if item.name not in tried]
+    for name, why in failed.items():
+        kept.append(Dropped(name, since.get(name, moment), moment, why))
+    dropped = tuple(kept)
     if dropped == memory.dropped:
         return snapshot
     memory = memory._replace(dropped=dropped)

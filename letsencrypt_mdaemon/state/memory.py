@@ -122,8 +122,8 @@ class Memory(NamedTuple):
 
     def find(self, thumbprint: str) -> Issued | None:
         """Return the record of a certificate; None if there is none."""
-        found = [item for item in self.issued if item.thumbprint == thumbprint]
-        return found[-1] if found else None
+        found = (old for old in reversed(self.issued) if old.thumbprint == thumbprint)
+        return next(found, None)
 
     def remember(self, item: Issued) -> Memory:
         """Return the memory with a certificate added or replaced."""
