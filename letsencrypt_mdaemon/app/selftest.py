@@ -114,6 +114,8 @@ def temporary_certificate(kind: KeyType) -> Certificate:
     """Return a self-signed certificate that is valid for a day."""
     key, now = new_key(kind), datetime.now(UTC)
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, NAME)])
+    names = x509.SubjectAlternativeName([x509.DNSName(NAME)])
+    usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])
     leaf = (
         x509.CertificateBuilder()
         .subject_name(name)
@@ -122,12 +124,8 @@ def temporary_certificate(kind: KeyType) -> Certificate:
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - timedelta(hours=1))
         .not_valid_after(now + timedelta(days=1))
-        .add_extension(
-            x509.SubjectAlternativeName([x509.DNSName(NAME)]), critical=False
-        )
-        .add_extension(
-            x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False
-        )
+        .add_extension(names, critical=False)
+        .add_extension(usage, critical=False)
         .sign(key, hashes.SHA256())
     )
     return Certificate((leaf,), key)

@@ -219,9 +219,6 @@ def _climb(
 
     Args:
         look: Returns what the ports serve; None if there are no ports to check.
-
-    Returns:
-        The rungs taken, and what the ports served after the last one.
     """
 
     def rungs() -> Iterator[str]:

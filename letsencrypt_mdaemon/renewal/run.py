@@ -35,9 +35,6 @@ def renew(
 ) -> Outcome:
     """Renew the server's certificate if it is due.
 
-    Args:
-        memory: The saved state of the installation.
-
     Raises:
         AcmeError: If the CA issues no certificate; nothing is changed.
         DeployError: If the new certificate is not in use everywhere; it is kept, and
@@ -85,9 +82,6 @@ def roll_back(
     request: Request, adapters: Adapters, memory: Memory, *, now: datetime
 ) -> Outcome:
     """Restore the last certificate that every port served, and verify it.
-
-    Args:
-        memory: The saved state of the installation.
 
     Raises:
         ConfigError: If no such certificate is still valid and in the store.
@@ -139,11 +133,7 @@ def _unchanged(
 
 
 def _postponed(snapshot: Snapshot, due: Due, wait: Wait) -> Outcome:
-    """Return that a renewal is due, but has to wait.
-
-    Raises:
-        AcmeError: If the CA waits for the administrator.
-    """
+    """Return that a due renewal waits; raise if the CA waits for the administrator."""
     if wait.until is None:
         raise AcmeError(
             f"A certificate is due ({due.reason}), but {wait.reason}",

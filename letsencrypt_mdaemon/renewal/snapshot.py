@@ -93,9 +93,6 @@ def take_snapshot(
 ) -> Snapshot:
     """Read the server's files, the store and the saved state once.
 
-    Args:
-        memory: The saved state of the installation.
-
     Raises:
         ConfigError: If the server's files or the store cannot be read.
         Error: If a state file cannot be read.

@@ -26,21 +26,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from letsencrypt_mdaemon.errors import DeployError, Error
-from letsencrypt_mdaemon.state.codec import (
-    DAMAGE,
-    decode,
-    decode_ledger,
-    decode_pending,
-    encode,
-)
+from letsencrypt_mdaemon.state import codec
+from letsencrypt_mdaemon.state.codec import DAMAGE, decode, encode
 from letsencrypt_mdaemon.state.ledger import Ledger
 from letsencrypt_mdaemon.state.memory import Account, Attempt, Draw, Memory, OpenOrder
-from letsencrypt_mdaemon.system.disk import (
-    explained,
-    make_private_folder,
-    read_limited,
-    write_private,
-)
+from letsencrypt_mdaemon.system import disk
+from letsencrypt_mdaemon.system.disk import read_limited
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -92,9 +83,9 @@ class _Files:
 
     def _read(self, name: str, parse: Callable[[bytes], _T]) -> _T | None:
         """Read a file; a damaged one is renamed, with a warning."""
-        path = self.folder / name
+        path, hint = self.folder / name, "Let this account read and write it."
         try:
-            with explained(f"read {path}", hint="Let this account read and write it."):
+            with disk.explained(f"read {path}", hint=hint):
                 try:
                     return parse(self._opened(read_limited(path, MAX_FILE_BYTES)))
                 except FileNotFoundError:
@@ -126,13 +117,13 @@ class _Files:
         if self.seal and name in _WITH_KEY:
             data = SEALED + self.seal.close(data)
         path = self.folder / name
-        with explained(f"write {path}", failure=failure):
-            make_private_folder(path.parent)
-            write_private(path, data)
+        with disk.explained(f"write {path}", failure=failure):
+            disk.make_private_folder(path.parent)
+            disk.write_private(path, data)
 
     def _remove(self, name: str) -> None:
         path = self.folder / name
-        with explained(f"remove {path}"):
+        with disk.explained(f"remove {path}"):
             path.unlink(missing_ok=True)
 
     def _rename(self, name: str, why: str) -> Path | None:
@@ -140,7 +131,7 @@ class _Files:
         path = self.folder / name
         stamp = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
         aside = path.with_name(f"{path.name}.{why}-{stamp}")
-        with explained(f"rename {path}, which is {why}"):
+        with disk.explained(f"rename {path}, which is {why}"):
             try:
                 path.replace(aside)
             except FileNotFoundError:
@@ -226,7 +217,7 @@ class CaState(_Files):
 
     def pending(self) -> Certificate | None:
         """Return the certificate that was issued and is not in use yet."""
-        return self._read("pending.pem", decode_pending)
+        return self._read("pending.pem", codec.decode_pending)
 
     def keep(self, certificate: Certificate) -> None:
         """Keep an issued certificate before anything else can fail.
@@ -252,7 +243,7 @@ class CaState(_Files):
 
     def ledger(self) -> Ledger:
         """Return what the CA issued and what failed there."""
-        return self._read("ledger.json", decode_ledger) or Ledger()
+        return self._read("ledger.json", codec.decode_ledger) or Ledger()
 
     def save_ledger(self, ledger: Ledger) -> None:
         """Keep the ledger."""

@@ -208,14 +208,9 @@ class Draw(NamedTuple):
         """Return the draw after the CA's answer: only a new window is drawn from."""
         if window is None or (window.start, window.end) == (self.start, self.end):
             return self._replace(ask_again=ask_again)
-        return Draw(
-            self.thumbprint,
-            window.start,
-            window.end,
-            window.draw(generator).replace(microsecond=0),
-            ask_again,
-            window.explanation_url,
-        )
+        at = window.draw(generator).replace(microsecond=0)
+        url = window.explanation_url
+        return Draw(self.thumbprint, window.start, window.end, at, ask_again, url)
 
     def moment(self, now: datetime, interval: timedelta) -> datetime | None:
         """Return when the certificate is due by the CA's advice; None without advice.
