@@ -120,8 +120,6 @@ class Request(NamedTuple):
 
     Args:
         names: The certificate's names, the server's own name first.
-        key_type: The kind of key.
-        directory_url: The CA.
         reuse_key: Keep the current private key, because a TLSA record pins it.
         days_left: Renew this many days before the end; 0 = the usual rules.
         interval: Usual time between scheduled runs; None if unknown.
@@ -197,7 +195,6 @@ class Outcome(NamedTuple):
     """What a run did, or would do.
 
     Args:
-        reason: Why, or why not.
         names: The names in the settings.
         renewed: Whether the server uses another certificate than before.
         certificate: The certificate in use afterwards; in a rehearsal the new one.

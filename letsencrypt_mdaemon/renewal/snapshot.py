@@ -33,7 +33,6 @@ class Snapshot(NamedTuple):
     """The request of a run, and the state of the installation.
 
     Args:
-        memory: The saved state of the installation.
         attempt: The attempt that an earlier run left unfinished, or rolled back.
         ledger: The ledger at the CA, without entries from a wrong clock.
         order: The order that an earlier run left open.
