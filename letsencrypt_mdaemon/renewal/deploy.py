@@ -98,10 +98,10 @@ def undo(
     if broken:
         what = f"The new certificate broke {', '.join(broken)}"
     _log.warning("Rolling back: %s.", what)
-    adapters.state.save_attempt(attempt._replace(undoing=True))
+    adapters.state.save(attempt._replace(undoing=True))
     lost = put_back(snapshot, attempt, adapters)
     done = Attempt(attempt.thumbprint, {}, (), failed=utc(snapshot.now))
-    adapters.state.save_attempt(done)
+    adapters.state.save(done)
     if lost:
         message = f"{what}. The files are restored, but these ports do not serve "
         message += f"their previous certificate: {', '.join(lost)}."
@@ -142,7 +142,7 @@ def cut_over(
 
     def keep(planned: Sequence[Change]) -> None:
         changes = (*attempt.changes, *planned)
-        adapters.state.save_attempt(Attempt(new, before, changes))
+        adapters.state.save(Attempt(new, before, changes))
 
     def look() -> Proof:
         return compare(before, adapters.observe(), new)

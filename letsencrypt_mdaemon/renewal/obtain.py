@@ -57,7 +57,7 @@ def with_advice(snapshot: Snapshot, adapters: Adapters) -> Snapshot:
             f"; reason: {url}" if url else "",
         )
     if not request.dry_run:
-        adapters.ca.save_draw(draw)
+        adapters.ca.save(draw)
     return snapshot._replace(draw=draw)
 
 
@@ -138,7 +138,7 @@ def _remember_failure(
         # The issuer may have written to the ledger after the snapshot.
         ledger = adapters.ca.ledger().settled(now)
         ledger = ledger.failed(failed, utc(now), until=until, paused=error.paused)
-        adapters.ca.save_ledger(ledger)
+        adapters.ca.save(ledger)
 
 
 def _log_budget(snapshot: Snapshot) -> None:

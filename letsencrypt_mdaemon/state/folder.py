@@ -49,6 +49,14 @@ MAX_FILE_BYTES = 1 << 20
 SEALED = b"sealed for this machine\n"
 """How an encrypted file begins."""
 
+_NAMES: dict[type, str] = {
+    Memory: "installation.json",
+    Attempt: "attempt.json",
+    Account: "account.json",
+    OpenOrder: "order.json",
+    Draw: "renewal.json",
+    Ledger: "ledger.json",
+}
 _WITH_KEY = {"account.json", "order.json", "pending.pem"}
 
 
@@ -80,6 +88,13 @@ class _Files:
         self.folder = folder
         self.read_only = read_only
         self.seal = seal
+
+    def save(self, record: object) -> None:
+        """Keep a record in the file of its kind, before anything depends on it."""
+        self._write(_NAMES[type(record)], encode(record))
+
+    def _load(self, kind: type[_T]) -> _T | None:
+        return self._read(_NAMES[kind], partial(decode, kind=kind))
 
     def _read(self, name: str, parse: Callable[[bytes], _T]) -> _T | None:
         """Read a file; a damaged one is renamed, with a warning."""
@@ -165,20 +180,11 @@ class State(_Files):
 
     def load(self) -> Memory:
         """Return what is remembered of the installation."""
-        found = self._read("installation.json", partial(decode, kind=Memory))
-        return found or Memory()
-
-    def save(self, memory: Memory) -> None:
-        """Remember it."""
-        self._write("installation.json", encode(memory))
+        return self._load(Memory) or Memory()
 
     def attempt(self) -> Attempt | None:
         """Return the attempt that an earlier run left, or that was rolled back."""
-        return self._read("attempt.json", partial(decode, kind=Attempt))
-
-    def save_attempt(self, attempt: Attempt) -> None:
-        """Keep an attempt before it changes anything."""
-        self._write("attempt.json", encode(attempt))
+        return self._load(Attempt)
 
     def forget_attempt(self) -> None:
         """Forget the attempt, once it is decided."""
@@ -193,11 +199,7 @@ class CaState(_Files):
 
     def account(self) -> Account | None:
         """Return the account, or at least its key (then the URL is empty)."""
-        return self._read("account.json", partial(decode, kind=Account))
-
-    def save_account(self, account: Account) -> None:
-        """Keep the account."""
-        self._write("account.json", encode(account))
+        return self._load(Account)
 
     def retire_account(self) -> Path | None:
         """Rename the account's file; return its new path, or None if there is none."""
@@ -205,11 +207,7 @@ class CaState(_Files):
 
     def order(self) -> OpenOrder | None:
         """Return the open order."""
-        return self._read("order.json", partial(decode, kind=OpenOrder))
-
-    def save_order(self, order: OpenOrder) -> None:
-        """Keep the open order, before anything depends on it."""
-        self._write("order.json", encode(order))
+        return self._load(OpenOrder)
 
     def forget_order(self) -> None:
         """Forget the open order."""
@@ -235,16 +233,8 @@ class CaState(_Files):
 
     def draw(self) -> Draw | None:
         """Return the moment drawn from the last suggested window."""
-        return self._read("renewal.json", partial(decode, kind=Draw))
-
-    def save_draw(self, draw: Draw) -> None:
-        """Keep the moment drawn."""
-        self._write("renewal.json", encode(draw))
+        return self._load(Draw)
 
     def ledger(self) -> Ledger:
         """Return what the CA issued and what failed there."""
-        return self._read("ledger.json", codec.decode_ledger) or Ledger()
-
-    def save_ledger(self, ledger: Ledger) -> None:
-        """Keep the ledger."""
-        self._write("ledger.json", encode(ledger))
+        return self._read(_NAMES[Ledger], codec.decode_ledger) or Ledger()
