@@ -169,9 +169,8 @@ class State(_Files):
 
     def ca(self, directory_url: str, *, staging: bool) -> CaState:
         """Return the state that belongs to one CA; rehearsals have their own."""
-        readable = re.sub(
-            r"[^a-z0-9.-]+", "_", directory_url.partition("://")[2].lower()
-        )
+        address = directory_url.partition("://")[2].lower()
+        readable = re.sub(r"[^a-z0-9.-]+", "_", address)
         # Two URLs may look the same when written like this.
         digest = hashlib.sha256(directory_url.encode("utf-8", "replace")).hexdigest()
         folder = self.folder / "staging" if staging else self.folder
