@@ -43,10 +43,12 @@ def print_outcome(document: Document) -> None:
         row("issued by", item["issuer"])
         row("valid until", day(item["not_after"]))
     row("due", document["due_at"] and when(document["due_at"]))
-    if document["dry_run"]:
+    changes = [f"{place(c)} = {c['after']}" for c in document["changes"]]
+    if not document["dry_run"]:
+        row("changed", *changes)
+    elif document["due_at"]:
         row("CA", document["directory_url"])
-        row("would change", *map(place, document["targets"]))
-    row("changed", *(f"{place(c)} = {c['after']}" for c in document["changes"]))
+        row("would change", *(changes or map(place, document["targets"])))
     row("reloaded", *document["reloaded"])
     if item := document["proof"]:
         row("verified at", *item["new"])
@@ -59,7 +61,7 @@ def print_outcome(document: Document) -> None:
 def _headline(document: Document) -> str:
     """Return the result of a run in a line."""
     if document["dry_run"]:
-        return "Dry run: nothing was changed."
+        return "Dry run: nothing was changed, and no certificate was ordered."
     if document["staging"]:
         return "Rehearsal: nothing in use was changed."
     if until := document["waiting_until"]:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from contextlib import ExitStack, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ from letsencrypt_mdaemon.sandbox.folder import (
     bound,
     create,
 )
+from letsencrypt_mdaemon.text import day
 from letsencrypt_mdaemon.verify.endpoints import Endpoint
 from letsencrypt_mdaemon.verify.observe import observe
 
@@ -169,8 +171,11 @@ def _renew(command: list[str], say: Say) -> dict[str, Any]:
         report: dict[str, Any] = json.loads(output)
     except ValueError:
         report = {"exit_code": process.returncode, "output": output}
-    if (renewed := report.get("renewed")) is not None:
-        say(f"   = {'renewed' if renewed else 'not renewed'}: {report['reason']}")
+    if report.get("renewed"):
+        end = day(datetime.fromisoformat(report["certificate"]["not_after"]))
+        say(f"   = Renewed: {report['names'][0]}, valid until {end}")
+    elif "renewed" in report:
+        say(f"   = Not renewed: {report['reason']}")
     else:
         say(f"   = exit code {report['exit_code']}")
     return report

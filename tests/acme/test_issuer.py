@@ -258,7 +258,7 @@ def test_an_account_key_of_another_kind_is_used_as_it_is(
     scene: Scene, key: JWKRSA | JWKEC
 ) -> None:
     private = {name: str(value) for name, value in key.to_json().items()}
-    scene.state.save_account(Account(private, ""))
+    scene.state.save(Account(private, ""))
 
     assert scene.obtain().names == (NAME,)
 

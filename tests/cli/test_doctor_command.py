@@ -285,7 +285,7 @@ def test_what_keeps_the_next_run_from_trying_is_a_warning(
 ) -> None:
     state = State(patient.state).ca(ca.directory_url, staging=False)
     failed = Ledger().failed({HOST_NAME: "no"}, datetime.now(UTC), paused=paused)
-    state.save_ledger(failed)
+    state.save(failed)
 
     ran = patient.here("doctor")
 

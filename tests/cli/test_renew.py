@@ -571,6 +571,33 @@ def test_a_dry_run_changes_no_byte_and_orders_nothing(
     assert len(ran.report["changes"]) == (3 if before == "a run that failed" else 0)
 
 
+def test_a_dry_run_warns_of_terms_of_service_that_are_not_accepted(
+    program: Program,
+) -> None:
+    assert program.here("renew", "--dry-run").report["warnings"] == []
+    agreed = list(program.options)
+    program.options.remove("--agree-tos")
+
+    (warning,) = program.here("renew", "--dry-run").report["warnings"]
+
+    assert "A renewal would fail, because agree-tos is not set." in warning
+    # Once there is an account, the CA does not ask for them.
+    program.options[:] = agreed
+    renewed(program)
+    program.options.remove("--agree-tos")
+    assert program.here("renew", "--dry-run").report["warnings"] == []
+
+
+def test_a_dry_run_of_activate_with_nothing_pending_says_so(program: Program) -> None:
+    ran = program.here("activate", "--dry-run", as_json=False)
+
+    assert ran.exit_code == 0, ran.messages
+    assert "  reason       no certificate waits for activation" in ran.output
+    assert "would change" not in ran.output
+    assert "  due " not in ran.output
+    assert program.here("activate", "--dry-run").report["due_at"] is None
+
+
 def leave_a_token(program: Program) -> None:
     """Leave what a run leaves that is killed while the CA validates."""
     renewed(program, "--host-name", "www.example.test")
@@ -858,10 +885,11 @@ def test_the_log_tells_the_story_of_the_run_line_by_line(secure: Program) -> Non
     assert all(re.match(stamp, line) for line in lines)
     assert re.fullmatch(stamp + r"[+-]\d{4} letsencrypt-mdaemon started", lines[0])
     story = [line[20:] for line in lines[1:]]
+    value = "App/MDaemon.ini [SSL] Certificate"
     for said in (
-        "App/MDaemon.ini [SSL] Certificate names the certificate as sha1:upper",
+        f"{value} names the certificate by its SHA-1 thumbprint",
         "Due: the certificate in use is self-signed",
-        f"App/MDaemon.ini [SSL] Certificate: {old} -> {new}",
+        f"{value}: {old} -> {new}",
         "MDaemon processed RELOADCACHE.SEM",
     ):
         assert said in story
