@@ -1,18 +1,21 @@
-"""The folder of a sandbox MDaemon."""
+"""The folder of a sandbox MDaemon: INI files, RAW messages, certificate store."""
 
 from __future__ import annotations
 
 import re
+import ssl
 from contextlib import suppress
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, NamedTuple, Self
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from letsencrypt_mdaemon.errors import Error
-from letsencrypt_mdaemon.sandbox.store import self_signed, write
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from letsencrypt_mdaemon.pki.certificate import Certificate, load_key
+from letsencrypt_mdaemon.sandbox.ca.certificates import Draft
 
 FOREIGN = "0F1E2D3C4B5A69788796A5B4C3D2E1F001234567"
 """Thumbprint of a foreign certificate that the INI files name; it must stay there."""
@@ -109,29 +112,20 @@ RAW_HEADERS = {
 }
 """Header of a RAW message -> the mail's header, and a pattern for the value."""
 
-PLACES = ("App", "WorldClient/HTML", "Queues/Raw", "Logs", "LetsEncrypt",
-          "certificates", "delivered", "bad")  # fmt: skip
 
-
-@dataclass(frozen=True, slots=True)
 class Layout:
-    """The absolute paths in the sandbox's folder."""
+    """The absolute paths in the sandbox's folder, whether it exists or not."""
 
-    folder: Path
-    app: Path
-    webroot: Path
-    raw: Path
-    logs: Path
-    letsencrypt: Path
-    certificates: Path
-    delivered: Path
-    bad: Path
-
-    @classmethod
-    def of(cls, folder: Path) -> Self:
-        """Return the layout of a folder, whether it exists or not."""
-        folder = folder.absolute()
-        return cls(folder, *(folder / place for place in PLACES))
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder.absolute()
+        self.app = self.folder / "App"
+        self.webroot = self.folder / "WorldClient/HTML"
+        self.raw = self.folder / "Queues/Raw"
+        self.logs = self.folder / "Logs"
+        self.letsencrypt = self.folder / "LetsEncrypt"
+        self.certificates = self.folder / "certificates"
+        self.delivered = self.folder / "delivered"
+        self.bad = self.folder / "bad"
 
 
 def create(
@@ -147,7 +141,7 @@ def create(
     Raises:
         Error: If the folder is not empty, or its name does not fit in an INI file.
     """
-    layout = Layout.of(folder)
+    layout = Layout(folder)
     if layout.folder.exists() and any(layout.folder.iterdir()):
         raise Error(
             f"{layout.folder} is not empty; no sandbox was created.",
@@ -160,11 +154,11 @@ def create(
             f"{layout.folder} has characters that Windows-1252 lacks.",
             hint="Choose a folder with a simpler name.",
         ) from exc
-    for place in PLACES:
-        (layout.folder / place).mkdir(parents=True)
-    identity = self_signed(host_name, now or datetime.now(UTC))
-    write(identity, layout.certificates / "self-signed")
-    thumbprint = identity.thumbprint
+    for place in vars(layout).values():
+        place.mkdir(parents=True, exist_ok=True)
+    certificate = self_signed(host_name, now or datetime.now(UTC))
+    write(certificate, layout.certificates / "self-signed")
+    thumbprint = certificate.thumbprint
     values = {
         "remark": REMARK,
         "host_name": host_name,
@@ -256,3 +250,52 @@ def waiting(folder: Path, suffix: str) -> list[Path]:
             if path.suffix.lower() == suffix and path.is_file():
                 found.append((path.stat().st_mtime_ns, path.name, path))
     return [path for *_, path in sorted(found)]
+
+
+def self_signed(host_name: str, now: datetime) -> Certificate:
+    """Return a new certificate, valid for ten years, and its key."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    draft = Draft(
+        common_name=host_name,
+        names=(host_name,),
+        key=key.public_key(),
+        issuer=None,
+        signer=key,
+        not_before=now,
+        not_after=now + timedelta(days=3652),
+    )
+    return Certificate((draft.sign(),), key)
+
+
+def write(certificate: Certificate, place: Path) -> None:
+    """Write a certificate with its key to a new folder of the store."""
+    place.mkdir()
+    (place / "cert.pem").write_bytes(certificate.cert_pem)
+    (place / "chain.pem").write_bytes(certificate.chain_pem)
+    (place / "fullchain.pem").write_bytes(certificate.fullchain_pem)
+    (place / "privkey.pem").touch(mode=0o600)  # restrict it before writing the key
+    (place / "privkey.pem").write_bytes(certificate.key_pem)
+
+
+def find(store: Path, thumbprint: str) -> Certificate | None:
+    """Return the certificate with a thumbprint, if the store has it with a key."""
+    for file in sorted(store.glob("*/cert.pem")):
+        with suppress(OSError, ValueError, x509.InvalidVersion):  # not one of ours
+            leaf = x509.load_pem_x509_certificate(file.read_bytes())
+            others = file.with_name("chain.pem").read_bytes()
+            chain = x509.load_pem_x509_certificates(others) if others else []
+            key = load_key(file.with_name("privkey.pem").read_bytes())
+            certificate = Certificate((leaf, *chain), key)
+            if certificate.thumbprint == thumbprint:
+                return certificate
+    return None
+
+
+def tls_context(certificate: Certificate) -> ssl.SSLContext:
+    """Return a TLS server's settings; OSError if the key does not match."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    with TemporaryDirectory(prefix="sandbox-") as folder:
+        file = Path(folder) / "certificate.pem"
+        file.write_bytes(certificate.fullchain_pem + certificate.key_pem)
+        context.load_cert_chain(file)
+    return context

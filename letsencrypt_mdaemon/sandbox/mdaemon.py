@@ -12,7 +12,6 @@ import argparse
 import sys
 import threading
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property, partial
 from pathlib import Path
@@ -24,18 +23,22 @@ from letsencrypt_mdaemon.sandbox.folder import (
     TARGETS,
     Layout,
     create,
+    find,
     named,
     parse_raw,
     read_value,
+    self_signed,
+    tls_context,
     waiting,
 )
 from letsencrypt_mdaemon.sandbox.ports import LOCALHOST, PORTS, Ports
-from letsencrypt_mdaemon.sandbox.store import Identity, find, self_signed
 from letsencrypt_mdaemon.sandbox.web import Fault, Page, Request, WebServer, thread
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Iterator
+
+    from letsencrypt_mdaemon.pki.certificate import Certificate
 
 RELOADS = {
     "RELOADCACHE.SEM": ("mail",),
@@ -87,7 +90,7 @@ class Server:
         pickup: float = 0.05,
         tls: bool = False,
     ) -> None:
-        self.layout = Layout.of(folder)
+        self.layout = Layout(folder)
         self.http_port = http_port
         self.smtp_port = 0
         self.pickup = pickup
@@ -231,25 +234,25 @@ class Server:
                 self.ports.open(part, None)
 
     def context(
-        self, found: Identity | None, fault: Fault | None, good: str
+        self, found: Certificate | None, fault: Fault | None, good: str
     ) -> ssl.SSLContext | None:
         """Return a part's TLS settings; None if it offers no TLS."""
         if found and fault is Fault.NO_CHAIN:
-            found = replace(found, chain=found.chain[:1])
+            found = found._replace(chain=found.chain[:1])
         elif found and fault is Fault.STALE_CHAIN:
             former = find(self.layout.certificates, good)
             others = former.chain[1:] if former else ()
-            found = replace(found, chain=(found.chain[0], *others))
+            found = found._replace(chain=(found.leaf, *others))
         elif fault is Fault.WRONG:
             found = self.stranger
         elif fault is Fault.NO_TLS:
             found = None
         with suppress(OSError):  # the key does not match
-            return found.context() if found else None
+            return tls_context(found) if found else None
         return None
 
     @cached_property
-    def stranger(self) -> Identity:
+    def stranger(self) -> Certificate:
         """The wrong certificate, for `Fault.WRONG`."""
         return self_signed("other.example.test", datetime.now(UTC))
 

@@ -117,7 +117,7 @@ def test_the_folder_has_the_places_of_a_real_server(layout: Layout) -> None:
     assert layout.logs == folder / "Logs"
     assert layout.letsencrypt == folder / "LetsEncrypt"
     assert layout.certificates == folder / "certificates"
-    assert layout == Layout.of(folder)
+    assert vars(layout) == vars(Layout(folder))
 
 
 @pytest.mark.parametrize("name", INI_FILES)
