@@ -26,8 +26,6 @@ from hypothesis import strategies as st
 from OpenSSL import SSL
 
 from letsencrypt_mdaemon.pki.certificate import Certificate, thumbprint
-from letsencrypt_mdaemon.sandbox.dialogues import http as answer_http
-from letsencrypt_mdaemon.sandbox.dialogues import imap, pop3
 from letsencrypt_mdaemon.sandbox.folder import (
     FOREIGN,
     TARGETS,
@@ -37,7 +35,8 @@ from letsencrypt_mdaemon.sandbox.folder import (
     write,
 )
 from letsencrypt_mdaemon.sandbox.mdaemon import RELOADS, Server
-from letsencrypt_mdaemon.sandbox.ports import MAX_REQUEST_BYTES, PORTS
+from letsencrypt_mdaemon.sandbox.ports import MAX_REQUEST_BYTES, PORTS, imap, pop3
+from letsencrypt_mdaemon.sandbox.ports import http as answer_http
 from letsencrypt_mdaemon.sandbox.web import Fault
 from tests import certificates
 from tests.limits import HANG_SECONDS
