@@ -17,7 +17,7 @@ from cryptography import x509
 
 from letsencrypt_mdaemon.errors import DeployError, Error
 from letsencrypt_mdaemon.pki.certificate import dns_names, is_issued_by
-from letsencrypt_mdaemon.sandbox import mdaemon, web
+from letsencrypt_mdaemon.sandbox import mdaemon
 from letsencrypt_mdaemon.sandbox.ca.server import CertificateAuthority
 from letsencrypt_mdaemon.sandbox.folder import (
     FOREIGN,
@@ -82,7 +82,7 @@ def run(
         say(f"   A small CA listens at {ca.directory_url}.")
         if broken:
             say("   Webmail will crash with any other certificate.")
-            server.spoil(web.Fault.DEAD, "webmail")
+            server.spoil(mdaemon.Fault.DEAD, "webmail")
         command = _command(server, ca)
         say("2. Renewing the certificate, with the command that you would use:")
         say(f"   $ {shlex.join(command)}")

@@ -231,12 +231,6 @@ class Ports:
         host_name: The name in greetings.
         deliver: Receives the mail that arrives by SMTP, in a thread of its own.
         labels: The labels of the ports in `PORTS` to open.
-
-    Attributes:
-        numbers: Label -> port number, of each port that was opened.
-        contexts: Part -> its TLS settings; None = no TLS.
-        listening: Label -> the listening server.
-        transports: Label -> the port's connections.
     """
 
     def __init__(
@@ -245,9 +239,10 @@ class Ports:
         self.host_name = host_name
         self.deliver = deliver
         self.labels = tuple(labels)
-        self.numbers: dict[str, int] = {}
-        self.contexts: dict[str, ssl.SSLContext | None] = {}
-        self.listening: dict[str, asyncio.Server] = {}
+        self.numbers: dict[str, int] = {}  # label -> port number, once opened
+        self.contexts: dict[str, ssl.SSLContext | None] = {}  # part -> None = no TLS
+        self.listening: dict[str, asyncio.Server] = {}  # label -> the listening server
+        # Label -> the port's connections.
         self.transports = defaultdict[str, WeakSet[asyncio.Transport]](WeakSet)
         self.negotiations: set[asyncio.Task[None]] = set()
 

@@ -18,7 +18,7 @@ from letsencrypt_mdaemon.mdaemon.http_sys import (
     sites,
 )
 from letsencrypt_mdaemon.mdaemon.iis import Site
-from letsencrypt_mdaemon.sandbox.web import Fault
+from letsencrypt_mdaemon.sandbox.mdaemon import Fault
 from letsencrypt_mdaemon.state.memory import IIS
 from tests.iis import ENGLISH, GERMAN, NOTHING, Entry, Iis
 from tests.program import Program

@@ -32,9 +32,8 @@ from letsencrypt_mdaemon.sandbox.folder import (
     parse_raw,
     read_value,
 )
-from letsencrypt_mdaemon.sandbox.mdaemon import Server
+from letsencrypt_mdaemon.sandbox.mdaemon import Page, Request, Server
 from letsencrypt_mdaemon.sandbox.ports import PORTS
-from letsencrypt_mdaemon.sandbox.web import Page, Request
 from tests.limits import HANG_SECONDS
 
 CHALLENGE = ".well-known/acme-challenge/LoqXcYV8q5ONbJQxbmR7SCTNo3tiAXDfowyjxAjEuX0"

@@ -34,10 +34,9 @@ from letsencrypt_mdaemon.sandbox.folder import (
     create,
     write,
 )
-from letsencrypt_mdaemon.sandbox.mdaemon import RELOADS, Server
+from letsencrypt_mdaemon.sandbox.mdaemon import RELOADS, Fault, Server
 from letsencrypt_mdaemon.sandbox.ports import MAX_REQUEST_BYTES, PORTS, imap, pop3
 from letsencrypt_mdaemon.sandbox.ports import http as answer_http
-from letsencrypt_mdaemon.sandbox.web import Fault
 from tests import certificates
 from tests.limits import HANG_SECONDS
 

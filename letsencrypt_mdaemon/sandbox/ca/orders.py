@@ -70,7 +70,9 @@ def new_order(ca: CertificateAuthority, account: Account, payload: Document) -> 
             return Answer(201, known, {"Location": url})
     order["expires"] = rfc3339(ca.now() + WEEK)
     order["authorizations"] = [_authorize(ca, account, name) for name in names]
-    url = ca.publish(Resource("order", partial(_show, ca, order), account))
+    url = ca.publish(
+        Resource("order", lambda *_: Answer(document=_refreshed(ca, order)), account)
+    )
     finalize = partial(_finalize, ca, url)
     order["finalize"] = ca.publish(Resource("finalize", finalize, account))
     ca.orders[url] = _refreshed(ca, order)
@@ -128,10 +130,6 @@ def _refreshed(ca: CertificateAuthority, order: Document) -> Document:
     else:
         order["status"] = "pending" if "pending" in states else "ready"
     return order
-
-
-def _show(ca: CertificateAuthority, order: Document, *_: object) -> Answer:
-    return Answer(document=_refreshed(ca, order))
 
 
 def _finalize(

@@ -82,7 +82,6 @@ class CertificateAuthority:
     faults: Faults = field(default_factory=Faults)
 
     def __post_init__(self) -> None:
-        """Create the issuing keys and certificates."""
         self.requests: list[Request] = []
         self.accounts: dict[str, Account] = {}
         self.orders: dict[str, Document] = {}
@@ -106,7 +105,6 @@ class CertificateAuthority:
         self.lock, self.closing = RLock(), Event()
 
     def __enter__(self) -> Self:
-        """Start to serve."""
         context, handler = self._https(), partial(Handler, self.answer)
         self._server = ThreadingTCPServer(("127.0.0.1", 0), handler)
         self._server.daemon_threads = True

@@ -20,7 +20,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from letsencrypt_mdaemon.pki.certificate import Certificate
-from letsencrypt_mdaemon.sandbox import mdaemon, web
+from letsencrypt_mdaemon.sandbox import mdaemon
 from letsencrypt_mdaemon.sandbox.folder import create, find, write
 from tests.integration import acme_servers, pebble_package
 from tests.integration.acme_servers import AcmeServer
@@ -157,7 +157,7 @@ def program(pebble: AcmeServer) -> Iterator[WindowsProgram]:
         server.reloads["RELOADCACHE.SEM"] = ("mail", "webmail", "admin")
         dns = running.enter_context(ThreadingUDPServer((LOCALHOST, 0), NoDns))
         running.enter_context(
-            web.thread(partial(dns.serve_forever, 0.05), dns.shutdown)
+            mdaemon.thread(partial(dns.serve_forever, 0.05), dns.shutdown)
         )
         options = [
             *at(pebble.directory_url, pebble.ca_bundle),
