@@ -51,7 +51,7 @@ INI_FILES = {
 [Sandbox]
 Made=Yes
 [Domain]
-Name={domain}
+Name=example.test
 FQDN={host_name}
 [Directories]
 Raw={raw}
@@ -65,19 +65,19 @@ Certificate={foreign}
 """,
     "App/Domains.dat": """\
 {remark}
-[{domain}]
+[example.test]
 FQDN={host_name}
 IP=127.0.0.1
 MaxUsers=0
-[{other_domain}]
-FQDN=mail.{other_domain}
+[example.org]
+FQDN=mail.example.org
 IP=127.0.0.1
 MaxUsers=5
 """,
     "WorldClient/WorldClient.ini": """\
 {remark}
 [General]
-HelpURL=https://help.{domain}/?topic=ssl&lang=de
+HelpURL=https://help.example.test/?topic=ssl&lang=de
 [Session]
 UseCSRFTokens=Yes
 [SSL]
@@ -86,8 +86,8 @@ Certificates={webmail}
     "WorldClient/Domains.ini": """\
 {remark}
 [Default:Settings]
-WorldClientAPI:AllowTheseExternalOrigins=https://intranet.{domain}
-[{domain}:Settings]
+WorldClientAPI:AllowTheseExternalOrigins=https://intranet.example.test
+[example.test:Settings]
 WorldClientAPI:AllowTheseExternalOrigins=https://{host_name}
 """,
     # The first section directly follows a byte order mark.
@@ -132,8 +132,6 @@ def create(
     folder: Path,
     *,
     host_name: str = "mail.example.test",
-    domain: str = "example.test",
-    other_domain: str = "example.org",
     now: datetime | None = None,
 ) -> Layout:
     """Create a sandbox, with a self-signed certificate valid from `now` on.
@@ -162,8 +160,6 @@ def create(
     values = {
         "remark": REMARK,
         "host_name": host_name,
-        "domain": domain,
-        "other_domain": other_domain,
         "raw": str(layout.raw),
         "mail": thumbprint,
         "webmail": f"{thumbprint},{FOREIGN}".lower(),
@@ -259,7 +255,6 @@ def self_signed(host_name: str, now: datetime) -> Certificate:
         common_name=host_name,
         names=(host_name,),
         key=key.public_key(),
-        issuer=None,
         signer=key,
         not_before=now,
         not_after=now + timedelta(days=3652),

@@ -30,7 +30,7 @@ class Draft:
     common_name: str | None
     names: tuple[str, ...] = ()
     key: PublicKey
-    issuer: x509.Certificate | None
+    issuer: x509.Certificate | None = None
     signer: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
     not_before: datetime
     not_after: datetime
@@ -76,15 +76,18 @@ class Draft:
 def authority(
     name: str,
     now: datetime,
-    key: PublicKey,
     signer: ec.EllipticCurvePrivateKey,
     issuer: x509.Certificate | None = None,
+    key: PublicKey | None = None,
 ) -> x509.Certificate:
-    """Return a CA certificate, valid from ten years ago for twenty years."""
+    """Return a CA certificate, valid from ten years ago for twenty years.
+
+    Without an issuer, it is a root, and its key the signer's.
+    """
     decade = timedelta(days=3650)
     return Draft(
         common_name=name,
-        key=key,
+        key=key or signer.public_key(),
         issuer=issuer,
         signer=signer,
         not_before=now - decade,

@@ -161,15 +161,12 @@ class Issued:
     replaced_by: Document | None = None  # an order
 
 
-Post = Callable[[Account, Document], Answer]
-
-
 @dataclass(frozen=True, slots=True)
 class Resource:
     """A URL's resource: its name, its owner, and its actions."""
 
     name: str
-    post: Post | None = None
+    post: Callable[[Account, Document], Answer] | None = None
     owner: Account | None = None
     get: Callable[[], Answer] | None = None
 

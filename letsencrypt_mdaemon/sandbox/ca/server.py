@@ -22,14 +22,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from cryptography.hazmat.primitives import serialization as ser
 
-from letsencrypt_mdaemon.sandbox.ca import accounts, orders
-from letsencrypt_mdaemon.sandbox.ca.certificates import (
-    Draft,
-    ari_name,
-    authority,
-    new_key,
-    spki,
-)
+from letsencrypt_mdaemon.sandbox.ca import accounts, certificates, orders
 from letsencrypt_mdaemon.sandbox.ca.faults import Faults
 from letsencrypt_mdaemon.sandbox.ca.messages import (
     ACCOUNT_ALGORITHMS,
@@ -90,12 +83,12 @@ class CertificateAuthority:
         self.ca_bundle = self.folder / "https-root.pem"
         self.roots: list[x509.Certificate] = []
         self.intermediates: list[x509.Certificate] = []
-        self.key, now = new_key(), self.now()
+        self.key, now = certificates.new_key(), self.now()
         below = self.key.public_key()
         for number in range(self.alternates + 1):
-            key = new_key()
-            root = authority(f"Sandbox Root {number}", now, key.public_key(), key)
-            sub = authority("Sandbox Intermediate", now, below, key, root)
+            key = certificates.new_key()
+            root = certificates.authority(f"Sandbox Root {number}", now, key)
+            sub = certificates.authority("Sandbox Intermediate", now, key, root, below)
             self.roots.append(root)
             self.intermediates.append(sub)
         self.root = self.roots[0]
@@ -153,9 +146,9 @@ class CertificateAuthority:
 
     def _https(self) -> ssl.SSLContext:
         now, pem = datetime.now(UTC), ser.Encoding.PEM
-        key, signer = new_key(), new_key()
-        root = authority("Sandbox HTTPS Root", now, signer.public_key(), signer)
-        leaf = Draft(
+        key, signer = certificates.new_key(), certificates.new_key()
+        root = certificates.authority("Sandbox HTTPS Root", now, signer)
+        leaf = certificates.Draft(
             common_name="localhost",
             names=("localhost", "127.0.0.1"),
             key=key.public_key(),
@@ -244,7 +237,7 @@ class CertificateAuthority:
 
     def remember(self, issued: Issued) -> None:
         """Record a certificate, and publish its renewal information (RFC 9773)."""
-        name = ari_name(issued.certificate)
+        name = certificates.ari_name(issued.certificate)
         self.issued[name] = issued
         info = Resource("renewalInfo", get=partial(renewal_info, self, issued))
         self.resources[f"{self.directory['renewalInfo']}/{name}"] = info
@@ -306,8 +299,8 @@ def revoke(ca: CertificateAuthority, signer: Account, payload: Document) -> Answ
             break
     else:
         raise Problem("malformed", "This CA did not issue the certificate", 404)
-    by_key = spki(issued.certificate.public_key()) == spki(signer.key.key)
-    if signer is not issued.owner and not by_key:
+    own_key = certificates.spki(issued.certificate.public_key())
+    if signer is not issued.owner and certificates.spki(signer.key.key) != own_key:
         raise Problem("unauthorized", "The certificate belongs to another account", 403)
     if payload.get("reason", 0) not in REVOCATION_REASONS:
         raise Problem("badRevocationReason", "This CA does not support the reason")
