@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from letsencrypt_mdaemon.app.api import renew
+    from letsencrypt_mdaemon.app.renewal import renew
     from letsencrypt_mdaemon.config.load import load_config
     from letsencrypt_mdaemon.config.settings import Config
     from letsencrypt_mdaemon.errors import (
@@ -44,12 +44,12 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.pki.certificate import Certificate
     from letsencrypt_mdaemon.renewal.adapters import Outcome
 
-_HOMES = {
-    "Certificate": "letsencrypt_mdaemon.pki.certificate.Certificate",
-    "Config": "letsencrypt_mdaemon.config.settings.Config",
-    "Outcome": "letsencrypt_mdaemon.renewal.adapters.Outcome",
-    "load_config": "letsencrypt_mdaemon.config.load.load_config",
-    "renew": "letsencrypt_mdaemon.app.api.renew",
+_MODULES = {
+    "Certificate": "pki.certificate",
+    "Config": "config.settings",
+    "Outcome": "renewal.adapters",
+    "load_config": "config.load",
+    "renew": "app.renewal",
 }
 
 
@@ -58,6 +58,5 @@ def __getattr__(name: str) -> object:
     if name not in __all__:
         message = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(message)
-    home = _HOMES.get(name, f"letsencrypt_mdaemon.errors.{name}")
-    module, _, member = home.rpartition(".")
-    return getattr(import_module(module), member)
+    module = import_module(f"{__name__}.{_MODULES.get(name, 'errors')}")
+    return getattr(module, name)

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 
 class Limits(NamedTuple):
@@ -33,12 +33,14 @@ class Authority(NamedTuple):
         staging: The directory of its staging service, if it has one.
         most_names: The most names in a certificate, by profile; "" = the default one.
         limits: Its rate limits; None = unknown.
+        lifetimes: Of its default profile in the future: from when, how many days.
     """
 
     url: str
     staging: str = ""
     most_names: Mapping[str, int] = MappingProxyType({})
     limits: Limits | None = None
+    lifetimes: Sequence[tuple[date, int]] = ()
 
 
 # letsencrypt.org/docs/profiles (2026-07-14) and /docs/rate-limits (2026-02-24).
@@ -49,6 +51,7 @@ LETSENCRYPT = Authority(
     staging=_STAGING,
     most_names=_NAMES,
     limits=Limits(exact_set=5, failures=5),
+    lifetimes=((date(2027, 2, 10), 64), (date(2028, 2, 16), 45)),
 )
 AUTHORITIES = {
     "letsencrypt": LETSENCRYPT,
@@ -59,9 +62,6 @@ AUTHORITIES = {
         staging="https://dv.acme-v02.test-api.pki.goog/directory",
     ),
 }
-
-LIFETIMES = ((date(2027, 2, 10), 64), (date(2028, 2, 16), 45))
-"""The coming lifetimes of Let's Encrypt's default profile: from when, how many days."""
 
 
 def at(directory_url: str) -> Authority:

@@ -17,10 +17,12 @@ def printable(text: object, limit: int = 2000) -> str:
     Args:
         limit: The largest number of characters; longer texts are cut.
     """
-    shown = "".join(
-        char if char.isprintable() else " " if char in "\r\n\t" else ascii(char)[1:-1]
-        for char in str(text)[: limit + 1]
-    )
+    shown = str(text)[: limit + 1]
+    if not shown.isprintable():
+        shown = "".join(
+            c if c.isprintable() else " " if c in "\r\n\t" else ascii(c)[1:-1]
+            for c in shown
+        )
     return shown if len(shown) <= limit else shown[: max(limit - 3, 0)] + "..."[:limit]
 
 
@@ -38,13 +40,15 @@ def day(moment: datetime, now: datetime | None = None) -> str:
 
 
 def days(span: timedelta) -> str:
-    """Return a span in days, or in hours if it is short."""
-    if span >= timedelta(days=2):
-        return f"{span.days} days"
-    hours = span // timedelta(hours=1)
-    return "less than 2 hours" if hours < 2 else f"{hours} hours"  # noqa: PLR2004
+    """Return a span in days, or in hours or minutes if it is short."""
+    for unit in ("days", "hours", "minutes"):
+        if (number := span // timedelta(**{unit: 1})) > 1:
+            return f"{number} {unit}"
+    return "less than 2 minutes"
 
 
 def _distance(moment: datetime, now: datetime | None) -> str:
     away = moment - (now or datetime.now(UTC))
-    return f"{days(-away)} ago" if away <= timedelta() else f"in {days(away)}"
+    if away > timedelta():
+        return f"in {days(away)}"
+    return f"{days(-away)} ago" if -away >= timedelta(minutes=2) else "just now"

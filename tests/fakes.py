@@ -545,7 +545,7 @@ class MemoryService:
 
 
 class MemoryEventLog:
-    """The log of a system: `assembly.EventLog`.
+    """The log of a system: `windows.eventlog.EventLog`.
 
     Attributes:
         entries: Each event and its text.

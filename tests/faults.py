@@ -214,8 +214,8 @@ FAULTS = (
     ),
     Fault(
         "ledger-urgent-waits-a-day",
-        "RETRY_DELAYS[-1] if urgent else NEARLY_A_DAY",
-        "NEARLY_A_DAY",
+        "RETRY_DELAYS[-1] if urgent else RETRY_INTERVAL",
+        "RETRY_INTERVAL",
         "test_ledger.py",
     ),
     Fault(
@@ -329,7 +329,7 @@ FAULTS = (
     ),
     Fault(
         "plan-rolled-back-and-tried-at-once",
-        "again = failed + NEARLY_A_DAY",
+        "again = failed + RETRY_INTERVAL",
         "again = failed",
         "test_run.py test_deploy.py test_patience.py",
     ),
@@ -428,7 +428,7 @@ FAULTS = (
     # What is remembered
     Fault(
         "state-history-without-end",
-        "[*others, item][-HISTORY:]",
+        "[*others, item][-MAX_ISSUED:]",
         "[*others, item]",
         "test_folder.py",
     ),
@@ -497,7 +497,7 @@ FAULTS = (
     ),
     Fault(
         "lock-of-another-removed",
-        "if read_limited(lock, len(token)) == token:",
+        "if disk.read_limited(lock, len(token)) == token:",
         "if token:",
         "test_files.py",
     ),
@@ -531,14 +531,14 @@ FAULTS = (
     ),
     Fault(
         "forms-inside-a-longer-word",
-        "if alone and alone.end() == end:",
-        "if end:",
+        'rf"(?:(?<!{_ALNUM})|(?<=0[xX]))", rf"(?!{_ALNUM})"',
+        '"", ""',
         "test_forms.py",
     ),
     Fault(
         "forms-short-serial-number-found",
-        "(form.source in _LENGTHS or not short)",
-        "(form.source in _LENGTHS or short is not None)",
+        "if source in _LENGTHS or not is_short:",
+        "if source in _LENGTHS or is_short is not None:",
         "test_forms.py",
     ),
     Fault(
@@ -811,8 +811,8 @@ FAULTS = (
     ),
     Fault(
         "words-of-others-as-they-are",
-        "char if char.isprintable() else",
-        "char if char else",
+        "c if c.isprintable() else",
+        "c if c else",
         "test_errors.py",
     ),
     Fault(
@@ -946,8 +946,8 @@ FAULTS = (
     ),
     Fault(
         "selftest-key-left-behind",
-        "finally:\n            store.remove(digest)",
-        "finally:\n            str(digest)",
+        "finally:\n        store.remove(digest)",
+        "finally:\n        str(digest)",
         "test_selftest.py",
     ),
 )

@@ -20,7 +20,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum
 from pathlib import Path
@@ -38,7 +38,7 @@ from letsencrypt_mdaemon.renewal.adapters import Adapters, Outcome, Request
 from letsencrypt_mdaemon.state.advice import Draw, Window
 from letsencrypt_mdaemon.state.folder import CaState, State
 from letsencrypt_mdaemon.state.ledger import CLOCK_ERROR, Ledger
-from letsencrypt_mdaemon.state.memory import RUNS, Attempt, Memory, OpenOrder, utc
+from letsencrypt_mdaemon.state.memory import MAX_RUNS, Attempt, Memory, OpenOrder, utc
 from letsencrypt_mdaemon.text import days
 from tests.certificates import START, certificate, leaf
 from tests.fakes import MemoryServer, MemoryStore
@@ -335,10 +335,10 @@ class Installation:
         """Run as the schedule does (`assembly.Installation`)."""
         memory = self.state.load()
         runs = [run for run in memory.runs if run <= now]
-        self.state.save(memory._replace(runs=tuple([*runs, utc(now)][-RUNS:])))
+        self.state.save(memory._replace(runs=tuple([*runs, utc(now)][-MAX_RUNS:])))
         every = lifetimes.interval(self.state.load().runs) or lifetimes.INTERVAL
         if every != self.order.interval:
-            self.order = replace(self.order, interval=every)
+            self.order = self.order._replace(interval=every)
         self.server.done.clear()
         return workflow.renew(self.order, self.parts, self.state.load(), now=now)
 

@@ -91,7 +91,7 @@ def server(installation: Installation, targets: Sequence[Target]) -> MailServer:
             timeout=config.reload_timeout,
         ),
         running=installation.greeted is not None,
-        own_folders=installation.own_folders,
+        own_folders=[installation.state.folder],
         site=build.web_site(config, installation.known),
         service=build.windows_service(root),
         may_restart=config.allow_restart and not config.no_reload,
@@ -130,12 +130,16 @@ def issuer(installation: Installation) -> Issuer:
     )
 
 
-def webroot(installation: Installation) -> Webroot:
-    """Return the folder for token files."""
+def webroot(installation: Installation, journal: str = "presented.json") -> Webroot:
+    """Return the folder for token files.
+
+    Args:
+        journal: The name of the file that lists them; the doctor has one of its own, so
+            that it leaves the files of an order alone.
+    """
     from letsencrypt_mdaemon.mdaemon.webroot import Webroot  # noqa: PLC0415 - seldom
 
     config = installation.config
     folder = config.webroot or folders.child(installation.root, "WorldClient", "HTML")
     is_iis = bool(config.iis_site_name) and sys.platform == "win32"
-    journal = installation.ca.folder / "presented.json"
-    return Webroot(folder, journal, web_config=is_iis)
+    return Webroot(folder, installation.ca.folder / journal, web_config=is_iis)

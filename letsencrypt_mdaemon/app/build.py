@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from letsencrypt_mdaemon.errors import ConfigError, DeployError
 from letsencrypt_mdaemon.mdaemon import folders
@@ -14,7 +14,7 @@ from letsencrypt_mdaemon.stores.pem import PemStore
 from letsencrypt_mdaemon.verify import endpoints
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from cryptography import x509
 
@@ -28,18 +28,6 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.windows.service import Service
 
 _log = logging.getLogger(__name__)
-
-
-class EventLog(Protocol):
-    """The system's log for administrators."""
-
-    def error(self, event: int, text: str) -> None:
-        """Write one entry.
-
-        Raises:
-            OSError: If writing fails.
-        """
-        ...
 
 
 def find_root(loaded: Loaded) -> Path:
@@ -62,14 +50,12 @@ def windows_service(root: Path) -> Service | None:
     return None
 
 
-def event_log() -> EventLog | None:
-    """Return the system's log for failures, if there is one."""
+def event_log() -> Callable[[int, str], None] | None:
+    """Return what writes an event to the system's log for failures, if there is one."""
     if sys.platform == "win32":
-        from letsencrypt_mdaemon.windows.eventlog import (  # noqa: PLC0415 - seldom
-            EventLog,
-        )
+        from letsencrypt_mdaemon.windows import eventlog  # noqa: PLC0415 - seldom
 
-        return EventLog()
+        return eventlog.EventLog().error
     return None
 
 
@@ -78,7 +64,7 @@ def state_of(config: Config, root: Path) -> State:
     default = folders.child(root, "LetsEncrypt") / "letsencrypt-mdaemon"
     folder = config.state_dir or default
     if sys.platform == "win32":
-        from letsencrypt_mdaemon.windows.dpapi import MachineSeal  # noqa: PLC0415
+        from letsencrypt_mdaemon.windows.security import MachineSeal  # noqa: PLC0415
 
         return State(folder, read_only=config.dry_run, seal=MachineSeal())
     return State(folder, read_only=config.dry_run)

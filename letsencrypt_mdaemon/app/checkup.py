@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from ipaddress import ip_address
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
@@ -18,7 +17,6 @@ from letsencrypt_mdaemon.doctor.findings import Finding
 from letsencrypt_mdaemon.doctor.nameservers import Nameservers, is_public
 from letsencrypt_mdaemon.errors import AcmeError, ChallengeError, ConfigError, Error
 from letsencrypt_mdaemon.mdaemon import folders
-from letsencrypt_mdaemon.mdaemon.webroot import Webroot
 from letsencrypt_mdaemon.system.parallel import ask_all
 from letsencrypt_mdaemon.text import when
 
@@ -94,9 +92,7 @@ def check(
     found += _ledger(installation, names, now)
     found += examination.server
     found += _files(installation, names, public=authority.public)
-    return Checkup(
-        names=examination.names, machine=tuple(found), account=authority.account
-    )
+    return Checkup(examination.names, tuple(found), authority.account)
 
 
 def check_names(
@@ -104,7 +100,7 @@ def check_names(
 ) -> Examination:
     """Check some names, and whether this machine serves their token files."""
     half = timeout / 2
-    authority, _ = _ask_ca(installation, now, timeout=min(CA_SECONDS, half))
+    authority, _ = _ask_ca(installation, now, min(CA_SECONDS, half))
     return _doctor(installation, authority).examine(names, timeout=half)
 
 
@@ -116,10 +112,9 @@ def _doctor(
     if config.validation_dns is not None:
         address, port = config.validation_dns
         dns = Nameservers([address], port=port)
-    folder = config.webroot or folders.child(installation.root, "WorldClient", "HTML")
-    # A journal of its own leaves the files of an order alone.
-    webroot = Webroot(folder, installation.ca.folder / "examined.json")
-    solver = webroot if shows and not config.skip_port_check else None
+    solver = None
+    if shows and not config.skip_port_check:
+        solver = adapters.webroot(installation, "examined.json")
     dial = partial(_connect, config.validation_port)
     return Doctor(dns, authority, solver, dial=dial)
 
@@ -129,7 +124,7 @@ def _connect(port80: int, address: str, port: int, timeout: float) -> socket.soc
 
 
 def _ask_ca(
-    installation: Installation, now: datetime, *, timeout: float = CA_SECONDS
+    installation: Installation, now: datetime, timeout: float = CA_SECONDS
 ) -> tuple[Authority, list[Finding]]:
     """Return the CA, and the problems with the connection to it."""
     config = installation.config
@@ -148,10 +143,9 @@ def _ask_ca(
     seen = f"{config.ca} did not answer within {timeout:g} s"
     late = Finding(kind=Code.CA_UNREACHABLE, seen=seen)
     answer = ask_all(ask, [config.ca], timeout=timeout).get(config.ca, late)
-    identities: frozenset[str] = frozenset()
-    found = [answer] if isinstance(answer, Finding) else []
-    if not isinstance(answer, Finding):
-        identities, found = answer
+    if isinstance(answer, Finding):
+        answer = frozenset(), [answer]
+    identities, found = answer
     authority = Authority(
         identities=identities,
         account=account.url if account else "",
@@ -164,10 +158,10 @@ def _is_public_ca(config: Config) -> bool:
     """Return whether the CA is public: with known roots and a public name."""
     host = urlsplit(config.ca).hostname or ""
     try:
-        ip_address(host)
-    except ValueError:
-        return config.ca_bundle is None and is_public_name(host)
-    return config.ca_bundle is None and is_public(host)
+        public = is_public(host)
+    except ValueError:  # not an address
+        public = is_public_name(host)
+    return public and config.ca_bundle is None
 
 
 def _ledger(

@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from letsencrypt_mdaemon.app.build import (
-    certificate_store,
-    server_endpoints,
-    server_name,
-    state_of,
-)
+from letsencrypt_mdaemon.app import build
 from letsencrypt_mdaemon.errors import ConfigError
 from letsencrypt_mdaemon.mdaemon import discovery, host_name
 from letsencrypt_mdaemon.mdaemon.folders import IniFiles
 from letsencrypt_mdaemon.pki.certificate import OURS, thumbprint
-from letsencrypt_mdaemon.state.memory import RUNS, Memory, Target, utc
+from letsencrypt_mdaemon.state.memory import MAX_RUNS, Memory, Target, utc
 from letsencrypt_mdaemon.text import CHOOSE_ONCE
 from letsencrypt_mdaemon.verify import endpoints, observe
 
@@ -37,8 +31,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Installation:
+class Installation(NamedTuple):
     """One MDaemon, and this program's state for it.
 
     Args:
@@ -69,11 +62,6 @@ class Installation:
         return self.state.ca(self.config.ca, staging=self.config.staging)
 
     @property
-    def own_folders(self) -> list[Path]:
-        """The folders of this program, which no search for certificates includes."""
-        return [self.state.folder]
-
-    @property
     def known(self) -> dict[str, x509.Certificate]:
         """The certificates of the store and the ports, by thumbprint."""
         leaves = [leaf for leaf, _ in self.stored]
@@ -83,12 +71,9 @@ class Installation:
     @property
     def ours(self) -> set[str]:
         """The thumbprints of the certificates that this program obtained."""
-        named = {
-            thumbprint(leaf)
-            for leaf, name in self.stored
-            if name.startswith(f"{OURS} ")
-        }
-        return named | {item.thumbprint for item in self.memory.issued}
+        leaves = [leaf for leaf, name in self.stored if name.startswith(f"{OURS} ")]
+        issued = [item.thumbprint for item in self.memory.issued]
+        return {*map(thumbprint, leaves), *issued}
 
     @property
     def served(self) -> dict[str, str]:
@@ -108,10 +93,8 @@ class Installation:
             names: The names to send as SNI.
             public: Also check the public addresses in DNS.
         """
-        asked = [*self.endpoints]
-        if public:
-            asked += endpoints.public(self.endpoints, names)
-        return replace(self, observed=observe.observe(asked, names))
+        more = endpoints.public(self.endpoints, names) if public else []
+        return self._replace(observed=observe.observe([*self.endpoints, *more], names))
 
     def issued_chain(self, wanted: str) -> tuple[x509.Certificate, ...]:
         """Return the issued chain of the leaf with this thumbprint, if it is kept."""
@@ -122,8 +105,8 @@ class Installation:
 
     def discover(self) -> list[discovery.Found]:
         """Return every place in the server's files that names a known certificate."""
-        known = self.known.values()
-        return discovery.discover(self.files, known, skip=self.own_folders)
+        skip = [self.state.folder]
+        return discovery.discover(self.files, self.known.values(), skip=skip)
 
     def targets(self) -> tuple[Target, ...]:
         """Return the targets of the config file, else the learned ones.
@@ -157,7 +140,7 @@ class Installation:
         """Remember when a scheduled run began, to compute the usual interval."""
         runs = [run for run in self.memory.runs if run <= now]
         if not runs or now - runs[-1] >= timedelta(hours=1):
-            runs = [*runs, utc(now)][-RUNS:]
+            runs = [*runs, utc(now)][-MAX_RUNS:]
         return self._remembering(self.memory._replace(runs=tuple(runs), exit_code=None))
 
     def learned(self, targets: tuple[Target, ...]) -> Installation:
@@ -171,7 +154,7 @@ class Installation:
 
     def _remembering(self, memory: Memory) -> Installation:
         self.state.save(memory)
-        return replace(self, memory=memory)
+        return self._replace(memory=memory)
 
     def names(self) -> tuple[str, ...]:
         """Return the certificate's names, the server's own first.
@@ -182,9 +165,10 @@ class Installation:
         names = self.wanted_names()
         limit = self.config.most_names
         if limit is not None and len(names) > limit:
-            message = f"{len(names)} names exceed the CA's limit of {limit}."
-            hint = "Remove some names from alternate-host-names."
-            raise ConfigError(message, hint=hint)
+            raise ConfigError(
+                f"{len(names)} names exceed the CA's limit of {limit}.",
+                hint="Remove some names from alternate-host-names.",
+            )
         return names
 
     def wanted_names(self) -> tuple[str, ...]:
@@ -212,8 +196,8 @@ def open_installation(
     Raises:
         ConfigError: If the store or an endpoint cannot be used.
     """
-    state = state_of(config, root)
-    store = certificate_store(config, state, root)
+    state = build.state_of(config, root)
+    store = build.certificate_store(config, state, root)
     installation = Installation(
         config=config,
         root=root,
@@ -222,11 +206,11 @@ def open_installation(
         memory=state.load(),
         store=store,
         stored=tuple(store.certificates()),
-        endpoints=server_endpoints(config),
+        endpoints=build.server_endpoints(config),
         observed={},
         greeted=host_name.greeting(config.smtp_address),
         scheduled=scheduled,
     )
     if not look:
         return installation
-    return installation.look([server_name(config, installation.greeted)])
+    return installation.look([build.server_name(config, installation.greeted)])

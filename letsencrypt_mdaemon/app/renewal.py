@@ -4,25 +4,56 @@ from __future__ import annotations
 
 import logging
 import sys
-from dataclasses import replace
+from contextlib import ExitStack
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
-from letsencrypt_mdaemon.app import adapters
+from letsencrypt_mdaemon.app import adapters, build
+from letsencrypt_mdaemon.app.installation import Installation, open_installation
 from letsencrypt_mdaemon.errors import ConfigError
+from letsencrypt_mdaemon.mdaemon import folders
 from letsencrypt_mdaemon.renewal import run
+from letsencrypt_mdaemon.system.disk import sweep
+from letsencrypt_mdaemon.system.locks import exclusive_lock
 from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from datetime import datetime
 
     from cryptography import x509
 
-    from letsencrypt_mdaemon.app.installation import Installation
+    from letsencrypt_mdaemon.config.settings import Config
     from letsencrypt_mdaemon.renewal.adapters import Adapters, Outcome, Request
     from letsencrypt_mdaemon.state.memory import Target
 
 _log = logging.getLogger(__name__)
+
+
+def renew(config: Config) -> Outcome:
+    """Renew the certificate of this machine's MDaemon, if it is due.
+
+    Works like the command `renew` and holds the same lock, but sends no mail and writes
+    no log file: messages go to the logger `letsencrypt_mdaemon`.
+
+    Raises:
+        BusyError: Another run holds the lock.
+        ConfigError: The settings or the server's files do not allow a run.
+        ChallengeError: The CA could not validate a name; nothing is changed.
+        AcmeError: The CA did not issue for another reason; nothing is changed.
+        DeployError: The CA issued, but the certificate is not in use everywhere. The
+            next run continues with it.
+        Error: Another failure.
+    """
+    now = datetime.now(UTC)
+    root = folders.find(folders.places(config.mdaemon_dir, "mdaemon_dir"))
+    with ExitStack() as exits:
+        if not config.dry_run:
+            state = build.state_of(config, root)
+            exits.enter_context(exclusive_lock(state.lock))
+            build.guard(state, None)
+            sweep(state.folder)
+        installation = open_installation(config, root)
+        return prepare(installation, installation.names()).renew(now)
 
 
 class Prepared(NamedTuple):
@@ -36,6 +67,42 @@ class Prepared(NamedTuple):
     request: Request
     adapters: Adapters
     named: Mapping[Target, x509.Certificate | None]
+
+    def renew(self, now: datetime) -> Outcome:
+        """Renew the certificate if it is due, and make the server use it.
+
+        Raises:
+            Error: If the renewal fails, or the certificate is not in use everywhere.
+        """
+        config = self.installation.config
+        if config.require_profile and not config.profile:
+            message = "require-profile is set, but profile is not."
+            raise ConfigError(message, hint="Set profile.")
+        if not config.dry_run:
+            # A killed run left its token files, which this run may not need.
+            adapters.webroot(self.installation).sweep()
+        memory = self.installation.memory
+        return run.renew(self.request, self.adapters, memory, now=now)
+
+    def activate(self, now: datetime) -> Outcome:
+        """Activate the certificate that an earlier run obtained or rolled back.
+
+        Raises:
+            Error: If the certificate is not in use everywhere.
+        """
+        request = self.request._replace(
+            activate_only=True, issue_only=False, force=False
+        )
+        return self._replace(request=request).renew(now)
+
+    def roll_back(self, now: datetime) -> Outcome:
+        """Restore the last certificate that every port served.
+
+        Raises:
+            Error: If there is none, or it is not in use everywhere afterwards.
+        """
+        memory = self.installation.memory
+        return run.roll_back(self.request, self.adapters, memory, now=now)
 
 
 def prepare(installation: Installation, names: tuple[str, ...]) -> Prepared:
@@ -56,41 +123,3 @@ def prepare(installation: Installation, names: tuple[str, ...]) -> Prepared:
     tools = adapters.adapters(installation, targets)
     named = tools.server.named(names)
     return Prepared(installation, adapters.request(installation, names), tools, named)
-
-
-def renew(prepared: Prepared, now: datetime) -> Outcome:
-    """Renew the certificate if it is due, and make the server use it.
-
-    Raises:
-        Error: If the renewal fails, or the certificate is not in use everywhere.
-    """
-    installation, request, tools, _ = prepared
-    config = installation.config
-    if config.require_profile and not config.profile:
-        message = "require-profile is set, but profile is not."
-        raise ConfigError(message, hint="Set profile.")
-    if not config.dry_run:
-        # A killed run left its token files, which this run may not need.
-        adapters.webroot(installation).sweep()
-    return run.renew(request, tools, installation.memory, now=now)
-
-
-def activate(prepared: Prepared, now: datetime) -> Outcome:
-    """Activate the certificate that an earlier run obtained or rolled back.
-
-    Raises:
-        Error: If the certificate is not in use everywhere.
-    """
-    request = prepared.request
-    wanted = replace(request, activate_only=True, issue_only=False, force=False)
-    return renew(prepared._replace(request=wanted), now)
-
-
-def roll_back(prepared: Prepared, now: datetime) -> Outcome:
-    """Restore the last certificate that every port served.
-
-    Raises:
-        Error: If there is none, or it is not in use everywhere afterwards.
-    """
-    installation, request, tools, _ = prepared
-    return run.roll_back(request, tools, installation.memory, now=now)

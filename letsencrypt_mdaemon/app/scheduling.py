@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 from letsencrypt_mdaemon.app import build
 from letsencrypt_mdaemon.config import load
 from letsencrypt_mdaemon.errors import ConfigError, Error
-from letsencrypt_mdaemon.system.cron import Cron
-from letsencrypt_mdaemon.system.tasks import TaskScheduler
+from letsencrypt_mdaemon.system.schedule import Cron, TaskScheduler
 from letsencrypt_mdaemon.windows import access
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ import platform
 import sys
 import time
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -24,7 +25,7 @@ from letsencrypt_mdaemon.errors import DeployError, Error
 from letsencrypt_mdaemon.mdaemon import folders
 from letsencrypt_mdaemon.mdaemon.semaphores import Semaphores
 from letsencrypt_mdaemon.pki.certificate import Certificate, new_key, thumbprint
-from letsencrypt_mdaemon.system.tasks import TaskScheduler
+from letsencrypt_mdaemon.system.schedule import TaskScheduler
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -134,72 +135,64 @@ def temporary_certificate(kind: KeyType) -> Certificate:
     return Certificate((leaf,), key)
 
 
-def store(
-    store: Store, kind: KeyType, *more: Callable[[str], str]
-) -> Callable[[], str]:
-    """Return a check: a certificate is installed, found, and removed.
+def store(store: Store, kind: KeyType, *more: Callable[[str], str]) -> str:
+    """Check that a certificate is installed, found, and removed.
 
     Args:
         more: Checks of the certificate with this thumbprint while it is installed.
     """
-
-    def check() -> str:
-        certificate = temporary_certificate(kind)
-        digest = certificate.thumbprint
-        try:
-            store.install(certificate)
-            if certificate.leaf not in [leaf for leaf, _ in store.certificates()]:
-                message = (
-                    f"The certificate {digest} was installed, but is not in the store."
-                )
-                raise DeployError(
-                    message, hint="Check whether another program removes it."
-                )
-            found = [inspect(digest) for inspect in more]
-        finally:
-            store.remove(digest)
-        if certificate.leaf in [leaf for leaf, _ in store.certificates()]:
-            message = (
-                f"The certificate {digest} was removed, but is still in the store."
+    certificate = temporary_certificate(kind)
+    digest = certificate.thumbprint
+    try:
+        store.install(certificate)
+        if certificate.leaf not in [leaf for leaf, _ in store.certificates()]:
+            raise DeployError(
+                f"The certificate {digest} was installed, but is not in the store.",
+                hint="Check whether another program removes it.",
             )
-            raise DeployError(message, hint="Remove it.")
-        return "; ".join(["installed, found, removed", *found])
-
-    return check
-
-
-def semaphores(installation: Installation) -> Callable[[], str]:
-    """Return a check: MDaemon reacts to a semaphore file that has no effect."""
-
-    def check() -> str:
-        app = folders.child(installation.root, "App")
-        semaphores = Semaphores(app, (), timeout=installation.config.reload_timeout)
-        if reason := semaphores.deaf():
-            raise DeployError(f"{reason}.", hint="Check that MDaemon runs.")
-        return f"MDaemon reacted to {semaphores.PROBE}"
-
-    return check
+        found = [inspect(digest) for inspect in more]
+    finally:
+        store.remove(digest)
+    if certificate.leaf in [leaf for leaf, _ in store.certificates()]:
+        message = f"The certificate {digest} was removed, but is still in the store."
+        raise DeployError(message, hint="Remove it.")
+    return "; ".join(["installed, found, removed", *found])
 
 
-def scheduler(tasks: TaskScheduler) -> Callable[[], str]:
-    """Return a check: a task is created, shown, and deleted.
+def semaphores(installation: Installation) -> str:
+    """Check that MDaemon reacts to a semaphore file that has no effect."""
+    app = folders.child(installation.root, "App")
+    semaphores = Semaphores(app, (), timeout=installation.config.reload_timeout)
+    if reason := semaphores.deaf():
+        raise DeployError(f"{reason}.", hint="Check that MDaemon runs.")
+    return f"MDaemon reacted to {semaphores.PROBE}"
+
+
+def scheduler(tasks: TaskScheduler) -> str:
+    """Check that a task is created, shown, and deleted.
 
     Args:
         tasks: A scheduler of tasks with another name than the real one's.
     """
+    try:
+        tasks.install([sys.executable, "--version"])
+        job = tasks.show()
+    finally:
+        tasks.remove()
+    if job is None:
+        message = f"The task {tasks.name} was created, but is not there."
+        raise DeployError(message, hint="Check the Task Scheduler.")
+    return f"created for {job.when}, shown, deleted"
 
-    def check() -> str:
-        try:
-            tasks.install([sys.executable, "--version"])
-            job = tasks.show()
-        finally:
-            tasks.remove()
-        if job is None:
-            message = f"The task {tasks.name} was created, but is not there."
-            raise DeployError(message, hint="Check the Task Scheduler.")
-        return f"created for {job.when}, shown, deleted"
 
-    return check
+def seal(seal: Seal) -> str:
+    """Check that sealed data can be opened again on this machine."""
+    data = b"self-test"
+    closed = seal.close(data)
+    if data in closed or seal.open(closed) != data:
+        message = "Could not open data that was sealed for this machine."
+        raise DeployError(message, hint="The account key could not be saved.")
+    return "sealed, opened"
 
 
 def checks(installation: Installation) -> Iterator[tuple[str, Callable[[], str]]]:
@@ -207,8 +200,9 @@ def checks(installation: Installation) -> Iterator[tuple[str, Callable[[], str]]
     if sys.platform == "win32":
         yield from _windows_checks(installation)
     else:
-        yield "store", store(installation.store, installation.config.key_type)
-    yield "semaphores", semaphores(installation)
+        kind = installation.config.key_type
+        yield "store", partial(store, installation.store, kind)
+    yield "semaphores", partial(semaphores, installation)
 
 
 if sys.platform == "win32":
@@ -218,7 +212,7 @@ if sys.platform == "win32":
     ) -> Iterator[tuple[str, Callable[[], str]]]:
         from letsencrypt_mdaemon.stores.windows import WindowsStore  # noqa: PLC0415
         from letsencrypt_mdaemon.windows import access  # noqa: PLC0415
-        from letsencrypt_mdaemon.windows.dpapi import MachineSeal  # noqa: PLC0415
+        from letsencrypt_mdaemon.windows.security import MachineSeal  # noqa: PLC0415
 
         ours = installation.store
         if isinstance(ours, WindowsStore):
@@ -229,52 +223,33 @@ if sys.platform == "win32":
             ]
             for name, storage, kind in kinds:
                 trial = WindowsStore(storage=storage, readers=ours.readers)
-                yield name, store(trial, kind, *_key_checks(trial))
+                usable, readers = partial(_usable, trial), partial(_readers, trial)
+                yield name, partial(store, trial, kind, usable, readers)
         else:
-            yield "store", store(ours, installation.config.key_type)
+            yield "store", partial(store, ours, installation.config.key_type)
         schtasks = Path(scheduling.windows_folder(), "System32", "schtasks.exe")
         trial_name = "letsencrypt-mdaemon selftest"
         tasks = TaskScheduler(schtasks, account=access.SYSTEM, name=trial_name)
-        yield "Task Scheduler", scheduler(tasks)
-        yield "DPAPI", seal(MachineSeal())
-        yield "IIS", _iis(installation)
+        yield "Task Scheduler", partial(scheduler, tasks)
+        yield "DPAPI", partial(seal, MachineSeal())
+        yield "IIS", partial(_iis, installation)
 
-    def _key_checks(store: WindowsStore) -> tuple[Callable[[str], str], ...]:
-        def usable(digest: str) -> str:
-            if not store.is_key_usable(digest):
-                message = "Cannot use its private key."
-                raise DeployError(message, hint="Try the other value of key-storage.")
-            return f"its key can be used ({store.key_place(digest)})"
+    def _usable(store: WindowsStore, digest: str) -> str:
+        if not store.is_key_usable(digest):
+            message = "Cannot use its private key."
+            raise DeployError(message, hint="Try the other value of key-storage.")
+        return f"its key can be used ({store.key_place(digest)})"
 
-        def readers(digest: str) -> str:
-            who = store.key_readers(digest)
-            return f"accounts that can read its key: {', '.join(who or ['unknown'])}"
+    def _readers(store: WindowsStore, digest: str) -> str:
+        who = store.key_readers(digest)
+        return f"accounts that can read its key: {', '.join(who or ['unknown'])}"
 
-        return usable, readers
-
-    def _iis(installation: Installation) -> Callable[[], str]:
-        def check() -> str:
-            site = build.web_site(installation.config, installation.known)
-            if site is None:
-                raise Skipped("iis-site-name is not set")
-            bound = [
-                f"{target}: {thumbprint(leaf) if leaf else 'another, or none'}"
-                for target, leaf in site.named().items()
-            ]
-            return "; ".join(bound) or "the site has no HTTPS binding"
-
-        return check
-
-
-def seal(seal: Seal) -> Callable[[], str]:
-    """Return a check: sealed data can be opened again on this machine."""
-
-    def check() -> str:
-        data = b"self-test"
-        closed = seal.close(data)
-        if data in closed or seal.open(closed) != data:
-            message = "Could not open data that was sealed for this machine."
-            raise DeployError(message, hint="The account key could not be saved.")
-        return "sealed, opened"
-
-    return check
+    def _iis(installation: Installation) -> str:
+        site = build.web_site(installation.config, installation.known)
+        if site is None:
+            raise Skipped("iis-site-name is not set")
+        bound = [
+            f"{target}: {thumbprint(leaf) if leaf else 'another, or none'}"
+            for target, leaf in site.named().items()
+        ]
+        return "; ".join(bound) or "the site has no HTTPS binding"

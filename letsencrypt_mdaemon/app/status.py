@@ -30,7 +30,7 @@ _log = logging.getLogger(__name__)
 
 
 class Outlook(NamedTuple):
-    """A shorter future lifetime, and its effect on this schedule.
+    """A shorter future lifetime of the CA, and its effect on this schedule.
 
     Args:
         due_before_end: The time between its due date and its end.
@@ -110,7 +110,7 @@ def read(installation: Installation, *, now: datetime) -> Status:
         failing=ledger.failing(names),
         interval=interval,
         sparse=_sparse(interval, in_use),
-        outlook=list(_outlook(interval, in_use)),
+        outlook=list(_outlook(installation.config.ca, interval, in_use)),
     )
 
 
@@ -135,10 +135,10 @@ def _sparse(interval: timedelta | None, leaf: x509.Certificate | None) -> str:
 
 
 def _outlook(
-    interval: timedelta | None, leaf: x509.Certificate | None
+    directory_url: str, interval: timedelta | None, leaf: x509.Certificate | None
 ) -> Iterable[Outlook]:
-    """Yield the future lifetimes that are shorter than a certificate's."""
-    for starts, length in authorities.LIFETIMES:
+    """Yield the CA's future lifetimes that are shorter than a certificate's."""
+    for starts, length in authorities.at(directory_url).lifetimes:
         span = timedelta(days=length)
         if leaf is None or span < lifetime.lifetime(leaf):
             sparse = None if interval is None else lifetime.is_sparse(interval, span)

@@ -47,7 +47,7 @@ def renew(context: Context) -> Result:
     """
     from letsencrypt_mdaemon.app import renewal  # noqa: PLC0415 - slow to import
 
-    return _carry_out(context, renewal.renew)
+    return _carry_out(context, renewal.Prepared.renew)
 
 
 @command(
@@ -64,7 +64,7 @@ def activate(context: Context) -> Result:
     """
     from letsencrypt_mdaemon.app import renewal  # noqa: PLC0415 - slow to import
 
-    return _carry_out(context, renewal.activate)
+    return _carry_out(context, renewal.Prepared.activate)
 
 
 @command(
@@ -77,7 +77,7 @@ def rollback(context: Context) -> Result:
     """Return to the last verified certificate."""
     from letsencrypt_mdaemon.app import renewal  # noqa: PLC0415 - slow to import
 
-    return _carry_out(context, renewal.roll_back)
+    return _carry_out(context, renewal.Prepared.roll_back)
 
 
 def _carry_out(

@@ -210,11 +210,11 @@ class Run:
 
     def _write_event(self, error: Error) -> None:
         """Write the failure to the system's log; a failure here is only a warning."""
-        system_log = build.event_log()
-        if system_log is None:
+        write = build.event_log()
+        if write is None:
             return
         try:
-            system_log.error(error.exit_code, _entry(error))
+            write(error.exit_code, _entry(error))
         except OSError as exc:
             _log.warning("Could not write to Windows' event log: %s", reason(exc))
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 import codecs
 import logging
 import os
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from letsencrypt_mdaemon.errors import ConfigError
 from letsencrypt_mdaemon.mdaemon import forms
@@ -30,8 +29,7 @@ SKIPPED_FOLDERS = {"users", "queues", "logs", "public folders"}
 """Folders of mail and logs: large, and without settings."""
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """A place in the server's files that names a certificate.
 
     Args:

@@ -6,9 +6,8 @@ import os.path
 import re
 import sys
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from letsencrypt_mdaemon.errors import ConfigError
 from letsencrypt_mdaemon.mdaemon import ini
@@ -26,8 +25,7 @@ MAX_INI_BYTES = 16 << 20
 """The largest INI file to read; the server's have some hundred thousand."""
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """A folder where MDaemon may be.
 
     Args:

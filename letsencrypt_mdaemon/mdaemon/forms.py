@@ -7,13 +7,13 @@ base64, with the bytes in either order. A form is written as `sha1:upper:space`.
 
 from __future__ import annotations
 
+import binascii
 import hashlib
 import re
-from base64 import b64encode
-from dataclasses import dataclass, replace
+from base64 import b64decode, b64encode
 from functools import lru_cache
 from itertools import product
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 from cryptography.hazmat.primitives.serialization import Encoding
 
@@ -35,10 +35,15 @@ MAX_BYTES = 21
 _LENGTHS = {"sha1": 20, "sha256": 32}
 _CASES: tuple[Style, ...] = ("upper", "lower")
 _ALNUM = r"[^\W_]"
+_HEXADECIMAL_RUN = re.compile(
+    rf"[0-9a-fA-F]{{2}}(?:[ :,-]?[0-9a-fA-F]{{2}}){{{MIN_BYTES - 1},}}"
+)
+_BASE64 = re.compile(r"(?<![\w+/])[A-Za-z0-9+/]{11,43}={0,2}(?![\w+/=])")
+_AROUND = 8
+"""Characters beside a name that decide whether it stands alone; at most five do."""
 
 
-@dataclass(frozen=True, slots=True)
-class Form:
+class Form(NamedTuple):
     """One way to name a certificate.
 
     Args:
@@ -77,7 +82,7 @@ class Form:
         It matches a name that stands alone, not one inside a longer text.
         """
         if self.style == "decimal":
-            return re.compile(rf"(?<!{_ALNUM})[0-9]{{17,49}}(?!{_ALNUM})")
+            return _decimal()
         length = _LENGTHS.get(self.source)
         if self.style == "base64":
             lengths = [length] if length else range(MIN_BYTES, MAX_BYTES + 1)
@@ -86,18 +91,11 @@ class Form:
                 for count in lengths
             )
             return re.compile(rf"(?<![\w+/])(?:{every_length})(?![\w+/=])")
-        pair, separator = "[0-9a-fA-F]{2}", re.escape(SEPARATORS[self.separator])
-        more = length - 1 if length else f"{MIN_BYTES - 1},{MAX_BYTES - 1}"
-        # A prefix "0x" is allowed.
-        before, after = rf"(?:(?<!{_ALNUM})|(?<=0[xX]))", rf"(?!{_ALNUM})"
-        if separator:
-            before += rf"(?<!{before}{pair}{separator})"
-            after += rf"(?!{separator}{pair}(?!{_ALNUM}))"
-        return re.compile(rf"{before}{pair}(?:{separator}{pair}){{{more}}}{after}")
+        shortest, longest = (length, length) if length else (MIN_BYTES, MAX_BYTES)
+        return _hexadecimal(SEPARATORS[self.separator], shortest, longest)
 
 
-@dataclass(frozen=True, slots=True)
-class Hit:
+class Hit(NamedTuple):
     """A place in a text that names a certificate."""
 
     certificate: x509.Certificate
@@ -127,19 +125,25 @@ def parse(text: str) -> Form:
 
 
 def find(text: str, certificates: Iterable[x509.Certificate]) -> list[Hit]:
-    """Return every place in the text that names one of the certificates, in order."""
-    folded = text.translate(_LOWER)
-    hits: dict[tuple[int, int], Hit] = {}
-    for certificate in certificates:
-        for form, needle in _needles(certificate):
-            plain = text if form.style == "base64" else folded
-            for start in _positions(plain, needle):
-                end = start + len(needle)
-                alone = form.shape().match(plain, start)
-                if alone and alone.end() == end:
-                    shown = _as_written(form, text[start:end])
-                    hits.setdefault((start, end), Hit(certificate, shown, start, end))
-    return [hits[place] for place in sorted(hits)]
+    """Return every place in the text that names one of the certificates, in order.
+
+    What looks like a name is looked up: the text is read once, however many
+    certificates there are. Of two certificates with one name the first one is meant.
+    """
+    candidates = list(_candidates(text))
+    if not candidates:
+        return []
+    named = _names(tuple(certificates))
+    hits: dict[tuple[int, int], tuple[int, Hit]] = {}
+    for name, style, separator, start, end in candidates:
+        if name not in named:
+            continue
+        number, certificate, source, backwards = named[name]
+        form = Form(source, style, separator, backwards)
+        known = hits.get((start, end))
+        if known is None or number < known[0]:
+            hits[start, end] = number, Hit(certificate, form, start, end)
+    return [hits[place][1] for place in sorted(hits)]
 
 
 @lru_cache(maxsize=1)
@@ -158,19 +162,66 @@ def every() -> tuple[Form, ...]:
     return (*hexadecimal, *base64, Form("serial", "decimal"))
 
 
-# `str.lower` may change a text's length; this does not.
-_LOWER = {code: code + 32 for code in range(ord("A"), ord("Z") + 1)}
+def _candidates(text: str) -> Iterator[tuple[bytes | str, Style, str, int, int]]:
+    """Yield what may be a name: its value, style, separator, start and end."""
+    for run in _HEXADECIMAL_RUN.finditer(text):
+        # With as much around it as decides whether it stands alone.
+        first = max(0, run.start() - _AROUND)
+        piece = text[first : run.end() + _AROUND]
+        for name, separator in SEPARATORS.items():
+            if separator in piece:
+                pattern = _hexadecimal(separator, MIN_BYTES, max(_LENGTHS.values()))
+                for match in pattern.finditer(piece):
+                    digits = match[0].replace(separator, "")
+                    style: Style = "lower" if digits == digits.lower() else "upper"
+                    start, end = match.span()
+                    value = bytes.fromhex(digits)
+                    yield value, style, name, first + start, first + end
+        for match in _decimal().finditer(piece):
+            yield match[0], "decimal", "", first + match.start(), first + match.end()
+    for match in _BASE64.finditer(text):
+        try:
+            value = b64decode(match[0])
+        except binascii.Error:
+            continue
+        if b64encode(value) == match[0].encode():
+            yield value, "base64", "", *match.span()
 
 
-@lru_cache(maxsize=1000)
-def _needles(certificate: x509.Certificate) -> tuple[tuple[Form, str], ...]:
-    """Return the texts to search for; hex in lower case, as in the folded text."""
-    short = len(_bytes(certificate, "serial")) < MIN_BYTES
-    found: dict[str, Form] = {}
-    for form in every():
-        if form.style != "upper" and (form.source in _LENGTHS or not short):
-            found.setdefault(form.write(certificate), form)
-    return tuple((form, needle) for needle, form in found.items())
+@lru_cache(maxsize=4)
+def _names(
+    certificates: tuple[x509.Certificate, ...],
+) -> dict[bytes | str, tuple[int, x509.Certificate, Source, bool]]:
+    """Return which certificate a value means, with its number, source and direction."""
+    named: dict[bytes | str, tuple[int, x509.Certificate, Source, bool]] = {}
+    for number, certificate in enumerate(certificates):
+        is_short = len(_bytes(certificate, "serial")) < MIN_BYTES
+        for source, backwards in product(SOURCES, (False, True)):
+            if source in _LENGTHS or not is_short:
+                value = _bytes(certificate, source)[:: -1 if backwards else 1]
+                named.setdefault(value, (number, certificate, source, backwards))
+        if not is_short:
+            decimal = str(certificate.serial_number)
+            named.setdefault(decimal, (number, certificate, "serial", False))
+    return named
+
+
+@lru_cache(maxsize=32)
+def _hexadecimal(separator: str, shortest: int, longest: int) -> re.Pattern[str]:
+    """Return a pattern of a number of bytes that stand alone."""
+    pair, separator = "[0-9a-fA-F]{2}", re.escape(separator)
+    # A prefix "0x" is allowed.
+    before, after = rf"(?:(?<!{_ALNUM})|(?<=0[xX]))", rf"(?!{_ALNUM})"
+    if separator:
+        before += rf"(?<!{before}{pair}{separator})"
+        after += rf"(?!{separator}{pair}(?!{_ALNUM}))"
+    more = f"{{{shortest - 1},{longest - 1}}}"
+    return re.compile(rf"{before}{pair}(?:{separator}{pair}){more}{after}")
+
+
+@lru_cache(maxsize=1)
+def _decimal() -> re.Pattern[str]:
+    return re.compile(rf"(?<!{_ALNUM})[0-9]{{17,49}}(?!{_ALNUM})")
 
 
 def _bytes(certificate: x509.Certificate, source: Source) -> bytes:
@@ -181,16 +232,3 @@ def _bytes(certificate: x509.Certificate, source: Source) -> bytes:
         return hashlib.sha256(certificate.public_bytes(Encoding.DER)).digest()
     der = serial_der(certificate)
     return der if source == "derserial" else der.lstrip(b"\0")
-
-
-def _positions(text: str, needle: str) -> Iterator[int]:
-    start = text.find(needle)
-    while start >= 0:
-        yield start
-        start = text.find(needle, start + 1)
-
-
-def _as_written(form: Form, text: str) -> Form:
-    if form.style == "lower" and text != text.translate(_LOWER):
-        return replace(form, style="upper")
-    return form

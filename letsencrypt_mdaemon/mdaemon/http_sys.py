@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 APPLICATION = "{4dc3e181-e14b-4a21-b022-59fc669b0914}"
 """The application ID of IIS at http.sys."""
@@ -32,8 +32,7 @@ _APPLICATION = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Binding:
+class Binding(NamedTuple):
     """An HTTPS binding of a site.
 
     Args:
@@ -65,8 +64,7 @@ class Binding:
         return [f"{name}=enable" for bit, name in _OPTIONS.items() if self.flags & bit]
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """The certificate of an endpoint at http.sys.
 
     Args:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from letsencrypt_mdaemon.renewal import lifetime
 
@@ -32,7 +31,6 @@ class Verifier(Protocol):
 
     def observe(self) -> Mapping[str, str]:
         """Return the thumbprint that each endpoint serves now; "" for none."""
-        ...
 
 
 class Issuer(Protocol):
@@ -46,7 +44,6 @@ class Issuer(Protocol):
         Raises:
             AcmeError: If the CA cannot be reached, or refuses.
         """
-        ...
 
     def obtain(
         self,
@@ -60,7 +57,6 @@ class Issuer(Protocol):
             ChallengeError: If the CA cannot validate a name.
             AcmeError: If the CA issues no certificate for another reason.
         """
-        ...
 
     def revoke(
         self, certificate: x509.Certificate, reason: int, key: PrivateKey | None
@@ -70,7 +66,6 @@ class Issuer(Protocol):
         Raises:
             AcmeError: If the CA refuses.
         """
-        ...
 
 
 class Store(Protocol):
@@ -78,27 +73,21 @@ class Store(Protocol):
 
     def certificates(self) -> Iterable[tuple[x509.Certificate, str]]:
         """Return each certificate with its friendly name."""
-        ...
 
     def chain(self, wanted: str) -> tuple[x509.Certificate, ...]:
         """Return the certificate with this thumbprint and its known issuers."""
-        ...
 
     def key(self, wanted: str) -> PrivateKey | None:
         """Return a certificate's private key, or None if the store keeps it."""
-        ...
 
     def key_readers(self, wanted: str) -> list[str] | None:
         """Return the accounts that may read a certificate's key; None if unknown."""
-        ...
 
     def install(self, certificate: Certificate) -> None:
         """Install a certificate with its key and friendly name, if it is missing."""
-        ...
 
     def remove(self, wanted: str) -> None:
         """Remove the certificate with this thumbprint, if the store has it."""
-        ...
 
 
 class Server(Protocol):
@@ -106,11 +95,9 @@ class Server(Protocol):
 
     def named(self, names: Collection[str]) -> Mapping[Target, x509.Certificate | None]:
         """Return the certificate that each target names; None if it is unknown."""
-        ...
 
     def planned(self, certificate: x509.Certificate) -> Sequence[Change]:
         """Return the changes that `bind` would make."""
-        ...
 
     def bind(
         self,
@@ -124,27 +111,21 @@ class Server(Protocol):
         Args:
             announce: Called once with the changes, before the first of them is made.
         """
-        ...
 
     def restore(self, changes: Sequence[Change], *, now: datetime) -> None:
         """Undo the changes whose values nobody has changed since."""
-        ...
 
     def reload(self) -> Iterator[str]:
         """Ask the server to reload, gentlest rung first; yield each rung it took."""
-        ...
 
     def restart_service(self) -> Iterator[str]:
         """Restart the server's service, if that is allowed; yield that rung."""
-        ...
 
     def references(self) -> Collection[str]:
         """Return the thumbprints that the server's files name now."""
-        ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class Request(NamedTuple):
     """The settings of one run.
 
     Args:
@@ -186,8 +167,7 @@ class Request:
     remove_old: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Adapters:
+class Adapters(NamedTuple):
     """The adapters that a run uses.
 
     Args:
@@ -203,8 +183,7 @@ class Adapters:
     issuer: Callable[[], Issuer]
 
 
-@dataclass(frozen=True, slots=True)
-class Proof:
+class Proof(NamedTuple):
     """The ports that served TLS before the run, by what they serve now.
 
     Args:
@@ -223,8 +202,7 @@ class Proof:
         return not self.old and not self.broken
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What a run did, or would do.
 
     Args:

@@ -18,7 +18,7 @@ from letsencrypt_mdaemon.renewal.lifetime import (
     earliest,
     lifetime,
 )
-from letsencrypt_mdaemon.state.ledger import NEARLY_A_DAY
+from letsencrypt_mdaemon.state.ledger import RETRY_INTERVAL
 from letsencrypt_mdaemon.text import day, days, printable, when
 
 if TYPE_CHECKING:
@@ -67,7 +67,8 @@ def decide(snapshot: Snapshot) -> Due:
     due = by_rule(snapshot, snapshot.names, drawn)
     if due.due and due.at == drawn and why:
         due = due._replace(reason=f"{due.reason}; the CA's reason: {why}")
-    again = [item.name for item in snapshot.dropped if item.tried + NEARLY_A_DAY <= now]
+    last = now - RETRY_INTERVAL
+    again = [item.name for item in snapshot.dropped if item.tried <= last]
     if again and not due.due:
         reason = f"another attempt to validate {', '.join(again)}"
         return Due(due=True, reason=reason, at=now)
@@ -181,7 +182,7 @@ def _resume(snapshot: Snapshot, pending: Certificate) -> Due:
     if failed is None or attempt is None or attempt.thumbprint != pending.thumbprint:
         reason = "an earlier run obtained a certificate that is not in use yet"
         return Due(due=True, reason=reason, at=now)
-    again = failed + NEARLY_A_DAY
+    again = failed + RETRY_INTERVAL
     reason = f"a new certificate was rolled back on {when(failed, now)}"
     urgent = snapshot.in_use is None or _is_urgent(snapshot)
     if again <= now or urgent or snapshot.request.activate_only:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import random
 import re
-from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -60,7 +59,7 @@ def with_advice(snapshot: Snapshot, adapters: Adapters) -> Snapshot:
         )
     if not request.dry_run:
         adapters.ca.save_draw(draw)
-    return replace(snapshot, draw=draw)
+    return snapshot._replace(draw=draw)
 
 
 def obtain(snapshot: Snapshot, adapters: Adapters) -> Snapshot:
@@ -96,7 +95,7 @@ def obtain(snapshot: Snapshot, adapters: Adapters) -> Snapshot:
     # Before anything else can fail: an issued certificate is never lost.
     if certificate is not None:
         adapters.ca.keep(certificate)
-    return replace(snapshot, pending=certificate)
+    return snapshot._replace(pending=certificate)
 
 
 def _order(
@@ -210,4 +209,4 @@ def _drop(
         return snapshot
     memory = memory._replace(dropped=dropped)
     adapters.state.save(memory)
-    return replace(snapshot, memory=memory)
+    return snapshot._replace(memory=memory)

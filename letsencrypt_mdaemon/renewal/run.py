@@ -7,7 +7,6 @@ next one finishes its work.
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from letsencrypt_mdaemon.errors import AcmeError, ConfigError
@@ -127,7 +126,7 @@ def _keep(snapshot: Snapshot, pending: Certificate, adapters: Adapters) -> Snaps
         memory = memory.remember(issued)
         adapters.state.save(memory)
     adapters.store.install(pending)
-    return replace(snapshot, memory=memory)
+    return snapshot._replace(memory=memory)
 
 
 def _nothing_done(snapshot: Snapshot, due: Due, adapters: Adapters) -> Outcome:
@@ -136,7 +135,7 @@ def _nothing_done(snapshot: Snapshot, due: Due, adapters: Adapters) -> Outcome:
     if not due.due or snapshot.pending is None:
         return outcome
     changes = adapters.server.planned(snapshot.pending.leaf)
-    return replace(outcome, changes=tuple(changes))
+    return outcome._replace(changes=tuple(changes))
 
 
 def _unchanged(
@@ -167,7 +166,7 @@ def _postponed(snapshot: Snapshot, due: Due, wait: Wait) -> Outcome:
         )
     _log.warning(
         "%s. The next attempt is after %s; --force tries now.",
-        wait.reason,
+        wait.reason.removesuffix("."),
         when(wait.until, snapshot.now),
     )
     return _unchanged(snapshot, due, wait.until)

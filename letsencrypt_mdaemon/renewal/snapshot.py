@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from letsencrypt_mdaemon.pki.certificate import OURS, thumbprint
 from letsencrypt_mdaemon.renewal import due
@@ -30,8 +29,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Snapshot:
+class Snapshot(NamedTuple):
     """The request of a run, and the state of the installation.
 
     Args:
@@ -122,4 +120,4 @@ def take_snapshot(
     if pending is None or due.is_wanted(snapshot, pending):
         return snapshot
     _log.info("The pending certificate %s is obsolete", pending.thumbprint)
-    return replace(snapshot, pending=None)
+    return snapshot._replace(pending=None)

@@ -67,7 +67,6 @@ class Seal(Protocol):
 
     def close(self, data: bytes) -> bytes:
         """Return the data encrypted."""
-        ...
 
     def open(self, data: bytes) -> bytes:
         """Return what `close` was given.
@@ -75,7 +74,6 @@ class Seal(Protocol):
         Raises:
             ValueError: If another machine encrypted it.
         """
-        ...
 
 
 class _Files:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
-from letsencrypt_mdaemon.text import printable
+from letsencrypt_mdaemon.text import printable, when
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.authorities import Limits
 
 RETRY_DELAYS = (timedelta(minutes=1), timedelta(minutes=10), timedelta(minutes=100))
-NEARLY_A_DAY = timedelta(hours=20)
-"""The interval of daily retries: short enough for a schedule that varies by hours."""
+RETRY_INTERVAL = timedelta(hours=20)
+"""Between daily retries: short enough for a schedule that varies by hours."""
 MAX_SILENCE = timedelta(days=1)
 """The longest wait after a failure, whatever time the CA named."""
 CLOCK_ERROR = timedelta(hours=25)
@@ -27,8 +27,10 @@ CLOCK_ERROR = timedelta(hours=25)
 With a clock that is further off, `acme.issuer` places no order.
 """
 WEEK = timedelta(days=7)
-HISTORY = 20
-"""How many failures of each name are kept, and at least how many issuances."""
+MAX_FAILURES = 20
+"""The failures of each name that are kept."""
+MIN_ISSUANCES = 20
+"""The issuances that are kept, even if the CA counts them no more."""
 
 
 class Issuance(NamedTuple):
@@ -56,7 +58,7 @@ class Failure(NamedTuple):
 
     def not_before(self, *, urgent: bool) -> datetime:
         """Return when to try again: while it is urgent, never as late as daily."""
-        delays = (*RETRY_DELAYS, RETRY_DELAYS[-1] if urgent else NEARLY_A_DAY)
+        delays = (*RETRY_DELAYS, RETRY_DELAYS[-1] if urgent else RETRY_INTERVAL)
         at = self.times[-1] + delays[min(len(self.times), len(delays)) - 1]
         return at if self.until is None else max(at, self.until)
 
@@ -79,9 +81,7 @@ class Ledger(NamedTuple):
         """Return the ledger with one more certificate, and no failures of its names."""
         wanted = tuple(sorted(names))
         recent = [old for old in self.issuances if at - old.at < WEEK + CLOCK_ERROR]
-        kept = (
-            recent if len(recent) >= HISTORY else list(self.issuances[-HISTORY + 1 :])
-        )
+        kept = max(recent, [*self.issuances[-MIN_ISSUANCES + 1 :]], key=len)
         failures = [old for old in self.failures if old.name not in {*wanted, ""}]
         return Ledger((*kept, Issuance(wanted, at)), tuple(failures))
 
@@ -99,12 +99,11 @@ class Ledger(NamedTuple):
             said: The CA's message for each name that failed; "" is the whole order.
         """
         times = {old.name: old.times for old in self.failures}
-        kept = [old for old in self.failures if old.name not in said]
-        kept += [
-            Failure(name, (*times.get(name, ()), at)[-HISTORY:], why, until, paused)
-            for name, why in said.items()
-        ]
-        return self._replace(failures=tuple(kept))
+        failures = [old for old in self.failures if old.name not in said]
+        for name, why in said.items():
+            kept = (*times.get(name, ()), at)[-MAX_FAILURES:]
+            failures.append(Failure(name, kept, why, until, paused))
+        return self._replace(failures=tuple(failures))
 
     def settled(self, now: datetime) -> Ledger:
         """Return the ledger without entries from the future, which a wrong clock made.
@@ -166,7 +165,7 @@ class Ledger(NamedTuple):
                 what = f"for {item.name}" if item.name else "this account"
                 return Wait(f"the CA has paused {what}: {item.why}", None, item.paused)
         waits = [
-            Wait(_why(item), at)
+            Wait(_why(item, now), at)
             for item in self.failing(names)
             if (at := item.not_before(urgent=urgent)) > now
         ]
@@ -174,19 +173,15 @@ class Ledger(NamedTuple):
         span = WEEK + CLOCK_ERROR
         used = self.used(names, now, span)
         if limits is not None and len(used) >= limits.exact_set and not resumes:
-            reason = (
-                f"the CA's limit of {limits.exact_set} certificates a week for exactly "
-            )
-            reason += "these names is reached"
+            limit = f"limit of {limits.exact_set} certificates a week"
+            reason = f"the CA's {limit} for exactly these names is reached"
             waits.append(Wait(reason, used[-limits.exact_set] + span))
         return max(waits, key=lambda wait: wait.until or now, default=None)
 
 
-def _why(failure: Failure) -> str:
-    what = (
-        f"{failure.name} could not be validated" if failure.name else "the order failed"
-    )
-    times = len(failure.times)
-    again = f" ({times} times)" if times > 1 else ""
-    why = printable(failure.why, 300)
-    return f"{what} on {failure.times[-1]:%Y-%m-%d %H:%M} UTC{again}: {why}"
+def _why(failure: Failure, now: datetime) -> str:
+    name, times = failure.name, len(failure.times)
+    what = f"{name} could not be validated" if name else "the order failed"
+    if times > 1:
+        what += f" {times} times, last"
+    return f"{what} on {when(failure.times[-1], now)}: {printable(failure.why, 300)}"

@@ -11,11 +11,11 @@ def utc(moment: datetime) -> datetime:
     return moment.astimezone(UTC).replace(microsecond=0)
 
 
-HISTORY = 50
-"""Certificates remembered, newest last."""
+MAX_ISSUED = 50
+"""The certificates that are remembered, newest last."""
 
-RUNS = 10
-"""Scheduled runs remembered."""
+MAX_RUNS = 10
+"""The scheduled runs that are remembered."""
 
 IIS = "IIS"
 """Stands for the file of a target that is a binding of an IIS site."""
@@ -125,7 +125,7 @@ class Memory(NamedTuple):
     def remember(self, item: Issued) -> Memory:
         """Return the memory with a certificate added or replaced."""
         others = [old for old in self.issued if old.thumbprint != item.thumbprint]
-        return self._replace(issued=tuple([*others, item][-HISTORY:]))
+        return self._replace(issued=tuple([*others, item][-MAX_ISSUED:]))
 
 
 class Account(NamedTuple):

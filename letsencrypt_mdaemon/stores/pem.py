@@ -47,30 +47,24 @@ class PemStore:
         Raises:
             ConfigError: If the store cannot be read.
         """
-        for folder in self._folders():
-            leaf = _leaf(folder)
-            if leaf is not None:
-                yield leaf, folder.name
+        for folder, leaf in self._read():
+            yield leaf, folder.name
 
     def chain(self, wanted: str) -> tuple[x509.Certificate, ...]:
         """Return a certificate with its issuers; empty if it is not in the store."""
-        for folder in self._folders():
-            leaf = _leaf(folder)
-            if leaf is not None and thumbprint(leaf) == wanted:
-                with suppress(OSError, ValueError, x509.InvalidVersion):
-                    pem = read_limited(folder / "fullchain.pem", MAX_FILE_BYTES)
-                    return tuple(x509.load_pem_x509_certificates(pem))
+        for folder, _ in self._read(wanted):
+            with suppress(OSError, ValueError, x509.InvalidVersion):
+                pem = read_limited(folder / "fullchain.pem", MAX_FILE_BYTES)
+                return tuple(x509.load_pem_x509_certificates(pem))
         return ()
 
     def key(self, wanted: str) -> PrivateKey | None:
         """Return a certificate's private key; None if it is not available."""
-        for folder in self._folders():
-            leaf = _leaf(folder)
-            if leaf is not None and thumbprint(leaf) == wanted:
-                with suppress(OSError, ValueError):
-                    key = load_key(read_limited(folder / "privkey.pem", MAX_FILE_BYTES))
-                    if key.public_key() == leaf.public_key():
-                        return key
+        for folder, leaf in self._read(wanted):
+            with suppress(OSError, ValueError):
+                key = load_key(read_limited(folder / "privkey.pem", MAX_FILE_BYTES))
+                if key.public_key() == leaf.public_key():
+                    return key
         return None
 
     def key_readers(self, _: str) -> None:
@@ -120,25 +114,28 @@ class PemStore:
         Raises:
             DeployError: If it cannot be removed.
         """
-        for folder in self._folders():
-            leaf = _leaf(folder)
-            if leaf is not None and thumbprint(leaf) == wanted:
-                with explained(
-                    f"remove {folder}", failure=DeployError, hint="Remove it by hand."
-                ):
-                    self._sweep()
-                    # A rename is whole; the next sweep removes what a crash leaves.
-                    _remove(folder.rename(self._unfinished(folder)))
+        hint = "Remove it by hand."
+        for folder, _ in self._read(wanted):
+            with explained(f"remove {folder}", failure=DeployError, hint=hint):
+                self._sweep()
+                # A rename is whole; the next sweep removes what a crash leaves.
+                _remove(folder.rename(self._unfinished(folder)))
 
-    def _folders(self) -> list[Path]:
+    def _read(
+        self, wanted: str | None = None
+    ) -> Iterator[tuple[Path, x509.Certificate]]:
+        """Yield each folder with its certificate; only those with this thumbprint."""
         hint = "Set the store to a folder that this account can read."
         doing = f"read the store {self.folder}"
         with explained(doing, failure=ConfigError, hint=hint):
             try:
                 found = sorted(self.folder.iterdir())
             except FileNotFoundError:
-                return []
-        return [path for path in found if not path.name.startswith(_UNFINISHED)]
+                return
+        for folder in found:
+            leaf = None if folder.name.startswith(_UNFINISHED) else _leaf(folder)
+            if leaf is not None and (wanted is None or thumbprint(leaf) == wanted):
+                yield folder, leaf
 
     def _unfinished(self, folder: Path, suffix: str = "") -> Path:
         return self.folder / f"{_UNFINISHED}{folder.name}{suffix}"

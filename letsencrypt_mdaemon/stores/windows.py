@@ -25,7 +25,7 @@ from letsencrypt_mdaemon.windows import access
 assert sys.platform == "win32"  # noqa: S101 - tells the type checker
 
 from letsencrypt_mdaemon.windows import crypt32, security  # noqa: E402 - Windows only
-from letsencrypt_mdaemon.windows.key_access import key_at  # noqa: E402
+from letsencrypt_mdaemon.windows.key_access import Key  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -84,7 +84,7 @@ class WindowsStore:
 
     def key(self, wanted: str) -> PrivateKey | None:
         """Return a certificate's private key; None if it cannot be exported."""
-        password = _password()
+        password = secrets.token_hex(24)
         with _explained("read", MY, ConfigError), self._found(wanted) as context:
             if context is None:
                 return None
@@ -114,14 +114,13 @@ class WindowsStore:
         if place is None:
             return None
         try:
-            sids = access.readers(key_at(place).access_list())
+            sids = access.readers(Key(place).access_list())
+            return [security.name_of(sid) for sid in sids]
         except (OSError, ValueError) as exc:
             _log.debug(
                 "Could not read the access list of the key of %s: %s", wanted, exc
             )
             return None
-        everyone = ["S-1-1-0"]
-        return [security.name_of(sid) for sid in (everyone if sids is None else sids)]
 
     def install(self, certificate: Certificate) -> None:
         """Put a certificate with its key into My, and its issuers into CA.
@@ -139,7 +138,7 @@ class WindowsStore:
                 message, hint="Run `selftest` to test the store with temporary keys."
             )
         try:
-            access.let_read(key_at(place), self.readers)
+            access.let_read(Key(place), self.readers)
         except (OSError, ValueError) as exc:
             _log.warning(
                 "Could not check or change who may read the new private key: %s. If "
@@ -183,7 +182,7 @@ class WindowsStore:
             flags |= crypt32.EXPORTABLE
         if self.storage == "cng" and isinstance(certificate.key, rsa.RSAPrivateKey):
             flags |= crypt32.ALWAYS_CNG
-        password = _password()
+        password = secrets.token_hex(24)
         with (
             crypt32.imported(_pfx(certificate, password), password, flags) as source,
             crypt32.found(source, certificate.thumbprint) as context,
@@ -260,11 +259,6 @@ def _pfx(certificate: Certificate, password: str) -> bytes:
     return pkcs12.serialize_key_and_certificates(
         None, certificate.key, certificate.leaf, None, encryption
     )
-
-
-def _password() -> str:
-    """Return a random password in ASCII."""
-    return secrets.token_hex(24)
 
 
 def _der(certificate: x509.Certificate) -> bytes:

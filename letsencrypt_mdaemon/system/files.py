@@ -16,16 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from letsencrypt_mdaemon.errors import DeployError
-from letsencrypt_mdaemon.system.disk import (
-    create,
-    explained,
-    make_private_folder,
-    neighbour,
-    read_limited,
-    remove,
-    replace,
-    sync_folder,
-)
+from letsencrypt_mdaemon.system import disk
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -47,16 +38,16 @@ class _Replacement:
     ) -> None:
         self.path, self.target = path, target
         self.data, self.former = data, former
-        self.fresh, self.spare = neighbour(target), neighbour(target)
+        self.fresh, self.spare = disk.neighbour(target), disk.neighbour(target)
         self.is_stuck = False
 
     def prepare(self) -> None:
         """Write the new file, and the copy of the former one."""
         if self.former is None:
-            create(self.fresh, self.data)
+            disk.create(self.fresh, self.data)
         else:
-            create(self.fresh, self.data, like=self.target)
-            create(self.spare, self.former, like=self.target)
+            disk.create(self.fresh, self.data, like=self.target)
+            disk.create(self.spare, self.former, like=self.target)
 
     def undo(self) -> None:
         """Restore the former content, unless it is still in place."""
@@ -66,16 +57,16 @@ class _Replacement:
             if self.former is None:
                 self.target.unlink(missing_ok=True)
             else:
-                replace(self.spare, self.target)
+                disk.replace(self.spare, self.target)
         except OSError as exc:
             _log.warning("Could not restore %s: %s", self.path, exc)
             self.is_stuck = True
 
     def clean(self) -> None:
         """Remove what is left beside the file, but never the last copy."""
-        remove(self.fresh)
+        disk.remove(self.fresh)
         if not self.is_stuck:
-            remove(self.spare)
+            disk.remove(self.spare)
 
 
 def replace_all(
@@ -105,7 +96,7 @@ def replace_all(
     with contextlib.ExitStack() as leftovers:
         for item in replacements:
             leftovers.callback(item.clean)
-            with explained(f"write {item.path}", failure=DeployError):
+            with disk.explained(f"write {item.path}", failure=DeployError):
                 item.prepare()
         saved = _back_up(replacements, backups, now) if backups else None
         try:
@@ -115,7 +106,7 @@ def replace_all(
                 shutil.rmtree(saved, ignore_errors=True)
             raise
     for folder in {item.target.parent for item in replacements}:
-        sync_folder(folder)
+        disk.sync_folder(folder)
     if backups and saved:
         _prune(backups, keep, saved)
     return saved
@@ -127,7 +118,7 @@ def replace_all(
 def _replacements(contents: Mapping[Path, bytes]) -> list[_Replacement]:
     found: dict[object, _Replacement] = {}
     for path, data in contents.items():
-        with explained(f"write {path}", failure=DeployError):
+        with disk.explained(f"write {path}", failure=DeployError):
             target = Path(os.path.realpath(path))
             former, identity = _former(path, target)
         item = _Replacement(path, target, data, former)
@@ -149,7 +140,7 @@ def _former(path: Path, target: Path) -> tuple[bytes | None, object]:
         raise DeployError(message, hint="Check the path.")
     try:
         status = target.stat()
-        former = read_limited(target, MAX_FILE_BYTES)
+        former = disk.read_limited(target, MAX_FILE_BYTES)
     except FileNotFoundError:
         return None, identity
     except ValueError as exc:
@@ -168,8 +159,8 @@ def _former(path: Path, target: Path) -> tuple[bytes | None, object]:
 def _swap(replacements: list[_Replacement]) -> None:
     try:
         for item in replacements:
-            with explained(f"write {item.path}", failure=DeployError):
-                replace(item.fresh, item.target)
+            with disk.explained(f"write {item.path}", failure=DeployError):
+                disk.replace(item.fresh, item.target)
     except BaseException as exc:
         for item in reversed(replacements):
             item.undo()
@@ -193,14 +184,14 @@ def _back_up(
     formers = {item.target: item.former for item in replacements}
     if not any(former is not None for former in formers.values()):
         return None
-    with explained(f"write {backups}", failure=DeployError):
+    with disk.explained(f"write {backups}", failure=DeployError):
         saved = _new_folder(backups, now)
         try:
             for target, former in formers.items():
                 if former is not None:
                     copy = saved / _path_inside(target)
-                    make_private_folder(copy.parent)
-                    create(copy, former)
+                    disk.make_private_folder(copy.parent)
+                    disk.create(copy, former)
         except BaseException:
             shutil.rmtree(saved, ignore_errors=True)
             raise
@@ -208,7 +199,7 @@ def _back_up(
 
 
 def _new_folder(backups: Path, now: datetime) -> Path:
-    make_private_folder(backups)
+    disk.make_private_folder(backups)
     name = f"{now.astimezone(UTC):%Y%m%d-%H%M%S}"
     number = 1
     while True:

@@ -14,16 +14,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from letsencrypt_mdaemon.errors import BusyError, DeployError
-from letsencrypt_mdaemon.system.disk import (
-    BINARY,
-    POLL_SECONDS,
-    create,
-    explained,
-    make_private_folder,
-    may_be_in_use,
-    read_limited,
-    write,
-)
+from letsencrypt_mdaemon.system import disk
 from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:
@@ -65,13 +56,13 @@ def courtesy_lock(path: Path, *, timeout: float = 12.0) -> Iterator[None]:
     lock = path.with_name(path.name + ".lck")
     # The lock is ours while the file holds this: who took it over made a new one.
     token = f"{os.getpid()} {secrets.token_hex(8)}\n".encode()
-    with explained(f"write {lock}", failure=DeployError):
+    with disk.explained(f"write {lock}", failure=DeployError):
         _take(lock, token, timeout)
     try:
         yield
     finally:
         with contextlib.suppress(OSError, ValueError):
-            if read_limited(lock, len(token)) == token:
+            if disk.read_limited(lock, len(token)) == token:
                 lock.unlink()
 
 
@@ -86,12 +77,12 @@ def exclusive_lock(path: Path) -> Iterator[None]:
         BusyError: If another process holds it.
         Error: If the file cannot be made or locked.
     """
-    with explained(f"open {path}"):
-        make_private_folder(path.parent)
+    with disk.explained(f"open {path}"):
+        disk.make_private_folder(path.parent)
         # Python opens files so that programs it starts do not inherit them.
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | BINARY | _NO_LINK, 0o600)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | disk.BINARY | _NO_LINK, 0o600)
     try:
-        with explained(f"lock {path}"):
+        with disk.explained(f"lock {path}"):
             held = _lock(handle)
         if not held:
             raise BusyError(
@@ -101,7 +92,7 @@ def exclusive_lock(path: Path) -> Iterator[None]:
         # It only informs whoever waits: a full disk is no reason not to start.
         with contextlib.suppress(OSError):
             os.ftruncate(handle, 0)
-            write(handle, _holder())
+            disk.write(handle, _holder())
         try:
             yield
         finally:
@@ -119,7 +110,7 @@ def _take(lock: Path, token: bytes, timeout: float) -> None:
     seen = (0, 0)
     while True:
         with contextlib.suppress(FileExistsError), _unless_in_use():
-            create(lock, token, durable=False)
+            disk.create(lock, token, durable=False)
             return
         now = time.monotonic()
         try:
@@ -143,7 +134,7 @@ def _take(lock: Path, token: bytes, timeout: float) -> None:
                 f"{lock} is held by another program.",
                 hint="Wait for that program, or remove the file if no program uses it.",
             )
-        time.sleep(POLL_SECONDS)
+        time.sleep(disk.POLL_SECONDS)
 
 
 @contextmanager
@@ -152,7 +143,7 @@ def _unless_in_use() -> Iterator[None]:
     try:
         yield
     except PermissionError as exc:
-        if not may_be_in_use(exc):
+        if not disk.may_be_in_use(exc):
             raise
 
 

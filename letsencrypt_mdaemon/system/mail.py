@@ -10,7 +10,7 @@ import socket
 import ssl
 from dataclasses import dataclass, field
 from email.utils import formatdate
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 from letsencrypt_mdaemon.errors import Error
@@ -49,14 +49,6 @@ class Mail(NamedTuple):
         return cls(_ascii(sender, 320), addresses, _ascii(subject, 200), body)
 
 
-class Transport(Protocol):
-    """A way to send a mail."""
-
-    def send(self, mail: Mail) -> str:
-        """Send a mail; return where it went."""
-        ...
-
-
 class RawQueue:
     """The server's queue of RAW messages, which needs no login.
 
@@ -71,7 +63,7 @@ class RawQueue:
         self._find = find
 
     def send(self, mail: Mail) -> str:
-        """Write the mail under another name, then rename it into the queue.
+        """Write the mail under another name, rename it into the queue, return where.
 
         Raises:
             Error: If the queue cannot be written.
@@ -119,7 +111,7 @@ class Smtp:
     timeout: float = 20.0
 
     def send(self, mail: Mail) -> str:
-        """Send the mail.
+        """Send the mail; return where it went.
 
         Raises:
             Error: If the server does not accept the mail for every recipient.
@@ -184,6 +176,9 @@ class Smtp:
         except UnicodeEncodeError:
             message = "mail-user or its password is not ASCII, as a login requires."
             raise Error(message, hint=hint) from None
+
+
+Transport = RawQueue | Smtp
 
 
 def failure(

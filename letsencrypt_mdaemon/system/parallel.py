@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from functools import partial
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import TYPE_CHECKING, TypeVar
@@ -37,13 +37,11 @@ def ask_all(
     questions = list(dict.fromkeys(questions))
     deadline = time.monotonic() + timeout
     for question in questions:
-        Thread(target=partial(work, question), daemon=True).start()
+        Thread(target=work, args=(question,), daemon=True).start()
     found = {}
-    for _ in questions:
-        try:
+    with suppress(Empty):
+        for _ in questions:
             left = max(deadline - time.monotonic(), 0)
             question, answer = answers.get(timeout=left)
-        except Empty:
-            break
-        found[question] = answer
+            found[question] = answer
     return {question: found[question] for question in questions if question in found}

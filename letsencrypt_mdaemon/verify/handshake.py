@@ -7,8 +7,6 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from OpenSSL import SSL
-
 from letsencrypt_mdaemon.system.disk import reason
 from letsencrypt_mdaemon.text import printable
 from letsencrypt_mdaemon.verify import starttls
@@ -17,6 +15,7 @@ from letsencrypt_mdaemon.verify.starttls import NoStarttlsError, ProtocolError
 
 if TYPE_CHECKING:
     from cryptography import x509
+    from OpenSSL import SSL
 
     from letsencrypt_mdaemon.verify.endpoints import Endpoint
 
@@ -26,18 +25,9 @@ FAREWELL_SECONDS = 0.5
 """Seconds for a server to hang up after our farewell."""
 MAX_PLAIN_BYTES = 64 << 10
 """Bytes that a server may send before TLS."""
-MAX_HANDSHAKE_BYTES = 256 << 10
-"""Bytes of its part of the handshake; OpenSSL accepts chains of up to 100 KB."""
 
 _FAREWELLS = {"smtp": b"QUIT\r\n", "imap": b"a3 LOGOUT\r\n", "pop3": b"QUIT\r\n"}
-_FIRST_RECORDS = {21, 22}  # alert and handshake: how the TLS of a server begins
 _OUTDATED = {"SSLv3": "SSL 3", "TLSv1": "TLS 1.0", "TLSv1.1": "TLS 1.1"}
-# What OpenSSL calls it, in plain words.
-_REFUSALS = {
-    "tlsv1 alert protocol version": "refuses TLS 1.0 to 1.3",
-    "unsupported protocol": "offers none of TLS 1.0 to 1.3",
-    "unexpected eof while reading": "closes the connection during the handshake",
-}
 
 
 def ask(endpoint: Endpoint, server_name: str, timeout: float) -> Served:
@@ -52,7 +42,7 @@ def ask(endpoint: Endpoint, server_name: str, timeout: float) -> Served:
     try:
         with socket.create_connection(address, timeout) as connection:
             outcome = Answer.HANDSHAKE_FAILED
-            line = _Line(connection, start + timeout)
+            line = Line(connection, start + timeout)
             try:
                 _talk(line, endpoint.scheme)
             except NoStarttlsError:
@@ -60,10 +50,13 @@ def ask(endpoint: Endpoint, server_name: str, timeout: float) -> Served:
                 seconds = time.monotonic() - start
                 _part(None, line, endpoint.scheme)
                 raise
-            tls = _handshake(line, server_name)
-            version, chain = tls.get_protocol_version_name(), _chain(tls)
+            # Slow to import, and often nobody listens.
+            from letsencrypt_mdaemon.verify import tls  # noqa: PLC0415
+
+            session = tls.handshake(line, server_name)
+            version, chain = session.get_protocol_version_name(), tls.chain(session)
             seconds = time.monotonic() - start
-            _part(tls, line, endpoint.scheme)
+            _part(session, line, endpoint.scheme)
         if version in _OUTDATED:
             detail = f"offers only {_OUTDATED[version]}, which clients refuse"
         else:
@@ -94,7 +87,7 @@ def ask(endpoint: Endpoint, server_name: str, timeout: float) -> Served:
     )
 
 
-class _Line:
+class Line:
     """A connection with a deadline, and a limit to what is received from it.
 
     Raises:
@@ -161,7 +154,7 @@ class _Line:
         self.connection.settimeout(left)
 
 
-def _talk(line: _Line, scheme: str) -> None:
+def _talk(line: Line, scheme: str) -> None:
     """Hold the conversation that comes before TLS, if there is one."""
     match scheme:
         case "smtp+starttls":
@@ -182,81 +175,15 @@ def _talk(line: _Line, scheme: str) -> None:
         line.end()
 
 
-def _handshake(line: _Line, server_name: str) -> SSL.Connection:
-    """Begin TLS.
-
-    Raises:
-        ProtocolError: If the handshake fails.
-    """
-    tls = SSL.Connection(_context(), None)
-    if server_name:
-        tls.set_tlsext_host_name(server_name.encode("ascii"))
-    tls.set_connect_state()
-    line.limit = line.received + MAX_HANDSHAKE_BYTES
-    begun = False
-    while True:
-        try:
-            tls.do_handshake()
-        except SSL.WantReadError:
-            _flush(tls, line)
-        except SSL.Error as exc:
-            with suppress(OSError):
-                _flush(tls, line)
-            rows = exc.args[0] if exc.args else []
-            reason = str(rows[-1][-1]) if rows else "unknown reason"
-            raise ProtocolError(
-                _REFUSALS.get(reason) or printable(reason, 200)
-            ) from exc
-        else:
-            _flush(tls, line)
-            return tls
-        data = line.receive()
-        if not begun and data[0] not in _FIRST_RECORDS:
-            first = starttls.quoted(data.partition(b"\n")[0])
-            raise ProtocolError(f"sends {first} instead of TLS")
-        begun = True
-        tls.bio_write(data)
-
-
-def _part(tls: SSL.Connection | None, line: _Line, scheme: str) -> None:
+def _part(tls: SSL.Connection | None, line: Line, scheme: str) -> None:
     """Say goodbye: a server may count a missing goodbye as an attack."""
     farewell = _FAREWELLS.get(scheme[:4], b"")
-    with suppress(OSError, SSL.Error, ProtocolError):
+    with suppress(OSError, ProtocolError):
         if tls is None:
             line.send(farewell)
         else:
-            if farewell:
-                tls.send(farewell)
-            tls.shutdown()
-            _flush(tls, line)
+            from letsencrypt_mdaemon.verify.tls import part  # noqa: PLC0415 - as above
+
+            part(tls, line, farewell)
         if farewell:
             line.drain()
-
-
-def _context() -> SSL.Context:
-    """Return the settings that show us as many certificates as possible."""
-    context = SSL.Context(SSL.TLS_CLIENT_METHOD)
-    context.set_verify(SSL.VERIFY_NONE)
-    context.set_min_proto_version(0)
-    # Old versions, and keys and hashes that are too weak to be trusted.
-    context.set_cipher_list(b"DEFAULT:@SECLEVEL=0")
-    # Some old servers do not know RFC 5746.
-    context.set_options(SSL.OP_LEGACY_SERVER_CONNECT)
-    return context
-
-
-def _flush(tls: SSL.Connection, line: _Line) -> None:
-    with suppress(SSL.WantReadError):
-        while True:
-            line.send(tls.bio_read(16 << 10))
-
-
-def _chain(tls: SSL.Connection) -> tuple[x509.Certificate, ...]:
-    sent = tls.get_peer_cert_chain() or []
-    if not sent:
-        raise ProtocolError("sends no certificate")
-    try:
-        return tuple(certificate.to_cryptography() for certificate in sent)
-    except Exception as exc:
-        # ValueError, InvalidVersion: certificates can be malformed in many ways.
-        raise ProtocolError("sends a certificate that cannot be read") from exc

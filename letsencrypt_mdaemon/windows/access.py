@@ -1,7 +1,8 @@
 """Access lists of files, folders and keys, in Windows' text form: SDDL.
 
 A descriptor such as `D:PAI(A;OICI;FA;;;SY)(A;OICI;FA;;;BA)` lists who is allowed and
-who is denied what ([MS-DTYP], 2.5.1). Members of groups are not looked up.
+who is denied what ([MS-DTYP], 2.5.1). Members of groups are not looked up. A function
+that is given a descriptor raises `ValueError` if it cannot read it.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ from letsencrypt_mdaemon.errors import ConfigError, DeployError
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-SYSTEM, ADMINISTRATORS = "S-1-5-18", "S-1-5-32-544"
+SYSTEM, ADMINISTRATORS, EVERYONE = "S-1-5-18", "S-1-5-32-544", "S-1-1-0"
 
 _ALIASES = {
     "SY": SYSTEM,
     "BA": ADMINISTRATORS,
     "LS": "S-1-5-19",
     "NS": "S-1-5-20",
-    "WD": "S-1-1-0",
+    "WD": EVERYONE,
     "AU": "S-1-5-11",
     "IU": "S-1-5-4",
     "NU": "S-1-5-2",
@@ -33,7 +34,7 @@ _ALIASES = {
     "OW": "S-1-3-4",
 }
 EVERYBODY = {
-    "S-1-1-0": "Everyone",
+    EVERYONE: "Everyone",
     "S-1-5-11": "Authenticated Users",
     "S-1-5-32-545": "Users",
     "S-1-5-4": "INTERACTIVE",
@@ -43,11 +44,14 @@ EVERYBODY = {
 }
 """Groups whose members are not all trusted."""
 
+# The names of single rights, from this bit upwards, and of several together.
+_BITS = {0: "CC DC LC SW RP WP DT LO CR", 16: "SD RC WD WO", 28: "GA GX GW GR"}
 _RIGHTS = {
-    "GA": 0x10000000,
-    "GX": 0x20000000,
-    "GW": 0x40000000,
-    "GR": 0x80000000,
+    **{
+        name: 1 << bit
+        for first, names in _BITS.items()
+        for bit, name in enumerate(names.split(), first)
+    },
     "FA": 0x1F01FF,
     "FR": 0x120089,
     "FW": 0x120116,
@@ -56,19 +60,6 @@ _RIGHTS = {
     "KR": 0x20019,
     "KW": 0x20006,
     "KX": 0x20019,
-    "SD": 0x10000,
-    "RC": 0x20000,
-    "WD": 0x40000,
-    "WO": 0x80000,
-    "CC": 0x1,
-    "DC": 0x2,
-    "LC": 0x4,
-    "SW": 0x8,
-    "RP": 0x10,
-    "WP": 0x20,
-    "DT": 0x40,
-    "LO": 0x80,
-    "CR": 0x100,
 }
 READ = 0x1
 """The right to read a file's or a private key's content."""
@@ -106,27 +97,32 @@ class Entry(NamedTuple):
     sid: str
 
 
-def entries(descriptor: str) -> tuple[Entry, ...] | None:
-    """Return the entries that apply to the object itself; None = everybody may do all.
+def entries(descriptor: str) -> list[Entry]:
+    """Return the entries that apply to the object itself.
 
     Raises:
         ValueError: If it is not a descriptor, or has entries of an unknown kind.
     """
-    match = _LIST.search(descriptor)
-    if match is None:
-        raise ValueError(f"{descriptor!r} has no access list")
-    if match[1] == "NO_ACCESS_CONTROL":
-        return None
-    if _ENTRY.sub("", match[2]):
+    general, listed = _split(descriptor)
+    if general == "NO_ACCESS_CONTROL":
+        return [Entry(allows=True, rights=0xFFFFFFFF, sid=EVERYONE)]
+    if _ENTRY.sub("", listed):
         raise ValueError(f"{descriptor!r} has entries of an unknown kind")
     found = []
-    for kind, flags, rights, sid in _ENTRY.findall(match[2]):
+    for kind, flags, rights, sid in _ENTRY.findall(listed):
         if kind not in {"A", "D"}:
             raise ValueError(f"{descriptor!r} has entries of the kind {kind}")
         if "IO" not in re.findall("..", flags):  # only for new files and folders in it
-            entry = Entry(kind == "A", _mask(rights), _ALIASES.get(sid, sid))
-            found.append(entry)
-    return tuple(found)
+            found.append(Entry(kind == "A", _mask(rights), _ALIASES.get(sid, sid)))
+    return found
+
+
+def _split(descriptor: str) -> tuple[str, str]:
+    """Return the flags of an access list, and its entries."""
+    match = _LIST.search(descriptor)
+    if match is None:
+        raise ValueError(f"{descriptor!r} has no access list")
+    return match[1], match[2]
 
 
 def _mask(text: str) -> int:
@@ -149,26 +145,15 @@ def may(descriptor: str, sid: str, right: int) -> bool:
 
     Args:
         right: One bit of a mask.
-
-    Raises:
-        ValueError: If the descriptor cannot be read.
     """
-    listed = entries(descriptor)
-    if listed is None:
-        return True
-    everyone = _ALIASES["WD"]
-    for entry in listed:
-        if entry.sid in {sid, everyone} and entry.rights & right:
+    for entry in entries(descriptor):
+        if entry.sid in {sid, EVERYONE} and entry.rights & right:
             return entry.allows
     return False
 
 
 def strangers(descriptor: str) -> list[str]:
-    """Return the groups in `EVERYBODY` that may change a folder or its content.
-
-    Raises:
-        ValueError: If the descriptor cannot be read.
-    """
+    """Return the groups in `EVERYBODY` that may change a folder or its content."""
     return [
         name
         for sid, name in EVERYBODY.items()
@@ -176,16 +161,9 @@ def strangers(descriptor: str) -> list[str]:
     ]
 
 
-def readers(descriptor: str) -> list[str] | None:
-    """Return the SIDs that may read; None = everybody.
-
-    Raises:
-        ValueError: If the descriptor cannot be read.
-    """
-    listed = entries(descriptor)
-    if listed is None:
-        return None
-    sids = dict.fromkeys(entry.sid for entry in listed)
+def readers(descriptor: str) -> list[str]:
+    """Return the SIDs that may read."""
+    sids = dict.fromkeys(entry.sid for entry in entries(descriptor))
     return [sid for sid in sids if may(descriptor, sid, READ)]
 
 
@@ -196,31 +174,15 @@ def private(sids: Collection[str]) -> str:
 
 
 def is_private(descriptor: str, sids: Collection[str]) -> bool:
-    """Whether an access list allows nothing to anybody else.
-
-    Raises:
-        ValueError: If the descriptor cannot be read.
-    """
-    listed = entries(descriptor)
+    """Whether an access list allows nothing to anybody else."""
     owners = {SYSTEM, ADMINISTRATORS, *sids}
-    return listed is not None and all(
-        entry.sid in owners for entry in listed if entry.allows
-    )
+    return all(entry.sid in owners for entry in entries(descriptor) if entry.allows)
 
 
 def with_reader(descriptor: str, sid: str) -> str:
-    """Return the access list with the right to read for one more SID.
-
-    Raises:
-        ValueError: If the descriptor cannot be read.
-    """
-    listed = entries(descriptor)
-    if listed is None:
-        return descriptor
-    match = _LIST.search(descriptor)
-    assert match is not None  # noqa: S101 - or there would be no entries
+    """Return the access list with the right to read for one more SID."""
     # By Windows' own rule denials come first, so an entry at the end cannot undo one.
-    return f"D:{match[1]}{match[2]}(A;;FR;;;{sid})"
+    return "D:{}{}(A;;FR;;;{})".format(*_split(descriptor), sid)
 
 
 def let_read(key: Guarded, sids: Collection[str]) -> None:

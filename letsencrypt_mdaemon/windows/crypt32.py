@@ -1,7 +1,8 @@
 """Windows' certificate stores, as far as we need them: crypt32 by ctypes.
 
-Everything opened here is closed here. A store is written when it closes, and it closes
-only when all of its contexts are freed: a leaked context could lose a certificate.
+What Windows refuses to open or to change raises `OSError`. Everything opened here is
+closed here. A store is written when it closes, and it closes only when all of its
+contexts are freed: a leaked context could lose a certificate.
 """
 
 from __future__ import annotations
@@ -15,13 +16,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 assert sys.platform == "win32"  # noqa: S101 - tells the type checker
 
 from ctypes import wintypes  # noqa: E402 - with the rest of Windows
+from ctypes.wintypes import BOOL, DWORD, LPWSTR  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
 _crypt32 = ctypes.WinDLL("crypt32", use_last_error=True)
-_advapi32 = ctypes.WinDLL("advapi32", use_last_error=True)
-_ncrypt = ctypes.WinDLL("ncrypt", use_last_error=True)
+advapi32 = ctypes.WinDLL("advapi32", use_last_error=True)
+ncrypt = ctypes.WinDLL("ncrypt")
 
 # wincrypt.h
 ENCODING = 0x10001  # X509_ASN_ENCODING | PKCS_7_ASN_ENCODING
@@ -38,14 +41,14 @@ CNG = 0xFFFFFFFF  # CERT_NCRYPT_KEY_SPEC
 
 
 class _Blob(ctypes.Structure):
-    _fields_ = (("size", wintypes.DWORD), ("data", c_void_p))
+    _fields_ = (("size", DWORD), ("data", c_void_p))
 
 
 class _Context(ctypes.Structure):
     _fields_ = (
-        ("encoding", wintypes.DWORD),
+        ("encoding", DWORD),
         ("encoded", c_void_p),
-        ("size", wintypes.DWORD),
+        ("size", DWORD),
         ("info", c_void_p),
         ("store", c_void_p),
     )
@@ -53,13 +56,13 @@ class _Context(ctypes.Structure):
 
 class _KeyProviderInfo(ctypes.Structure):
     _fields_ = (
-        ("container", wintypes.LPWSTR),
-        ("provider", wintypes.LPWSTR),
-        ("kind", wintypes.DWORD),
-        ("flags", wintypes.DWORD),
-        ("parameter_count", wintypes.DWORD),
+        ("container", LPWSTR),
+        ("provider", LPWSTR),
+        ("kind", DWORD),
+        ("flags", DWORD),
+        ("parameter_count", DWORD),
         ("parameters", c_void_p),
-        ("key_spec", wintypes.DWORD),
+        ("key_spec", DWORD),
     )
 
 
@@ -85,59 +88,39 @@ class KeyPlace(NamedTuple):
     kind: int
 
 
-def _declare(library: ctypes.WinDLL, name: str, result: Any, *arguments: Any) -> Any:  # noqa: ANN401 - ctypes' types
-    function = getattr(library, name)
-    function.restype, function.argtypes = result, arguments
+_LETTERS = {"P": c_void_p, "D": DWORD, "W": wintypes.LPCWSTR}
+
+
+def declare(function: Any, result: Any, arguments: str) -> Any:  # noqa: ANN401 - ctypes' types
+    """Return a function of a library with its types.
+
+    Args:
+        arguments: A letter for each: a pointer or handle, a DWORD, a wide text.
+    """
+    function.restype = result
+    function.argtypes = [_LETTERS[letter] for letter in arguments]
     return function
 
 
-_BOOL, _DWORD, _TEXT = wintypes.BOOL, wintypes.DWORD, wintypes.LPCWSTR
-_PContext, _PBlob, _PDword = POINTER(_Context), POINTER(_Blob), POINTER(_DWORD)
-
-_open = _declare(
-    _crypt32, "CertOpenStore", c_void_p, c_void_p, _DWORD, c_void_p, _DWORD, _TEXT
-)
-_close = _declare(_crypt32, "CertCloseStore", _BOOL, c_void_p, _DWORD)
-_next = _declare(
-    _crypt32, "CertEnumCertificatesInStore", _PContext, c_void_p, _PContext
-)
-_find = _declare(
-    *(_crypt32, "CertFindCertificateInStore", _PContext, c_void_p, _DWORD, _DWORD),
-    *(_DWORD, c_void_p, _PContext),
-)
-_free = _declare(_crypt32, "CertFreeCertificateContext", _BOOL, _PContext)
-_duplicate = _declare(_crypt32, "CertDuplicateCertificateContext", _PContext, _PContext)
-_add = _declare(
-    *(_crypt32, "CertAddCertificateContextToStore", _BOOL, c_void_p, _PContext),
-    *(_DWORD, POINTER(_PContext)),
-)
-_add_encoded = _declare(
-    *(_crypt32, "CertAddEncodedCertificateToStore", _BOOL, c_void_p, _DWORD),
-    *(ctypes.c_char_p, _DWORD, _DWORD, POINTER(_PContext)),
-)
-_delete = _declare(_crypt32, "CertDeleteCertificateFromStore", _BOOL, _PContext)
-_get = _declare(
-    *(_crypt32, "CertGetCertificateContextProperty", _BOOL, _PContext, _DWORD),
-    *(c_void_p, _PDword),
-)
-_set = _declare(
-    *(_crypt32, "CertSetCertificateContextProperty", _BOOL, _PContext, _DWORD),
-    *(_DWORD, c_void_p),
-)
-_import = _declare(_crypt32, "PFXImportCertStore", c_void_p, _PBlob, _TEXT, _DWORD)
-_export = _declare(
-    *(_crypt32, "PFXExportCertStoreEx", _BOOL, c_void_p, _PBlob, _TEXT, c_void_p),
-    _DWORD,
-)
-_acquire = _declare(
-    *(_crypt32, "CryptAcquireCertificatePrivateKey", _BOOL, _PContext, _DWORD),
-    *(c_void_p, POINTER(c_void_p), _PDword, POINTER(_BOOL)),
-)
-_release = _declare(_advapi32, "CryptReleaseContext", _BOOL, c_void_p, _DWORD)
-_free_key = _declare(_ncrypt, "NCryptFreeObject", wintypes.LONG, c_void_p)
+_open = declare(_crypt32.CertOpenStore, c_void_p, "PDPDW")
+_close = declare(_crypt32.CertCloseStore, BOOL, "PD")
+_next = declare(_crypt32.CertEnumCertificatesInStore, POINTER(_Context), "PP")
+_find = declare(_crypt32.CertFindCertificateInStore, POINTER(_Context), "PDDDPP")
+_free = declare(_crypt32.CertFreeCertificateContext, BOOL, "P")
+_duplicate = declare(_crypt32.CertDuplicateCertificateContext, POINTER(_Context), "P")
+_add = declare(_crypt32.CertAddCertificateContextToStore, BOOL, "PPDP")
+_add_encoded = declare(_crypt32.CertAddEncodedCertificateToStore, BOOL, "PDPDDP")
+_delete = declare(_crypt32.CertDeleteCertificateFromStore, BOOL, "P")
+_get = declare(_crypt32.CertGetCertificateContextProperty, BOOL, "PDPP")
+_set = declare(_crypt32.CertSetCertificateContextProperty, BOOL, "PDDP")
+_import = declare(_crypt32.PFXImportCertStore, c_void_p, "PWD")
+_export = declare(_crypt32.PFXExportCertStoreEx, BOOL, "PPWPD")
+_acquire = declare(_crypt32.CryptAcquireCertificatePrivateKey, BOOL, "PDPPPP")
+release_csp = declare(advapi32.CryptReleaseContext, BOOL, "PD")
+free_cng = declare(ncrypt.NCryptFreeObject, wintypes.LONG, "P")
 
 
-def _call(function: Any, *arguments: Any) -> Any:  # noqa: ANN401 - as ctypes has it
+def call(function: Any, *arguments: Any) -> Any:  # noqa: ANN401 - as ctypes has it
     """Call a function that returns zero or NULL if it fails.
 
     Raises:
@@ -157,35 +140,29 @@ def _blob(data: bytes) -> _Blob:
     return _Blob(len(data), ctypes.cast(ctypes.c_char_p(data), c_void_p))
 
 
-@contextmanager
-def opened(name: str, *, provider: int = LOGICAL, flags: int = 0) -> Iterator[Store]:
+def opened(
+    name: str, *, provider: int = LOGICAL, flags: int = 0
+) -> AbstractContextManager[Store]:
     """Open one of the local machine's stores.
 
     Args:
         name: Such as `MY`; a missing store is created.
         provider: `LOGICAL`, or `PHYSICAL` for the registry alone.
+    """
+    return _closing(call(_open, provider, 0, None, LOCAL_MACHINE | flags, name))
+
+
+def imported(pfx: bytes, password: str, flags: int) -> AbstractContextManager[Store]:
+    """Import a PKCS#12 file into a store in memory; Windows keeps the keys.
 
     Raises:
-        OSError: If Windows refuses.
+        OSError: If it cannot be read, or its key cannot be kept.
     """
-    store = _call(_open, provider, 0, None, LOCAL_MACHINE | flags, name)
-    try:
-        yield store
-    finally:
-        _close(store, 0)
+    return _closing(call(_import, byref(_blob(pfx)), password, flags))
 
 
 @contextmanager
-def imported(pfx: bytes, password: str, flags: int) -> Iterator[Store]:
-    """Import a PKCS#12 file; its keys stay where Windows keeps them.
-
-    Yields:
-        A store in memory with what was in it.
-
-    Raises:
-        OSError: It cannot be read, or its key cannot be kept.
-    """
-    store = _call(_import, byref(_blob(pfx)), password, flags)
+def _closing(store: Store) -> Iterator[Store]:
     try:
         yield store
     finally:
@@ -226,31 +203,19 @@ def der(context: Context) -> bytes:
 
 
 def add(store: Store, context: Context) -> None:
-    """Add a certificate with its properties; replace the one that is there.
-
-    Raises:
-        OSError: If Windows refuses.
-    """
-    _call(_add, store, context, REPLACE_EXISTING, None)
+    """Add a certificate with its properties; replace the one that is there."""
+    call(_add, store, context, REPLACE_EXISTING, None)
 
 
 def add_encoded(store: Store, data: bytes) -> None:
-    """Add a certificate in DER, unless it is there.
-
-    Raises:
-        OSError: If Windows refuses.
-    """
-    _call(_add_encoded, store, ENCODING, data, len(data), USE_EXISTING, None)
+    """Add a certificate in DER, unless it is there."""
+    call(_add_encoded, store, ENCODING, data, len(data), USE_EXISTING, None)
 
 
 def delete(context: Context) -> None:
-    """Delete a certificate from its store; the caller still frees the context.
-
-    Raises:
-        OSError: If Windows refuses.
-    """
+    """Delete a certificate from its store; the caller still frees the context."""
     # Windows frees the context it gets, also when it fails.
-    _call(_delete, _duplicate(context))
+    call(_delete, _duplicate(context))
 
 
 def friendly_name(context: Context) -> str:
@@ -260,13 +225,9 @@ def friendly_name(context: Context) -> str:
 
 
 def set_friendly_name(context: Context, name: str) -> None:
-    """Set the friendly name.
-
-    Raises:
-        OSError: If Windows refuses.
-    """
+    """Set the friendly name."""
     blob = _blob(f"{name}\0".encode("utf-16-le"))
-    _call(_set, context, FRIENDLY_NAME, 0, byref(blob))
+    call(_set, context, FRIENDLY_NAME, 0, byref(blob))
 
 
 def key_place(context: Context) -> KeyPlace | None:
@@ -279,7 +240,7 @@ def key_place(context: Context) -> KeyPlace | None:
 
 
 def _property(context: Context, number: int) -> ctypes.Array[ctypes.c_char] | None:
-    size = _DWORD()
+    size = DWORD()
     if not _get(context, number, None, byref(size)):
         return None
     data = ctypes.create_string_buffer(size.value)
@@ -288,16 +249,15 @@ def _property(context: Context, number: int) -> ctypes.Array[ctypes.c_char] | No
 
 def is_key_usable(context: Context) -> bool:
     """Whether this account can use the private key without a dialog."""
-    key, spec, ours = c_void_p(), _DWORD(), _BOOL()
-    if not _acquire(
-        context, SILENT | ALLOW_CNG, None, byref(key), byref(spec), byref(ours)
-    ):
+    key, spec, ours = c_void_p(), DWORD(), BOOL()
+    flags, where = SILENT | ALLOW_CNG, (byref(key), byref(spec), byref(ours))
+    if not _acquire(context, flags, None, *where):
         return False
     if ours.value:
         if spec.value == CNG:
-            _free_key(key)
+            free_cng(key)
         else:
-            _release(key, 0)
+            release_csp(key, 0)
     return True
 
 
@@ -307,15 +267,11 @@ def exported(context: Context, password: str) -> bytes:
     Raises:
         OSError: If there is no key, or it cannot be exported.
     """
-    store = _call(_open, IN_MEMORY, 0, None, 0, None)
-    try:
+    flags, blob = NO_KEY | NO_EXPORT | WITH_KEYS, _Blob()
+    with _closing(call(_open, IN_MEMORY, 0, None, 0, None)) as store:
         add(store, context)
-        flags = NO_KEY | NO_EXPORT | WITH_KEYS
-        blob = _Blob()
-        _call(_export, store, byref(blob), password, None, flags)
+        call(_export, store, byref(blob), password, None, flags)
         data = ctypes.create_string_buffer(blob.size)
         blob.data = ctypes.cast(data, c_void_p)
-        _call(_export, store, byref(blob), password, None, flags)
+        call(_export, store, byref(blob), password, None, flags)
         return data.raw[: blob.size]
-    finally:
-        _close(store, 0)

@@ -11,6 +11,8 @@ import pywintypes  # noqa: E402 - Windows only
 import win32evtlog  # noqa: E402
 import win32evtlogutil  # noqa: E402
 
+from letsencrypt_mdaemon.windows.security import as_os_errors  # noqa: E402
+
 SOURCE = "letsencrypt-mdaemon"
 # A program of Windows that contains a text "%1" for each event from 1 to 1000.
 MESSAGES = r"%SystemRoot%\System32\EventCreate.exe"
@@ -19,7 +21,7 @@ _log = logging.getLogger(__name__)
 
 
 class EventLog:
-    """The Application log: `app.build.EventLog`."""
+    """The Application log."""
 
     def error(self, event: int, text: str) -> None:
         """Write one entry.
@@ -32,12 +34,6 @@ class EventLog:
             win32evtlogutil.AddSourceToRegistry(SOURCE, MESSAGES)
         except pywintypes.error as exc:
             _log.debug("Could not register %s: %s", SOURCE, exc.strerror)
-        try:
-            win32evtlogutil.ReportEvent(
-                SOURCE,
-                event,
-                eventType=win32evtlog.EVENTLOG_ERROR_TYPE,
-                strings=[text],
-            )
-        except pywintypes.error as exc:
-            raise OSError(exc.winerror, exc.strerror) from exc
+        kind = win32evtlog.EVENTLOG_ERROR_TYPE
+        with as_os_errors():
+            win32evtlogutil.ReportEvent(SOURCE, event, eventType=kind, strings=[text])

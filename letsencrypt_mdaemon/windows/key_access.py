@@ -1,18 +1,29 @@
-"""Access lists of the private keys that Windows keeps for the machine."""
+"""Access lists of the private keys that Windows keeps for the machine.
+
+Whatever Windows refuses raises `OSError`.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import sys
-from contextlib import contextmanager
-from ctypes import POINTER, byref, c_size_t
+from contextlib import ExitStack, contextmanager
+from ctypes import byref, c_void_p
 from typing import TYPE_CHECKING
 
 assert sys.platform == "win32"  # noqa: S101 - tells the type checker
 
-from ctypes import wintypes  # noqa: E402 - with the rest of Windows
+from ctypes.wintypes import BOOL, DWORD, LONG  # noqa: E402 - with the rest of Windows
 
 from letsencrypt_mdaemon.windows import security  # noqa: E402
+from letsencrypt_mdaemon.windows.crypt32 import (  # noqa: E402
+    advapi32,
+    call,
+    declare,
+    free_cng,
+    ncrypt,
+    release_csp,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,144 +36,62 @@ PP_KEYSET_SEC_DESCR = 8
 DACL = 0x4
 PROPERTY = "Security Descr"
 
-_DWORD, _BOOL, _TEXT, _LONG = (
-    wintypes.DWORD,
-    wintypes.BOOL,
-    wintypes.LPCWSTR,
-    wintypes.LONG,
-)
-_advapi32 = ctypes.WinDLL("advapi32", use_last_error=True)
-_ncrypt = ctypes.WinDLL("ncrypt")
-_acquire = _advapi32.CryptAcquireContextW
-_acquire.argtypes = (POINTER(c_size_t), _TEXT, _TEXT, _DWORD, _DWORD)
-_acquire.restype = _BOOL
-_release = _advapi32.CryptReleaseContext
-_release.argtypes, _release.restype = (c_size_t, _DWORD), _BOOL
-_get = _advapi32.CryptGetProvParam
-_get.argtypes = (c_size_t, _DWORD, ctypes.c_void_p, POINTER(_DWORD), _DWORD)
-_get.restype = _BOOL
-_set = _advapi32.CryptSetProvParam
-_set.argtypes, _set.restype = (c_size_t, _DWORD, ctypes.c_char_p, _DWORD), _BOOL
-_open_provider = _ncrypt.NCryptOpenStorageProvider
-_open_provider.argtypes = (POINTER(c_size_t), _TEXT, _DWORD)
-_open_provider.restype = _LONG
-_open_key = _ncrypt.NCryptOpenKey
-_open_key.argtypes = (c_size_t, POINTER(c_size_t), _TEXT, _DWORD, _DWORD)
-_open_key.restype = _LONG
-_get_property = _ncrypt.NCryptGetProperty
-_get_property.argtypes = (
-    *(c_size_t, _TEXT, ctypes.c_void_p, _DWORD, POINTER(_DWORD), _DWORD),
-)
-_get_property.restype = _LONG
-_set_property = _ncrypt.NCryptSetProperty
-_set_property.argtypes = (c_size_t, _TEXT, ctypes.c_char_p, _DWORD, _DWORD)
-_set_property.restype = _LONG
-_free = _ncrypt.NCryptFreeObject
-_free.argtypes, _free.restype = (c_size_t,), _LONG
+_acquire = declare(advapi32.CryptAcquireContextW, BOOL, "PWWDD")
+_get_csp = declare(advapi32.CryptGetProvParam, BOOL, "PDPPD")
+_set_csp = declare(advapi32.CryptSetProvParam, BOOL, "PDPD")
+_open_provider = declare(ncrypt.NCryptOpenStorageProvider, LONG, "PWD")
+_open_key = declare(ncrypt.NCryptOpenKey, LONG, "PPWDD")
+_get_cng = declare(ncrypt.NCryptGetProperty, LONG, "PWPDPD")
+_set_cng = declare(ncrypt.NCryptSetProperty, LONG, "PWPDD")
 
 
-class CspKey:
-    """A key at a cryptographic service provider (CSP)."""
+class Key:
+    """The access list of a key at a CSP, or at one of CNG: `access.Guarded`."""
 
     def __init__(self, place: KeyPlace) -> None:
         self.place = place
 
     def access_list(self) -> str:
-        """Return the access list as SDDL.
-
-        Raises:
-            OSError: If Windows refuses.
-        """
+        """Return the access list as SDDL."""
+        size = DWORD()
         with self._opened() as key:
-            size = _DWORD()
-            _require(_get(key, PP_KEYSET_SEC_DESCR, None, byref(size), DACL))
+            self._get(key, None, size)
             data = ctypes.create_string_buffer(size.value)
-            _require(_get(key, PP_KEYSET_SEC_DESCR, data, byref(size), DACL))
-        return security.as_text(security.from_bytes(data.raw[: size.value]))
+            self._get(key, data, size)
+        return security.as_text(data.raw[: size.value])
+
+    def _get(
+        self, key: c_void_p, data: ctypes.Array[ctypes.c_char] | None, size: DWORD
+    ) -> None:
+        if self.place.kind:
+            call(_get_csp, key, PP_KEYSET_SEC_DESCR, data, byref(size), DACL)
+        else:
+            _succeed(_get_cng(key, PROPERTY, data, size, byref(size), DACL))
 
     def set_access_list(self, text: str) -> None:
-        """Replace the access list.
-
-        Raises:
-            OSError: If Windows refuses.
-        """
+        """Replace the access list."""
+        data = security.as_bytes(text)
         with self._opened() as key:
-            data = security.as_bytes(text)
-            _require(_set(key, PP_KEYSET_SEC_DESCR, data, DACL))
+            if self.place.kind:
+                call(_set_csp, key, PP_KEYSET_SEC_DESCR, data, DACL)
+            else:
+                _succeed(_set_cng(key, PROPERTY, data, len(data), DACL))
 
     @contextmanager
-    def _opened(self) -> Iterator[c_size_t]:
-        key, place = c_size_t(), self.place
-        _require(
-            _acquire(
-                byref(key),
-                place.container,
-                place.provider,
-                place.kind,
-                MACHINE | SILENT,
-            )
-        )
-        try:
+    def _opened(self) -> Iterator[c_void_p]:
+        container, name, kind = self.place
+        provider, key = c_void_p(), c_void_p()
+        flags = MACHINE | SILENT
+        with ExitStack() as exits:
+            if kind:
+                call(_acquire, byref(key), container, name, kind, flags)
+                exits.callback(release_csp, key, 0)
+            else:
+                _succeed(_open_provider(byref(provider), name, 0))
+                exits.callback(free_cng, provider)
+                _succeed(_open_key(provider, byref(key), container, 0, flags))
+                exits.callback(free_cng, key)
             yield key
-        finally:
-            _release(key, 0)
-
-
-class CngKey:
-    """A key at a key storage provider of CNG."""
-
-    def __init__(self, place: KeyPlace) -> None:
-        self.place = place
-
-    def access_list(self) -> str:
-        """Return the access list as SDDL.
-
-        Raises:
-            OSError: If Windows refuses.
-        """
-        with self._opened() as key:
-            size = _DWORD()
-            _succeed(_get_property(key, PROPERTY, None, 0, byref(size), DACL))
-            data = ctypes.create_string_buffer(size.value)
-            _succeed(_get_property(key, PROPERTY, data, size, byref(size), DACL))
-        return security.as_text(security.from_bytes(data.raw[: size.value]))
-
-    def set_access_list(self, text: str) -> None:
-        """Replace the access list.
-
-        Raises:
-            OSError: If Windows refuses.
-        """
-        with self._opened() as key:
-            data = security.as_bytes(text)
-            _succeed(_set_property(key, PROPERTY, data, len(data), DACL))
-
-    @contextmanager
-    def _opened(self) -> Iterator[c_size_t]:
-        provider, key = c_size_t(), c_size_t()
-        _succeed(_open_provider(byref(provider), self.place.provider, 0))
-        try:
-            _succeed(
-                _open_key(
-                    provider, byref(key), self.place.container, 0, MACHINE | SILENT
-                )
-            )
-            try:
-                yield key
-            finally:
-                _free(key)
-        finally:
-            _free(provider)
-
-
-def key_at(place: KeyPlace) -> CspKey | CngKey:
-    """Return the key at a place."""
-    return CspKey(place) if place.kind else CngKey(place)
-
-
-def _require(succeeded: int) -> None:
-    if not succeeded:
-        raise ctypes.WinError(ctypes.get_last_error())
 
 
 def _succeed(status: int) -> None:

@@ -1,4 +1,7 @@
-"""Access lists of files and folders, and accounts: pywin32's win32security."""
+"""Access lists of files and folders, accounts, and encryption (DPAPI), by pywin32.
+
+Whatever Windows refuses raises `OSError`, with its code and message.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ assert sys.platform == "win32"  # noqa: S101 - tells the type checker
 import pywintypes  # noqa: E402 - Windows only
 import win32api  # noqa: E402
 import win32con  # noqa: E402
+import win32crypt  # noqa: E402
 import win32security  # noqa: E402
 
 if TYPE_CHECKING:
@@ -20,15 +24,13 @@ if TYPE_CHECKING:
     from _win32typing import PySECURITY_DESCRIPTOR
 
 DACL = win32security.DACL_SECURITY_INFORMATION
+# dpapi.h: every account that runs the program has to read it, without a dialog.
+UI_FORBIDDEN, LOCAL_MACHINE = 0x1, 0x4
 
 
 @contextmanager
 def as_os_errors() -> Iterator[None]:
-    """Turn pywin32's errors into Python's.
-
-    Raises:
-        OSError: With Windows' code and message.
-    """
+    """Turn pywin32's errors into Python's."""
     try:
         yield
     except pywintypes.error as exc:
@@ -36,36 +38,18 @@ def as_os_errors() -> Iterator[None]:
         raise OSError(None, text, None, exc.winerror) from exc
 
 
-def as_text(descriptor: PySECURITY_DESCRIPTOR) -> str:
-    """Return the access list of a security descriptor as SDDL.
-
-    Raises:
-        OSError: If it is not one.
-    """
+def as_text(descriptor: PySECURITY_DESCRIPTOR | bytes) -> str:
+    """Return the access list of a security descriptor, or of its bytes, as SDDL."""
+    make: Any = pywintypes.SECURITY_DESCRIPTOR  # its stub takes no arguments
     with as_os_errors():
+        found = make(descriptor) if isinstance(descriptor, bytes) else descriptor
         return win32security.ConvertSecurityDescriptorToStringSecurityDescriptor(
-            descriptor, win32security.SDDL_REVISION_1, DACL
+            found, win32security.SDDL_REVISION_1, DACL
         )
 
 
-def from_bytes(data: bytes) -> PySECURITY_DESCRIPTOR:
-    """Return a security descriptor that Windows gave as bytes.
-
-    Raises:
-        OSError: If it is not one.
-    """
-    make: Any = pywintypes.SECURITY_DESCRIPTOR  # its stub takes no arguments
-    with as_os_errors():
-        descriptor: PySECURITY_DESCRIPTOR = make(data)
-    return descriptor
-
-
 def from_text(text: str) -> PySECURITY_DESCRIPTOR:
-    """Return the security descriptor of a text in SDDL.
-
-    Raises:
-        OSError: If the text is not SDDL.
-    """
+    """Return the security descriptor of a text in SDDL."""
     with as_os_errors():
         return win32security.ConvertStringSecurityDescriptorToSecurityDescriptor(
             text, win32security.SDDL_REVISION_1
@@ -73,11 +57,7 @@ def from_text(text: str) -> PySECURITY_DESCRIPTOR:
 
 
 def as_bytes(text: str) -> bytes:
-    """Return the security descriptor of a text in SDDL, as bytes for Windows.
-
-    Raises:
-        OSError: If the text is not SDDL.
-    """
+    """Return the security descriptor of a text in SDDL, as bytes for Windows."""
     descriptor: Any = from_text(text)  # its stub does not know that it is a buffer
     return bytes(memoryview(descriptor))
 
@@ -89,11 +69,7 @@ class Folder:
         self.path = path
 
     def access_list(self) -> str:
-        """Return the access list as SDDL.
-
-        Raises:
-            OSError: If it cannot be read.
-        """
+        """Return the access list as SDDL."""
         with as_os_errors():
             found = win32security.GetNamedSecurityInfo(
                 str(self.path), win32security.SE_FILE_OBJECT, DACL
@@ -101,11 +77,7 @@ class Folder:
         return as_text(found)
 
     def set_access_list(self, text: str) -> None:
-        """Replace the access list by one that inherits nothing from the folder above.
-
-        Raises:
-            OSError: If it cannot be set.
-        """
+        """Replace the access list; it inherits nothing from the folder above."""
         wanted = from_text(text).GetSecurityDescriptorDacl()
         with as_os_errors():
             win32security.SetNamedSecurityInfo(
@@ -120,11 +92,7 @@ class Folder:
 
 
 def own_sid() -> str:
-    """Return the SID of the account that runs this process: `S-1-...`.
-
-    Raises:
-        OSError: If Windows refuses.
-    """
+    """Return the SID of the account that runs this process: `S-1-...`."""
     with as_os_errors():
         token = win32security.OpenProcessToken(
             win32api.GetCurrentProcess(), win32con.TOKEN_QUERY
@@ -139,8 +107,7 @@ def sid_of(account: str) -> str:
     Raises:
         OSError: If there is no such account.
     """
-    known = {"localsystem": "SYSTEM"}
-    name = known.get(account.lower(), account)
+    name = "SYSTEM" if account.lower() == "localsystem" else account
     if name.startswith(".\\"):
         name = win32api.GetComputerName() + name[1:]
     with as_os_errors():
@@ -159,3 +126,26 @@ def name_of(sid: str) -> str:
         return sid
     name, domain, _ = found
     return f"{domain}\\{name}" if domain else name
+
+
+class MachineSeal:
+    """Encrypts for this machine, whatever the account: `state.folder.Seal`."""
+
+    def close(self, data: bytes) -> bytes:
+        """Return the data encrypted."""
+        flags = UI_FORBIDDEN | LOCAL_MACHINE
+        with as_os_errors():
+            return win32crypt.CryptProtectData(data, "", None, None, None, flags)
+
+    def open(self, data: bytes) -> bytes:
+        """Return what `close` was given.
+
+        Raises:
+            ValueError: If another machine encrypted it, or it is damaged.
+        """
+        flags = UI_FORBIDDEN
+        try:
+            _, found = win32crypt.CryptUnprotectData(data, None, None, None, flags)
+        except pywintypes.error as exc:
+            raise ValueError(f"it cannot be decrypted: {exc.strerror}") from exc
+        return found

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from letsencrypt_mdaemon.errors import DeployError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import PurePath
 
 NAME = "MDaemon"
@@ -125,12 +125,7 @@ def is_stopped(service: Service) -> bool:
     return status is not None and status.state == STOPPED
 
 
-def restart(
-    service: Service,
-    *,
-    timeout: float = TIMEOUT_SECONDS,
-    sleep: Callable[[float], None] = time.sleep,
-) -> None:
+def restart(service: Service, *, timeout: float = TIMEOUT_SECONDS) -> None:
     """Stop a service, wait, start it, and wait again.
 
     Args:
@@ -151,16 +146,16 @@ def restart(
             message = f"The service {service.name} is {status} and disabled "
             message += f"(Windows error {DISABLED}). It was not restarted."
             raise DeployError(message, hint=_HINTS[DISABLED])
-        _stop(service, timeout, sleep)
-        _start(service, timeout, sleep)
+        _stop(service, timeout)
+        _start(service, timeout)
     except RefusedError as exc:
         raise _refusal(service, "restart", exc) from exc
 
 
-def _stop(service: Service, timeout: float, sleep: Callable[[float], None]) -> None:
+def _stop(service: Service, timeout: float) -> None:
     """Ask the service to stop, again while it is still starting, and wait."""
     asked = False
-    for status in _states(service, timeout, sleep):
+    for status in _states(service, timeout):
         if status.state == STOPPED:
             return
         if not asked and status.state != STOP_PENDING:
@@ -176,9 +171,9 @@ def _stop(service: Service, timeout: float, sleep: Callable[[float], None]) -> N
     raise DeployError(message, hint=_HINT)
 
 
-def _start(service: Service, timeout: float, sleep: Callable[[float], None]) -> None:
+def _start(service: Service, timeout: float) -> None:
     asked = False
-    for status in _states(service, timeout, sleep):
+    for status in _states(service, timeout):
         if status.state == RUNNING:
             return
         if asked and status.state == STOPPED:
@@ -200,16 +195,14 @@ def _start(service: Service, timeout: float, sleep: Callable[[float], None]) -> 
     raise DeployError(message, hint=_HINT)
 
 
-def _states(
-    service: Service, timeout: float, sleep: Callable[[float], None]
-) -> Iterator[Status]:
+def _states(service: Service, timeout: float) -> Iterator[Status]:
     """Yield the state again and again until the timeout."""
     deadline = time.monotonic() + timeout
     while (status := service.status()) is not None:
         yield status
         if time.monotonic() >= deadline:
             return
-        sleep(POLL_SECONDS)
+        time.sleep(POLL_SECONDS)
     message = f"The service {service.name} was removed in the meantime."
     raise DeployError(message, hint=_HINT)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 assert sys.platform == "win32"  # noqa: S101 - tells the type checker
@@ -77,17 +77,13 @@ class Service:
 
     @contextmanager
     def _opened(self, access: int) -> Iterator[Any]:
+        windows: Any = win32service  # its stubs do not know that a handle closes
+        connect = win32service.SC_MANAGER_CONNECT
         try:
-            manager = win32service.OpenSCManager(
-                None, None, win32service.SC_MANAGER_CONNECT
-            )
-            try:
-                handle = win32service.OpenService(manager, self.name, access)
-                try:
-                    yield handle
-                finally:
-                    win32service.CloseServiceHandle(handle)
-            finally:
-                win32service.CloseServiceHandle(manager)
+            with (
+                closing(windows.OpenSCManager(None, None, connect)) as manager,
+                closing(windows.OpenService(manager, self.name, access)) as handle,
+            ):
+                yield handle
         except pywintypes.error as exc:
             raise RefusedError(exc.winerror, str(exc.strerror)) from exc

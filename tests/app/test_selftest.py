@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from letsencrypt_mdaemon.app import selftest
 from letsencrypt_mdaemon.errors import DeployError
 from letsencrypt_mdaemon.pki.certificate import Certificate
@@ -69,7 +71,7 @@ class Clinging(MemoryStore):
 
 def test_a_store_that_loses_or_keeps_what_it_should_not_fails() -> None:
     checks = [
-        (type(one).__name__, selftest.store(one, "p256"))
+        (type(one).__name__, partial(selftest.store, one, "p256"))
         for one in (MemoryStore(), Forgetful(), Clinging())
     ]
     found = selftest.run(checks)

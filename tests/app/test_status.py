@@ -285,8 +285,8 @@ def test_what_shorter_lifetimes_will_mean_is_shown(program: Program) -> None:
     renew(program)
     schedule(program, 24 * DAY, 18 * DAY, 12 * DAY, 6 * DAY)
 
-    rows = program.here("status").report["schedule"]["lifetimes"]
-    text = shown(program)
+    rows = program.here("status", *PUBLIC).report["schedule"]["lifetimes"]
+    text = shown(program, *PUBLIC)
 
     assert [(row["days"], row["letsencrypt_from"]) for row in rows] == [
         (64, "2027-02-10"),
@@ -305,11 +305,18 @@ def test_lifetimes_that_are_not_shorter_are_not_shown(
     ca.lifetime = days * DAY
     renew(program)
 
-    rows = program.here("status").report["schedule"]["lifetimes"]
+    rows = program.here("status", *PUBLIC).report["schedule"]["lifetimes"]
 
     assert [row["days"] for row in rows] == left
     assert all(row["too_sparse"] is None for row in rows)
     assert all(later["days"] < row["days"] for row, later in pairwise(rows))
+
+
+def test_of_another_ca_no_future_lifetimes_are_shown(program: Program) -> None:
+    renew(program)
+
+    assert program.here("status").report["schedule"]["lifetimes"] == []
+    assert "Let's Encrypt's lifetime" not in shown(program)
 
 
 @pytest.mark.parametrize("option", ["--force", "--staging", "--dry-run"])

@@ -935,7 +935,7 @@ def test_a_failed_run_is_mailed_to_nobody_unless_asked(
 @pytest.fixture
 def event_log(monkeypatch: pytest.MonkeyPatch) -> MemoryEventLog:
     system_log = MemoryEventLog()
-    monkeypatch.setattr(build, "event_log", lambda: system_log)
+    monkeypatch.setattr(build, "event_log", lambda: system_log.error)
     return system_log
 
 

@@ -12,7 +12,8 @@ import pytest
 
 from letsencrypt_mdaemon.cli.text import day, when
 
-DAY, HOUR, MINUTE = timedelta(days=1), timedelta(hours=1), timedelta(minutes=1)
+DAY, HOUR = timedelta(days=1), timedelta(hours=1)
+MINUTE, SECOND = timedelta(minutes=1), timedelta(seconds=1)
 
 
 @pytest.fixture
@@ -53,9 +54,11 @@ def test_a_date_is_shown_in_local_time_with_its_zone(
     [
         (89 * DAY + HOUR, "in 89 days"),
         (30 * HOUR + MINUTE, "in 30 hours"),
-        (HOUR, "in less than 2 hours"),
+        (HOUR + 5 * SECOND, "in 60 minutes"),
+        (MINUTE, "in less than 2 minutes"),
         (-5 * DAY - HOUR, "5 days ago"),
-        (-MINUTE, "less than 2 hours ago"),
+        (-5 * MINUTE, "5 minutes ago"),
+        (-SECOND, "just now"),
     ],
 )
 def test_a_date_is_shown_with_how_far_away_it_is(away: timedelta, words: str) -> None:

@@ -56,7 +56,7 @@ KEYS: list[Make] = [a_fake_key]
 
 if sys.platform == "win32":
     from letsencrypt_mdaemon.stores.windows import WindowsStore
-    from letsencrypt_mdaemon.windows.key_access import key_at
+    from letsencrypt_mdaemon.windows.key_access import Key
     from letsencrypt_mdaemon.windows.security import Folder
     from tests.certificates import certificate
     from tests.windows.machine_store import forget_wines_container
@@ -71,7 +71,7 @@ if sys.platform == "win32":
         WindowsStore(readers=[]).install(own)
         place = WindowsStore().key_place(own.thumbprint)
         assert place is not None
-        return key_at(place)
+        return Key(place)
 
     FOLDERS.append(a_real_folder)
     KEYS.append(a_real_key)

@@ -31,7 +31,7 @@ class Reversing:
 
 SEALS: list[type[Seal]] = [Reversing]
 if sys.platform == "win32":
-    from letsencrypt_mdaemon.windows.dpapi import MachineSeal
+    from letsencrypt_mdaemon.windows.security import MachineSeal
 
     SEALS.append(MachineSeal)
 

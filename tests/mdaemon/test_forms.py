@@ -184,6 +184,36 @@ def test_whatever_the_text_the_places_are_right(text: str) -> None:
         assert one.end <= other.start
 
 
+def looked_for(text: str, known: list[x509.Certificate]) -> list[Hit]:
+    """Find names the plain way: look for each name of each certificate."""
+    folded = "".join(letter.lower() if letter.isascii() else letter for letter in text)
+    hits: dict[tuple[int, int], Hit] = {}
+    for certificate in known:
+        for form in every():
+            name = form.write(certificate)
+            if form.style == "upper" or (
+                form.source.endswith("serial") and certificate.serial_number < 1 << 56
+            ):
+                continue
+            plain = text if form.style == "base64" else folded
+            for match in form.shape().finditer(plain):
+                place = match.span()
+                if match[0] == name and place not in hits:
+                    is_upper = form.style == "lower" and text[slice(*place)] != name
+                    style = "upper" if is_upper else form.style
+                    hits[place] = Hit(certificate, form._replace(style=style), *place)
+    return [hits[place] for place in sorted(hits)]
+
+
+@given(st.lists(PIECES | st.text("aAfF0 :,-x", max_size=9), max_size=8).map("".join))
+@example("9" * 17 + "/" + "0x" + "aB" * 20)
+def test_what_is_looked_up_is_what_is_looked_for(text: str) -> None:
+    known = [OTHER, ONE, leaf(serial=ONE.serial_number, own_key=certificates.key(5))]
+    known += [TWO, leaf(serial=0xAAAA0A)]
+
+    assert find(text, known) == looked_for(text, known)
+
+
 @pytest.mark.parametrize("separator", list(forms.SEPARATORS.values()))
 def test_the_case_is_kept(separator: str) -> None:
     upper = Form("sha1", "upper", NAMES[separator])

@@ -234,7 +234,7 @@ def test_a_binding_that_a_run_changed_stays_if_the_setting_is_gone(
     real = mdaemon_server.MailServer.reload
 
     def forget(server: mdaemon_server.MailServer) -> object:
-        object.__setattr__(server, "site", None)
+        monkeypatch.setattr(mdaemon_server.MailServer, "site", None)
         return real(server)
 
     monkeypatch.setattr(mdaemon_server.MailServer, "reload", forget)

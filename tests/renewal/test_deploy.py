@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -358,6 +358,6 @@ def test_a_port_of_another_program_counts_only_if_it_was_named(
     scene = Scene({}, served={MAIL: OLD_PRINT, WEB: "F" * 40, ADMIN: ""})
     deployment = scene.deployment()
     found = deployment.snapshot
-    found = replace(found, request=replace(found.request, given=given_by_name))
+    found = found._replace(request=found.request._replace(given=given_by_name))
 
     assert set(baseline(found, deployment.adapters)) == expected

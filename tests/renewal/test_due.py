@@ -197,7 +197,7 @@ def test_the_order_of_the_names_makes_no_difference() -> None:
             END,
             None,
             True,
-            f"the certificate in use expired on {LAST_DAY} (less than 2 hours ago)",
+            f"the certificate in use expired on {LAST_DAY} (just now)",
             START + 60 * DAY,
         ),
         (
@@ -561,9 +561,11 @@ def test_the_moment_is_in_the_window(generator: random.Random, seconds: int) -> 
         (2 * DAY, "2 days"),
         (2 * DAY - timedelta(seconds=1), "47 hours"),
         (2 * HOUR, "2 hours"),
-        (2 * HOUR - timedelta(seconds=1), "less than 2 hours"),
-        (timedelta(0), "less than 2 hours"),
+        (2 * HOUR - timedelta(seconds=1), "119 minutes"),
+        (timedelta(minutes=2), "2 minutes"),
+        (timedelta(seconds=119), "less than 2 minutes"),
+        (timedelta(0), "less than 2 minutes"),
     ],
 )
-def test_a_span_is_said_in_days_or_hours(span: timedelta, said: str) -> None:
+def test_a_span_is_shown_in_days_hours_or_minutes(span: timedelta, said: str) -> None:
     assert days(span) == said

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -66,7 +66,7 @@ class Scene:
 
     def renew(self, **order: object) -> Outcome:
         """Run with an order that differs from the usual one."""
-        wanted = replace(ORDER, **order)  # type: ignore[arg-type]
+        wanted = ORDER._replace(**order)  # type: ignore[arg-type]
         memory = self.parts.state.load()
         return run.renew(wanted, self.parts, memory, now=self.now)
 

@@ -7,7 +7,6 @@ years are told by `python -m tests.simulation`.
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import product
 from typing import Any
@@ -181,7 +180,7 @@ def changed_back(days: int) -> SimulatedCa:
     """Let somebody write the first certificate back after every run."""
     ca = SimulatedCa(90 * DAY)
     installation = Installation(ca)
-    installation.order = replace(installation.order, remove_old=False)
+    installation.order = installation.order._replace(remove_old=False)
     first = dict(installation.server.values)
     with quiet(random.Random(0)):  # noqa: S311
         for number in range(2 * days):

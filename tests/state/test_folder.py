@@ -19,7 +19,7 @@ from letsencrypt_mdaemon.state.advice import Draw
 from letsencrypt_mdaemon.state.folder import CaState, State
 from letsencrypt_mdaemon.state.ledger import Failure, Issuance, Ledger
 from letsencrypt_mdaemon.state.memory import (
-    HISTORY,
+    MAX_ISSUED,
     Account,
     Attempt,
     Change,
@@ -238,10 +238,10 @@ def test_an_order_is_forgotten_once_its_certificate_is_kept(ca: CaState) -> None
 
 def test_a_certificate_is_remembered_once_and_the_oldest_are_forgotten() -> None:
     memory = Memory((TARGET,), ())
-    for number in range(HISTORY + 5):
+    for number in range(MAX_ISSUED + 5):
         memory = memory.remember(Issued(str(number), URL, ()))
     memory = memory.remember(Issued("7", URL, ("new",)))
-    assert len(memory.issued) == HISTORY
+    assert len(memory.issued) == MAX_ISSUED
     assert memory.targets == (TARGET,)
     assert memory.find("4") is None
     found = memory.find("7")

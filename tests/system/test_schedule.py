@@ -12,10 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from letsencrypt_mdaemon.errors import ConfigError, DeployError
-from letsencrypt_mdaemon.system import tasks
-from letsencrypt_mdaemon.system.cron import Cron
-from letsencrypt_mdaemon.system.schedule import NAME
-from letsencrypt_mdaemon.system.tasks import NAMESPACE, TaskScheduler
+from letsencrypt_mdaemon.system import schedule
+from letsencrypt_mdaemon.system.schedule import NAME, NAMESPACE, Cron, TaskScheduler
 from letsencrypt_mdaemon.windows.access import SYSTEM
 from tests.limits import HANG_SECONDS
 from tests.program import Program
@@ -38,7 +36,7 @@ def text_of(root: ET.Element, path: str) -> list[str | None]:
 
 
 def test_a_task_is_what_task_scheduler_wants() -> None:
-    data = tasks.task(COMMAND, 3, 7, SYSTEM)
+    data = schedule.task(COMMAND, 3, 7, SYSTEM)
     assert data[:2] == b"\xff\xfe"
     root = read(data)
     assert root.tag == f"{{{NAMESPACE}}}Task"
@@ -81,7 +79,7 @@ printable_text = st.text(
 def test_whatever_the_command_is_called_it_comes_out_as_it_went_in(
     command: list[str],
 ) -> None:
-    root = read(tasks.task(command, 0, 1, SYSTEM))
+    root = read(schedule.task(command, 0, 1, SYSTEM))
     assert text_of(root, "Actions/Exec/Command") == [command[0]]
     (arguments,) = text_of(root, "Actions/Exec/Arguments")
     assert (arguments or "") == subprocess.list2cmdline(command[1:])
@@ -94,7 +92,7 @@ def test_the_example_is_what_is_installed() -> None:
     (arguments,) = text_of(example, "Actions/Exec/Arguments")
     assert program
     assert arguments
-    made = read(tasks.task([program, *arguments.split()], 3, 17, SYSTEM))
+    made = read(schedule.task([program, *arguments.split()], 3, 17, SYSTEM))
     assert ET.canonicalize(ET.tostring(example), strip_text=True) == ET.canonicalize(
         ET.tostring(made), strip_text=True
     )

@@ -104,7 +104,6 @@ def test_a_reader_that_is_added_may_read_unless_he_is_denied() -> None:
     assert access.may(added, "S-1-5-21-9", READ)
     denied = access.with_reader("D:(D;;FR;;;S-1-5-21-9)", "S-1-5-21-9")
     assert not access.may(denied, "S-1-5-21-9", READ)
-    assert access.with_reader("D:NO_ACCESS_CONTROL", "S-1-1-0").endswith("CONTROL")
 
 
 class Listed:
@@ -148,4 +147,8 @@ def test_folders_that_others_may_change_are_all_named_with_what_to_do() -> None:
 def test_who_may_read_is_listed() -> None:
     listed = "D:(A;;FR;;;SY)(A;;FX;;;BA)(D;;FR;;;BU)(A;;FA;;;BU)(A;;GR;;;S-1-5-21-9)"
     assert access.readers(listed) == [SYSTEM, "S-1-5-21-9"]
-    assert access.readers("D:NO_ACCESS_CONTROL") is None
+    assert access.readers("D:NO_ACCESS_CONTROL") == [access.EVERYONE]
+
+
+def test_a_list_that_lets_everybody_do_everything_gets_no_entries() -> None:
+    access.let_read(Listed("D:NO_ACCESS_CONTROL"), ["S-1-5-21-9"])

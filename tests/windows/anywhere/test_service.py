@@ -22,8 +22,13 @@ from tests.fakes import MemoryService
 from tests.limits import HANG_SECONDS
 
 
+@pytest.fixture(autouse=True)
+def _poll_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "POLL_SECONDS", 0)
+
+
 def restart(made: MemoryService, timeout: float = HANG_SECONDS) -> None:
-    service.restart(made, timeout=timeout, sleep=lambda _seconds: None)
+    service.restart(made, timeout=timeout)
 
 
 @pytest.mark.parametrize(
