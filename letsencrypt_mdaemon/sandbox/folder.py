@@ -11,11 +11,11 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from letsencrypt_mdaemon.errors import Error
 from letsencrypt_mdaemon.pki.certificate import Certificate, load_key
-from letsencrypt_mdaemon.sandbox.ca.certificates import Draft
 
 FOREIGN = "0F1E2D3C4B5A69788796A5B4C3D2E1F001234567"
 """Thumbprint of a foreign certificate that the INI files name; it must stay there."""
@@ -251,15 +251,17 @@ def waiting(folder: Path, suffix: str) -> list[Path]:
 def self_signed(host_name: str, now: datetime) -> Certificate:
     """Return a new certificate, valid for ten years, and its key."""
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    draft = Draft(
-        common_name=host_name,
-        names=(host_name,),
-        key=key.public_key(),
-        signer=key,
-        not_before=now,
-        not_after=now + timedelta(days=3652),
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, host_name)])
+    names = x509.SubjectAlternativeName([x509.DNSName(host_name)])
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now)
+        .not_valid_after(now + timedelta(days=3652))
+        .add_extension(names, critical=False)
+        .sign(key, hashes.SHA256())
     )
-    return Certificate((draft.sign(),), key)
+    return Certificate((certificate,), key)
 
 
 def write(certificate: Certificate, place: Path) -> None:

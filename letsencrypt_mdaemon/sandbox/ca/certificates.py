@@ -31,7 +31,7 @@ class Draft:
     names: tuple[str, ...] = ()
     key: PublicKey
     issuer: x509.Certificate | None = None
-    signer: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
+    signer: ec.EllipticCurvePrivateKey
     not_before: datetime
     not_after: datetime
     is_ca: bool = False
