@@ -269,7 +269,7 @@ def test_the_certificate_in_use_and_the_clock_are_looked_at(
 ) -> None:
     assert patient.here("renew").exit_code == 0
     monkeypatch.setattr(
-        "letsencrypt_mdaemon.sandbox.ca.http.Handler.date_time_string",
+        "letsencrypt_mdaemon.sandbox.ca.server.Handler.date_time_string",
         lambda _: "Thu, 01 Jan 2026 00:00:00 GMT",
     )
 

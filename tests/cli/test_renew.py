@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key, p
 
 from letsencrypt_mdaemon.app import build
 from letsencrypt_mdaemon.pki.certificate import thumbprint
-from letsencrypt_mdaemon.sandbox import web
+from letsencrypt_mdaemon.sandbox import mdaemon
 from letsencrypt_mdaemon.sandbox.ca.certificates import ari_name
 from letsencrypt_mdaemon.sandbox.ca.messages import Problem
 from letsencrypt_mdaemon.sandbox.ca.server import CertificateAuthority
@@ -140,7 +140,7 @@ def serving(folder: Path) -> Iterator[int]:
 
     with (
         ThreadingTCPServer(("127.0.0.1", 0), Handshake) as server,
-        web.thread(partial(server.serve_forever, 0.02), server.shutdown),
+        mdaemon.thread(partial(server.serve_forever, 0.02), server.shutdown),
     ):
         yield server.server_address[1]
 
@@ -358,7 +358,7 @@ def test_a_certificate_that_a_port_does_not_take_is_rolled_back(
 ) -> None:
     (old,) = secure.bound()
     before = secure.snapshot()
-    secure.server.spoil(web.Fault.NO_TLS, "webmail")
+    secure.server.spoil(mdaemon.Fault.NO_TLS, "webmail")
 
     ran = secure.here("renew", "--to", "anna@example.test")
 

@@ -19,7 +19,7 @@ from letsencrypt_mdaemon.mdaemon.iis import (
     read_record,
     sites,
 )
-from letsencrypt_mdaemon.sandbox.web import Fault
+from letsencrypt_mdaemon.sandbox.mdaemon import Fault
 from letsencrypt_mdaemon.state.memory import IIS, Change
 from tests.iis import ENGLISH, GERMAN, NOTHING, Entry, Iis
 from tests.program import Program
