@@ -176,6 +176,7 @@ def test_the_json_tells_everything_of_a_port(scene: Scene) -> None:
         "origin": "given",
         "good": True,
         "server_name": NAME,
+        "only_key": None,
         "outcome": "served",
         "detail": "",
         "certificate": certificate,
