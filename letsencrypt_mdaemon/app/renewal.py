@@ -127,6 +127,6 @@ def prepare(installation: Installation, names: tuple[str, ...]) -> Prepared:
     # A rehearsal does not touch the certificate in use.
     targets = () if config.staging else installation.targets()
     installation = installation if config.staging else installation.learned(targets)
-    tools = adapters.adapters(installation, targets)
+    tools = adapters.adapters(installation, targets, names)
     named = tools.server.named(names)
     return Prepared(installation, adapters.request(installation, names), tools, named)

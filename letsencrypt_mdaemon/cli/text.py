@@ -52,10 +52,20 @@ def print_outcome(document: Document) -> None:
     row("reloaded", *document["reloaded"])
     if item := document["proof"]:
         row("verified at", *item["new"])
+        row("not proven", *map(_port, _with(item, "old", "unproven")))
+        row("not ours", *map(_port, _with(item, "foreign")))
     row("removed", *document["removed"])
     row("TLSA record", document["tlsa"])
     row("dropped", *map(dropped, document["dropped"]))
     row("log", document["log"])
+
+
+def _with(proof: Document, *verdicts: str) -> list[Document]:
+    return [item for item in proof["ports"] if item["verdict"] in verdicts]
+
+
+def _port(item: Document) -> str:
+    return f"{item['endpoint']}: {item['reason']}"
 
 
 def _headline(document: Document) -> str:
@@ -70,10 +80,14 @@ def _headline(document: Document) -> str:
         return "Nothing to do."
     done = {"activate": "Activated", "rollback": "Rolled back"}
     first, *more = document["names"]
+    proven = ""
+    if (item := document["proof"]) and item["unproven"]:
+        ports = len(item["new"]) + len(item["unproven"])
+        proven = f"; {len(item['new'])} of {ports} ports proven"
     return (
         f"{done.get(document['command'], 'Renewed')}: {first}"
         f"{f' and {len(more)} more' if more else ''}, "
-        f"valid until {day(document['certificate']['not_after'])}"
+        f"valid until {day(document['certificate']['not_after'])}{proven}"
     )
 
 

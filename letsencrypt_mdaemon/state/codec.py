@@ -12,7 +12,13 @@ from cryptography.x509 import InvalidVersion
 
 from letsencrypt_mdaemon.pki.certificate import Certificate
 from letsencrypt_mdaemon.state.ledger import Ledger
-from letsencrypt_mdaemon.state.memory import Account, Issued, Memory, OpenOrder
+from letsencrypt_mdaemon.state.memory import (
+    Account,
+    Attempt,
+    Issued,
+    Memory,
+    OpenOrder,
+)
 
 _T = TypeVar("_T")
 
@@ -23,7 +29,11 @@ DAMAGE = (
 """What the functions below raise for a damaged file."""
 
 _ADDED: dict[type, set[str]] = {
-    Memory: {"dropped", "compromised", "runs", "in_use", "exit_code"},
+    Memory: {
+        *("dropped", "compromised", "runs", "in_use", "exit_code"),
+        *("rungs", "restarted"),
+    },
+    Attempt: {"rungs"},
     Issued: {"revoked"},
     Account: {"next_key"},
     OpenOrder: {"issued"},
