@@ -181,16 +181,14 @@ class MailServer(NamedTuple):
         without effect shows whether it processes them.
         """
         names = [*self.semaphores.names]
-        if not names:
-            _log.info("Skipping the reload (no-reload).")
-        elif not self.running and self._is_stopped():
+        if names and not self.running and self._is_stopped():
             _log.warning(
                 "The service %s is stopped. MDaemon uses the new certificate after its "
                 "next start.",
                 self.service and self.service.name,
             )
             return []
-        elif not (self.running or self.semaphores.take(PROBE)):
+        if names and not (self.running or self.semaphores.take(PROBE)):
             names = []
         if self.service and self.may_restart and not self._is_stopped():
             names.append(f"{_SERVICE}{self.service.name}")

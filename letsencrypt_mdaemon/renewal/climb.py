@@ -31,7 +31,7 @@ RESTART_INTERVAL = timedelta(days=1)
 
 
 class Climbed(NamedTuple):
-    """The rungs taken and the proof; None if the ports are not checked."""
+    """The rungs taken and the proof; None if no port serves TLS."""
 
     rungs: tuple[str, ...]
     proof: Proof | None
@@ -39,7 +39,7 @@ class Climbed(NamedTuple):
 
 
 def climb(
-    judge: Callable[[Mapping[Endpoint, Served]], Proof] | None,
+    judge: Callable[[Mapping[Endpoint, Served]], Proof],
     snapshot: Snapshot,
     attempt: Attempt,
     adapters: Adapters,
@@ -51,23 +51,24 @@ def climb(
     restart and after a semaphore: a killed run may repeat only what does no harm.
 
     Args:
-        judge: Returns the verdicts; None if the ports are not to be checked.
+        judge: Returns the verdicts on what is seen.
 
     Raises:
         DeployError: If restarting the service fails.
     """
-    watch = Watch(judge, snapshot, adapters) if judge else None
+    watch = Watch(judge, snapshot, adapters)
     memory, proof = snapshot.memory, None
     taken: list[str] = []
     refused = False
     blind = not attempt.before
     names = _allowed(adapters.server.ladder(), attempt, snapshot)
     for number, name in enumerate(names):
+        untaken = attempt, memory
         if refused and not _is_service(name):
             continue
         if ladder.is_restart(name):
-            proof = watch.look() if watch else None
-            if proof is not None and proof.is_complete and not blind:
+            proof = watch.look()
+            if proof.is_complete and not blind:
                 break
             memory = memory._replace(restarted=utc(snapshot.now))
             adapters.state.save(memory)
@@ -75,26 +76,31 @@ def climb(
             adapters.state.save(attempt)
         if not adapters.server.take(name):
             refused = True
+            attempt, memory = untaken
+            adapters.state.save(attempt)
             continue
         if not ladder.is_restart(name):
             attempt = attempt._replace(rungs=(*attempt.rungs, name))
             adapters.state.save(attempt)
         taken.append(name)
-        if watch is None:
-            continue
         rung = ladder.known(name, memory.rungs)
         following = next(iter(names[number + 1 :]), None)
         proof, rung = watch.after(rung, following)
         others = [item for item in memory.rungs if item.name != name]
         memory = memory._replace(rungs=(*others, rung))
-        settled = proof.is_complete and not blind
-        if settled or (proof.of("broken", "silent") and not attempt.undoing):
+        if not blind and _is_settled(proof, attempt):
             break
-    if watch is not None and not watch.is_thorough:
+    if proof is None or not watch.is_thorough:
         proof = watch.look()
-    if proof is not None and not attempt.undoing:
+    if not attempt.undoing:
         proof = _given_up(proof, "broken" if taken else "unproven")
-    return Climbed(tuple(taken), proof if proof and proof.rows else None, memory)
+    return Climbed(tuple(taken), proof if proof.rows else None, memory)
+
+
+def _is_settled(proof: Proof, attempt: Attempt) -> bool:
+    """Whether no further rung helps: all is right, or the certificate breaks a port."""
+    wrong = proof.of("broken", "silent") and not attempt.undoing
+    return proof.is_complete or bool(wrong)
 
 
 def _is_service(name: str) -> bool:

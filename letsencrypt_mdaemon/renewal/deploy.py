@@ -200,16 +200,13 @@ def cut_over(
     for change in changes:
         was = change.before or "(nothing)"
         _log.info("%s: %s -> %s", change.target, was, change.after)
-    attempt, judge = saved[-1], None
-    if snapshot.request.reload:
-        judge = Judge(
-            before,
-            new,
-            ours(snapshot),
-            given=snapshot.request.given,
-            now=snapshot.now,
-        )
-    if not changes and before and judge:
+    attempt, request = saved[-1], snapshot.request
+    if not request.reload:
+        _log.info("Skipping the reload (no-reload).")
+        return Deployed(attempt, changes, (), None, snapshot.memory)
+    known, now = ours(snapshot), snapshot.now
+    judge = Judge(before, new, known, given=request.given, now=now)
+    if not changes and before:
         # An earlier run wrote the files; an administrator may have restarted MDaemon.
         found = judge(adapters.observe())
         if found.is_complete:
