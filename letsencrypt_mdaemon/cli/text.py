@@ -52,20 +52,22 @@ def print_outcome(document: Document) -> None:
     row("reloaded", *document["reloaded"])
     if item := document["proof"]:
         row("verified at", *item["new"])
-        row("not proven", *map(_port, _with(item, "old", "unproven")))
-        row("not ours", *map(_port, _with(item, "foreign")))
+    print_unproven(document["proof"])
     row("removed", *document["removed"])
     row("TLSA record", document["tlsa"])
     row("dropped", *map(dropped, document["dropped"]))
     row("log", document["log"])
 
 
-def _with(proof: Document, *verdicts: str) -> list[Document]:
-    return [item for item in proof["ports"] if item["verdict"] in verdicts]
-
-
-def _port(item: Document) -> str:
-    return f"{item['endpoint']}: {item['reason']}"
+def print_unproven(proof: Document | None) -> None:
+    """Print which ports do not show the certificate in use, and why."""
+    words = {"old": "not proven", "unproven": "not proven", "foreign": "not ours"}
+    rows: dict[str, list[str]] = {"not proven": [], "not ours": []}
+    for item in proof["ports"] if proof else ():
+        if word := words.get(item["verdict"]):
+            rows[word].append(f"{item['endpoint']}: {item['reason']}")
+    for word, lines in rows.items():
+        row(word, *lines)
 
 
 def _headline(document: Document) -> str:
