@@ -60,7 +60,7 @@ def verify(context: Context) -> Result:
     and every port serves some certificate.
 
     By default, checks MDaemon's usual ports on every address of this machine, with the
-    first two names, and with all names if the answers differ.
+    names of the certificate.
     """
     from datetime import UTC, datetime  # noqa: PLC0415
 
