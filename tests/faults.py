@@ -467,15 +467,45 @@ FAULTS = (
     Fault("files-not-put-back", "item.undo()", "item.clean", "test_files.py"),
     Fault(
         "files-last-copy-removed",
-        "if not self.is_stuck:",
-        "if self.spare:",
+        "if not self.is_stuck or path not in self.outs:",
+        "if path:",
         "test_files.py",
     ),
     Fault(
         "files-read-only-replaced",
-        "if not status.st_mode & 0o222:",
-        "if not status.st_mode:",
+        "if not self.target.stat().st_mode & 0o222:",
+        "if not self.target.stat().st_mode:",
         "test_files.py",
+    ),
+    Fault(
+        "files-what-was-swapped-out-not-looked-at",
+        "if late == base and current == self.data:",
+        "if current == self.data:",
+        "test_writers.py",
+    ),
+    Fault(
+        "files-what-came-after-the-swap-not-looked-at",
+        "if late == base and current == self.data:",
+        "if late == base:",
+        "test_writers.py",
+    ),
+    Fault(
+        "files-late-changes-lost-at-the-end",
+        "            edits.settle()\n",
+        "            _ = edits\n",
+        "test_writers.py",
+    ),
+    Fault(
+        "files-newer-value-overwritten",
+        " == _values(now.get(place)):\n            first",
+        ":\n            first",
+        "test_writers.py",
+    ),
+    Fault(
+        "values-put-back-not-told",
+        "strays = adapters.server.settle(leaf)",
+        "strays = adapters.server.settle(None)",
+        "test_deploy.py",
     ),
     Fault(
         "files-read-without-limit",
@@ -485,8 +515,8 @@ FAULTS = (
     ),
     Fault(
         "files-one-backup-too-many",
-        "len(others) + 1 - keep",
-        "len(others) - keep",
+        "len(others) + 1 - backups.keep",
+        "len(others) - backups.keep",
         "test_files.py",
     ),
     Fault(

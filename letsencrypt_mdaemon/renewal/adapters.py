@@ -112,6 +112,14 @@ class Server(Protocol):
             announce: Called once with the changes, before the first of them is made.
         """
 
+    def settle(self, certificate: x509.Certificate | None) -> Sequence[Target]:
+        """Carry over what others wrote into the files while they were replaced.
+
+        Returns:
+            The targets that do not name the certificate now.
+        """
+        ...
+
     def restore(self, changes: Sequence[Change], *, now: datetime) -> None:
         """Undo the changes whose values nobody has changed since."""
 

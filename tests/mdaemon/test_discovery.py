@@ -20,7 +20,7 @@ from letsencrypt_mdaemon.mdaemon.bindings import Bindings
 from letsencrypt_mdaemon.mdaemon.discovery import Found
 from letsencrypt_mdaemon.mdaemon.folders import IniFiles
 from letsencrypt_mdaemon.pki.certificate import thumbprint
-from letsencrypt_mdaemon.state.memory import Target
+from letsencrypt_mdaemon.state.memory import Change, Target
 from tests.certificates import START, leaf, sign
 from tests.fakes import contents, huge, read_only
 from tests.wine import wine_differs
@@ -84,8 +84,24 @@ def bindings(
 
 def bind(root: Path, *wanted: Target, **more: Iterable[x509.Certificate]) -> list[str]:
     """Bind the new certificate, and return what changed as text."""
-    changes = bindings(root, *wanted, **more).bind(NEW, now=NOW)
+    bound = bindings(root, *wanted, **more)
+    changes = bound.bind(NEW, now=NOW)
+    bound.settle()
+    assert bound.strays(NEW) == []
     return [f"{item.line}: {item.before} → {item.after}" for item in changes]
+
+
+def changed(root: Path, *wanted: Target) -> list[Change]:
+    bound = bindings(root, *wanted)
+    changes = bound.bind(NEW, now=NOW)
+    bound.settle()
+    return changes
+
+
+def taken_back(root: Path, changes: list[Change], *wanted: Target) -> None:
+    bound = bindings(root, *wanted)
+    bound.restore(changes, now=NOW)
+    bound.settle()
 
 
 def bind_value(tmp_path: Path, value: str, form: str = SHA1) -> str:
@@ -697,18 +713,18 @@ def fails_at(root: Path, step: int) -> bool:
 
 def test_changes_can_be_taken_back(root: Path) -> None:
     before = contents(root)
-    changes = bindings(root).bind(NEW, now=NOW)
-    bindings(root).restore(changes, now=NOW)
+    changes = changed(root)
+    taken_back(root, changes)
     assert contents(root) == before
-    bindings(root).restore(changes, now=NOW)
+    taken_back(root, changes)
     assert contents(root) == before
 
 
 def test_what_somebody_changed_meanwhile_is_not_taken_back(root: Path) -> None:
-    changes = bindings(root).bind(NEW, now=NOW)
+    changes = changed(root)
     mine = f"[SSL]\nCertificate={thumbprint(OTHER)}\n"
     write(root, {MAIL.file: mine})
-    bindings(root).restore(changes, now=NOW)
+    taken_back(root, changes)
     assert (root / MAIL.file).read_text() == mine
     assert thumbprint(OLD) in (root / WEB.file).read_text()
 
@@ -716,22 +732,22 @@ def test_what_somebody_changed_meanwhile_is_not_taken_back(root: Path) -> None:
 def test_of_a_repeated_key_each_gets_its_own_value_back(root: Path) -> None:
     text = f"[SSL]\nCertificate={thumbprint(OLD)}\nCertificate={thumbprint(OTHER)}\n"
     write(root, {MAIL.file: text})
-    changes = bindings(root, MAIL).bind(NEW, now=NOW)
+    changes = changed(root, MAIL)
     assert len(changes) == 2
-    bindings(root, MAIL).restore(changes, now=NOW)
+    taken_back(root, changes, MAIL)
     assert (root / MAIL.file).read_text() == text
 
 
 def test_a_value_that_moved_to_another_line_is_taken_back(root: Path) -> None:
-    changes = bindings(root).bind(NEW, now=NOW)
+    changes = changed(root)
     path = root / MAIL.file
     path.write_bytes(b"; one line more\r\n" + path.read_bytes())
-    bindings(root).restore(changes, now=NOW)
+    taken_back(root, changes)
     assert named(root, MAIL) == [OLD]
 
 
 def test_a_key_that_was_added_is_emptied(root: Path) -> None:
     write(root, {MAIL.file: "[SSL]\n"})
-    changes = bindings(root, MAIL).bind(NEW, now=NOW)
-    bindings(root, MAIL).restore(changes, now=NOW)
+    changes = changed(root, MAIL)
+    taken_back(root, changes, MAIL)
     assert (root / MAIL.file).read_text() == "[SSL]\nCertificate=\n"
