@@ -18,9 +18,13 @@ def main(file: str) -> int:
     except Error as exc:
         print(f"{type(exc).__name__}: {exc.message} {exc.hint}")
         return exc.exit_code
-    print("Renewed" if outcome.renewed else "Not renewed", outcome.reason, sep=": ")
+    result = "Renewed" if outcome.renewed else "Not renewed"
+    until = ""
     if outcome.certificate is not None:
-        print(f"Valid until {outcome.certificate.not_valid_after_utc:%Y-%m-%d}")
+        end = outcome.certificate.not_valid_after_utc.astimezone()
+        until = f", valid until {end:%Y-%m-%d}"
+    print(f"{result}: {outcome.names[0]}{until}")
+    print(f"Reason: {outcome.reason}")
     return 0
 
 

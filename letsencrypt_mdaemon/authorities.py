@@ -67,11 +67,9 @@ AUTHORITIES = {
 def at(directory_url: str) -> Authority:
     """Return the CA with this URL; only the URL is known of most."""
     known = {authority.url: authority for authority in AUTHORITIES.values()}
-    return known.get(directory_url, Authority(url=directory_url))
+    return known.get(directory_url) or Authority(url=directory_url)
 
 
 def is_public(directory_url: str) -> bool:
     """Return whether this is a known CA, which very many servers ask."""
-    known = {authority.url for authority in AUTHORITIES.values()}
-    staging = {authority.staging for authority in AUTHORITIES.values()}
-    return directory_url in known | staging
+    return any(directory_url in (row.url, row.staging) for row in AUTHORITIES.values())

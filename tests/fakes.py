@@ -26,9 +26,8 @@ from letsencrypt_mdaemon.errors import DeployError
 from letsencrypt_mdaemon.pki.certificate import Certificate, PrivateKey, thumbprint
 from letsencrypt_mdaemon.renewal.adapters import Request
 from letsencrypt_mdaemon.renewal.snapshot import Snapshot
-from letsencrypt_mdaemon.state.advice import Window
 from letsencrypt_mdaemon.state.ledger import Ledger
-from letsencrypt_mdaemon.state.memory import Attempt, Change, Memory, Target
+from letsencrypt_mdaemon.state.memory import Attempt, Change, Memory, Target, Window
 from letsencrypt_mdaemon.system import swap
 from letsencrypt_mdaemon.windows.service import (
     ALREADY_RUNNING,

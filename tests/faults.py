@@ -69,7 +69,7 @@ FAULTS = (
     ),
     Fault(
         "order-not-kept",
-        "self.state.save_order(OpenOrder(*urls, tuple(names), self.key_type, pem))",
+        "self.state.save(OpenOrder(*urls, tuple(names), self.key_type, pem))",
         "del pem, urls",
         "test_issuer_resuming.py",
     ),
@@ -141,7 +141,7 @@ FAULTS = (
     ),
     Fault(
         "account-new-key-not-kept-first",
-        "self.state.save_account(account)",
+        "self.state.save(account)",
         "del account",
         "test_account.py",
     ),
@@ -348,7 +348,7 @@ FAULTS = (
     ),
     Fault(
         "obtain-failure-not-written-down",
-        "ca.save_ledger(ledger)",
+        "ca.save(ledger)",
         "ca.ledger()",
         "test_patience.py",
     ),
@@ -367,7 +367,7 @@ FAULTS = (
     # Putting into use, and back
     Fault(
         "deploy-without-a-note",
-        "adapters.state.save_attempt(Attempt(new, before, changes))",
+        "adapters.state.save(Attempt(new, before, changes))",
         "adapters.state.attempt()",
         "test_run.py test_deploy.py test_killed.py",
     ),
@@ -627,14 +627,14 @@ FAULTS = (
     ),
     Fault(
         "iis-central-store-touched",
-        "if binding.is_central:",
+        "if binding.flags & _CENTRAL:",
         "if not binding:",
         "test_iis.py",
     ),
     Fault(
         "webroot-others-file-removed",
-        "text.startswith(read_limited(file",
-        "bool(read_limited(file",
+        "text.startswith(disk.read_limited(file",
+        "bool(disk.read_limited(file",
         "test_webroot.py",
     ),
     Fault(
@@ -970,8 +970,8 @@ FAULTS = (
     ),
     Fault(
         "findings-certain-is-a-warning",
-        "Weight.FAILURE if self.certain else self.advice.weight",
-        "self.advice.weight",
+        "Weight.FAILURE if self.certain else self.kind.weight",
+        "self.kind.weight",
         "test_examination.py test_doctor_command.py",
     ),
     Fault(

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from letsencrypt_mdaemon.cli.main import cli
 from letsencrypt_mdaemon.sandbox import folder as sandbox_folder
-from letsencrypt_mdaemon.sandbox import mdaemon, web
+from letsencrypt_mdaemon.sandbox import mdaemon
 from letsencrypt_mdaemon.system import log
 from tests.limits import HANG_SECONDS
 
@@ -216,7 +216,7 @@ def beside_sandbox(
     with (
         mdaemon.Server(folder, http_port=http_port, tls=tls) as server,
         ThreadingUDPServer((LOCALHOST, 0), NoDns) as dns,
-        web.thread(partial(dns.serve_forever, 0.005), dns.shutdown),
+        mdaemon.thread(partial(dns.serve_forever, 0.005), dns.shutdown),
     ):
         # Else nothing listens where is looked.
         endpoints = server.endpoints.values() or ["https://127.0.0.1:1"]

@@ -32,13 +32,20 @@ from letsencrypt_mdaemon import authorities
 from letsencrypt_mdaemon.errors import AcmeError, ChallengeError
 from letsencrypt_mdaemon.pki.certificate import Certificate, PrivateKey
 from letsencrypt_mdaemon.pki.checks import check
-from letsencrypt_mdaemon.renewal import lifetime as lifetimes
+from letsencrypt_mdaemon.renewal import due as lifetimes
 from letsencrypt_mdaemon.renewal import run as workflow
 from letsencrypt_mdaemon.renewal.adapters import Adapters, Outcome, Request
-from letsencrypt_mdaemon.state.advice import Draw, Window
 from letsencrypt_mdaemon.state.folder import CaState, State
 from letsencrypt_mdaemon.state.ledger import CLOCK_ERROR, Ledger
-from letsencrypt_mdaemon.state.memory import MAX_RUNS, Attempt, Memory, OpenOrder, utc
+from letsencrypt_mdaemon.state.memory import (
+    MAX_RUNS,
+    Attempt,
+    Draw,
+    Memory,
+    OpenOrder,
+    Window,
+    utc,
+)
 from letsencrypt_mdaemon.text import days
 from tests.certificates import START, certificate, leaf
 from tests.fakes import MemoryServer, MemoryStore
@@ -204,7 +211,7 @@ class SimulatedCa:
             raise ChallengeError("It failed.", names={names[-1]: "nobody is there"})
         self.book.issuance(names, self.now)
         ledger = self.state.ledger().settled(self.clock).issued(names, self.clock)
-        self.state.save_ledger(ledger)
+        self.state.save(ledger)
         serial = next(self.serials)
         start = utc(self.now - HOUR)
         made = certificate(names, start=start, lifetime=self.lifetime, serial=serial)
@@ -239,17 +246,17 @@ class MemoryState(State):
         """Return what is remembered."""
         return self._memory
 
-    def save(self, memory: Memory) -> None:
-        """Remember it."""
-        self._memory = memory
+    def save(self, record: object) -> None:
+        """Remember the memory or the attempt."""
+        if isinstance(record, Memory):
+            self._memory = record
+        else:
+            assert isinstance(record, Attempt)
+            self._attempt = record
 
     def attempt(self) -> Attempt | None:
         """Return the attempt that is not decided."""
         return self._attempt
-
-    def save_attempt(self, attempt: Attempt) -> None:
-        """Keep an attempt."""
-        self._attempt = attempt
 
     def forget_attempt(self) -> None:
         """Forget it."""
@@ -288,17 +295,17 @@ class MemoryCaState(CaState):
         """Return the moment drawn."""
         return self._draw
 
-    def save_draw(self, draw: Draw) -> None:
-        """Keep the moment drawn."""
-        self._draw = draw
-
     def ledger(self) -> Ledger:
         """Return the ledger."""
         return self._ledger
 
-    def save_ledger(self, ledger: Ledger) -> None:
-        """Keep it."""
-        self._ledger = ledger
+    def save(self, record: object) -> None:
+        """Keep the moment drawn or the ledger."""
+        if isinstance(record, Draw):
+            self._draw = record
+        else:
+            assert isinstance(record, Ledger)
+            self._ledger = record
 
 
 ORDER = Request(
@@ -325,7 +332,7 @@ class Installation:
         self.parts = Adapters(
             store=store,
             server=self.server,
-            verifier=self.server,
+            observe=self.server.observe,
             state=self.state,
             ca=ca.state,
             issuer=lambda: ca,

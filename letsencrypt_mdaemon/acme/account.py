@@ -143,7 +143,7 @@ class Accounts:
         elif self.session.meta.get("externalAccountRequired") is True:
             message = f"{self.ca} requires an external account (EAB)."
             raise ConfigError(message, hint=BIND_ACCOUNT)
-        self.state.save_account(Account(_private(key), ""))
+        self.state.save(Account(_private(key), ""))
         try:
             location = self.session.post(url, request, Signer(key)).location
         except AcmeError as exc:
@@ -153,7 +153,7 @@ class Accounts:
         if not location:
             message = f"{printable(url, 300)} registered an account but sent no URL."
             raise AcmeError(message, hint="Report this to the CA.")
-        self.state.save_account(Account(_private(key), location))
+        self.state.save(Account(_private(key), location))
         _log.info("Registered the account %s", printable(location, 300))
         return Signer(key, location)
 
@@ -199,7 +199,7 @@ class Accounts:
         assert account is not None  # noqa: S101 - it has just signed
         new = _new_key()
         account = account._replace(next_key=_private(new))
-        self.state.save_account(account)
+        self.state.save(account)
         claim = {"account": signer.kid, "oldKey": _public(signer.key)}
         inner = sign(url, json.dumps(claim).encode(), Signer(new))
         try:
@@ -218,7 +218,7 @@ class Accounts:
                 # the usual hint for that is wrong here.
                 exc.hint = "The account keeps its key."
             raise
-        self.state.save_account(Account(_private(new), signer.kid))
+        self.state.save(Account(_private(new), signer.kid))
         return signer.kid
 
     def post(self, url: str, payload: object, signer: Signer) -> Reply:
@@ -258,7 +258,7 @@ class Accounts:
                 raise
             if exc.kind != "accountDoesNotExist":
                 self._find(old)  # Some CAs refuse a new key for another reason.
-        self.state.save_account(settled)
+        self.state.save(settled)
         return settled
 
     def _find(self, key: JWK) -> None:

@@ -17,7 +17,7 @@ from letsencrypt_mdaemon.acme.problem import may_pass
 from letsencrypt_mdaemon.errors import AcmeError, ConfigError
 from letsencrypt_mdaemon.pki.certificate import Certificate, serial_der
 from letsencrypt_mdaemon.pki.checks import check
-from letsencrypt_mdaemon.state.advice import Window
+from letsencrypt_mdaemon.state.memory import Window
 from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:

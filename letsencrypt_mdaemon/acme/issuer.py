@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.acme.authorization import Present
     from letsencrypt_mdaemon.acme.http import Reply
     from letsencrypt_mdaemon.pki.certificate import Certificate, KeyType, PrivateKey
-    from letsencrypt_mdaemon.state.advice import Window
+    from letsencrypt_mdaemon.state.memory import Window
 
 _log = logging.getLogger(__name__)
 
@@ -149,9 +149,9 @@ class Issuer:
         """
         saved, now = self.state.order(), datetime.now(UTC)
         if saved is None or not saved.issued:
-            self.state.save_ledger(self.state.ledger().settled(now).issued(names, now))
+            self.state.save(self.state.ledger().settled(now).issued(names, now))
         if saved is not None:
-            self.state.save_order(saved._replace(issued=True))
+            self.state.save(saved._replace(issued=True))
 
     # The order (RFC 8555, 7.4): an open one, or a new one
 
@@ -215,7 +215,7 @@ class Issuer:
             message += "send its URL, or the URL to finalize it."
             raise AcmeError(message, hint="Report this to the CA.")
         pem, urls = key_pem(key).decode(), (order.url, order.finalize_url)
-        self.state.save_order(OpenOrder(*urls, tuple(names), self.key_type, pem))
+        self.state.save(OpenOrder(*urls, tuple(names), self.key_type, pem))
         shown = ", ".join(names)
         _log.info("Ordered a certificate for %s: %s", shown, printable(order.url))
         return order, key

@@ -10,11 +10,10 @@ from letsencrypt_mdaemon import authorities
 from letsencrypt_mdaemon.app import build
 from letsencrypt_mdaemon.mdaemon import folders
 from letsencrypt_mdaemon.mdaemon.bindings import Bindings
-from letsencrypt_mdaemon.mdaemon.semaphores import Semaphores
-from letsencrypt_mdaemon.mdaemon.server import MailServer
-from letsencrypt_mdaemon.renewal import lifetime
+from letsencrypt_mdaemon.mdaemon.server import MailServer, Semaphores
+from letsencrypt_mdaemon.renewal import due
 from letsencrypt_mdaemon.renewal.adapters import Adapters, Request
-from letsencrypt_mdaemon.verify.observe import Ports
+from letsencrypt_mdaemon.verify.observe import observe
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,10 +35,15 @@ def adapters(installation: Installation, targets: Sequence[Target] = ()) -> Adap
         ConfigError: If IIS cannot use the certificates of the store.
     """
     name = build.server_name(installation.config, installation.greeted)
+
+    def look() -> dict[str, str]:
+        seen = observe(installation.endpoints, [name])
+        return {str(at): row.thumbprint for at, row in seen.items() if row.leaf}
+
     return Adapters(
         store=installation.store,
         server=server(installation, targets),
-        verifier=Ports(installation.endpoints, name),
+        observe=look,
         state=installation.state,
         ca=installation.ca,
         issuer=cache(lambda: issuer(installation)),
@@ -55,7 +59,7 @@ def request(installation: Installation, names: tuple[str, ...]) -> Request:
         directory_url=config.ca,
         reuse_key=config.key_policy == "reuse",
         days_left=config.renew_days,
-        interval=lifetime.interval(installation.memory.runs) or lifetime.INTERVAL,
+        interval=due.interval(installation.memory.runs),
         limits=authorities.at(config.ca).limits,
         force=config.force,
         dry_run=config.dry_run,

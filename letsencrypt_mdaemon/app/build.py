@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.config.settings import Config
     from letsencrypt_mdaemon.mdaemon import host_name, iis
     from letsencrypt_mdaemon.renewal.adapters import Store
-    from letsencrypt_mdaemon.system.mail import Mail, Transport
+    from letsencrypt_mdaemon.system.mail import Transport
     from letsencrypt_mdaemon.verify.endpoints import Endpoint
     from letsencrypt_mdaemon.windows.service import Service
 
@@ -116,30 +116,31 @@ def require_trusted(config_file: Path | None) -> None:
         access.refuse_shared({str(path): security.Folder(path) for path in trusted})
 
 
-def transport(config: Config, root: Path | None) -> Transport:
-    """Return the transport for mail.
+def send_mail(
+    config: Config, find_root: Callable[[], Path], subject: str, lines: Iterable[str]
+) -> tuple[str, ...]:
+    """Send a mail to the recipients in the settings.
+
+    Args:
+        find_root: Returns MDaemon's folder; called only for its RAW queue.
+
+    Returns:
+        The recipients, and last where it was sent.
 
     Raises:
-        ConfigError: If there is none.
+        Error: If it cannot be sent.
     """
-    from letsencrypt_mdaemon.system.mail import RawQueue, Smtp  # noqa: PLC0415 - seldom
+    from letsencrypt_mdaemon.system.mail import Mail, RawQueue, Smtp  # noqa: PLC0415
 
-    if config.mail_server.lower() != "raw":
+    sender = (config.mail_from or config.to)[0]
+    mail = Mail.compose(sender, config.to, subject, lines)
+    transport: Transport = RawQueue(lambda: folders.raw_queue(find_root()))
+    if config.mail_server != "raw":
         password = config.mail_password
         if config.mail_password_file:
             password = _secret(config.mail_password_file, "mail-password-file")
-        return Smtp(config.mail_server, config.mail_user, password)
-    if root is None:
-        message = "Cannot send mail: without MDaemon there is no RAW queue."
-        raise ConfigError(message, hint="Set mail-server = smtp://HOST:PORT.")
-    return RawQueue(lambda: folders.raw_queue(root))
-
-
-def mail(config: Config, subject: str, lines: Iterable[str]) -> Mail:
-    """Return a mail to the recipients in the settings."""
-    from letsencrypt_mdaemon.system.mail import Mail  # noqa: PLC0415 - seldom needed
-
-    return Mail.compose((config.mail_from or config.to)[0], config.to, subject, lines)
+        transport = Smtp(config.mail_server, config.mail_user, password)
+    return (*mail.recipients, transport.send(mail))
 
 
 def certificate_store(config: Config, state: State, root: Path) -> Store:

@@ -125,7 +125,7 @@ class Installation(NamedTuple):
         found = self.discover()
         # A value that once named a certificate counts, even if it names none now.
         remembered = discovery.still_there(self.files, self.memory.targets)
-        learned = discovery.merged(discovery.learned(found), remembered)
+        learned = discovery.learned(found, remembered)
         if learned:
             return learned
         raise ConfigError(
@@ -149,7 +149,9 @@ class Installation(NamedTuple):
         if known or self.config.dry_run:
             return self
         for target in targets:
-            _log.info("%s names the certificate as %s", target, target.form)
+            kind = {"sha1": "SHA-1 thumbprint", "sha256": "SHA-256 thumbprint"}
+            what = kind.get(target.form.partition(":")[0], "serial number")
+            _log.info("%s names the certificate by its %s", target, what)
         return self._remembering(self.memory._replace(targets=targets))
 
     def _remembering(self, memory: Memory) -> Installation:

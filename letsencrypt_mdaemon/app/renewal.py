@@ -81,6 +81,13 @@ class Prepared(NamedTuple):
         if not config.dry_run:
             # A killed run left its token files, which this run may not need.
             adapters.webroot(self.installation).sweep()
+        elif not (config.agree_tos or self.request.activate_only):
+            account = self.installation.ca.account()
+            if account is None or not account.url:
+                _log.warning(
+                    "A renewal would fail, because agree-tos is not set. Set it to "
+                    "accept the CA's terms of service."
+                )
         memory = self.installation.memory
         return run.renew(self.request, self.adapters, memory, now=now)
 

@@ -13,7 +13,7 @@ import time
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -23,7 +23,7 @@ from letsencrypt_mdaemon._version import __version__
 from letsencrypt_mdaemon.app import build, scheduling
 from letsencrypt_mdaemon.errors import DeployError, Error
 from letsencrypt_mdaemon.mdaemon import folders
-from letsencrypt_mdaemon.mdaemon.semaphores import Semaphores
+from letsencrypt_mdaemon.mdaemon.server import PROBE, Semaphores
 from letsencrypt_mdaemon.pki.certificate import Certificate, new_key, thumbprint
 from letsencrypt_mdaemon.system.schedule import TaskScheduler
 
@@ -43,8 +43,6 @@ _log = logging.getLogger(__name__)
 NAME = "selftest.letsencrypt-mdaemon.invalid"
 """The name in temporary certificates: it cannot exist (RFC 6761, 6.4)."""
 
-Result = Literal["ok", "failed", "left out"]
-
 
 class Skipped(Exception):  # noqa: N818 - not an error
     """A check does not apply here; the text is the reason."""
@@ -54,11 +52,12 @@ class Check(NamedTuple):
     """The result of one check.
 
     Args:
+        result: ok, failed, or left out.
         detail: What was found, or what failed and what to do.
     """
 
     name: str
-    result: Result
+    result: str
     detail: str
     seconds: float
 
@@ -98,9 +97,8 @@ def run(checks: Sequence[tuple[str, Callable[[], str]]]) -> Report:
     for name, check in checks:
         _log.info("testing %s", name, extra={"progress": True})
         start = time.monotonic()
-        result: Result = "ok"
         try:
-            detail = check()
+            result, detail = "ok", check()
         except Skipped as exc:
             result, detail = "left out", str(exc)
         except Error as exc:
@@ -116,6 +114,8 @@ def temporary_certificate(kind: KeyType) -> Certificate:
     """Return a self-signed certificate that is valid for a day."""
     key, now = new_key(kind), datetime.now(UTC)
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, NAME)])
+    names = x509.SubjectAlternativeName([x509.DNSName(NAME)])
+    usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])
     leaf = (
         x509.CertificateBuilder()
         .subject_name(name)
@@ -124,12 +124,8 @@ def temporary_certificate(kind: KeyType) -> Certificate:
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - timedelta(hours=1))
         .not_valid_after(now + timedelta(days=1))
-        .add_extension(
-            x509.SubjectAlternativeName([x509.DNSName(NAME)]), critical=False
-        )
-        .add_extension(
-            x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False
-        )
+        .add_extension(names, critical=False)
+        .add_extension(usage, critical=False)
         .sign(key, hashes.SHA256())
     )
     return Certificate((leaf,), key)
@@ -163,9 +159,9 @@ def semaphores(installation: Installation) -> str:
     """Check that MDaemon reacts to a semaphore file that has no effect."""
     app = folders.child(installation.root, "App")
     semaphores = Semaphores(app, (), timeout=installation.config.reload_timeout)
-    if reason := semaphores.deaf():
+    if reason := semaphores.problem(PROBE):
         raise DeployError(f"{reason}.", hint="Check that MDaemon runs.")
-    return f"MDaemon reacted to {semaphores.PROBE}"
+    return f"MDaemon reacted to {PROBE}"
 
 
 def scheduler(tasks: TaskScheduler) -> str:

@@ -9,22 +9,23 @@ from typing import TYPE_CHECKING, NamedTuple
 from letsencrypt_mdaemon import authorities
 from letsencrypt_mdaemon.app import adapters
 from letsencrypt_mdaemon.pki.certificate import thumbprint, tlsa
-from letsencrypt_mdaemon.renewal import lifetime, run
+from letsencrypt_mdaemon.renewal import due as rules
+from letsencrypt_mdaemon.renewal import run
 from letsencrypt_mdaemon.renewal.snapshot import take_snapshot
 from letsencrypt_mdaemon.text import days
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
     from datetime import date, datetime
 
     from cryptography import x509
 
     from letsencrypt_mdaemon.app.installation import Installation
-    from letsencrypt_mdaemon.authorities import Limits
+    from letsencrypt_mdaemon.renewal.adapters import Request
     from letsencrypt_mdaemon.renewal.due import Due
-    from letsencrypt_mdaemon.state.advice import Draw
-    from letsencrypt_mdaemon.state.ledger import Failure, Wait
-    from letsencrypt_mdaemon.state.memory import Target
+    from letsencrypt_mdaemon.renewal.snapshot import Snapshot
+    from letsencrypt_mdaemon.state.ledger import Wait
+    from letsencrypt_mdaemon.state.memory import Draw
 
 _log = logging.getLogger(__name__)
 
@@ -48,31 +49,20 @@ class Status(NamedTuple):
 
     Args:
         wait: Why and until when a due renewal waits.
-        in_use: The certificate that all targets name; None if they differ.
         draw: The CA's suggested window for that certificate, and the moment drawn.
         key_readers: The accounts that can read its key; None if unknown.
         tlsa: Its TLSA record, if the key is reused.
         pending: The issued certificate that is not in use yet.
-        targets: The certificate that each target names; None if it is unknown.
-        used: The issue times of this week's certificates for exactly these names.
-        failing: The names that failed validation, with times and reasons.
-        interval: The usual time between scheduled runs; None if unknown.
         sparse: A warning that the runs are too infrequent; empty if they are not.
     """
 
-    names: tuple[str, ...]
+    snapshot: Snapshot
     due: Due
     wait: Wait | None
-    in_use: x509.Certificate | None
     draw: Draw | None
     key_readers: Sequence[str] | None
     tlsa: str | None
     pending: x509.Certificate | None
-    targets: Mapping[Target, x509.Certificate | None]
-    limits: Limits | None
-    used: Sequence[datetime]
-    failing: Sequence[Failure]
-    interval: timedelta | None
     sparse: str
     outlook: Sequence[Outlook]
 
@@ -88,35 +78,24 @@ def read(installation: Installation, *, now: datetime) -> Status:
     tools = adapters.adapters(installation, installation.targets())
     snapshot = take_snapshot(request, tools, installation.memory, now)
     due, wait = run.plan(snapshot)
-    in_use, draw, pending = snapshot.in_use, snapshot.draw, installation.ca.pending()
-    if draw and (in_use is None or draw.thumbprint != thumbprint(in_use)):
-        draw = None
-    ledger = snapshot.ledger
-    interval = lifetime.interval(installation.memory.runs)
+    leaf, draw, pending = snapshot.in_use, snapshot.draw, installation.ca.pending()
+    is_drawn = leaf and draw and draw.thumbprint == thumbprint(leaf)
     return Status(
-        names=names,
+        snapshot=snapshot,
         due=due,
         wait=wait,
-        in_use=in_use,
-        draw=draw,
-        key_readers=installation.store.key_readers(thumbprint(in_use))
-        if in_use
-        else None,
-        tlsa=tlsa(in_use, names[0]) if request.reuse_key and in_use else None,
+        draw=draw if is_drawn else None,
+        key_readers=installation.store.key_readers(thumbprint(leaf)) if leaf else None,
+        tlsa=tlsa(leaf, names[0]) if request.reuse_key and leaf else None,
         pending=pending.leaf if pending else None,
-        targets=snapshot.named,
-        limits=request.limits,
-        used=ledger.used(names, now),
-        failing=ledger.failing(names),
-        interval=interval,
-        sparse=_sparse(interval, in_use),
-        outlook=list(_outlook(installation.config.ca, interval, in_use)),
+        sparse=_sparse(request.interval, leaf),
+        outlook=list(_outlook(request, leaf)),
     )
 
 
 def warn(installation: Installation, in_use: Iterable[x509.Certificate | None]) -> None:
     """Warn if scheduled runs are too infrequent for the certificates in use."""
-    interval = lifetime.interval(installation.memory.runs)
+    interval = rules.interval(installation.memory.runs)
     for leaf in dict.fromkeys(in_use):
         if text := _sparse(interval, leaf):
             _log.warning("%s", text)
@@ -125,8 +104,8 @@ def warn(installation: Installation, in_use: Iterable[x509.Certificate | None]) 
 def _sparse(interval: timedelta | None, leaf: x509.Certificate | None) -> str:
     if interval is None or leaf is None:
         return ""
-    span = lifetime.lifetime(leaf)
-    if not lifetime.is_sparse(interval, span):
+    span = rules.lifetime(leaf)
+    if not rules.is_sparse(interval, span):
         return ""
     return (
         f"Scheduled runs are {days(interval)} apart, too infrequent for a "
@@ -134,12 +113,11 @@ def _sparse(interval: timedelta | None, leaf: x509.Certificate | None) -> str:
     )
 
 
-def _outlook(
-    directory_url: str, interval: timedelta | None, leaf: x509.Certificate | None
-) -> Iterable[Outlook]:
+def _outlook(request: Request, leaf: x509.Certificate | None) -> Iterable[Outlook]:
     """Yield the CA's future lifetimes that are shorter than a certificate's."""
-    for starts, length in authorities.at(directory_url).lifetimes:
+    every = request.interval
+    for starts, length in authorities.at(request.directory_url).lifetimes:
         span = timedelta(days=length)
-        if leaf is None or span < lifetime.lifetime(leaf):
-            sparse = None if interval is None else lifetime.is_sparse(interval, span)
-            yield Outlook(length, starts, lifetime.slack(span), sparse)
+        if leaf is None or span < rules.lifetime(leaf):
+            sparse = None if every is None else rules.is_sparse(every, span)
+            yield Outlook(length, starts, rules.slack(span), sparse)

@@ -124,9 +124,9 @@ def status(context: Context) -> Result:
     from letsencrypt_mdaemon.app import status as overview  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.cli import status as shown  # noqa: PLC0415 - slow
 
-    installation, now = context.open(), datetime.now(UTC)
-    found = overview.read(installation, now=now)
-    return Result(shown.status(found, installation, now), shown.print_status)
+    installation = context.open()
+    found = overview.read(installation, now=datetime.now(UTC))
+    return Result(shown.status(found, installation), shown.print_status)
 
 
 @command(

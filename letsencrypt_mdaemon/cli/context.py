@@ -107,18 +107,8 @@ class Context:
         return self.prepared
 
     def mail(self, subject: str, lines: Iterable[str]) -> tuple[str, ...]:
-        """Send a mail to the recipients in the settings.
-
-        Returns:
-            The recipients, and last where it was sent.
-
-        Raises:
-            Error: If it cannot be sent.
-        """
-        config = self.config
-        mail = build.mail(config, subject, lines)
-        root = self.root if config.mail_server == "raw" else None
-        return (*mail.recipients, build.transport(config, root).send(mail))
+        """Send a mail to the recipients in the settings (`build.send_mail`)."""
+        return build.send_mail(self.config, lambda: self.root, subject, lines)
 
     def note_end(self, exit_code: int) -> None:
         """Remember how a scheduled run ended.

@@ -13,42 +13,41 @@ from letsencrypt_mdaemon.cli.text import day, dropped, place, row, when
 from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from letsencrypt_mdaemon.app.installation import Installation
     from letsencrypt_mdaemon.app.status import Status
     from letsencrypt_mdaemon.cli.document import Document
-    from letsencrypt_mdaemon.state.advice import Draw
+    from letsencrypt_mdaemon.renewal.snapshot import Snapshot
+    from letsencrypt_mdaemon.state.memory import Draw
 
 
-def status(value: Status, installation: Installation, now: datetime) -> Document:
+def status(value: Status, installation: Installation) -> Document:
     """Return the JSON document of a status."""
-    due, wait, memory = value.due, value.wait, installation.memory
+    due, wait, snapshot = value.due, value.wait, value.snapshot
+    memory, every = installation.memory, snapshot.request.interval
     return {
         "mdaemon_dir": str(installation.root),
         "directory_url": installation.config.ca,
-        "names": list(value.names),
+        "names": list(snapshot.request.names),
         "due": due.due,
         "reason": due.reason,
         "due_at": iso(due.at),
         "rule": due.rule or None,
         "advice": value.draw and _advice(value.draw),
         "waiting": wait and {"reason": wait.reason, "until": iso(wait.until)},
-        "certificate": document.certificate(value.in_use),
+        "certificate": document.certificate(snapshot.in_use),
         "key_readers": value.key_readers,
         "tlsa": value.tlsa,
         "pending": document.certificate(value.pending),
         "targets": [
             document.target(item) | {"certificate": document.certificate(leaf)}
-            for item, leaf in value.targets.items()
+            for item, leaf in snapshot.named.items()
         ],
         "dropped": [document.dropped(item) for item in memory.dropped],
         "served": installation.served,
-        "ledger": _ledger(value, now),
+        "ledger": _ledger(snapshot),
         "schedule": {
             "last_run": iso(memory.runs[-1]) if memory.runs else None,
-            "every_hours": value.interval
-            and round(value.interval / timedelta(hours=1), 1),
+            "every_hours": every and round(every / timedelta(hours=1), 1),
             "warning": value.sparse or None,
             "lifetimes": [
                 {
@@ -73,10 +72,11 @@ def _advice(draw: Draw) -> Document:
     }
 
 
-def _ledger(value: Status, now: datetime) -> Document:
-    limits = value.limits
+def _ledger(snapshot: Snapshot) -> Document:
+    ledger, request, now = snapshot.ledger, snapshot.request, snapshot.now
+    limits, used = request.limits, ledger.used(request.names, now)
     return {
-        "issued_this_week": [iso(moment) for moment in value.used],
+        "issued_this_week": [iso(moment) for moment in used],
         "issued_this_week_limit": limits and limits.exact_set,
         "failing": [
             {
@@ -89,7 +89,7 @@ def _ledger(value: Status, now: datetime) -> Document:
                 "why": printable(item.why),
                 "paused": printable(item.paused) or None,
             }
-            for item in value.failing
+            for item in ledger.failing(request.names)
         ],
     }
 

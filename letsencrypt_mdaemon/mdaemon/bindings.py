@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
 from letsencrypt_mdaemon.errors import ConfigError, DeployError
-from letsencrypt_mdaemon.mdaemon import forms, ini
-from letsencrypt_mdaemon.mdaemon.discovery import form_of, references
-from letsencrypt_mdaemon.mdaemon.folders import IniFiles, file_below, read_ini
+from letsencrypt_mdaemon.mdaemon import folders, forms, ini
+from letsencrypt_mdaemon.mdaemon.discovery import form_of
 from letsencrypt_mdaemon.pki.certificate import dns_names, thumbprint
 from letsencrypt_mdaemon.state.memory import Change, Target
 from letsencrypt_mdaemon.system.files import Backups, Edits
@@ -33,6 +33,7 @@ KEPT_BACKUPS = 10
 """The number of changes whose backups are kept."""
 
 
+@dataclass(slots=True)
 class Bindings:
     """The targets of one installation, and the certificates they may name.
 
@@ -40,23 +41,19 @@ class Bindings:
         known: The certificates of the store and the ports.
         ours: The thumbprints of those that this program obtained.
         backups: The folder for the previous contents of the files.
+
+    Raises:
+        ConfigError: By each method, if a file or a value cannot be understood. Then
+            nothing is changed.
+        DeployError: By each method, if a file cannot be written; all are restored.
     """
 
-    def __init__(
-        self,
-        files: IniFiles,
-        targets: Sequence[Target],
-        known: Collection[x509.Certificate],
-        *,
-        ours: Collection[str],
-        backups: Path,
-    ) -> None:
-        self.files = files
-        self.targets = targets
-        self.known = known
-        self.ours = ours
-        self.backups = backups
-        self._edits: Edits | None = None
+    files: folders.IniFiles
+    targets: Sequence[Target]
+    known: Collection[x509.Certificate]
+    ours: Collection[str]
+    backups: Path
+    _edits: Edits | None = field(default=None, repr=False)
 
     def named(self, names: Collection[str]) -> dict[Target, x509.Certificate | None]:
         """Return the known certificate that each target names; None if unknown.
@@ -76,14 +73,10 @@ class Bindings:
         return named
 
     def planned(self, certificate: x509.Certificate) -> list[Change]:
-        """Return the changes that `bind` would make.
-
-        Raises:
-            ConfigError: If a file or a value cannot be understood.
-        """
+        """Return the changes that `bind` would make."""
         changes: list[Change] = []
         for path, targets in self._by_file(self.targets).items():
-            self._bind_one(read_ini(path), targets, certificate, changes)
+            self._bind_one(folders.read_ini(path), targets, certificate, changes)
         return changes
 
     def bind(
@@ -99,10 +92,6 @@ class Bindings:
 
         Args:
             announce: Called with the changes before the first of them is made.
-
-        Raises:
-            ConfigError: If a file or a value cannot be understood; nothing is changed.
-            DeployError: If a file cannot be written; all files are restored.
         """
         by_file: dict[Target, list[Change]] = {}
 
@@ -117,12 +106,7 @@ class Bindings:
         return changes()
 
     def restore(self, changes: Sequence[Change], *, now: datetime) -> None:
-        """Undo the changes whose values nobody has changed since.
-
-        Raises:
-            ConfigError: If a file cannot be read; nothing is changed.
-            DeployError: If a file cannot be written; all files are restored.
-        """
+        """Undo the changes whose values nobody has changed since."""
 
         def edit(targets: Sequence[Target], data: bytes) -> bytes:
             found, edits = ini.entries(data), dict[ini.Entry, str]()
@@ -143,7 +127,7 @@ class Bindings:
     def _by_file(self, targets: Sequence[Target]) -> dict[Path, list[Target]]:
         by_file: dict[Path, list[Target]] = defaultdict(list)
         for target in dict.fromkeys(targets):
-            by_file[file_below(self.files.root, target.file)].append(target)
+            by_file[folders.file_below(self.files.root, target.file)].append(target)
         return by_file
 
     def settle(self) -> None:
@@ -167,7 +151,7 @@ class Bindings:
         Raises:
             ConfigError: If a file cannot be read.
         """
-        found = IniFiles(self.files.root)
+        found = folders.IniFiles(self.files.root)
         return [
             target
             for target in self.targets
@@ -190,14 +174,10 @@ class Bindings:
             for path, in_file in self._by_file(targets).items():
                 locks.enter_context(courtesy_lock(path))
                 edits[path] = partial(edit, in_file)
-            self._edits = Edits(edits, read=read_ini, merge=ini.merged)
+            self._edits = Edits(edits, read=folders.read_ini, merge=ini.merged)
             announce()
             self._edits.make(Backups(self.backups, KEPT_BACKUPS, now))
             announce()
-
-    def references(self, *, skip: Sequence[Path]) -> set[str]:
-        """Return the thumbprints of the known certificates that any file names."""
-        return references(self.files.root, self.known, skip=skip)
 
     def _bind_one(
         self,
@@ -251,19 +231,16 @@ class Bindings:
         if not value:
             return form.write(certificate)
         if hits := self._choose(target, value, names):
-            done, pieces = 0, []
-            for hit in hits:
-                pieces += [value[done : hit.start], hit.form.write(certificate)]
-                done = hit.end
-            return "".join([*pieces, value[done:]])
+            for hit in reversed(hits):
+                new = hit.form.write(certificate)
+                value = value[: hit.start] + new + value[hit.end :]
+            return value
         shaped = list(form.shape().finditer(value))
         if len(shaped) == 1:
             # An unknown certificate in a known form.
-            _log.warning(
-                "Replacing the value of %s: %s is not in the store.",
-                target,
-                printable(shaped[0][0], 100),
-            )
+            unknown = printable(shaped[0][0], 100)
+            what = "Replacing the value of %s: %s is not in the store."
+            _log.warning(what, target, unknown)
             start, end = shaped[0].span()
             return value[:start] + form.write(certificate) + value[end:]
         message = f"{target} has the value {printable(value, 200)!r}, which names no "

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from letsencrypt_mdaemon.renewal import lifetime
-
 if TYPE_CHECKING:
     from collections.abc import (
         Callable,
@@ -21,16 +19,8 @@ if TYPE_CHECKING:
 
     from letsencrypt_mdaemon.authorities import Limits
     from letsencrypt_mdaemon.pki.certificate import Certificate, PrivateKey
-    from letsencrypt_mdaemon.state.advice import Window
     from letsencrypt_mdaemon.state.folder import CaState, State
-    from letsencrypt_mdaemon.state.memory import Change, Dropped, Target
-
-
-class Verifier(Protocol):
-    """Checks the server's ports."""
-
-    def observe(self) -> Mapping[str, str]:
-        """Return the thumbprint that each endpoint serves now; "" for none."""
+    from letsencrypt_mdaemon.state.memory import Change, Dropped, Target, Window
 
 
 class Issuer(Protocol):
@@ -138,11 +128,9 @@ class Request(NamedTuple):
 
     Args:
         names: The certificate's names, the server's own name first.
-        key_type: The kind of key.
-        directory_url: The CA.
         reuse_key: Keep the current private key, because a TLSA record pins it.
         days_left: Renew this many days before the end; 0 = the usual rules.
-        interval: Time until the next scheduled run.
+        interval: Usual time between scheduled runs; None if unknown.
         limits: The CA's limits, if it publishes them.
         force: Order even if nothing is due, or a retry has to wait.
         dry_run: Change nothing; only report.
@@ -161,7 +149,7 @@ class Request(NamedTuple):
     directory_url: str
     reuse_key: bool = False
     days_left: int = 0
-    interval: timedelta = lifetime.INTERVAL
+    interval: timedelta | None = None
     limits: Limits | None = None
     force: bool = False
     dry_run: bool = False
@@ -179,13 +167,14 @@ class Adapters(NamedTuple):
     """The adapters that a run uses.
 
     Args:
+        observe: Returns the thumbprint that each endpoint serves now; "" for none.
         issuer: Returns the CA's client, always the same one. It is slow to import, and
             a run with nothing due may not need it.
     """
 
     store: Store
     server: Server
-    verifier: Verifier
+    observe: Callable[[], Mapping[str, str]]
     state: State
     ca: CaState
     issuer: Callable[[], Issuer]
@@ -214,11 +203,10 @@ class Outcome(NamedTuple):
     """What a run did, or would do.
 
     Args:
-        renewed: Whether the server uses another certificate than before.
-        reason: Why, or why not.
         names: The names in the settings.
+        renewed: Whether the server uses another certificate than before.
         certificate: The certificate in use afterwards; in a rehearsal the new one.
-        next_at: When the certificate will be due.
+        next_at: When the certificate will be due; None if nothing waits for activation.
         waits_until: When the next attempt is allowed, after a failure.
         changes: The changes of the server's files; in a dry run, the planned ones.
         reloaded: The rungs that the server took.
@@ -227,9 +215,9 @@ class Outcome(NamedTuple):
         dropped: The names that the certificate lacks for now.
     """
 
-    renewed: bool
     reason: str
     names: tuple[str, ...]
+    renewed: bool = False
     certificate: x509.Certificate | None = None
     next_at: datetime | None = None
     waits_until: datetime | None = None

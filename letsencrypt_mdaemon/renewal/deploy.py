@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from letsencrypt_mdaemon.errors import DeployError
 from letsencrypt_mdaemon.pki.certificate import OURS, dns_names, thumbprint
-from letsencrypt_mdaemon.renewal import lifetime
+from letsencrypt_mdaemon.renewal import due
 from letsencrypt_mdaemon.renewal.adapters import Outcome, Proof
 from letsencrypt_mdaemon.state.memory import Attempt, utc
 from letsencrypt_mdaemon.text import day
@@ -70,7 +70,7 @@ def put_into_use(
     # In this order: an attempt that outlives its certificate would harm the next one.
     adapters.state.forget_attempt()
     adapters.ca.forget_pending()
-    next_at = lifetime.backstop(leaf)
+    next_at = due.backstop(leaf)
     _log.info(
         "In use%s: %s, valid until %s; the next renewal is due about %s",
         f" at {len(proof.new)} ports" if proof else "",
@@ -104,10 +104,10 @@ def undo(
     if broken:
         what = f"The new certificate broke {', '.join(broken)}"
     _log.warning("Rolling back: %s.", what)
-    adapters.state.save_attempt(attempt._replace(undoing=True))
+    adapters.state.save(attempt._replace(undoing=True))
     lost = put_back(snapshot, attempt, adapters)
     done = Attempt(attempt.thumbprint, {}, (), failed=utc(snapshot.now))
-    adapters.state.save_attempt(done)
+    adapters.state.save(done)
     if lost:
         message = f"{what}. The files are restored, but these ports do not serve "
         message += f"their previous certificate: {', '.join(lost)}."
@@ -150,10 +150,10 @@ def cut_over(
 
     def keep(planned: Sequence[Change]) -> None:
         changes = (*attempt.changes, *planned)
-        adapters.state.save_attempt(Attempt(new, before, changes))
+        adapters.state.save(Attempt(new, before, changes))
 
     def look() -> Proof:
-        return compare(before, adapters.verifier.observe(), new)
+        return compare(before, adapters.observe(), new)
 
     changes = tuple(adapters.server.bind(leaf, now=snapshot.now, announce=keep))
     for change in changes:
@@ -184,7 +184,7 @@ def put_back(
     before = attempt.before
 
     def look() -> Proof:
-        served = adapters.verifier.observe()
+        served = adapters.observe()
         lost = tuple(port for port, was in before.items() if served.get(port) != was)
         return Proof(old=lost)
 
@@ -218,7 +218,7 @@ def baseline(snapshot: Snapshot, adapters: Adapters) -> dict[str, str]:
     ours |= {item.thumbprint for item in snapshot.memory.issued}
     return {
         endpoint: served
-        for endpoint, served in adapters.verifier.observe().items()
+        for endpoint, served in adapters.observe().items()
         if served and (snapshot.request.given or served in ours)
     }
 
@@ -233,9 +233,6 @@ def _climb(
 
     Args:
         look: Returns what the ports serve; None if there are no ports to check.
-
-    Returns:
-        The rungs taken, and what the ports served after the last one.
     """
 
     def rungs() -> Iterator[str]:
@@ -245,7 +242,6 @@ def _climb(
 
     taken, proof = [], None
     for rung in rungs():
-        _log.info("Reloaded by %s", rung)
         taken.append(rung)
         if look is not None:
             proof = _wait(look, snapshot.request.timeout)

@@ -1,8 +1,12 @@
-"""Decide from a snapshot whether a certificate is due, and why."""
+"""Decide from a snapshot whether a certificate is due, and why.
+
+Also when it will be, and whether a schedule is too sparse for its lifetime.
+"""
 
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 from letsencrypt_mdaemon.pki.certificate import (
@@ -11,12 +15,6 @@ from letsencrypt_mdaemon.pki.certificate import (
     key_type,
     public_key_hash,
     thumbprint,
-)
-from letsencrypt_mdaemon.renewal.lifetime import (
-    SHORT_LIVED,
-    backstop,
-    earliest,
-    lifetime,
 )
 from letsencrypt_mdaemon.state.ledger import RETRY_INTERVAL
 from letsencrypt_mdaemon.text import day, days, printable, when
@@ -30,6 +28,12 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.renewal.snapshot import Snapshot
     from letsencrypt_mdaemon.state.ledger import Wait
     from letsencrypt_mdaemon.state.memory import Memory
+
+INTERVAL = timedelta(hours=12)
+"""The assumed time between runs: the examples run twice a day."""
+
+SHORT_LIVED = timedelta(days=10)
+"""The longest lifetime whose renewal is due at its half."""
 
 URGENT = timedelta(days=3)
 """If less is left of the certificate in use, every run tries."""
@@ -63,7 +67,8 @@ def decide(snapshot: Snapshot) -> Due:
     drawn, why = None, ""
     draw, leaf = snapshot.draw, snapshot.ours
     if leaf and draw and draw.thumbprint == thumbprint(leaf) and not request.force:
-        drawn, why = draw.moment(now, request.interval), draw.explanation_url
+        drawn = draw.moment(now, request.interval or INTERVAL)
+        why = draw.explanation_url
     due = by_rule(snapshot, snapshot.names, drawn)
     if due.due and due.at == drawn and why:
         due = due._replace(reason=f"{due.reason}; the CA's reason: {why}")
@@ -257,3 +262,52 @@ def _spoiled(snapshot: Snapshot) -> str:
     if memory.in_use and digest != memory.in_use:
         return "the certificate in use is not the last one that this program activated"
     return ""
+
+
+def lifetime(certificate: x509.Certificate) -> timedelta:
+    """Return the lifetime of a certificate."""
+    return certificate.not_valid_after_utc - certificate.not_valid_before_utc
+
+
+def slack(span: timedelta) -> timedelta:
+    """Return how long before the end a certificate of this lifetime is due."""
+    return span / (2 if span <= SHORT_LIVED else 3)
+
+
+def backstop(certificate: x509.Certificate) -> datetime:
+    """Return when a third of the lifetime is left; half, if it is ten days or less.
+
+    Let's Encrypt's integration guide, "When to Renew".
+    """
+    return certificate.not_valid_after_utc - slack(lifetime(certificate))
+
+
+def earliest(certificate: x509.Certificate) -> datetime:
+    """Return the earliest moment for renew-days: half of the lifetime.
+
+    Lifetimes shrink: renew-days = 60, chosen for 90 days, would renew a certificate of
+    45 days at every run.
+    """
+    return certificate.not_valid_before_utc + lifetime(certificate) / 2
+
+
+def interval(runs: Sequence[datetime]) -> timedelta | None:
+    """Return the usual time between scheduled runs; None if there were too few.
+
+    Args:
+        runs: Their starts; of several within an hour, only the first counts.
+    """
+    counted: list[datetime] = []
+    for run in sorted(runs):
+        if not counted or run - counted[-1] >= timedelta(hours=1):
+            counted.append(run)
+    gaps = sorted(later - earlier for earlier, later in pairwise(counted))
+    return gaps[len(gaps) // 2] if len(gaps) >= 3 else None  # noqa: PLR2004
+
+
+def is_sparse(every: timedelta, span: timedelta) -> bool:
+    """Whether runs at this interval leave fewer than three attempts in a lifetime.
+
+    During one attempt the CA may be down; during another a name may fail.
+    """
+    return every * 3 > slack(span)

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 from letsencrypt_mdaemon.errors import AcmeError, ChallengeError
 from letsencrypt_mdaemon.pki.certificate import key_type, thumbprint
 from letsencrypt_mdaemon.renewal import due
-from letsencrypt_mdaemon.state.advice import Draw
-from letsencrypt_mdaemon.state.memory import Dropped, utc
+from letsencrypt_mdaemon.state.memory import Draw, Dropped, utc
 from letsencrypt_mdaemon.text import when
 
 if TYPE_CHECKING:
@@ -58,7 +57,7 @@ def with_advice(snapshot: Snapshot, adapters: Adapters) -> Snapshot:
             f"; reason: {url}" if url else "",
         )
     if not request.dry_run:
-        adapters.ca.save_draw(draw)
+        adapters.ca.save(draw)
     return snapshot._replace(draw=draw)
 
 
@@ -139,7 +138,7 @@ def _remember_failure(
         # The issuer may have written to the ledger after the snapshot.
         ledger = adapters.ca.ledger().settled(now)
         ledger = ledger.failed(failed, utc(now), until=until, paused=error.paused)
-        adapters.ca.save_ledger(ledger)
+        adapters.ca.save(ledger)
 
 
 def _log_budget(snapshot: Snapshot) -> None:
@@ -198,13 +197,10 @@ def _drop(
     """Remember which names the certificate lacks, since when, and why."""
     memory, moment = snapshot.memory, utc(snapshot.now)
     since = {item.name: item.since for item in memory.dropped}
-    dropped = (
-        *(item for item in memory.dropped if item.name not in tried),
-        *(
-            Dropped(name, since.get(name, moment), moment, why)
-            for name, why in failed.items()
-        ),
-    )
+    kept = [item for item in memory.dropped if item.name not in tried]
+    for name, why in failed.items():
+        kept.append(Dropped(name, since.get(name, moment), moment, why))
+    dropped = tuple(kept)
     if dropped == memory.dropped:
         return snapshot
     memory = memory._replace(dropped=dropped)

@@ -35,9 +35,6 @@ def renew(
 ) -> Outcome:
     """Renew the server's certificate if it is due.
 
-    Args:
-        memory: The saved state of the installation.
-
     Raises:
         AcmeError: If the CA issues no certificate; nothing is changed.
         DeployError: If the new certificate is not in use everywhere; it is kept, and
@@ -56,24 +53,19 @@ def renew(
     _log.info("%s: %s", "Due" if due.due else waiting, due.reason)
     if wait is not None and not request.force:
         return _postponed(snapshot, due, wait)
-    if request.dry_run or not due.due:
-        return _nothing_done(snapshot, due, adapters)
-    if snapshot.pending is None:
-        snapshot = obtain(snapshot, adapters)
     pending = snapshot.pending
+    if request.dry_run or not due.due:
+        changes = adapters.server.planned(pending.leaf) if pending and due.due else ()
+        return _unchanged(snapshot, due)._replace(changes=tuple(changes))
     if pending is None:
-        return _nothing_done(
-            snapshot, rules.by_rule(snapshot, snapshot.names), adapters
-        )
+        snapshot = obtain(snapshot, adapters)
+        pending = snapshot.pending
+    if pending is None:
+        return _unchanged(snapshot, rules.by_rule(snapshot, snapshot.names))
     snapshot = _keep(snapshot, pending, adapters)
     if request.issue_only:
         reason = f"{due.reason}; the new certificate waits for `activate`"
-        return Outcome(
-            renewed=False,
-            reason=reason,
-            names=request.names,
-            certificate=snapshot.in_use,
-        )
+        return Outcome(reason=reason, names=request.names, certificate=snapshot.in_use)
     return put_into_use(snapshot, pending.leaf, due.reason, adapters)
 
 
@@ -90,9 +82,6 @@ def roll_back(
     request: Request, adapters: Adapters, memory: Memory, *, now: datetime
 ) -> Outcome:
     """Restore the last certificate that every port served, and verify it.
-
-    Args:
-        memory: The saved state of the installation.
 
     Raises:
         ConfigError: If no such certificate is still valid and in the store.
@@ -129,35 +118,22 @@ def _keep(snapshot: Snapshot, pending: Certificate, adapters: Adapters) -> Snaps
     return snapshot._replace(memory=memory)
 
 
-def _nothing_done(snapshot: Snapshot, due: Due, adapters: Adapters) -> Outcome:
-    """Return that nothing is due; in a dry run, with the planned changes."""
-    outcome = _unchanged(snapshot, due)
-    if not due.due or snapshot.pending is None:
-        return outcome
-    changes = adapters.server.planned(snapshot.pending.leaf)
-    return outcome._replace(changes=tuple(changes))
-
-
 def _unchanged(
     snapshot: Snapshot, due: Due, waits_until: datetime | None = None
 ) -> Outcome:
+    is_idle = snapshot.request.activate_only and snapshot.pending is None
     return Outcome(
-        renewed=False,
         reason=due.reason,
         names=snapshot.request.names,
         certificate=snapshot.in_use,
-        next_at=due.at,
+        next_at=None if is_idle else due.at,
         waits_until=waits_until,
         dropped=snapshot.dropped,
     )
 
 
 def _postponed(snapshot: Snapshot, due: Due, wait: Wait) -> Outcome:
-    """Return that a renewal is due, but has to wait.
-
-    Raises:
-        AcmeError: If the CA waits for the administrator.
-    """
+    """Return that a due renewal waits; raise if the CA waits for the administrator."""
     if wait.until is None:
         raise AcmeError(
             f"A certificate is due ({due.reason}), but {wait.reason}",
@@ -183,9 +159,5 @@ def _rehearse(snapshot: Snapshot, adapters: Adapters) -> Outcome:
         pending = adapters.issuer().obtain(request.names, None, None)
         adapters.ca.keep(pending)
         reason = "the CA issued a certificate; a rehearsal does not install it"
-    return Outcome(
-        renewed=False,
-        reason=reason,
-        names=request.names,
-        certificate=pending.leaf if pending else None,
-    )
+    leaf = pending.leaf if pending else None
+    return Outcome(reason=reason, names=request.names, certificate=leaf)

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
     from letsencrypt_mdaemon.pki.certificate import Certificate
     from letsencrypt_mdaemon.renewal.adapters import Adapters, Request
-    from letsencrypt_mdaemon.state.advice import Draw
     from letsencrypt_mdaemon.state.ledger import Ledger
     from letsencrypt_mdaemon.state.memory import (
         Attempt,
+        Draw,
         Dropped,
         Memory,
         OpenOrder,
@@ -33,7 +33,6 @@ class Snapshot(NamedTuple):
     """The request of a run, and the state of the installation.
 
     Args:
-        memory: The saved state of the installation.
         attempt: The attempt that an earlier run left unfinished, or rolled back.
         ledger: The ledger at the CA, without entries from a wrong clock.
         order: The order that an earlier run left open.
@@ -92,9 +91,6 @@ def take_snapshot(
     request: Request, adapters: Adapters, memory: Memory, now: datetime
 ) -> Snapshot:
     """Read the server's files, the store and the saved state once.
-
-    Args:
-        memory: The saved state of the installation.
 
     Raises:
         ConfigError: If the server's files or the store cannot be read.

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from contextlib import ExitStack, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from cryptography import x509
 
 from letsencrypt_mdaemon.errors import DeployError, Error
 from letsencrypt_mdaemon.pki.certificate import dns_names, is_issued_by
-from letsencrypt_mdaemon.sandbox import mdaemon, web
+from letsencrypt_mdaemon.sandbox import mdaemon
 from letsencrypt_mdaemon.sandbox.ca.server import CertificateAuthority
 from letsencrypt_mdaemon.sandbox.folder import (
     FOREIGN,
@@ -27,6 +28,7 @@ from letsencrypt_mdaemon.sandbox.folder import (
     bound,
     create,
 )
+from letsencrypt_mdaemon.text import day
 from letsencrypt_mdaemon.verify.endpoints import Endpoint
 from letsencrypt_mdaemon.verify.observe import observe
 
@@ -71,8 +73,8 @@ def run(
         say(f"1. Creating a small MDaemon in {server_folder},")
         say("   with a self-signed certificate.")
         layout = create(server_folder, host_name=HOST_NAME)
-        before = {name: (server_folder / name).read_bytes() for name in INI_FILES}
         server = exits.enter_context(mdaemon.Server(server_folder, tls=True))
+        before = _ini_files(server)
         say(f"   It serves the webroot on port {server.http_port}, offers TLS on")
         say(f"   {len(server.endpoints)} ports, and checks for semaphore files.")
         old = set(bound(server_folder).values())
@@ -82,13 +84,18 @@ def run(
         say(f"   A small CA listens at {ca.directory_url}.")
         if broken:
             say("   Webmail will crash with any other certificate.")
-            server.spoil(web.Fault.DEAD, "webmail")
+            server.spoil(mdaemon.Fault.DEAD, "webmail")
         command = _command(server, ca)
         say("2. Renewing the certificate, with the command that you would use:")
         say(f"   $ {shlex.join(command)}")
         first = _renew(command, say)
-        check = _check_rollback if broken else _check_renewal
-        checks = check(server, before, first, ca, old)
+        if broken:
+            checks = _check_rollback(server, before, first, old)
+        else:
+            checks = _check(server, before, first, ca.root)
+        checks["The webroot has no token file left"] = not any(
+            path.is_file() for path in layout.webroot.rglob("*")
+        )
         say("3. Running it again, as the Task Scheduler does twice a day:")
         second = _renew(command, say)
         checks["The second run changed nothing and placed no order"] = (
@@ -169,43 +176,43 @@ def _renew(command: list[str], say: Say) -> dict[str, Any]:
         report: dict[str, Any] = json.loads(output)
     except ValueError:
         report = {"exit_code": process.returncode, "output": output}
-    if (renewed := report.get("renewed")) is not None:
-        say(f"   = {'renewed' if renewed else 'not renewed'}: {report['reason']}")
+    if report.get("renewed"):
+        end = day(datetime.fromisoformat(report["certificate"]["not_after"]))
+        say(f"   = Renewed: {report['names'][0]}, valid until {end}")
+    elif "renewed" in report:
+        say(f"   = Not renewed: {report['reason']}")
     else:
         say(f"   = exit code {report['exit_code']}")
     return report
 
 
-def _check_renewal(
+def _check(
     server: mdaemon.Server,
     before: Mapping[str, bytes],
     report: Mapping[str, Any],
-    ca: CertificateAuthority,
-    _: set[str],
+    root: x509.Certificate,
 ) -> dict[str, bool]:
-    """Check the result, without trusting the program's report."""
-    layout = server.layout
+    """Check the result of a renewal, without trusting the program's report."""
+    folder, chain = server.layout.folder, _stored(server.layout)
     wanted = (report.get("certificate") or {}).get("thumbprint", "?")
-    chain = _stored(layout)
-    webmail = layout.folder / TARGETS["webmail"].file
     return {
         "The store has one new certificate, for the three names": bool(chain)
         and set(dns_names(chain[0])) == NAMES,
-        "Its chain leads to the CA's root": _leads_to(chain, ca.root),
+        "Its chain leads to the CA's root": bool(chain)
+        and all(map(is_issued_by, chain, [*chain[1:], root])),
         "The INI files of mail, webmail and Remote Administration name it": (
-            set(bound(layout.folder).values()) == {wanted}
+            set(bound(folder).values()) == {wanted}
         ),
         "Only the lines that name a certificate changed": all(
-            _differs_only_in_targets(name, data, (layout.folder / name).read_bytes())
-            for name, data in before.items()
+            _differs_only_in_targets(name, before[name], data)
+            for name, data in _ini_files(server).items()
         ),
         "The other certificate in webmail's list is still there": (
-            FOREIGN.lower().encode() in webmail.read_bytes()
+            FOREIGN.lower().encode() in (folder / TARGETS["webmail"].file).read_bytes()
         ),
         f"All {len(server.endpoints)} ports serve the new certificate": (
             _served(server) == {wanted}
         ),
-        "The webroot has no token file left": not _tokens(layout),
     }
 
 
@@ -213,37 +220,34 @@ def _check_rollback(
     server: mdaemon.Server,
     before: Mapping[str, bytes],
     report: Mapping[str, Any],
-    _: CertificateAuthority,
     old: set[str],
 ) -> dict[str, bool]:
     """Check that the rollback restored everything."""
-    layout = server.layout
     with suppress(TimeoutError):  # the server checks its queue every 50 ms
         server.wait_for(lambda: server.delivered)
     return {
         "The run failed with exit code 5": (
             report.get("exit_code") == DeployError.exit_code
         ),
-        "The INI files are unchanged, byte for byte": all(
-            (layout.folder / name).read_bytes() == data for name, data in before.items()
-        ),
+        "The INI files are unchanged, byte for byte": before == _ini_files(server),
         f"All {len(server.endpoints)} ports serve the old certificate again": (
             _served(server) == old
         ),
-        "The new certificate is still in the store": bool(_stored(layout)),
+        "The new certificate is still in the store": bool(_stored(server.layout)),
         "The postmaster received one mail": len(server.delivered) == 1,
-        "The webroot has no token file left": not _tokens(layout),
     }
+
+
+def _ini_files(server: mdaemon.Server) -> dict[str, bytes]:
+    return {name: (server.layout.folder / name).read_bytes() for name in INI_FILES}
 
 
 def _stored(layout: Layout) -> list[x509.Certificate]:
     """Return the chain of the only new certificate in the store, else nothing."""
-    new = [
-        file
-        for file in layout.certificates.glob("*/fullchain.pem")
-        if file.parent.name != "self-signed"
-    ]
-    return x509.load_pem_x509_certificates(new[0].read_bytes()) if len(new) == 1 else []
+    new = set(layout.certificates.glob("*/fullchain.pem"))
+    new.discard(layout.certificates / "self-signed" / "fullchain.pem")
+    pem = new.pop().read_bytes() if len(new) == 1 else b""
+    return x509.load_pem_x509_certificates(pem) if pem else []
 
 
 def _served(server: mdaemon.Server) -> set[str]:
@@ -252,21 +256,8 @@ def _served(server: mdaemon.Server) -> set[str]:
     return {seen.thumbprint for seen in observe(endpoints, [HOST_NAME]).values()}
 
 
-def _tokens(layout: Layout) -> list[Path]:
-    return [path for path in layout.webroot.rglob("*") if path.is_file()]
-
-
-def _leads_to(chain: list[x509.Certificate], root: x509.Certificate) -> bool:
-    issuers = [*chain[1:], root]
-    return bool(chain) and all(map(is_issued_by, chain, issuers))
-
-
 def _differs_only_in_targets(name: str, before: bytes, after: bytes) -> bool:
-    keys = {
-        target.key.lower().encode()
-        for target in TARGETS.values()
-        if target.file == name
-    }
+    keys = {at.key.lower().encode() for at in TARGETS.values() if at.file == name}
     old, new = before.split(b"\r\n"), after.split(b"\r\n")
     return len(old) == len(new) and all(
         one == other or one.split(b"=")[0].lower() in keys

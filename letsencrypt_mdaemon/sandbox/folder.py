@@ -1,18 +1,21 @@
-"""The folder of a sandbox MDaemon."""
+"""The folder of a sandbox MDaemon: INI files, RAW messages, certificate store."""
 
 from __future__ import annotations
 
 import re
+import ssl
 from contextlib import suppress
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, NamedTuple, Self
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from letsencrypt_mdaemon.errors import Error
-from letsencrypt_mdaemon.sandbox.store import self_signed, write
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from letsencrypt_mdaemon.pki.certificate import Certificate, load_key
 
 FOREIGN = "0F1E2D3C4B5A69788796A5B4C3D2E1F001234567"
 """Thumbprint of a foreign certificate that the INI files name; it must stay there."""
@@ -48,7 +51,7 @@ INI_FILES = {
 [Sandbox]
 Made=Yes
 [Domain]
-Name={domain}
+Name=example.test
 FQDN={host_name}
 [Directories]
 Raw={raw}
@@ -62,19 +65,19 @@ Certificate={foreign}
 """,
     "App/Domains.dat": """\
 {remark}
-[{domain}]
+[example.test]
 FQDN={host_name}
 IP=127.0.0.1
 MaxUsers=0
-[{other_domain}]
-FQDN=mail.{other_domain}
+[example.org]
+FQDN=mail.example.org
 IP=127.0.0.1
 MaxUsers=5
 """,
     "WorldClient/WorldClient.ini": """\
 {remark}
 [General]
-HelpURL=https://help.{domain}/?topic=ssl&lang=de
+HelpURL=https://help.example.test/?topic=ssl&lang=de
 [Session]
 UseCSRFTokens=Yes
 [SSL]
@@ -83,8 +86,8 @@ Certificates={webmail}
     "WorldClient/Domains.ini": """\
 {remark}
 [Default:Settings]
-WorldClientAPI:AllowTheseExternalOrigins=https://intranet.{domain}
-[{domain}:Settings]
+WorldClientAPI:AllowTheseExternalOrigins=https://intranet.example.test
+[example.test:Settings]
 WorldClientAPI:AllowTheseExternalOrigins=https://{host_name}
 """,
     # The first section directly follows a byte order mark.
@@ -109,37 +112,26 @@ RAW_HEADERS = {
 }
 """Header of a RAW message -> the mail's header, and a pattern for the value."""
 
-PLACES = ("App", "WorldClient/HTML", "Queues/Raw", "Logs", "LetsEncrypt",
-          "certificates", "delivered", "bad")  # fmt: skip
 
-
-@dataclass(frozen=True, slots=True)
 class Layout:
-    """The absolute paths in the sandbox's folder."""
+    """The absolute paths in the sandbox's folder, whether it exists or not."""
 
-    folder: Path
-    app: Path
-    webroot: Path
-    raw: Path
-    logs: Path
-    letsencrypt: Path
-    certificates: Path
-    delivered: Path
-    bad: Path
-
-    @classmethod
-    def of(cls, folder: Path) -> Self:
-        """Return the layout of a folder, whether it exists or not."""
-        folder = folder.absolute()
-        return cls(folder, *(folder / place for place in PLACES))
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder.absolute()
+        self.app = self.folder / "App"
+        self.webroot = self.folder / "WorldClient/HTML"
+        self.raw = self.folder / "Queues/Raw"
+        self.logs = self.folder / "Logs"
+        self.letsencrypt = self.folder / "LetsEncrypt"
+        self.certificates = self.folder / "certificates"
+        self.delivered = self.folder / "delivered"
+        self.bad = self.folder / "bad"
 
 
 def create(
     folder: Path,
     *,
     host_name: str = "mail.example.test",
-    domain: str = "example.test",
-    other_domain: str = "example.org",
     now: datetime | None = None,
 ) -> Layout:
     """Create a sandbox, with a self-signed certificate valid from `now` on.
@@ -147,7 +139,7 @@ def create(
     Raises:
         Error: If the folder is not empty, or its name does not fit in an INI file.
     """
-    layout = Layout.of(folder)
+    layout = Layout(folder)
     if layout.folder.exists() and any(layout.folder.iterdir()):
         raise Error(
             f"{layout.folder} is not empty; no sandbox was created.",
@@ -160,16 +152,14 @@ def create(
             f"{layout.folder} has characters that Windows-1252 lacks.",
             hint="Choose a folder with a simpler name.",
         ) from exc
-    for place in PLACES:
-        (layout.folder / place).mkdir(parents=True)
-    identity = self_signed(host_name, now or datetime.now(UTC))
-    write(identity, layout.certificates / "self-signed")
-    thumbprint = identity.thumbprint
+    for place in vars(layout).values():
+        place.mkdir(parents=True, exist_ok=True)
+    certificate = self_signed(host_name, now or datetime.now(UTC))
+    write(certificate, layout.certificates / "self-signed")
+    thumbprint = certificate.thumbprint
     values = {
         "remark": REMARK,
         "host_name": host_name,
-        "domain": domain,
-        "other_domain": other_domain,
         "raw": str(layout.raw),
         "mail": thumbprint,
         "webmail": f"{thumbprint},{FOREIGN}".lower(),
@@ -256,3 +246,53 @@ def waiting(folder: Path, suffix: str) -> list[Path]:
             if path.suffix.lower() == suffix and path.is_file():
                 found.append((path.stat().st_mtime_ns, path.name, path))
     return [path for *_, path in sorted(found)]
+
+
+def self_signed(host_name: str, now: datetime) -> Certificate:
+    """Return a new certificate, valid for ten years, and its key."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, host_name)])
+    names = x509.SubjectAlternativeName([x509.DNSName(host_name)])
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now)
+        .not_valid_after(now + timedelta(days=3652))
+        .add_extension(names, critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    return Certificate((certificate,), key)
+
+
+def write(certificate: Certificate, place: Path) -> None:
+    """Write a certificate with its key to a new folder of the store."""
+    place.mkdir()
+    (place / "cert.pem").write_bytes(certificate.cert_pem)
+    (place / "chain.pem").write_bytes(certificate.chain_pem)
+    (place / "fullchain.pem").write_bytes(certificate.fullchain_pem)
+    (place / "privkey.pem").touch(mode=0o600)  # restrict it before writing the key
+    (place / "privkey.pem").write_bytes(certificate.key_pem)
+
+
+def find(store: Path, thumbprint: str) -> Certificate | None:
+    """Return the certificate with a thumbprint, if the store has it with a key."""
+    for file in sorted(store.glob("*/cert.pem")):
+        with suppress(OSError, ValueError, x509.InvalidVersion):  # not one of ours
+            leaf = x509.load_pem_x509_certificate(file.read_bytes())
+            others = file.with_name("chain.pem").read_bytes()
+            chain = x509.load_pem_x509_certificates(others) if others else []
+            key = load_key(file.with_name("privkey.pem").read_bytes())
+            certificate = Certificate((leaf, *chain), key)
+            if certificate.thumbprint == thumbprint:
+                return certificate
+    return None
+
+
+def tls_context(certificate: Certificate) -> ssl.SSLContext:
+    """Return a TLS server's settings; OSError if the key does not match."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    with TemporaryDirectory(prefix="sandbox-") as folder:
+        file = Path(folder) / "certificate.pem"
+        file.write_bytes(certificate.fullchain_pem + certificate.key_pem)
+        context.load_cert_chain(file)
+    return context

@@ -9,33 +9,31 @@ database, are not public: `TARGETS`, `Domains.dat` and `[Domain]` are made up.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import threading
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import replace
+from dataclasses import KW_ONLY, dataclass
 from datetime import UTC, datetime
+from enum import Enum
 from functools import cached_property, partial
+from http import HTTPStatus
+from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
+from socketserver import ThreadingTCPServer
 from time import monotonic
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 from letsencrypt_mdaemon.errors import Error
-from letsencrypt_mdaemon.sandbox.folder import (
-    TARGETS,
-    Layout,
-    create,
-    named,
-    parse_raw,
-    read_value,
-    waiting,
-)
+from letsencrypt_mdaemon.sandbox import folder as files
+from letsencrypt_mdaemon.sandbox.folder import TARGETS
 from letsencrypt_mdaemon.sandbox.ports import LOCALHOST, PORTS, Ports
-from letsencrypt_mdaemon.sandbox.store import Identity, find, self_signed
-from letsencrypt_mdaemon.sandbox.web import Fault, Page, Request, WebServer, thread
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Iterator
+
+    from letsencrypt_mdaemon.pki.certificate import Certificate
 
 RELOADS = {
     "RELOADCACHE.SEM": ("mail",),
@@ -48,6 +46,68 @@ RELOADS = {
 """
 
 
+class Request(NamedTuple):
+    """One HTTP request, and the status of its answer."""
+
+    method: str
+    path: str
+    host: str
+    status: int
+
+
+class WebServer(ThreadingTCPServer):
+    """A thread for each connection; closing it waits for all of them."""
+
+    # On Windows, this option would let two servers share a port.
+    allow_reuse_address = os.name == "posix"
+    record: Callable[[Request], None]
+
+
+class Page(SimpleHTTPRequestHandler):
+    """Answers with a file below the webroot; never lists a folder."""
+
+    server: WebServer
+    timeout = 2  # seconds that a silent client can delay the shutdown
+    extensions_map = SimpleHTTPRequestHandler.extensions_map | {"": "text/plain"}
+
+    def list_directory(self, path: str | os.PathLike[str]) -> None:  # noqa: ARG002
+        """Answer with 404."""
+        self.send_error(HTTPStatus.NOT_FOUND)
+
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:  # noqa: ARG002
+        """Record the request; called before the answer is sent."""
+        headers = getattr(self, "headers", {})  # unset if the request is malformed
+        path = getattr(self, "path", "")
+        host = headers.get("Host", "")
+        self.server.record(Request(self.command or "", path, host, int(code)))
+
+    def log_message(self, *_args: object) -> None:
+        """Write nothing: requests are recorded."""
+
+
+class Fault(Enum):
+    """A fault of a part of the server, once its INI file names another certificate."""
+
+    DEAD = "the ports are closed"
+    NO_TLS = "the ports offer no TLS"
+    WRONG = "the ports serve a self-signed certificate for another name"
+    NO_CHAIN = "the ports serve the new certificate without intermediates"
+    STALE_CHAIN = "the ports serve the new certificate with the old intermediates"
+
+
+@contextmanager
+def thread(work: Callable[[], None], end: Callable[[], None]) -> Iterator[None]:
+    """Run `work` in a thread; at exit, call `end` and wait for the thread."""
+    worker = threading.Thread(target=work)
+    worker.start()
+    try:
+        yield
+    finally:
+        end()
+        worker.join()
+
+
+@dataclass(eq=False, repr=False)
 class Server:
     """The running sandbox, as a context manager.
 
@@ -60,61 +120,41 @@ class Server:
         server.reloads = dict.fromkeys(RELOADS, ("mail",))  # only mail reloads
         server.downtime = 5  # seconds that a restart takes
         server.spoil(Fault.DEAD, "webmail")  # with any certificate but the current one
-
-    Args:
-        folder: A folder made by `create`.
-        http_port: The webroot's port; 0 = a free port, known once entered.
-        pickup: Seconds between two checks of the semaphores and the RAW queue.
-        tls: Open all ports with TLS, instead of only SMTP without TLS.
-
-    Attributes:
-        smtp_port: The SMTP port; known once entered, like `endpoints`.
-        ignore: Semaphores to ignore, in upper case.
-        reloads: The parts that each semaphore reloads, like `RELOADS`.
-        downtime: Seconds that a restart takes.
-        faults: Part -> its fault, and the certificate that is served without the fault.
-        semaphores: Names consumed so far, in upper case, in order.
-        serving: Part -> thumbprint of the certificate that it last loaded.
-        down: Part that is restarting -> the time when it stopped listening.
-        passes: Number of checks of the semaphores and the RAW queue.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        http_port: int = 0,
-        pickup: float = 0.05,
-        tls: bool = False,
-    ) -> None:
-        self.layout = Layout.of(folder)
-        self.http_port = http_port
-        self.smtp_port = 0
-        self.pickup = pickup
-        self.tls = tls
-        self.ignore: set[str] = set()
-        self.reloads = RELOADS.copy()
-        self.downtime = 0.0
+    folder: Path  # made by `create`
+    _: KW_ONLY
+    http_port: int = 0  # of the webroot; 0 = a free port, known once entered
+    pickup: float = 0.05  # seconds between two checks of semaphores and RAW queue
+    tls: bool = False  # open all ports with TLS, instead of only SMTP without TLS
+
+    def __post_init__(self) -> None:
+        self.layout = files.Layout(self.folder)
+        self.smtp_port = 0  # known once entered, like `endpoints`
+        self.ignore: set[str] = set()  # semaphores to ignore, in upper case
+        self.reloads = RELOADS.copy()  # semaphore -> the parts that it reloads
+        self.downtime = 0.0  # seconds that a restart takes
+        # Part -> its fault, and the certificate that is served without the fault.
         self.faults: dict[str, tuple[Fault, str]] = {}
-        self.down: dict[str, float] = {}
+        self.down: dict[str, float] = {}  # part -> when it stopped listening to restart
         self.requests: list[Request] = []
-        self.semaphores: list[str] = []
+        self.semaphores: list[str] = []  # consumed so far, in upper case, in order
         self.delivered: list[Path] = []
-        self.serving: dict[str, str] = {}
-        self.passes = 0
+        self.serving: dict[str, str] = {}  # part -> thumbprint that it last loaded
+        self.passes = 0  # checks of the semaphores and the RAW queue so far
         self.changed = threading.Condition()
         self.running = ExitStack()
 
     def __enter__(self) -> Self:
         ini = self.layout.app / "MDaemon.ini"
-        if read_value(ini, "Sandbox", "Made") != "Yes":
+        if files.read_value(ini, "Sandbox", "Made") != "Yes":
             # In a real server's folder, the sandbox would take that server's mail.
             raise Error(
                 f"{self.layout.folder} is not a sandbox.",
                 hint="Choose a folder that does not exist yet, or an existing sandbox.",
             )
-        self.host_name = read_value(ini, "Domain", "FQDN")
-        self.raw = Path(read_value(ini, "Directories", "Raw"))
+        self.host_name = files.read_value(ini, "Domain", "FQDN")
+        self.raw = Path(files.read_value(ini, "Directories", "Raw"))
         labels = PORTS if self.tls else ["smtp"]
         self.ports = Ports(self.host_name, self.deliver, labels)
         with ExitStack() as starting:
@@ -184,7 +224,7 @@ class Server:
 
     def take_semaphores(self) -> None:
         """Act on each semaphore, then delete it: its absence ends the reload."""
-        found = {path: path.name.upper() for path in waiting(self.layout.app, ".sem")}
+        found = {at: at.name.upper() for at in files.waiting(self.layout.app, ".sem")}
         if "LOCKSEMS.SEM" in found.values():
             return
         for path, name in found.items():
@@ -217,47 +257,45 @@ class Server:
         """Load the certificates that the parts' INI files name now, and listen."""
         store = self.layout.certificates
         for part in parts:
-            names = named(self.layout.folder, part)
-            found = next(filter(None, (find(store, name) for name in names)), None)
+            names = files.named(self.layout.folder, part)
+            stored = (files.find(store, name) for name in names)
+            found = next(filter(None, stored), None)
             self.serving[part] = found.thumbprint if found else names[0]
             fault, good = self.faults.get(part, (None, ""))
             if self.serving[part] == good:
                 fault = None
             if fault is Fault.DEAD:
                 self.ports.close(part)
-            elif self.tls:
-                self.ports.open(part, self.context(found, fault, good))
             else:
-                self.ports.open(part, None)
+                tls = self.context(found, fault, good) if self.tls else None
+                self.ports.open(part, tls)
 
     def context(
-        self, found: Identity | None, fault: Fault | None, good: str
+        self, found: Certificate | None, fault: Fault | None, good: str
     ) -> ssl.SSLContext | None:
         """Return a part's TLS settings; None if it offers no TLS."""
-        if found and fault is Fault.NO_CHAIN:
-            found = replace(found, chain=found.chain[:1])
-        elif found and fault is Fault.STALE_CHAIN:
-            former = find(self.layout.certificates, good)
-            others = former.chain[1:] if former else ()
-            found = replace(found, chain=(found.chain[0], *others))
+        if fault is Fault.NO_TLS:
+            found = None
         elif fault is Fault.WRONG:
             found = self.stranger
-        elif fault is Fault.NO_TLS:
-            found = None
+        elif found and fault in {Fault.NO_CHAIN, Fault.STALE_CHAIN}:
+            stale = fault is Fault.STALE_CHAIN
+            former = files.find(self.layout.certificates, good) if stale else None
+            others = former.chain[1:] if former else ()
+            found = found._replace(chain=(found.leaf, *others))
         with suppress(OSError):  # the key does not match
-            return found.context() if found else None
+            return files.tls_context(found) if found else None
         return None
 
     @cached_property
-    def stranger(self) -> Identity:
+    def stranger(self) -> Certificate:
         """The wrong certificate, for `Fault.WRONG`."""
-        return self_signed("other.example.test", datetime.now(UTC))
+        return files.self_signed("other.example.test", datetime.now(UTC))
 
     def spoil(self, fault: Fault, *parts: str) -> None:
-        """Let parts fail with any certificate but the one that they serve now.
+        """Let parts (none = all) fail with any certificate but their current one.
 
-        Args:
-            parts: The parts; none = all. The fault appears when a part reloads.
+        The fault appears when a part reloads.
         """
         with self.changed:
             for part in parts or TARGETS:
@@ -265,10 +303,10 @@ class Server:
 
     def take_raw(self) -> None:
         """Deliver each RAW message, or move it to `bad` with the reason."""
-        for path in waiting(self.raw, ".raw"):
+        for path in files.waiting(self.raw, ".raw"):
             with suppress(OSError):  # on Windows, still open elsewhere: next pass
                 try:
-                    mail = parse_raw(path.read_bytes())
+                    mail = files.parse_raw(path.read_bytes())
                 except ValueError as exc:
                     reason = self.layout.bad / f"{path.name}.txt"
                     reason.write_text(f"{exc}\n", encoding="utf-8")
@@ -299,7 +337,7 @@ def main() -> None:
     parser.add_argument("--directory", type=Path, required=True)
     folder = parser.parse_args().directory
     if not folder.exists():
-        create(folder)
+        files.create(folder)
     with Server(folder, tls=True) as server:
         sys.stdout.write(f"HTTP port {server.http_port}, SMTP {server.smtp_port}\n")
         for label, url in server.endpoints.items():

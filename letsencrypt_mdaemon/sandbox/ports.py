@@ -7,15 +7,16 @@ answers and the start of TLS follow the RFCs.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import defaultdict
 from contextlib import suppress
 from functools import partial
+from http import HTTPStatus
 from threading import Thread
-from typing import TYPE_CHECKING, NamedTuple, Self, TypeVar, cast
+from typing import TYPE_CHECKING, NamedTuple, Self, cast
 from weakref import WeakSet
 
 from letsencrypt_mdaemon.errors import Error
-from letsencrypt_mdaemon.sandbox.dialogues import Dialogue, http, imap, pop3
 
 if TYPE_CHECKING:
     import ssl
@@ -27,8 +28,6 @@ LOCALHOST = "127.0.0.1"
 
 MAX_REQUEST_BYTES = 10_000
 """For a command or an HTTP request's head; more closes the connection."""
-
-T = TypeVar("T")
 
 
 class Port(NamedTuple):
@@ -57,25 +56,93 @@ PORTS = {
 }
 """Label -> port; the comments give the real port numbers."""
 
+
+class Answer(NamedTuple):
+    """The bytes of an answer, and whether TLS or the connection's end follows."""
+
+    says: bytes
+    then_tls: bool = False
+    then_ends: bool = False
+
+
+# RFC 3501, section 9: a tag is made of anything but "+" and the atom-specials.
+COMMAND = re.compile(rb"([!#-$&',-\[\]-z|}~]+) ([A-Za-z]+)( .*)?", re.DOTALL)
+
+
+def imap(line: bytes, *, offers_tls: bool) -> Answer:
+    """Answer an IMAP command before login (RFC 3501, sections 6.1 and 6.2)."""
+    if not (found := COMMAND.fullmatch(line)):
+        return Answer(b"* BAD Invalid command\r\n")
+    tag, command, rest = found[1], found[2].upper(), found[3]
+    match command, rest:
+        case b"CAPABILITY", None:
+            starts = b" STARTTLS" if offers_tls else b""
+            says = b"* CAPABILITY IMAP4rev1%s LOGINDISABLED\r\n" % starts
+            answer = Answer(says + tag + b" OK CAPABILITY completed\r\n")
+        case b"NOOP", None:
+            answer = Answer(tag + b" OK NOOP completed\r\n")
+        case b"LOGOUT", None:
+            says = b"* BYE The sandbox closes the connection\r\n"
+            answer = Answer(says + tag + b" OK Goodbye\r\n", then_ends=True)
+        case b"STARTTLS", None if offers_tls:
+            answer = Answer(tag + b" OK Begin TLS now\r\n", then_tls=True)
+        case b"LOGIN" | b"AUTHENTICATE", bytes():
+            answer = Answer(tag + b" NO Login is disabled\r\n")
+        case _:
+            answer = Answer(tag + b" BAD Command not supported\r\n")
+    return answer
+
+
+def pop3(line: bytes, *, offers_tls: bool) -> Answer:
+    """Answer a POP3 command before login (RFCs 1939; 2449, 5; 2595, 4)."""
+    match line.upper():
+        case b"CAPA":
+            starts = b"STLS\r\n" if offers_tls else b""
+            return Answer(b"+OK\r\n" + starts + b"IMPLEMENTATION sandbox\r\n.\r\n")
+        case b"QUIT":
+            return Answer(b"+OK Goodbye\r\n", then_ends=True)
+        case b"STLS" if offers_tls:
+            return Answer(b"+OK Begin TLS now\r\n", then_tls=True)
+    # NOOP, too, needs a login.
+    return Answer(b"-ERR Command not supported\r\n")
+
+
+def http(head: bytes, *, offers_tls: bool) -> Answer:  # noqa: ARG001
+    """Answer an HTTP request with a page (RFC 9112)."""
+    status, page = HTTPStatus.OK, b"This is the sandbox of letsencrypt-mdaemon.\n"
+    found = re.match(rb"([!-~]+) [!-~]+ HTTP/1\.[01](?:\r\n|\Z)", head)
+    if not found:
+        status, page = HTTPStatus.BAD_REQUEST, b""
+    elif found[1] not in {b"GET", b"HEAD"}:
+        status, page = HTTPStatus.NOT_IMPLEMENTED, b""
+    says = (
+        f"HTTP/1.1 {status.value} {status.phrase}\r\nContent-Type: text/plain\r\n"
+        f"Content-Length: {len(page)}\r\nConnection: close\r\n\r\n"
+    ).encode()
+    body = b"" if found and found[1] == b"HEAD" else page
+    return Answer(says + body, then_ends=True)
+
+
 DIALOGUES = {
-    "imap": Dialogue("* OK {} IMAP4rev1 sandbox\r\n", b"\r\n", imap),
-    "pop3": Dialogue("+OK {} POP3 sandbox\r\n", b"\r\n", pop3),
-    "http": Dialogue("", b"\r\n\r\n", http),
+    "imap": ("* OK {} IMAP4rev1 sandbox\r\n", b"\r\n", imap),
+    "pop3": ("+OK {} POP3 sandbox\r\n", b"\r\n", pop3),
+    "http": ("", b"\r\n\r\n", http),
 }
+"""Protocol -> greeting with the host name, the end of a request, and the answers."""
 
 
 class Chat(asyncio.Protocol):
     """A dialogue with one client; with a context, the client may start TLS."""
 
     def __init__(
-        self, ports: Ports, dialogue: Dialogue, context: ssl.SSLContext | None
+        self, ports: Ports, speaks: str, context: ssl.SSLContext | None
     ) -> None:
+        greets, self.ends, self.answer = DIALOGUES[speaks]
         self.ports = ports
-        self.dialogue = dialogue
         self.context = context
         self.transport: asyncio.Transport | None = None
         self.said = b""
-        self.greeting = dialogue.greets.format(ports.host_name).encode()
+        self.greeting = greets.format(ports.host_name).encode()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Greet; called again after STARTTLS, when the client speaks first."""
@@ -91,10 +158,11 @@ class Chat(asyncio.Protocol):
 
     def proceed(self) -> None:
         """Answer the complete requests, except during a TLS handshake."""
-        ends = self.dialogue.ends
-        while self.transport and not self.transport.is_closing() and ends in self.said:
-            request, _, self.said = self.said.partition(ends)
-            answer = self.dialogue.answer(request, offers_tls=self.context is not None)
+        while self.transport and self.ends in self.said:
+            if self.transport.is_closing():
+                return
+            request, _, self.said = self.said.partition(self.ends)
+            answer = self.answer(request, offers_tls=self.context is not None)
             if answer.then_tls and self.said:
                 # Data sent with STARTTLS may be injected: RFC 3207, section 4.2.
                 self.transport.close()
@@ -141,7 +209,11 @@ class Door(asyncio.Protocol):
         self, transport: asyncio.Transport, context: ssl.SSLContext | None = None
     ) -> None:
         """Connect a client to its protocol; with a context, it may start TLS later."""
-        protocol = self.ports.protocol(PORTS[self.label], context)
+        protocol: asyncio.Protocol
+        if (speaks := PORTS[self.label].speaks) == "smtp":
+            protocol = self.ports.smtp(tls_context=context)
+        else:
+            protocol = Chat(self.ports, speaks, context)
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
         if self.said:
@@ -152,28 +224,6 @@ class Door(asyncio.Protocol):
         self.said += data
 
 
-class Inbox:
-    """Receives mail by SMTP, with the methods that aiosmtpd calls."""
-
-    def __init__(self, deliver: Callable[[bytes], None]) -> None:
-        self.deliver = deliver
-
-    async def handle_DATA(  # noqa: N802  aiosmtpd looks for this name
-        self, _server: SMTP, _session: Session, envelope: Envelope
-    ) -> str:
-        """Deliver a mail, its envelope on top (RFC 5321, section 4.4)."""
-        lines = [f"Return-Path: <{envelope.mail_from}>"]
-        lines += [f"Delivered-To: {address}" for address in envelope.rcpt_tos]
-        head = "".join(f"{line}\r\n" for line in lines).encode()
-        # In another thread: `deliver` may wait for a thread that waits for this one.
-        await asyncio.to_thread(self.deliver, head + (envelope.original_content or b""))
-        return "250 Message accepted for delivery"
-
-    async def handle_exception(self, error: Exception) -> str:
-        """Send the error to the client only; failed handshakes are normal."""
-        return f"451 {type(error).__name__}: {error}"
-
-
 class Ports:
     """Ports on this machine, with free numbers that stay the same while it runs.
 
@@ -181,23 +231,18 @@ class Ports:
         host_name: The name in greetings.
         deliver: Receives the mail that arrives by SMTP, in a thread of its own.
         labels: The labels of the ports in `PORTS` to open.
-
-    Attributes:
-        numbers: Label -> port number, of each port that was opened.
-        contexts: Part -> its TLS settings; None = no TLS.
-        listening: Label -> the listening server.
-        transports: Label -> the port's connections.
     """
 
     def __init__(
         self, host_name: str, deliver: Callable[[bytes], None], labels: Iterable[str]
     ) -> None:
         self.host_name = host_name
-        self.inbox = Inbox(deliver)
+        self.deliver = deliver
         self.labels = tuple(labels)
-        self.numbers: dict[str, int] = {}
-        self.contexts: dict[str, ssl.SSLContext | None] = {}
-        self.listening: dict[str, asyncio.Server] = {}
+        self.numbers: dict[str, int] = {}  # label -> port number, once opened
+        self.contexts: dict[str, ssl.SSLContext | None] = {}  # part -> None = no TLS
+        self.listening: dict[str, asyncio.Server] = {}  # label -> the listening server
+        # Label -> the port's connections.
         self.transports = defaultdict[str, WeakSet[asyncio.Transport]](WeakSet)
         self.negotiations: set[asyncio.Task[None]] = set()
 
@@ -209,17 +254,26 @@ class Ports:
                 "The sandbox needs aiosmtpd, which is not installed.",
                 hint='Run pip install "letsencrypt-mdaemon[demo]".',
             ) from exc
-        self.smtp = SMTP
-        self.loop = asyncio.new_event_loop()
+        self.runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
+        self.loop = self.runner.get_loop()
+        self.smtp = partial(
+            SMTP,
+            self,
+            hostname=self.host_name,
+            ident="ESMTP sandbox",
+            enable_SMTPUTF8=True,
+            loop=self.loop,
+        )
         self.thread = Thread(target=self.loop.run_forever)
         self.thread.start()
         return self
 
     def __exit__(self, *_exc: object) -> None:
-        self._do(self._end())
+        for part in {port.part for port in PORTS.values()}:
+            self.close(part)
         self.loop.call_soon_threadsafe(self.loop.stop)
         self.thread.join()
-        self.loop.close()
+        self.runner.close()
 
     def open(self, part: str, context: ssl.SSLContext | None) -> None:
         """Open a part's ports, or give them new TLS settings."""
@@ -229,8 +283,23 @@ class Ports:
         """Close a part's ports and their connections."""
         self._do(self._close(part))
 
-    def _do(self, work: Coroutine[object, object, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self.loop).result()
+    def _do(self, work: Coroutine[object, object, None]) -> None:
+        asyncio.run_coroutine_threadsafe(work, self.loop).result()
+
+    async def handle_DATA(  # noqa: N802  aiosmtpd looks for this name
+        self, _server: SMTP, _session: Session, envelope: Envelope
+    ) -> str:
+        """Deliver a mail, its envelope on top (RFC 5321, section 4.4)."""
+        head = f"Return-Path: <{envelope.mail_from}>\r\n"
+        head += "".join(f"Delivered-To: {to}\r\n" for to in envelope.rcpt_tos)
+        mail = head.encode() + (envelope.original_content or b"")
+        # In another thread: `deliver` may wait for a thread that waits for this one.
+        await asyncio.to_thread(self.deliver, mail)
+        return "250 Message accepted for delivery"
+
+    async def handle_exception(self, error: Exception) -> str:
+        """Send the error to the client only; failed handshakes are normal."""
+        return f"451 {type(error).__name__}: {error}"
 
     def _labels(self, part: str) -> list[str]:
         return [label for label in self.labels if PORTS[label].part == part]
@@ -253,28 +322,6 @@ class Ports:
                 transport.abort()
         await asyncio.sleep(0)  # the connections are closed in the loop's next round
 
-    async def _end(self) -> None:
-        for part in {port.part for port in PORTS.values()}:
-            await self._close(part)
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
-        await self.loop.shutdown_default_executor()
-
-    def protocol(self, port: Port, context: ssl.SSLContext | None) -> asyncio.Protocol:
-        """Return the protocol for a new client; with a context, it offers STARTTLS."""
-        if port.speaks != "smtp":
-            return Chat(self, DIALOGUES[port.speaks], context)
-        return self.smtp(
-            self.inbox,
-            hostname=self.host_name,
-            ident="ESMTP sandbox",
-            enable_SMTPUTF8=True,
-            tls_context=context,
-            loop=self.loop,
-        )
-
     def start_tls(
         self,
         transport: asyncio.Transport,
@@ -286,10 +333,9 @@ class Ports:
 
         async def negotiate() -> None:
             with suppress(OSError):  # the client's error
-                secure = await self.loop.start_tls(
+                if secure := await self.loop.start_tls(
                     transport, protocol, context, server_side=True
-                )
-                if secure:
+                ):
                     then(secure)
 
         # The data that follows belongs to TLS, not to the plain-text protocol.

@@ -26,22 +26,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from letsencrypt_mdaemon.errors import DeployError, Error
-from letsencrypt_mdaemon.state.advice import Draw
-from letsencrypt_mdaemon.state.codec import (
-    DAMAGE,
-    decode,
-    decode_ledger,
-    decode_pending,
-    encode,
-)
+from letsencrypt_mdaemon.state import codec
+from letsencrypt_mdaemon.state.codec import DAMAGE, decode, encode
 from letsencrypt_mdaemon.state.ledger import Ledger
-from letsencrypt_mdaemon.state.memory import Account, Attempt, Memory, OpenOrder
-from letsencrypt_mdaemon.system.disk import (
-    explained,
-    make_private_folder,
-    read_limited,
-    write_private,
-)
+from letsencrypt_mdaemon.state.memory import Account, Attempt, Draw, Memory, OpenOrder
+from letsencrypt_mdaemon.system import disk
+from letsencrypt_mdaemon.system.disk import read_limited
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,6 +49,14 @@ MAX_FILE_BYTES = 1 << 20
 SEALED = b"sealed for this machine\n"
 """How an encrypted file begins."""
 
+_NAMES: dict[type, str] = {
+    Memory: "installation.json",
+    Attempt: "attempt.json",
+    Account: "account.json",
+    OpenOrder: "order.json",
+    Draw: "renewal.json",
+    Ledger: "ledger.json",
+}
 _WITH_KEY = {"account.json", "order.json", "pending.pem"}
 
 
@@ -91,11 +89,18 @@ class _Files:
         self.read_only = read_only
         self.seal = seal
 
+    def save(self, record: object) -> None:
+        """Keep a record in the file of its kind, before anything depends on it."""
+        self._write(_NAMES[type(record)], encode(record))
+
+    def _load(self, kind: type[_T]) -> _T | None:
+        return self._read(_NAMES[kind], partial(decode, kind=kind))
+
     def _read(self, name: str, parse: Callable[[bytes], _T]) -> _T | None:
         """Read a file; a damaged one is renamed, with a warning."""
-        path = self.folder / name
+        path, hint = self.folder / name, "Let this account read and write it."
         try:
-            with explained(f"read {path}", hint="Let this account read and write it."):
+            with disk.explained(f"read {path}", hint=hint):
                 try:
                     return parse(self._opened(read_limited(path, MAX_FILE_BYTES)))
                 except FileNotFoundError:
@@ -127,13 +132,13 @@ class _Files:
         if self.seal and name in _WITH_KEY:
             data = SEALED + self.seal.close(data)
         path = self.folder / name
-        with explained(f"write {path}", failure=failure):
-            make_private_folder(path.parent)
-            write_private(path, data)
+        with disk.explained(f"write {path}", failure=failure):
+            disk.make_private_folder(path.parent)
+            disk.write_private(path, data)
 
     def _remove(self, name: str) -> None:
         path = self.folder / name
-        with explained(f"remove {path}"):
+        with disk.explained(f"remove {path}"):
             path.unlink(missing_ok=True)
 
     def _rename(self, name: str, why: str) -> Path | None:
@@ -141,7 +146,7 @@ class _Files:
         path = self.folder / name
         stamp = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
         aside = path.with_name(f"{path.name}.{why}-{stamp}")
-        with explained(f"rename {path}, which is {why}"):
+        with disk.explained(f"rename {path}, which is {why}"):
             try:
                 path.replace(aside)
             except FileNotFoundError:
@@ -164,9 +169,8 @@ class State(_Files):
 
     def ca(self, directory_url: str, *, staging: bool) -> CaState:
         """Return the state that belongs to one CA; rehearsals have their own."""
-        readable = re.sub(
-            r"[^a-z0-9.-]+", "_", directory_url.partition("://")[2].lower()
-        )
+        address = directory_url.partition("://")[2].lower()
+        readable = re.sub(r"[^a-z0-9.-]+", "_", address)
         # Two URLs may look the same when written like this.
         digest = hashlib.sha256(directory_url.encode("utf-8", "replace")).hexdigest()
         folder = self.folder / "staging" if staging else self.folder
@@ -175,20 +179,11 @@ class State(_Files):
 
     def load(self) -> Memory:
         """Return what is remembered of the installation."""
-        found = self._read("installation.json", partial(decode, kind=Memory))
-        return found or Memory()
-
-    def save(self, memory: Memory) -> None:
-        """Remember it."""
-        self._write("installation.json", encode(memory))
+        return self._load(Memory) or Memory()
 
     def attempt(self) -> Attempt | None:
         """Return the attempt that an earlier run left, or that was rolled back."""
-        return self._read("attempt.json", partial(decode, kind=Attempt))
-
-    def save_attempt(self, attempt: Attempt) -> None:
-        """Keep an attempt before it changes anything."""
-        self._write("attempt.json", encode(attempt))
+        return self._load(Attempt)
 
     def forget_attempt(self) -> None:
         """Forget the attempt, once it is decided."""
@@ -203,11 +198,7 @@ class CaState(_Files):
 
     def account(self) -> Account | None:
         """Return the account, or at least its key (then the URL is empty)."""
-        return self._read("account.json", partial(decode, kind=Account))
-
-    def save_account(self, account: Account) -> None:
-        """Keep the account."""
-        self._write("account.json", encode(account))
+        return self._load(Account)
 
     def retire_account(self) -> Path | None:
         """Rename the account's file; return its new path, or None if there is none."""
@@ -215,11 +206,7 @@ class CaState(_Files):
 
     def order(self) -> OpenOrder | None:
         """Return the open order."""
-        return self._read("order.json", partial(decode, kind=OpenOrder))
-
-    def save_order(self, order: OpenOrder) -> None:
-        """Keep the open order, before anything depends on it."""
-        self._write("order.json", encode(order))
+        return self._load(OpenOrder)
 
     def forget_order(self) -> None:
         """Forget the open order."""
@@ -227,7 +214,7 @@ class CaState(_Files):
 
     def pending(self) -> Certificate | None:
         """Return the certificate that was issued and is not in use yet."""
-        return self._read("pending.pem", decode_pending)
+        return self._read("pending.pem", codec.decode_pending)
 
     def keep(self, certificate: Certificate) -> None:
         """Keep an issued certificate before anything else can fail.
@@ -245,16 +232,8 @@ class CaState(_Files):
 
     def draw(self) -> Draw | None:
         """Return the moment drawn from the last suggested window."""
-        return self._read("renewal.json", partial(decode, kind=Draw))
-
-    def save_draw(self, draw: Draw) -> None:
-        """Keep the moment drawn."""
-        self._write("renewal.json", encode(draw))
+        return self._load(Draw)
 
     def ledger(self) -> Ledger:
         """Return what the CA issued and what failed there."""
-        return self._read("ledger.json", decode_ledger) or Ledger()
-
-    def save_ledger(self, ledger: Ledger) -> None:
-        """Keep the ledger."""
-        self._write("ledger.json", encode(ledger))
+        return self._read(_NAMES[Ledger], codec.decode_ledger) or Ledger()

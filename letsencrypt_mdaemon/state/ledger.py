@@ -129,11 +129,7 @@ class Ledger(NamedTuple):
     def used(
         self, names: Iterable[str], now: datetime, span: timedelta = WEEK
     ) -> list[datetime]:
-        """Return when the CA issued certificates for exactly these names.
-
-        Args:
-            span: How far to look back.
-        """
+        """Return when the CA issued certificates for exactly these names in a span."""
         wanted = tuple(sorted(names))
         return sorted(
             item.at
@@ -160,15 +156,13 @@ class Ledger(NamedTuple):
             urgent: Whether the certificate in use expires before many more tries.
             resumes: Whether an open order is resumed, which costs no new issuance.
         """
+        waits = []
         for item in self.failing(names):
             if item.paused:
                 what = f"for {item.name}" if item.name else "this account"
                 return Wait(f"the CA has paused {what}: {item.why}", None, item.paused)
-        waits = [
-            Wait(_why(item, now), at)
-            for item in self.failing(names)
-            if (at := item.not_before(urgent=urgent)) > now
-        ]
+            if (at := item.not_before(urgent=urgent)) > now:
+                waits.append(Wait(_why(item, now), at))
         # A day more: the clock may have been slow at one of these issuances.
         span = WEEK + CLOCK_ERROR
         used = self.used(names, now, span)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from letsencrypt_mdaemon.system.parallel import ask_all
 from letsencrypt_mdaemon.verify.handshake import TIMEOUT_SECONDS, ask
@@ -22,18 +22,6 @@ _log = logging.getLogger(__name__)
 
 OVERTIME_SECONDS = 1.0
 """Seconds more until a conversation that DNS holds up is abandoned."""
-
-
-class Ports(NamedTuple):
-    """The server's ports: `renewal.adapters.Verifier`."""
-
-    endpoints: Sequence[Endpoint]
-    server_name: str
-
-    def observe(self) -> dict[str, str]:
-        """Return the thumbprint of the certificate that each endpoint serves now."""
-        observed = observe(self.endpoints, [self.server_name])
-        return {str(at): row.thumbprint for at, row in observed.items() if row.leaf}
 
 
 def observe(

@@ -270,7 +270,7 @@ def test_a_rollover_that_is_killed_leaves_an_account_that_works(
 ) -> None:
     scene.obtain()
     before = kept(scene)
-    save, count = CaState.save_account, iter(range(10))
+    save, count = CaState.save, iter(range(10))
 
     def dying(self: CaState, account: Account) -> None:
         last = next(count) == saves
@@ -280,7 +280,7 @@ def test_a_rollover_that_is_killed_leaves_an_account_that_works(
         if last:
             raise KilledError
 
-    monkeypatch.setattr(CaState, "save_account", dying)
+    monkeypatch.setattr(CaState, "save", dying)
     with pytest.raises(KilledError):
         accounts(scene).roll_over()
     monkeypatch.undo()
@@ -517,7 +517,7 @@ def test_a_next_key_that_makes_no_sense_is_forgotten(
 ) -> None:
     scene.obtain()
     before = kept(scene)
-    scene.state.save_account(Account(before.key, before.url, next_key))
+    scene.state.save(Account(before.key, before.url, next_key))
 
     assert scene.obtain().names == (NAME,)
 

@@ -20,11 +20,10 @@ from josepy.jwk import JWKEC, JWKRSA
 from letsencrypt_mdaemon.errors import AcmeError, ChallengeError, ConfigError
 from letsencrypt_mdaemon.pki.certificate import KeyType, key_type
 from letsencrypt_mdaemon.sandbox.ca.certificates import Draft
-from letsencrypt_mdaemon.sandbox.ca.faults import processing, shifted
-from letsencrypt_mdaemon.sandbox.ca.http import Handler
 from letsencrypt_mdaemon.sandbox.ca.messages import LOST, Answer, Problem, Request, html
-from letsencrypt_mdaemon.sandbox.ca.server import CertificateAuthority
+from letsencrypt_mdaemon.sandbox.ca.server import CertificateAuthority, Handler
 from letsencrypt_mdaemon.state.memory import Account
+from tests.ca_faults import processing, shifted
 from tests.scene import (
     NAME,
     OTHER,
@@ -258,7 +257,7 @@ def test_an_account_key_of_another_kind_is_used_as_it_is(
     scene: Scene, key: JWKRSA | JWKEC
 ) -> None:
     private = {name: str(value) for name, value in key.to_json().items()}
-    scene.state.save_account(Account(private, ""))
+    scene.state.save(Account(private, ""))
 
     assert scene.obtain().names == (NAME,)
 

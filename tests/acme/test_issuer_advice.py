@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from letsencrypt_mdaemon.acme.certificate import ari_id
 from letsencrypt_mdaemon.sandbox.ca.messages import LOST, Answer, Problem, html
-from letsencrypt_mdaemon.state.advice import Window
+from letsencrypt_mdaemon.state.memory import Window
 from tests.scene import (
     NAME,
     STRANGER,

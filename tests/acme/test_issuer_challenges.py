@@ -10,12 +10,8 @@ import pytest
 from letsencrypt_mdaemon.acme.authorization import AFTER_FAILURE_SECONDS
 from letsencrypt_mdaemon.acme.transport import ATTEMPTS
 from letsencrypt_mdaemon.errors import ChallengeError
-from letsencrypt_mdaemon.sandbox.ca.faults import (
-    never_invalid,
-    upper_case,
-    without_error,
-)
 from letsencrypt_mdaemon.sandbox.ca.messages import Answer, Problem, Request, html
+from tests.ca_faults import never_invalid, upper_case, without_error
 from tests.scene import NAME, OTHER, Fault, Scene, scene_in, showing
 
 THIRD = "pop.example.test"

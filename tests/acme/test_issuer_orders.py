@@ -15,8 +15,8 @@ from letsencrypt_mdaemon.acme.http import TransientError
 from letsencrypt_mdaemon.acme.transport import ATTEMPTS
 from letsencrypt_mdaemon.errors import ChallengeError, ConfigError
 from letsencrypt_mdaemon.pki.certificate import KeyType, PrivateKey, key_pem, new_key
-from letsencrypt_mdaemon.sandbox.ca.faults import processing, upper_case
 from letsencrypt_mdaemon.sandbox.ca.messages import LOST, Answer, Problem, Request, html
+from tests.ca_faults import processing, upper_case
 from tests.scene import NAME, OTHER, Fault, Scene, scene_in, showing, without
 
 

@@ -11,10 +11,9 @@ from letsencrypt_mdaemon import authorities
 from letsencrypt_mdaemon.cli.text import when
 from letsencrypt_mdaemon.pki.certificate import thumbprint
 from letsencrypt_mdaemon.sandbox.ca.server import CertificateAuthority
-from letsencrypt_mdaemon.state.advice import Draw
 from letsencrypt_mdaemon.state.folder import CaState, State
 from letsencrypt_mdaemon.state.ledger import CLOCK_ERROR, Ledger
-from letsencrypt_mdaemon.state.memory import Dropped
+from letsencrypt_mdaemon.state.memory import Draw, Dropped
 from tests.program import HOST_NAME, Program
 
 IMAP = "imap.example.test"
@@ -57,7 +56,7 @@ def test_what_waits_is_shown_with_until_when_and_why(
     moment = now()
     failed = Ledger().failed({IMAP: "Nobody\x1b[2J answers"}, moment - 2 * HOUR)
     failed = failed.failed({IMAP: "Nobody\x1b[2J answers"}, moment - MINUTE)
-    at_ca(program, ca).save_ledger(failed)
+    at_ca(program, ca).save(failed)
 
     report = program.here("status", *BOTH).report
     text = shown(program, *BOTH)
@@ -86,7 +85,7 @@ def test_what_does_not_wait_any_more_is_still_shown_as_failing(
     program: Program, ca: CertificateAuthority
 ) -> None:
     failed = Ledger().failed({HOST_NAME: "no"}, now() - DAY)
-    at_ca(program, ca).save_ledger(failed)
+    at_ca(program, ca).save(failed)
 
     report = program.here("status").report
 
@@ -100,7 +99,7 @@ def test_what_failed_of_other_names_is_not_shown(
     program: Program, ca: CertificateAuthority
 ) -> None:
     failed = Ledger().failed({IMAP: "no"}, now())
-    at_ca(program, ca).save_ledger(failed)
+    at_ca(program, ca).save(failed)
 
     report = program.here("status").report
 
@@ -113,7 +112,7 @@ def test_an_order_that_failed_as_a_whole_is_shown_without_a_name(
 ) -> None:
     until = now() + 3 * HOUR
     failed = Ledger().failed({"": "Too many."}, now(), until=until)
-    at_ca(program, ca).save_ledger(failed)
+    at_ca(program, ca).save(failed)
 
     report = program.here("status").report
 
@@ -128,7 +127,7 @@ def test_a_pause_is_shown_as_waiting_for_somebody_with_the_url(
     url = "https://ca.test/unpause"
     said = f"Paused. Please visit: {url}"
     failed = Ledger().failed({HOST_NAME: said}, now(), paused=url)
-    at_ca(program, ca).save_ledger(failed)
+    at_ca(program, ca).save(failed)
 
     report = program.here("status").report
 
@@ -148,7 +147,7 @@ def test_what_is_used_of_the_limits_is_shown_where_a_ca_publishes_some(
     for ago in (9 * DAY, 6 * DAY, 5 * DAY, HOUR):
         ledger = ledger.issued([HOST_NAME], moment - ago)
     ledger = ledger.issued([HOST_NAME, IMAP], moment)
-    at_ca(program).save_ledger(ledger.failed({HOST_NAME: "no"}, moment))
+    at_ca(program).save(ledger.failed({HOST_NAME: "no"}, moment))
 
     report = program.here("status", *PUBLIC).report
     text = shown(program, *PUBLIC)
@@ -167,7 +166,7 @@ def test_a_week_that_is_used_up_is_shown_as_waiting(program: Program) -> None:
     moment, ledger = now(), Ledger()
     for ago in range(5):
         ledger = ledger.issued([HOST_NAME], moment - ago * DAY)
-    at_ca(program).save_ledger(ledger)
+    at_ca(program).save(ledger)
 
     report = program.here("status", *PUBLIC).report
 
@@ -200,7 +199,7 @@ def test_the_cas_advice_and_the_moment_drawn_are_shown(
     in_use, start = renew(program), now() + 5 * DAY
     url = "https://ca.test/why\x1b[2J"
     draw = Draw(in_use, start, start + DAY, start + HOUR, now() + HOUR, url)
-    at_ca(program, ca).save_draw(draw)
+    at_ca(program, ca).save(draw)
 
     report = program.here("status").report
     text = shown(program)
@@ -225,7 +224,7 @@ def test_advice_on_another_certificate_is_not_shown(
 ) -> None:
     renew(program)
     draw = Draw("AB" * 20, now(), now() + DAY, now(), now() + HOUR)
-    at_ca(program, ca).save_draw(draw)
+    at_ca(program, ca).save(draw)
 
     report = program.here("status").report
 
@@ -238,7 +237,7 @@ def test_a_ca_that_gave_no_advice_is_shown_with_when_it_is_asked_again(
     program: Program, ca: CertificateAuthority
 ) -> None:
     draw = Draw(renew(program), None, None, None, now() + HOUR)
-    at_ca(program, ca).save_draw(draw)
+    at_ca(program, ca).save(draw)
 
     advice = program.here("status").report["advice"]
 

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key, p
 
 from letsencrypt_mdaemon.app import build
 from letsencrypt_mdaemon.pki.certificate import thumbprint
-from letsencrypt_mdaemon.sandbox import web
+from letsencrypt_mdaemon.sandbox import mdaemon
 from letsencrypt_mdaemon.sandbox.ca.certificates import ari_name
 from letsencrypt_mdaemon.sandbox.ca.messages import Problem
 from letsencrypt_mdaemon.sandbox.ca.server import CertificateAuthority
@@ -140,7 +140,7 @@ def serving(folder: Path) -> Iterator[int]:
 
     with (
         ThreadingTCPServer(("127.0.0.1", 0), Handshake) as server,
-        web.thread(partial(server.serve_forever, 0.02), server.shutdown),
+        mdaemon.thread(partial(server.serve_forever, 0.02), server.shutdown),
     ):
         yield server.server_address[1]
 
@@ -297,7 +297,7 @@ def test_the_service_is_restarted_if_the_server_takes_no_semaphore_up(
     assert service.done == ["stop", "start"]
     assert ran.exit_code == 5
     assert "still serve the old one" in ran.report["error"]["message"]
-    assert "Reloaded by a restart of the service good" in secure.log()
+    assert "Restarted the service good" in secure.log()
 
 
 def test_the_service_is_not_restarted_unless_that_is_allowed_and_it_runs(
@@ -358,7 +358,7 @@ def test_a_certificate_that_a_port_does_not_take_is_rolled_back(
 ) -> None:
     (old,) = secure.bound()
     before = secure.snapshot()
-    secure.server.spoil(web.Fault.NO_TLS, "webmail")
+    secure.server.spoil(mdaemon.Fault.NO_TLS, "webmail")
 
     ran = secure.here("renew", "--to", "anna@example.test")
 
@@ -569,6 +569,33 @@ def test_a_dry_run_changes_no_byte_and_orders_nothing(
     assert ran.report["log"] is None
     assert len(ran.report["targets"]) == 3
     assert len(ran.report["changes"]) == (3 if before == "a run that failed" else 0)
+
+
+def test_a_dry_run_warns_of_terms_of_service_that_are_not_accepted(
+    program: Program,
+) -> None:
+    assert program.here("renew", "--dry-run").report["warnings"] == []
+    agreed = list(program.options)
+    program.options.remove("--agree-tos")
+
+    (warning,) = program.here("renew", "--dry-run").report["warnings"]
+
+    assert "A renewal would fail, because agree-tos is not set." in warning
+    # Once there is an account, the CA does not ask for them.
+    program.options[:] = agreed
+    renewed(program)
+    program.options.remove("--agree-tos")
+    assert program.here("renew", "--dry-run").report["warnings"] == []
+
+
+def test_a_dry_run_of_activate_with_nothing_pending_says_so(program: Program) -> None:
+    ran = program.here("activate", "--dry-run", as_json=False)
+
+    assert ran.exit_code == 0, ran.messages
+    assert "  reason       no certificate waits for activation" in ran.output
+    assert "would change" not in ran.output
+    assert "  due " not in ran.output
+    assert program.here("activate", "--dry-run").report["due_at"] is None
 
 
 def leave_a_token(program: Program) -> None:
@@ -858,11 +885,12 @@ def test_the_log_tells_the_story_of_the_run_line_by_line(secure: Program) -> Non
     assert all(re.match(stamp, line) for line in lines)
     assert re.fullmatch(stamp + r"[+-]\d{4} letsencrypt-mdaemon started", lines[0])
     story = [line[20:] for line in lines[1:]]
+    value = "App/MDaemon.ini [SSL] Certificate"
     for said in (
-        "App/MDaemon.ini [SSL] Certificate names the certificate as sha1:upper",
+        f"{value} names the certificate by its SHA-1 thumbprint",
         "Due: the certificate in use is self-signed",
-        f"App/MDaemon.ini [SSL] Certificate: {old} -> {new}",
-        "Reloaded by RELOADCACHE.SEM",
+        f"{value}: {old} -> {new}",
+        "MDaemon processed RELOADCACHE.SEM",
     ):
         assert said in story
     assert any(line.startswith("Ordered a certificate for mail.") for line in story)

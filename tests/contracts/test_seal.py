@@ -64,9 +64,9 @@ PENDING = certificate()
 
 def fill(state: CaState) -> None:
     """Keep all that has a private key."""
-    state.save_account(ACCOUNT)
+    state.save(ACCOUNT)
     state.keep(PENDING)
-    state.save_order(ORDER)
+    state.save(ORDER)
 
 
 def pending_pem(state: CaState) -> bytes:
@@ -95,7 +95,7 @@ def test_what_was_kept_in_plain_is_read_and_sealed_when_it_is_next_written(
     state = CaState(tmp_path, seal=seal)
     assert state.account() == ACCOUNT
     assert pending_pem(state) == PENDING.key_pem + PENDING.fullchain_pem
-    state.save_account(ACCOUNT)
+    state.save(ACCOUNT)
     assert (tmp_path / "account.json").read_bytes().startswith(SEALED)
 
 

@@ -127,8 +127,9 @@ class Remembered(State):
         super().__init__(Path())
         self.kept: list[Attempt] = []
 
-    def save_attempt(self, attempt: Attempt) -> None:
-        self.kept.append(attempt)
+    def save(self, record: object) -> None:
+        assert isinstance(record, Attempt)
+        self.kept.append(record)
 
 
 class Deployment:
@@ -140,7 +141,7 @@ class Deployment:
         self.adapters = Adapters(
             store=MemoryStore(),
             server=scene,
-            verifier=scene,
+            observe=scene.observe,
             state=self.state,
             ca=CaState(Path()),
             issuer=lambda: pytest.fail("no CA is asked"),

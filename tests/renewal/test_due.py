@@ -14,17 +14,17 @@ from hypothesis import strategies as st
 
 from letsencrypt_mdaemon.pki.certificate import thumbprint
 from letsencrypt_mdaemon.renewal.adapters import Request
-from letsencrypt_mdaemon.renewal.due import Due, by_rule
-from letsencrypt_mdaemon.renewal.lifetime import (
+from letsencrypt_mdaemon.renewal.due import (
+    Due,
     backstop,
+    by_rule,
     earliest,
     interval,
     is_sparse,
     lifetime,
     slack,
 )
-from letsencrypt_mdaemon.state.advice import Draw, Window
-from letsencrypt_mdaemon.state.memory import Issued, Memory
+from letsencrypt_mdaemon.state.memory import Draw, Issued, Memory, Window
 from letsencrypt_mdaemon.text import day, days
 from tests import certificates
 from tests.certificates import NAME, START, leaf

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from letsencrypt_mdaemon.pki.certificate import thumbprint
 from letsencrypt_mdaemon.sandbox.ca.messages import LOST, Answer
 from letsencrypt_mdaemon.sandbox.ca.server import CertificateAuthority
-from letsencrypt_mdaemon.sandbox.web import Fault
+from letsencrypt_mdaemon.sandbox.mdaemon import Fault
 from tests.dying import KILL
 from tests.limits import HANG_SECONDS
 from tests.program import Program, unmeasured

@@ -30,10 +30,9 @@ from letsencrypt_mdaemon.renewal import run
 from letsencrypt_mdaemon.renewal.adapters import Adapters, Outcome, Request
 from letsencrypt_mdaemon.sandbox.ca.messages import Problem
 from letsencrypt_mdaemon.sandbox.ca.server import CertificateAuthority
-from letsencrypt_mdaemon.state.advice import Window
 from letsencrypt_mdaemon.state.folder import CaState, State
 from letsencrypt_mdaemon.state.ledger import CLOCK_ERROR
-from letsencrypt_mdaemon.state.memory import OpenOrder
+from letsencrypt_mdaemon.state.memory import OpenOrder, Window
 from tests.certificates import START, certificate, leaf
 from tests.fakes import TARGETS, MemoryIssuer, MemoryServer, MemoryStore
 from tests.program import HOST_NAME, Program
@@ -77,7 +76,7 @@ class Issuer(MemoryIssuer):
         self.tried.append(tuple(names))
         obtained = super().obtain(names, replaces, key)
         ca = self.scene.ca
-        ca.save_ledger(ca.ledger().issued(names, self.scene.now))
+        ca.save(ca.ledger().issued(names, self.scene.now))
         return obtained
 
 
@@ -109,7 +108,7 @@ class Scene:
         return Adapters(
             store=self.store,
             server=self.server,
-            verifier=self.server,
+            observe=self.server.observe,
             state=self.state,
             ca=self.ca,
             issuer=lambda: self.issuer,
@@ -243,7 +242,7 @@ def test_a_certificate_that_is_there_already_is_put_into_use_without_waiting(
 ) -> None:
     scene.renew(issue_only=True)
     ledger = scene.ca.ledger().failed({FIRST: "no"}, scene.now)
-    scene.ca.save_ledger(ledger)
+    scene.ca.save(ledger)
 
     assert scene.renew().renewed
 
@@ -433,7 +432,7 @@ def test_the_limit_of_a_week_is_for_exactly_these_names(scene: Scene) -> None:
 
 def test_a_forced_order_is_a_new_one(scene: Scene) -> None:
     left = OpenOrder("https://ca.test/1", "", NAMES, "p256", "")
-    scene.ca.save_order(left)
+    scene.ca.save(left)
     scene.failing(AcmeError("Not now."))
     assert scene.ca.order() == left
 
@@ -444,7 +443,7 @@ def test_a_forced_order_is_a_new_one(scene: Scene) -> None:
 
 def test_the_limit_of_a_week_does_not_hold_an_order_that_is_open(scene: Scene) -> None:
     forced(scene, 0, 0, 0, 0, 0)
-    scene.ca.save_order(OpenOrder("https://ca.test/1", "", NAMES, "p256", ""))
+    scene.ca.save(OpenOrder("https://ca.test/1", "", NAMES, "p256", ""))
 
     assert scene.renew(limits=LIMITS).renewed
 

@@ -19,10 +19,10 @@ from letsencrypt_mdaemon.errors import (
     DeployError,
 )
 from letsencrypt_mdaemon.pki.certificate import Certificate, thumbprint
-from letsencrypt_mdaemon.renewal import lifetime, run
+from letsencrypt_mdaemon.renewal import due, run
 from letsencrypt_mdaemon.renewal.adapters import Adapters, Outcome, Request
-from letsencrypt_mdaemon.state.advice import Window
 from letsencrypt_mdaemon.state.folder import State
+from letsencrypt_mdaemon.state.memory import Window
 from tests.certificates import START, certificate, leaf
 from tests.fakes import PORTS, RUNGS, MemoryIssuer, MemoryServer, MemoryStore, contents
 
@@ -107,7 +107,7 @@ def scene(tmp_path: Path) -> Scene:
     parts = Adapters(
         store=store,
         server=server,
-        verifier=server,
+        observe=server.observe,
         state=state,
         ca=state.ca(DIRECTORY, staging=False),
         issuer=lambda: issuer,
@@ -616,4 +616,4 @@ def test_the_backstop_is_told_as_when_it_is_due_again(scene: Scene) -> None:
     outcome = scene.renew()
 
     assert outcome.certificate is not None
-    assert outcome.next_at == lifetime.backstop(outcome.certificate)
+    assert outcome.next_at == due.backstop(outcome.certificate)

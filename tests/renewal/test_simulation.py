@@ -15,12 +15,12 @@ import pytest
 from cryptography import x509
 
 from letsencrypt_mdaemon.errors import AcmeError
+from letsencrypt_mdaemon.renewal import due as lifetimes
 from letsencrypt_mdaemon.renewal import due as renewal
-from letsencrypt_mdaemon.renewal import lifetime as lifetimes
 from letsencrypt_mdaemon.renewal import run
 from letsencrypt_mdaemon.renewal.adapters import Outcome
 from letsencrypt_mdaemon.renewal.due import Due
-from letsencrypt_mdaemon.state import advice
+from letsencrypt_mdaemon.state import memory
 from letsencrypt_mdaemon.state.ledger import Ledger
 from tests.certificates import START
 from tests.simulation import (
@@ -201,7 +201,7 @@ def test_it_notices_a_decision_that_comes_too_late(
 
     longest = slack(90 * DAY)
     monkeypatch.setattr(renewal, "backstop", late)
-    monkeypatch.setattr(advice.Draw, "moment", lambda *_: None)
+    monkeypatch.setattr(memory.Draw, "moment", lambda *_: None)
 
     stories = [live(90 * DAY, 2, seed, longest=longest) for seed in range(3)]
 
@@ -260,7 +260,7 @@ def test_it_notices_an_issuer_that_orders_by_a_wrong_clock() -> None:
 def test_it_notices_an_advice_that_is_not_taken(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(advice.Draw, "moment", lambda *_: START)
+    monkeypatch.setattr(memory.Draw, "moment", lambda *_: START)
 
     story = live(90 * DAY, 0.1, 0, kinds=())
 

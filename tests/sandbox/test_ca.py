@@ -32,10 +32,10 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from josepy import b64, jwa, jwk
 
-from letsencrypt_mdaemon.sandbox.ca import faults
-from letsencrypt_mdaemon.sandbox.ca.faults import Faults, processing
+from letsencrypt_mdaemon.sandbox.ca.faults import Faults
 from letsencrypt_mdaemon.sandbox.ca.messages import LOST, Answer, Problem, Request, html
 from letsencrypt_mdaemon.sandbox.ca.server import CertificateAuthority
+from tests import ca_faults
 from tests.limits import HANG_SECONDS
 
 Document = dict[str, Any]
@@ -1406,7 +1406,7 @@ def test_an_answer_may_be_replaced_after_the_work_is_done(
 def test_a_valid_order_may_seem_to_be_processed_for_a_while(
     member: Client, ca: CertificateAuthority
 ) -> None:
-    ca.faults.after("order|finalize", processing, times=2)
+    ca.faults.after("order|finalize", ca_faults.processing, times=2)
     response = member.order()
     order, url = response.json(), response.headers["Location"]
     member.prove(order)
@@ -1451,7 +1451,7 @@ def test_something_may_be_missing(
 def test_names_may_be_echoed_in_upper_case(
     member: Client, ca: CertificateAuthority
 ) -> None:
-    ca.faults.after("newOrder|order|authorization", faults.upper_case)
+    ca.faults.after("newOrder|order|authorization", ca_faults.upper_case)
     order = member.order().json()
     assert order["identifiers"][0]["value"] == NAME.upper()
     assert member.authorizations(order)[0]["identifier"]["value"] == NAME.upper()
@@ -1516,8 +1516,8 @@ def test_a_failed_challenge_may_stay_pending_until_it_is_tried_again(
 def test_an_invalid_authorization_may_come_without_a_reason_or_an_invalid_order(
     member: Client, ca: CertificateAuthority
 ) -> None:
-    ca.faults.after("authorization|challenge", faults.without_error)
-    ca.faults.after("order", faults.never_invalid)
+    ca.faults.after("authorization|challenge", ca_faults.without_error)
+    ca.faults.after("order", ca_faults.never_invalid)
     response = member.order()
     challenge = member.challenge(response.json())
     tried = member.post(challenge["url"], {}).json()
@@ -1562,9 +1562,9 @@ def test_the_certificate_may_be_for_another_key_or_other_names(
 def test_the_certificate_may_be_of_another_time(
     member: Client, ca: CertificateAuthority
 ) -> None:
-    ca.faults.draft = lambda draft: faults.shifted(draft, timedelta(days=-100))
+    ca.faults.draft = lambda draft: ca_faults.shifted(draft, timedelta(days=-100))
     assert member.issue()[0].not_valid_after_utc < NOW
-    ca.faults.draft = lambda draft: faults.shifted(draft, timedelta(days=1))
+    ca.faults.draft = lambda draft: ca_faults.shifted(draft, timedelta(days=1))
     assert member.issue()[0].not_valid_before_utc > NOW
 
 

@@ -26,13 +26,17 @@ from hypothesis import strategies as st
 from OpenSSL import SSL
 
 from letsencrypt_mdaemon.pki.certificate import Certificate, thumbprint
-from letsencrypt_mdaemon.sandbox.dialogues import http as answer_http
-from letsencrypt_mdaemon.sandbox.dialogues import imap, pop3
-from letsencrypt_mdaemon.sandbox.folder import FOREIGN, TARGETS, Layout, bound, create
-from letsencrypt_mdaemon.sandbox.mdaemon import RELOADS, Server
-from letsencrypt_mdaemon.sandbox.ports import MAX_REQUEST_BYTES, PORTS
-from letsencrypt_mdaemon.sandbox.store import Identity, write
-from letsencrypt_mdaemon.sandbox.web import Fault
+from letsencrypt_mdaemon.sandbox.folder import (
+    FOREIGN,
+    TARGETS,
+    Layout,
+    bound,
+    create,
+    write,
+)
+from letsencrypt_mdaemon.sandbox.mdaemon import RELOADS, Fault, Server
+from letsencrypt_mdaemon.sandbox.ports import MAX_REQUEST_BYTES, PORTS, imap, pop3
+from letsencrypt_mdaemon.sandbox.ports import http as answer_http
 from tests import certificates
 from tests.limits import HANG_SECONDS
 
@@ -202,9 +206,8 @@ def listens(server: Server, label: str) -> bool:
 
 def put(layout: Layout, certificate: Certificate, name: str) -> str:
     """Put a certificate into the store; return its thumbprint."""
-    identity = Identity(certificate.chain, certificate.key_pem)
-    write(identity, layout.certificates / name)
-    return identity.thumbprint
+    write(certificate, layout.certificates / name)
+    return certificate.thumbprint
 
 
 def rename(layout: Layout, new: str, *parts: str) -> None:

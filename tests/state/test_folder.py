@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 from letsencrypt_mdaemon.errors import DeployError, Error
 from letsencrypt_mdaemon.pki.certificate import Certificate, key_pem
-from letsencrypt_mdaemon.state.advice import Draw
 from letsencrypt_mdaemon.state.folder import CaState, State
 from letsencrypt_mdaemon.state.ledger import Failure, Issuance, Ledger
 from letsencrypt_mdaemon.state.memory import (
@@ -23,6 +22,7 @@ from letsencrypt_mdaemon.state.memory import (
     Account,
     Attempt,
     Change,
+    Draw,
     Dropped,
     Issued,
     Memory,
@@ -87,12 +87,12 @@ def save(state: State, name: str, value: Any) -> Path:  # noqa: ANN401
     ca = state.ca(URL, staging=False)
     savers: dict[str, Callable[[Any], None]] = {
         "installation.json": state.save,
-        "attempt.json": state.save_attempt,
-        "account.json": ca.save_account,
-        "order.json": ca.save_order,
+        "attempt.json": state.save,
+        "account.json": ca.save,
+        "order.json": ca.save,
         "pending.pem": ca.keep,
-        "renewal.json": ca.save_draw,
-        "ledger.json": ca.save_ledger,
+        "renewal.json": ca.save,
+        "ledger.json": ca.save,
     }
     savers[name](value)
     (path,) = state.folder.rglob(name)
@@ -231,7 +231,7 @@ def test_what_is_forgotten_is_gone_and_may_be_forgotten_twice(
 
 
 def test_an_order_is_forgotten_once_its_certificate_is_kept(ca: CaState) -> None:
-    ca.save_order(SAMPLES["order.json"])
+    ca.save(SAMPLES["order.json"])
     ca.keep(certificate())
     assert ca.order() is None
 
@@ -407,7 +407,7 @@ def test_a_damaged_file_is_set_aside_under_another_name_and_said(
     "moment", ["2026-01-01T00:00:00", "0001-01-01T00:00:00+14:00", "2026", "", None]
 )
 def test_a_moment_that_is_none_is_damage(ca: CaState, moment: str | None) -> None:
-    ca.save_draw(SAMPLES["renewal.json"])
+    ca.save(SAMPLES["renewal.json"])
     path = ca.folder / "renewal.json"
     document = json.loads(path.read_bytes())
     path.write_text(json.dumps(document | {"ask_again": moment}))
@@ -493,7 +493,7 @@ def test_a_certificate_that_cannot_be_kept_leaves_its_order(
     state: State, ca: CaState
 ) -> None:
     # So that the next run can take it from the CA.
-    ca.save_order(SAMPLES["order.json"])
+    ca.save(SAMPLES["order.json"])
     with full_disk(state.folder), pytest.raises(DeployError):
         ca.keep(certificate())
     assert ca.order() == SAMPLES["order.json"]

@@ -16,6 +16,7 @@ from letsencrypt_mdaemon.sandbox.ca.messages import (
     Document,
     Message,
     Problem,
+    Resource,
     member,
     parse,
 )
@@ -50,7 +51,7 @@ def new_account(ca: CertificateAuthority, sender: Account, payload: Document) ->
     if ca.external_accounts:
         _check_binding(ca, payload.get("externalAccountBinding"), sender.key)
     sender.document["contact"] = _contacts(payload)
-    sender.url = ca.publish("account", update, sender)
+    sender.url = ca.publish(Resource("account", update, sender))
     ca.accounts[sender.url] = sender
     return Answer(201, sender.document, {"Location": sender.url})
 

@@ -30,7 +30,7 @@ class Draft:
     common_name: str | None
     names: tuple[str, ...] = ()
     key: PublicKey
-    issuer: x509.Certificate | None
+    issuer: x509.Certificate | None = None
     signer: ec.EllipticCurvePrivateKey
     not_before: datetime
     not_after: datetime
@@ -42,7 +42,12 @@ class Draft:
         subject = x509.Name([common_name] if self.common_name else [])
         above = cast("PublicKey", self.issuer.public_key()) if self.issuer else self.key
         usage = "000001100" if self.is_ca else "100000000"  # RFC 5280, 4.2.1.3
-        names = [general_name(name) for name in self.names]
+        names: list[x509.GeneralName] = [
+            x509.IPAddress(ip_address(name))
+            if name[-1:].isdigit()
+            else x509.DNSName(name)
+            for name in self.names
+        ]
         extensions: list[tuple[x509.ExtensionType, bool]] = [
             (x509.BasicConstraints(self.is_ca, None), True),
             (x509.KeyUsage(*(bit == "1" for bit in usage)), True),
@@ -71,28 +76,24 @@ class Draft:
 def authority(
     name: str,
     now: datetime,
-    key: PublicKey,
     signer: ec.EllipticCurvePrivateKey,
     issuer: x509.Certificate | None = None,
+    key: PublicKey | None = None,
 ) -> x509.Certificate:
-    """Return a CA certificate, valid from ten years ago for twenty years."""
+    """Return a CA certificate, valid from ten years ago for twenty years.
+
+    Without an issuer, it is a root, and its key the signer's.
+    """
     decade = timedelta(days=3650)
     return Draft(
         common_name=name,
-        key=key,
+        key=key or signer.public_key(),
         issuer=issuer,
         signer=signer,
         not_before=now - decade,
         not_after=now + decade,
         is_ca=True,
     ).sign()
-
-
-def general_name(name: str) -> x509.GeneralName:
-    """Return a DNS name or IP address as a subject alternative name."""
-    if name[-1:].isdigit():
-        return x509.IPAddress(ip_address(name))
-    return x509.DNSName(name)
 
 
 def new_key() -> ec.EllipticCurvePrivateKey:

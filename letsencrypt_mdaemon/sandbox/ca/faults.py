@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,6 @@ from letsencrypt_mdaemon.sandbox.ca.messages import Answer, Hook, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from datetime import timedelta
 
     from letsencrypt_mdaemon.sandbox.ca.certificates import Draft
 
@@ -29,7 +28,6 @@ class Faults:
         faults.before("finalize", LOST)  # the request is lost
         faults.after("finalize", LOST)  # the answer is lost
         faults.after("order", lambda answer: answer.document.update(surprise=1))
-        faults.after("order|finalize", processing, times=3)
         faults.after("certificate", lambda answer: answer.chain.reverse())
         faults.draft = lambda draft: replace(draft, names=("other.test",))
     """
@@ -77,38 +75,3 @@ class Faults:
             self.nonce_rejections -= 1
             return True
         return self.random.random() < self.rejection_rate
-
-
-def processing(answer: Answer) -> bool:
-    """Show a valid order as still processing."""
-    if answer.document.get("status") != "valid":
-        return False
-    del answer.document["certificate"]
-    answer.document["status"] = "processing"
-    return True
-
-
-def without_error(answer: Answer) -> None:
-    """Show no reason for an invalid challenge, as acme2certifier does."""
-    for challenge in answer.document.get("challenges", [answer.document]):
-        challenge.pop("error", None)
-
-
-def never_invalid(answer: Answer) -> None:
-    """Show an invalid order as pending, as acme2certifier does."""
-    if answer.document.get("status") == "invalid":
-        answer.document.pop("error", None)
-        answer.document["status"] = "pending"
-
-
-def upper_case(answer: Answer) -> None:
-    """Show the names of an order or an authorization in upper case."""
-    one = answer.document.get("identifier", {"value": ""})
-    for shown in answer.document.get("identifiers", [one]):
-        shown["value"] = shown["value"].upper()
-
-
-def shifted(draft: Draft, by: timedelta) -> Draft:
-    """Return a draft with another validity period."""
-    start, end = draft.not_before + by, draft.not_after + by
-    return replace(draft, not_before=start, not_after=end)

@@ -28,7 +28,7 @@ CURVES = {"ES256": "secp256r1", "ES384": "secp384r1"}
 POST_AS_GET: Document = {}
 """The payload of a POST-as-GET request, compared by identity (RFC 8555, 6.3)."""
 
-HOUR, WEEK, YEAR = timedelta(hours=1), timedelta(weeks=1), timedelta(days=365)
+HOUR, WEEK = timedelta(hours=1), timedelta(weeks=1)
 
 
 @dataclass(slots=True)
@@ -77,13 +77,20 @@ class Problem(Exception):  # noqa: N818 - the RFC's word
 
 @dataclass(slots=True)
 class Request:
-    """A client's request; `payload` is not verified, and empty if not readable."""
+    """A client's request."""
 
     method: str
     path: str
     resource: str
     headers: http.client.HTTPMessage
-    payload: Document = field(default_factory=dict)
+    body: bytes
+
+    @property
+    def payload(self) -> Document:
+        """The payload, not verified; empty if it cannot be read."""
+        with suppress(Problem):
+            return parse(Message.read(parse(self.body)).payload)
+        return {}
 
 
 Hook = Answer | Problem | Callable[[Any], object]
@@ -154,20 +161,14 @@ class Issued:
     replaced_by: Document | None = None  # an order
 
 
-Post = Callable[[Account, Document], Answer]
-
-
 @dataclass(frozen=True, slots=True)
 class Resource:
     """A URL's resource: its name, its owner, and its actions."""
 
     name: str
-    post: Post | None = None
+    post: Callable[[Account, Document], Answer] | None = None
     owner: Account | None = None
     get: Callable[[], Answer] | None = None
-
-
-NOWHERE = Resource("nowhere")
 
 
 def identifier(name: str) -> dict[str, str]:
@@ -189,13 +190,6 @@ def parse(text: bytes) -> Document:
     if not isinstance(value, dict):
         raise Problem("malformed", "Not a JSON object")
     return value
-
-
-def glance(body: bytes) -> Document:
-    """Return an unverified request's payload, if it can be read."""
-    with suppress(Problem):
-        return parse(Message.read(parse(body)).payload)
-    return {}
 
 
 def member(document: Document, name: str, kind: type[T]) -> T:

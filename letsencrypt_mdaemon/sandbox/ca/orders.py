@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import http.client
 import re
 import secrets
 from functools import partial
 from threading import Thread
 from typing import TYPE_CHECKING
+from urllib.parse import urljoin, urlsplit
 
 from josepy.json_util import encode_b64jose
 
-from letsencrypt_mdaemon.sandbox.ca import validation
 from letsencrypt_mdaemon.sandbox.ca.certificates import Draft, csr_key, spki
 from letsencrypt_mdaemon.sandbox.ca.messages import (
     HOUR,
@@ -21,6 +22,7 @@ from letsencrypt_mdaemon.sandbox.ca.messages import (
     Document,
     Issued,
     Problem,
+    Resource,
     identifier,
     member,
     rfc3339,
@@ -35,6 +37,15 @@ if TYPE_CHECKING:
 LABEL = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 DNS_NAME = re.compile(rf"(?=.{{1,253}}\Z)({LABEL}\.)+(?=[a-z]){LABEL}")
 MAX_NAMES, MAX_COMMON_NAME_LENGTH = 100, 64
+
+REDIRECTS, MAX_REDIRECTS = {301, 302, 307, 308}, 10
+MAX_TOKEN_FILE_BYTES = 128
+
+FAILURES = {
+    TimeoutError: "Timeout during connect (likely firewall problem)",
+    ConnectionRefusedError: "Connection refused",
+    ConnectionResetError: "Connection reset by peer",
+}
 
 
 def new_order(ca: CertificateAuthority, account: Account, payload: Document) -> Answer:
@@ -59,9 +70,11 @@ def new_order(ca: CertificateAuthority, account: Account, payload: Document) -> 
             return Answer(201, known, {"Location": url})
     order["expires"] = rfc3339(ca.now() + WEEK)
     order["authorizations"] = [_authorize(ca, account, name) for name in names]
-    url = ca.publish("order", partial(_show, ca, order), account)
+    url = ca.publish(
+        Resource("order", lambda *_: Answer(document=_refreshed(ca, order)), account)
+    )
     finalize = partial(_finalize, ca, url)
-    order["finalize"] = ca.publish("finalize", finalize, account)
+    order["finalize"] = ca.publish(Resource("finalize", finalize, account))
     ca.orders[url] = _refreshed(ca, order)
     if predecessor:
         predecessor.replaced_by = order
@@ -119,10 +132,6 @@ def _refreshed(ca: CertificateAuthority, order: Document) -> Document:
     return order
 
 
-def _show(ca: CertificateAuthority, order: Document, *_: object) -> Answer:
-    return Answer(document=_refreshed(ca, order))
-
-
 def _finalize(
     ca: CertificateAuthority, url: str, account: Account, payload: Document
 ) -> Answer:
@@ -149,7 +158,7 @@ def _finalize(
     links: list[str] = []
     for above in reversed(ca.intermediates):
         show = partial(_certificate, [leaf, above], tuple(links))
-        order["certificate"] = ca.publish("certificate", show, account)
+        order["certificate"] = ca.publish(Resource("certificate", show, account))
         links.append(f'<{order["certificate"]}>;rel="alternate"')
     return Answer(200, _refreshed(ca, order), {"Location": url})
 
@@ -165,7 +174,8 @@ def _certificate(
 
 def _authorize(ca: CertificateAuthority, account: Account, name: str) -> str:
     authorization: Document = {"identifier": identifier(name), "status": "pending"}
-    url = ca.publish("authorization", partial(_authorization, authorization), account)
+    show = partial(_authorization, authorization)
+    url = ca.publish(Resource("authorization", show, account))
     ca.authorizations[url] = authorization
     token = secrets.token_urlsafe(32)
     token = token if ca.faults.token is None else ca.faults.token
@@ -176,9 +186,9 @@ def _authorize(ca: CertificateAuthority, account: Account, name: str) -> str:
     ]
     for challenge in authorization["challenges"]:
         post = partial(_challenge, ca, url, challenge)
-        challenge["url"] = ca.publish("challenge", post, account)
+        challenge["url"] = ca.publish(Resource("challenge", post, account))
     if ca.faults.authorizations_valid:
-        validation.settle(authorization, authorization["challenges"][1], "valid")
+        _settle(authorization, authorization["challenges"][1], "valid")
     return url
 
 
@@ -202,10 +212,99 @@ def _challenge(
         challenge["status"] = "processing"
         challenge.pop("error", None)
         expected = f"{challenge['token']}.{encode_b64jose(account.key.thumbprint())}"
-        validate = partial(validation.validate, ca, known, challenge, expected)
+        validate = partial(_validate, ca, known, challenge, expected)
         if ca.faults.validation_in_answer:
             validate()
         else:
             ca.threads.append(Thread(target=validate))
             ca.threads[-1].start()
     return Answer(200, challenge, {"Link": f'<{url}>;rel="up"'})
+
+
+# Section 8.3: validation
+
+
+def _validate(
+    ca: CertificateAuthority, known: Document, challenge: Document, expected: str
+) -> None:
+    """Validate a challenge with the answer of the name's web server."""
+    ca.closing.wait(ca.faults.slow_validation)
+    name, error = known["identifier"]["value"], None
+    try:
+        if challenge["type"] == "http-01":
+            _check_token_file(ca, name, challenge["token"], expected)
+        else:
+            detail = f"No TXT record found at _acme-challenge.{name}"
+            error = Problem("unauthorized", detail, 403)
+    except Problem as problem:
+        error = problem
+    with ca.lock:
+        if error:
+            challenge["error"] = error.answer.document
+        else:
+            challenge["validated"] = rfc3339(ca.now())
+        if error and ca.faults.failures_stay_pending:
+            challenge["status"] = "pending"
+        else:
+            _settle(known, challenge, "invalid" if error else "valid")
+
+
+def _settle(authorization: Document, challenge: Document, status: str) -> None:
+    """Finish an authorization; keep only the challenge that was tried."""
+    challenge["status"] = status
+    authorization |= {"status": status, "challenges": [challenge]}
+
+
+def _check_token_file(
+    ca: CertificateAuthority, name: str, token: str, expected: str
+) -> None:
+    url = f"http://{name}/.well-known/acme-challenge/{token}"
+    for _ in range(MAX_REDIRECTS + 1):
+        address, response, seen = _fetch(ca, url)
+        if response.status in REDIRECTS:
+            to = response.getheader("Location", "")
+            try:
+                url = urljoin(url, to)
+            except ValueError as exc:
+                detail = f"{address}: Fetching {url}: Invalid redirect to {to}"
+                raise Problem("connection", detail) from exc
+            continue
+        if response.status != http.client.OK:
+            detail = f"{address}: Invalid response from {url}: {response.status}"
+            raise Problem("unauthorized", detail, 403)
+        whole = len(seen) < MAX_TOKEN_FILE_BYTES
+        if not whole or seen.rstrip(b"\n\r\t ") != expected.encode():
+            detail = (
+                f"{address}: The key authorization file from the server did not "
+                f'match this challenge. Expected "{expected}" (got '
+                f'"{seen.decode(errors="replace")}") from {url}'
+            )
+            raise Problem("unauthorized", detail, 403)
+        return
+    raise Problem("connection", f"Fetching {url}: Too many redirects")
+
+
+def _fetch(
+    ca: CertificateAuthority, url: str
+) -> tuple[str, http.client.HTTPResponse, bytes]:
+    """Return a web server's address, its answer, and the beginning of the body."""
+    parts = urlsplit(url)
+    path = parts._replace(scheme="", netloc="", fragment="").geturl()
+    host = parts.netloc.lower().removesuffix(":80")
+    if parts.scheme != "http" or host != parts.hostname:
+        raise Problem("connection", f"Fetching {url}: Only port 80 is supported")
+    address = ca.resolve(host)
+    if address is None:
+        detail = f"DNS problem: NXDOMAIN looking up A for {host} - check that a DNS"
+        raise Problem("dns", f"{detail} record exists for this domain")
+    web = http.client.HTTPConnection(address, ca.http_port, timeout=ca.timeout)
+    try:
+        web.request("GET", path or "/", headers={"Host": host})
+        with web.getresponse() as response:
+            return address, response, response.read(MAX_TOKEN_FILE_BYTES)
+    except (OSError, http.client.HTTPException, ValueError) as exc:
+        reasons = (said for kind, said in FAILURES.items() if isinstance(exc, kind))
+        detail = next(reasons, "Error getting validation data")
+        raise Problem("connection", f"{address}: Fetching {url}: {detail}") from exc
+    finally:
+        web.close()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import http.client
 import logging
+import re
 import secrets
 import ssl
 import time
@@ -12,51 +14,40 @@ from copy import deepcopy
 from dataclasses import KW_ONLY, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from socketserver import ThreadingTCPServer
 from threading import Event, RLock, Thread
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from cryptography.hazmat.primitives import serialization as ser
 
-from letsencrypt_mdaemon.sandbox.ca import accounts, orders
-from letsencrypt_mdaemon.sandbox.ca.certificates import (
-    Draft,
-    ari_name,
-    authority,
-    new_key,
-    spki,
-)
+from letsencrypt_mdaemon.sandbox.ca import accounts, certificates, orders
 from letsencrypt_mdaemon.sandbox.ca.faults import Faults
-from letsencrypt_mdaemon.sandbox.ca.http import Handler, log
 from letsencrypt_mdaemon.sandbox.ca.messages import (
     ACCOUNT_ALGORITHMS,
     HOUR,
     LOST,
-    NOWHERE,
     POST_AS_GET,
-    YEAR,
     Account,
     Answer,
     Document,
     Issued,
     Message,
-    Post,
     Problem,
     Request,
     Resource,
-    glance,
     parse,
     rfc3339,
     unb64url,
 )
 
 if TYPE_CHECKING:
-    import http.client
     from collections.abc import Callable, Collection, Mapping
 
     from cryptography import x509
 
+log = logging.getLogger(__name__)
 REVOCATION_REASONS = [0, 1, 3, 4, 5]
 
 
@@ -84,7 +75,6 @@ class CertificateAuthority:
     faults: Faults = field(default_factory=Faults)
 
     def __post_init__(self) -> None:
-        """Create the issuing keys and certificates."""
         self.requests: list[Request] = []
         self.accounts: dict[str, Account] = {}
         self.orders: dict[str, Document] = {}
@@ -93,12 +83,12 @@ class CertificateAuthority:
         self.ca_bundle = self.folder / "https-root.pem"
         self.roots: list[x509.Certificate] = []
         self.intermediates: list[x509.Certificate] = []
-        self.key, now = new_key(), self.now()
+        self.key, now = certificates.new_key(), self.now()
         below = self.key.public_key()
         for number in range(self.alternates + 1):
-            key = new_key()
-            root = authority(f"Sandbox Root {number}", now, key.public_key(), key)
-            sub = authority("Sandbox Intermediate", now, below, key, root)
+            key = certificates.new_key()
+            root = certificates.authority(f"Sandbox Root {number}", now, key)
+            sub = certificates.authority("Sandbox Intermediate", now, key, root, below)
             self.roots.append(root)
             self.intermediates.append(sub)
         self.root = self.roots[0]
@@ -108,7 +98,6 @@ class CertificateAuthority:
         self.lock, self.closing = RLock(), Event()
 
     def __enter__(self) -> Self:
-        """Start to serve."""
         context, handler = self._https(), partial(Handler, self.answer)
         self._server = ThreadingTCPServer(("127.0.0.1", 0), handler)
         self._server.daemon_threads = True
@@ -117,16 +106,17 @@ class CertificateAuthority:
             self._server.socket, server_side=True, do_handshake_on_connect=False
         )
         self._base = f"https://127.0.0.1:{self._server.server_address[1]}"
+        actions = {
+            "newAccount": accounts.new_account,
+            "newOrder": orders.new_order,
+            "revokeCert": revoke,
+            "keyChange": accounts.change_key,
+        }
         self.directory: Document = {
-            "newNonce": f"{self._base}/acme/{secrets.token_urlsafe(9)}",
+            "newNonce": self.publish(Resource("newNonce", get=lambda: Answer(204))),
             **{
-                name: self.publish(name, partial(act, self))
-                for name, act in {
-                    "newAccount": accounts.new_account,
-                    "newOrder": orders.new_order,
-                    "revokeCert": revoke,
-                    "keyChange": accounts.change_key,
-                }.items()
+                name: self.publish(Resource(name, partial(act, self)))
+                for name, act in actions.items()
             },
             "renewalInfo": f"{self._base}/acme/{secrets.token_urlsafe(9)}",
             secrets.token_urlsafe(9): "https://ca.test/an-entry-nobody-knows",
@@ -140,8 +130,6 @@ class CertificateAuthority:
         self.directory_url = f"{self._base}/acme/sandbox/directory"
         directory = Resource("directory", get=lambda: Answer(document=self.directory))
         self.resources[self.directory_url] = directory
-        new_nonce = Resource("newNonce", get=lambda: Answer(204))
-        self.resources[self.directory["newNonce"]] = new_nonce
         self.threads = [Thread(target=self._server.serve_forever, args=(0.02,))]
         self.threads[0].start()
         return self
@@ -158,22 +146,22 @@ class CertificateAuthority:
 
     def _https(self) -> ssl.SSLContext:
         now, pem = datetime.now(UTC), ser.Encoding.PEM
-        key, signer = new_key(), new_key()
-        root = authority("Sandbox HTTPS Root", now, signer.public_key(), signer)
-        leaf = Draft(
+        key, signer = certificates.new_key(), certificates.new_key()
+        root = certificates.authority("Sandbox HTTPS Root", now, signer)
+        leaf = certificates.Draft(
             common_name="localhost",
             names=("localhost", "127.0.0.1"),
             key=key.public_key(),
             issuer=root,
             signer=signer,
             not_before=now - HOUR,
-            not_after=now + YEAR,
+            not_after=now + timedelta(days=365),
         ).sign()
         self.folder.mkdir(parents=True, exist_ok=True)
         self.ca_bundle.write_bytes(root.public_bytes(pem))
-        file, pkcs8 = self.folder / "https-key.pem", ser.PrivateFormat.PKCS8
+        file = self.folder / "https-key.pem"
         file.touch(mode=0o600)
-        private = key.private_bytes(pem, pkcs8, ser.NoEncryption())
+        private = key.private_bytes(pem, ser.PrivateFormat.PKCS8, ser.NoEncryption())
         file.write_bytes(private + leaf.public_bytes(pem))
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(file)
@@ -192,8 +180,8 @@ class CertificateAuthority:
         with self.lock:
             if self.closing.is_set():
                 return LOST
-            resource = self.resources.get(self._base + path, NOWHERE)
-            request = Request(method, path, resource.name, headers, glance(body))
+            resource = self.resources.get(self._base + path, Resource("nowhere"))
+            request = Request(method, path, resource.name, headers, body)
             self.requests.append(request)
             said = self.faults.overrule(f"before {resource.name}", request)
             if isinstance(said, Answer):
@@ -201,7 +189,7 @@ class CertificateAuthority:
             try:
                 if said:
                     raise said
-                answer = self._answer(request, resource, body)
+                answer = self._answer(request, resource)
                 answer.document = deepcopy(answer.document)
             except Problem as problem:
                 answer = problem.answer
@@ -212,8 +200,8 @@ class CertificateAuthority:
             said = self.faults.overrule(f"after {resource.name}", answer)
             return said.answer if isinstance(said, Problem) else said or answer
 
-    def _answer(self, request: Request, resource: Resource, body: bytes) -> Answer:
-        if resource is NOWHERE:
+    def _answer(self, request: Request, resource: Resource) -> Answer:
+        if resource.name == "nowhere":
             raise Problem("malformed", f"There is nothing at {request.path}", 404)
         if request.method in {"GET", "HEAD"} and resource.get:
             answer = resource.get()
@@ -224,7 +212,7 @@ class CertificateAuthority:
             raise Problem("malformed", detail, 405, allow)
         if request.headers.get("Content-Type") != "application/jose+json":  # 6.2
             raise Problem("malformed", "The body is not application/jose+json", 415)
-        message = Message.read(parse(body))
+        message = Message.read(parse(request.body))
         url, nonce = message.header.get("url"), str(message.header.get("nonce"))
         if url != self._base + request.path:  # 6.4
             raise Problem("unauthorized", f"The request was signed for {url}", 403)
@@ -241,18 +229,66 @@ class CertificateAuthority:
         payload = parse(message.payload) if message.payload else POST_AS_GET
         return resource.post(account, payload)
 
-    def publish(self, name: str, post: Post, owner: Account | None = None) -> str:
+    def publish(self, resource: Resource) -> str:
         """Publish a resource at a random URL, so that clients cannot guess it."""
         url = f"{self._base}/acme/{secrets.token_urlsafe(9)}"
-        self.resources[url] = Resource(name, post, owner)
+        self.resources[url] = resource
         return url
 
     def remember(self, issued: Issued) -> None:
         """Record a certificate, and publish its renewal information (RFC 9773)."""
-        name = ari_name(issued.certificate)
+        name = certificates.ari_name(issued.certificate)
         self.issued[name] = issued
         info = Resource("renewalInfo", get=partial(renewal_info, self, issued))
         self.resources[f"{self.directory['renewalInfo']}/{name}"] = info
+
+
+class Handler(BaseHTTPRequestHandler):
+    """One connection to the CA."""
+
+    protocol_version = "HTTP/1.1"
+    wbufsize = -1  # an answer is one write
+    disable_nagle_algorithm = True
+    timeout = 10  # seconds of silence
+
+    def __init__(self, answer: Callable[..., Answer], *args: Any) -> None:  # noqa: ANN401
+        """Serve the connection."""
+        self.answer = answer
+        super().__init__(*args)
+
+    def handle(self) -> None:
+        """Answer until the client disconnects."""
+        with suppress(OSError):
+            super().handle()
+
+    def do(self) -> None:
+        """Read a request, and send what the CA answers."""
+        length = self.headers.get("Content-Length", "0")
+        chunked = "Transfer-Encoding" in self.headers
+        if re.fullmatch("[0-9]{1,5}", length) and not chunked:
+            body = self.rfile.read(int(length))
+            answer = self.answer(self.command, self.path, self.headers, body)
+        else:
+            close = {"Connection": "close"}
+            answer = Problem("malformed", "The body is too long", 413, close).answer
+        kind, body = answer.render()
+        self.close_connection |= answer.cut or not answer.status
+        if not answer.status:
+            return
+        self.send_response(answer.status)
+        for name, value in ({"Content-Type": kind} | answer.headers).items():
+            self.send_header(name, value)
+        if answer.status != http.client.NO_CONTENT:
+            self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body[: len(body) // 2] if answer.cut else body)
+
+    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = do  # noqa: N815
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        """Log a request."""
+        log.debug(format, *args)
 
 
 def revoke(ca: CertificateAuthority, signer: Account, payload: Document) -> Answer:
@@ -263,8 +299,8 @@ def revoke(ca: CertificateAuthority, signer: Account, payload: Document) -> Answ
             break
     else:
         raise Problem("malformed", "This CA did not issue the certificate", 404)
-    by_key = spki(issued.certificate.public_key()) == spki(signer.key.key)
-    if signer is not issued.owner and not by_key:
+    own_key = certificates.spki(issued.certificate.public_key())
+    if signer is not issued.owner and certificates.spki(signer.key.key) != own_key:
         raise Problem("unauthorized", "The certificate belongs to another account", 403)
     if payload.get("reason", 0) not in REVOCATION_REASONS:
         raise Problem("badRevocationReason", "This CA does not support the reason")

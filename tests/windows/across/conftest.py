@@ -18,15 +18,10 @@ from socketserver import ThreadingUDPServer
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-)
 
-from letsencrypt_mdaemon.sandbox import mdaemon, web
-from letsencrypt_mdaemon.sandbox.folder import create
-from letsencrypt_mdaemon.sandbox.store import Identity, find, write
+from letsencrypt_mdaemon.pki.certificate import Certificate
+from letsencrypt_mdaemon.sandbox import mdaemon
+from letsencrypt_mdaemon.sandbox.folder import create, find, write
 from tests.integration import acme_servers, pebble_package
 from tests.integration.acme_servers import AcmeServer
 from tests.limits import HANG_SECONDS
@@ -53,10 +48,11 @@ class Server(mdaemon.Server):
         )
         key = private_key(base64.b64decode(shown["key"])) if shown["key"] else None
         for leaf in leaves:
-            identity = Identity(chain_of(leaf, issuers), pem(key) if key else b"")
-            there = find(self.layout.certificates, identity.thumbprint)
-            if key and not there and leaf.public_key() == key.public_key():
-                write(identity, self.layout.certificates / identity.thumbprint)
+            if key and leaf.public_key() == key.public_key():
+                certificate = Certificate(chain_of(leaf, issuers), key)
+                name = certificate.thumbprint
+                if not find(self.layout.certificates, name):
+                    write(certificate, self.layout.certificates / name)
         super().load(*parts)
 
 
@@ -122,11 +118,6 @@ def private_key(blob: bytes) -> rsa.RSAPrivateKey:
     ).private_key()
 
 
-def pem(key: rsa.RSAPrivateKey) -> bytes:
-    """Return a private key as PEM."""
-    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-
-
 @pytest.fixture(scope="session")
 def pebble(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
@@ -166,7 +157,7 @@ def program(pebble: AcmeServer) -> Iterator[WindowsProgram]:
         server.reloads["RELOADCACHE.SEM"] = ("mail", "webmail", "admin")
         dns = running.enter_context(ThreadingUDPServer((LOCALHOST, 0), NoDns))
         running.enter_context(
-            web.thread(partial(dns.serve_forever, 0.05), dns.shutdown)
+            mdaemon.thread(partial(dns.serve_forever, 0.05), dns.shutdown)
         )
         options = [
             *at(pebble.directory_url, pebble.ca_bundle),
