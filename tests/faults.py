@@ -597,14 +597,14 @@ FAULTS = (
     ),
     Fault(
         "iis-central-store-touched",
-        "if binding.is_central:",
+        "if binding.flags & _CENTRAL:",
         "if not binding:",
         "test_iis.py",
     ),
     Fault(
         "webroot-others-file-removed",
-        "text.startswith(read_limited(file",
-        "bool(read_limited(file",
+        "text.startswith(disk.read_limited(file",
+        "bool(disk.read_limited(file",
         "test_webroot.py",
     ),
     Fault(
@@ -940,8 +940,8 @@ FAULTS = (
     ),
     Fault(
         "findings-certain-is-a-warning",
-        "Weight.FAILURE if self.certain else self.advice.weight",
-        "self.advice.weight",
+        "Weight.FAILURE if self.certain else self.kind.weight",
+        "self.kind.weight",
         "test_examination.py test_doctor_command.py",
     ),
     Fault(

@@ -9,7 +9,7 @@ from pathlib import Path
 from xml.sax.saxutils import quoteattr
 
 from letsencrypt_mdaemon.errors import Error
-from letsencrypt_mdaemon.mdaemon.http_sys import APPLICATION
+from letsencrypt_mdaemon.mdaemon.iis import APPLICATION
 from letsencrypt_mdaemon.system.process import Ended
 
 ENGLISH = """

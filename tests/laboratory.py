@@ -21,9 +21,8 @@ import dns.rdatatype
 import dns.rrset
 
 from letsencrypt_mdaemon.doctor.caa import Authority
-from letsencrypt_mdaemon.doctor.examination import Dns as Lookup
 from letsencrypt_mdaemon.doctor.examination import Doctor, Examination, Examined
-from letsencrypt_mdaemon.doctor.nameservers import Nameservers
+from letsencrypt_mdaemon.doctor.nameservers import DnsAnswer, Kind, Nameservers
 from letsencrypt_mdaemon.mdaemon.webroot import Webroot
 from tests.limits import HANG_SECONDS
 from tests.servers import LOCALHOST, OTHER_HOST, Serve, listening
@@ -321,10 +320,15 @@ class World:
             for kind, row in records.items()
         }
 
-    def doctor(self, dns_: Lookup | None = None, *, fetch: bool = True) -> Doctor:
+    def doctor(
+        self,
+        look_up: Callable[[str, Kind, float], DnsAnswer] | None = None,
+        *,
+        fetch: bool = True,
+    ) -> Doctor:
         """Return a doctor."""
         return Doctor(
-            dns_ or Nameservers([LOCALHOST], port=self.dns.port),
+            look_up or Nameservers([LOCALHOST], port=self.dns.port).look_up,
             self.authority,
             Webroot(self.webroot, self.folder / "journal.json") if fetch else None,
             dial=self.dial,

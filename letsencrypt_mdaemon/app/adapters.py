@@ -10,8 +10,7 @@ from letsencrypt_mdaemon import authorities
 from letsencrypt_mdaemon.app import build
 from letsencrypt_mdaemon.mdaemon import folders
 from letsencrypt_mdaemon.mdaemon.bindings import Bindings
-from letsencrypt_mdaemon.mdaemon.semaphores import Semaphores
-from letsencrypt_mdaemon.mdaemon.server import MailServer
+from letsencrypt_mdaemon.mdaemon.server import MailServer, Semaphores
 from letsencrypt_mdaemon.renewal import lifetime
 from letsencrypt_mdaemon.renewal.adapters import Adapters, Request
 from letsencrypt_mdaemon.verify.observe import Ports

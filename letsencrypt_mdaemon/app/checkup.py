@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
@@ -9,11 +10,10 @@ from urllib.parse import urlsplit
 from letsencrypt_mdaemon import authorities
 from letsencrypt_mdaemon.acme.transport import Session
 from letsencrypt_mdaemon.app import adapters
-from letsencrypt_mdaemon.doctor import machine, validator
-from letsencrypt_mdaemon.doctor.advice import Code, Weight
+from letsencrypt_mdaemon.doctor import machine
 from letsencrypt_mdaemon.doctor.caa import Authority
 from letsencrypt_mdaemon.doctor.examination import Doctor, is_public_name
-from letsencrypt_mdaemon.doctor.findings import Finding
+from letsencrypt_mdaemon.doctor.findings import Code, Finding, Weight
 from letsencrypt_mdaemon.doctor.nameservers import Nameservers, is_public
 from letsencrypt_mdaemon.errors import AcmeError, ChallengeError, ConfigError, Error
 from letsencrypt_mdaemon.mdaemon import folders
@@ -21,7 +21,6 @@ from letsencrypt_mdaemon.system.parallel import ask_all
 from letsencrypt_mdaemon.text import when
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Sequence
     from datetime import datetime
 
@@ -116,11 +115,11 @@ def _doctor(
     if shows and not config.skip_port_check:
         solver = adapters.webroot(installation, "examined.json")
     dial = partial(_connect, config.validation_port)
-    return Doctor(dns, authority, solver, dial=dial)
+    return Doctor(dns.look_up, authority, solver, dial=dial)
 
 
 def _connect(port80: int, address: str, port: int, timeout: float) -> socket.socket:
-    return validator.connect(address, {80: port80}.get(port, port), timeout)
+    return socket.create_connection((address, {80: port80}.get(port, port)), timeout)
 
 
 def _ask_ca(

@@ -125,7 +125,7 @@ class Installation(NamedTuple):
         found = self.discover()
         # A value that once named a certificate counts, even if it names none now.
         remembered = discovery.still_there(self.files, self.memory.targets)
-        learned = discovery.merged(discovery.learned(found), remembered)
+        learned = discovery.learned(found, remembered)
         if learned:
             return learned
         raise ConfigError(

@@ -23,7 +23,7 @@ from letsencrypt_mdaemon._version import __version__
 from letsencrypt_mdaemon.app import build, scheduling
 from letsencrypt_mdaemon.errors import DeployError, Error
 from letsencrypt_mdaemon.mdaemon import folders
-from letsencrypt_mdaemon.mdaemon.semaphores import Semaphores
+from letsencrypt_mdaemon.mdaemon.server import PROBE, Semaphores
 from letsencrypt_mdaemon.pki.certificate import Certificate, new_key, thumbprint
 from letsencrypt_mdaemon.system.schedule import TaskScheduler
 
@@ -163,9 +163,9 @@ def semaphores(installation: Installation) -> str:
     """Check that MDaemon reacts to a semaphore file that has no effect."""
     app = folders.child(installation.root, "App")
     semaphores = Semaphores(app, (), timeout=installation.config.reload_timeout)
-    if reason := semaphores.deaf():
+    if reason := semaphores.problem(PROBE):
         raise DeployError(f"{reason}.", hint="Check that MDaemon runs.")
-    return f"MDaemon reacted to {semaphores.PROBE}"
+    return f"MDaemon reacted to {PROBE}"
 
 
 def scheduler(tasks: TaskScheduler) -> str:

@@ -177,8 +177,8 @@ def finding(value: Finding) -> Document:
         "code": value.code,
         "weight": value.weight,
         "seen": value.seen,
-        "ca": value.advice.ca,
-        "change": value.advice.change,
+        "ca": value.kind.ca,
+        "change": value.kind.change,
     }
 
 

@@ -206,7 +206,7 @@ class Run:
         except Error as exc:
             _log.warning("Could not send the mail about it: %s %s", exc, exc.hint)
         else:
-            _log.info("Mailed to %s %s", ", ".join(recipients), where)
+            _log.info("Sent a mail to %s %s", ", ".join(recipients), where)
 
     def _write_event(self, error: Error) -> None:
         """Write the failure to the system's log; a failure here is only a warning."""

@@ -110,7 +110,7 @@ def second_opinion(found: Examination) -> tuple[str, list[str]]:
     """Return the doctor's findings about names that the CA refused, and the advice."""
     findings = [*found.server, *chain(*(item.findings for item in found.names))]
     lines = [f"  - {item}" for item in dict.fromkeys(map(str, findings))]
-    changes = [item.advice.change for item in findings if item.weight != "note"]
+    changes = [item.kind.change for item in findings if item.weight != "note"]
     hints = list(dict.fromkeys(changes))[:MAX_HINTS]
     good = [item.name for item in found.names if item.served and item.weight == "note"]
     if good:
@@ -123,13 +123,7 @@ def second_opinion(found: Examination) -> tuple[str, list[str]]:
 def print_checkup(document: Document) -> None:
     """Print what the doctor found."""
     for item in document["names"]:
-        weights = {finding["weight"] for finding in item["findings"]}
-        result = "good" if item["served_at"] else "no problem found"
-        if "failure" in weights:
-            result = "would fail"
-        elif "warning" in weights:
-            result = "may fail"
-        click.echo(f"{item['name']}: {result}")
+        click.echo(f"{item['name']}: {_result(item)}")
         row("served at", *item["served_at"])
         _print_findings(item["findings"])
     click.echo("This machine and the CA: " + ("" if document["machine"] else "good"))
@@ -138,12 +132,40 @@ def print_checkup(document: Document) -> None:
         click.echo("To allow only this account to get certificates, publish in DNS:")
         for record in records:
             click.echo(f"  {record}")
+    click.echo(_verdict(document))
+
+
+def _result(item: Document) -> str:
+    """Return how the validation of a name would end."""
+    weights = {finding["weight"] for finding in item["findings"]}
+    if "failure" in weights:
+        return "would fail"
+    if "warning" in weights:
+        return "may fail"
+    return "good" if item["served_at"] else "no problem found"
+
+
+def _verdict(document: Document) -> str:
+    """Return the result of a checkup in a sentence."""
+    results = {item["name"]: _result(item) for item in document["names"]}
+    parts = []
+    for result in ("would fail", "may fail"):
+        if names := [name for name in results if results[name] == result]:
+            counted = f"{len(names)} of {len(results)} names {result}"
+            parts.append(f"{counted}: {', '.join(names)}")
+    if parts:
+        return f"{'; '.join(parts)}."
+    if any(finding["weight"] != "note" for finding in document["machine"]):
+        return "No name has a problem of its own, but this machine or the CA has one."
+    if set(results.values()) == {"good"}:
+        return "Every name can be validated as far as this machine sees."
+    return "This machine finds no problem, but no token file was fetched."
 
 
 def _print_findings(items: Iterable[Document]) -> None:
     for item in items:
         row(item["weight"], f"{item['code']}: {item['seen']}")
-        row("the CA", item["ca"])
+        row("effect", item["ca"])
         row("to do", item["change"])
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
-from letsencrypt_mdaemon.doctor.advice import Code
-from letsencrypt_mdaemon.doctor.findings import Finding
+from letsencrypt_mdaemon.doctor.findings import Code, Finding
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -62,9 +61,6 @@ def check(
         for item in records
         if item.flags & _CRITICAL and item.tag.lower() not in _KNOWN
     ]
-    if critical:  # RFC 8659, 4.1
-        seen = f"{owner} has a critical CAA record with an unknown tag: {critical[0]}"
-        return Finding(kind=Code.CAA_FORBIDS, seen=seen, certain=certain)
     issue = [item for item in records if item.tag.lower() == "issue"]
     ours = [
         (item, _objection(parameters, authority))
@@ -72,20 +68,22 @@ def check(
         for domain, parameters in [_parse(item.value)]
         if domain in authority.identities
     ]
-    if not issue or any(objection is None for _, objection in ours):
+    kind = Code.CAA_FORBIDS
+    if critical:  # RFC 8659, 4.1
+        seen = f"{owner} has a critical CAA record with an unknown tag: {critical[0]}"
+    elif not issue or any(objection is None for _, objection in ours):
         return None
-    if not ours:
+    elif ours:
+        item, objection = ours[0]
+        kind, seen = objection or kind, f"{owner} has the CAA record {item}"
+    else:
         listed = ", ".join(map(str, issue))
         wanted = " or ".join(sorted(authority.identities))
         seen = f"{owner} has the CAA records {listed}; none names {wanted}"
-        return Finding(kind=Code.CAA_FORBIDS, seen=seen, certain=certain)
-    item, objection = ours[0]
-    kind, seen = objection or Code.CAA_FORBIDS, f"{owner} has the CAA record {item}"
     if kind is Code.CAA_ACCOUNTURI:
-        account = authority.account
-        seen += f"; our account is {account or 'not registered yet'}"
+        seen += f"; our account is {authority.account or 'not registered yet'}"
         # An account that we register now may turn out to be the one in the record.
-        certain = certain and bool(account)
+        certain = certain and bool(authority.account)
     return Finding(kind=kind, seen=seen, certain=certain)
 
 

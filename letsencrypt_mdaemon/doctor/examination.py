@@ -5,17 +5,16 @@ from __future__ import annotations
 import logging
 import time
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 from letsencrypt_mdaemon.doctor import caa, validator, web
-from letsencrypt_mdaemon.doctor.advice import Code, Weight
-from letsencrypt_mdaemon.doctor.findings import Finding, Notes
+from letsencrypt_mdaemon.doctor.findings import Code, Finding, Notes, Weight
 from letsencrypt_mdaemon.doctor.nameservers import Status, is_public
 from letsencrypt_mdaemon.system.parallel import ask_all
 from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from letsencrypt_mdaemon.doctor.caa import Authority
     from letsencrypt_mdaemon.doctor.nameservers import DnsAnswer, Kind
@@ -33,14 +32,6 @@ _NOT_PUBLIC = (
     *("alt", "example", "home.arpa", "internal", "invalid", "local", "localhost"),
     *("onion", "test", "corp", "home", "mail", "lan", "localdomain"),
 )
-
-
-class Dns(Protocol):
-    """Answers what DNS knows of a name."""
-
-    def look_up(self, name: str, kind: Kind, deadline: float) -> DnsAnswer:
-        """Return the answer before the deadline, on the monotonic clock."""
-        ...
 
 
 class Examined(NamedTuple):
@@ -78,28 +69,25 @@ class Doctor:
     """Examines names.
 
     Args:
+        look_up: `Nameservers.look_up`; tests answer themselves.
         solver: Puts a test file into the webroot; None to fetch nothing.
         dial: How to connect; tests connect elsewhere.
     """
 
     def __init__(
         self,
-        dns: Dns,
+        look_up: Callable[[str, Kind, float], DnsAnswer],
         authority: Authority,
         solver: Solver | None,
         *,
-        dial: Dial = validator.connect,
+        dial: Dial,
     ) -> None:
-        self._dns = dns
+        self._look_up = look_up
         self._authority = authority
         self._probe = web.Probe(solver, self._address_of, dial) if solver else None
 
     def examine(self, names: Sequence[str], *, timeout: float) -> Examination:
-        """Examine all names at once.
-
-        Args:
-            timeout: Seconds for all of them.
-        """
+        """Examine all names at once, in this many seconds for all of them."""
         deadline = time.monotonic() + timeout
         server: list[Finding] = []
         notes = {name: Notes() for name in names}
@@ -111,7 +99,7 @@ class Doctor:
 
             def work(name: str) -> bool:
                 try:
-                    self._examine(name, notes[name], probe, deadline)
+                    self._check_name(name, notes[name], probe, deadline)
                 except Exception as exc:  # noqa: BLE001 - the other names count
                     _log.debug("%s", name, exc_info=True)
                     error = f"{type(exc).__name__}: {printable(exc, 200)}"
@@ -132,7 +120,7 @@ class Doctor:
         ]
         return Examination(tuple(server), tuple(examined))
 
-    def _examine(
+    def _check_name(
         self, name: str, notes: Notes, probe: Probe | None, deadline: float
     ) -> None:
         if self._authority.public and not is_public_name(name):
@@ -157,18 +145,18 @@ class Doctor:
 
     def _addresses(self, name: str, notes: Notes, deadline: float) -> list[str] | None:
         """Return the addresses, IPv6 first; None if the name has none."""
-        six = self._dns.look_up(name, "AAAA", deadline)
-        four = self._dns.look_up(name, "A", deadline)
+        six = self._look_up(name, "AAAA", deadline)
+        four = self._look_up(name, "A", deadline)
         for answer in (six, four):
             if answer.status is Status.NXDOMAIN:
                 kind = Code.DNS_NXDOMAIN
                 if answer.zone == "." and self._authority.public:
                     kind = Code.NAME_NOT_PUBLIC_TLD
                 seen = f"{name} does not exist, according to {answer.by}"
-                notes.add(kind, seen, certain=answer.is_own)
+                notes.add(kind, seen, certain=bool(answer.zone))
                 return None
         if not six.addresses and not four.addresses:
-            notes.add(*_no_address(name, six, four))
+            notes.add(*_no_address(name, four, six))
             return None
         if Status.SERVFAIL in (six.resolver, four.resolver):
             seen = f"{name}: {four.by} answers, but this machine's resolver returns an "
@@ -187,14 +175,14 @@ class Doctor:
         owner = name
         records: Sequence[caa.Property] = ()
         while owner and not records:
-            answer = self._dns.look_up(owner, "CAA", deadline)
+            answer = self._look_up(owner, "CAA", deadline)
             if answer.status is Status.SERVFAIL:
                 seen = f"{owner}: {answer.by} returns an error when asked about CAA"
                 notes.add(Code.DNS_SERVFAIL, seen)
             if answer.status in (Status.SERVFAIL, Status.SILENT):
                 return
             records = answer.properties
-            if found := caa.check(owner, records, authority, certain=answer.is_own):
+            if found := caa.check(owner, records, authority, certain=bool(answer.zone)):
                 notes.findings.append(found)
                 return
             owner = owner.partition(".")[2]
@@ -206,11 +194,11 @@ class Doctor:
         if self._authority.public and not is_public_name(host):
             seen = f"the redirect leads to {host}, which is not on the Internet"
             raise validator.FetchError(Code.HTTP_REDIRECT_HOST, seen)
-        six = self._dns.look_up(host, "AAAA", deadline)
-        four = self._dns.look_up(host, "A", deadline)
+        six = self._look_up(host, "AAAA", deadline)
+        four = self._look_up(host, "A", deadline)
         addresses = six.addresses or four.addresses
         if not addresses:
-            kind, seen = _no_address(host, six, four)
+            kind, seen = _no_address(host, four, six)
             raise validator.FetchError(kind, f"the redirect leads to {seen}")
         if self._authority.public and not is_public(addresses[0]):
             seen = f"the redirect leads to {host} with the private address "
@@ -227,12 +215,9 @@ _NO_ADDRESS = {
 
 
 def _no_address(name: str, *answers: DnsAnswer) -> tuple[Code, str]:
-    """Return why there is no address."""
-    by_status = {answer.status: answer for answer in answers}
-    for status, (kind, phrase) in _NO_ADDRESS.items():
-        if status in by_status:
-            return kind, f"{name}: {by_status[status].by} {phrase}"
-    return Code.DNS_NO_ADDRESS, f"{name} has no address"  # pragma: no cover
+    worst = min(answers, key=lambda answer: list(_NO_ADDRESS).index(answer.status))
+    kind, phrase = _NO_ADDRESS[worst.status]
+    return kind, f"{name}: {worst.by} {phrase}"
 
 
 def is_public_name(name: str) -> bool:

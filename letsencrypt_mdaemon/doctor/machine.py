@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from letsencrypt_mdaemon.doctor.advice import Code
-from letsencrypt_mdaemon.doctor.findings import Finding
+from letsencrypt_mdaemon.doctor.findings import Code, Finding
 from letsencrypt_mdaemon.system.disk import reason
+from letsencrypt_mdaemon.text import when
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -55,11 +55,11 @@ def folder(path: Path, kind: Code) -> list[Finding]:
 
 
 def clock(ours: datetime, theirs: datetime | None) -> list[Finding]:
-    """Return whether our clock differs from the CA's, if that is known; both in UTC."""
+    """Return whether our clock differs from the CA's, if that is known."""
     if theirs is None or abs(ours - theirs) <= MAX_CLOCK_SKEW:
         return []
-    seen = f"this machine's clock shows {ours:%Y-%m-%d %H:%M} UTC, but the CA's shows "
-    seen += f"{theirs:%Y-%m-%d %H:%M} UTC"
+    seen = f"this machine's clock shows {ours.astimezone():%Y-%m-%d %H:%M}, but the "
+    seen += f"CA's shows {when(theirs, ours)}"
     return [Finding(kind=Code.CLOCK_SKEW, seen=seen)]
 
 

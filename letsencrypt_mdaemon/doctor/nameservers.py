@@ -76,11 +76,6 @@ class DnsAnswer(NamedTuple):
     by: str = ""
     resolver: Status = Status.SILENT
 
-    @property
-    def is_own(self) -> bool:
-        """Whether the zone's own servers answered."""
-        return bool(self.zone)
-
 
 def is_public(address: str) -> bool:
     """Whether an address is reachable from anywhere (IANA's special registries)."""
@@ -115,11 +110,7 @@ class Nameservers:
         self._alive: set[_Server] = set()
 
     def look_up(self, name: str, kind: Kind, deadline: float) -> DnsAnswer:
-        """Return what DNS answers about a name.
-
-        Args:
-            deadline: On the monotonic clock.
-        """
+        """Return what DNS answers about a name until a deadline (`time.monotonic`)."""
         try:
             wanted = dns.name.from_text(name)
         except (DNSException, UnicodeError):
@@ -275,15 +266,9 @@ def _referral(response: Message, zone: Name, name: Name) -> RRset | None:
     """Return the NS records of the next zone, if the response leads to one."""
     if response.rcode() != dns.rcode.NOERROR or response.answer:
         return None
-    for rrset in response.authority:
-        if (
-            rrset.rdtype == NS
-            and name.is_subdomain(rrset.name)
-            and rrset.name.is_subdomain(zone)
-            and rrset.name != zone
-        ):
-            return rrset
-    return None
+    below = [x for x in response.authority if x.rdtype == NS and x.name != zone]
+    between = (x for x in below if name.is_subdomain(x.name))
+    return next((x for x in between if x.name.is_subdomain(zone)), None)
 
 
 def _text(data: bytes) -> str:
@@ -291,7 +276,6 @@ def _text(data: bytes) -> str:
 
 
 def _system() -> list[str]:
-    """Return the addresses of the system's resolvers."""
     try:
         servers = dns.resolver.Resolver().nameservers
     except (DNSException, OSError) as exc:

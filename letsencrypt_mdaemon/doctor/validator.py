@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 from letsencrypt_mdaemon._version import __version__
-from letsencrypt_mdaemon.doctor.advice import Code
-from letsencrypt_mdaemon.doctor.findings import Finding
+from letsencrypt_mdaemon.doctor.findings import Code, Finding
+from letsencrypt_mdaemon.system.disk import reason
 from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:
@@ -34,6 +34,8 @@ Raises `FetchError` if the CA would connect to none.
 """
 Dial: TypeAlias = Callable[[str, int, float], socket.socket]
 """Connects to an address and a port, within some seconds."""
+_Answer: TypeAlias = tuple[http.client.HTTPResponse, bytes]
+"""A response, and the first bytes of its body."""
 
 TIMEOUT_SECONDS = 8.0
 """Seconds for a whole fetch; Let's Encrypt waits about ten."""
@@ -80,19 +82,11 @@ class FetchError(Exception):
         self.finding = Finding(kind=kind, seen=seen)
 
 
-class _Response(NamedTuple):
-    status: int
-    reason: str
-    headers: http.client.HTTPMessage
-    body: bytes
-
-
-class Validator:
+class Validator(NamedTuple):
     """Fetches files by the rules of a CA."""
 
-    def __init__(self, address_of: AddressOf, dial: Dial) -> None:
-        self._address_of = address_of
-        self._dial = dial
+    address_of: AddressOf
+    dial: Dial
 
     def fetch(
         self, name: str, address: str, path: str, expected: bytes, deadline: float
@@ -106,27 +100,27 @@ class Validator:
         deadline = min(deadline, time.monotonic() + TIMEOUT_SECONDS)
         urls = [f"http://{name}{path}"]
         try:
-            response = self._follow(urls, address, deadline)
+            response, body = self._follow(urls, address, deadline)
         except FetchError as exc:
             return Fetched(exc.finding, tuple(urls))
         where = f"{printable(urls[-1], 200)} at {address}"
         return Fetched(
-            finding=_check(response, where, expected),
+            finding=_check(response, body, where, expected),
             urls=tuple(urls),
             status=response.status,
             server=printable(response.headers.get("Server", ""), 80),
-            body=response.body,
+            body=body,
         )
 
-    def _follow(self, urls: list[str], address: str, deadline: float) -> _Response:
+    def _follow(self, urls: list[str], address: str, deadline: float) -> _Answer:
         """Return the last response, and add each further URL to the list."""
         while True:
             url = urlsplit(urls[-1])
-            response = self._get(url, address, deadline)
+            response, body = self._get(url, address, deadline)
             location = response.headers.get("Location", "")
             # Without a location it is no redirect, but a response like others.
             if not location or response.status not in {*FOLLOWED, 303}:
-                return response
+                return response, body
             where = f"{printable(urls[-1], 200)} redirects ({response.status}) to "
             where += printable(location, 200)
             if response.status not in FOLLOWED:
@@ -135,10 +129,10 @@ class Validator:
             if len(urls) > MAX_REDIRECTS or target.geturl() in urls:
                 raise FetchError(Code.HTTP_REDIRECT_LOOP, f"{where}, in a loop")
             if target.hostname != url.hostname:
-                address = self._address_of(target.hostname or "", deadline)
+                address = self.address_of(target.hostname or "", deadline)
             urls.append(target.geturl())
 
-    def _get(self, url: SplitResult, address: str, deadline: float) -> _Response:
+    def _get(self, url: SplitResult, address: str, deadline: float) -> _Answer:
         host = url.hostname or ""
         where = f"{printable(url.geturl(), 200)} at {address}"
         connection = self._connect(url.scheme, address, where, deadline)
@@ -158,36 +152,21 @@ class Validator:
         self, scheme: str, address: str, where: str, deadline: float
     ) -> socket.socket:
         try:
-            return self._dial(address, _PORTS[scheme], _left(deadline))
+            return self.dial(address, _PORTS[scheme], _left(deadline))
         except OSError as exc:
             seen = f"could not connect to {where}: {_reason(exc)}"
             if exc.errno in _NO_ROUTE or getattr(exc, "winerror", 0) in _NO_ROUTE:
                 seen = f"{where}: this machine has no route there: {_reason(exc)}"
                 raise FetchError(Code.HAIRPIN_UNKNOWN, seen) from exc
-            kind = Code.PORT80_TIMEOUT
-            if isinstance(exc, ConnectionRefusedError):
-                kind = Code.PORT80_REFUSED
+            refused = isinstance(exc, ConnectionRefusedError)
+            kind = Code.PORT80_REFUSED if refused else Code.PORT80_TIMEOUT
             if scheme == "https":
                 kind = Code.HTTPS_FAILED
             raise FetchError(kind, seen) from exc
 
 
-def connect(address: str, port: int, timeout: float) -> socket.socket:
-    """Connect to an address."""
-    return socket.create_connection((address, port), timeout)
-
-
-def path_of(token: str) -> str:
-    """Return the path at which the CA fetches a token (RFC 8555, 8.3)."""
-    return f"/.well-known/acme-challenge/{token}"
-
-
 def _target(url: str, location: str, where: str) -> SplitResult:
-    """Return the URL that a redirect leads to.
-
-    Raises:
-        FetchError: If the CA does not follow it.
-    """
+    """Return the URL that a redirect leads to, if the CA follows it."""
     try:
         if not re.fullmatch(r"[^\x00-\x1f\x7f]*", location):
             raise ValueError  # noqa: TRY301 - reported like the others
@@ -220,11 +199,7 @@ def _target(url: str, location: str, where: str) -> SplitResult:
 def _secure(
     plain: socket.socket, host: str, where: str, deadline: float
 ) -> ssl.SSLSocket:
-    """Start TLS 1.2 or later, with any certificate.
-
-    Raises:
-        FetchError: If that fails.
-    """
+    """Start TLS 1.2 or later, with any certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -240,7 +215,7 @@ def _secure(
         raise FetchError(Code.HTTPS_FAILED, seen) from exc
 
 
-def _ask(connection: socket.socket, url: SplitResult, deadline: float) -> _Response:
+def _ask(connection: socket.socket, url: SplitResult, deadline: float) -> _Answer:
     path = url.path + (f"?{url.query}" if url.query else "")
     request = (
         f"GET {path} HTTP/1.1\r\n"
@@ -253,8 +228,7 @@ def _ask(connection: socket.socket, url: SplitResult, deadline: float) -> _Respo
     connection.sendall(request.encode("ascii"))
     with http.client.HTTPResponse(_Line(connection, deadline)) as response:  # type: ignore[arg-type] # it only calls `makefile`
         response.begin()
-        body = response.read(MAX_BODY_BYTES)
-        return _Response(response.status, response.reason, response.msg, body)
+        return response, response.read(MAX_BODY_BYTES)
 
 
 class _Line(io.RawIOBase):
@@ -288,9 +262,11 @@ class _Line(io.RawIOBase):
         return count
 
 
-def _check(response: _Response, where: str, expected: bytes) -> Finding | None:
+def _check(
+    response: http.client.HTTPResponse, body: bytes, where: str, expected: bytes
+) -> Finding | None:
     """Return why a response is not the token file; None if it is."""
-    headers, body = response.headers, response.body
+    headers = response.headers
     by = f", by {server}" if (server := headers.get("Server")) else ""
     via = f", via {via}" if (via := headers.get("Via")) else ""
     seen = f"{where} answered {response.status} {response.reason}{by}{via}"
@@ -320,19 +296,13 @@ def _check_body(body: bytes, content_type: str, expected: bytes) -> Code | None:
 
 
 def _left(deadline: float) -> float:
-    """Return the seconds left until a deadline.
-
-    Raises:
-        TimeoutError: If none are left.
-    """
+    """Return the seconds left until a deadline, of which there must be some."""
     left = deadline - time.monotonic()
     if left <= 0:
-        raise TimeoutError
+        raise TimeoutError("timed out")
     return left
 
 
 def _reason(exc: Exception) -> str:
-    if isinstance(exc, TimeoutError):
-        return "timed out"
-    reason = getattr(exc, "reason", None) or getattr(exc, "strerror", None) or exc
-    return printable(reason, 200) or type(exc).__name__
+    said = reason(exc) if isinstance(exc, OSError) else exc
+    return printable(said, 200) or type(exc).__name__

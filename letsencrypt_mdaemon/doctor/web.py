@@ -6,6 +6,7 @@ import logging
 import secrets
 import socket
 import time
+from contextlib import suppress
 from dataclasses import replace
 from http import HTTPStatus
 from itertools import islice
@@ -13,8 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 from urllib.parse import quote
 
 from letsencrypt_mdaemon.doctor import validator
-from letsencrypt_mdaemon.doctor.advice import Code
-from letsencrypt_mdaemon.doctor.findings import Finding
+from letsencrypt_mdaemon.doctor.findings import Code, Finding
 from letsencrypt_mdaemon.doctor.validator import Fetched, Validator
 from letsencrypt_mdaemon.errors import Error
 from letsencrypt_mdaemon.system.disk import read_limited
@@ -46,10 +46,7 @@ _WEBMAIL = {3000: Code.WEBMAIL_OTHER_PORT, 443: Code.WEBMAIL_HTTPS_ONLY}
 class Solver(Protocol):
     """Puts tokens below a folder that the web server serves."""
 
-    @property
-    def folder(self) -> Path:
-        """The webroot."""
-        ...
+    folder: Path
 
     def present(self, tokens: Mapping[str, str]) -> AbstractContextManager[None]:
         """Serve each token's key authorization until the context ends."""
@@ -70,8 +67,8 @@ class Probe:
         self._dial = dial
         self._validator = Validator(address_of, dial)
         self._token = secrets.token_urlsafe(32)
-        self._path = validator.path_of(self._token)
-        # As long as a key authorization (RFC 8555, 8.1).
+        # RFC 8555, 8.3; the text is as long as a key authorization (8.1).
+        self._path = f"/.well-known/acme-challenge/{self._token}"
         self._text = f"{self._token}.{secrets.token_urlsafe(32)}"
 
     def show(self, exits: ExitStack) -> Finding | None:
@@ -105,10 +102,15 @@ class Probe:
         late = {item: _unfinished(f"{name} at {item}: no answer") for item in addresses}
         found = late | answers
         notes.served += [x for x, fetched in found.items() if not fetched.finding]
-        _note_https([found[address] for address in notes.served], notes)
-        by_ipv4 = [address for address in addresses if ":" not in address]
-        four_is_good = any(address in notes.served for address in by_ipv4)
-
+        urls = [found[address].urls for address in notes.served]
+        kind = Code.WORLDCLIENT_HTTPS_REDIRECT
+        notes.findings += [
+            Finding(kind=kind, seen=f"{row[0]} redirects to HTTPS")
+            for row in urls
+            if row[-1].startswith("https:")
+        ][:1]
+        by_ipv4 = {address for address in addresses if ":" not in address}
+        four_is_good = not by_ipv4.isdisjoint(notes.served)
         here = found.get(LOCALHOST)
         for address, fetched in found.items():
             finding = fetched.finding
@@ -137,11 +139,14 @@ class Probe:
         finding = fetched.finding
         if finding is None:
             return []
+        seen = f"port 80 of this machine: {finding.seen}"
+        finding = replace(finding, seen=seen)
         silent = finding.kind in (Code.PORT80_REFUSED, Code.HTTP_NO_ANSWER)
         if silent and len(fetched.urls) == 1:
             for port, kind in _WEBMAIL.items():
-                if self._listens(port):
-                    seen = f"{finding.seen}; port {port} of this machine answers"
+                with suppress(OSError):
+                    self._dial(LOCALHOST, port, 1.0).close()
+                    seen += f"; port {port} of this machine answers"
                     return [replace(finding, kind=kind, seen=seen)]
         elif better := self._about_extension(name, LOCALHOST, fetched, deadline):
             finding = replace(finding, kind=better)
@@ -169,30 +174,12 @@ class Probe:
         is_iis = "Microsoft-IIS" in fetched.server
         return Code.IIS_MIME if is_iis else Code.HTTP_404_EXTENSIONLESS
 
-    def _listens(self, port: int) -> bool:
-        try:
-            self._dial(LOCALHOST, port, 1.0).close()
-        except OSError:
-            return False
-        return True
-
-
-def _note_https(served: Sequence[Fetched], notes: Notes) -> None:
-    """Note that the file came by a redirect to HTTPS, which is fine."""
-    for fetched in served:
-        if fetched.urls[-1].startswith("https:"):
-            seen = f"{fetched.urls[0]} redirects to HTTPS"
-            notes.add(Code.WORLDCLIENT_HTTPS_REDIRECT, seen)
-            return
-
 
 def _unfinished(seen: str) -> Fetched:
-    """Return the result of a fetch that did not come to an end."""
     return Fetched(finding=Finding(kind=Code.UNFINISHED, seen=seen), urls=())
 
 
 def _is_own(address: str) -> bool:
-    """Whether an address is this machine's."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as probe:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from letsencrypt_mdaemon.errors import ConfigError, DeployError
-from letsencrypt_mdaemon.mdaemon import forms, ini
-from letsencrypt_mdaemon.mdaemon.discovery import form_of, references
-from letsencrypt_mdaemon.mdaemon.folders import file_below, read_ini
+from letsencrypt_mdaemon.mdaemon import folders, forms, ini
+from letsencrypt_mdaemon.mdaemon.discovery import form_of
 from letsencrypt_mdaemon.pki.certificate import dns_names, thumbprint
 from letsencrypt_mdaemon.state.memory import Change, Target
 from letsencrypt_mdaemon.system.files import replace_all
@@ -24,37 +23,31 @@ if TYPE_CHECKING:
 
     from cryptography import x509
 
-    from letsencrypt_mdaemon.mdaemon.folders import IniFiles
-
 _log = logging.getLogger(__name__)
 
 KEPT_BACKUPS = 10
 """The number of changes whose backups are kept."""
 
 
-class Bindings:
+class Bindings(NamedTuple):
     """The targets of one installation, and the certificates they may name.
 
     Args:
         known: The certificates of the store and the ports.
         ours: The thumbprints of those that this program obtained.
         backups: The folder for the previous contents of the files.
+
+    Raises:
+        ConfigError: By each method, if a file or a value cannot be understood. Then
+            nothing is changed.
+        DeployError: By each method, if a file cannot be written; all are restored.
     """
 
-    def __init__(
-        self,
-        files: IniFiles,
-        targets: Sequence[Target],
-        known: Collection[x509.Certificate],
-        *,
-        ours: Collection[str],
-        backups: Path,
-    ) -> None:
-        self.files = files
-        self.targets = targets
-        self.known = known
-        self.ours = ours
-        self.backups = backups
+    files: folders.IniFiles
+    targets: Sequence[Target]
+    known: Collection[x509.Certificate]
+    ours: Collection[str]
+    backups: Path
 
     def named(self, names: Collection[str]) -> dict[Target, x509.Certificate | None]:
         """Return the known certificate that each target names; None if unknown.
@@ -74,14 +67,10 @@ class Bindings:
         return named
 
     def planned(self, certificate: x509.Certificate) -> list[Change]:
-        """Return the changes that `bind` would make.
-
-        Raises:
-            ConfigError: If a file or a value cannot be understood.
-        """
+        """Return the changes that `bind` would make."""
         changes: list[Change] = []
         for path, targets in self._by_file(self.targets).items():
-            self._bind_one(read_ini(path), targets, certificate, changes)
+            self._bind_one(folders.read_ini(path), targets, certificate, changes)
         return changes
 
     def bind(
@@ -97,10 +86,6 @@ class Bindings:
 
         Args:
             announce: Called with the changes before the first of them is made.
-
-        Raises:
-            ConfigError: If a file or a value cannot be understood; nothing is changed.
-            DeployError: If a file cannot be written; all files are restored.
         """
         changes: list[Change] = []
 
@@ -111,12 +96,7 @@ class Bindings:
         return changes
 
     def restore(self, changes: Sequence[Change], *, now: datetime) -> None:
-        """Undo the changes whose values nobody has changed since.
-
-        Raises:
-            ConfigError: If a file cannot be read; nothing is changed.
-            DeployError: If a file cannot be written; all files are restored.
-        """
+        """Undo the changes whose values nobody has changed since."""
 
         def edit(data: bytes, targets: Sequence[Target]) -> bytes:
             found, edits = ini.entries(data), dict[ini.Entry, str]()
@@ -137,7 +117,7 @@ class Bindings:
     def _by_file(self, targets: Sequence[Target]) -> dict[Path, list[Target]]:
         by_file: dict[Path, list[Target]] = defaultdict(list)
         for target in dict.fromkeys(targets):
-            by_file[file_below(self.files.root, target.file)].append(target)
+            by_file[folders.file_below(self.files.root, target.file)].append(target)
         return by_file
 
     def _rewrite(
@@ -153,17 +133,13 @@ class Bindings:
         with ExitStack() as locks:
             for path, in_file in self._by_file(targets).items():
                 locks.enter_context(courtesy_lock(path))
-                former = read_ini(path)
+                former = folders.read_ini(path)
                 data = edit(former, in_file)
                 if data != former:
                     contents[path] = data
             ready()
             if contents:
                 replace_all(contents, backups=self.backups, keep=KEPT_BACKUPS, now=now)
-
-    def references(self, *, skip: Sequence[Path]) -> set[str]:
-        """Return the thumbprints of the known certificates that any file names."""
-        return references(self.files.root, self.known, skip=skip)
 
     def _bind_one(
         self,
@@ -217,19 +193,16 @@ class Bindings:
         if not value:
             return form.write(certificate)
         if hits := self._choose(target, value, names):
-            done, pieces = 0, []
-            for hit in hits:
-                pieces += [value[done : hit.start], hit.form.write(certificate)]
-                done = hit.end
-            return "".join([*pieces, value[done:]])
+            for hit in reversed(hits):
+                new = hit.form.write(certificate)
+                value = value[: hit.start] + new + value[hit.end :]
+            return value
         shaped = list(form.shape().finditer(value))
         if len(shaped) == 1:
             # An unknown certificate in a known form.
-            _log.warning(
-                "Replacing the value of %s: %s is not in the store.",
-                target,
-                printable(shaped[0][0], 100),
-            )
+            unknown = printable(shaped[0][0], 100)
+            what = "Replacing the value of %s: %s is not in the store."
+            _log.warning(what, target, unknown)
             start, end = shaped[0].span()
             return value[:start] + form.write(certificate) + value[end:]
         message = f"{target} has the value {printable(value, 200)!r}, which names no "

@@ -51,10 +51,8 @@ def discover(
 ) -> list[Found]:
     """Return every place below the installation that names one of the certificates.
 
-    The search covers `*.ini` and `*.dat` outside folders of mail, logs and backups.
-
-    Args:
-        skip: More folders to skip.
+    The search covers `*.ini` and `*.dat` outside folders of mail, logs and backups, and
+    outside those to skip.
     """
     found = []
     for path, data, named in _naming(files, certificates, skip):
@@ -108,14 +106,10 @@ def _naming(
             yield path, data, named
 
 
-def learned(found: Sequence[Found]) -> tuple[Target, ...]:
-    """Return the targets of some places, each once."""
-    return merged([item.target for item in found if item.target is not None], ())
-
-
-def merged(new: Sequence[Target], old: Sequence[Target]) -> tuple[Target, ...]:
-    """Return all targets, each INI value once; new ones replace old ones."""
-    by_place = {_place(target): target for target in (*old, *new)}
+def learned(found: Sequence[Found], old: Sequence[Target]) -> tuple[Target, ...]:
+    """Return old targets and those of some places, which replace them; each once."""
+    new = [item.target for item in found if item.target]
+    by_place = {(x.file, x.section.lower(), x.key.lower()): x for x in (*old, *new)}
     return tuple(by_place.values())
 
 
@@ -164,10 +158,6 @@ def _texts(data: bytes) -> Iterator[str]:
         yield data.replace(b"\0", b"").decode("ascii", "replace")
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         yield data.decode("utf-16", "replace")
-
-
-def _place(target: Target) -> tuple[str, str, str]:
-    return target.file, target.section.lower(), target.key.lower()
 
 
 def form_of(target: Target) -> forms.Form:

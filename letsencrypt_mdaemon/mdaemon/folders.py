@@ -37,12 +37,7 @@ class Place(NamedTuple):
 
 
 def places(given: Path | None, origin: str) -> list[Place]:
-    """Return the folder that the settings give, else MDaemon's usual folders.
-
-    Args:
-        given: The folder of the settings.
-        origin: The option, variable or file that gives it.
-    """
+    """Return the folder that the settings give and its origin, else the usual ones."""
     if given is not None:
         return [Place(given, origin)]
     found: list[Place] = []
@@ -60,8 +55,8 @@ def find(candidates: Sequence[Place]) -> Path:
         ConfigError: If there is none; it lists the folders.
     """
     checked = []
-    for place in candidates:
-        root = place.folder
+    for folder, origin in candidates:
+        root = folder
         if root.name.lower() == "app" and child(root, "MDaemon.ini").is_file():
             root = root.parent  # The registry's AppPath ends in \APP\.
         app, file = child(root, "App"), child(root, "App", "MDaemon.ini")
@@ -69,7 +64,7 @@ def find(candidates: Sequence[Place]) -> Path:
             return root
         missing = next((path for path in (root, app) if not path.is_dir()), file)
         what = "has the wrong type" if missing.exists() else "does not exist"
-        checked.append(f"\n  - {place.folder} ({place.origin}): {missing} {what}")
+        checked.append(f"\n  - {folder} ({origin}): {missing} {what}")
     raise ConfigError(
         f"Could not find MDaemon. Checked:{''.join(checked)}",
         hint="Set its folder, the one that contains App: --mdaemon-dir DIR.",
@@ -110,10 +105,10 @@ def read_ini(path: Path) -> bytes:
 
 
 class IniFiles:
-    """The server's INI files, each parsed once.
+    """The INI files below MDaemon's folder, each parsed once.
 
-    Args:
-        root: MDaemon's folder.
+    Raises:
+        ConfigError: By each method, as `read_ini` does.
     """
 
     def __init__(self, root: Path) -> None:
@@ -121,33 +116,18 @@ class IniFiles:
         self._parsed: dict[Path, tuple[bytes, list[ini.Entry]]] = {}
 
     def data(self, path: Path) -> bytes:
-        """Return a file's bytes; only parsed files are kept in memory.
-
-        Raises:
-            ConfigError: See `read_ini`.
-        """
+        """Return a file's bytes; only parsed files are kept in memory."""
         return self._parsed[path][0] if path in self._parsed else read_ini(path)
 
     def entries(self, path: Path, data: bytes | None = None) -> list[ini.Entry]:
-        """Return a file's entries.
-
-        Args:
-            data: The file's bytes, if they are known.
-
-        Raises:
-            ConfigError: See `read_ini`.
-        """
+        """Return a file's entries; its bytes may be known."""
         if path not in self._parsed:
             data = read_ini(path) if data is None else data
             self._parsed[path] = data, ini.entries(data)
         return self._parsed[path][1]
 
     def lookup(self, target: Target) -> list[ini.Entry]:
-        """Return every entry of a target.
-
-        Raises:
-            ConfigError: If its file cannot be read, or is not below the root.
-        """
+        """Return every entry of a target, whose file must be below the root."""
         found = self.entries(file_below(self.root, target.file))
         return ini.matching(found, target.section, target.key)
 

@@ -149,17 +149,13 @@ def find(text: str, certificates: Iterable[x509.Certificate]) -> list[Hit]:
 @lru_cache(maxsize=1)
 def every() -> tuple[Form, ...]:
     """Return every form."""
-    hexadecimal = [
-        Form(source, style, separator, backwards)
-        for source, separator, backwards, style in product(
-            SOURCES, SEPARATORS, (False, True), _CASES
-        )
-    ]
-    base64 = [
-        Form(source, "base64", "", backwards)
-        for source, backwards in product(SOURCES, (False, True))
-    ]
-    return (*hexadecimal, *base64, Form("serial", "decimal"))
+    ways = (False, True)
+    hexadecimal = product(SOURCES, SEPARATORS, ways, _CASES)
+    return (
+        *(Form(source, style, sep, way) for source, sep, way, style in hexadecimal),
+        *(Form(source, "base64", "", way) for source, way in product(SOURCES, ways)),
+        Form("serial", "decimal"),
+    )
 
 
 def _candidates(text: str) -> Iterator[tuple[bytes | str, Style, str, int, int]]:

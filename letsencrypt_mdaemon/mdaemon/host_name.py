@@ -109,8 +109,7 @@ def configured_names(files: IniFiles) -> list[Source]:
     """
     path = child(files.root, "App", "MDaemon.ini")
     own = files.entries(path)
-    found = [_source(files.root, path, entry) for entry in own if _is_fqdn(entry)]
-    if found:
+    if found := _sources(files.root, path, own):
         return found
     named = {entry.value.lower() for entry in own if entry.section.lower() == "domain"}
     for other in sorted(path.parent.glob("*")):
@@ -121,9 +120,10 @@ def configured_names(files: IniFiles) -> list[Source]:
         except ConfigError as exc:
             _log.debug("%s", exc)
             continue
-        names = [entry for entry in entries if _is_fqdn(entry)]
-        default = [entry for entry in names if entry.section.lower() in named]
-        found += [_source(files.root, other, entry) for entry in default or names]
+        default = [entry for entry in entries if entry.section.lower() in named]
+        found += _sources(files.root, other, default) or _sources(
+            files.root, other, entries
+        )
     return found
 
 
@@ -156,10 +156,10 @@ def host_name(configured: Sequence[Source], greeted: Source | None) -> str:
     raise ConfigError(message, hint=hint)
 
 
-def _is_fqdn(entry: ini.Entry) -> bool:
-    return entry.key.lower() == "fqdn" and bool(entry.value)
-
-
-def _source(root: Path, path: Path, entry: ini.Entry) -> Source:
-    where = f"{path.relative_to(root)} [{printable(entry.section, 80)}] {entry.key}"
-    return Source(where, entry.value)
+def _sources(root: Path, path: Path, entries: Sequence[ini.Entry]) -> list[Source]:
+    file = path.relative_to(root)
+    return [
+        Source(f"{file} [{printable(entry.section, 80)}] {entry.key}", entry.value)
+        for entry in entries
+        if entry.key.lower() == "fqdn" and entry.value
+    ]

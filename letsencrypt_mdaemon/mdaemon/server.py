@@ -1,12 +1,17 @@
-"""Bind certificates at the mail server, and reload it."""
+"""Bind certificates at the mail server, and make it reload them."""
 
 from __future__ import annotations
 
 import logging
+import math
+import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from letsencrypt_mdaemon.errors import Error
+from letsencrypt_mdaemon.mdaemon import discovery
+from letsencrypt_mdaemon.mdaemon.folders import child
 from letsencrypt_mdaemon.state.memory import IIS
+from letsencrypt_mdaemon.system.disk import reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
@@ -17,11 +22,100 @@ if TYPE_CHECKING:
 
     from letsencrypt_mdaemon.mdaemon import iis
     from letsencrypt_mdaemon.mdaemon.bindings import Bindings
-    from letsencrypt_mdaemon.mdaemon.semaphores import Semaphores
     from letsencrypt_mdaemon.state.memory import Change, Target
     from letsencrypt_mdaemon.windows.service import Service
 
 _log = logging.getLogger(__name__)
+
+POLL_SECONDS = 0.1
+"""The time between two checks of a semaphore."""
+LOCK = "LOCKSEMS.SEM"
+"""Forbids semaphores while it exists."""
+PROBE = "WATCHDOG.SEM"
+"""Has no effect, so it shows whether MDaemon processes semaphores."""
+
+
+class Semaphores(NamedTuple):
+    """The semaphore files in App: empty files that MDaemon treats as commands.
+
+    MDaemon checks for them every few seconds, and removes each one that it processes.
+
+    Args:
+        timeout: Seconds to wait for MDaemon after each.
+    """
+
+    app: Path
+    names: Sequence[str]
+    timeout: float
+    sleep: Callable[[float], None] = time.sleep
+
+    def reload(self, *, running: bool) -> Iterator[str]:
+        """Ask for a reload, gentlest first, and yield each processed semaphore.
+
+        A stopped server gets no semaphore, because it would process the file when it
+        starts, maybe weeks later. A semaphore that is not processed in time is
+        withdrawn, with a warning.
+
+        Args:
+            running: Whether the server is known to run; if not, a semaphore without
+                effect shows whether it does.
+        """
+        probe = () if running else (PROBE,)
+        for name in (*probe, *self.names):
+            if reason := self.problem(name):
+                _log.warning(
+                    "%s. MDaemon uses the new certificate after its next start. If it "
+                    "runs, restart it.",
+                    reason,
+                )
+                return
+            if name in self.names:
+                _log.info("MDaemon processed %s", name)
+                yield name
+
+    def problem(self, name: str) -> str:
+        """Create a semaphore and wait; return why MDaemon did not process it, or ""."""
+        lock, path = child(self.app, LOCK), child(self.app, name)
+        if lock.exists():
+            return f"Could not create {name}, because {lock} forbids semaphores"
+        # MDaemon may have read our files before it processes another's semaphore.
+        if path.exists() and not self._vanishes(path):
+            return f"{path} already existed, and MDaemon did not process it"
+        try:
+            path.open("xb").close()
+        except FileExistsError:
+            return f"Another program created {path} at the same time"
+        except OSError as exc:
+            return f"Could not write {path}: {reason(exc)}"
+        vanished = False
+        try:
+            vanished = self._vanishes(path)
+        finally:  # also when interrupted
+            vanished = vanished or not _withdraw(path)
+        if vanished:
+            return ""
+        return f"MDaemon did not process {name} within {self.timeout:.0f} s"
+
+    def _vanishes(self, path: Path) -> bool:
+        """Wait until the file is gone, or time is up."""
+        for _ in range(math.ceil(self.timeout / POLL_SECONDS)):
+            if not path.exists():
+                return True
+            text = "waiting for MDaemon to process %s"
+            _log.info(text, path.name, extra={"progress": True})
+            self.sleep(POLL_SECONDS)
+        return not path.exists()
+
+
+def _withdraw(path: Path) -> bool:
+    """Remove our semaphore; return whether it still existed."""
+    try:
+        path.unlink()
+    except FileNotFoundError:
+        return False
+    except OSError as exc:
+        _log.warning("Could not remove %s: %s", path, reason(exc))
+    return True
 
 
 class MailServer(NamedTuple):
@@ -112,9 +206,13 @@ class MailServer(NamedTuple):
 
             _log.info("Restarting the service %s", self.service.name)
             service.restart(self.service)
+            _log.info("Restarted the service %s", self.service.name)
             yield f"a restart of the service {self.service.name}"
 
     def references(self) -> set[str]:
         """Return the thumbprints that any file, or http.sys, names."""
-        references = self.bindings.references(skip=self.own_folders)
+        bindings = self.bindings
+        references = discovery.references(
+            bindings.files.root, bindings.known, skip=self.own_folders
+        )
         return references | self.site.references() if self.site else references

@@ -7,17 +7,12 @@ import logging
 import os
 import re
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from letsencrypt_mdaemon.errors import AcmeError, ConfigError
 from letsencrypt_mdaemon.mdaemon.folders import is_below
-from letsencrypt_mdaemon.system.disk import (
-    explained,
-    make_private_folder,
-    read_limited,
-    reason,
-    write_private,
-)
+from letsencrypt_mdaemon.system import disk
 from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:
@@ -50,6 +45,7 @@ _TOKEN = re.compile(r"[A-Za-z0-9_-]{1,200}\Z")
 _DEVICE = re.compile(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])\Z", re.IGNORECASE)
 
 
+@dataclass(slots=True)
 class Webroot:
     """The challenge folder below a webroot.
 
@@ -60,12 +56,9 @@ class Webroot:
         web_config: Whether IIS serves the folder, and needs a web.config there.
     """
 
-    def __init__(
-        self, folder: Path, journal: Path, *, web_config: bool = False
-    ) -> None:
-        self.folder = folder
-        self.journal = journal
-        self.web_config = web_config
+    folder: Path
+    journal: Path
+    web_config: bool = False
 
     @contextmanager
     def present(self, tokens: Mapping[str, str]) -> Iterator[None]:
@@ -80,13 +73,10 @@ class Webroot:
         """
         for token in tokens:
             if not _is_file_name(token):
-                message = (
-                    f"The CA sent the token {printable(token, 80)!r}, which is not "
-                )
-                raise AcmeError(
-                    f"{message}base64url (RFC 8555, 8.1) or names a device.",
-                    hint="Check the directory URL, or contact the CA's operators.",
-                )
+                message = f"The CA sent the token {printable(token, 80)!r}, which is "
+                message += "not base64url (RFC 8555, 8.1) or names a device."
+                hint = "Check the directory URL, or contact the CA's operators."
+                raise AcmeError(message, hint=hint)
         self.sweep()
         missing = self._missing_folders()
         texts = {token: text.encode("ascii") for token, text in tokens.items()}
@@ -98,7 +88,9 @@ class Webroot:
             texts[WEB_CONFIG] = _WEB_CONFIG
             absent.append(WEB_CONFIG)
         try:
-            self._begin(journal)
+            with disk.explained(f"write {self.journal}", failure=ConfigError):
+                disk.make_private_folder(self.journal.parent)
+                disk.write_private(self.journal, json.dumps(journal).encode())
             for name in missing:
                 _make(self.folder / name)
             for token in absent:
@@ -126,26 +118,28 @@ class Webroot:
         try:
             self.journal.unlink(missing_ok=True)
         except OSError as exc:
-            _log.warning("Could not remove %s: %s", self.journal, reason(exc))
+            _log.warning("Could not remove %s: %s", self.journal, disk.reason(exc))
 
     def _is_removed(self, token: str, text: bytes) -> bool:
         """Remove a token file if it is ours; return False if that fails."""
         file = self._file(token)
         try:
             # A run that was killed while writing leaves the start of the text.
-            if text.startswith(read_limited(file, MAX_FILE_BYTES)):
+            if text.startswith(disk.read_limited(file, MAX_FILE_BYTES)):
                 file.unlink()
         except (FileNotFoundError, ValueError):
             return True
         except OSError as exc:
-            _log.warning("Could not remove the token file %s: %s", file, reason(exc))
+            _log.warning(
+                "Could not remove the token file %s: %s", file, disk.reason(exc)
+            )
             return False
         return True
 
     def _journal(self) -> tuple[list[str], dict[str, bytes]] | None:
         """Return the folders and the texts by token in the journal, if there is one."""
         try:
-            document = json.loads(read_limited(self.journal, MAX_FILE_BYTES))
+            document = json.loads(disk.read_limited(self.journal, MAX_FILE_BYTES))
             texts = {
                 token: str(text).encode("ascii")
                 for token, text in document["tokens"].items()
@@ -157,16 +151,11 @@ class Webroot:
         except FileNotFoundError:
             return None
         except OSError as exc:
-            _log.warning("Could not read %s: %s", self.journal, reason(exc))
+            _log.warning("Could not read %s: %s", self.journal, disk.reason(exc))
             return None
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             _log.warning("%s is damaged and was discarded", self.journal)
             return [], {}
-
-    def _begin(self, document: Mapping[str, object]) -> None:
-        with explained(f"write {self.journal}", failure=ConfigError):
-            make_private_folder(self.journal.parent)
-            write_private(self.journal, json.dumps(document).encode())
 
     def _missing_folders(self) -> list[str]:
         if not self.folder.is_dir():
@@ -187,14 +176,10 @@ class Webroot:
         return missing
 
     def _is_there(self, token: str, text: bytes) -> bool:
-        """Whether the file exists already, from a run whose journal was lost.
-
-        Raises:
-            ConfigError: If it exists and is not ours.
-        """
+        """Whether the file exists already, from a run whose journal was lost."""
         file = self._file(token)
         try:
-            if read_limited(file, MAX_FILE_BYTES) == text:
+            if disk.read_limited(file, MAX_FILE_BYTES) == text:
                 return True
         except FileNotFoundError:
             if not file.is_symlink():
@@ -213,13 +198,13 @@ def _is_file_name(token: str) -> bool:
 
 
 def _make(folder: Path) -> None:
-    with explained(f"create the folder {folder}", failure=ConfigError):
+    with disk.explained(f"create the folder {folder}", failure=ConfigError):
         folder.mkdir()
         _let_others_read(folder, 0o755)
 
 
 def _create(file: Path, text: bytes) -> None:
-    with explained(f"write the token file {file}", failure=ConfigError):
+    with disk.explained(f"write the token file {file}", failure=ConfigError):
         with file.open("xb") as stream:
             stream.write(text)
         _let_others_read(file, 0o644)

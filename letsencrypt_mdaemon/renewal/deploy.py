@@ -231,7 +231,6 @@ def _climb(
 
     taken, proof = [], None
     for rung in rungs():
-        _log.info("Reloaded by %s", rung)
         taken.append(rung)
         if look is not None:
             proof = _wait(look, snapshot.request.timeout)

@@ -89,7 +89,7 @@ class RawQueue:
             except OSError:
                 remove(unfinished)
                 raise
-        return f"into {final}"
+        return f"through the RAW queue ({final})"
 
 
 @dataclass(frozen=True, slots=True)

@@ -778,7 +778,7 @@ STATUS_MODULES = HELP | {
     *("config", "config.load", "config.parsers", "config.settings"),
     *("mdaemon", "mdaemon.bindings", "mdaemon.discovery", "mdaemon.folders"),
     *("mdaemon.forms", "mdaemon.host_name"),
-    *("mdaemon.ini", "mdaemon.semaphores", "mdaemon.server"),
+    *("mdaemon.ini", "mdaemon.server"),
     *("pki", "pki.certificate", "pki.chain", "pki.names"),
     *("renewal", "renewal.adapters", "renewal.deploy", "renewal.due"),
     *("renewal.lifetime", "renewal.obtain", "renewal.run", "renewal.snapshot"),

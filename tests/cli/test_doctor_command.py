@@ -90,6 +90,7 @@ def test_doctor_tells_it_to_people_as_well(patient: Program) -> None:
     assert shown.exit_code == 0
     assert shown.output == (
         f"{HOST_NAME}: good\n  served at    127.0.0.1\nThis machine and the CA: good\n"
+        "Every name can be validated as far as this machine sees.\n"
     )
 
 
@@ -121,10 +122,11 @@ def test_what_would_fail_is_told_to_people_with_what_to_do(patient: Program) -> 
         f"{NOWHERE}: would fail\n"
         f"  failure      dns-nxdomain: {NOWHERE} does not exist, according to "
         f"ns.example.test ({OTHER_HOST})\n"
-        "  the CA       Validation fails (dns): NXDOMAIN.\n"
+        "  effect       Validation fails (dns): NXDOMAIN.\n"
         "  to do        Add an A record (and AAAA if the server has IPv6) to the "
         "domain's public DNS, or remove the name from the settings.\n"
     ) in shown.output
+    assert shown.output.endswith(f"\n1 of 2 names would fail: {NOWHERE}.\n")
     assert "error: The CA cannot validate" in shown.messages
     assert "dns-nxdomain" in shown.messages
 
@@ -147,7 +149,29 @@ def test_a_port_where_nobody_listens_is_a_warning(patient: Program) -> None:
 
     assert shown.exit_code == 0
     assert f"{HOST_NAME}: may fail\n" in shown.output
-    assert "  warning      port80-refused: could not connect to http://" in shown.output
+    seen = "could not connect to http://"
+    assert f"  warning      port80-refused: {seen}" in shown.output
+    here = f"port80-refused: port 80 of this machine: {seen}"
+    assert here in shown.output.partition("This machine and the CA:")[2]
+    assert shown.output.endswith(f"\n1 of 1 names may fail: {HOST_NAME}.\n")
+
+
+def test_the_last_line_says_what_was_not_checked(patient: Program) -> None:
+    shown = patient.here("doctor", "--skip-port-check", as_json=False)
+
+    assert shown.output.splitlines()[-1] == (
+        "This machine finds no problem, but no token file was fetched."
+    )
+
+
+def test_the_last_line_says_that_the_names_are_not_to_blame(patient: Program) -> None:
+    missing = patient.layout.folder / "missing"
+
+    shown = patient.here("doctor", "--webroot", str(missing), as_json=False)
+
+    assert shown.output.splitlines()[-1] == (
+        "No name has a problem of its own, but this machine or the CA has one."
+    )
 
 
 def test_without_the_port_check_nothing_is_fetched(patient: Program) -> None:

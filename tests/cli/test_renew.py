@@ -297,7 +297,7 @@ def test_the_service_is_restarted_if_the_server_takes_no_semaphore_up(
     assert service.done == ["stop", "start"]
     assert ran.exit_code == 5
     assert "still serve the old one" in ran.report["error"]["message"]
-    assert "Reloaded by a restart of the service good" in secure.log()
+    assert "Restarted the service good" in secure.log()
 
 
 def test_the_service_is_not_restarted_unless_that_is_allowed_and_it_runs(
@@ -862,7 +862,7 @@ def test_the_log_tells_the_story_of_the_run_line_by_line(secure: Program) -> Non
         "App/MDaemon.ini [SSL] Certificate names the certificate as sha1:upper",
         "Due: the certificate in use is self-signed",
         f"App/MDaemon.ini [SSL] Certificate: {old} -> {new}",
-        "Reloaded by RELOADCACHE.SEM",
+        "MDaemon processed RELOADCACHE.SEM",
     ):
         assert said in story
     assert any(line.startswith("Ordered a certificate for mail.") for line in story)

@@ -208,7 +208,7 @@ def test_what_is_not_in_an_ini_value_is_reported_without_a_target(
     (found,) = discover(tmp_path, [OTHER, OLD])
     assert (found.file, found.line, found.target) == ("x.dat", 0, None)
     assert found.certificate == OLD
-    assert discovery.learned([found]) == ()
+    assert discovery.learned([found], ()) == ()
 
 
 def test_a_file_of_50_mb_is_left_out_and_said(
@@ -261,14 +261,15 @@ def test_no_bytes_are_too_odd_to_be_searched(
 def test_a_value_is_learned_once_in_the_form_seen_last(tmp_path: Path) -> None:
     text = f"[A]\nb={thumbprint(OLD)}\n[a]\nB={thumbprint(OLD).lower()}\nc=d\n"
     write(tmp_path, {"x.ini": text})
-    learned = discovery.learned(discover(tmp_path, [OLD]))
+    learned = discovery.learned(discover(tmp_path, [OLD]), ())
     assert learned == (Target("x.ini", "a", "B", "sha1:lower"),)
 
 
 def test_what_is_new_counts_more_than_what_is_remembered() -> None:
     old = [Target("x.ini", "A", "b", "sha1:upper"), Target("y.ini", "", "c", SHA1)]
-    new = [Target("x.ini", "a", "B", "sha256:lower")]
-    assert discovery.merged(new, old) == (new[0], old[1])
+    new = Target("x.ini", "a", "B", "sha256:lower")
+    found = [Found("x.ini", 1, new, OLD)]
+    assert discovery.learned(found, old) == (new, old[1])
 
 
 def test_a_target_is_forgotten_when_its_value_is_gone_and_that_is_said(
@@ -344,9 +345,10 @@ def test_a_key_repeated_with_one_certificate_names_it(root: Path) -> None:
 
 
 def test_everything_that_a_value_names_is_referenced(root: Path) -> None:
-    found = bindings(root, known=[OLD, OTHER, UNKNOWN]).references(skip=[])
+    found = discovery.references(root, [OLD, OTHER, UNKNOWN], skip=[])
     assert found == {thumbprint(OLD), thumbprint(OTHER)}
-    assert bindings(root).references(skip=[root / "WorldClient"]) == {thumbprint(OLD)}
+    found = discovery.references(root, [OLD, OTHER], skip=[root / "WorldClient"])
+    assert found == {thumbprint(OLD)}
 
 
 # Binding

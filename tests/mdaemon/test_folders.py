@@ -15,7 +15,7 @@ from letsencrypt_mdaemon.errors import ConfigError
 from letsencrypt_mdaemon.mdaemon import folders, host_name
 from letsencrypt_mdaemon.mdaemon.folders import Place
 from letsencrypt_mdaemon.mdaemon.host_name import Source
-from letsencrypt_mdaemon.mdaemon.semaphores import Semaphores
+from letsencrypt_mdaemon.mdaemon.server import Semaphores
 from tests.fakes import LOCALHOST, huge, read_only, talker, unreadable, watched
 from tests.limits import HANG_SECONDS, SOON_SECONDS
 from tests.wine import wine_differs
@@ -556,9 +556,17 @@ def test_waiting_is_shown_as_progress(
     caplog.set_level("INFO")
     assert list(semaphores(app, Ear(app)).reload(running=True)) == list(NAMES)
     shown = [
-        (record.getMessage(), vars(record)["progress"]) for record in caplog.records
+        (record.getMessage(), vars(record).get("progress", False))
+        for record in caplog.records
     ]
-    assert shown == [(f"waiting for MDaemon to process {name}", True) for name in NAMES]
+    assert shown == [
+        row
+        for name in NAMES
+        for row in (
+            (f"waiting for MDaemon to process {name}", True),
+            (f"MDaemon processed {name}", False),
+        )
+    ]
 
 
 @pytest.mark.parametrize("lock", ["LOCKSEMS.SEM", "LockSems.sem"])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 
 import pytest
 from cryptography import x509
@@ -10,16 +11,16 @@ from cryptography import x509
 from letsencrypt_mdaemon.app import build
 from letsencrypt_mdaemon.config.settings import Config
 from letsencrypt_mdaemon.mdaemon import server as mdaemon_server
-from letsencrypt_mdaemon.mdaemon.http_sys import (
+from letsencrypt_mdaemon.mdaemon.iis import (
     APPLICATION,
     Binding,
     Record,
+    Site,
     read_record,
     sites,
 )
-from letsencrypt_mdaemon.mdaemon.iis import Site
 from letsencrypt_mdaemon.sandbox.mdaemon import Fault
-from letsencrypt_mdaemon.state.memory import IIS
+from letsencrypt_mdaemon.state.memory import IIS, Change
 from tests.iis import ENGLISH, GERMAN, NOTHING, Entry, Iis
 from tests.program import Program
 
@@ -231,13 +232,14 @@ def test_a_binding_that_a_run_changed_stays_if_the_setting_is_gone(
 ) -> None:
     del web
     secure.server.spoil(Fault.NO_TLS, "webmail")
-    real = mdaemon_server.MailServer.reload
+    real = mdaemon_server.MailServer.restore
 
-    def forget(server: mdaemon_server.MailServer) -> object:
-        monkeypatch.setattr(mdaemon_server.MailServer, "site", None)
-        return real(server)
+    def forget(
+        server: mdaemon_server.MailServer, changes: Sequence[Change], *, now: datetime
+    ) -> None:
+        real(server._replace(site=None), changes, now=now)
 
-    monkeypatch.setattr(mdaemon_server.MailServer, "reload", forget)
+    monkeypatch.setattr(mdaemon_server.MailServer, "restore", forget)
     ran = secure.here("renew")
     assert "Could not restore IIS: iis-site-name is no longer set." in ran.messages
 

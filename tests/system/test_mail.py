@@ -141,7 +141,7 @@ def test_a_raw_message_is_written_as_the_server_wants_it(folder: Path) -> None:
         b"two\r\n"
     )
     (path,) = folder.iterdir()
-    assert where == f"into {path}"
+    assert where == f"through the RAW queue ({path})"
     assert path.suffix == ".raw"
     # Such a file would pass by the content filter.
     assert not path.name.lower().startswith("p")

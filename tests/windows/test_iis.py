@@ -12,8 +12,7 @@ import pytest
 from cryptography import x509
 
 from letsencrypt_mdaemon.errors import ConfigError, DeployError
-from letsencrypt_mdaemon.mdaemon.http_sys import APPLICATION
-from letsencrypt_mdaemon.mdaemon.iis import Site
+from letsencrypt_mdaemon.mdaemon.iis import APPLICATION, Site
 from letsencrypt_mdaemon.pki.certificate import thumbprint
 from tests.certificates import certificate
 from tests.iis import ENGLISH, NOTHING
