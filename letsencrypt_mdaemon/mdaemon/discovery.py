@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from letsencrypt_mdaemon.errors import ConfigError
 from letsencrypt_mdaemon.mdaemon import forms
-from letsencrypt_mdaemon.mdaemon.folders import IniFiles, is_below
+from letsencrypt_mdaemon.mdaemon.folders import IniFiles, is_below, main_ini
 from letsencrypt_mdaemon.pki.certificate import thumbprint
 from letsencrypt_mdaemon.state.memory import Target
 
@@ -56,7 +56,8 @@ def discover(
     """
     found = []
     for path, data, named in _naming(files, certificates, skip):
-        name = path.relative_to(files.root).as_posix()
+        is_below_root = path.is_relative_to(files.root)
+        name = (path.relative_to(files.root) if is_below_root else path).as_posix()
         inside = [
             Found(
                 name,
@@ -130,6 +131,8 @@ def still_there(files: IniFiles, remembered: Sequence[Target]) -> tuple[Target, 
 
 
 def _files(root: Path, skip: Sequence[Path]) -> Iterator[Path]:
+    if not (main := main_ini(root)).is_relative_to(root):
+        yield main
     ours = {path.resolve() for path in skip}
     for folder, folders, files in os.walk(root):
         here = Path(folder)

@@ -56,9 +56,7 @@ def find(candidates: Sequence[Place]) -> Path:
     """
     checked = []
     for folder, origin in candidates:
-        root = folder
-        if root.name.lower() == "app" and child(root, "MDaemon.ini").is_file():
-            root = root.parent  # The registry's AppPath ends in \APP\.
+        root = root_of(folder)
         app, file = child(root, "App"), child(root, "App", "MDaemon.ini")
         if file.is_file():
             return root
@@ -69,6 +67,28 @@ def find(candidates: Sequence[Place]) -> Path:
         f"Could not find MDaemon. Checked:{''.join(checked)}",
         hint="Set its folder, the one that contains App: --mdaemon-dir DIR.",
     )
+
+
+def root_of(place: Path) -> Path:
+    r"""Return MDaemon's folder for a place that names it, App, or MDaemon.ini.
+
+    The registry's AppPath ends in ``\APP\``. A place that is none of these is returned.
+    """
+    if place.suffix.lower() == ".ini" and place.is_file():
+        place = place.parent
+    in_app = place.name.lower() == "app" and child(place, "MDaemon.ini").is_file()
+    return place.parent if in_app else place
+
+
+def main_ini(root: Path) -> Path:
+    """Return MDaemon.ini: usually in App, else where the registry's IniPath says."""
+    if sys.platform == "win32":
+        from letsencrypt_mdaemon.windows import registry  # noqa: PLC0415 - lazily
+
+        for app, file in registry.main_files():
+            if root_of(app) == root and file.is_file():
+                return file
+    return child(root, "App", "MDaemon.ini")
 
 
 def child(folder: Path, *names: str) -> Path:
@@ -141,7 +161,7 @@ def raw_queue(root: Path) -> Path:
     Raises:
         ConfigError: If the key or the folder is missing.
     """
-    path = child(root, "App", "MDaemon.ini")
+    path = main_ini(root)
     hint = "Correct it, or send mail by SMTP: mail-server = smtp://HOST:PORT."
     found = ini.lookup(read_ini(path), "Directories", "Raw")
     if not found or not found[0].value:
@@ -163,9 +183,13 @@ def raw_queue(root: Path) -> Path:
 def file_below(root: Path, name: str) -> Path:
     """Return a file below MDaemon's folder; slashes and case make no difference.
 
+    MDaemon.ini may be elsewhere (see `main_ini`), and is then named by its whole path.
+
     Raises:
         ConfigError: If the name, or a link, leads out of the folder.
     """
+    if PureWindowsPath(name).drive and name == main_ini(root).as_posix():
+        return Path(name)
     path = child(root, *re.split(r"[\\/]", name))
     if not is_below(path, root):
         message = f"{path} leads out of {root}, to {os.path.realpath(path)}."
