@@ -508,6 +508,30 @@ FAULTS = (
         "test_deploy.py",
     ),
     Fault(
+        "torn-file-believed-at-once",
+        "if now - since >= BELIEVED_AFTER_SECONDS:",
+        "if now >= since:",
+        "test_discovery.py",
+    ),
+    Fault(
+        "half-a-file-believed",
+        "return is_short or not all(",
+        "return not all(",
+        "test_discovery.py",
+    ),
+    Fault(
+        "unseen-value-does-not-stop-a-run",
+        "if hidden and not ends_soon:",
+        "if hidden and ends_soon:",
+        "test_unseen_values.py",
+    ),
+    Fault(
+        "gone-value-forgotten-silently",
+        "if not self.unseen or outcome.error:",
+        "if self.unseen or outcome.error:",
+        "test_unseen_values.py",
+    ),
+    Fault(
         "files-read-without-limit",
         "if len(data) > limit:",
         "if not limit:",

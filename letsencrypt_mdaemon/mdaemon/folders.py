@@ -5,6 +5,7 @@ from __future__ import annotations
 import os.path
 import re
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, NamedTuple
@@ -15,11 +16,14 @@ from letsencrypt_mdaemon.system.disk import read_limited, reason
 from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from letsencrypt_mdaemon.state.memory import Target
 
 DEFAULT = Path("C:/MDaemon")
+
+PATIENCE_SECONDS, BELIEVED_AFTER_SECONDS, POLL_SECONDS = 3.0, 2.0, 0.05
+"""For a file that looks wrong: how long it is read again, and when it is believed."""
 
 MAX_INI_BYTES = 16 << 20
 """The largest INI file to read; the server's have some hundred thousand."""
@@ -144,6 +148,42 @@ class IniFiles:
         if path not in self._parsed:
             data = read_ini(path) if data is None else data
             self._parsed[path] = data, ini.entries(data)
+        return self._parsed[path][1]
+
+    def steady(
+        self, path: Path, is_wrong: Callable[[bytes, list[ini.Entry]], bool]
+    ) -> list[ini.Entry]:
+        """Return a file's entries; read it again while it looks wrong.
+
+        Another program may be writing the file, or have it locked, for a moment. What
+        looks wrong is believed if it is the same two seconds later.
+
+        Raises:
+            ConfigError: If it cannot be read, or changes all the time.
+        """
+        if path in self._parsed and not is_wrong(*self._parsed[path]):
+            return self._parsed[path][1]
+        seen: bytes | str | None = None
+        start = since = time.monotonic()
+        while True:
+            error, former, now = None, seen, time.monotonic()
+            try:
+                seen = read_ini(path)
+                self._parsed[path] = seen, ini.entries(seen)
+                if not is_wrong(*self._parsed[path]):
+                    break
+            except ConfigError as exc:
+                seen, error = exc.message, exc
+            since = since if seen == former else now
+            if now - since >= BELIEVED_AFTER_SECONDS:
+                break
+            if now - start >= PATIENCE_SECONDS:
+                message = f"{path} changes all the time, and a value is missing in it."
+                hint = "Find out which program writes it, and run again."
+                raise error or ConfigError(message, hint=hint)
+            time.sleep(POLL_SECONDS)
+        if error is not None:
+            raise error
         return self._parsed[path][1]
 
     def lookup(self, target: Target) -> list[ini.Entry]:
