@@ -521,8 +521,8 @@ FAULTS = (
     ),
     Fault(
         "unseen-value-does-not-stop-a-run",
-        "if hidden and not ends_soon:",
-        "if hidden and ends_soon:",
+        "if hidden and not any(ends):",
+        "if hidden and any(ends):",
         "test_unseen_values.py",
     ),
     Fault(
