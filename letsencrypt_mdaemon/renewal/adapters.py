@@ -106,6 +106,14 @@ class Server(Protocol):
             announce: Called once with the changes, before the first of them is made.
         """
 
+    def settle(self, certificate: x509.Certificate | None) -> Sequence[Target]:
+        """Carry over what others wrote into the files while they were replaced.
+
+        Returns:
+            The targets that do not name the certificate now.
+        """
+        ...
+
     def restore(self, changes: Sequence[Change], *, now: datetime) -> None:
         """Undo the changes whose values nobody has changed since."""
 
@@ -284,7 +292,7 @@ class Outcome(NamedTuple):
         proof: What the ports serve; None if nothing could be verified.
         removed: The thumbprints of the removed certificates.
         dropped: The names that the certificate lacks for now.
-        error: What keeps this run from exit code 0, though it did its work.
+        error: What is not good in spite of it; the command ends with its exit code.
     """
 
     reason: str

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from letsencrypt_mdaemon.renewal.adapters import Adapters, Proof, Row
     from letsencrypt_mdaemon.renewal.snapshot import Snapshot
-    from letsencrypt_mdaemon.state.memory import Change, Memory
+    from letsencrypt_mdaemon.state.memory import Change, Memory, Target
 
 _log = logging.getLogger(__name__)
 
@@ -44,13 +44,7 @@ def put_into_use(
     deployed = cut_over(snapshot, attempt, leaf, adapters)
     proof, memory = deployed.proof, deployed.memory
     snapshot = snapshot._replace(memory=memory)
-    if proof is not None:
-        _say(proof)
-        if proof.broken:
-            undo(snapshot, deployed.attempt, proof.of("broken"), adapters)
-        if proof.old:
-            adapters.state.save(memory)
-            raise _still_old(proof, deployed.attempt)
+    _require_in_use(snapshot, deployed, adapters)
     if proof is None or not proof.new:
         kept = " Superseded certificates are kept." if request.remove_old else ""
         _log.warning("Nothing could be verified: no port serves TLS.%s", kept)
@@ -88,6 +82,29 @@ def put_into_use(
         removed=_remove_old(snapshot, leaf, adapters) if may_remove else (),
         error=error,
     )
+
+
+def _require_in_use(snapshot: Snapshot, deployed: Deployed, adapters: Adapters) -> None:
+    """Roll back if a port is broken.
+
+    Raises:
+        DeployError: If a port is broken or old, or a file names the former certificate.
+    """
+    proof = deployed.proof
+    if proof is not None:
+        _say(proof)
+        if proof.broken:
+            undo(snapshot, deployed.attempt, proof.of("broken"), adapters)
+    if deployed.strays or (proof is not None and proof.old):
+        adapters.state.save(deployed.memory)
+    if deployed.strays:
+        message = "Another program put back the former certificate while the new one "
+        message += f"was put into use: {'; '.join(map(str, deployed.strays))}."
+        hint = "Close MDaemon's settings window and switch off its own Let's Encrypt "
+        hint += "scheduler. The next run tries again, and places no order."
+        raise DeployError(message, hint=hint)
+    if proof is not None and proof.old:
+        raise _still_old(proof, deployed.attempt)
 
 
 def _say(proof: Proof) -> None:
@@ -164,6 +181,7 @@ class Deployed(NamedTuple):
         changes: Those of this run.
         rungs: The rungs of the reload ladder that this run took.
         proof: None if the ports were not checked, or none serves TLS.
+        strays: The targets that name another certificate again.
     """
 
     attempt: Attempt
@@ -171,6 +189,7 @@ class Deployed(NamedTuple):
     rungs: tuple[str, ...]
     proof: Proof | None
     memory: Memory
+    strays: tuple[Target, ...] = ()
 
 
 def cut_over(
@@ -200,20 +219,24 @@ def cut_over(
     for change in changes:
         was = change.before or "(nothing)"
         _log.info("%s: %s -> %s", change.target, was, change.after)
-    attempt, request = saved[-1], snapshot.request
-    if not request.reload:
-        _log.info("Skipping the reload (no-reload).")
-        return Deployed(attempt, changes, (), None, snapshot.memory)
-    known, now = ours(snapshot), snapshot.now
-    judge = Judge(before, new, known, given=request.given, now=now)
-    if not changes and before:
-        # An earlier run wrote the files; an administrator may have restarted MDaemon.
-        found = judge(adapters.observe())
-        if found.is_complete:
-            return Deployed(attempt, (), (), found, snapshot.memory)
-    taken, proof, memory = climb(judge, snapshot, attempt, adapters)
+    attempt, memory, request = saved[-1], snapshot.memory, snapshot.request
+    taken: tuple[str, ...] = ()
+    proof = None
+    try:
+        if request.reload:
+            judge = Judge(
+                before, new, ours(snapshot), given=request.given, now=snapshot.now
+            )
+            # Perhaps an earlier run wrote the files, and MDaemon was restarted since.
+            proof = judge(adapters.observe()) if not changes and before else None
+            if proof is None or not proof.is_complete:
+                taken, proof, memory = climb(judge, snapshot, attempt, adapters)
+        else:
+            _log.info("Skipping the reload (no-reload).")
+    finally:
+        strays = adapters.server.settle(leaf)
     attempt = attempt._replace(rungs=(*attempt.rungs, *taken))
-    return Deployed(attempt, changes, taken, proof, memory)
+    return Deployed(attempt, changes, taken, proof, memory, tuple(strays))
 
 
 def put_back(
@@ -228,8 +251,11 @@ def put_back(
         DeployError: If writing the files, or restarting the service, fails.
     """
     adapters.server.restore(attempt.changes, now=snapshot.now)
-    judge = partial(restored, attempt.before)
-    _, proof, memory = climb(judge, snapshot, attempt, adapters)
+    try:
+        judge = partial(restored, attempt.before)
+        _, proof, memory = climb(judge, snapshot, attempt, adapters)
+    finally:
+        adapters.server.settle(None)
     adapters.state.save(memory)
     return (*proof.old, *proof.silent) if proof else ()
 

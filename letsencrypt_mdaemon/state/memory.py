@@ -127,6 +127,7 @@ class Memory(NamedTuple):
         exit_code: Of the last scheduled run; None if there was none, or it was killed.
         rungs: What each rung of the reload ladder did last.
         restarted: When this program last restarted the server.
+        sizes: The bytes of each target's file when it was last read.
     """
 
     targets: tuple[Target, ...] = ()
@@ -138,6 +139,7 @@ class Memory(NamedTuple):
     exit_code: int | None = None
     rungs: tuple[Rung, ...] = ()
     restarted: datetime | None = None
+    sizes: dict[str, int] = {}  # noqa: RUF012 - nobody changes it
 
     def find(self, thumbprint: str) -> Issued | None:
         """Return the record of a certificate; None if there is none."""
