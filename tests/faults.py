@@ -385,8 +385,8 @@ FAULTS = (
     ),
     Fault(
         "deploy-broken-is-old",
-        '"old" if shown <= {self.new, *before} else "broken"',
-        '"old" if shown <= {self.new, *before} else "old"',
+        '"old" if shown <= {self.new, *self.ours} else "broken"',
+        '"old" if shown <= {self.new, *self.ours} else "old"',
         "test_deploy.py",
     ),
     Fault(

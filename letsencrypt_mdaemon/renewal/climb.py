@@ -43,6 +43,7 @@ def climb(
     snapshot: Snapshot,
     attempt: Attempt,
     adapters: Adapters,
+    seen: Mapping[Endpoint, Served] | None = None,
 ) -> Climbed:
     """Take one rung after the other until every port serves the right certificate.
 
@@ -52,11 +53,13 @@ def climb(
 
     Args:
         judge: Returns the verdicts on what is seen.
+        seen: What the ports answer now; None if all of them still serve what they
+            served before.
 
     Raises:
         DeployError: If restarting the service fails.
     """
-    watch = Watch(judge, snapshot, adapters)
+    watch = Watch(judge, snapshot, adapters, seen or {})
     memory, proof = snapshot.memory, None
     taken: list[str] = []
     refused = False
@@ -150,11 +153,13 @@ class Watch:
         judge: Callable[[Mapping[Endpoint, Served]], Proof],
         snapshot: Snapshot,
         adapters: Adapters,
+        seen: Mapping[Endpoint, Served],
     ) -> None:
         self._judge = judge
         self._observe = adapters.observe
         self._timeout = snapshot.request.timeout
-        self._seen: dict[Endpoint, Served] = {}
+        self._seen = dict(seen)
+        self._right = set(judge(seen).new) if seen else set[str]()
         self._connections: Counter[Endpoint] = Counter()
         self._changed = False
         self.is_thorough = False
@@ -181,19 +186,21 @@ class Watch:
             self.look()
         self.is_thorough = False
         proof = self._judge(self._seen)
-        before = _kinds(self._seen, proof.old)
+        ours = proof.of("new", "old", "broken", "silent")
+        before = _kinds(self._seen, {row.endpoint for row in ours} - self._right)
         began = changed = time.monotonic()
         due: dict[Endpoint, float] = {}
         pauses: dict[Endpoint, float] = {}
         later: set[Endpoint] = set()
         while True:
-            now, right = time.monotonic(), len(proof.new)
+            now = time.monotonic()
             left = self._left(proof, later)
             asked = [at for at in left if due.get(at, 0.0) <= now]
             proof = self._poll(asked)
             now = time.monotonic()
-            if len(proof.new) > right:
+            if set(proof.new) - self._right:
                 self._changed, changed = True, now
+            self._right = set(proof.new)
             for at in asked:
                 # Who refuses a connection does not count it.
                 growth = PAUSE_GROWTH if self._seen[at].is_listening else 1.0
@@ -216,7 +223,8 @@ class Watch:
             time.sleep(max(min([end, *soon]) - now, 0.0))
         if later and not proof.is_complete:
             proof = self.look()
-        done = before - _kinds(self._seen, proof.old)
+        wrong = {row.endpoint for row in _wrong(proof)}
+        done = before - _kinds(self._seen, wrong)
         return proof, ladder.learned(rung, before, done, changed - began)
 
     def _poll(self, asked: Collection[Endpoint]) -> Proof:

@@ -207,9 +207,9 @@ def cut_over(
     saved = [attempt]
 
     def keep(planned: Sequence[Change]) -> None:
-        # After a change, the server needs its rungs once more; but not a restart.
-        rungs = attempt.rungs
+        rungs = attempt.rungs if attempt.thumbprint == new else ()
         if planned:
+            # The server needs its rungs once more; but not a restart.
             rungs = tuple(filter(ladder.is_restart, rungs))
         changes = (*attempt.changes, *planned)
         saved.append(Attempt(new, before, changes, rungs=rungs))
@@ -228,9 +228,10 @@ def cut_over(
                 before, new, ours(snapshot), given=request.given, now=snapshot.now
             )
             # Perhaps an earlier run wrote the files, and MDaemon was restarted since.
-            proof = judge(adapters.observe()) if not changes and before else None
+            seen = adapters.observe() if not changes and before else None
+            proof = judge(seen) if seen else None
             if proof is None or not proof.is_complete:
-                taken, proof, memory = climb(judge, snapshot, attempt, adapters)
+                taken, proof, memory = climb(judge, snapshot, attempt, adapters, seen)
         else:
             _log.info("Skipping the reload (no-reload).")
     finally:
@@ -253,7 +254,8 @@ def put_back(
     adapters.server.restore(attempt.changes, now=snapshot.now)
     try:
         judge = partial(restored, attempt.before)
-        _, proof, memory = climb(judge, snapshot, attempt, adapters)
+        seen = adapters.observe()
+        _, proof, memory = climb(judge, snapshot, attempt, adapters, seen)
     finally:
         adapters.server.settle(None)
     adapters.state.save(memory)

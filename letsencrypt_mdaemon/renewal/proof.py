@@ -89,7 +89,7 @@ class Judge:
         if shown == {self.new}:
             return "new" if served.serves(shown) else "unproven"
         if before:
-            return "old" if shown <= {self.new, *before} else "broken"
+            return "old" if shown <= {self.new, *self.ours} else "broken"
         if shown & self.ours:
             return "old"
         return "unproven" if self.given else "foreign"

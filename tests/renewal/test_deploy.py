@@ -388,7 +388,7 @@ def test_every_port_that_served_before_gets_exactly_one_verdict(
         elif shown is None:
             assert row.verdict == "broken"
         else:
-            assert row.verdict == ("old" if shown == was else "broken")
+            assert row.verdict == ("old" if shown in before.values() else "broken")
         assert row.reason or row.verdict == "new"
 
 
