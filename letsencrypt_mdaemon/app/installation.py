@@ -87,15 +87,19 @@ class Installation(NamedTuple):
                 found.setdefault((*port, served.thumbprint), str(endpoint))
         return {endpoint: digest for (*_, digest), endpoint in found.items()}
 
-    def look(self, names: Sequence[str], *, public: bool = False) -> Installation:
+    def look(
+        self, names: Sequence[str], *, public: bool = False, briefly: bool = False
+    ) -> Installation:
         """Return the installation with fresh answers of its ports.
 
         Args:
             names: The names to send as SNI.
             public: Also check the public addresses in DNS.
+            briefly: Ask for the first name only.
         """
         more = endpoints.public(self.endpoints, names) if public else []
-        return self._replace(observed=observe.observe([*self.endpoints, *more], names))
+        at = [*self.endpoints, *more]
+        return self._replace(observed=observe.observe(at, names, briefly=briefly))
 
     def issued_chain(self, wanted: str) -> tuple[x509.Certificate, ...]:
         """Return the issued chain of the leaf with this thumbprint, if it is kept."""
@@ -253,4 +257,5 @@ def open_installation(
     )
     if not look:
         return installation
-    return installation.look([build.server_name(config, installation.greeted)])
+    name = build.server_name(config, installation.greeted)
+    return installation.look([name], briefly=True)

@@ -151,6 +151,24 @@ def test_what_is_saved_is_loaded(state: State, name: str) -> None:
     assert load(State(state.folder), name) == sample(name)
 
 
+@pytest.mark.parametrize(
+    ("name", "added"),
+    [("attempt.json", ["rungs"]), ("installation.json", ["rungs", "restarted"])],
+)
+def test_files_of_earlier_versions_lack_what_was_added(
+    state: State, name: str, added: list[str]
+) -> None:
+    path = save(state, name, SAMPLES[name])
+    held = json.loads(path.read_bytes())
+    path.write_text(json.dumps({k: v for k, v in held.items() if k not in added}))
+
+    found = load(State(state.folder), name)
+
+    assert found == sample(name)._replace(
+        **{field: type(found)._field_defaults[field] for field in added}
+    )
+
+
 @settings(deadline=None)
 @given(
     st.fixed_dictionaries(
