@@ -48,6 +48,25 @@ class Fault(NamedTuple):
 
 
 FAULTS = (
+    # The server's name
+    Fault(
+        "host-name-of-another-domain",
+        "[source for source in hosts if source.domain in domains]",
+        "[source for source in hosts if source.domain in domains] or list(hosts)",
+        "test_host_name.py",
+    ),
+    Fault(
+        "host-name-of-the-certificate-first",
+        "return ours if ours in names or not names else None",
+        "return ours",
+        "test_host_name.py",
+    ),
+    Fault(
+        "host-name-not-saved",
+        "_replace(in_use=thumbprint(leaf), host_name=host)",
+        "_replace(in_use=thumbprint(leaf))",
+        "test_bad_input.py -k default_domain",
+    ),
     # The ACME client
     Fault(
         "order-certificate-unchecked",

@@ -34,7 +34,7 @@ def adapters(installation: Installation, targets: Sequence[Target] = ()) -> Adap
     Raises:
         ConfigError: If IIS cannot use the certificates of the store.
     """
-    name = build.server_name(installation.config, installation.greeted)
+    name = installation.server_name()
 
     def look() -> dict[str, str]:
         seen = observe(installation.endpoints, [name])
@@ -94,7 +94,7 @@ def server(installation: Installation, targets: Sequence[Target]) -> MailServer:
             () if config.no_reload else tuple(dict.fromkeys(rungs)),
             timeout=config.reload_timeout,
         ),
-        running=installation.greeted is not None,
+        running=lambda: bool((heard := installation.greeted()) and heard.value),
         own_folders=[installation.state.folder],
         site=build.web_site(config, installation.known),
         service=build.windows_service(root),

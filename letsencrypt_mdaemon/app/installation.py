@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from datetime import timedelta
+from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from letsencrypt_mdaemon.app import build
@@ -16,7 +17,7 @@ from letsencrypt_mdaemon.text import CHOOSE_ONCE
 from letsencrypt_mdaemon.verify import endpoints, observe
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
     from pathlib import Path
 
@@ -40,7 +41,7 @@ class Installation(NamedTuple):
         stored: Each certificate of the store with its friendly name.
         endpoints: The server's ports that speak TLS.
         observed: What the checked ports serve.
-        greeted: The host name in the SMTP greeting, if there is one.
+        greeted: Returns the SMTP greeting; connects when it is first called.
         scheduled: Whether a scheduler most likely started this run.
     """
 
@@ -53,7 +54,7 @@ class Installation(NamedTuple):
     stored: Sequence[tuple[x509.Certificate, str]]
     endpoints: Sequence[Endpoint]
     observed: Mapping[Endpoint, Served]
-    greeted: host_name.Source | None
+    greeted: Callable[[], host_name.Source | None]
     scheduled: bool = False
 
     @property
@@ -181,15 +182,36 @@ class Installation(NamedTuple):
         """
         config = self.config
         first = config.host_name or host_name.host_name(
-            host_name.configured_names(self.files), self.greeted
+            host_name.witnesses(self.files, self._certified()), self.greeted
         )
         return tuple(dict.fromkeys([first, *config.alternate_host_names]))
+
+    def server_name(self) -> str:
+        """Return the SNI for the ports; "" if the server's name is unknown."""
+        if self.config.host_name:
+            return self.config.host_name
+        try:
+            return host_name.witnesses(self.files, self._certified()).decide() or ""
+        except ConfigError as exc:
+            _log.debug("%s", exc)
+            return ""
+
+    def _certified(self) -> str:
+        """Return the first name of our certificate in use; "" if it is unknown."""
+        memory = self.memory
+        if memory.host_name:
+            return memory.host_name
+        # Earlier versions did not save it, and CAs change the order.
+        issued = memory.find(memory.in_use)
+        others = set(self.config.alternate_host_names)
+        names = [name for name in issued.names if name not in others] if issued else []
+        return names[0] if len(names) == 1 else ""
 
 
 def open_installation(
     config: Config, root: Path, *, look: bool = True, scheduled: bool = False
 ) -> Installation:
-    """Read an installation: its store, its greeting, its ports.
+    """Read an installation: its store, its ports.
 
     Args:
         look: Whether to check the ports.
@@ -210,9 +232,9 @@ def open_installation(
         stored=tuple(store.certificates()),
         endpoints=build.server_endpoints(config),
         observed={},
-        greeted=host_name.greeting(config.smtp_address),
+        greeted=cache(lambda: host_name.greeting(config.smtp_address)),
         scheduled=scheduled,
     )
     if not look:
         return installation
-    return installation.look([build.server_name(config, installation.greeted)])
+    return installation.look([installation.server_name()])

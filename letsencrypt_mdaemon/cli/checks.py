@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @command(
     *("json", "mdaemon-dir", "store"),
-    takes=(*INSTALLATION, "host-name"),
+    takes=(*INSTALLATION, "host-name", "alternate-host-names"),
     example=r"discover --store pem:C:\Certificates",
 )
 def discover(context: Context) -> Result:

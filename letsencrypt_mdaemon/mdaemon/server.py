@@ -122,7 +122,7 @@ class MailServer(NamedTuple):
     """The server's files, semaphores, IIS site and service (`adapters.Server`).
 
     Args:
-        running: Whether it answers with a greeting.
+        running: Whether it answers with a greeting; connects.
         site: The IIS site that also gets the certificate.
         service: Its Windows service.
         may_restart: Whether this program may restart the service.
@@ -130,7 +130,7 @@ class MailServer(NamedTuple):
 
     bindings: Bindings
     semaphores: Semaphores
-    running: bool
+    running: Callable[[], bool]
     own_folders: list[Path]
     site: iis.Site | None = None
     service: Service | None = None
@@ -194,14 +194,14 @@ class MailServer(NamedTuple):
         if not self.semaphores.names:
             _log.info("Skipping the reload (no-reload).")
             return iter(())
-        if self.service and not self.running and self._is_stopped():
+        if self.service and not self.running() and self._is_stopped():
             _log.warning(
                 "The service %s is stopped. MDaemon uses the new certificate after its "
                 "next start.",
                 self.service.name,
             )
             return iter(())
-        return self.semaphores.reload(running=self.running)
+        return self.semaphores.reload(running=self.running())
 
     def _is_stopped(self) -> bool:
         from letsencrypt_mdaemon.windows import service  # noqa: PLC0415 - seldom needed

@@ -66,7 +66,10 @@ def put_into_use(
     memory = snapshot.memory
     if proof is not None and (issued := memory.find(thumbprint(leaf))):
         memory = memory.remember(issued._replace(verified=utc(snapshot.now)))
-    adapters.state.save(memory._replace(in_use=thumbprint(leaf)))
+    # Without it, the next run could not know the server's own name by its certificate.
+    first = request.names[0]
+    host = first if first in dns_names(leaf) else memory.host_name
+    adapters.state.save(memory._replace(in_use=thumbprint(leaf), host_name=host))
     # In this order: an attempt that outlives its certificate would harm the next one.
     adapters.state.forget_attempt()
     adapters.ca.forget_pending()

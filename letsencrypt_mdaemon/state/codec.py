@@ -23,7 +23,7 @@ DAMAGE = (
 """What the functions below raise for a damaged file."""
 
 _ADDED: dict[type, set[str]] = {
-    Memory: {"dropped", "compromised", "runs", "in_use", "exit_code"},
+    Memory: {"dropped", "compromised", "runs", "in_use", "exit_code", "host_name"},
     Issued: {"revoked"},
     Account: {"next_key"},
     OpenOrder: {"issued"},

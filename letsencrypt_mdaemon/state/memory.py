@@ -110,6 +110,7 @@ class Memory(NamedTuple):
         runs: When the last scheduled runs began.
         in_use: The thumbprint that was put into use last; "" if unknown.
         exit_code: Of the last scheduled run; None if there was none, or it was killed.
+        host_name: The first name of that certificate; "" if unknown.
     """
 
     targets: tuple[Target, ...] = ()
@@ -119,6 +120,7 @@ class Memory(NamedTuple):
     runs: tuple[datetime, ...] = ()
     in_use: str = ""
     exit_code: int | None = None
+    host_name: str = ""
 
     def find(self, thumbprint: str) -> Issued | None:
         """Return the record of a certificate; None if there is none."""
