@@ -48,6 +48,19 @@ class Fault(NamedTuple):
 
 
 FAULTS = (
+    # Threads
+    Fault(
+        "pool-unbounded",
+        "range(min(len(questions), MAX_THREADS))",
+        "range(len(questions))",
+        "test_parallel.py",
+    ),
+    Fault(
+        "pool-asks-after-the-timeout",
+        "while time.monotonic() <= deadline:",
+        "while True:",
+        "test_parallel.py",
+    ),
     # The server's name
     Fault(
         "host-name-of-another-domain",
