@@ -48,6 +48,31 @@ class Fault(NamedTuple):
 
 
 FAULTS = (
+    # What ports serve
+    Fault(
+        "verify-an-expired-certificate-is-good",
+        "leaf.not_valid_after_utc <= now for leaf",
+        "False for leaf",
+        "test_verify_command.py",
+    ),
+    Fault(
+        "verify-a-chain-without-its-intermediate-is-good",
+        "chain.is_complete is False",
+        "chain.is_complete == 7",
+        "test_verify_command.py",
+    ),
+    Fault(
+        "verify-nobody-listens-is-good",
+        "if message or self.is_listening or not self.is_running:",
+        "if True:",
+        "test_verify_command.py",
+    ),
+    Fault(
+        "lack-of-memory-is-a-bug",
+        "isinstance(error, MemoryError) or ",
+        "",
+        "test_bad_input.py -k lack",
+    ),
     # Threads
     Fault(
         "pool-unbounded",

@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
+from threading import Thread
+from unittest.mock import patch
 
 import pytest
 
@@ -655,6 +657,43 @@ def test_a_fault_of_the_program_leaves_its_trace_in_the_log(program: Program) ->
     assert "Traceback" not in ran.messages
     for text in ("Traceback", "in stumble", "ZeroDivisionError: what nobody thought"):
         assert text in program.log()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("can't start new thread"),
+        OSError(errno.EMFILE, "Too many open files"),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+    ],
+)
+def test_a_lack_of_memory_or_threads_is_no_bug(
+    error: Exception, program: Program
+) -> None:
+    with patch("letsencrypt_mdaemon.app.renewal.prepare", side_effect=error):
+        ran = renew(program)
+
+    assert ran.exit_code == 1
+    said = ran.report["error"]
+    assert said["message"].startswith("This machine is out of memory, or of threads")
+    assert type(error).__name__ in said["message"]
+    assert "bug" not in said["hint"]
+    assert "Then run this again" in said["hint"]
+
+
+def test_verify_without_a_single_thread_says_what_lacks(
+    program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(Thread, "start", refuse)
+
+    ran = program.here("verify")
+
+    assert ran.exit_code == 1
+    assert "out of memory, or of threads" in ran.report["error"]["message"]
 
 
 # Two at once
