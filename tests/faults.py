@@ -73,6 +73,25 @@ FAULTS = (
         "",
         "test_bad_input.py -k lack",
     ),
+    # Where targets are searched
+    Fault(
+        "search-everywhere-always",
+        "everywhere = search or not (whole and self._are_fresh(remembered))",
+        "everywhere = True",
+        "test_targets.py",
+    ),
+    Fault(
+        "search-never-for-a-stale-target",
+        "everywhere = search or not (whole and self._are_fresh(remembered))",
+        "everywhere = search or not whole",
+        "test_targets.py",
+    ),
+    Fault(
+        "search-not-before-binding",
+        "snapshot = snapshot.searched(adapters)\n    request, attempt",
+        "request, attempt",
+        "test_targets.py",
+    ),
     # Threads
     Fault(
         "pool-unbounded",

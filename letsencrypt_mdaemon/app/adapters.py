@@ -96,6 +96,7 @@ def server(installation: Installation, targets: Sequence[Target]) -> MailServer:
         ),
         running=lambda: bool((heard := installation.greeted()) and heard.value),
         own_folders=[installation.state.folder],
+        look_everywhere=installation.search,
         site=build.web_site(config, installation.known),
         service=build.windows_service(root),
         may_restart=config.allow_restart and not config.no_reload,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from letsencrypt_mdaemon.app import build
 from letsencrypt_mdaemon.errors import ConfigError
-from letsencrypt_mdaemon.mdaemon import discovery, host_name
+from letsencrypt_mdaemon.mdaemon import discovery, forms, host_name
 from letsencrypt_mdaemon.mdaemon.folders import IniFiles
 from letsencrypt_mdaemon.pki.certificate import OURS, thumbprint
 from letsencrypt_mdaemon.state.memory import MAX_RUNS, Memory, Target, utc
@@ -104,13 +104,21 @@ class Installation(NamedTuple):
             return pending.chain
         return self.store.chain(wanted)
 
-    def discover(self) -> list[discovery.Found]:
-        """Return every place in the server's files that names a known certificate."""
-        skip = [self.state.folder]
-        return discovery.discover(self.files, self.known.values(), skip=skip)
+    def discover(self, *, everywhere: bool = True) -> list[discovery.Found]:
+        """Return every place in the server's files that names a known certificate.
 
-    def targets(self) -> tuple[Target, ...]:
+        Args:
+            everywhere: Also search folders that usually have no settings, which is slow
+                where they have a million files.
+        """
+        skip, known = [self.state.folder], self.known.values()
+        return discovery.discover(self.files, known, skip=skip, everywhere=everywhere)
+
+    def targets(self, *, search: bool = False) -> tuple[Target, ...]:
         """Return the targets of the config file, else the learned ones.
+
+        Args:
+            search: Search all folders, even if each learned target names a certificate.
 
         Raises:
             ConfigError: If there are none.
@@ -123,9 +131,11 @@ class Installation(NamedTuple):
                 for item in self.config.targets
             }
             return discovery.explicit(self.files, given)
-        found = self.discover()
         # A value that once named a certificate counts, even if it names none now.
         remembered = discovery.still_there(self.files, self.memory.targets)
+        whole = len(remembered) == len(self.memory.targets) > 0
+        everywhere = search or not (whole and self._are_fresh(remembered))
+        found = self.discover(everywhere=everywhere)
         learned = discovery.learned(found, remembered)
         if learned:
             return learned
@@ -136,6 +146,16 @@ class Installation(NamedTuple):
             hint=f"{CHOOSE_ONCE}, then run this again. Or name the INI values in "
             "[target ...] sections of the config file.",
         )
+
+    def _are_fresh(self, targets: Sequence[Target]) -> bool:
+        """Whether every value names a known certificate, as it did when learned."""
+        known = self.known.values()
+        values = [row.value for item in targets for row in self.files.lookup(item)]
+        return all(forms.find(value, known) for value in values)
+
+    def search(self) -> tuple[Target, ...]:
+        """Search all folders, and return the targets to remember."""
+        return () if self.config.targets else self.targets(search=True)
 
     def noted(self, now: datetime) -> Installation:
         """Remember when a scheduled run began, to compute the usual interval."""

@@ -123,6 +123,7 @@ class MailServer(NamedTuple):
 
     Args:
         running: Whether it answers with a greeting; connects.
+        look_everywhere: Searches all files; returns the targets to remember.
         site: The IIS site that also gets the certificate.
         service: Its Windows service.
         may_restart: Whether this program may restart the service.
@@ -132,6 +133,7 @@ class MailServer(NamedTuple):
     semaphores: Semaphores
     running: Callable[[], bool]
     own_folders: list[Path]
+    look_everywhere: Callable[[], tuple[Target, ...]]
     site: iis.Site | None = None
     service: Service | None = None
     may_restart: bool = False
@@ -140,6 +142,12 @@ class MailServer(NamedTuple):
         """Return the certificate that each target names; None if it is unknown."""
         named = self.bindings.named(names)
         return named | self.site.named() if self.site else named
+
+    def search(self) -> tuple[Target, ...]:
+        """Search all files for targets, and return those to remember; maybe none."""
+        if found := self.look_everywhere():
+            self.bindings.targets = found
+        return found
 
     def planned(self, certificate: x509.Certificate) -> list[Change]:
         """Return the changes that `bind` would make."""

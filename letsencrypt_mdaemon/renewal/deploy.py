@@ -37,6 +37,7 @@ def put_into_use(
         ConfigError: If the server's files cannot be understood; nothing is changed.
         DeployError: If the certificate is not in use everywhere afterwards.
     """
+    snapshot = snapshot.searched(adapters)
     request, attempt = snapshot.request, snapshot.attempt
     if attempt is None or attempt.failed is not None:
         attempt = Attempt(thumbprint(leaf), baseline(snapshot, adapters), ())
