@@ -73,6 +73,31 @@ FAULTS = (
         "",
         "test_bad_input.py -k lack",
     ),
+    # The doctor
+    Fault(
+        "doctor-https-only-is-told-to-bind-port-80",
+        "_explain(server, notes.values())",
+        "pass",
+        "test_examination.py -k webmail",
+    ),
+    Fault(
+        "doctor-a-cause-once-a-name",
+        "cause in said or finding",
+        "finding",
+        "test_doctor_command.py",
+    ),
+    Fault(
+        "doctor-a-cluster-is-many-causes",
+        "if finding is None or address in missing:",
+        "if finding is None:",
+        "test_examination.py",
+    ),
+    Fault(
+        "doctor-unchecked-is-good",
+        "tuple(examined), probe is not None)",
+        "tuple(examined), fetched=True)",
+        "test_doctor_command.py",
+    ),
     # Where targets are searched
     Fault(
         "search-everywhere-always",
