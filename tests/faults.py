@@ -101,14 +101,14 @@ FAULTS = (
     # Where targets are searched
     Fault(
         "search-everywhere-always",
-        "everywhere = search or not (whole and self._are_fresh(remembered))",
-        "everywhere = True",
+        "everywhere=search or not is_enough",
+        "everywhere=True",
         "test_targets.py",
     ),
     Fault(
         "search-never-for-a-stale-target",
-        "everywhere = search or not (whole and self._are_fresh(remembered))",
-        "everywhere = search or not whole",
+        "and not unseen and self._are_fresh(there)",
+        "and not unseen",
         "test_targets.py",
     ),
     Fault(
@@ -607,6 +607,30 @@ FAULTS = (
         "strays = adapters.server.settle(leaf)",
         "strays = adapters.server.settle(None)",
         "test_deploy.py",
+    ),
+    Fault(
+        "torn-file-believed-at-once",
+        "if now - since >= BELIEVED_AFTER_SECONDS:",
+        "if now >= since:",
+        "test_discovery.py",
+    ),
+    Fault(
+        "half-a-file-believed",
+        "return is_short or not all(",
+        "return not all(",
+        "test_discovery.py",
+    ),
+    Fault(
+        "unseen-value-does-not-stop-a-run",
+        "if hidden and not any(ends):",
+        "if hidden and any(ends):",
+        "test_unseen_values.py",
+    ),
+    Fault(
+        "gone-value-forgotten-silently",
+        "if not self.unseen or outcome.error:",
+        "if self.unseen or outcome.error:",
+        "test_unseen_values.py",
     ),
     Fault(
         "files-read-without-limit",

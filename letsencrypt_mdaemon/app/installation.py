@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from letsencrypt_mdaemon.app import build
 from letsencrypt_mdaemon.errors import ConfigError
 from letsencrypt_mdaemon.mdaemon import discovery, forms, host_name
-from letsencrypt_mdaemon.mdaemon.folders import IniFiles
+from letsencrypt_mdaemon.mdaemon.folders import IniFiles, file_below
 from letsencrypt_mdaemon.pki.certificate import OURS, thumbprint
 from letsencrypt_mdaemon.state.memory import MAX_RUNS, Memory, Target, utc
 from letsencrypt_mdaemon.text import CHOOSE_ONCE
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from cryptography import x509
 
     from letsencrypt_mdaemon.config.settings import Config
+    from letsencrypt_mdaemon.mdaemon.discovery import Unseen
     from letsencrypt_mdaemon.renewal.adapters import Store
     from letsencrypt_mdaemon.state.folder import CaState, State
     from letsencrypt_mdaemon.verify.endpoints import Endpoint
@@ -114,11 +115,22 @@ class Installation(NamedTuple):
         skip, known = [self.state.folder], self.known.values()
         return discovery.discover(self.files, known, skip=skip, everywhere=everywhere)
 
-    def targets(self, *, search: bool = False) -> tuple[Target, ...]:
+    def targets(self) -> tuple[Target, ...]:
+        """Return the targets that can be seen; see `known_targets`."""
+        return self.known_targets()[0]
+
+    def known_targets(
+        self, *, search: bool = False
+    ) -> tuple[tuple[Target, ...], tuple[Unseen, ...]]:
         """Return the targets of the config file, else the learned ones.
+
+        A value that once named a certificate counts, even if it names none now.
 
         Args:
             search: Search all folders, even if each learned target names a certificate.
+
+        Returns:
+            Those that can be seen, and the known ones that cannot.
 
         Raises:
             ConfigError: If there are none.
@@ -130,15 +142,15 @@ class Installation(NamedTuple):
                 )
                 for item in self.config.targets
             }
-            return discovery.explicit(self.files, given)
-        # A value that once named a certificate counts, even if it names none now.
-        remembered = discovery.still_there(self.files, self.memory.targets)
-        whole = len(remembered) == len(self.memory.targets) > 0
-        everywhere = search or not (whole and self._are_fresh(remembered))
-        found = self.discover(everywhere=everywhere)
-        learned = discovery.learned(found, remembered)
-        if learned:
-            return learned
+            there, unseen = discovery.explicit(self.files, given)
+            return tuple(there), tuple(unseen)
+        known, sizes = self.memory.targets, self.memory.sizes
+        there, unseen = discovery.look_at(self.files, known, sizes)
+        is_enough = bool(there) and not unseen and self._are_fresh(there)
+        found = self.discover(everywhere=search or not is_enough)
+        learned = discovery.learned(found, there)
+        if learned or unseen:
+            return learned, tuple(unseen)
         raise ConfigError(
             "Could not find the INI values that select the server's certificate: no "
             f"INI file below {self.root} names any of the {len(self.known)} known "
@@ -153,9 +165,12 @@ class Installation(NamedTuple):
         values = [row.value for item in targets for row in self.files.lookup(item)]
         return all(forms.find(value, known) for value in values)
 
-    def search(self) -> tuple[Target, ...]:
-        """Search all folders, and return the targets to remember."""
-        return () if self.config.targets else self.targets(search=True)
+    def search(self) -> tuple[tuple[Target, ...], tuple[Target, ...]]:
+        """Search all folders; return the targets that can be seen, and the others."""
+        if self.config.targets:
+            return (), ()
+        seen, unseen = self.known_targets(search=True)
+        return seen, tuple(item.target for item in unseen)
 
     def noted(self, now: datetime) -> Installation:
         """Remember when a scheduled run began, to compute the usual interval."""
@@ -164,16 +179,44 @@ class Installation(NamedTuple):
             runs = [*runs, utc(now)][-MAX_RUNS:]
         return self._remembering(self.memory._replace(runs=tuple(runs), exit_code=None))
 
-    def learned(self, targets: tuple[Target, ...]) -> Installation:
+    def learned(
+        self, targets: Sequence[Target], unseen: Sequence[Unseen] = ()
+    ) -> Installation:
         """Remember the targets, unless the config file names them."""
-        known = self.config.targets or targets == self.memory.targets
-        if known or self.config.dry_run:
+        kept = (*targets, *(item.target for item in unseen))
+        if self.config.targets or self.config.dry_run:
             return self
+        sizes = dict(self.memory.sizes)
         for target in targets:
-            kind = {"sha1": "SHA-1 thumbprint", "sha256": "SHA-256 thumbprint"}
-            what = kind.get(target.form.partition(":")[0], "serial number")
-            _log.info("%s names the certificate by its %s", target, what)
-        return self._remembering(self.memory._replace(targets=targets))
+            path = file_below(self.root, target.file)
+            sizes[target.file] = len(self.files.data(path))
+        is_new = set(kept) != set(self.memory.targets)
+        if is_new:
+            for target in targets:
+                kind = {"sha1": "SHA-1 thumbprint", "sha256": "SHA-256 thumbprint"}
+                what = kind.get(target.form.partition(":")[0], "serial number")
+                _log.info("%s names the certificate by its %s", target, what)
+        elif sizes == self.memory.sizes:
+            return self
+        return self._remembering(self.memory._replace(targets=kept, sizes=sizes))
+
+    def forgotten(self, target: str) -> Installation:
+        """Forget a target.
+
+        Args:
+            target: As messages show it: FILE [SECTION] KEY.
+
+        Raises:
+            ConfigError: If it is not known.
+        """
+        known = {str(item).lower(): item for item in self.memory.targets}
+        gone = known.get(target.strip().lower())
+        if gone is None:
+            shown = "; ".join(map(str, self.memory.targets)) or "none"
+            message = f"{target!r} is no known INI value. Known are: {shown}."
+            raise ConfigError(message, hint="Write it as it is shown, in quotes.")
+        kept = tuple(item for item in self.memory.targets if item != gone)
+        return self._remembering(self.memory._replace(targets=kept))
 
     def _remembering(self, memory: Memory) -> Installation:
         self.state.save(memory)

@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from letsencrypt_mdaemon.errors import ConfigError
-from letsencrypt_mdaemon.mdaemon.folders import child
+from letsencrypt_mdaemon.mdaemon.folders import child, main_ini
 from letsencrypt_mdaemon.pki.names import normalise
 from letsencrypt_mdaemon.system.disk import reason
 from letsencrypt_mdaemon.text import printable
@@ -245,15 +245,20 @@ def witnesses(files: IniFiles, in_use: str = "") -> Witnesses:
     Raises:
         ConfigError: If MDaemon.ini cannot be read.
     """
-    path = child(files.root, "App", "MDaemon.ini")
+    path = main_ini(files.root)
     own = files.entries(path)
-    hosts = _sources(files.root, path, own)
+    # Its sections are the server's, unless they are named like a domain.
+    hosts = [
+        source if _is_domain(source.domain) else source._replace(domain="")
+        for source in _sources(_shown(path, files.root), own)
+    ]
     ours = Source("our certificate in use", in_use) if in_use else None
     if server := tuple(source for source in hosts if not source.domain):
         return Witnesses(server=server, in_use=ours)
     sections: set[str] = set()
     domains: list[Domain] = []
-    for other in sorted(path.parent.glob("*")):
+    beside = {*child(files.root, "App").glob("*"), *path.parent.glob("*")}
+    for other in sorted(beside):
         if other == path or other.suffix.lower() not in {".ini", ".dat"}:
             continue
         try:
@@ -262,15 +267,15 @@ def witnesses(files: IniFiles, in_use: str = "") -> Witnesses:
             _log.debug("%s", exc)
             continue
         sections |= {entry.section.lower() for entry in entries}
-        hosts += _sources(files.root, other, entries)
-        where = f"{other.relative_to(files.root)} (built-in alias)"
+        hosts += _sources(_shown(other, files.root), entries)
+        where = f"{_shown(other, files.root)} (built-in alias)"
         targets = {match.lower() for match in _ALIAS.findall(data.replace(b"\0", b""))}
         domains += [
             Domain("alias", where, target.decode("ascii", "replace"))
             for target in sorted(targets)
         ]
     domains += [
-        Domain("file", f"{path.relative_to(files.root)} [Domain] {entry.key}", value)
+        Domain("file", f"{_shown(path, files.root)} [Domain] {entry.key}", value)
         for entry in own
         if entry.section.lower() == "domain" and (value := entry.value.lower())
         if value in sections or (_names_domain(entry.key) and _is_domain(value))
@@ -289,7 +294,7 @@ def _system_accounts(root: Path) -> list[tuple[str, str]]:
         return []
     found = [child(folder, "MDaemon") for folder in folders]
     return [
-        (str(path.relative_to(root)), path.parent.name.lower())
+        (_shown(path, root), path.parent.name.lower())
         for path in found
         if path.is_dir()
     ]
@@ -303,16 +308,16 @@ def _is_domain(text: str) -> bool:
     return Source("", text).name() is not None
 
 
-def _sources(root: Path, path: Path, entries: Sequence[ini.Entry]) -> list[Source]:
-    file = path.relative_to(root)
-    in_server = path.name.lower() == "mdaemon.ini"
+def _shown(path: Path, root: Path) -> str:
+    return str(path.relative_to(root) if path.is_relative_to(root) else path)
+
+
+def _sources(file: str, entries: Sequence[ini.Entry]) -> list[Source]:
     return [
         Source(
             f"{file} [{printable(entry.section, 80)}] {entry.key}",
             entry.value,
-            ""
-            if in_server and not _is_domain(entry.section)
-            else entry.section.lower(),
+            entry.section.lower(),
         )
         for entry in entries
         if entry.key.lower() == "fqdn" and entry.value

@@ -123,7 +123,8 @@ class MailServer(NamedTuple):
 
     Args:
         running: Whether it answers with a greeting; connects.
-        look_everywhere: Searches all files; returns the targets to remember.
+        look_everywhere: Searches all files; returns the targets to bind, and others to
+            remember.
         site: The IIS site that also gets the certificate.
         service: Its Windows service.
         may_restart: Whether this program may restart the service.
@@ -133,7 +134,7 @@ class MailServer(NamedTuple):
     semaphores: Semaphores
     running: Callable[[], bool]
     own_folders: list[Path]
-    look_everywhere: Callable[[], tuple[Target, ...]]
+    look_everywhere: Callable[[], tuple[tuple[Target, ...], tuple[Target, ...]]]
     site: iis.Site | None = None
     service: Service | None = None
     may_restart: bool = False
@@ -145,9 +146,10 @@ class MailServer(NamedTuple):
 
     def search(self) -> tuple[Target, ...]:
         """Search all files for targets, and return those to remember; maybe none."""
-        if found := self.look_everywhere():
-            self.bindings.targets = found
-        return found
+        seen, others = self.look_everywhere()
+        if seen:
+            self.bindings.targets = seen
+        return (*seen, *others)
 
     def planned(self, certificate: x509.Certificate) -> list[Change]:
         """Return the changes that `bind` would make."""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from cryptography import x509
 
     from letsencrypt_mdaemon.authorities import Limits
+    from letsencrypt_mdaemon.errors import Error
     from letsencrypt_mdaemon.pki.certificate import Certificate, PrivateKey
     from letsencrypt_mdaemon.state.folder import CaState, State
     from letsencrypt_mdaemon.state.memory import Change, Dropped, Target, Window
@@ -220,6 +221,7 @@ class Outcome(NamedTuple):
         proof: What the ports serve; None if nothing could be verified.
         removed: The thumbprints of the removed certificates.
         dropped: The names that the certificate lacks for now.
+        error: What is not good in spite of it; the command ends with its exit code.
     """
 
     reason: str
@@ -233,3 +235,4 @@ class Outcome(NamedTuple):
     proof: Proof | None = None
     removed: tuple[str, ...] = ()
     dropped: tuple[Dropped, ...] = ()
+    error: Error | None = None

@@ -110,6 +110,7 @@ class Memory(NamedTuple):
         runs: When the last scheduled runs began.
         in_use: The thumbprint that was put into use last; "" if unknown.
         exit_code: Of the last scheduled run; None if there was none, or it was killed.
+        sizes: The bytes of each target's file when it was last read.
         host_name: The first name of that certificate; "" if unknown.
     """
 
@@ -120,6 +121,7 @@ class Memory(NamedTuple):
     runs: tuple[datetime, ...] = ()
     in_use: str = ""
     exit_code: int | None = None
+    sizes: dict[str, int] = {}  # noqa: RUF012 - nobody changes it
     host_name: str = ""
 
     def find(self, thumbprint: str) -> Issued | None:

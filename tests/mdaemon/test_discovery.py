@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import codecs
+import itertools
 import os
 import sys
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,14 +17,14 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from letsencrypt_mdaemon.errors import ConfigError, DeployError
-from letsencrypt_mdaemon.mdaemon import discovery, forms
+from letsencrypt_mdaemon.mdaemon import discovery, folders, forms
 from letsencrypt_mdaemon.mdaemon.bindings import Bindings
 from letsencrypt_mdaemon.mdaemon.discovery import Found
 from letsencrypt_mdaemon.mdaemon.folders import IniFiles
 from letsencrypt_mdaemon.pki.certificate import thumbprint
 from letsencrypt_mdaemon.state.memory import Change, Target
 from tests.certificates import START, leaf, sign
-from tests.fakes import contents, huge, read_only
+from tests.fakes import contents, huge, read_only, unreadable
 from tests.wine import wine_differs
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -288,9 +290,15 @@ def test_what_is_new_counts_more_than_what_is_remembered() -> None:
     assert discovery.learned(found, old) == (new, old[1])
 
 
-def test_a_target_is_forgotten_when_its_value_is_gone_and_that_is_said(
-    root: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+@pytest.fixture
+def brief(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Believe soon what looks wrong."""
+    monkeypatch.setattr(folders, "BELIEVED_AFTER_SECONDS", 0.1)
+    monkeypatch.setattr(folders, "POLL_SECONDS", 0.001)
+
+
+@pytest.mark.usefixtures("brief")
+def test_a_target_whose_value_is_gone_is_told_and_hides_no_other(root: Path) -> None:
     write(root, {"empty.ini": "[a]\nb=\n"})
     gone = [
         Target("gone.ini", "a", "b", SHA1),
@@ -299,10 +307,67 @@ def test_a_target_is_forgotten_when_its_value_is_gone_and_that_is_said(
         Target(MAIL.file, "SSL", "Other", SHA1),
     ]
     write(root.parent, {"x.ini": f"[a]\nb={thumbprint(OLD)}"})
-    assert discovery.still_there(IniFiles(root), [*gone, MAIL]) == (MAIL,)
-    assert [message.split(": ")[0] for message in caplog.messages] == [
-        f"Forgetting {target}" for target in gone
-    ]
+
+    seen, unseen = discovery.look_at(IniFiles(root), [*gone, MAIL], {})
+
+    assert seen == [MAIL]
+    assert {item.target for item in unseen} == set(gone)
+    assert all(item.is_gone for item in unseen)
+
+
+@pytest.mark.usefixtures("brief")
+def test_a_file_that_cannot_be_read_is_not_gone(root: Path) -> None:
+    with unreadable(root / MAIL.file):
+        seen, unseen = discovery.look_at(IniFiles(root), [MAIL, WEB], {})
+
+    assert seen == [WEB]
+    (only,) = unseen
+    assert (only.target, only.is_gone) == (MAIL, False)
+    assert "Permission denied" in str(only)
+
+
+@pytest.mark.parametrize("torn", [b"", b"[SSL]\r\n", b"[SS", None])
+def test_a_file_that_is_torn_for_a_moment_is_read_again(
+    root: Path, monkeypatch: pytest.MonkeyPatch, torn: bytes | None
+) -> None:
+    path = root / MAIL.file
+    whole = path.read_bytes()
+    path.unlink() if torn is None else path.write_bytes(torn)
+    pauses = iter([torn, whole])
+    monkeypatch.setattr(time, "sleep", lambda _: path.write_bytes(next(pauses) or b""))
+
+    assert discovery.look_at(IniFiles(root), [MAIL], {}) == ([MAIL], [])
+
+
+def test_a_file_that_has_lost_half_of_its_size_is_read_again(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = root / MAIL.file
+    whole = path.read_bytes()
+    pauses = iter([lambda: path.write_bytes(whole * 2)])
+    monkeypatch.setattr(time, "sleep", lambda _: next(pauses)())
+
+    files = IniFiles(root)
+
+    assert discovery.look_at(files, [MAIL], {MAIL.file: 3 * len(whole)})[0] == [MAIL]
+    assert files.data(path) == whole * 2
+
+
+def test_a_file_that_changes_all_the_time_is_not_believed(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = root / MAIL.file
+    numbers = itertools.count()
+    monkeypatch.setattr(folders, "PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr(
+        time, "sleep", lambda _: path.write_bytes(b"[a]\n%d" % next(numbers))
+    )
+    path.write_bytes(b"")
+
+    _, (only,) = discovery.look_at(IniFiles(root), [MAIL], {})
+
+    assert not only.is_gone
+    assert "changes all the time" in only.why
 
 
 def test_targets_of_the_config_file_are_checked_all_at_once(root: Path) -> None:
@@ -318,7 +383,8 @@ def test_targets_of_the_config_file_are_checked_all_at_once(root: Path) -> None:
         assert f"[target {name}]: " in caught.value.message
     assert "[target three]" not in caught.value.message
     assert discovery.explicit(IniFiles(root), {"three": given["three"]}) == (
-        given["three"],
+        [given["three"]],
+        [],
     )
 
 
