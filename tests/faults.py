@@ -468,7 +468,7 @@ FAULTS = (
     # Putting into use, and back
     Fault(
         "deploy-without-a-note",
-        "adapters.state.save(Attempt(new, before, changes))",
+        "adapters.state.save(saved[-1])",
         "adapters.state.attempt()",
         "test_run.py test_deploy.py test_killed.py",
     ),
@@ -486,31 +486,31 @@ FAULTS = (
     ),
     Fault(
         "deploy-broken-is-old",
-        '"old" if now == served else "broken"',
-        '"old" if now == served else "old"',
+        '"old" if shown <= {self.new, *before} else "broken"',
+        '"old" if shown <= {self.new, *before} else "old"',
         "test_deploy.py",
     ),
     Fault(
         "deploy-others-ports-count",
-        "(snapshot.request.given or served in ours)",
+        "(given or served.shown & set(ours))",
         "(snapshot.request.given or ours is not None)",
         "test_deploy.py test_run.py",
     ),
     Fault(
         "deploy-goes-on-when-broken",
-        "if proof.is_complete or proof.broken:",
-        "if proof.is_complete:",
+        "return proof.is_complete or bool(wrong)",
+        "return proof.is_complete",
         "test_deploy.py",
     ),
     Fault(
         "deploy-restarts-without-need",
-        "if look is not None and look().old:",
-        "if look is not None:",
+        "if proof.is_complete and not blind:",
+        "if blind:",
         "test_deploy.py",
     ),
     Fault(
         "rollback-killed-is-forgotten",
-        "attempt._replace(undoing=True)",
+        "attempt._replace(undoing=True, rungs=())",
         "attempt._replace(undoing=False)",
         "test_run.py test_deploy.py test_killed.py",
     ),

@@ -16,29 +16,34 @@ from letsencrypt_mdaemon.renewal.adapters import Adapters, Request
 from letsencrypt_mdaemon.verify.observe import observe
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from letsencrypt_mdaemon.acme.account import Accounts
     from letsencrypt_mdaemon.acme.issuer import Issuer
     from letsencrypt_mdaemon.app.installation import Installation
     from letsencrypt_mdaemon.mdaemon.webroot import Webroot
     from letsencrypt_mdaemon.state.memory import Target
+    from letsencrypt_mdaemon.verify.endpoints import Endpoint
+    from letsencrypt_mdaemon.verify.served import Served
 
 
-def adapters(installation: Installation, targets: Sequence[Target] = ()) -> Adapters:
+def adapters(
+    installation: Installation,
+    targets: Sequence[Target] = (),
+    names: Sequence[str] = (),
+) -> Adapters:
     """Return the adapters of a run.
 
     Args:
         targets: The INI values that name the certificate.
+        names: The certificate's names, for which the ports are asked.
 
     Raises:
         ConfigError: If IIS cannot use the certificates of the store.
     """
-    name = installation.server_name()
 
-    def look() -> dict[str, str]:
-        seen = observe(installation.endpoints, [name])
-        return {str(at): row.thumbprint for at, row in seen.items() if row.leaf}
+    def look(only: Collection[Endpoint] = ()) -> dict[Endpoint, Served]:
+        return observe(only or installation.endpoints, names, briefly=bool(only))
 
     return Adapters(
         store=installation.store,
@@ -69,6 +74,7 @@ def request(installation: Installation, names: tuple[str, ...]) -> Request:
         reload=not config.no_reload,
         given=bool(config.endpoint),
         timeout=config.verify_timeout,
+        scheduled=installation.scheduled,
         remove_old=config.remove_old_certificates,
     )
 

@@ -73,7 +73,7 @@ def verify(context: Context) -> Result:
     if the expected certificate is unknown and every port serves a valid one.
 
     By default, checks MDaemon's usual ports on every address of this machine, with the
-    first two names, and with all names if the answers differ.
+    names of the certificate.
     """
     from datetime import UTC, datetime  # noqa: PLC0415
 

@@ -53,10 +53,22 @@ def print_outcome(document: Document) -> None:
     row("reloaded", *document["reloaded"])
     if item := document["proof"]:
         row("verified at", *item["new"])
+    print_unproven(document["proof"])
     row("removed", *document["removed"])
     row("TLSA record", document["tlsa"])
     row("dropped", *map(dropped, document["dropped"]))
     row("log", document["log"])
+
+
+def print_unproven(proof: Document | None) -> None:
+    """Print which ports do not show the certificate in use, and why."""
+    words = {"old": "not proven", "unproven": "not proven", "foreign": "not ours"}
+    rows: dict[str, list[str]] = {"not proven": [], "not ours": []}
+    for item in proof["ports"] if proof else ():
+        if word := words.get(item["verdict"]):
+            rows[word].append(f"{item['endpoint']}: {item['reason']}")
+    for word, lines in rows.items():
+        row(word, *lines)
 
 
 def _headline(document: Document) -> str:
@@ -71,10 +83,14 @@ def _headline(document: Document) -> str:
         return "Nothing to do."
     done = {"activate": "Activated", "rollback": "Rolled back"}
     first, *more = document["names"]
+    proven = ""
+    if (item := document["proof"]) and item["unproven"]:
+        ports = len(item["new"]) + len(item["unproven"])
+        proven = f"; {len(item['new'])} of {ports} ports proven"
     return (
         f"{done.get(document['command'], 'Renewed')}: {first}"
         f"{f' and {len(more)} more' if more else ''}, "
-        f"valid until {day(document['certificate']['not_after'])}"
+        f"valid until {day(document['certificate']['not_after'])}{proven}"
     )
 
 

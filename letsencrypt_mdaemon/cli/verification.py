@@ -69,6 +69,7 @@ def port(value: Port) -> Document:
 def _answer(value: Served) -> Document:
     return {
         "server_name": value.server_name,
+        "only_key": value.key or None,
         "outcome": value.outcome.name.lower(),
         "detail": value.detail,
         "certificate": certificate(value.chain[0] if value.chain else None),
@@ -125,6 +126,8 @@ def _cells(group: Sequence[Port], groups: Sequence[Sequence[Port]]) -> Sequence[
     serves = {
         Answer.SERVED: f"{served.thumbprint[:8]}...",
         Answer.NOT_LISTENING: "not listening",
+        Answer.TIMED_OUT: "timed out",
+        Answer.TURNED_AWAY: "turned away",
         Answer.NO_STARTTLS: "no STARTTLS",
         Answer.HANDSHAKE_FAILED: "handshake failed",
     }[served.outcome]

@@ -12,7 +12,13 @@ from cryptography.x509 import InvalidVersion
 
 from letsencrypt_mdaemon.pki.certificate import Certificate
 from letsencrypt_mdaemon.state.ledger import Ledger
-from letsencrypt_mdaemon.state.memory import Account, Issued, Memory, OpenOrder
+from letsencrypt_mdaemon.state.memory import (
+    Account,
+    Attempt,
+    Issued,
+    Memory,
+    OpenOrder,
+)
 
 _T = TypeVar("_T")
 
@@ -25,8 +31,9 @@ DAMAGE = (
 _ADDED: dict[type, set[str]] = {
     Memory: {
         *("dropped", "compromised", "runs", "in_use", "exit_code", "sizes"),
-        "host_name",
+        *("rungs", "restarted", "host_name"),
     },
+    Attempt: {"rungs"},
     Issued: {"revoked"},
     Account: {"next_key"},
     OpenOrder: {"issued"},

@@ -63,6 +63,7 @@ class Attempt(NamedTuple):
         changes: The changes to the server's files.
         undoing: Whether the rollback has begun.
         failed: When the rollback ended; None while the attempt is under way.
+        rungs: The rungs of the reload ladder that were taken since the last change.
     """
 
     thumbprint: str
@@ -70,6 +71,20 @@ class Attempt(NamedTuple):
     changes: tuple[Change, ...]
     undoing: bool = False
     failed: datetime | None = None
+    rungs: tuple[str, ...] = ()
+
+
+class Rung(NamedTuple):
+    """A rung of the reload ladder, and what it did when it was taken.
+
+    Args:
+        kinds: The kinds of endpoint that it changes.
+        seconds: Until the last of them had changed.
+    """
+
+    name: str
+    kinds: tuple[str, ...]
+    seconds: int
 
 
 class Issued(NamedTuple):
@@ -110,6 +125,8 @@ class Memory(NamedTuple):
         runs: When the last scheduled runs began.
         in_use: The thumbprint that was put into use last; "" if unknown.
         exit_code: Of the last scheduled run; None if there was none, or it was killed.
+        rungs: What each rung of the reload ladder did last.
+        restarted: When this program last restarted the server.
         sizes: The bytes of each target's file when it was last read.
         host_name: The first name of that certificate; "" if unknown.
     """
@@ -121,6 +138,8 @@ class Memory(NamedTuple):
     runs: tuple[datetime, ...] = ()
     in_use: str = ""
     exit_code: int | None = None
+    rungs: tuple[Rung, ...] = ()
+    restarted: datetime | None = None
     sizes: dict[str, int] = {}  # noqa: RUF012 - nobody changes it
     host_name: str = ""
 

@@ -194,13 +194,11 @@ def remarks(port: Port, *, now: datetime, require_trusted: bool) -> list[str]:
     if leaf is None:
         if served.is_listening or not port.is_good:
             phrases.append(str(served))
-    elif port.is_expected is False and not served.differently:
-        phrases.append(f"serves {_described(leaf)}")
-    phrases += [
-        f"for the name {other.server_name}, it "
-        + (f"serves {_described(other.leaf)}" if other.leaf else f"fails: {other}")
-        for other in served.differently
-    ]
+    elif served.detail:
+        phrases.append(served.detail)
+    if leaf is not None and port.is_expected is False and not served.differently:
+        phrases.append(f"serves {described(leaf)}")
+    phrases += differences(served)
     if leaf is not None and chain is not None:
         name, end = served.server_name, leaf.not_valid_after_utc
         if name and not served.covers(name):
@@ -220,10 +218,11 @@ def fault(port: Port) -> str:
     if port.served.outcome is not Answer.SERVED:
         return str(port.served.outcome.value)
     others = port.served.differently
+    some = "clients" if all(other.key for other in others) else "names"
     if any(other.leaf is None for other in others):
         return "handshake failed for some names"
     if port.is_expected is False:
-        return "another certificate" + (" for some names" if others else "")
+        return "another certificate" + (f" for some {some}" if others else "")
     return port.flaw or "not trusted"
 
 
@@ -252,6 +251,11 @@ def _hint(port: Port) -> str:
         return (
             "Start the server on the ports that do not listen, or correct --endpoint."
         )
+    if port.served.outcome is Answer.TURNED_AWAY:
+        return (
+            "Where a port turns this machine away, exempt its address from MDaemon's "
+            "screening, or correct --endpoint."
+        )
     if port.served.leaf is None or not all(row.leaf for row in port.served.differently):
         return "Where TLS fails, check MDaemon's SSL & TLS settings and its log."
     if port.is_expected is False:
@@ -259,9 +263,8 @@ def _hint(port: Port) -> str:
             "Restart MDaemon, so that it loads the certificate that its files name. If "
             "another program owns a port, list only MDaemon's ports with --endpoint."
         )
-    if port.flaw:
-        return _FLAWS[port.flaw]
-    return "If the CA is a private one, set --ca-bundle to a file with its roots."
+    private = "If the CA is a private one, set --ca-bundle to a file with its roots."
+    return _FLAWS.get(port.flaw, private)
 
 
 def _flaw(served: Served, chain: Chain | None, now: datetime) -> str:
@@ -296,7 +299,21 @@ def _remarks_on_chain(chain: Chain) -> list[str]:
     return phrases
 
 
-def _described(leaf: x509.Certificate) -> str:
+def differences(served: Served) -> list[str]:
+    """Return the answers for other names and another kind of key, as phrases."""
+    return [
+        (
+            f"to clients that accept only {other.key} keys, it "
+            if other.key
+            else f"for the name {other.server_name}, it "
+        )
+        + (f"serves {described(other.leaf)}" if other.leaf else f"fails: {other}")
+        for other in served.differently
+    ]
+
+
+def described(leaf: x509.Certificate) -> str:
+    """Return which certificate it is, whose, and until when."""
     names = dns_names(leaf)
     shown = ", ".join(printable(name, 60) for name in names[:3]) or "no name"
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""  # noqa: PLR2004

@@ -179,6 +179,7 @@ def test_the_json_tells_everything_of_a_port(scene: Scene) -> None:
         "good": True,
         "flaw": None,
         "server_name": NAME,
+        "only_key": None,
         "outcome": "served",
         "detail": "",
         "certificate": certificate,

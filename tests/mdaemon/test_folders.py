@@ -5,15 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
 from letsencrypt_mdaemon.errors import ConfigError
 from letsencrypt_mdaemon.mdaemon import folders
 from letsencrypt_mdaemon.mdaemon.folders import Place
-from letsencrypt_mdaemon.mdaemon.server import Semaphores
+from letsencrypt_mdaemon.mdaemon.server import MailServer, Semaphores
 from tests.fakes import huge, read_only, unreadable, watched
 from tests.wine import wine_differs
+
+if TYPE_CHECKING:
+    from letsencrypt_mdaemon.mdaemon.bindings import Bindings
 
 
 def install(root: Path, ini: str = "", *, app: str = "App") -> Path:
@@ -261,13 +265,29 @@ def semaphores(app: Path, server: Callable[[float], None]) -> Semaphores:
     return Semaphores(app, NAMES, timeout=2, sleep=server)
 
 
+def reload(made: Semaphores, *, running: bool) -> Iterator[str]:
+    """Take one semaphore after the other, as a run does."""
+    bindings = cast("Bindings", None)
+    server = MailServer(
+        bindings,
+        made,
+        running=lambda: running,
+        own_folders=[],
+        look_everywhere=lambda: ((), ()),
+    )
+    for name in server.ladder():
+        if not server.take(name):
+            return
+        yield name
+
+
 def left(app: Path) -> list[str]:
     return sorted(path.name for path in app.iterdir() if path.suffix == ".SEM")
 
 
 def test_semaphores_are_put_there_one_after_the_other_gentlest_first(app: Path) -> None:
     server = Ear(app)
-    reloading = semaphores(app, server).reload(running=True)
+    reloading = reload(semaphores(app, server), running=True)
     assert server.heard == []
     assert next(reloading) == NAMES[0]
     assert server.heard == [NAMES[0]]
@@ -277,7 +297,7 @@ def test_semaphores_are_put_there_one_after_the_other_gentlest_first(app: Path) 
 
 def test_the_caller_may_stop_after_a_gentle_one(app: Path) -> None:
     server = Ear(app)
-    reloading = semaphores(app, server).reload(running=True)
+    reloading = reload(semaphores(app, server), running=True)
     assert isinstance(reloading, Iterator)
     assert next(reloading) == NAMES[0]
     del reloading
@@ -289,14 +309,14 @@ def test_a_server_that_takes_its_time_is_waited_for(app: Path) -> None:
     server = Ear(app)
     looks = iter([False] * 19)
     patient = semaphores(app, lambda _: server(_) if next(looks, True) else None)
-    assert list(patient.reload(running=True)) == list(NAMES)
+    assert list(reload(patient, running=True)) == list(NAMES)
 
 
 def test_a_semaphore_that_is_not_taken_up_is_withdrawn_and_said(
     app: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     server = Ear(app, "RELOADCACHE.SEM")
-    assert list(semaphores(app, server).reload(running=True)) == []
+    assert list(reload(semaphores(app, server), running=True)) == []
     assert left(app) == []
     assert server.waited == 20
     (message,) = caplog.messages
@@ -317,7 +337,7 @@ def test_a_semaphore_taken_up_at_the_last_moment_counts(app: Path) -> None:
 
     with watched(app, take):
         silent = semaphores(app, lambda _: None)
-        assert list(silent.reload(running=True)) == list(NAMES)
+        assert list(reload(silent, running=True)) == list(NAMES)
     assert taken == list(NAMES)
 
 
@@ -325,7 +345,7 @@ def test_waiting_is_shown_as_progress(
     app: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
-    assert list(semaphores(app, Ear(app)).reload(running=True)) == list(NAMES)
+    assert list(reload(semaphores(app, Ear(app)), running=True)) == list(NAMES)
     shown = [
         (record.getMessage(), vars(record).get("progress", False))
         for record in caplog.records
@@ -346,7 +366,7 @@ def test_nothing_is_asked_while_semaphores_are_locked(
     app: Path, caplog: pytest.LogCaptureFixture, lock: str, *, running: bool
 ) -> None:
     (app / lock).touch()
-    assert list(semaphores(app, never).reload(running=running)) == []
+    assert list(reload(semaphores(app, never), running=running)) == []
     assert [path.name for path in app.iterdir() if path.suffix.lower() == ".sem"] == [
         lock
     ]
@@ -358,7 +378,7 @@ def test_nothing_is_asked_while_semaphores_are_locked(
 def test_nothing_more_is_asked_once_semaphores_are_locked(
     app: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    reloading = semaphores(app, Ear(app)).reload(running=True)
+    reloading = reload(semaphores(app, Ear(app)), running=True)
     assert next(reloading) == NAMES[0]
     (app / "LOCKSEMS.SEM").touch()
     assert list(reloading) == []
@@ -368,7 +388,7 @@ def test_nothing_more_is_asked_once_semaphores_are_locked(
 
 def test_a_server_that_may_not_run_is_probed_first(app: Path) -> None:
     server = Ear(app)
-    assert list(semaphores(app, server).reload(running=False)) == list(NAMES)
+    assert list(reload(semaphores(app, server), running=False)) == list(NAMES)
     assert server.heard == ["WATCHDOG.SEM", *NAMES]
 
 
@@ -377,7 +397,7 @@ def test_a_server_that_does_not_run_is_asked_for_nothing_but_the_probe(
 ) -> None:
     seen = set()
     silent = semaphores(app, lambda _: seen.update(left(app)))
-    assert list(silent.reload(running=False)) == []
+    assert list(reload(silent, running=False)) == []
     assert seen == {"WATCHDOG.SEM"}
     assert left(app) == []
     assert "did not process WATCHDOG.SEM" in caplog.text
@@ -389,7 +409,7 @@ def test_a_semaphore_that_somebody_else_put_there_stays(
 ) -> None:
     (app / "RELOADCACHE.SEM").write_bytes(b"theirs")
     silent = semaphores(app, lambda _: None)
-    assert list(silent.reload(running=True)) == []
+    assert list(reload(silent, running=True)) == []
     assert (app / "RELOADCACHE.SEM").read_bytes() == b"theirs"
     assert left(app) == ["RELOADCACHE.SEM"]
     assert "already existed" in caplog.text
@@ -405,7 +425,7 @@ def test_a_semaphore_put_there_while_we_look_stays(
             (self.app / self.heard[-1]).symlink_to(self.app / "dangling")
 
     (app / NAMES[0]).touch()
-    assert list(semaphores(app, Twice(app)).reload(running=True)) == []
+    assert list(reload(semaphores(app, Twice(app)), running=True)) == []
     assert (app / NAMES[0]).is_symlink()
     assert "Another program created" in caplog.text
 
@@ -414,7 +434,7 @@ def test_after_somebody_elses_semaphore_we_put_our_own(app: Path) -> None:
     # The server may have read its files for that one before they were changed.
     (app / "RELOADCACHE.SEM").touch()
     server = Ear(app)
-    assert list(semaphores(app, server).reload(running=True)) == list(NAMES)
+    assert list(reload(semaphores(app, server), running=True)) == list(NAMES)
     assert server.heard == ["RELOADCACHE.SEM", *NAMES]
 
 
@@ -422,7 +442,7 @@ def test_a_semaphore_is_withdrawn_when_the_run_is_interrupted(app: Path) -> None
     def interrupt(_: float) -> None:
         raise KeyboardInterrupt
 
-    reloading = semaphores(app, interrupt).reload(running=True)
+    reloading = reload(semaphores(app, interrupt), running=True)
     with pytest.raises(KeyboardInterrupt):
         next(reloading)
     assert left(app) == []
@@ -432,7 +452,7 @@ def test_a_semaphore_that_cannot_be_written_is_a_warning(
     app: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with read_only(app):
-        assert list(semaphores(app, never).reload(running=True)) == []
+        assert list(reload(semaphores(app, never), running=True)) == []
     (message,) = caplog.messages
     assert message.startswith(f"Could not write {app / NAMES[0]}: Permission denied.")
 
@@ -442,5 +462,5 @@ def test_a_semaphore_that_cannot_be_withdrawn_is_a_warning(
 ) -> None:
     with read_only(app, allowed=1):
         silent = semaphores(app, lambda _: None)
-        assert list(silent.reload(running=True)) == []
+        assert list(reload(silent, running=True)) == []
     assert f"Could not remove {app / NAMES[0]}: Permission denied" in caplog.text

@@ -27,6 +27,7 @@ from letsencrypt_mdaemon.state.memory import (
     Issued,
     Memory,
     OpenOrder,
+    Rung,
     Target,
 )
 from tests.certificates import certificate, key, leaf
@@ -62,15 +63,17 @@ ISSUED = st.builds(
 )
 DROPPED = st.builds(Dropped, TEXT, MOMENTS, MOMENTS, TEXT)
 CHANGES = st.builds(Change, TARGETS, st.integers(0, 9), TEXT, TEXT)
+RUNGS = st.builds(Rung, TEXT, st.lists(TEXT, max_size=2).map(tuple), st.integers(0, 9))
 
 SAMPLES: dict[str, Any] = {
     "installation.json": Memory(
         (TARGET,), (Issued("AB", URL, ("mail.example.test",), None, NOW),),
         compromised=("ab",), runs=(NOW,), in_use="AB",
+        rungs=(Rung("RELOADCACHE.SEM", ("mail",), 1),), restarted=NOW,
     ),
     "attempt.json": Attempt("AB", {"https://127.0.0.1:443": "CD"}, (
         Change(TARGET, 3, "CD", "AB"),
-    ), failed=NOW),
+    ), failed=NOW, rungs=("RELOADCACHE.SEM",)),
     "account.json": Account({"kty": "EC", "d": "hidden"}, f"{URL}/1"),
     "order.json": OpenOrder(URL, URL, ("mail.example.test",), "p256", "hidden"),
     "pending.pem": certificate(),
@@ -161,6 +164,8 @@ def test_what_is_saved_is_loaded(state: State, name: str) -> None:
                 runs=st.lists(MOMENTS, max_size=2).map(tuple),
                 in_use=TEXT,
                 exit_code=st.none() | st.integers(0, 9),
+                rungs=st.lists(RUNGS, max_size=2).map(tuple),
+                restarted=st.none() | MOMENTS,
             ),
             "attempt.json": st.builds(
                 Attempt,
@@ -169,6 +174,7 @@ def test_what_is_saved_is_loaded(state: State, name: str) -> None:
                 st.lists(CHANGES, max_size=2).map(tuple),
                 st.booleans(),
                 st.none() | MOMENTS,
+                st.lists(TEXT, max_size=2).map(tuple),
             ),
             "account.json": st.builds(
                 Account,
