@@ -152,6 +152,10 @@ class MemoryServer:
         wanted = thumbprint(certificate) if certificate else None
         return [at for at, value in self.values.items() if wanted not in (None, value)]
 
+    def search(self) -> tuple[Target, ...]:
+        """Return nothing: every target is known."""
+        return ()
+
     def planned(self, certificate: x509.Certificate) -> list[Change]:
         """Return what `bind` would change."""
         new = thumbprint(certificate)

@@ -48,6 +48,107 @@ class Fault(NamedTuple):
 
 
 FAULTS = (
+    # What ports serve
+    Fault(
+        "verify-an-expired-certificate-is-good",
+        "leaf.not_valid_after_utc <= now for leaf",
+        "False for leaf",
+        "test_verify_command.py",
+    ),
+    Fault(
+        "verify-a-chain-without-its-intermediate-is-good",
+        "chain.is_complete is False",
+        "chain.is_complete == 7",
+        "test_verify_command.py",
+    ),
+    Fault(
+        "verify-nobody-listens-is-good",
+        "if message or self.is_listening or not self.is_running:",
+        "if True:",
+        "test_verify_command.py",
+    ),
+    Fault(
+        "lack-of-memory-is-a-bug",
+        "isinstance(error, MemoryError) or ",
+        "",
+        "test_bad_input.py -k lack",
+    ),
+    # The doctor
+    Fault(
+        "doctor-https-only-is-told-to-bind-port-80",
+        "_explain(server, notes.values())",
+        "pass",
+        "test_examination.py -k webmail",
+    ),
+    Fault(
+        "doctor-a-cause-once-a-name",
+        "cause in said or finding",
+        "finding",
+        "test_doctor_command.py",
+    ),
+    Fault(
+        "doctor-a-cluster-is-many-causes",
+        "if finding is None or address in missing:",
+        "if finding is None:",
+        "test_examination.py",
+    ),
+    Fault(
+        "doctor-unchecked-is-good",
+        "tuple(examined), probe is not None)",
+        "tuple(examined), fetched=True)",
+        "test_doctor_command.py",
+    ),
+    # Where targets are searched
+    Fault(
+        "search-everywhere-always",
+        "everywhere=search or not is_enough",
+        "everywhere=True",
+        "test_targets.py",
+    ),
+    Fault(
+        "search-never-for-a-stale-target",
+        "and not unseen and self._are_fresh(there)",
+        "and not unseen",
+        "test_targets.py",
+    ),
+    Fault(
+        "search-not-before-binding",
+        "snapshot = snapshot.searched(adapters)\n    request, attempt",
+        "request, attempt",
+        "test_targets.py",
+    ),
+    # Threads
+    Fault(
+        "pool-unbounded",
+        "range(min(len(questions), MAX_THREADS))",
+        "range(len(questions))",
+        "test_parallel.py",
+    ),
+    Fault(
+        "pool-asks-after-the-timeout",
+        "while time.monotonic() <= deadline:",
+        "while True:",
+        "test_parallel.py",
+    ),
+    # The server's name
+    Fault(
+        "host-name-of-another-domain",
+        "[source for source in hosts if source.domain in domains]",
+        "[source for source in hosts if source.domain in domains] or list(hosts)",
+        "test_host_name.py",
+    ),
+    Fault(
+        "host-name-of-the-certificate-first",
+        "return ours if ours in names or not names else None",
+        "return ours",
+        "test_host_name.py",
+    ),
+    Fault(
+        "host-name-not-saved",
+        "_replace(in_use=thumbprint(leaf), host_name=host)",
+        "_replace(in_use=thumbprint(leaf))",
+        "test_bad_input.py -k default_domain",
+    ),
     # The ACME client
     Fault(
         "order-certificate-unchecked",

@@ -165,6 +165,7 @@ def checkup(value: Checkup) -> Document:
         "names": [examined(item) for item in value.names],
         "machine": [finding(item) for item in value.machine],
         "account": printable(value.account) or None,
+        "fetched": value.fetched,
     }
 
 

@@ -116,7 +116,9 @@ class MailServer(NamedTuple):
     """The server's files, semaphores, IIS site and service (`adapters.Server`).
 
     Args:
-        running: Whether it answers with a greeting.
+        running: Whether it answers with a greeting; connects.
+        look_everywhere: Searches all files; returns the targets to bind, and others to
+            remember.
         site: The IIS site that also gets the certificate.
         service: Its Windows service.
         may_restart: Whether this program may restart the service.
@@ -124,8 +126,9 @@ class MailServer(NamedTuple):
 
     bindings: Bindings
     semaphores: Semaphores
-    running: bool
+    running: Callable[[], bool]
     own_folders: list[Path]
+    look_everywhere: Callable[[], tuple[tuple[Target, ...], tuple[Target, ...]]]
     site: iis.Site | None = None
     service: Service | None = None
     may_restart: bool = False
@@ -134,6 +137,13 @@ class MailServer(NamedTuple):
         """Return the certificate that each target names; None if it is unknown."""
         named = self.bindings.named(names)
         return named | self.site.named() if self.site else named
+
+    def search(self) -> tuple[Target, ...]:
+        """Search all files for targets, and return those to remember; maybe none."""
+        seen, others = self.look_everywhere()
+        if seen:
+            self.bindings.targets = seen
+        return (*seen, *others)
 
     def planned(self, certificate: x509.Certificate) -> list[Change]:
         """Return the changes that `bind` would make."""
@@ -190,14 +200,14 @@ class MailServer(NamedTuple):
         without effect shows whether it processes them.
         """
         names = [*self.semaphores.names]
-        if names and not self.running and self._is_stopped():
+        if names and not self.running() and self._is_stopped():
             _log.warning(
                 "The service %s is stopped. MDaemon uses the new certificate after its "
                 "next start.",
                 self.service and self.service.name,
             )
             return []
-        if names and not (self.running or self.semaphores.take(PROBE)):
+        if names and not (self.running() or self.semaphores.take(PROBE)):
             names = []
         if self.service and self.may_restart and not self._is_stopped():
             names.append(f"{_SERVICE}{self.service.name}")

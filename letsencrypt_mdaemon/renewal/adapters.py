@@ -90,6 +90,13 @@ class Server(Protocol):
     def named(self, names: Collection[str]) -> Mapping[Target, x509.Certificate | None]:
         """Return the certificate that each target names; None if it is unknown."""
 
+    def search(self) -> tuple[Target, ...]:
+        """Search all files for targets, and return those to remember; maybe none.
+
+        Slow where the server has many files.
+        """
+        ...
+
     def planned(self, certificate: x509.Certificate) -> Sequence[Change]:
         """Return the changes that `bind` would make."""
 

@@ -37,6 +37,7 @@ def put_into_use(
         ConfigError: If the server's files cannot be understood; nothing is changed.
         DeployError: If the certificate is not in use everywhere afterwards.
     """
+    snapshot = snapshot.searched(adapters)
     request, attempt = snapshot.request, snapshot.attempt
     if attempt is None or attempt.failed is not None:
         attempt = Attempt(thumbprint(leaf), baseline(snapshot, adapters), ())
@@ -55,7 +56,10 @@ def put_into_use(
         error = _unproven(proof)
     elif proof is not None and proof.new and issued:
         memory = memory.remember(issued._replace(verified=utc(snapshot.now)))
-    adapters.state.save(memory._replace(in_use=thumbprint(leaf)))
+    # Without it, the next run could not know the server's own name by its certificate.
+    first = request.names[0]
+    host = first if first in dns_names(leaf) else memory.host_name
+    adapters.state.save(memory._replace(in_use=thumbprint(leaf), host_name=host))
     # In this order: an attempt that outlives its certificate would harm the next one.
     # While a port that the administrator named is unproven, the next run looks again.
     if error is None:

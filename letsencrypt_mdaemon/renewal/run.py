@@ -55,6 +55,8 @@ def renew(
         return _postponed(snapshot, due, wait)
     pending = snapshot.pending
     if request.dry_run or not due.due:
+        if pending and due.due:
+            snapshot = snapshot.searched(adapters)
         changes = adapters.server.planned(pending.leaf) if pending and due.due else ()
         return _unchanged(snapshot, due)._replace(changes=tuple(changes))
     if pending is None:

@@ -31,7 +31,7 @@ DAMAGE = (
 _ADDED: dict[type, set[str]] = {
     Memory: {
         *("dropped", "compromised", "runs", "in_use", "exit_code", "sizes"),
-        *("rungs", "restarted"),
+        *("rungs", "restarted", "host_name"),
     },
     Attempt: {"rungs"},
     Issued: {"revoked"},

@@ -128,6 +128,7 @@ class Memory(NamedTuple):
         rungs: What each rung of the reload ladder did last.
         restarted: When this program last restarted the server.
         sizes: The bytes of each target's file when it was last read.
+        host_name: The first name of that certificate; "" if unknown.
     """
 
     targets: tuple[Target, ...] = ()
@@ -140,6 +141,7 @@ class Memory(NamedTuple):
     rungs: tuple[Rung, ...] = ()
     restarted: datetime | None = None
     sizes: dict[str, int] = {}  # noqa: RUF012 - nobody changes it
+    host_name: str = ""
 
     def find(self, thumbprint: str) -> Issued | None:
         """Return the record of a certificate; None if there is none."""

@@ -69,6 +69,9 @@ class Scene:
     _next: dict[str, str] = field(default_factory=dict)
     _looks: int = 0
 
+    def search(self) -> tuple[Target, ...]:
+        raise AssertionError("not asked while a certificate is put into use")
+
     def planned(self, certificate: x509.Certificate) -> list[Change]:
         after = thumbprint(certificate)
         return [Change(TARGET, 1, self.bound, after)] if after != self.bound else []

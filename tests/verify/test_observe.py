@@ -18,6 +18,8 @@ from letsencrypt_mdaemon.pki.certificate import (
     thumbprint,
 )
 from letsencrypt_mdaemon.sandbox import ports as sandbox
+from letsencrypt_mdaemon.system import parallel
+from letsencrypt_mdaemon.verify import observe as observing
 from letsencrypt_mdaemon.verify.endpoints import PORTS, Endpoint
 from letsencrypt_mdaemon.verify.handshake import GREETING_TIMEOUTS, MAX_PLAIN_BYTES
 from letsencrypt_mdaemon.verify.observe import LANES, failing, observe
@@ -860,3 +862,27 @@ def test_whoever_is_asked_for_should_be_served() -> None:
     for other in (BAD, CLOSED):
         mixed = Served(outcome=Answer.SERVED, chain=(NEW,), differently=(other,))
         assert fails({HERE: mixed}) == [HERE]
+
+
+def test_a_hundred_names_at_36_endpoints_are_asked_in_a_hundred_threads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    leaves = [certificates.certificate((NAME,), serial=n).chain for n in (1, 2)]
+    threads: set[threading.Thread] = set()
+    asked: set[tuple[Endpoint, str]] = set()
+
+    def answer(at: Endpoint, name: str, key: str, _: float) -> Served:
+        threads.add(threading.current_thread())
+        asked.add((at, name))
+        chain = leaves[name != NAME and not key]
+        return Served(outcome=Answer.SERVED, chain=chain, server_name=name, key=key)
+
+    monkeypatch.setattr(observing, "ask", answer)
+    endpoints = [Endpoint("imaps", f"192.0.2.{n}", 993) for n in range(36)]
+    names = [NAME, *(f"{n}.example.test" for n in range(99))]
+
+    found = observe(endpoints, names, timeout=HANG_SECONDS)
+
+    assert {len(served.differently) for served in found.values()} == {99}
+    assert len(asked) == 3600
+    assert len(threads) <= 3 * parallel.MAX_THREADS  # so many at once, three times
