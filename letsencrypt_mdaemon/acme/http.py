@@ -18,6 +18,7 @@ from requests.adapters import HTTPAdapter
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
 from letsencrypt_mdaemon.errors import AcmeError
+from letsencrypt_mdaemon.system.disk import reason
 from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:
@@ -166,8 +167,8 @@ def unanswered(url: str, exc: Exception) -> AcmeError:
         if isinstance(inner, AcmeError):
             break  # It belongs to an earlier request, and is just being handled.
         cause = inner
-    said = printable(getattr(cause, "strerror", None) or cause, 300)
-    said = said or type(cause).__name__
+    said = reason(cause) if isinstance(cause, OSError) else str(cause)
+    said = printable(said, 300) or type(cause).__name__
     if isinstance(exc, requests.exceptions.ProxyError):
         message = f"Could not reach {url} through the proxy: {said}."
         hint = "Check HTTPS_PROXY or the system's proxy; NO_PROXY lists exceptions."
