@@ -18,7 +18,7 @@ from letsencrypt_mdaemon.pki.certificate import key_pem, load_key, new_key
 from letsencrypt_mdaemon.pki.checks import check
 from letsencrypt_mdaemon.state.ledger import CLOCK_ERROR
 from letsencrypt_mdaemon.state.memory import OpenOrder
-from letsencrypt_mdaemon.text import printable
+from letsencrypt_mdaemon.text import printable, when
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -136,8 +136,8 @@ class Issuer:
         if ours is None or theirs is None or abs(ours - theirs) <= CLOCK_ERROR:
             return
         raise AcmeError(
-            f"This machine's clock shows {ours:%Y-%m-%d %H:%M} UTC, the CA's clock "
-            f"{theirs:%Y-%m-%d %H:%M} UTC; no order was placed.",
+            f"This machine's clock shows {ours.astimezone():%Y-%m-%d %H:%M}, but the "
+            f"CA's shows {when(theirs, ours)}; no order was placed.",
             hint="Set the clock and run again.",
         )
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from letsencrypt_mdaemon.acme.http import Reply, TransientError, html_title
 from letsencrypt_mdaemon.errors import AcmeError, problem_kind
-from letsencrypt_mdaemon.text import printable
+from letsencrypt_mdaemon.text import printable, when
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -61,7 +61,7 @@ def refuse(reply: Reply) -> NoReturn:
     elif wait is not None and (transient or kind == "rateLimited"):
         # Rounded up. `Reply.retry_after` is a day at most, whatever the CA asks for.
         until = datetime.now(UTC) + timedelta(seconds=wait + 59)
-        hint = f"Do not try again before {until:%Y-%m-%d %H:%M} UTC."
+        hint = f"Do not try again before {when(until)}."
     elif kind == "rateLimited" and (url := _PAUSED.search(said)):
         paused = url[1].rstrip(".,;:")
         hint = f"Open {paused} to resume, then run `renew --force`; until then, "

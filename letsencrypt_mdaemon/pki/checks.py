@@ -16,7 +16,7 @@ from letsencrypt_mdaemon.pki.certificate import (
     is_issued_by,
     public_key,
 )
-from letsencrypt_mdaemon.text import printable
+from letsencrypt_mdaemon.text import printable, when
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -36,7 +36,9 @@ def check(certificate: Certificate, names: Iterable[str], *, now: datetime) -> N
     hint = "Nothing was changed. Report this to the CA."
     if late := _check_dates(certificate.chain, now):
         problems += late
-        hint = f"Check this machine's clock: it shows {now:%Y-%m-%d %H:%M} UTC."
+        hint = (
+            f"Check this machine's clock: it shows {now.astimezone():%Y-%m-%d %H:%M}."
+        )
     if problems:
         message = "The CA returned a certificate that cannot be used: "
         raise AcmeError(message + "; ".join(problems) + ".", hint=hint)
@@ -81,12 +83,10 @@ def _check_dates(chain: tuple[x509.Certificate, ...], now: datetime) -> list[str
     for certificate in chain:
         start, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
         if start > now:
-            early = f"is not valid before {start:%Y-%m-%d %H:%M} UTC"
+            early = f"is not valid before {when(start, now)}"
             problems.append(f"{_subject(certificate)} {early}")
         if end <= now:
-            problems.append(
-                f"{_subject(certificate)} expired on {end:%Y-%m-%d %H:%M} UTC"
-            )
+            problems.append(f"{_subject(certificate)} expired on {when(end, now)}")
     return problems
 
 

@@ -28,11 +28,13 @@ from letsencrypt_mdaemon.pki.certificate import (
 )
 from letsencrypt_mdaemon.pki.checks import check
 from letsencrypt_mdaemon.state.memory import utc
+from letsencrypt_mdaemon.text import when
 from tests import certificates
 from tests.certificates import NAME, OPENSSL_PEM, START, key, leaf
 
 NOW = START + timedelta(days=1)
 DAY = timedelta(days=1)
+END = START + certificates.LIFETIME
 SAN = ExtensionOID.SUBJECT_ALTERNATIVE_NAME
 
 
@@ -45,6 +47,11 @@ def problems(
     assert head == "The CA returned a certificate that cannot be used"
     assert listed.endswith(".")
     return listed.removesuffix(".").split("; "), caught.value.hint
+
+
+def shown(moment: datetime) -> str:
+    """Return a moment as a clock of this machine shows it."""
+    return f"{moment.astimezone():%Y-%m-%d %H:%M}"
 
 
 def not_signed(number: int, child: str, parent: str) -> str:
@@ -431,32 +438,34 @@ def test_issuers_that_make_no_sense_are_problems() -> None:
 
 
 def test_an_expired_certificate_is_a_problem_and_maybe_of_the_clock() -> None:
-    end = START + certificates.LIFETIME
     certificate = certificates.certificate()
 
-    check(certificate, [NAME], now=end - timedelta(seconds=1))
-    found, hint = problems(certificate, now=end)
+    check(certificate, [NAME], now=END - timedelta(seconds=1))
+    found, hint = problems(certificate, now=END)
 
-    assert found == ["mail.example.test expired on 2026-04-01 00:00 UTC"]
-    assert hint == "Check this machine's clock: it shows 2026-04-01 00:00 UTC."
+    assert found == [f"mail.example.test expired on {when(END, END)}"]
+    assert hint == f"Check this machine's clock: it shows {shown(END)}."
 
 
 def test_a_certificate_not_yet_valid_is_a_problem_and_maybe_of_the_clock() -> None:
     certificate = certificates.certificate()
 
     check(certificate, [NAME], now=START)
-    found, hint = problems(certificate, now=START - timedelta(minutes=1))
+    early = START - timedelta(hours=3)
+    found, hint = problems(certificate, now=early)
 
-    assert found == ["mail.example.test is not valid before 2026-01-01 00:00 UTC"]
-    assert hint == "Check this machine's clock: it shows 2025-12-31 23:59 UTC."
+    assert found == [f"mail.example.test is not valid before {when(START, early)}"]
+    assert hint == f"Check this machine's clock: it shows {shown(early)}."
 
 
 def test_the_issuers_have_to_be_valid_as_well() -> None:
-    found, _ = problems(certificates.certificate(), now=START + 4000 * DAY)
+    late = START + 4000 * DAY
+
+    found, _ = problems(certificates.certificate(), now=late)
 
     assert found == [
-        "mail.example.test expired on 2026-04-01 00:00 UTC",
-        "CN=Example R1 expired on 2034-12-30 00:00 UTC",
+        f"mail.example.test expired on {when(END, late)}",
+        f"CN=Example R1 expired on {when(START + 3285 * DAY, late)}",
     ]
 
 
@@ -464,8 +473,9 @@ def test_all_problems_are_told_at_once() -> None:
     stranger = certificates.sign("Somebody", own_key=key(8))
     mine = leaf(["b.test"], others=[x509.IPAddress(ipaddress.ip_address("::1"))])
     certificate = Certificate((mine, stranger.certificate), key(9))
+    late = START + 91 * DAY
 
-    found, hint = problems(certificate, "a.test", now=START + 91 * DAY)
+    found, hint = problems(certificate, "a.test", now=late)
 
     assert found == [
         "its key is not ours",
@@ -473,7 +483,7 @@ def test_all_problems_are_told_at_once() -> None:
         "it also has b.test, ::1, not requested",
         not_signed(1, "b.test", "CN=Somebody"),
         "certificate 2 of its chain (CN=Somebody) is not a CA certificate",
-        "b.test expired on 2026-04-01 00:00 UTC",
-        "CN=Somebody expired on 2026-04-01 00:00 UTC",
+        f"b.test expired on {when(END, late)}",
+        f"CN=Somebody expired on {when(END, late)}",
     ]
     assert "Check this machine's clock" in hint
