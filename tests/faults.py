@@ -51,15 +51,33 @@ FAULTS = (
     # The ACME client
     Fault(
         "order-certificate-unchecked",
-        "check(certificate, names, now=self.session.now())",
-        "self.session.now()",
+        "found, cut = check(offered, names, now=session.session.now())",
+        'found, cut = offered, ""',
         "test_issuer.py",
     ),
     Fault(
-        "order-alternate-unchecked",
-        "check(other, first.names, now=session.session.now())",
-        "session.session.now()",
+        "order-alternate-of-another-certificate",
+        "if other.leaf == first.leaf:",
+        "if other:",
         "test_issuer_choices.py",
+    ),
+    Fault(
+        "order-alternates-after-a-path-cut-short",
+        "usable.append((bool(cut), strays, offered, found, cut))",
+        "usable.append((False, strays, offered, found, cut))",
+        "test_issuer_choices.py",
+    ),
+    Fault(
+        "chain-expired-member-kept",
+        "good = [one for one in issuers if not faults[one]]",
+        "good = issuers",
+        "test_certificate.py",
+    ),
+    Fault(
+        "chain-root-kept",
+        "above = [one for one in good if not is_issued_by(one, one)]",
+        "above = good",
+        "test_certificate.py",
     ),
     Fault(
         "order-not-counted",

@@ -15,7 +15,6 @@ from letsencrypt_mdaemon.acme.problem import may_pass
 from letsencrypt_mdaemon.acme.transport import AccountSession, Deadline
 from letsencrypt_mdaemon.errors import AcmeError
 from letsencrypt_mdaemon.pki.certificate import key_pem, load_key, new_key
-from letsencrypt_mdaemon.pki.checks import check
 from letsencrypt_mdaemon.state.ledger import CLOCK_ERROR
 from letsencrypt_mdaemon.state.memory import OpenOrder
 from letsencrypt_mdaemon.text import printable, when
@@ -115,8 +114,7 @@ class Issuer:
         self._count(names)
         try:
             chain = self.preferred_chain
-            certificate = certificates.download(session, url, key, chain)
-            check(certificate, names, now=self.session.now())
+            certificate = certificates.download(session, url, key, names, chain)
         except AcmeError as exc:
             if not may_pass(exc):
                 # Resumed, the order would only lead to the same certificate.
