@@ -80,6 +80,30 @@ FAULTS = (
         "test_certificate.py",
     ),
     Fault(
+        "order-refused-names-unnoticed",
+        "refusal = about_names(exc, names)",
+        "refusal = exc",
+        "test_issuer_orders.py",
+    ),
+    Fault(
+        "order-limit-taken-for-a-refusal",
+        "if waits or not refused:",
+        "if not refused:",
+        "test_problem.py test_issuer_orders.py",
+    ),
+    Fault(
+        "due-drops-a-name-that-is-only-limited",
+        "return set(failed) <= {item.name for item in snapshot.dropped}",
+        "return True",
+        "test_patience.py",
+    ),
+    Fault(
+        "obtain-drops-only-once",
+        "if rest == names or not may:",
+        "if rest == names or names != tried or not may:",
+        "test_patience.py",
+    ),
+    Fault(
         "order-not-counted",
         "self._count(names)",
         "list(names)",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from letsencrypt_mdaemon.acme import certificate as certificates
 from letsencrypt_mdaemon.acme.authorization import authorize
 from letsencrypt_mdaemon.acme.order import Order
-from letsencrypt_mdaemon.acme.problem import may_pass
+from letsencrypt_mdaemon.acme.problem import about_names, may_pass
 from letsencrypt_mdaemon.acme.transport import AccountSession, Deadline
 from letsencrypt_mdaemon.errors import AcmeError
 from letsencrypt_mdaemon.pki.certificate import key_pem, load_key, new_key
@@ -97,10 +97,25 @@ class Issuer:
             key: The key to certify; None = a new one.
 
         Raises:
-            ChallengeError: If names could not be validated.
+            ChallengeError: If the CA could not validate names, or refuses them.
             AcmeError: If the CA refuses otherwise, or its certificate is not usable.
             ConfigError: If the CA's terms of service have to be agreed to first.
         """
+        try:
+            return self._obtain(names, replaces, key)
+        except AcmeError as exc:
+            # The names may be refused with the order, with the CSR, or in between.
+            refusal = about_names(exc, names)
+            if refusal is exc:
+                raise
+            raise refusal from exc
+
+    def _obtain(
+        self,
+        names: Sequence[str],
+        replaces: x509.Certificate | None,
+        key: PrivateKey | None,
+    ) -> Certificate:
         deadline = Deadline(self.timeout, self._sleep, self._clock)
         self._compare_clocks()
         session = AccountSession(self.session, self.accounts.signer(), deadline)

@@ -128,27 +128,37 @@ def tried_now(snapshot: Snapshot) -> tuple[str, ...]:
         return request.names
     urgent = _is_urgent(snapshot)
     early = {
-        item.name
+        item.name: item.limited or bool(item.paused)
         for item in snapshot.ledger.failing(request.names)
         if item.name and (item.paused or item.not_before(urgent=urgent) > now)
     }
-    if not may_drop(snapshot, early):
+    if not may_drop(snapshot, early, limited=any(early.values())):
         return request.names
     return tuple(name for name in request.names if name not in early)
 
 
-def may_drop(snapshot: Snapshot, failed: Collection[str]) -> bool:
+def may_drop(
+    snapshot: Snapshot, failed: Collection[str], *, limited: bool = False
+) -> bool:
     """Whether a certificate may go without names that the CA could not validate.
 
     The first name may never be dropped. A name that the certificate in use covers may
     be dropped in its last week: losing a name that works is worse than waiting.
+
+    Args:
+        limited: Whether the CA only limits or pauses names. Before the last week, such
+            a name is waited for, unless it was dropped already.
     """
     if not set(failed) <= set(snapshot.request.names[1:]):
         return False
     leaf = snapshot.in_use
     if leaf is None or leaf.not_valid_after_utc - snapshot.now <= LOSABLE:
         return True
-    return is_self_signed(leaf) or not set(failed) & set(dns_names(leaf))
+    if is_self_signed(leaf):
+        return True
+    if limited:
+        return set(failed) <= {item.name for item in snapshot.dropped}
+    return not set(failed) & set(dns_names(leaf))
 
 
 def is_wanted(snapshot: Snapshot, pending: Certificate) -> bool:

@@ -13,7 +13,7 @@ import pytest
 
 from letsencrypt_mdaemon.acme.http import TransientError
 from letsencrypt_mdaemon.acme.transport import ATTEMPTS
-from letsencrypt_mdaemon.errors import ChallengeError, ConfigError
+from letsencrypt_mdaemon.errors import ACME_ERROR, ChallengeError, ConfigError
 from letsencrypt_mdaemon.pki.certificate import KeyType, PrivateKey, key_pem, new_key
 from letsencrypt_mdaemon.sandbox.ca.messages import LOST, Answer, Problem, Request, html
 from tests.ca_faults import processing, upper_case
@@ -149,19 +149,88 @@ def test_names_that_the_ca_rejects_are_told_one_by_one(tmp_path: Path) -> None:
     with scene_in(tmp_path, blocked=("a.example.test", "b.example.test")) as scene:
         error = scene.failing("a.example.test", NAME, "b.example.test")
 
-    assert "[a.example.test: a.example.test is not served (rejectedIde" in str(error)
-    assert "[b.example.test: b.example.test is not served (rejectedIde" in str(error)
-    assert error.hint
+    assert isinstance(error, ChallengeError)
+    said = "a.example.test is not served (rejectedIdentifier)"
+    assert (
+        f"The CA refused 2 names; nothing was changed:\n  - a.example.test: {said}"
+        in (str(error))
+    )
+    assert list(error.names) == ["a.example.test", "b.example.test"]
+    assert error.names["a.example.test"] == said
+    assert error.hint == "Remove the name, or choose another CA."
+
+
+def test_a_name_that_only_the_text_mentions_is_refused_as_well(scene: Scene) -> None:
+    detail = f'Cannot issue for "{OTHER}": forbidden by policy'
+    refusal = Problem("rejectedIdentifier", detail, 400)
+    scene.ca.faults.before("newOrder", refusal)
+
+    error = scene.failing(NAME, OTHER)
+
+    assert error.exit_code == 4
+    assert error.names == {OTHER: f"{detail} (rejectedIdentifier)"}
+
+
+def caa(name: str) -> dict[str, object]:
+    """Return what a CA says whose second look at CAA found one name closed."""
+    return {
+        "type": f"{ACME_ERROR}caa",
+        "detail": "Rechecking CAA failed",
+        "subproblems": [
+            {
+                "type": f"{ACME_ERROR}caa",
+                "detail": "CAA forbids it",
+                "identifier": {"type": "dns", "value": name.upper()},
+            }
+        ],
+    }
+
+
+def test_a_name_that_is_refused_with_the_csr_is_named(scene: Scene) -> None:
+    problem = Problem("caa", "Rechecking CAA failed", 403, more=caa(OTHER))
+    scene.ca.faults.before("finalize", problem)
+
+    error = scene.failing(NAME, OTHER)
+
+    assert error.exit_code == 4
+    assert error.names == {OTHER: "CAA forbids it (caa)"}
+    assert "CAA records" in error.hint
+    assert scene.state.order() is None
+
+
+def test_a_name_that_makes_an_order_invalid_is_named(scene: Scene) -> None:
+    spoilt = showing(status="invalid", error=caa(OTHER))
+    scene.ca.faults.after("finalize", spoilt)
+
+    error = scene.failing(NAME, OTHER)
+
+    assert error.exit_code == 4
+    assert error.names == {OTHER: "CAA forbids it (caa)"}
+    assert scene.state.order() is None
+
+
+def test_a_limit_of_a_name_is_no_refusal_of_it(scene: Scene) -> None:
+    detail = f'too many failed authorizations (5) for "{OTHER}" in the last 1h0m0s'
+    limit = Problem("rateLimited", detail, 429, {"Retry-After": "3600"})
+    scene.ca.faults.before("newOrder", limit)
+
+    error = scene.failing(NAME, OTHER)
+
+    assert error.exit_code == 3
+    assert error.names == {OTHER: f"{detail} (rateLimited)"}
+    assert error.retry_after == 3600
 
 
 def test_a_paused_name_is_told_to_be_unpaused(scene: Scene) -> None:
-    detail = "Paused. Please visit: https://portal.example.test/unpause"
+    detail = f"Paused for {NAME}. Please visit: https://portal.example.test/unpause"
     scene.ca.faults.before("newOrder", Problem("rateLimited", detail, 429))
 
     error = scene.failing()
 
     assert "https://portal.example.test/unpause" in str(error)
     assert "every attempt fails" in error.hint
+    assert error.exit_code == 3
+    assert error.names == {NAME: f"{detail} (rateLimited)"}
     assert scene.count("newOrder") == (1,)
 
 
