@@ -56,12 +56,6 @@ FAULTS = (
         "test_issuer.py",
     ),
     Fault(
-        "order-alternate-of-another-certificate",
-        "if other.leaf == first.leaf:",
-        "if other:",
-        "test_issuer_choices.py",
-    ),
-    Fault(
         "order-alternates-after-a-path-cut-short",
         "usable.append((bool(cut), strays, offered, found, cut))",
         "usable.append((False, strays, offered, found, cut))",

@@ -99,16 +99,12 @@ def _offered(
     session: AccountSession, reply: Reply, key: PrivateKey
 ) -> Iterator[Certificate]:
     """Yield the certificate with each chain that the CA offers, its default first."""
-    first = _read(reply, key)
-    yield first
+    yield _read(reply, key)
     for url in reply.alternates[:MAX_ALTERNATES]:
         try:
-            other = _read(_fetch(session, url), key)
+            yield _read(_fetch(session, url), key)
         except AcmeError as exc:
             _log.info("Could not use an alternate chain: %s", exc)
-        else:
-            if other.leaf == first.leaf:
-                yield other
 
 
 def _read(reply: Reply, key: PrivateKey) -> Certificate:
