@@ -136,6 +136,8 @@ class Issuer:
                 self.state.forget_order()
                 exc.spent = True
             raise
+        if added := [name for name in certificate.names if name not in names]:
+            _log.info("The CA added %s to the certificate.", ", ".join(added))
         return certificate
 
     def _compare_clocks(self) -> None:

@@ -15,6 +15,7 @@ from letsencrypt_mdaemon.pki.certificate import (
     is_issued_by,
     public_key,
 )
+from letsencrypt_mdaemon.pki.names import twins
 from letsencrypt_mdaemon.text import printable, when
 
 if TYPE_CHECKING:
@@ -27,8 +28,9 @@ def check(
 ) -> tuple[Certificate, str]:
     """Return a certificate with the members of its chain that clients need.
 
-    Its leaf must have our key and exactly our names, be valid now, and be signed by
-    another member of the chain, if there is one. The path that the CA sent is kept as
+    Its leaf must have our key and our names, and no others but their `www.` twins. It
+    must be valid now, and signed by another member of the chain, if there is one. The
+    path that the CA sent is kept as
     far as it is good, for clients that do not know the newest root. Members that are
     expired, self-signed or not on the path are left out, in whatever order they came.
 
@@ -67,7 +69,9 @@ def _check_leaf(certificate: Certificate, wanted: set[str]) -> list[str]:
     if missing := sorted(wanted - found):
         problems.append(f"it lacks {', '.join(missing)}")
     others = [name for name in alternatives if not isinstance(name, x509.DNSName)]
-    extra = sorted(found - wanted) + [str(name.value) for name in others]
+    extra = sorted(found - wanted - twins(wanted)) + [
+        str(name.value) for name in others
+    ]
     if extra:
         problems.append(f"it also has {printable(', '.join(extra))}, not requested")
     return problems

@@ -16,6 +16,7 @@ from letsencrypt_mdaemon.pki.certificate import (
     public_key_hash,
     thumbprint,
 )
+from letsencrypt_mdaemon.pki.names import twins
 from letsencrypt_mdaemon.state.ledger import RETRY_INTERVAL
 from letsencrypt_mdaemon.text import day, days, printable, when
 
@@ -163,9 +164,10 @@ def may_drop(
 
 def is_wanted(snapshot: Snapshot, pending: Certificate) -> bool:
     """Whether a certificate that was issued earlier still fits the settings."""
-    request = snapshot.request
+    request, held = snapshot.request, set(pending.names)
+    wanted = set(snapshot.names), set(request.names)
     return (
-        set(pending.names) in (set(snapshot.names), set(request.names))
+        any(names <= held <= names | twins(names) for names in wanted)
         and key_type(pending.leaf) == request.key_type
         and snapshot.now < backstop(pending.leaf)
         and not is_compromised(pending.leaf, snapshot.memory)
@@ -248,8 +250,11 @@ def _unwanted(
     if snapshot.ours is None:
         return "this program did not obtain the certificate in use from this CA"
     held, key = set(dns_names(certificate)), snapshot.request.key_type
+    known = snapshot.memory.find(thumbprint(certificate))
+    # What the CA added of its own accord is no change.
+    added = twins(known.names if known else names)
     changes = [f"+{name}" for name in names if name not in held]
-    changes += [f"-{name}" for name in sorted(held - set(names))]
+    changes += [f"-{name}" for name in sorted(held - added - set(names))]
     if changes:
         return f"the names changed: {printable(', '.join(changes))}"
     if key_type(certificate) != key:

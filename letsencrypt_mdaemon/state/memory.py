@@ -76,6 +76,7 @@ class Issued(NamedTuple):
     """A certificate this program obtained.
 
     Args:
+        names: The names that were ordered; the CA may have added their `www.` twins.
         verified: When every port that speaks TLS served it; None if never.
         revoked: When this program revoked it; None if it did not.
     """

@@ -336,6 +336,11 @@ def test_missing_and_extra_names_are_problems() -> None:
     ]
 
 
+def test_a_twin_of_a_name_is_no_problem() -> None:
+    for names in ([NAME, f"www.{NAME}"], [f"www.{NAME}", NAME]):
+        check(certificates.certificate(names), names[:1], now=NOW)
+
+
 def test_anything_beside_our_names_is_a_problem() -> None:
     others: list[x509.GeneralName] = [
         x509.IPAddress(ipaddress.ip_address("192.0.2.1")),
