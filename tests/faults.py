@@ -188,6 +188,12 @@ FAULTS = (
         "test_account.py",
     ),
     Fault(
+        "http-cause-beside-the-context-overlooked",
+        "for inner in (exc.__context__, exc.__cause__):",
+        "for inner in (exc.__cause__, exc.__context__):",
+        "test_transport_unreachable.py",
+    ),
+    Fault(
         "http-nonce-not-tried-again",
         'if problem_kind(reply.problem) != "badNonce":',
         "if reply:",

@@ -226,7 +226,9 @@ class Session:
         data: str | None = None,
     ) -> Reply:
         self._delay_start()
+        route: Mapping[str, Any] = {}
         try:
+            route = self._route(url)
             # Without cookies, and without what .netrc has for the host: the signature
             # says who sends it.
             heads = {**self._headers, **headers}
@@ -234,11 +236,11 @@ class Session:
                 requests.Request(method, url, heads, data=data).prepare(),
                 timeout=self._timeout,
                 allow_redirects=method == "GET",
-                **self._route(url),
+                **route,
             ) as response:
                 body = read(response)
         except (requests.RequestException, OSError, ValueError) as exc:
-            raise unanswered(printable(url, 300), exc) from exc
+            raise unanswered(url, exc, route.get("proxies", {})) from exc
         dated = http_date(response.headers.get("Date", ""))
         self.clocks = (datetime.now(UTC), dated) if dated else None
         if len(body) > MAX_BODY_BYTES:
