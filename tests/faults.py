@@ -194,6 +194,18 @@ FAULTS = (
         "test_transport_unreachable.py",
     ),
     Fault(
+        "http-goes-on-in-parallel-after-a-failure",
+        "self._turn = Lock()",
+        "self._turn = nullcontext()",
+        "test_issuer_orders.py",
+    ),
+    Fault(
+        "challenges-all-at-once",
+        "_let_pass(asked, session.deadline)",
+        "list(asked)",
+        "test_issuer_orders.py",
+    ),
+    Fault(
         "http-nonce-not-tried-again",
         'if problem_kind(reply.problem) != "badNonce":',
         "if reply:",
