@@ -170,6 +170,18 @@ FAULTS = (
         "test_account.py test_issuer.py",
     ),
     Fault(
+        "account-contact-kept",
+        "self.accounts.update_contact(signer)",
+        "list(signer.kid)",
+        "test_issuer.py",
+    ),
+    Fault(
+        "account-contact-of-a-known-account-believed",
+        "if reply.status == HTTPStatus.CREATED else ()",
+        "",
+        "test_issuer.py",
+    ),
+    Fault(
         "account-binding-in-one-alphabet",
         'str.maketrans("+/", "-_")',
         "{}",

@@ -118,7 +118,9 @@ class Issuer:
     ) -> Certificate:
         deadline = Deadline(self.timeout, self._sleep, self._clock)
         self._compare_clocks()
-        session = AccountSession(self.session, self.accounts.signer(), deadline)
+        signer = self.accounts.signer()
+        self.accounts.update_contact(signer)
+        session = AccountSession(self.session, signer, deadline)
         resumed = self._resume(session, names, key)
         order, key = resumed or self._place(session, names, replaces, key)
         if order.status == "pending":

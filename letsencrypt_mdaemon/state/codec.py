@@ -25,7 +25,7 @@ DAMAGE = (
 _ADDED: dict[type, set[str]] = {
     Memory: {"dropped", "compromised", "runs", "in_use", "exit_code"},
     Issued: {"revoked"},
-    Account: {"next_key"},
+    Account: {"next_key", "contact"},
     OpenOrder: {"issued"},
     Failure: {"limited"},
 }

@@ -139,11 +139,13 @@ class Account(NamedTuple):
         key: The private account key as JWK.
         url: The account's URL; "" until the CA has sent it.
         next_key: The new key while a rollover is under way; else empty.
+        contact: The mail addresses that the CA has; empty if that is unknown.
     """
 
     key: dict[str, str]
     url: str
     next_key: dict[str, str] = {}  # noqa: RUF012 - nobody changes it
+    contact: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         """Hide the key."""

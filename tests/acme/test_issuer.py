@@ -64,6 +64,62 @@ def test_the_account_gets_the_contacts_and_the_agreement(scene: Scene) -> None:
     }
 
 
+def contact(scene: Scene) -> list[str]:
+    """Return the contact of the CA's only account."""
+    (account,) = scene.ca.accounts.values()
+    found: list[str] = account.document["contact"]
+    return found
+
+
+def test_a_changed_contact_reaches_the_ca_once(scene: Scene) -> None:
+    scene.obtain(contact=["postmaster@example.test"])
+    assert scene.count("account") == (0,)
+
+    for _ in range(2):
+        scene.obtain(contact=["admin@example.test"])
+
+    assert contact(scene) == ["mailto:admin@example.test"]
+    assert scene.count("account", "newAccount") == (1, 1)
+    scene.obtain()
+    assert contact(scene) == []
+
+
+def test_an_account_that_the_ca_knows_already_gets_the_contact(scene: Scene) -> None:
+    scene.obtain(contact=["postmaster@example.test"])
+    account = scene.state.account()
+    assert account is not None
+    scene.state.save(account._replace(url="", contact=()))
+
+    scene.obtain(contact=["admin@example.test"])
+    scene.obtain(contact=["admin@example.test"])
+
+    assert contact(scene) == ["mailto:admin@example.test"]
+
+
+def test_a_new_account_key_keeps_the_contact(scene: Scene) -> None:
+    contact = ["postmaster@example.test"]
+    scene.obtain(contact=contact)
+    scene.issuer(contact=contact).accounts.roll_over()
+    scene.ca.requests.clear()
+
+    scene.obtain(contact=contact)
+
+    assert scene.count("account") == (0,)
+
+
+def test_a_changed_contact_that_the_ca_refuses_stops_no_order(
+    scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    scene.obtain()
+
+    scene.obtain(contact=["a@b@c"])
+    scene.obtain(contact=["a@b@c"])
+
+    (_, said) = [line for line in caplog.messages if "Could not change" in line]
+    assert "invalidContact" in said
+    assert contact(scene) == []
+
+
 def test_a_contact_that_the_ca_refuses_is_to_be_set_anew(scene: Scene) -> None:
     error = scene.failing(contact=["a@b@c"])
 
