@@ -164,6 +164,12 @@ FAULTS = (
         "test_issuer_orders.py test_issuer_choices.py test_revoke.py",
     ),
     Fault(
+        "revoked-or-not-left-open",
+        'state = "is NOT revoked"',
+        'state = "may not be revoked"',
+        "test_revoke.py",
+    ),
+    Fault(
         "account-without-terms",
         "if terms and not self.agree_tos:",
         "if not terms and not self.agree_tos:",
