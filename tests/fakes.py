@@ -28,6 +28,7 @@ from letsencrypt_mdaemon.renewal.adapters import Request
 from letsencrypt_mdaemon.renewal.snapshot import Snapshot
 from letsencrypt_mdaemon.state.ledger import Ledger
 from letsencrypt_mdaemon.state.memory import Attempt, Change, Memory, Target, Window
+from letsencrypt_mdaemon.system import swap
 from letsencrypt_mdaemon.windows.service import (
     ALREADY_RUNNING,
     CANNOT_NOW,
@@ -133,6 +134,11 @@ class MemoryServer:
         assert names
         known = {digest: leaf for digest, (leaf, _) in self.store.kept.items()}
         return {target: known.get(value) for target, value in self.values.items()}
+
+    def settle(self, certificate: x509.Certificate | None) -> list[Target]:
+        """Return the targets that do not name the certificate."""
+        wanted = thumbprint(certificate) if certificate else None
+        return [at for at, value in self.values.items() if wanted not in (None, value)]
 
     def planned(self, certificate: x509.Certificate) -> list[Change]:
         """Return what `bind` would change."""
@@ -279,7 +285,8 @@ Rule: TypeAlias = Callable[[Path], None]
 # An audit hook (PEP 578) would see the same, but stays, and starts no threads safely.
 _WAYS = [(builtins, "open"), (io, "open"), (os, "open")]
 _WAYS += [(os, name) for name in ("mkdir", "remove", "rename", "replace")]
-_WAYS += [(os, name) for name in ("rmdir", "unlink")]
+_WAYS += [(os, name) for name in ("rmdir", "unlink", "link")]
+_WAYS.append((swap, "_replace_file" if sys.platform == "win32" else "_exchange"))
 
 
 @contextmanager

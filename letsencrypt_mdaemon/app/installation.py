@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from letsencrypt_mdaemon.app import build
 from letsencrypt_mdaemon.errors import ConfigError
 from letsencrypt_mdaemon.mdaemon import discovery, host_name
-from letsencrypt_mdaemon.mdaemon.folders import IniFiles
+from letsencrypt_mdaemon.mdaemon.folders import IniFiles, file_below
 from letsencrypt_mdaemon.pki.certificate import OURS, thumbprint
 from letsencrypt_mdaemon.state.memory import MAX_RUNS, Memory, Target, utc
 from letsencrypt_mdaemon.text import CHOOSE_ONCE
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from cryptography import x509
 
     from letsencrypt_mdaemon.config.settings import Config
+    from letsencrypt_mdaemon.mdaemon.discovery import Unseen
     from letsencrypt_mdaemon.renewal.adapters import Store
     from letsencrypt_mdaemon.state.folder import CaState, State
     from letsencrypt_mdaemon.verify.endpoints import Endpoint
@@ -109,7 +110,16 @@ class Installation(NamedTuple):
         return discovery.discover(self.files, self.known.values(), skip=skip)
 
     def targets(self) -> tuple[Target, ...]:
+        """Return the targets that can be seen; see `known_targets`."""
+        return self.known_targets()[0]
+
+    def known_targets(self) -> tuple[tuple[Target, ...], tuple[Unseen, ...]]:
         """Return the targets of the config file, else the learned ones.
+
+        A value that once named a certificate counts, even if it names none now.
+
+        Returns:
+            Those that can be seen, and the known ones that cannot.
 
         Raises:
             ConfigError: If there are none.
@@ -121,13 +131,13 @@ class Installation(NamedTuple):
                 )
                 for item in self.config.targets
             }
-            return discovery.explicit(self.files, given)
-        found = self.discover()
-        # A value that once named a certificate counts, even if it names none now.
-        remembered = discovery.still_there(self.files, self.memory.targets)
-        learned = discovery.learned(found, remembered)
-        if learned:
-            return learned
+            there, unseen = discovery.explicit(self.files, given)
+            return tuple(there), tuple(unseen)
+        known, sizes = self.memory.targets, self.memory.sizes
+        there, unseen = discovery.look_at(self.files, known, sizes)
+        learned = discovery.learned(self.discover(), there)
+        if learned or unseen:
+            return learned, tuple(unseen)
         raise ConfigError(
             "Could not find the INI values that select the server's certificate: no "
             f"INI file below {self.root} names any of the {len(self.known)} known "
@@ -143,16 +153,44 @@ class Installation(NamedTuple):
             runs = [*runs, utc(now)][-MAX_RUNS:]
         return self._remembering(self.memory._replace(runs=tuple(runs), exit_code=None))
 
-    def learned(self, targets: tuple[Target, ...]) -> Installation:
+    def learned(
+        self, targets: Sequence[Target], unseen: Sequence[Unseen] = ()
+    ) -> Installation:
         """Remember the targets, unless the config file names them."""
-        known = self.config.targets or targets == self.memory.targets
-        if known or self.config.dry_run:
+        kept = (*targets, *(item.target for item in unseen))
+        if self.config.targets or self.config.dry_run:
             return self
+        sizes = dict(self.memory.sizes)
         for target in targets:
-            kind = {"sha1": "SHA-1 thumbprint", "sha256": "SHA-256 thumbprint"}
-            what = kind.get(target.form.partition(":")[0], "serial number")
-            _log.info("%s names the certificate by its %s", target, what)
-        return self._remembering(self.memory._replace(targets=targets))
+            path = file_below(self.root, target.file)
+            sizes[target.file] = len(self.files.data(path))
+        is_new = set(kept) != set(self.memory.targets)
+        if is_new:
+            for target in targets:
+                kind = {"sha1": "SHA-1 thumbprint", "sha256": "SHA-256 thumbprint"}
+                what = kind.get(target.form.partition(":")[0], "serial number")
+                _log.info("%s names the certificate by its %s", target, what)
+        elif sizes == self.memory.sizes:
+            return self
+        return self._remembering(self.memory._replace(targets=kept, sizes=sizes))
+
+    def forgotten(self, target: str) -> Installation:
+        """Forget a target.
+
+        Args:
+            target: As messages show it: FILE [SECTION] KEY.
+
+        Raises:
+            ConfigError: If it is not known.
+        """
+        known = {str(item).lower(): item for item in self.memory.targets}
+        gone = known.get(target.strip().lower())
+        if gone is None:
+            shown = "; ".join(map(str, self.memory.targets)) or "none"
+            message = f"{target!r} is no known INI value. Known are: {shown}."
+            raise ConfigError(message, hint="Write it as it is shown, in quotes.")
+        kept = tuple(item for item in self.memory.targets if item != gone)
+        return self._remembering(self.memory._replace(targets=kept))
 
     def _remembering(self, memory: Memory) -> Installation:
         self.state.save(memory)

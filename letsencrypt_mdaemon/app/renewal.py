@@ -10,19 +10,21 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from letsencrypt_mdaemon.app import adapters, build
 from letsencrypt_mdaemon.app.installation import Installation, open_installation
-from letsencrypt_mdaemon.errors import ConfigError
+from letsencrypt_mdaemon.errors import ConfigError, DeployError
 from letsencrypt_mdaemon.mdaemon import folders
 from letsencrypt_mdaemon.renewal import run
+from letsencrypt_mdaemon.renewal.due import lifetime
 from letsencrypt_mdaemon.system.disk import sweep
 from letsencrypt_mdaemon.system.locks import exclusive_lock
 from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from cryptography import x509
 
     from letsencrypt_mdaemon.config.settings import Config
+    from letsencrypt_mdaemon.mdaemon.discovery import Unseen
     from letsencrypt_mdaemon.renewal.adapters import Adapters, Outcome, Request
     from letsencrypt_mdaemon.state.memory import Target
 
@@ -61,12 +63,14 @@ class Prepared(NamedTuple):
 
     Args:
         named: The certificate that each target names; None if it is unknown.
+        unseen: The known targets that cannot be seen.
     """
 
     installation: Installation
     request: Request
     adapters: Adapters
     named: Mapping[Target, x509.Certificate | None]
+    unseen: Sequence[Unseen] = ()
 
     def renew(self, now: datetime) -> Outcome:
         """Renew the certificate if it is due, and make the server use it.
@@ -89,7 +93,9 @@ class Prepared(NamedTuple):
                     "accept the CA's terms of service."
                 )
         memory = self.installation.memory
-        return run.renew(self.request, self.adapters, memory, now=now)
+        self._require_all(now)
+        outcome = run.renew(self.request, self.adapters, memory, now=now)
+        return self._with_error(outcome)
 
     def activate(self, now: datetime) -> Outcome:
         """Activate the certificate that an earlier run obtained or rolled back.
@@ -109,7 +115,37 @@ class Prepared(NamedTuple):
             Error: If there is none, or it is not in use everywhere afterwards.
         """
         memory = self.installation.memory
-        return run.roll_back(self.request, self.adapters, memory, now=now)
+        self._require_all(now)
+        outcome = run.roll_back(self.request, self.adapters, memory, now=now)
+        return self._with_error(outcome)
+
+    def _require_all(self, now: datetime) -> None:
+        """Stop before anything is changed if a target cannot be seen for now.
+
+        With less than a tenth of the lifetime left, what can be seen is renewed.
+        """
+        hidden = [str(item) for item in self.unseen if not item.is_gone]
+        leaves = [leaf for leaf in self.named.values() if leaf is not None]
+        ends = [
+            (leaf.not_valid_after_utc - now) * 10 < lifetime(leaf) for leaf in leaves
+        ]
+        if hidden and not any(ends):
+            raise DeployError(
+                f"Could not look at {'; '.join(hidden)}. Nothing was changed.",
+                hint="Close the program that has the file open, or let this account "
+                "read it, and run again.",
+            )
+
+    def _with_error(self, outcome: Outcome) -> Outcome:
+        if not self.unseen or outcome.error:
+            return outcome
+        shown = "; ".join(map(str, self.unseen))
+        error = DeployError(
+            f"The certificate is not named by every known INI value: {shown}.",
+            hint="Choose the certificate in MDaemon's dialog again. If that part of "
+            f'MDaemon was removed: discover --forget "{self.unseen[0].target}".',
+        )
+        return outcome._replace(error=error)
 
 
 def prepare(installation: Installation, names: tuple[str, ...]) -> Prepared:
@@ -125,8 +161,10 @@ def prepare(installation: Installation, names: tuple[str, ...]) -> Prepared:
             printable(config.iis_site_name),
         )
     # A rehearsal does not touch the certificate in use.
-    targets = () if config.staging else installation.targets()
-    installation = installation if config.staging else installation.learned(targets)
+    targets, unseen = ((), ()) if config.staging else installation.known_targets()
+    if not config.staging:
+        installation = installation.learned(targets, unseen)
     tools = adapters.adapters(installation, targets)
     named = tools.server.named(names)
-    return Prepared(installation, adapters.request(installation, names), tools, named)
+    request = adapters.request(installation, names)
+    return Prepared(installation, request, tools, named, unseen)

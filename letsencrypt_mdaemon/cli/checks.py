@@ -22,19 +22,31 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.cli.context import Context
 
 
+_FORGET = click.Option(
+    ["--forget"],
+    metavar="VALUE",
+    help="Forget a known INI value that is gone: FILE [SECTION] KEY.",
+)
+
+
 @command(
     *("json", "mdaemon-dir", "store"),
     takes=(*INSTALLATION, "host-name"),
+    own=(_FORGET,),
     example=r"discover --store pem:C:\Certificates",
 )
-def discover(context: Context) -> Result:
+def discover(context: Context, forget: str | None) -> Result:
     """Show the INI values that name a certificate.
 
     Searches the server's files for the certificates from the store and the ports.
     """
     from letsencrypt_mdaemon.cli import document, text  # noqa: PLC0415 - slow
 
+    if forget:
+        context.lock()
     installation = context.open()
+    if forget:
+        installation = installation.forgotten(forget)
     known = installation.known.values()
     items = {
         "mdaemon_dir": str(installation.root),

@@ -104,7 +104,7 @@ def _carry_out(
         "directory_url": config.ca,
         "targets": [document.target(item) for item in prepared.named],
     }
-    return Result(items, text.print_outcome)
+    return Result(items, text.print_outcome, outcome.error)
 
 
 @command(

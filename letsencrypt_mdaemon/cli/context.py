@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from letsencrypt_mdaemon.app import build
 from letsencrypt_mdaemon.app.installation import open_installation
 from letsencrypt_mdaemon.config import load
+from letsencrypt_mdaemon.config.parsers import parse_path
 from letsencrypt_mdaemon.mdaemon import folders
 from letsencrypt_mdaemon.system.locks import exclusive_lock
 
@@ -137,11 +138,13 @@ class Context:
         if named:
             return Path(named)
         variable = os.environ.get(f"{load.PREFIX}MDAEMON_DIR", "")
-        (folder,) = self.options.get("mdaemon-dir", (variable,))
-        for place in folders.places(Path(folder) if folder else None, ""):
+        (text,) = self.options.get("mdaemon-dir", (variable,))
+        given = parse_path(text, Path.cwd()) if text else None
+        for place in folders.places(given, ""):
+            root = folders.root_of(place.folder)
             for file in (
-                folders.child(place.folder, "LetsEncrypt", load.FILE_NAME),
-                folders.child(place.folder, load.FILE_NAME),
+                folders.child(root, "LetsEncrypt", load.FILE_NAME),
+                folders.child(root, load.FILE_NAME),
             ):
                 if file.is_file():
                     return file

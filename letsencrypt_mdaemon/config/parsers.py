@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from dataclasses import field
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -59,8 +60,14 @@ def parse_text(text: str, _: Path) -> str:
 
 
 def parse_path(text: str, base: Path) -> Path:
-    """Parse a path; a relative one starts at the given folder."""
-    path = parse_text(text, base)
+    r"""Parse a path; a relative one starts at the given folder.
+
+    A Windows prompt turns ``"C:\MDaemon\"`` into a path that ends in a quote, and the
+    folder of ``C:MDaemon`` would depend on what was typed before: the root is meant.
+    """
+    path = parse_text(text, base).strip('"')
+    if sys.platform == "win32" and re.match("[A-Za-z]:(?![\\\\/])", path):
+        path = f"{path[:2]}\\{path[2:]}"
     if not path:
         # Joined to the base, it would be the base itself.
         raise ValueError("the path is empty")

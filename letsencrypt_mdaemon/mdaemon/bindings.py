@@ -5,14 +5,16 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING
 
 from letsencrypt_mdaemon.errors import ConfigError, DeployError
 from letsencrypt_mdaemon.mdaemon import folders, forms, ini
 from letsencrypt_mdaemon.mdaemon.discovery import form_of
 from letsencrypt_mdaemon.pki.certificate import dns_names, thumbprint
 from letsencrypt_mdaemon.state.memory import Change, Target
-from letsencrypt_mdaemon.system.files import replace_all
+from letsencrypt_mdaemon.system.files import Backups, Edits
 from letsencrypt_mdaemon.system.locks import courtesy_lock
 from letsencrypt_mdaemon.text import CHOOSE_ONCE, printable
 
@@ -23,13 +25,16 @@ if TYPE_CHECKING:
 
     from cryptography import x509
 
+    from letsencrypt_mdaemon.system.files import Edit
+
 _log = logging.getLogger(__name__)
 
 KEPT_BACKUPS = 10
 """The number of changes whose backups are kept."""
 
 
-class Bindings(NamedTuple):
+@dataclass(slots=True)
+class Bindings:
     """The targets of one installation, and the certificates they may name.
 
     Args:
@@ -48,6 +53,7 @@ class Bindings(NamedTuple):
     known: Collection[x509.Certificate]
     ours: Collection[str]
     backups: Path
+    _edits: Edits | None = field(default=None, repr=False)
 
     def named(self, names: Collection[str]) -> dict[Target, x509.Certificate | None]:
         """Return the known certificate that each target names; None if unknown.
@@ -87,18 +93,22 @@ class Bindings(NamedTuple):
         Args:
             announce: Called with the changes before the first of them is made.
         """
-        changes: list[Change] = []
+        by_file: dict[Target, list[Change]] = {}
 
-        def edit(data: bytes, targets: Sequence[Target]) -> bytes:
-            return self._bind_one(data, targets, certificate, changes)
+        def edit(targets: Sequence[Target], data: bytes) -> bytes:
+            by_file[targets[0]] = []
+            return self._bind_one(data, targets, certificate, by_file[targets[0]])
 
-        self._rewrite(edit, self.targets, now=now, ready=lambda: announce(changes))
-        return changes
+        def changes() -> list[Change]:
+            return [change for rows in by_file.values() for change in rows]
+
+        self._rewrite(edit, self.targets, now=now, announce=lambda: announce(changes()))
+        return changes()
 
     def restore(self, changes: Sequence[Change], *, now: datetime) -> None:
         """Undo the changes whose values nobody has changed since."""
 
-        def edit(data: bytes, targets: Sequence[Target]) -> bytes:
+        def edit(targets: Sequence[Target], data: bytes) -> bytes:
             found, edits = ini.entries(data), dict[ini.Entry, str]()
             for target in targets:
                 ours = [change for change in changes if change.target == target]
@@ -120,26 +130,54 @@ class Bindings(NamedTuple):
             by_file[folders.file_below(self.files.root, target.file)].append(target)
         return by_file
 
+    def settle(self) -> None:
+        """Carry over what others wrote into the files while they were replaced.
+
+        Raises:
+            DeployError: If that cannot be written.
+        """
+        edits, self._edits = self._edits, None
+        if edits is None:
+            return
+        with ExitStack() as locks:
+            if edits.have_late_changes:
+                for path in self._by_file(self.targets):
+                    locks.enter_context(courtesy_lock(path))
+            edits.settle()
+
+    def strays(self, certificate: x509.Certificate) -> list[Target]:
+        """Return the targets that do not name a certificate now.
+
+        Raises:
+            ConfigError: If a file cannot be read.
+        """
+        found = folders.IniFiles(self.files.root)
+        return [
+            target
+            for target in self.targets
+            if not (values := found.lookup(target))
+            or not all(forms.find(row.value, [certificate]) for row in values)
+        ]
+
     def _rewrite(
         self,
-        edit: Callable[[bytes, Sequence[Target]], bytes],
+        edit: Callable[[Sequence[Target], bytes], bytes],
         targets: Sequence[Target],
         *,
         now: datetime,
-        ready: Callable[[], None] = lambda: None,
+        announce: Callable[[], None] = lambda: None,
     ) -> None:
-        """Prepare all files of some targets, then replace them all."""
-        contents: dict[Path, bytes] = {}
+        """Edit all files of some targets, or none; announce the changes before."""
+        self.settle()
         with ExitStack() as locks:
+            edits: dict[Path, Edit] = {}
             for path, in_file in self._by_file(targets).items():
                 locks.enter_context(courtesy_lock(path))
-                former = folders.read_ini(path)
-                data = edit(former, in_file)
-                if data != former:
-                    contents[path] = data
-            ready()
-            if contents:
-                replace_all(contents, backups=self.backups, keep=KEPT_BACKUPS, now=now)
+                edits[path] = partial(edit, in_file)
+            self._edits = Edits(edits, read=folders.read_ini, merge=ini.merged)
+            announce()
+            self._edits.make(Backups(self.backups, KEPT_BACKUPS, now))
+            announce()
 
     def _bind_one(
         self,

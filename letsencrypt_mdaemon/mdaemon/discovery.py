@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from letsencrypt_mdaemon.errors import ConfigError
-from letsencrypt_mdaemon.mdaemon import forms
-from letsencrypt_mdaemon.mdaemon.folders import IniFiles, is_below
+from letsencrypt_mdaemon.mdaemon import forms, ini
+from letsencrypt_mdaemon.mdaemon.folders import IniFiles, file_below, is_below, main_ini
 from letsencrypt_mdaemon.pki.certificate import thumbprint
 from letsencrypt_mdaemon.state.memory import Target
 
@@ -56,7 +56,8 @@ def discover(
     """
     found = []
     for path, data, named in _naming(files, certificates, skip):
-        name = path.relative_to(files.root).as_posix()
+        is_below_root = path.is_relative_to(files.root)
+        name = (path.relative_to(files.root) if is_below_root else path).as_posix()
         inside = [
             Found(
                 name,
@@ -113,23 +114,73 @@ def learned(found: Sequence[Found], old: Sequence[Target]) -> tuple[Target, ...]
     return tuple(by_place.values())
 
 
-def still_there(files: IniFiles, remembered: Sequence[Target]) -> tuple[Target, ...]:
-    """Return the remembered targets that still have a value; warn of the others."""
-    there = []
-    for target in remembered:
+class Unseen(NamedTuple):
+    """A known target whose value cannot be seen.
+
+    Args:
+        is_gone: Whether it is not there, rather than unreadable for now.
+    """
+
+    target: Target
+    why: str
+    is_gone: bool
+
+    def __str__(self) -> str:
+        """Return it as messages show it."""
+        return f"{self.target}: {self.why}"
+
+
+def look_at(
+    files: IniFiles, known: Sequence[Target], sizes: Mapping[str, int]
+) -> tuple[list[Target], list[Unseen]]:
+    """Return the known targets that have a value, and the others.
+
+    A value that is missing, and a file that is unreadable or has lost more than half of
+    its size, are looked at for some seconds: somebody may be writing the file.
+
+    Args:
+        sizes: The bytes of each file when it was last read.
+    """
+    seen: list[Target] = []
+    unseen: list[Unseen] = []
+    for name in dict.fromkeys(target.file for target in known):
+        inside = [target for target in known if target.file == name]
+
+        def is_wrong(
+            data: bytes, found: list[ini.Entry], inside: list[Target] = inside
+        ) -> bool:
+            is_short = 2 * len(data) < sizes.get(inside[0].file, 0)
+            return is_short or not all(_has_value(found, target) for target in inside)
+
         try:
-            found = files.lookup(target)
+            found = files.steady(file_below(files.root, name), is_wrong)
         except ConfigError as exc:
-            _log.warning("Forgetting %s: %s", target, exc.message)
+            is_gone = _is_gone(files.root, name)
+            why = "the file does not exist" if is_gone else exc.message.rstrip(".")
+            unseen += [Unseen(target, why, is_gone) for target in inside]
             continue
-        if any(item.value for item in found):
-            there.append(target)
-        else:
-            _log.warning("Forgetting %s: it has no value.", target)
-    return tuple(there)
+        for target in inside:
+            if _has_value(found, target):
+                seen.append(target)
+            else:
+                unseen.append(Unseen(target, "it has no value", is_gone=True))
+    return seen, unseen
+
+
+def _has_value(found: list[ini.Entry], target: Target) -> bool:
+    return any(x.value for x in ini.matching(found, target.section, target.key))
+
+
+def _is_gone(root: Path, name: str) -> bool:
+    try:
+        return root.is_dir() and not file_below(root, name).exists()
+    except ConfigError:  # it leads out of the folder
+        return True
 
 
 def _files(root: Path, skip: Sequence[Path]) -> Iterator[Path]:
+    if not (main := main_ini(root)).is_relative_to(root):
+        yield main
     ours = {path.resolve() for path in skip}
     for folder, folders, files in os.walk(root):
         here = Path(folder)
@@ -165,19 +216,25 @@ def form_of(target: Target) -> forms.Form:
     return forms.parse(target.form) if target.form else forms.DEFAULT
 
 
-def explicit(files: IniFiles, targets: Mapping[str, Target]) -> tuple[Target, ...]:
-    """Check the targets that the config file names.
+def explicit(
+    files: IniFiles, targets: Mapping[str, Target]
+) -> tuple[list[Target], list[Unseen]]:
+    """Return the targets that the config file names, and those that cannot be read.
 
     Raises:
         ConfigError: If a file is missing or a form is unknown; it lists all of them.
     """
-    problems = []
+    problems, seen, unseen = [], [], []
     for name, target in targets.items():
         try:
-            files.lookup(target)
             form_of(target)
+            files.steady(file_below(files.root, target.file), lambda data, _: not data)
+            seen.append(target)
         except (ConfigError, ValueError) as exc:
-            problems.append(f"[target {name}]: {exc}")
+            if isinstance(exc, ConfigError) and not _is_gone(files.root, target.file):
+                unseen.append(Unseen(target, exc.message.rstrip("."), is_gone=False))
+            else:
+                problems.append(f"[target {name}]: {exc}")
     if problems:
         raise ConfigError("; ".join(problems), hint="Correct it in the config file.")
-    return tuple(targets.values())
+    return seen, unseen

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os.path
 import re
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, NamedTuple
@@ -15,11 +16,14 @@ from letsencrypt_mdaemon.system.disk import read_limited, reason
 from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from letsencrypt_mdaemon.state.memory import Target
 
 DEFAULT = Path("C:/MDaemon")
+
+PATIENCE_SECONDS, BELIEVED_AFTER_SECONDS, POLL_SECONDS = 3.0, 2.0, 0.05
+"""For a file that looks wrong: how long it is read again, and when it is believed."""
 
 MAX_INI_BYTES = 16 << 20
 """The largest INI file to read; the server's have some hundred thousand."""
@@ -56,9 +60,7 @@ def find(candidates: Sequence[Place]) -> Path:
     """
     checked = []
     for folder, origin in candidates:
-        root = folder
-        if root.name.lower() == "app" and child(root, "MDaemon.ini").is_file():
-            root = root.parent  # The registry's AppPath ends in \APP\.
+        root = root_of(folder)
         app, file = child(root, "App"), child(root, "App", "MDaemon.ini")
         if file.is_file():
             return root
@@ -69,6 +71,28 @@ def find(candidates: Sequence[Place]) -> Path:
         f"Could not find MDaemon. Checked:{''.join(checked)}",
         hint="Set its folder, the one that contains App: --mdaemon-dir DIR.",
     )
+
+
+def root_of(place: Path) -> Path:
+    r"""Return MDaemon's folder for a place that names it, App, or MDaemon.ini.
+
+    The registry's AppPath ends in ``\APP\``. A place that is none of these is returned.
+    """
+    if place.suffix.lower() == ".ini" and place.is_file():
+        place = place.parent
+    in_app = place.name.lower() == "app" and child(place, "MDaemon.ini").is_file()
+    return place.parent if in_app else place
+
+
+def main_ini(root: Path) -> Path:
+    """Return MDaemon.ini: usually in App, else where the registry's IniPath says."""
+    if sys.platform == "win32":
+        from letsencrypt_mdaemon.windows import registry  # noqa: PLC0415 - lazily
+
+        for app, file in registry.main_files():
+            if root_of(app) == root and file.is_file():
+                return file
+    return child(root, "App", "MDaemon.ini")
 
 
 def child(folder: Path, *names: str) -> Path:
@@ -126,6 +150,42 @@ class IniFiles:
             self._parsed[path] = data, ini.entries(data)
         return self._parsed[path][1]
 
+    def steady(
+        self, path: Path, is_wrong: Callable[[bytes, list[ini.Entry]], bool]
+    ) -> list[ini.Entry]:
+        """Return a file's entries; read it again while it looks wrong.
+
+        Another program may be writing the file, or have it locked, for a moment. What
+        looks wrong is believed if it is the same two seconds later.
+
+        Raises:
+            ConfigError: If it cannot be read, or changes all the time.
+        """
+        if path in self._parsed and not is_wrong(*self._parsed[path]):
+            return self._parsed[path][1]
+        seen: bytes | str | None = None
+        start = since = time.monotonic()
+        while True:
+            error, former, now = None, seen, time.monotonic()
+            try:
+                seen = read_ini(path)
+                self._parsed[path] = seen, ini.entries(seen)
+                if not is_wrong(*self._parsed[path]):
+                    break
+            except ConfigError as exc:
+                seen, error = exc.message, exc
+            since = since if seen == former else now
+            if now - since >= BELIEVED_AFTER_SECONDS:
+                break
+            if now - start >= PATIENCE_SECONDS:
+                message = f"{path} changes all the time, and a value is missing in it."
+                hint = "Find out which program writes it, and run again."
+                raise error or ConfigError(message, hint=hint)
+            time.sleep(POLL_SECONDS)
+        if error is not None:
+            raise error
+        return self._parsed[path][1]
+
     def lookup(self, target: Target) -> list[ini.Entry]:
         """Return every entry of a target, whose file must be below the root."""
         found = self.entries(file_below(self.root, target.file))
@@ -141,7 +201,7 @@ def raw_queue(root: Path) -> Path:
     Raises:
         ConfigError: If the key or the folder is missing.
     """
-    path = child(root, "App", "MDaemon.ini")
+    path = main_ini(root)
     hint = "Correct it, or send mail by SMTP: mail-server = smtp://HOST:PORT."
     found = ini.lookup(read_ini(path), "Directories", "Raw")
     if not found or not found[0].value:
@@ -163,9 +223,13 @@ def raw_queue(root: Path) -> Path:
 def file_below(root: Path, name: str) -> Path:
     """Return a file below MDaemon's folder; slashes and case make no difference.
 
+    MDaemon.ini may be elsewhere (see `main_ini`), and is then named by its whole path.
+
     Raises:
         ConfigError: If the name, or a link, leads out of the folder.
     """
+    if PureWindowsPath(name).drive and name == main_ini(root).as_posix():
+        return Path(name)
     path = child(root, *re.split(r"[\\/]", name))
     if not is_below(path, root):
         message = f"{path} leads out of {root}, to {os.path.realpath(path)}."

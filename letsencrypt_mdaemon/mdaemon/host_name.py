@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from letsencrypt_mdaemon.errors import ConfigError
-from letsencrypt_mdaemon.mdaemon.folders import child
+from letsencrypt_mdaemon.mdaemon.folders import main_ini
 from letsencrypt_mdaemon.pki.names import normalise
 from letsencrypt_mdaemon.text import printable
 
@@ -107,7 +107,7 @@ def configured_names(files: IniFiles) -> list[Source]:
     Raises:
         ConfigError: If MDaemon.ini cannot be read.
     """
-    path = child(files.root, "App", "MDaemon.ini")
+    path = main_ini(files.root)
     own = files.entries(path)
     if found := _sources(files.root, path, own):
         return found

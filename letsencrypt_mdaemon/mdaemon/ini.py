@@ -178,6 +178,49 @@ def set_value(data: bytes, section: str, key: str, value: str) -> bytes:
     return result
 
 
+def merged(base: bytes, late: bytes, onto: bytes) -> bytes:
+    """Return `onto` with what changed from `base` to `late`.
+
+    A value that `onto` does not have as `base` has it is newer, and stays.
+
+    Raises:
+        ValueError: If no line of `onto` can hold a value.
+    """
+    before, after, now = (_by_place(data) for data in (base, late, onto))
+    for place, changed in after.items():
+        if _values(changed) != _values(before.get(place)) == _values(now.get(place)):
+            first, there = changed[0], lookup(onto, *place)
+            if len(there) == len(changed):
+                edits = dict(zip(there, _values(changed), strict=True))
+                onto = substitute(onto, edits)
+            else:  # Windows reads the first one.
+                onto = set_value(onto, first.section, first.key, first.value)
+    for place, gone in before.items():
+        if place not in after and _values(now.get(place)) == _values(gone):
+            onto = _without(onto, *place)
+    return onto
+
+
+def _by_place(data: bytes) -> dict[tuple[str, str], list[Entry]]:
+    places: dict[tuple[str, str], list[Entry]] = {}
+    for entry in entries(data):
+        place = entry.section.lower(), entry.key.lower()
+        places.setdefault(place, []).append(entry)
+    return places
+
+
+def _values(found: list[Entry] | None) -> list[str]:
+    return [entry.value for entry in found or ()]
+
+
+def _without(data: bytes, section: str, key: str) -> bytes:
+    _, lines = _read(data)
+    for entry in reversed(lookup(data, section, key)):
+        line = lines[entry.line - 1]
+        data = data[: line.start] + data[line.end :]
+    return data
+
+
 def _read(data: bytes) -> tuple[Encoding, list[Line]]:
     encoding = _encoding(data)
     start = len(encoding.mark)

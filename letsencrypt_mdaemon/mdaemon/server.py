@@ -168,6 +168,15 @@ class MailServer(NamedTuple):
             self.bindings.restore(changes, now=now)
             raise
 
+    def settle(self, certificate: x509.Certificate | None) -> list[Target]:
+        """Carry over what others wrote into the files while they were replaced.
+
+        Returns:
+            The targets that do not name the certificate now.
+        """
+        self.bindings.settle()
+        return self.bindings.strays(certificate) if certificate else []
+
     def restore(self, changes: Sequence[Change], *, now: datetime) -> None:
         """Undo changes in the files and in IIS, even if one of the two fails."""
         in_iis = [change for change in changes if change.target.file == IIS]

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from cryptography import x509
 
     from letsencrypt_mdaemon.authorities import Limits
+    from letsencrypt_mdaemon.errors import Error
     from letsencrypt_mdaemon.pki.certificate import Certificate, PrivateKey
     from letsencrypt_mdaemon.state.folder import CaState, State
     from letsencrypt_mdaemon.state.memory import Change, Dropped, Target, Window
@@ -101,6 +102,14 @@ class Server(Protocol):
         Args:
             announce: Called once with the changes, before the first of them is made.
         """
+
+    def settle(self, certificate: x509.Certificate | None) -> Sequence[Target]:
+        """Carry over what others wrote into the files while they were replaced.
+
+        Returns:
+            The targets that do not name the certificate now.
+        """
+        ...
 
     def restore(self, changes: Sequence[Change], *, now: datetime) -> None:
         """Undo the changes whose values nobody has changed since."""
@@ -205,6 +214,7 @@ class Outcome(NamedTuple):
         proof: What the ports serve; None if nothing could be verified.
         removed: The thumbprints of the removed certificates.
         dropped: The names that the certificate lacks for now.
+        error: What is not good in spite of it; the command ends with its exit code.
     """
 
     reason: str
@@ -218,3 +228,4 @@ class Outcome(NamedTuple):
     proof: Proof | None = None
     removed: tuple[str, ...] = ()
     dropped: tuple[Dropped, ...] = ()
+    error: Error | None = None

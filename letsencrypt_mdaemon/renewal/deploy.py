@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from letsencrypt_mdaemon.renewal.adapters import Adapters
     from letsencrypt_mdaemon.renewal.snapshot import Snapshot
-    from letsencrypt_mdaemon.state.memory import Change
+    from letsencrypt_mdaemon.state.memory import Change, Target
 
 _log = logging.getLogger(__name__)
 
@@ -47,6 +47,12 @@ def put_into_use(
         changes = attempt.changes + deployed.changes
         attempt = Attempt(thumbprint(leaf), attempt.before, changes)
         undo(snapshot, attempt, proof.broken, adapters)
+    if deployed.strays:
+        message = "Another program put back the former certificate while the new one "
+        message += f"was put into use: {'; '.join(map(str, deployed.strays))}."
+        hint = "Close MDaemon's settings window and switch off its own Let's Encrypt "
+        hint += "scheduler. The next run tries again, and places no order."
+        raise DeployError(message, hint=hint)
     if proof is not None and proof.old:
         raise DeployError(
             "The server's files name the new certificate, but these ports still serve "
@@ -120,11 +126,13 @@ class Deployed(NamedTuple):
     Args:
         rungs: The rungs of the reload ladder that were taken.
         proof: None if no port served TLS before, or no rung was taken.
+        strays: The targets that name another certificate again.
     """
 
     changes: tuple[Change, ...]
     rungs: tuple[str, ...]
     proof: Proof | None
+    strays: tuple[Target, ...] = ()
 
 
 def cut_over(
@@ -151,12 +159,15 @@ def cut_over(
     for change in changes:
         was = change.before or "(nothing)"
         _log.info("%s: %s -> %s", change.target, was, change.after)
-    if not changes and before:
-        # An earlier run wrote the files; an administrator may have restarted MDaemon.
-        proof = look()
-        if proof.is_complete:
-            return Deployed((), (), proof)
-    return Deployed(changes, *_climb(look if before else None, snapshot, adapters))
+    rungs: tuple[str, ...] = ()
+    proof = look() if not changes and before else None
+    try:
+        # Perhaps an earlier run wrote the files, and MDaemon was restarted since.
+        if proof is None or not proof.is_complete:
+            rungs, proof = _climb(look if before else None, snapshot, adapters)
+    finally:
+        strays = adapters.server.settle(leaf)
+    return Deployed(changes, rungs, proof, tuple(strays))
 
 
 def put_back(
@@ -178,7 +189,10 @@ def put_back(
         return Proof(old=lost)
 
     adapters.server.restore(attempt.changes, now=snapshot.now)
-    _, proof = _climb(look, snapshot, adapters)
+    try:
+        _, proof = _climb(look, snapshot, adapters)
+    finally:
+        adapters.server.settle(None)
     return tuple(before) if proof is None else proof.old
 
 

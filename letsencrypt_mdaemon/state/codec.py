@@ -23,7 +23,7 @@ DAMAGE = (
 """What the functions below raise for a damaged file."""
 
 _ADDED: dict[type, set[str]] = {
-    Memory: {"dropped", "compromised", "runs", "in_use", "exit_code"},
+    Memory: {"dropped", "compromised", "runs", "in_use", "exit_code", "sizes"},
     Issued: {"revoked"},
     Account: {"next_key", "contact"},
     OpenOrder: {"issued"},
@@ -55,8 +55,8 @@ def decode(data: bytes, kind: type[_T]) -> _T:
     """Return the record that a state file holds.
 
     Args:
-        kind: A named tuple of text, numbers, times, tuples, dictionaries
-            of text, and further records.
+        kind: A named tuple of text, numbers, times, tuples, dictionaries,
+            and further records.
 
     Raises:
         Exception: One of `DAMAGE`.
@@ -77,7 +77,8 @@ def _typed(value: object, hint: Any) -> Any:  # noqa: ANN401 - any type hint
     if origin is tuple:
         return tuple(_typed(item, inner[0]) for item in _require(value, list))
     if origin is dict:
-        return {key: _require(item, str) for key, item in _require(value, dict).items()}
+        rows = _require(value, dict).items()
+        return {key: _typed(item, inner[1]) for key, item in rows}
     if inner:  # or None
         return None if value is None else _typed(value, inner[0])
     document, added = _require(value, dict), _ADDED.get(hint, ())

@@ -111,6 +111,7 @@ class Memory(NamedTuple):
         runs: When the last scheduled runs began.
         in_use: The thumbprint that was put into use last; "" if unknown.
         exit_code: Of the last scheduled run; None if there was none, or it was killed.
+        sizes: The bytes of each target's file when it was last read.
     """
 
     targets: tuple[Target, ...] = ()
@@ -120,6 +121,7 @@ class Memory(NamedTuple):
     runs: tuple[datetime, ...] = ()
     in_use: str = ""
     exit_code: int | None = None
+    sizes: dict[str, int] = {}  # noqa: RUF012 - nobody changes it
 
     def find(self, thumbprint: str) -> Issued | None:
         """Return the record of a certificate; None if there is none."""

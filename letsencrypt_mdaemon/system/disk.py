@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from letsencrypt_mdaemon.errors import Error
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
 _log = logging.getLogger(__name__)
@@ -209,10 +209,15 @@ def _copy_status(original: Path, path: Path, handle: int) -> None:
 
 def replace(fresh: Path, target: Path) -> None:
     """Replace `target` by `fresh`; on Windows, wait until nobody has `target` open."""
+    when_free(lambda: fresh.replace(target))
+
+
+def when_free(act: Callable[[], object]) -> None:
+    """Act on a file; on Windows, wait until nobody has it open."""
     deadline = time.monotonic() + SHARING_TIMEOUT_SECONDS
     while True:
         try:
-            fresh.replace(target)
+            act()
         except PermissionError as exc:
             if not _is_in_use(exc) or time.monotonic() >= deadline:
                 raise

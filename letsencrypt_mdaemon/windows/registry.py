@@ -25,7 +25,22 @@ def installations() -> Iterator[tuple[Path, str]]:
 
     `AppPath` is the folder App, `IniPath` the file MDaemon.ini in it.
     """
+    for key, values in _values():
+        for value, path in values.items():
+            folder = path.parent if path.suffix.lower() == ".ini" else path
+            yield folder, rf"HKLM\{key} {value}"
+
+
+def main_files() -> Iterator[tuple[Path, Path]]:
+    """Yield the folder App and the file MDaemon.ini of each key that names both."""
+    for _, values in _values():
+        if values.keys() >= set(VALUES):
+            yield values["AppPath"], values["IniPath"]
+
+
+def _values() -> Iterator[tuple[str, dict[str, Path]]]:
     for name in KEYS:
+        values: dict[str, Path] = {}
         try:
             key = winreg.OpenKey(
                 winreg.HKEY_LOCAL_MACHINE,
@@ -43,6 +58,5 @@ def installations() -> Iterator[tuple[Path, str]]:
                 if kind not in (winreg.REG_SZ, winreg.REG_EXPAND_SZ):
                     continue
                 if text := text.strip(' "'):
-                    path = Path(winreg.ExpandEnvironmentStrings(text))
-                    folder = path.parent if path.suffix.lower() == ".ini" else path
-                    yield folder, rf"HKLM\{name} {value}"
+                    values[value] = Path(winreg.ExpandEnvironmentStrings(text))
+        yield name, values

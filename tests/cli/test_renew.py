@@ -29,7 +29,7 @@ from letsencrypt_mdaemon.sandbox.ca.server import CertificateAuthority
 from letsencrypt_mdaemon.sandbox.folder import FOREIGN, INI_FILES, TARGETS, bound
 from letsencrypt_mdaemon.windows.service import STOPPED, Status
 from tests.fakes import MemoryEventLog, MemoryService
-from tests.program import HOST_NAME, PREFIX, Program, Ran, run
+from tests.program import HOST_NAME, PREFIX, Program, Ran, here, run
 
 IMAP, POP = "imap.example.test", "pop.example.test"
 BOOKS = "xn--bcher-kva.example.test"
@@ -125,6 +125,19 @@ def configure(program: Program, text: str) -> Path:
     file = program.layout.letsencrypt / "letsencrypt-mdaemon.ini"
     file.write_text(text, "utf-8")
     return file
+
+
+@pytest.mark.parametrize("inside", ["", "App", "App/MDaemon.ini"])
+def test_the_config_file_is_found_by_any_path_that_finds_the_server(
+    program: Program, inside: str
+) -> None:
+    file = configure(program, "[letsencrypt-mdaemon]\nkey-type = p384\n")
+    place = str(program.layout.folder / inside)
+
+    ran = here(["config", "show", "--mdaemon-dir", place, "--json"])
+
+    assert ran.report["config_file"] == str(file)
+    assert ran.report["settings"]["key-type"]["value"] == "p384"
 
 
 @contextmanager

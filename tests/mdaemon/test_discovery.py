@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import codecs
+import itertools
 import os
 import sys
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,14 +17,14 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from letsencrypt_mdaemon.errors import ConfigError, DeployError
-from letsencrypt_mdaemon.mdaemon import discovery, forms
+from letsencrypt_mdaemon.mdaemon import discovery, folders, forms
 from letsencrypt_mdaemon.mdaemon.bindings import Bindings
 from letsencrypt_mdaemon.mdaemon.discovery import Found
 from letsencrypt_mdaemon.mdaemon.folders import IniFiles
 from letsencrypt_mdaemon.pki.certificate import thumbprint
-from letsencrypt_mdaemon.state.memory import Target
+from letsencrypt_mdaemon.state.memory import Change, Target
 from tests.certificates import START, leaf, sign
-from tests.fakes import contents, huge, read_only
+from tests.fakes import contents, huge, read_only, unreadable
 from tests.wine import wine_differs
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -84,8 +86,24 @@ def bindings(
 
 def bind(root: Path, *wanted: Target, **more: Iterable[x509.Certificate]) -> list[str]:
     """Bind the new certificate, and return what changed as text."""
-    changes = bindings(root, *wanted, **more).bind(NEW, now=NOW)
+    bound = bindings(root, *wanted, **more)
+    changes = bound.bind(NEW, now=NOW)
+    bound.settle()
+    assert bound.strays(NEW) == []
     return [f"{item.line}: {item.before} → {item.after}" for item in changes]
+
+
+def changed(root: Path, *wanted: Target) -> list[Change]:
+    bound = bindings(root, *wanted)
+    changes = bound.bind(NEW, now=NOW)
+    bound.settle()
+    return changes
+
+
+def taken_back(root: Path, changes: list[Change], *wanted: Target) -> None:
+    bound = bindings(root, *wanted)
+    bound.restore(changes, now=NOW)
+    bound.settle()
 
 
 def bind_value(tmp_path: Path, value: str, form: str = SHA1) -> str:
@@ -272,9 +290,15 @@ def test_what_is_new_counts_more_than_what_is_remembered() -> None:
     assert discovery.learned(found, old) == (new, old[1])
 
 
-def test_a_target_is_forgotten_when_its_value_is_gone_and_that_is_said(
-    root: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+@pytest.fixture
+def brief(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Believe soon what looks wrong."""
+    monkeypatch.setattr(folders, "BELIEVED_AFTER_SECONDS", 0.1)
+    monkeypatch.setattr(folders, "POLL_SECONDS", 0.001)
+
+
+@pytest.mark.usefixtures("brief")
+def test_a_target_whose_value_is_gone_is_told_and_hides_no_other(root: Path) -> None:
     write(root, {"empty.ini": "[a]\nb=\n"})
     gone = [
         Target("gone.ini", "a", "b", SHA1),
@@ -283,10 +307,67 @@ def test_a_target_is_forgotten_when_its_value_is_gone_and_that_is_said(
         Target(MAIL.file, "SSL", "Other", SHA1),
     ]
     write(root.parent, {"x.ini": f"[a]\nb={thumbprint(OLD)}"})
-    assert discovery.still_there(IniFiles(root), [*gone, MAIL]) == (MAIL,)
-    assert [message.split(": ")[0] for message in caplog.messages] == [
-        f"Forgetting {target}" for target in gone
-    ]
+
+    seen, unseen = discovery.look_at(IniFiles(root), [*gone, MAIL], {})
+
+    assert seen == [MAIL]
+    assert {item.target for item in unseen} == set(gone)
+    assert all(item.is_gone for item in unseen)
+
+
+@pytest.mark.usefixtures("brief")
+def test_a_file_that_cannot_be_read_is_not_gone(root: Path) -> None:
+    with unreadable(root / MAIL.file):
+        seen, unseen = discovery.look_at(IniFiles(root), [MAIL, WEB], {})
+
+    assert seen == [WEB]
+    (only,) = unseen
+    assert (only.target, only.is_gone) == (MAIL, False)
+    assert "Permission denied" in str(only)
+
+
+@pytest.mark.parametrize("torn", [b"", b"[SSL]\r\n", b"[SS", None])
+def test_a_file_that_is_torn_for_a_moment_is_read_again(
+    root: Path, monkeypatch: pytest.MonkeyPatch, torn: bytes | None
+) -> None:
+    path = root / MAIL.file
+    whole = path.read_bytes()
+    path.unlink() if torn is None else path.write_bytes(torn)
+    pauses = iter([torn, whole])
+    monkeypatch.setattr(time, "sleep", lambda _: path.write_bytes(next(pauses) or b""))
+
+    assert discovery.look_at(IniFiles(root), [MAIL], {}) == ([MAIL], [])
+
+
+def test_a_file_that_has_lost_half_of_its_size_is_read_again(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = root / MAIL.file
+    whole = path.read_bytes()
+    pauses = iter([lambda: path.write_bytes(whole * 2)])
+    monkeypatch.setattr(time, "sleep", lambda _: next(pauses)())
+
+    files = IniFiles(root)
+
+    assert discovery.look_at(files, [MAIL], {MAIL.file: 3 * len(whole)})[0] == [MAIL]
+    assert files.data(path) == whole * 2
+
+
+def test_a_file_that_changes_all_the_time_is_not_believed(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = root / MAIL.file
+    numbers = itertools.count()
+    monkeypatch.setattr(folders, "PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr(
+        time, "sleep", lambda _: path.write_bytes(b"[a]\n%d" % next(numbers))
+    )
+    path.write_bytes(b"")
+
+    _, (only,) = discovery.look_at(IniFiles(root), [MAIL], {})
+
+    assert not only.is_gone
+    assert "changes all the time" in only.why
 
 
 def test_targets_of_the_config_file_are_checked_all_at_once(root: Path) -> None:
@@ -302,7 +383,8 @@ def test_targets_of_the_config_file_are_checked_all_at_once(root: Path) -> None:
         assert f"[target {name}]: " in caught.value.message
     assert "[target three]" not in caught.value.message
     assert discovery.explicit(IniFiles(root), {"three": given["three"]}) == (
-        given["three"],
+        [given["three"]],
+        [],
     )
 
 
@@ -699,18 +781,18 @@ def fails_at(root: Path, step: int) -> bool:
 
 def test_changes_can_be_taken_back(root: Path) -> None:
     before = contents(root)
-    changes = bindings(root).bind(NEW, now=NOW)
-    bindings(root).restore(changes, now=NOW)
+    changes = changed(root)
+    taken_back(root, changes)
     assert contents(root) == before
-    bindings(root).restore(changes, now=NOW)
+    taken_back(root, changes)
     assert contents(root) == before
 
 
 def test_what_somebody_changed_meanwhile_is_not_taken_back(root: Path) -> None:
-    changes = bindings(root).bind(NEW, now=NOW)
+    changes = changed(root)
     mine = f"[SSL]\nCertificate={thumbprint(OTHER)}\n"
     write(root, {MAIL.file: mine})
-    bindings(root).restore(changes, now=NOW)
+    taken_back(root, changes)
     assert (root / MAIL.file).read_text() == mine
     assert thumbprint(OLD) in (root / WEB.file).read_text()
 
@@ -718,22 +800,22 @@ def test_what_somebody_changed_meanwhile_is_not_taken_back(root: Path) -> None:
 def test_of_a_repeated_key_each_gets_its_own_value_back(root: Path) -> None:
     text = f"[SSL]\nCertificate={thumbprint(OLD)}\nCertificate={thumbprint(OTHER)}\n"
     write(root, {MAIL.file: text})
-    changes = bindings(root, MAIL).bind(NEW, now=NOW)
+    changes = changed(root, MAIL)
     assert len(changes) == 2
-    bindings(root, MAIL).restore(changes, now=NOW)
+    taken_back(root, changes, MAIL)
     assert (root / MAIL.file).read_text() == text
 
 
 def test_a_value_that_moved_to_another_line_is_taken_back(root: Path) -> None:
-    changes = bindings(root).bind(NEW, now=NOW)
+    changes = changed(root)
     path = root / MAIL.file
     path.write_bytes(b"; one line more\r\n" + path.read_bytes())
-    bindings(root).restore(changes, now=NOW)
+    taken_back(root, changes)
     assert named(root, MAIL) == [OLD]
 
 
 def test_a_key_that_was_added_is_emptied(root: Path) -> None:
     write(root, {MAIL.file: "[SSL]\n"})
-    changes = bindings(root, MAIL).bind(NEW, now=NOW)
-    bindings(root, MAIL).restore(changes, now=NOW)
+    changes = changed(root, MAIL)
+    taken_back(root, changes, MAIL)
     assert (root / MAIL.file).read_text() == "[SSL]\nCertificate=\n"

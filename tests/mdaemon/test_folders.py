@@ -66,6 +66,11 @@ def test_the_folder_app_itself_may_be_named(tmp_path: Path, app: str) -> None:
     assert folders.find([Place(root / app, "")]) == root
 
 
+def test_the_file_mdaemon_ini_itself_may_be_named(tmp_path: Path) -> None:
+    root = install(tmp_path / "MDaemon")
+    assert folders.find([Place(root / "App" / "MDaemon.ini", "")]) == root
+
+
 def test_a_server_in_a_folder_called_app_is_found(tmp_path: Path) -> None:
     root = install(tmp_path / "app")
     assert folders.find([Place(root, "")]) == root

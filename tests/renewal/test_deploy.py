@@ -6,12 +6,14 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from cryptography import x509
 from hypothesis import given
 from hypothesis import strategies as st
 
+from letsencrypt_mdaemon.errors import DeployError
 from letsencrypt_mdaemon.pki.certificate import thumbprint
 from letsencrypt_mdaemon.renewal.adapters import Adapters, Request
 from letsencrypt_mdaemon.renewal.deploy import (
@@ -53,6 +55,8 @@ class Scene:
         default_factory=lambda: dict.fromkeys((MAIL, WEB, ADMIN), OLD_PRINT)
     )
     done: list[str] = field(default_factory=list)
+    settled: int = 0
+    is_put_back: bool = False
     _next: dict[str, str] = field(default_factory=dict)
     _looks: int = 0
 
@@ -78,6 +82,10 @@ class Scene:
 
     def references(self) -> Collection[str]:
         raise AssertionError("not asked while a certificate is put into use")
+
+    def settle(self, certificate: x509.Certificate | None) -> list[Target]:
+        self.settled += 1
+        return [TARGET] if self.is_put_back and certificate else []
 
     def restore(self, changes: Sequence[Change], *, now: datetime) -> None:
         assert now == NOW
@@ -362,3 +370,23 @@ def test_a_port_of_another_program_counts_only_if_it_was_named(
     found = found._replace(request=found.request._replace(given=given_by_name))
 
     assert set(baseline(found, deployment.adapters)) == expected
+
+
+def test_values_that_were_put_back_at_the_end_are_told() -> None:
+    scene = Scene({"RELOADCACHE.SEM": (MAIL, WEB, ADMIN)}, is_put_back=True)
+
+    deployed = scene.deployment().carry_out()
+
+    assert deployed.strays == (TARGET,)
+
+
+def test_what_was_written_late_is_settled_even_if_the_reload_fails() -> None:
+    scene = Scene({"RELOADCACHE.SEM": (MAIL, WEB, ADMIN)})
+
+    with (
+        patch.object(scene, "reload", side_effect=DeployError("No.")),
+        pytest.raises(DeployError),
+    ):
+        scene.deployment().carry_out()
+
+    assert scene.settled == 1

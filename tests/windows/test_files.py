@@ -94,8 +94,14 @@ def at_first_pause(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], None]]:
     return pending
 
 
-def replace_all(path: Path) -> None:
-    files.replace_all({path: NEW}, backups=None, keep=0, now=NOW)
+def replace_all(*paths: Path) -> None:
+    edits = files.Edits(
+        dict.fromkeys(paths, lambda _: NEW),
+        read=lambda path: disk.read_limited(path, 1 << 20),
+        merge=lambda *contents: contents[-1],
+    )
+    edits.make()
+    edits.settle()
 
 
 def write_private(path: Path) -> None:
@@ -145,13 +151,12 @@ def test_none_of_several_files_changes_if_one_is_held(
     monkeypatch.setattr(disk, "SHARING_TIMEOUT_SECONDS", 0.2)
     other = file.with_name("WorldClient.ini")
     other.write_bytes(OLD)
-    contents = {file: NEW, other: NEW}
 
     with (
         other_process(READS, other),
         pytest.raises(DeployError, match=r"Could not write .*WorldClient\.ini"),
     ):
-        files.replace_all(contents, backups=None, keep=0, now=NOW)
+        replace_all(file, other)
 
     assert file.read_bytes() == other.read_bytes() == OLD
     assert sorted(file.parent.iterdir()) == [file, other]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from letsencrypt_mdaemon.config.parsers import parse_path
 from letsencrypt_mdaemon.errors import ConfigError
 from letsencrypt_mdaemon.mdaemon import folders
 
@@ -127,3 +128,24 @@ def test_a_path_that_cannot_be_is_told_with_the_value_that_names_it(
         found()
 
     assert rf"HKLM\{NATIVE} AppPath" in caught.value.message
+
+
+def test_the_main_file_may_be_elsewhere(
+    root: Path, tmp_path: Path, write: Write
+) -> None:
+    elsewhere = tmp_path / "Config" / "MDaemon.ini"
+    elsewhere.parent.mkdir()
+    write(NATIVE, "AppPath", f"{root}\\App\\")
+    write(NATIVE, "IniPath", str(elsewhere))
+    assert folders.main_ini(root) == root / "App" / "MDaemon.ini"
+
+    elsewhere.write_bytes(b"")
+
+    assert folders.main_ini(root) == elsewhere
+    assert folders.file_below(root, elsewhere.as_posix()) == elsewhere
+    assert found() == root
+
+
+@pytest.mark.parametrize("text", ["C:MDaemon", 'C:\\MDaemon"', "C:\\MDaemon"])
+def test_a_path_may_be_written_as_a_prompt_leaves_it(text: str) -> None:
+    assert parse_path(text, Path("D:/elsewhere")) == Path("C:/MDaemon")
