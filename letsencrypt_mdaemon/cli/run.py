@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NoReturn, Self
 from letsencrypt_mdaemon.app import build
 from letsencrypt_mdaemon.cli import document as report
 from letsencrypt_mdaemon.cli import text
-from letsencrypt_mdaemon.errors import BusyError, ChallengeError, Error
+from letsencrypt_mdaemon.errors import AcmeError, BusyError, ChallengeError, Error
 from letsencrypt_mdaemon.mdaemon import folders
 from letsencrypt_mdaemon.system import log
 from letsencrypt_mdaemon.system.disk import reason, sweep
@@ -158,8 +158,10 @@ class Run:
                 "message": error.message,
                 "hint": error.hint,
             }
+            if isinstance(error, AcmeError) and error.names:
+                details["names"] = error.names
             if isinstance(error, ChallengeError):
-                details |= {"names": error.names, "findings": findings}
+                details["findings"] = findings
             report.print_json(self._document(error.exit_code, error=details))
         sys.exit(error.exit_code)
 

@@ -107,12 +107,12 @@ def _keep(snapshot: Snapshot, pending: Certificate, adapters: Adapters) -> Snaps
     """Remember a new certificate, and install it into the store."""
     # A run may have died after it saved the certificate.
     adapters.ca.forget_order()
-    memory = snapshot.memory
+    memory, request = snapshot.memory, snapshot.request
     if memory.find(pending.thumbprint) is None:
         issued = Issued(
             thumbprint=pending.thumbprint,
-            directory_url=snapshot.request.directory_url,
-            names=pending.names,
+            directory_url=request.directory_url,
+            names=tuple(name for name in request.names if name in pending.names),
         )
         memory = memory.remember(issued)
         adapters.state.save(memory)

@@ -11,7 +11,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.x509 import InvalidVersion
 
 from letsencrypt_mdaemon.pki.certificate import Certificate
-from letsencrypt_mdaemon.state.ledger import Ledger
+from letsencrypt_mdaemon.state.ledger import Failure, Ledger
 from letsencrypt_mdaemon.state.memory import (
     Account,
     Attempt,
@@ -35,8 +35,9 @@ _ADDED: dict[type, set[str]] = {
     },
     Attempt: {"rungs"},
     Issued: {"revoked"},
-    Account: {"next_key"},
+    Account: {"next_key", "contact"},
     OpenOrder: {"issued"},
+    Failure: {"limited"},
 }
 """Fields that files of earlier versions lack: they get their default."""
 

@@ -91,6 +91,7 @@ class Issued(NamedTuple):
     """A certificate this program obtained.
 
     Args:
+        names: The names that were ordered; the CA may have added their `www.` twins.
         verified: When every port that speaks TLS served it; None if never.
         revoked: When this program revoked it; None if it did not.
     """
@@ -161,11 +162,13 @@ class Account(NamedTuple):
         key: The private account key as JWK.
         url: The account's URL; "" until the CA has sent it.
         next_key: The new key while a rollover is under way; else empty.
+        contact: The mail addresses that the CA has; empty if that is unknown.
     """
 
     key: dict[str, str]
     url: str
     next_key: dict[str, str] = {}  # noqa: RUF012 - nobody changes it
+    contact: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         """Hide the key."""

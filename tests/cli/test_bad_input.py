@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -272,6 +273,24 @@ def test_a_certificate_for_other_names_is_refused_and_not_asked_for_again(
     # What the CA issues counts: the next run leaves it alone for a minute.
     assert renew(program).report["waiting_until"]
     converges(program, ca, "--force", orders=2)
+
+
+def test_a_name_that_the_ca_adds_is_said_and_no_reason_to_renew(
+    program: Program, ca: CertificateAuthority
+) -> None:
+    twin = f"www.{HOST_NAME}"
+    ca.faults.draft = lambda draft: replace(draft, names=(*draft.names, twin))
+
+    first, second = renew(program), renew(program)
+
+    assert first.exit_code == second.exit_code == 0
+    assert first.report["renewed"]
+    assert first.report["certificate"]["names"] == [HOST_NAME, twin]
+    assert f"The CA added {twin} to the certificate." in first.messages
+    assert not second.report["renewed"]
+    assert len(ca.orders) == 1
+    wider = renew(program, "--alternate-host-names", twin)
+    assert not wider.report["renewed"]
 
 
 def test_a_clock_a_day_behind_the_cas_is_named_as_the_reason(
