@@ -10,17 +10,17 @@ from letsencrypt_mdaemon.errors import DeployError
 from letsencrypt_mdaemon.pki.certificate import OURS, dns_names, thumbprint
 from letsencrypt_mdaemon.renewal import due
 from letsencrypt_mdaemon.renewal.adapters import Outcome, Proof
-from letsencrypt_mdaemon.state.memory import Attempt, utc
+from letsencrypt_mdaemon.state.memory import Attempt, Issued, utc
 from letsencrypt_mdaemon.text import day
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from cryptography import x509
 
     from letsencrypt_mdaemon.renewal.adapters import Adapters
     from letsencrypt_mdaemon.renewal.snapshot import Snapshot
-    from letsencrypt_mdaemon.state.memory import Change, Target
+    from letsencrypt_mdaemon.state.memory import Change, Memory, Target
 
 _log = logging.getLogger(__name__)
 
@@ -64,8 +64,9 @@ def put_into_use(
         kept = " Superseded certificates are kept." if request.remove_old else ""
         _log.warning("Nothing could be verified: no port serves TLS.%s", kept)
     memory = snapshot.memory
-    if proof is not None and (issued := memory.find(thumbprint(leaf))):
-        memory = memory.remember(issued._replace(verified=utc(snapshot.now)))
+    if issued := memory.find(thumbprint(leaf)):
+        seen = issued.verified if proof is None else utc(snapshot.now)
+        memory = memory.remember(issued._replace(verified=seen, rolled_back=None))
     adapters.state.save(memory._replace(in_use=thumbprint(leaf)))
     # In this order: an attempt that outlives its certificate would harm the next one.
     adapters.state.forget_attempt()
@@ -108,6 +109,7 @@ def undo(
     lost = put_back(snapshot, attempt, adapters)
     done = Attempt(attempt.thumbprint, {}, (), failed=utc(snapshot.now))
     adapters.state.save(done)
+    adapters.state.save(without(snapshot, {attempt.thumbprint}))
     if lost:
         message = f"{what}. The files are restored, but these ports do not serve "
         message += f"their previous certificate: {', '.join(lost)}."
@@ -118,6 +120,20 @@ def undo(
         hint="Check why the server rejects the new certificate: its key (key-type), "
         "its chain, the server's log. The program tries it again in a day.",
     )
+
+
+def without(snapshot: Snapshot, thumbprints: Collection[str]) -> Memory:
+    """Return the memory in which these certificates were rolled back."""
+    memory = snapshot.memory
+    for digest in thumbprints:
+        leaf, _ = snapshot.stored.get(digest, (None, ""))
+        issued = memory.find(digest)
+        if issued is None and leaf is not None:
+            issued = Issued(digest, snapshot.request.directory_url, dns_names(leaf))
+        if issued is not None:
+            issued = issued._replace(rolled_back=utc(snapshot.now))
+            memory = memory.remember(issued)
+    return memory
 
 
 class Deployed(NamedTuple):

@@ -10,12 +10,14 @@ import logging
 from typing import TYPE_CHECKING
 
 from letsencrypt_mdaemon.errors import AcmeError, ConfigError
+from letsencrypt_mdaemon.pki.certificate import thumbprint
 from letsencrypt_mdaemon.renewal import due as rules
+from letsencrypt_mdaemon.renewal import spare
 from letsencrypt_mdaemon.renewal.adapters import Outcome
-from letsencrypt_mdaemon.renewal.deploy import put_into_use, undo
+from letsencrypt_mdaemon.renewal.deploy import put_into_use, undo, without
 from letsencrypt_mdaemon.renewal.obtain import obtain, with_advice
 from letsencrypt_mdaemon.renewal.snapshot import Snapshot, take_snapshot
-from letsencrypt_mdaemon.state.memory import Issued
+from letsencrypt_mdaemon.state.memory import Issued, utc
 from letsencrypt_mdaemon.text import day, when
 
 if TYPE_CHECKING:
@@ -54,24 +56,37 @@ def renew(
     if wait is not None and not request.force:
         return _postponed(snapshot, due, wait)
     pending = snapshot.pending
+    leaf = pending.leaf if pending else snapshot.spare
     if request.dry_run or not due.due:
-        changes = adapters.server.planned(pending.leaf) if pending and due.due else ()
+        changes = adapters.server.planned(leaf) if leaf and due.due else ()
         return _unchanged(snapshot, due)._replace(changes=tuple(changes))
-    if pending is None:
+    if leaf is None:
         snapshot = obtain(snapshot, adapters)
         pending = snapshot.pending
-    if pending is None:
-        return _unchanged(snapshot, rules.by_rule(snapshot, snapshot.names))
-    snapshot = _keep(snapshot, pending, adapters)
+        if pending is None:
+            return _unchanged(snapshot, rules.by_rule(snapshot, snapshot.names))
+        leaf = pending.leaf
+    if pending is not None:
+        snapshot = _keep(snapshot, pending, due, adapters)
     if request.issue_only:
         reason = f"{due.reason}; the new certificate waits for `activate`"
         return Outcome(reason=reason, names=request.names, certificate=snapshot.in_use)
-    return put_into_use(snapshot, pending.leaf, due.reason, adapters)
+    memory = spare.noted(snapshot)
+    if memory != snapshot.memory:
+        adapters.state.save(memory)
+    outcome = put_into_use(snapshot._replace(memory=memory), leaf, due.reason, adapters)
+    return outcome._replace(error=spare.complaint(snapshot, memory))
 
 
 def plan(snapshot: Snapshot) -> tuple[Due, Wait | None]:
     """Return whether a certificate is due, and why the renewal has to wait, if so."""
-    due = rules.decide(snapshot)
+    due = spare.choose(snapshot, rules.decide(snapshot))
+    if due.ignores is not None:
+        _log.warning(
+            "Ignoring the CA's advice to renew now (ARI): it already brought a new "
+            "certificate. The next order on its advice is possible after %s.",
+            when(due.ignores, snapshot.now),
+        )
     if snapshot.pending is not None and not due.due:
         after = when(due.at, snapshot.now)
         _log.warning("%s; the next attempt is after %s", due.reason, after)
@@ -96,12 +111,19 @@ def roll_back(
             hint="Run `renew --force` to obtain a new certificate.",
         )
     leaf, verified = found
+    left = {thumbprint(each) for each in snapshot.named.values() if each} & {
+        item.thumbprint for item in memory.issued
+    }
+    snapshot = snapshot._replace(memory=without(snapshot, left - {thumbprint(leaf)}))
+    adapters.state.save(snapshot.memory)
     adapters.ca.forget_pending()
     reason = f"rolled back to the certificate verified on {day(verified, now)}"
     return put_into_use(snapshot, leaf, reason, adapters)
 
 
-def _keep(snapshot: Snapshot, pending: Certificate, adapters: Adapters) -> Snapshot:
+def _keep(
+    snapshot: Snapshot, pending: Certificate, due: Due, adapters: Adapters
+) -> Snapshot:
     """Remember a new certificate, and install it into the store."""
     # A run may have died after it saved the certificate.
     adapters.ca.forget_order()
@@ -111,6 +133,7 @@ def _keep(snapshot: Snapshot, pending: Certificate, adapters: Adapters) -> Snaps
             thumbprint=pending.thumbprint,
             directory_url=snapshot.request.directory_url,
             names=pending.names,
+            advised=utc(snapshot.now) if due.is_advised else None,
         )
         memory = memory.remember(issued)
         adapters.state.save(memory)

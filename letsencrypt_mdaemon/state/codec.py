@@ -23,8 +23,11 @@ DAMAGE = (
 """What the functions below raise for a damaged file."""
 
 _ADDED: dict[type, set[str]] = {
-    Memory: {"dropped", "compromised", "runs", "in_use", "exit_code", "sizes"},
-    Issued: {"revoked"},
+    Memory: {
+        *("dropped", "compromised", "runs", "in_use", "exit_code", "sizes"),
+        *("put_back", "checked"),
+    },
+    Issued: {"revoked", "rolled_back", "advised"},
     Account: {"next_key"},
     OpenOrder: {"issued"},
 }

@@ -402,8 +402,10 @@ def forced(scene: Scene, *days: int) -> None:
     for apart in days:
         assert scene.renew(force=True, limits=LIMITS).renewed
         scene.now += apart * DAY
-    # Somebody chooses the old certificate by hand: that makes it due.
+    # Somebody restores the machine from before: that makes it due.
     scene.server.values = dict.fromkeys(TARGETS, thumbprint(scene.first))
+    for ours in scene.store.kept.keys() - {thumbprint(scene.first)}:
+        scene.store.remove(ours)
 
 
 def test_what_a_ca_issues_in_a_week_is_not_exceeded(

@@ -22,11 +22,13 @@ from letsencrypt_mdaemon.state.memory import (
     Account,
     Attempt,
     Change,
+    Checked,
     Draw,
     Dropped,
     Issued,
     Memory,
     OpenOrder,
+    PutBack,
     Target,
 )
 from tests.certificates import certificate, key, leaf
@@ -57,9 +59,10 @@ ISSUED = st.builds(
     TEXT,
     TEXT,
     st.lists(TEXT, max_size=2).map(tuple),
-    st.none() | MOMENTS,
-    st.none() | MOMENTS,
+    *[st.none() | MOMENTS] * 4,
 )
+PUT_BACK = st.builds(PutBack, TEXT, TEXT, MOMENTS)
+CHECKED = st.builds(Checked, TEXT, MOMENTS, st.none() | MOMENTS)
 DROPPED = st.builds(Dropped, TEXT, MOMENTS, MOMENTS, TEXT)
 CHANGES = st.builds(Change, TARGETS, st.integers(0, 9), TEXT, TEXT)
 
@@ -67,6 +70,8 @@ SAMPLES: dict[str, Any] = {
     "installation.json": Memory(
         (TARGET,), (Issued("AB", URL, ("mail.example.test",), None, NOW),),
         compromised=("ab",), runs=(NOW,), in_use="AB",
+        put_back=(PutBack("x.ini [SSL] Certificate", "AB", NOW),),
+        checked=(Checked("AB", NOW, None),),
     ),
     "attempt.json": Attempt("AB", {"https://127.0.0.1:443": "CD"}, (
         Change(TARGET, 3, "CD", "AB"),
@@ -161,6 +166,8 @@ def test_what_is_saved_is_loaded(state: State, name: str) -> None:
                 runs=st.lists(MOMENTS, max_size=2).map(tuple),
                 in_use=TEXT,
                 exit_code=st.none() | st.integers(0, 9),
+                put_back=st.lists(PUT_BACK, max_size=2).map(tuple),
+                checked=st.lists(CHECKED, max_size=2).map(tuple),
             ),
             "attempt.json": st.builds(
                 Attempt,
