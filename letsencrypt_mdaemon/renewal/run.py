@@ -9,7 +9,12 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from letsencrypt_mdaemon.errors import AcmeError, ConfigError
+from letsencrypt_mdaemon.errors import (
+    AcmeError,
+    ChallengeError,
+    ConfigError,
+    DeployError,
+)
 from letsencrypt_mdaemon.pki.certificate import thumbprint
 from letsencrypt_mdaemon.renewal import due as rules
 from letsencrypt_mdaemon.renewal import spare
@@ -23,6 +28,7 @@ from letsencrypt_mdaemon.text import day, when
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from letsencrypt_mdaemon.errors import Error
     from letsencrypt_mdaemon.pki.certificate import Certificate
     from letsencrypt_mdaemon.renewal.adapters import Adapters, Request
     from letsencrypt_mdaemon.renewal.due import Due
@@ -141,18 +147,43 @@ def _keep(
     return snapshot._replace(memory=memory)
 
 
-def _unchanged(
-    snapshot: Snapshot, due: Due, waits_until: datetime | None = None
-) -> Outcome:
+def _unchanged(snapshot: Snapshot, due: Due, wait: Wait | None = None) -> Outcome:
     is_idle = snapshot.request.activate_only and snapshot.pending is None
     return Outcome(
         reason=due.reason,
         names=snapshot.request.names,
         certificate=snapshot.in_use,
         next_at=None if is_idle else due.at,
-        waits_until=waits_until,
+        waits_until=wait.until if wait else None,
         dropped=snapshot.dropped,
+        error=_not_good(snapshot, due, wait),
     )
+
+
+def _not_good(snapshot: Snapshot, due: Due, wait: Wait | None) -> Error | None:
+    """Return the error of a run that leaves a bad certificate in use, if it is bad.
+
+    It has the exit code of the failure that it waits for.
+    """
+    request, bad = snapshot.request, spare.fault(snapshot)
+    if not bad or request.dry_run or request.issue_only:
+        return None
+    message = f"The certificate in use {bad}, and it stays in use: "
+    if wait is not None:
+        hint = "Correct the cause, then run `renew --force`."
+        if wait.until is not None:
+            hint = f"The next attempt is after {when(wait.until)}. {hint}"
+        if wait.failed:
+            names = {wait.failed: wait.reason}
+            return ChallengeError(message + wait.reason, hint=hint, names=names)
+        kind = DeployError if wait.failed is None else AcmeError
+        return kind(message + wait.reason, hint=hint)
+    hint = "Check this machine's clock."
+    if snapshot.pending is not None:
+        hint = "Correct the cause, then run `activate`."
+    elif request.activate_only:
+        hint = "Run `renew`."
+    return DeployError(f"{message}{due.reason}.", hint=hint)
 
 
 def _postponed(snapshot: Snapshot, due: Due, wait: Wait) -> Outcome:
@@ -168,7 +199,7 @@ def _postponed(snapshot: Snapshot, due: Due, wait: Wait) -> Outcome:
         wait.reason.removesuffix("."),
         when(wait.until, snapshot.now),
     )
-    return _unchanged(snapshot, due, wait.until)
+    return _unchanged(snapshot, due, wait)
 
 
 def _rehearse(snapshot: Snapshot, adapters: Adapters) -> Outcome:

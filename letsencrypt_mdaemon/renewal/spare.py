@@ -33,7 +33,7 @@ KEPT = "MDaemon saved settings that it kept in memory"
 RESTORED = "a backup was restored"
 SCRIPT = "MDaemon's own Let's Encrypt scheduler or the old script ran"
 TWIN = "this program ran on another machine or with another state folder"
-CHOSEN = "somebody chose it in MDaemon's settings"
+CHOSEN = "somebody chose another one in MDaemon's settings"
 REMEDIES = {
     KEPT: "close MDaemon's settings windows, then restart MDaemon once",
     RESTORED: "look for a backup or a cluster that restores its files",

@@ -781,7 +781,7 @@ STATUS_MODULES = HELP | {
     *("mdaemon.ini", "mdaemon.server"),
     *("pki", "pki.certificate", "pki.chain", "pki.names"),
     *("renewal", "renewal.adapters", "renewal.deploy", "renewal.due"),
-    *("renewal.obtain", "renewal.run", "renewal.snapshot"),
+    *("renewal.obtain", "renewal.run", "renewal.snapshot", "renewal.spare"),
     *("state", "state.codec", "state.folder", "state.ledger"),
     *("state.memory", "stores", "stores.pem"),
     *("system", "system.disk", "system.files", "system.locks", "system.log"),
