@@ -79,6 +79,10 @@ class MemoryStore:
         """Return a certificate's private key; None if it cannot be had."""
         return self.keys.get(wanted)
 
+    def is_key_usable(self, wanted: str) -> bool:
+        """Whether the key is there."""
+        return wanted in self.keys
+
     def key_readers(self, wanted: str) -> list[str] | None:
         """Return the accounts that may read the key."""
         return ["NT AUTHORITY\\SYSTEM"] if wanted in self.keys else None

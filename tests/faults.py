@@ -564,8 +564,8 @@ FAULTS = (
     ),
     Fault(
         "deploy-never-verified",
-        "memory.remember(issued._replace(verified=utc(snapshot.now)))",
-        "memory.remember(issued)",
+        "seen = utc(snapshot.now) if is_proven else issued.verified",
+        "seen = issued.verified",
         "test_run.py test_deploy.py",
     ),
     Fault(

@@ -144,7 +144,10 @@ class Run:
 
     def _fail(self, error: Error) -> NoReturn:
         self._note_end(error.exit_code)
-        findings = self._consult(error) if isinstance(error, ChallengeError) else {}
+        findings: dict[str, object] = {}
+        # A run with a result only waits: it has validated no name now.
+        if isinstance(error, ChallengeError) and not self._items:
+            findings = self._consult(error)
         _log.error("%s", error.message)
         if error.hint:
             _log.info("%s", error.hint)

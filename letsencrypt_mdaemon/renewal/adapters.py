@@ -74,6 +74,9 @@ class Store(Protocol):
     def key(self, wanted: str) -> PrivateKey | None:
         """Return a certificate's private key, or None if the store keeps it."""
 
+    def is_key_usable(self, wanted: str) -> bool:
+        """Whether a certificate's private key is there and can be used."""
+
     def key_readers(self, wanted: str) -> list[str] | None:
         """Return the accounts that may read a certificate's key; None if unknown."""
 

@@ -13,11 +13,11 @@ from letsencrypt_mdaemon.renewal.adapters import Outcome
 from letsencrypt_mdaemon.renewal.climb import climb
 from letsencrypt_mdaemon.renewal.proof import Judge, restored
 from letsencrypt_mdaemon.renewal.proof import baseline as ours_before
-from letsencrypt_mdaemon.state.memory import Attempt, utc
+from letsencrypt_mdaemon.state.memory import Attempt, Issued, utc
 from letsencrypt_mdaemon.text import day
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from cryptography import x509
 
@@ -51,11 +51,12 @@ def put_into_use(
         _log.warning("Nothing could be verified: no port serves TLS.%s", kept)
     may_remove = proof is not None and proof.new and not proof.unproven
     error = None
-    issued = memory.find(thumbprint(leaf))
     if request.given and proof is not None and proof.unproven:
         error = _unproven(proof)
-    elif proof is not None and proof.new and issued:
-        memory = memory.remember(issued._replace(verified=utc(snapshot.now)))
+    if issued := memory.find(thumbprint(leaf)):
+        is_proven = error is None and proof is not None and proof.new
+        seen = utc(snapshot.now) if is_proven else issued.verified
+        memory = memory.remember(issued._replace(verified=seen, rolled_back=None))
     # Without it, the next run could not know the server's own name by its certificate.
     first = request.names[0]
     host = first if first in dns_names(leaf) else memory.host_name
@@ -165,6 +166,7 @@ def undo(
     lost = put_back(snapshot, attempt, adapters)
     done = Attempt(attempt.thumbprint, {}, (), failed=utc(snapshot.now))
     adapters.state.save(done)
+    adapters.state.save(without(snapshot, {attempt.thumbprint}))
     if lost:
         message = f"{what}. The files are restored, but these ports do not serve "
         message += f"their previous certificate: {', '.join(lost)}."
@@ -175,6 +177,20 @@ def undo(
         hint="Check why the server rejects the new certificate: its key (key-type), "
         "its chain, the server's log. The program tries it again in a day.",
     )
+
+
+def without(snapshot: Snapshot, thumbprints: Collection[str]) -> Memory:
+    """Return the memory in which these certificates were rolled back."""
+    memory = snapshot.memory
+    for digest in thumbprints:
+        leaf, _ = snapshot.stored.get(digest, (None, ""))
+        issued = memory.find(digest)
+        if issued is None and leaf is not None:
+            issued = Issued(digest, snapshot.request.directory_url, dns_names(leaf))
+        if issued is not None:
+            issued = issued._replace(rolled_back=utc(snapshot.now))
+            memory = memory.remember(issued)
+    return memory
 
 
 class Deployed(NamedTuple):

@@ -43,6 +43,9 @@ LOSABLE = timedelta(days=7)
 """If less is left of the certificate in use, the next one may lose a name."""
 
 
+_ADVICE = "the CA suggests renewing the certificate (ARI)"
+
+
 class Due(NamedTuple):
     """Whether a certificate should be ordered or bound now, and why.
 
@@ -50,12 +53,19 @@ class Due(NamedTuple):
         reason: One clause: the rule that decided, and its facts.
         at: When it is due, or was.
         rule: The rule that makes it due by time; "" if another reason does.
+        ignores: Until when the CA's advice to renew now is ignored; None if it is not.
     """
 
     due: bool
     reason: str
     at: datetime
     rule: str = ""
+    ignores: datetime | None = None
+
+    @property
+    def is_advised(self) -> bool:
+        """Whether only the CA's advice (ARI) makes it due."""
+        return self.due and self.rule == _ADVICE
 
 
 def decide(snapshot: Snapshot) -> Due:
@@ -71,6 +81,8 @@ def decide(snapshot: Snapshot) -> Due:
         drawn = draw.moment(now, request.interval or INTERVAL)
         why = draw.explanation_url
     due = by_rule(snapshot, snapshot.names, drawn)
+    if due.is_advised and (until := advised_until(snapshot)):
+        due = by_rule(snapshot, snapshot.names)._replace(ignores=until)
     if due.due and due.at == drawn and why:
         due = due._replace(reason=f"{due.reason}; the CA's reason: {why}")
     last = now - RETRY_INTERVAL
@@ -108,9 +120,33 @@ def by_rule(
     return Due(due=min(at, end) <= now, reason=reason, at=at, rule=rule)
 
 
+def advised_until(snapshot: Snapshot) -> datetime | None:
+    """Return until when the CA's advice (ARI) may bring no further order.
+
+    One order in a quarter of the lifetime: a window that is always in the past would
+    bring one at every run. Counted are certificates that the CA issued.
+
+    Returns:
+        None if its advice counts now.
+    """
+    request, leaf = snapshot.request, snapshot.ours
+    if leaf is None or request.force or thumbprint(leaf) not in snapshot.stored:
+        return None
+    quarter = lifetime(leaf) / 4
+    last = [
+        item.advised + quarter
+        for item in snapshot.memory.issued
+        if item.advised is not None
+        and item.directory_url == request.directory_url
+        and set(item.names) == set(snapshot.names)
+        and item.advised <= snapshot.now < item.advised + quarter
+    ]
+    return max(last, default=None)
+
+
 def wait(snapshot: Snapshot) -> Wait | None:
     """Return why a retry has to wait after earlier failures, if it has to."""
-    if snapshot.pending is not None:
+    if snapshot.pending is not None or snapshot.spare is not None:
         return None
     names, left = tried_now(snapshot), snapshot.order
     return snapshot.ledger.wait(
@@ -170,6 +206,7 @@ def is_wanted(snapshot: Snapshot, pending: Certificate) -> bool:
         any(names <= held <= names | twins(names) for names in wanted)
         and key_type(pending.leaf) == request.key_type
         and snapshot.now < backstop(pending.leaf)
+        and not snapshot.memory.revoked(pending.thumbprint)
         and not is_compromised(pending.leaf, snapshot.memory)
     )
 
@@ -177,19 +214,6 @@ def is_wanted(snapshot: Snapshot, pending: Certificate) -> bool:
 def is_compromised(leaf: x509.Certificate, memory: Memory) -> bool:
     """Whether any certificate with this key was revoked as compromised."""
     return bool(memory.compromised) and public_key_hash(leaf) in memory.compromised
-
-
-def last_verified(snapshot: Snapshot) -> tuple[x509.Certificate, datetime] | None:
-    """Return the certificate for a rollback, and when every port served it."""
-    for issued in reversed(snapshot.memory.issued):
-        leaf, _ = snapshot.stored.get(issued.thumbprint, (None, ""))
-        if leaf is None or issued.verified is None or issued.revoked is not None:
-            continue
-        if leaf == snapshot.in_use or is_compromised(leaf, snapshot.memory):
-            continue
-        if leaf.not_valid_before_utc <= snapshot.now < leaf.not_valid_after_utc:
-            return leaf, issued.verified
-    return None
 
 
 def _resume(snapshot: Snapshot, pending: Certificate) -> Due:
@@ -227,7 +251,7 @@ def _first(
             if asked < wanted:
                 rule = "renew-days is set, and half of the lifetime is over"
     if drawn is not None and drawn < at:
-        at, rule = drawn, "the CA suggests renewing the certificate (ARI)"
+        at, rule = drawn, _ADVICE
     return at, rule
 
 
@@ -268,10 +292,8 @@ def _spoiled(snapshot: Snapshot) -> str:
     if leaf is None:
         return ""
     digest = thumbprint(leaf)
-    known = memory.find(digest)
-    if known is not None and known.revoked is not None:
-        revoked = day(known.revoked, snapshot.now)
-        return f"the certificate in use was revoked on {revoked}"
+    if revoked := memory.revoked(digest):
+        return f"the certificate in use was revoked on {day(revoked, snapshot.now)}"
     if is_compromised(leaf, memory):
         return "the key of the certificate in use was revoked as compromised"
     if memory.in_use and digest != memory.in_use:

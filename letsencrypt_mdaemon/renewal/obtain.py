@@ -33,7 +33,8 @@ def with_advice(snapshot: Snapshot, adapters: Adapters) -> Snapshot:
     its advice matters, and not before the time that it set.
     """
     leaf, request, now = snapshot.ours, snapshot.request, snapshot.now
-    if leaf is None or snapshot.pending or request.activate_only or request.force:
+    is_planned = snapshot.pending is not None or snapshot.spare is not None
+    if leaf is None or is_planned or request.activate_only or request.force:
         return snapshot
     kept = snapshot.draw
     if kept is None or kept.thumbprint != thumbprint(leaf):

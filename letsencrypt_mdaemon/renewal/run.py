@@ -9,18 +9,28 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from letsencrypt_mdaemon.errors import AcmeError, ConfigError
+from letsencrypt_mdaemon.errors import (
+    AcmeError,
+    ChallengeError,
+    ConfigError,
+    DeployError,
+)
+from letsencrypt_mdaemon.pki.certificate import thumbprint
 from letsencrypt_mdaemon.renewal import due as rules
+from letsencrypt_mdaemon.renewal import spare
 from letsencrypt_mdaemon.renewal.adapters import Outcome
-from letsencrypt_mdaemon.renewal.deploy import put_into_use, undo
+from letsencrypt_mdaemon.renewal.deploy import put_into_use, undo, without
 from letsencrypt_mdaemon.renewal.obtain import obtain, with_advice
 from letsencrypt_mdaemon.renewal.snapshot import Snapshot, take_snapshot
-from letsencrypt_mdaemon.state.memory import Issued
+from letsencrypt_mdaemon.state.memory import Issued, utc
 from letsencrypt_mdaemon.text import day, when
 
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from cryptography import x509
+
+    from letsencrypt_mdaemon.errors import Error
     from letsencrypt_mdaemon.pki.certificate import Certificate
     from letsencrypt_mdaemon.renewal.adapters import Adapters, Request
     from letsencrypt_mdaemon.renewal.due import Due
@@ -54,26 +64,43 @@ def renew(
     if wait is not None and not request.force:
         return _postponed(snapshot, due, wait)
     pending = snapshot.pending
+    leaf = pending.leaf if pending else snapshot.spare
     if request.dry_run or not due.due:
-        if pending and due.due:
-            snapshot = snapshot.searched(adapters)
-        changes = adapters.server.planned(pending.leaf) if pending and due.due else ()
-        return _unchanged(snapshot, due)._replace(changes=tuple(changes))
-    if pending is None:
+        return _planned(snapshot, due, leaf, adapters)
+    if leaf is None:
         snapshot = obtain(snapshot, adapters)
         pending = snapshot.pending
-    if pending is None:
-        return _unchanged(snapshot, rules.by_rule(snapshot, snapshot.names))
-    snapshot = _keep(snapshot, pending, adapters)
+        if pending is None:
+            return _unchanged(snapshot, rules.by_rule(snapshot, snapshot.names))
+        leaf = pending.leaf
+    if pending is not None:
+        snapshot = _keep(snapshot, pending, due, adapters)
     if request.issue_only:
         reason = f"{due.reason}; the new certificate waits for `activate`"
         return Outcome(reason=reason, names=request.names, certificate=snapshot.in_use)
-    return put_into_use(snapshot, pending.leaf, due.reason, adapters)
+    return _put_into_use(snapshot, leaf, due, adapters)
+
+
+def _put_into_use(
+    snapshot: Snapshot, leaf: x509.Certificate, due: Due, adapters: Adapters
+) -> Outcome:
+    """Put a certificate into use, and complain of values that are put back."""
+    memory = spare.noted(snapshot)
+    if memory != snapshot.memory:
+        adapters.state.save(memory)
+    outcome = put_into_use(snapshot._replace(memory=memory), leaf, due.reason, adapters)
+    return outcome._replace(error=outcome.error or spare.complaint(snapshot, memory))
 
 
 def plan(snapshot: Snapshot) -> tuple[Due, Wait | None]:
     """Return whether a certificate is due, and why the renewal has to wait, if so."""
-    due = rules.decide(snapshot)
+    due = spare.choose(snapshot, rules.decide(snapshot))
+    if due.ignores is not None:
+        _log.warning(
+            "Ignoring the CA's advice to renew now (ARI): it already brought a new "
+            "certificate. The next order on its advice is possible after %s.",
+            when(due.ignores, snapshot.now),
+        )
     if snapshot.pending is not None and not due.due:
         after = when(due.at, snapshot.now)
         _log.warning("%s; the next attempt is after %s", due.reason, after)
@@ -90,7 +117,7 @@ def roll_back(
         DeployError: If the certificate is not in use everywhere afterwards.
     """
     snapshot = take_snapshot(request, adapters, memory, now)
-    found = rules.last_verified(snapshot)
+    found = spare.last_verified(snapshot)
     if found is None:
         raise ConfigError(
             "Cannot roll back: no certificate that was verified on every port is still "
@@ -98,12 +125,19 @@ def roll_back(
             hint="Run `renew --force` to obtain a new certificate.",
         )
     leaf, verified = found
+    left = {thumbprint(each) for each in snapshot.named.values() if each} & {
+        item.thumbprint for item in memory.issued
+    }
+    snapshot = snapshot._replace(memory=without(snapshot, left - {thumbprint(leaf)}))
+    adapters.state.save(snapshot.memory)
     adapters.ca.forget_pending()
     reason = f"rolled back to the certificate verified on {day(verified, now)}"
     return put_into_use(snapshot, leaf, reason, adapters)
 
 
-def _keep(snapshot: Snapshot, pending: Certificate, adapters: Adapters) -> Snapshot:
+def _keep(
+    snapshot: Snapshot, pending: Certificate, due: Due, adapters: Adapters
+) -> Snapshot:
     """Remember a new certificate, and install it into the store."""
     # A run may have died after it saved the certificate.
     adapters.ca.forget_order()
@@ -113,6 +147,7 @@ def _keep(snapshot: Snapshot, pending: Certificate, adapters: Adapters) -> Snaps
             thumbprint=pending.thumbprint,
             directory_url=request.directory_url,
             names=tuple(name for name in request.names if name in pending.names),
+            advised=utc(snapshot.now) if due.is_advised else None,
         )
         memory = memory.remember(issued)
         adapters.state.save(memory)
@@ -120,18 +155,54 @@ def _keep(snapshot: Snapshot, pending: Certificate, adapters: Adapters) -> Snaps
     return snapshot._replace(memory=memory)
 
 
-def _unchanged(
-    snapshot: Snapshot, due: Due, waits_until: datetime | None = None
+def _planned(
+    snapshot: Snapshot, due: Due, leaf: x509.Certificate | None, adapters: Adapters
 ) -> Outcome:
+    """Return what a run would do, without what only the CA can tell."""
+    if leaf is None or not due.due:
+        return _unchanged(snapshot, due)
+    snapshot = snapshot.searched(adapters)
+    changes = tuple(adapters.server.planned(leaf))
+    return _unchanged(snapshot, due)._replace(changes=changes)
+
+
+def _unchanged(snapshot: Snapshot, due: Due, wait: Wait | None = None) -> Outcome:
     is_idle = snapshot.request.activate_only and snapshot.pending is None
     return Outcome(
         reason=due.reason,
         names=snapshot.request.names,
         certificate=snapshot.in_use,
         next_at=None if is_idle else due.at,
-        waits_until=waits_until,
+        waits_until=wait.until if wait else None,
         dropped=snapshot.dropped,
+        error=_not_good(snapshot, due, wait),
     )
+
+
+def _not_good(snapshot: Snapshot, due: Due, wait: Wait | None) -> Error | None:
+    """Return the error of a run that leaves a bad certificate in use, if it is bad.
+
+    It has the exit code of the failure that it waits for.
+    """
+    request, bad = snapshot.request, spare.fault(snapshot)
+    if not bad or request.dry_run or request.issue_only:
+        return None
+    message = f"The certificate in use {bad}, and it stays in use: "
+    if wait is not None:
+        hint = "Correct the cause, then run `renew --force`."
+        if wait.until is not None:
+            hint = f"The next attempt is after {when(wait.until)}. {hint}"
+        if wait.failed:
+            names = {wait.failed: wait.reason}
+            return ChallengeError(message + wait.reason, hint=hint, names=names)
+        kind = DeployError if wait.failed is None else AcmeError
+        return kind(message + wait.reason, hint=hint)
+    hint = "Check this machine's clock."
+    if snapshot.pending is not None:
+        hint = "Correct the cause, then run `activate`."
+    elif request.activate_only:
+        hint = "Run `renew`."
+    return DeployError(f"{message}{due.reason}.", hint=hint)
 
 
 def _postponed(snapshot: Snapshot, due: Due, wait: Wait) -> Outcome:
@@ -147,7 +218,7 @@ def _postponed(snapshot: Snapshot, due: Due, wait: Wait) -> Outcome:
         wait.reason.removesuffix("."),
         when(wait.until, snapshot.now),
     )
-    return _unchanged(snapshot, due, wait.until)
+    return _unchanged(snapshot, due, wait)
 
 
 def _rehearse(snapshot: Snapshot, adapters: Adapters) -> Outcome:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from letsencrypt_mdaemon.pki.certificate import OURS, thumbprint
 from letsencrypt_mdaemon.renewal import due
+from letsencrypt_mdaemon.renewal.spare import spares
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,6 +41,7 @@ class Snapshot(NamedTuple):
         pending: An issued certificate that is not in use yet and fits the settings.
         named: The certificate that each target names; None if it is unknown.
         stored: Thumbprint -> certificate and friendly name.
+        spare: Our certificate of the store to use instead of an order.
     """
 
     request: Request
@@ -52,6 +54,7 @@ class Snapshot(NamedTuple):
     pending: Certificate | None
     named: Mapping[Target, x509.Certificate | None]
     stored: Mapping[str, tuple[x509.Certificate, str]]
+    spare: x509.Certificate | None = None
 
     def searched(self, adapters: Adapters) -> Snapshot:
         """Return the snapshot with every target, also those unknown until now."""
@@ -119,7 +122,23 @@ def take_snapshot(
         },
     )
     pending = snapshot.pending
-    if pending is None or due.is_wanted(snapshot, pending):
-        return snapshot
-    _log.info("The pending certificate %s is obsolete", pending.thumbprint)
-    return snapshot._replace(pending=None)
+    if pending is not None and not due.is_wanted(snapshot, pending):
+        _log.info("The pending certificate %s is obsolete", pending.thumbprint)
+        snapshot = snapshot._replace(pending=None)
+    return with_spare(snapshot, adapters)
+
+
+def with_spare(snapshot: Snapshot, adapters: Adapters) -> Snapshot:
+    """Return the snapshot with the best spare certificate whose key can be used.
+
+    It takes the place of a pending certificate that has to wait.
+    """
+    usable = (
+        leaf
+        for leaf in spares(snapshot)
+        if adapters.store.is_key_usable(thumbprint(leaf))
+    )
+    spare = next(usable, None)
+    return snapshot._replace(
+        spare=spare, pending=snapshot.pending if spare is None else None
+    )

@@ -31,10 +31,10 @@ DAMAGE = (
 _ADDED: dict[type, set[str]] = {
     Memory: {
         *("dropped", "compromised", "runs", "in_use", "exit_code", "sizes"),
-        *("rungs", "restarted", "host_name"),
+        *("rungs", "restarted", "host_name", "put_back", "checked"),
     },
     Attempt: {"rungs"},
-    Issued: {"revoked"},
+    Issued: {"revoked", "rolled_back", "advised"},
     Account: {"next_key", "contact"},
     OpenOrder: {"issued"},
     Failure: {"limited"},

@@ -66,11 +66,16 @@ class Failure(NamedTuple):
 
 
 class Wait(NamedTuple):
-    """Why to wait, and until when; None = until the administrator acts."""
+    """Why to wait, and until when; None = until the administrator acts.
+
+    Args:
+        failed: The name that failed; "" = a whole order; None = no order did.
+    """
 
     reason: str
     until: datetime | None
     paused: str = ""
+    failed: str | None = None
 
 
 class Ledger(NamedTuple):
@@ -165,7 +170,7 @@ class Ledger(NamedTuple):
                 what = f"for {item.name}" if item.name else "this account"
                 return Wait(f"the CA has paused {what}: {item.why}", None, item.paused)
             if (at := item.not_before(urgent=urgent)) > now:
-                waits.append(Wait(_why(item, now), at))
+                waits.append(Wait(_why(item, now), at, failed=item.name))
         # A day more: the clock may have been slow at one of these issuances.
         span = WEEK + CLOCK_ERROR
         used = self.used(names, now, span)

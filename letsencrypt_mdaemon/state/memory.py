@@ -94,6 +94,8 @@ class Issued(NamedTuple):
         names: The names that were ordered; the CA may have added their `www.` twins.
         verified: When every port that speaks TLS served it; None if never.
         revoked: When this program revoked it; None if it did not.
+        rolled_back: When it was, if it was not activated since.
+        advised: When it was issued, if the CA's advice (ARI) was the reason.
     """
 
     thumbprint: str
@@ -101,6 +103,35 @@ class Issued(NamedTuple):
     names: tuple[str, ...]
     verified: datetime | None = None
     revoked: datetime | None = None
+    rolled_back: datetime | None = None
+    advised: datetime | None = None
+
+
+class PutBack(NamedTuple):
+    """A target that somebody made name another certificate than the activated one.
+
+    Args:
+        target: As messages show it.
+        thumbprint: Of the certificate that it named; "" if unknown.
+        at: When a run found it.
+    """
+
+    target: str
+    thumbprint: str
+    at: datetime
+
+
+class Checked(NamedTuple):
+    """A CA's answer whether a certificate is revoked (its CRL).
+
+    Args:
+        at: When the CA was asked.
+        revoked: When the CA revoked it; None if it did not, or gave no answer.
+    """
+
+    thumbprint: str
+    at: datetime
+    revoked: datetime | None
 
 
 class Dropped(NamedTuple):
@@ -130,6 +161,8 @@ class Memory(NamedTuple):
         restarted: When this program last restarted the server.
         sizes: The bytes of each target's file when it was last read.
         host_name: The first name of that certificate; "" if unknown.
+        put_back: What somebody changed in the server's files in the last week.
+        checked: The CRLs' answers about certificates in use.
     """
 
     targets: tuple[Target, ...] = ()
@@ -143,6 +176,15 @@ class Memory(NamedTuple):
     restarted: datetime | None = None
     sizes: dict[str, int] = {}  # noqa: RUF012 - nobody changes it
     host_name: str = ""
+    put_back: tuple[PutBack, ...] = ()
+    checked: tuple[Checked, ...] = ()
+
+    def revoked(self, thumbprint: str) -> datetime | None:
+        """Return when this program or the CA revoked a certificate; None if not."""
+        rows = [(row.thumbprint, row.revoked) for row in self.issued]
+        rows += [(row.thumbprint, row.revoked) for row in self.checked]
+        found = (at for digest, at in rows if digest == thumbprint and at)
+        return next(found, None)
 
     def find(self, thumbprint: str) -> Issued | None:
         """Return the record of a certificate; None if there is none."""

@@ -67,6 +67,10 @@ class PemStore:
                     return key
         return None
 
+    def is_key_usable(self, wanted: str) -> bool:
+        """Whether the certificate's private key is beside it."""
+        return self.key(wanted) is not None
+
     def key_readers(self, _: str) -> None:
         """Return None: the files are private from the start."""
         return

@@ -782,7 +782,7 @@ STATUS_MODULES = HELP | {
     *("pki", "pki.certificate", "pki.chain", "pki.names"),
     *("renewal", "renewal.adapters", "renewal.climb", "renewal.deploy"),
     *("renewal.due", "renewal.ladder", "renewal.obtain", "renewal.proof"),
-    *("renewal.run", "renewal.snapshot"),
+    *("renewal.run", "renewal.snapshot", "renewal.spare"),
     *("state", "state.codec", "state.folder", "state.ledger"),
     *("state.memory", "stores", "stores.pem"),
     *("system", "system.disk", "system.files", "system.locks", "system.log"),

@@ -385,7 +385,8 @@ def test_a_certificate_that_a_port_does_not_take_is_rolled_back(
     assert set(secure.here("status").report["served"].values()) == {old}
     secure.server.wait_for(lambda: secure.server.delivered)
     later = secure.here("renew")
-    assert later.exit_code == 0
+    assert later.exit_code == 5
+    assert "The certificate in use is self-signed" in later.report["error"]["message"]
     assert not later.report["renewed"]
     assert secure.bound() == {old}
     secure.server.faults.clear()
@@ -463,18 +464,22 @@ def test_a_certificate_that_the_store_has_lost_is_a_reason_to_renew(
     assert len(replaced) == 2  # the third one has it in pairs
 
 
-def test_another_certificate_chosen_by_hand_is_a_reason_to_renew(
-    program: Program,
+def test_another_certificate_chosen_by_hand_is_replaced_by_ours_without_an_order(
+    program: Program, ca: CertificateAuthority
 ) -> None:
     (self_signed,) = program.bound()
-    renewed(program)
+    ours = renewed(program)
     choose(program, self_signed, "webmail")
 
     ran = program.here("renew", "--no-reload")
 
     assert ran.report["renewed"]
-    assert ran.report["reason"] == "the server's files name different certificates"
-    assert program.bound() == {ran.report["certificate"]["thumbprint"]}
+    assert ran.report["reason"] == (
+        "the server's files name different certificates, probably because somebody "
+        "chose another one in MDaemon's settings; a good one is in the store"
+    )
+    assert program.bound() == {ours}
+    assert len(ca.orders) == 1
 
 
 @pytest.mark.parametrize(

@@ -249,6 +249,37 @@ def test_a_certificate_that_is_there_already_is_put_into_use_without_waiting(
     assert scene.renew().renewed
 
 
+def test_a_wait_on_an_expired_certificate_has_the_code_of_what_failed(
+    scene: Scene,
+) -> None:
+    scene.now = scene.first.not_valid_after_utc
+    codes = []
+    for error in (unproven(FIRST), limit(None)):
+        scene.failing(error, force=True)
+        outcome = scene.renew()
+        assert outcome.error is not None
+        assert "The certificate in use expired on" in outcome.error.message
+        codes.append(outcome.error.exit_code)
+        assert scene.renew(dry_run=True).error is None
+        assert scene.renew(issue_only=True).error is None
+        scene.now += DAY
+
+    assert codes == [4, 3]
+    assert scene.store.kept.keys() == {thumbprint(scene.first)}
+
+
+def test_a_wait_on_an_expired_certificate_for_no_failure_has_code_5(
+    scene: Scene,
+) -> None:
+    scene.now = scene.first.not_valid_after_utc
+    forced(scene, 0, 0, 0, 0, 0)
+
+    error = scene.renew(limits=LIMITS).error
+
+    assert error is not None
+    assert error.exit_code == 5
+
+
 # What is no failure of a name
 
 
@@ -404,8 +435,10 @@ def forced(scene: Scene, *days: int) -> None:
     for apart in days:
         assert scene.renew(force=True, limits=LIMITS).renewed
         scene.now += apart * DAY
-    # Somebody chooses the old certificate by hand: that makes it due.
+    # Somebody restores the machine from before: that makes it due.
     scene.server.values = dict.fromkeys(TARGETS, thumbprint(scene.first))
+    for ours in scene.store.kept.keys() - {thumbprint(scene.first)}:
+        scene.store.remove(ours)
 
 
 def test_what_a_ca_issues_in_a_week_is_not_exceeded(
@@ -616,7 +649,7 @@ def test_a_certificate_that_cannot_be_used_is_not_ordered_again_at_once(
 
     ran = program.here("renew")
 
-    assert ran.exit_code == 0
+    assert ran.exit_code == 3
     assert ran.report["waiting_until"]
     assert orders(ca) == 0
     assert len(program.here("status").report["ledger"]["issued_this_week"]) == 1
@@ -646,7 +679,7 @@ def test_a_name_that_failed_waits_also_in_the_next_process(
     ran = program.here("renew")
     shown = program.here("renew", as_json=False)
 
-    assert ran.exit_code == shown.exit_code == 0
+    assert ran.exit_code == shown.exit_code == 4
     assert not ran.report["renewed"]
     assert ran.report["waiting_until"]
     assert HOST_NAME in ran.report["warnings"][0]
@@ -668,7 +701,7 @@ def test_a_limit_is_told_with_its_moment_and_nothing_is_asked_until_then(
 
     ran = program.here("renew")
 
-    assert ran.exit_code == 0
+    assert ran.exit_code == 3
     until = datetime.fromisoformat(ran.report["waiting_until"])
     assert timedelta(hours=1.9) < until - before < timedelta(hours=2.1)
     assert ca.requests == []

@@ -29,6 +29,7 @@ from tests.fakes import PORTS, RUNGS, MemoryIssuer, MemoryServer, MemoryStore, c
 NAMES = ("mail.example.test", "imap.example.test")
 NOW = START + timedelta(hours=1)
 DAY = timedelta(days=1)
+HOUR = timedelta(hours=1)
 DIRECTORY = "https://ca.test/directory"
 ORDER = Request(names=NAMES, key_type="p256", directory_url=DIRECTORY, timeout=0)
 
@@ -507,6 +508,150 @@ def test_an_old_certificate_that_something_else_names_is_not_removed(
     scene.now += 80 * DAY
 
     assert scene.renew(remove_old=True).removed == ()
+
+
+# A certificate that is there already
+
+
+def put_back(scene: Scene, value: str = "") -> None:
+    """Let somebody write a value back into the server's files."""
+    scene.server.values = dict.fromkeys(scene.server.values, value or scene.old)
+    scene.server.restart()
+
+
+@pytest.mark.parametrize("whose", ["theirs", "ours"])
+def test_a_value_that_was_put_back_is_mended_without_the_ca(
+    scene: Scene, whose: str
+) -> None:
+    former = new(scene.renew())
+    ours = new(scene.renew(force=True))
+    put_back(scene, former if whose == "ours" else "")
+    scene.now += DAY
+    scene.issuer.errors.append(AssertionError("the CA is asked"))
+
+    outcome = scene.renew()
+
+    assert new(outcome) == ours
+    assert "; a good one is in the store" in outcome.reason
+    assert outcome.error is None
+    assert len(scene.issuer.orders) == 2
+    assert scene.parts.state.load().in_use == ours
+
+
+def test_the_third_time_in_a_week_is_an_error_though_it_is_mended(scene: Scene) -> None:
+    ours = new(scene.renew())
+    errors = []
+    for _ in range(4):
+        scene.now += DAY
+        put_back(scene)
+        outcome = scene.renew()
+        assert new(outcome) == ours
+        errors.append(outcome.error)
+
+    assert [error is not None for error in errors] == [False, False, True, True]
+    assert len(scene.issuer.orders) == 1
+
+
+def test_a_dry_run_tells_what_it_would_put_into_use(scene: Scene) -> None:
+    ours = new(scene.renew())
+    put_back(scene)
+
+    outcome = scene.renew(dry_run=True)
+
+    assert [change.after for change in outcome.changes] == [ours] * 2
+    assert scene.bound == {scene.old}
+    assert scene.parts.state.load().put_back == ()
+
+
+def test_without_activation_the_one_in_the_store_waits_too(scene: Scene) -> None:
+    ours = new(scene.renew())
+    put_back(scene)
+
+    scene.renew(issue_only=True)
+
+    assert scene.bound == {scene.old}
+    assert len(scene.issuer.orders) == 1
+    assert new(scene.renew(activate_only=True)) == ours
+
+
+def test_one_without_a_key_is_not_used(scene: Scene) -> None:
+    ours = new(scene.renew())
+    put_back(scene)
+    del scene.store.keys[ours]
+
+    assert new(scene.renew()) != ours
+    assert len(scene.issuer.orders) == 2
+
+
+def test_a_spare_that_breaks_a_port_is_used_no_more_until_it_is_activated(
+    scene: Scene,
+) -> None:
+    ours = new(scene.renew())
+    put_back(scene)
+    scene.server.broken.add(PORTS[1])
+    with pytest.raises(DeployError, match="Rolled back"):
+        scene.renew()
+    scene.server.broken.clear()
+    scene.now += 2 * DAY
+
+    another = new(scene.renew())
+
+    assert another != ours
+    put_back(scene)
+    assert new(scene.renew()) == another
+    scene.store.remove(another)
+    put_back(scene)
+    assert new(scene.renew(activate_only=True)) == ours
+    put_back(scene)
+    assert new(scene.renew()) == ours
+    assert len(scene.issuer.orders) == 2
+
+
+def test_one_that_somebody_rolled_back_is_used_again_only_when_activated(
+    scene: Scene,
+) -> None:
+    first = new(scene.renew())
+    scene.now += DAY
+    second = new(scene.renew(force=True))
+    assert new(scene.roll_back()) == first
+    put_back(scene)
+
+    assert new(scene.renew()) == first
+    assert new(scene.renew(activate_only=True)) == second
+    put_back(scene)
+    assert new(scene.renew()) == second
+
+
+def test_one_that_has_to_wait_does_not_keep_a_good_one_from_use(scene: Scene) -> None:
+    first = new(scene.renew())
+    scene.server.broken.add(PORTS[1])
+    scene.server.first = first
+    with pytest.raises(DeployError, match="Rolled back"):
+        scene.renew(force=True)
+    assert scene.pending
+    put_back(scene)
+
+    assert new(scene.renew()) == first
+    assert len(scene.issuer.orders) == 2
+
+
+def test_a_window_that_is_always_in_the_past_brings_one_order_in_a_quarter(
+    scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    scene.renew()
+    window = Window(start=scene.now - DAY, end=scene.now - HOUR)
+    for _ in range(44):
+        scene.issuer.windows.append(window)
+        scene.now += DAY / 2
+        scene.renew()
+
+    assert len(scene.issuer.orders) == 2
+    ignored = [line for line in warnings(caplog) if "Ignoring the CA's advice" in line]
+    assert len(ignored) == 43
+    scene.now += DAY
+    scene.issuer.windows.append(window)
+    scene.renew()
+    assert len(scene.issuer.orders) == 3
 
 
 # Not all of it

@@ -22,11 +22,13 @@ from letsencrypt_mdaemon.state.memory import (
     Account,
     Attempt,
     Change,
+    Checked,
     Draw,
     Dropped,
     Issued,
     Memory,
     OpenOrder,
+    PutBack,
     Rung,
     Target,
 )
@@ -58,9 +60,10 @@ ISSUED = st.builds(
     TEXT,
     TEXT,
     st.lists(TEXT, max_size=2).map(tuple),
-    st.none() | MOMENTS,
-    st.none() | MOMENTS,
+    *[st.none() | MOMENTS] * 4,
 )
+PUT_BACK = st.builds(PutBack, TEXT, TEXT, MOMENTS)
+CHECKED = st.builds(Checked, TEXT, MOMENTS, st.none() | MOMENTS)
 DROPPED = st.builds(Dropped, TEXT, MOMENTS, MOMENTS, TEXT)
 CHANGES = st.builds(Change, TARGETS, st.integers(0, 9), TEXT, TEXT)
 RUNGS = st.builds(Rung, TEXT, st.lists(TEXT, max_size=2).map(tuple), st.integers(0, 9))
@@ -70,6 +73,8 @@ SAMPLES: dict[str, Any] = {
         (TARGET,), (Issued("AB", URL, ("mail.example.test",), None, NOW),),
         compromised=("ab",), runs=(NOW,), in_use="AB",
         rungs=(Rung("RELOADCACHE.SEM", ("mail",), 1),), restarted=NOW,
+        put_back=(PutBack("x.ini [SSL] Certificate", "AB", NOW),),
+        checked=(Checked("AB", NOW, None),),
     ),
     "attempt.json": Attempt("AB", {"https://127.0.0.1:443": "CD"}, (
         Change(TARGET, 3, "CD", "AB"),
@@ -184,6 +189,8 @@ def test_files_of_earlier_versions_lack_what_was_added(
                 exit_code=st.none() | st.integers(0, 9),
                 rungs=st.lists(RUNGS, max_size=2).map(tuple),
                 restarted=st.none() | MOMENTS,
+                put_back=st.lists(PUT_BACK, max_size=2).map(tuple),
+                checked=st.lists(CHECKED, max_size=2).map(tuple),
             ),
             "attempt.json": st.builds(
                 Attempt,

@@ -88,11 +88,13 @@ def test_a_wait_says_what_failed_when_how_often_and_why() -> None:
         "mail.example.test could not be validated 2 times, last on "
         f"{when(START + HOUR, START + HOUR)}: nobody is there",
         START + HOUR + 10 * MINUTE,
+        failed=FIRST,
     )
     assert ledger.wait([SECOND], START) == Wait(
         f"imap.example.test could not be validated on {when(START, START)}: "
         "no\\x1b[2J answer",
         START + MINUTE,
+        failed=SECOND,
     )
 
 
@@ -112,6 +114,7 @@ def test_an_order_that_fails_as_a_whole_counts_for_all_names() -> None:
     assert wait == Wait(
         f"the order failed on {when(START, START)}: the CA is overloaded",
         START + MINUTE,
+        failed="",
     )
 
 

@@ -1,0 +1,184 @@
+"""A server whose values somebody puts back, and what never ends with exit code 0."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from letsencrypt_mdaemon.sandbox.ca.server import CertificateAuthority
+from letsencrypt_mdaemon.sandbox.folder import INI_FILES
+from tests.ca_faults import shifted
+from tests.program import Program, Ran
+
+
+def ini_files(program: Program) -> dict[str, bytes]:
+    """Return the content of the server's INI files."""
+    folder = program.layout.folder
+    return {name: (folder / name).read_bytes() for name in INI_FILES}
+
+
+def put_back(program: Program, files: dict[str, bytes]) -> None:
+    """Write former contents into the server's files, as a restored backup does."""
+    for name, data in files.items():
+        (program.layout.folder / name).write_bytes(data)
+
+
+def resources(ca: CertificateAuthority) -> list[str]:
+    """Return what the CA was asked for since the last time."""
+    found = [request.resource for request in ca.requests]
+    ca.requests.clear()
+    return found
+
+
+def test_five_times_the_values_are_put_back_and_one_certificate_is_ordered(
+    secure: Program,
+) -> None:
+    former = ini_files(secure)
+    first = secure.renew()
+    assert first.exit_code == 0, first.messages
+    ours = first.report["certificate"]["thumbprint"]
+    tries = []
+    for _ in range(5):
+        put_back(secure, former)
+        tries.append(secure.renew())
+        assert secure.bound() == {ours}
+        assert set(secure.server.serving.values()) == {ours}
+
+    assert [ran.exit_code for ran in tries] == [0, 0, 5, 5, 5]
+    error = tries[-1].report["error"]
+    assert "put back a former certificate 5 times in 7 days" in error["message"]
+    assert "MDaemon's own Let's Encrypt scheduler" in error["hint"]
+    issued = secure.here("status").report["ledger"]["issued_this_week"]
+    assert len(issued) == 1
+
+
+def test_what_was_put_back_is_mended_while_the_ca_is_down(
+    program: Program, ca: CertificateAuthority
+) -> None:
+    former = ini_files(program)
+    ours = program.here("renew").report["certificate"]["thumbprint"]
+    put_back(program, former)
+    ca.requests.clear()
+
+    ran = program.here("renew")
+
+    assert ran.exit_code == 0, ran.messages
+    assert program.bound() == {ours}
+    assert resources(ca) == []
+    assert "; a good one is in the store" in ran.report["reason"]
+
+
+def test_the_third_time_is_mailed(program: Program) -> None:
+    former = ini_files(program)
+    program.here("renew")
+    tries = []
+    for _ in range(3):
+        put_back(program, former)
+        tries.append(program.here("renew", "--to", "anna@example.test"))
+
+    assert tries[-1].exit_code == 5
+    assert tries[-1].report["renewed"]
+    program.server.wait_for(lambda: program.server.delivered)
+    (mail,) = program.server.delivered
+    assert "3 times in 7 days" in " ".join(mail.read_text("ascii").split())
+
+
+# 0 means good
+
+
+def rejected(program: Program, ca: CertificateAuthority) -> None:
+    """Let the CA find no name."""
+    ca.resolve = lambda _: None
+    assert program.here("renew").exit_code == 4
+
+
+def limited(program: Program, ca: CertificateAuthority) -> None:
+    """Let the CA issue what cannot be used: that is not ordered again at once."""
+    ca.faults.after("certificate", lambda answer: answer.chain.reverse(), times=1)
+    assert program.here("renew").exit_code == 3
+
+
+@pytest.mark.parametrize(("fail", "code"), [(rejected, 4), (limited, 3)])
+def test_a_wait_on_a_bad_certificate_ends_with_the_code_of_the_failure_and_is_mailed(
+    fail: Callable[[Program, CertificateAuthority], None],
+    code: int,
+    program: Program,
+    ca: CertificateAuthority,
+) -> None:
+    fail(program, ca)
+
+    ran = program.here("renew", "--to", "anna@example.test")
+
+    assert ran.exit_code == code
+    assert ran.report["waiting_until"]
+    assert "The certificate in use is self-signed" in ran.report["error"]["message"]
+    assert "The next attempt is after" in ran.report["error"]["hint"]
+    program.server.wait_for(lambda: program.server.delivered)
+    for options in (("--dry-run",), ("--no-activate",)):
+        assert program.here("renew", *options).exit_code == 0
+
+
+def test_a_wait_on_a_good_certificate_is_no_error(
+    program: Program, ca: CertificateAuthority
+) -> None:
+    ca.faults.draft = lambda draft: shifted(draft, timedelta(days=-70))
+    assert program.here("renew").exit_code == 0
+    rejected(program, ca)
+
+    assert program.here("renew").exit_code == 0
+
+
+def test_a_wait_on_a_revoked_certificate_is_an_error(
+    program: Program, ca: CertificateAuthority
+) -> None:
+    ca.faults.draft = lambda draft: shifted(draft, timedelta(days=-70))
+    assert program.here("renew").exit_code == 0
+    rejected(program, ca)
+    state = program.state / "installation.json"
+    memory = json.loads(state.read_text())
+    memory["issued"][0]["revoked"] = datetime.now(UTC).isoformat()
+    state.write_text(json.dumps(memory))
+
+    ran = program.here("renew")
+
+    assert ran.exit_code == 4
+    assert "The certificate in use was revoked on" in ran.report["error"]["message"]
+
+
+def test_activate_with_nothing_to_do_does_not_call_a_bad_certificate_good(
+    program: Program,
+) -> None:
+    ran = program.here("activate")
+
+    assert ran.exit_code == 5
+    assert ran.report["error"]["message"] == (
+        "The certificate in use is self-signed, and it stays in use: no certificate "
+        "waits for activation."
+    )
+    assert ran.report["error"]["hint"] == "Run `renew`."
+    assert program.here("activate", "--dry-run").exit_code == 0
+
+
+def test_a_certificate_that_is_not_valid_yet_is_no_good_one(
+    program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert program.here("renew").exit_code == 0
+    before = ran_at(program, monkeypatch, datetime.now(UTC) - timedelta(days=1))
+
+    assert before.exit_code == 5
+    assert "is not valid before" in before.report["error"]["message"]
+    assert "clock" in before.report["error"]["hint"]
+
+
+def ran_at(program: Program, monkeypatch: pytest.MonkeyPatch, moment: datetime) -> Ran:
+    """Run `renew` as if it were another time."""
+    from letsencrypt_mdaemon.app import renewal  # noqa: PLC0415 - as the command does
+
+    renew = renewal.Prepared.renew
+    monkeypatch.setattr(
+        renewal.Prepared, "renew", lambda prepared, _: renew(prepared, moment)
+    )
+    return program.here("renew")
