@@ -16,8 +16,6 @@ if sys.platform == "win32":
     import pywintypes
     import win32file
 
-_MOVED_AWAY = 1177  # ERROR_UNABLE_TO_MOVE_REPLACEMENT_2
-
 
 def swap(fresh: Path, target: Path) -> Path:
     """Put `fresh` in the place of `target` in one step; return where that is now.
@@ -39,7 +37,10 @@ def swap(fresh: Path, target: Path) -> Path:
             _keep(target, out)
             fresh.replace(target)
     except BaseException:
-        remove(out)
+        if target.exists():
+            remove(out)
+        elif out.exists():
+            out.replace(target)
         raise
     return out
 
@@ -57,7 +58,9 @@ if sys.platform == "win32":
         try:
             win32file.ReplaceFile(str(target), str(fresh), str(out))
         except pywintypes.error as exc:
-            if exc.winerror == _MOVED_AWAY:  # `target` became `out`, and no more
+            # It moves `target` away first. If that is all it did (Windows' code 1177,
+            # and always under Wine), the rest is done here.
+            if out.exists() and not target.exists():
                 fresh.replace(target)
                 return
             raise OSError(None, exc.strerror, str(target), exc.winerror) from exc
