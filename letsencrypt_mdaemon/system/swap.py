@@ -13,8 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 if sys.platform == "win32":
-    import pywintypes
-    import win32file
+    import ctypes
 
 
 def swap(fresh: Path, target: Path) -> Path:
@@ -55,15 +54,17 @@ def _keep(target: Path, out: Path) -> None:
 if sys.platform == "win32":
 
     def _replace_file(fresh: Path, target: Path, out: Path) -> None:
-        try:
-            win32file.ReplaceFile(str(target), str(fresh), str(out))
-        except pywintypes.error as exc:
-            # It moves `target` away first. If that is all it did (Windows' code 1177,
-            # and always under Wine), the rest is done here.
-            if out.exists() and not target.exists():
-                fresh.replace(target)
-                return
-            raise OSError(None, exc.strerror, str(target), exc.winerror) from exc
+        # Not pywin32's: it hands the first two names over in the wrong order.
+        replace = ctypes.WinDLL("kernel32", use_last_error=True).ReplaceFileW
+        names = [ctypes.c_wchar_p(str(path)) for path in (target, fresh, out)]
+        if replace(*names, 0, None, None):
+            return
+        error = ctypes.WinError(ctypes.get_last_error())
+        # It moves `target` away first. If that is all it did (1177), finish the work.
+        if out.exists() and not target.exists():
+            fresh.replace(target)
+            return
+        raise error
 
 else:
 
