@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -97,7 +98,7 @@ def rejected(program: Program, ca: CertificateAuthority) -> None:
 
 def limited(program: Program, ca: CertificateAuthority) -> None:
     """Let the CA issue what cannot be used: that is not ordered again at once."""
-    ca.faults.after("certificate", lambda answer: answer.chain.reverse(), times=1)
+    ca.faults.draft = lambda draft: replace(draft, names=("other.test",))
     assert program.here("renew").exit_code == 3
 
 
