@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
-from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from letsencrypt_mdaemon.acme import crl
 from letsencrypt_mdaemon.errors import AcmeError
-from letsencrypt_mdaemon.sandbox import mdaemon
 from tests.certificates import START, Signed, authority, intermediate, key, root, sign
+from tests.crls import crl as crl_of
+from tests.crls import serving
 
 DAY = timedelta(days=1)
 NOW = START + 3 * DAY
@@ -51,41 +47,15 @@ def made(
     signer: Signed | None = None,
     issuer: Signed | None = None,
     at: datetime = START + 2 * DAY,
-    until: datetime = START + 9 * DAY,
+    until: datetime | None = None,
     extensions: Sequence[x509.ExtensionType] = (),
 ) -> bytes:
     """Return a CRL of the intermediate that lists some serial numbers."""
     issuer = issuer or intermediate()
-    builder = x509.CertificateRevocationListBuilder()
-    builder = builder.issuer_name(issuer.certificate.subject)
-    builder = builder.last_update(at).next_update(until)
-    for serial in serials:
-        row = x509.RevokedCertificateBuilder().serial_number(serial)
-        builder = builder.add_revoked_certificate(row.revocation_date(REVOKED).build())
-    for extension in extensions:
-        builder = builder.add_extension(extension, critical=True)
-    signed = builder.sign((signer or issuer).key, hashes.SHA256())
-    return signed.public_bytes(Encoding.DER)
-
-
-@contextmanager
-def serving(answer: Callable[[str], bytes], status: int = 200) -> Iterator[str]:
-    """Answer every request with what a CRL's URL brings; yield that URL."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(status)
-            self.end_headers()
-            self.wfile.write(answer(f"http://127.0.0.1:{server.server_port}/1.crl"))
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with (
-        ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server,
-        mdaemon.thread(partial(server.serve_forever, 0.005), server.shutdown),
-    ):
-        yield f"http://127.0.0.1:{server.server_port}/1.crl"
+    signing = (signer or issuer).key
+    return crl_of(
+        issuer.certificate, signing, serials, at=at, until=until, extensions=extensions
+    )
 
 
 @pytest.fixture(autouse=True)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from cryptography import x509
 
 from letsencrypt_mdaemon.sandbox.ca.server import CertificateAuthority
 from letsencrypt_mdaemon.sandbox.folder import INI_FILES
 from tests.ca_faults import shifted
+from tests.crls import crl, serving
 from tests.program import Program, Ran
 
 
@@ -146,6 +149,35 @@ def test_a_wait_on_a_revoked_certificate_is_an_error(
 
     assert ran.exit_code == 4
     assert "The certificate in use was revoked on" in ran.report["error"]["message"]
+
+
+def test_a_certificate_on_the_crl_that_it_names_is_renewed_and_a_wait_for_it_fails(
+    program: Program, ca: CertificateAuthority
+) -> None:
+    listed: list[int] = []
+
+    def answer(_: str) -> bytes:
+        return crl(ca.intermediates[0], ca.key, listed, at=datetime.now(UTC))
+
+    with serving(answer) as url:
+        ca.faults.draft = lambda draft: replace(draft, crl=url)
+        former = program.here("renew").report["certificate"]["thumbprint"]
+        (folder,) = program.layout.certificates.glob("letsencrypt-mdaemon *")
+        pem = (folder / "cert.pem").read_bytes()
+        listed.append(x509.load_pem_x509_certificate(pem).serial_number)
+        ca.resolve = lambda _: None
+
+        failed = program.here("renew")
+        waiting = program.here("renew")
+        ca.resolve = lambda _: "127.0.0.1"
+        renewed = program.here("renew", "--force")
+
+    assert failed.exit_code == waiting.exit_code == 4
+    message = waiting.report["error"]["message"]
+    assert "The certificate in use was revoked on" in message
+    assert renewed.exit_code == 0, renewed.messages
+    assert program.bound().isdisjoint({former})
+    assert program.here("renew").exit_code == 0
 
 
 def test_activate_with_nothing_to_do_does_not_call_a_bad_certificate_good(
