@@ -15,6 +15,7 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+from benchmarks import ladder
 from benchmarks.clients import CLIENTS, Scene, environment
 from benchmarks.surroundings import far_away, scene
 
@@ -224,4 +225,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:2] == ["ladder"]:
+        ladder.main(sys.argv[2:])
+    else:
+        main()

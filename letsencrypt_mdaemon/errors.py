@@ -3,7 +3,7 @@
 Error                     1  an unexpected error
 ├── ConfigError           2  usage or configuration
 ├── AcmeError             3  the CA refused, limited or could not be reached
-│   └── ChallengeError    4  the CA could not validate a name
+│   └── ChallengeError    4  the CA could not validate a name, or refused it
 ├── DeployError           5  issued, but not (everywhere) in use
 └── BusyError             6  another run holds the lock
 """
@@ -48,14 +48,16 @@ class AcmeError(Error):
         problem: The CA's problem document (RFC 8555, 6.7); empty if it sent none.
         retry_after: The seconds that the CA asked us to wait, if it did.
         paused: The URL where the administrator resumes a paused account; "" if none.
+        names: The CA's message for each name that the refusal is about.
 
     Attributes:
+        is_limit: Whether this is a rate limit (RFC 8555, 6.6).
         spent: Whether the CA issued a certificate that cannot be used.
     """
 
     exit_code = 3
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what a CA says
         self,
         message: str,
         *,
@@ -63,11 +65,14 @@ class AcmeError(Error):
         problem: dict[str, object] | None = None,
         retry_after: float | None = None,
         paused: str = "",
+        names: dict[str, str] | None = None,
     ) -> None:
         super().__init__(message, hint=hint)
         self.problem = problem or {}
         self.retry_after = retry_after
         self.paused = paused
+        self.names = names or {}
+        self.is_limit = self.kind == "rateLimited"
         self.spent = False
 
     @property
@@ -75,26 +80,11 @@ class AcmeError(Error):
         """The type of the CA's problem document, without ACME's prefix."""
         return problem_kind(self.problem)
 
-    @property
-    def is_limit(self) -> bool:
-        """Whether this is a rate limit (RFC 8555, 6.6)."""
-        return self.kind == "rateLimited"
-
 
 class ChallengeError(AcmeError):
-    """The CA could not validate one or more names.
-
-    Args:
-        names: The CA's message for each name that failed.
-    """
+    """The CA could not validate one or more names, or does not serve them."""
 
     exit_code = 4
-
-    def __init__(
-        self, message: str, *, hint: str = "", names: dict[str, str] | None = None
-    ) -> None:
-        super().__init__(message, hint=hint)
-        self.names = names or {}
 
 
 class DeployError(Error):

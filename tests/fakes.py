@@ -29,6 +29,8 @@ from letsencrypt_mdaemon.renewal.snapshot import Snapshot
 from letsencrypt_mdaemon.state.ledger import Ledger
 from letsencrypt_mdaemon.state.memory import Attempt, Change, Memory, Target, Window
 from letsencrypt_mdaemon.system import swap
+from letsencrypt_mdaemon.verify.endpoints import Endpoint
+from letsencrypt_mdaemon.verify.served import Answer, Served
 from letsencrypt_mdaemon.windows.service import (
     ALREADY_RUNNING,
     CANNOT_NOW,
@@ -96,6 +98,15 @@ class MemoryStore:
         self.kept[thumbprint(leaf)] = (leaf, friendly_name)
 
 
+def answer(
+    leaf: x509.Certificate | None, otherwise: Answer = Answer.HANDSHAKE_FAILED
+) -> Served:
+    """Return what a port answers that serves a certificate, or none."""
+    if leaf is None:
+        return Served(outcome=otherwise)
+    return Served(outcome=Answer.SERVED, chain=(leaf,))
+
+
 TARGETS = tuple(
     Target(file, "SSL", "Certificate", "sha1:upper")
     for file in ("App/MDaemon.ini", "WorldClient/WorldClient.ini")
@@ -132,6 +143,7 @@ class MemoryServer:
         self.deaf: set[str] = set()
         self.failing: set[str] = set()
         self.done: list[str] = []
+        self.leaves = {self.first: first}
 
     def named(self, names: Collection[str]) -> dict[Target, x509.Certificate | None]:
         """Return which certificate each target names."""
@@ -143,6 +155,10 @@ class MemoryServer:
         """Return the targets that do not name the certificate."""
         wanted = thumbprint(certificate) if certificate else None
         return [at for at, value in self.values.items() if wanted not in (None, value)]
+
+    def search(self) -> tuple[Target, ...]:
+        """Return nothing: every target is known."""
+        return ()
 
     def planned(self, certificate: x509.Certificate) -> list[Change]:
         """Return what `bind` would change."""
@@ -174,26 +190,34 @@ class MemoryServer:
             if self.values[change.target] == change.after:
                 self.values[change.target] = change.before
 
-    def reload(self) -> Iterator[str]:
-        """Take up one semaphore after the other."""
-        for rung, port, value in zip(RUNGS, PORTS, self.values.values(), strict=True):
-            self.done.append(rung)
-            broken = port in self.broken and value != self.first
-            if port not in self.deaf:
-                self.ports[port] = "" if broken else value
-            yield rung
+    def ladder(self) -> tuple[str, ...]:
+        """Return the semaphores: it is no service."""
+        return RUNGS
 
-    def restart_service(self) -> Iterator[str]:
-        """Do nothing: it is no service."""
-        yield from ()
+    def take(self, rung: str) -> bool:
+        """Take up a semaphore."""
+        self.done.append(rung)
+        port, value = dict(
+            zip(RUNGS, zip(PORTS, self.values.values(), strict=True), strict=True)
+        )[rung]
+        broken = port in self.broken and value != self.first
+        if port not in self.deaf:
+            self.ports[port] = "" if broken else value
+        return True
 
     def restart(self) -> None:
         """Let every port use what the files name, as somebody does by hand."""
         self.ports = dict(zip(PORTS, self.values.values(), strict=True))
 
-    def observe(self) -> dict[str, str]:
+    def observe(self, only: Collection[Endpoint] = ()) -> dict[Endpoint, Served]:
         """Return which certificate each port serves."""
-        return {port: served for port, served in self.ports.items() if served}
+        known = {digest: leaf for digest, (leaf, _) in self.store.kept.items()}
+        self.leaves |= known
+        answers = {
+            Endpoint.parse(port): answer(self.leaves.get(served))
+            for port, served in self.ports.items()
+        }
+        return {at: answers[at] for at in only or answers}
 
     def references(self) -> set[str]:
         """Return the thumbprints that any value names."""

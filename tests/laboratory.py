@@ -261,6 +261,7 @@ class World:
     Args:
         ways: Where connections to an address and a port of the world really lead: to a
             port of this machine, or to an error. Any other is refused.
+        webmail: The ports in the server's files.
     """
 
     folder: Path
@@ -270,6 +271,7 @@ class World:
     ways: dict[tuple[str, int], Way] = field(default_factory=dict)
     dialled: list[tuple[str, int]] = field(default_factory=list)
     requests: list[tuple[str, str]] = field(default_factory=list)
+    webmail: tuple[int, ...] = ()
 
     @property
     def webroot(self) -> Path:
@@ -332,6 +334,7 @@ class World:
             self.authority,
             Webroot(self.webroot, self.folder / "journal.json") if fetch else None,
             dial=self.dial,
+            webmail=self.webmail,
         )
 
     def examine(

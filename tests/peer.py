@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
 import struct
 import threading
 from base64 import urlsafe_b64decode
@@ -25,9 +26,15 @@ class Peer(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 50
 
-    def __init__(self) -> None:
+    def __init__(self, context: ssl.SSLContext | None = None) -> None:
         super().__init__(("127.0.0.1", 0), Talk)
-        self.url = f"http://127.0.0.1:{self.server_port}"
+        scheme = "https" if context else "http"
+        if context:
+            # The connection's own thread performs the handshake.
+            self.socket = context.wrap_socket(
+                self.socket, server_side=True, do_handshake_on_connect=False
+            )
+        self.url = f"{scheme}://127.0.0.1:{self.server_port}"
         self.directory: object = {
             name: f"{self.url}/{name}"
             for name in ("newNonce", "newAccount", "newOrder")
@@ -192,9 +199,9 @@ def refusing(status: int, body: object = PAGE, **headers: str) -> Step:
 
 
 @contextmanager
-def serving_peer() -> Iterator[Peer]:
-    """Start it, and end it."""
-    with Peer() as peer:
+def serving_peer(context: ssl.SSLContext | None = None) -> Iterator[Peer]:
+    """Start it, with TLS if there is a context for that, and end it."""
+    with Peer(context) as peer:
         thread = threading.Thread(target=peer.serve_forever, args=(0.005,))
         thread.start()
         try:

@@ -102,11 +102,22 @@ def context_of(chain: bytes, key: PrivateKey) -> ssl.SSLContext:
     """Return the settings of a server that sends these certificates, given as PEM."""
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     made.set_ciphers("DEFAULT:@SECLEVEL=0")
+    _load(made, chain, key)
+    return made
+
+
+def load(
+    made: ssl.SSLContext, chain: Sequence[x509.Certificate], key: PrivateKey
+) -> None:
+    """Let a server have one more certificate, with a key of another kind."""
+    _load(made, b"".join(one.public_bytes(Encoding.PEM) for one in chain), key)
+
+
+def _load(made: ssl.SSLContext, chain: bytes, key: PrivateKey) -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "server.pem"
         file.write_bytes(key_pem(key) + chain)
         made.load_cert_chain(file)
-    return made
 
 
 def only(made: ssl.SSLContext, version: ssl.TLSVersion) -> ssl.SSLContext:

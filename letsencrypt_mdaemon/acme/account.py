@@ -9,6 +9,7 @@ import re
 from base64 import urlsafe_b64decode
 from contextlib import suppress
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -119,6 +120,24 @@ class Accounts:
             return Signer(key, account.url)
         return self.register(key or _new_key())
 
+    def update_contact(self, signer: Signer) -> None:
+        """Send a changed contact to the CA (7.3.2); a failure is only a warning."""
+        account = self.state.account()
+        if account is None or account.contact == tuple(self.contact):
+            return
+        try:
+            self.session.post(signer.kid, {"contact": self._contact_urls()}, signer)
+        except AcmeError as exc:
+            _log.warning("Could not change the contact at the CA: %s", exc)
+        else:
+            self.state.save(account._replace(contact=tuple(self.contact)))
+            _log.info("The CA has the contact %s", ", ".join(self.contact) or "nobody")
+
+    def _contact_urls(self) -> list[str]:
+        # RFC 6068, 2: characters that would end the address in a URL are encoded.
+        safe = "@+!$'*/=^_`{|}~.-"
+        return [f"mailto:{quote(address, safe=safe)}" for address in self.contact]
+
     def register(self, key: JWK) -> Signer:
         """Register an account for a key, or find the one that has this key."""
         terms = self.session.meta.get("termsOfService")
@@ -132,11 +151,7 @@ class Accounts:
         url = self.session.directory["newAccount"]
         request: dict[str, object] = {"termsOfServiceAgreed": True} if terms else {}
         if self.contact:
-            # RFC 6068, 2: characters that would end the address in a URL are encoded.
-            safe = "@+!$'*/=^_`{|}~.-"
-            request["contact"] = [
-                f"mailto:{quote(address, safe=safe)}" for address in self.contact
-            ]
+            request["contact"] = self._contact_urls()
         external = self.external()
         if external is not None:
             request["externalAccountBinding"] = external.bind(key, url)
@@ -145,15 +160,18 @@ class Accounts:
             raise ConfigError(message, hint=BIND_ACCOUNT)
         self.state.save(Account(_private(key), ""))
         try:
-            location = self.session.post(url, request, Signer(key)).location
+            reply = self.session.post(url, request, Signer(key))
         except AcmeError as exc:
             if external is not None and exc.problem:
                 exc.hint = exc.hint or "Check eab-kid and its key (eab-key-file)."
             raise
+        location = reply.location
         if not location:
             message = f"{printable(url, 300)} registered an account but sent no URL."
             raise AcmeError(message, hint="Report this to the CA.")
-        self.state.save(Account(_private(key), location))
+        # An account that the CA has already keeps its contact (7.3.1).
+        contact = tuple(self.contact) if reply.status == HTTPStatus.CREATED else ()
+        self.state.save(Account(_private(key), location, contact=contact))
         _log.info("Registered the account %s", printable(location, 300))
         return Signer(key, location)
 
@@ -218,7 +236,7 @@ class Accounts:
                 # the usual hint for that is wrong here.
                 exc.hint = "The account keeps its key."
             raise
-        self.state.save(Account(_private(new), signer.kid))
+        self.state.save(account._replace(key=account.next_key, next_key={}))
         return signer.kid
 
     def post(self, url: str, payload: object, signer: Signer) -> Reply:

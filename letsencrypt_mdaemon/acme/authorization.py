@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from letsencrypt_mdaemon.acme.order import Order
-    from letsencrypt_mdaemon.acme.transport import AccountSession
+    from letsencrypt_mdaemon.acme.transport import AccountSession, Deadline
 
     Present = Callable[[Mapping[str, str]], AbstractContextManager[None]]
     """Shows each token's key authorization as long as the context lasts."""
@@ -36,7 +36,13 @@ As many connections as a browser opens to one host over HTTP/1.1. Each needs a n
 begin with, and Let's Encrypt gives an address no more than 10 of these at once. It
 takes 250 other requests a second (its documentation of rate limits, "Overall
 Requests"): at 50 ms a round trip, 6 at once make 120.
+
+Not more names are validated at once, either: Let's Encrypt fetches each token from five
+places, and a web server with a short queue turns some of them away.
 """
+
+MAX_VALIDATION_SECONDS = 5.0
+"""How long the next names wait for the CA to validate those before them."""
 
 AFTER_FAILURE_SECONDS = 10.0
 """How long to wait for the other names after the first one failed."""
@@ -80,6 +86,11 @@ class Authorization:
     def refreshed(self) -> Authorization:
         """Return the authorization as it is now."""
         return Authorization(self.session, self.url)
+
+    @property
+    def is_undecided(self) -> bool:
+        """Whether the CA may still be validating the name."""
+        return self.status == "pending" and self.failure() is None
 
     def failure(self) -> str | None:
         """Return why it can no longer become valid, in the CA's words; else None.
@@ -145,10 +156,28 @@ def authorize(order: Order, present: Present) -> None:
         started = session.deadline.clock()
         names = ", ".join(item.name for item in todo)
         _log.info("Asking the CA to validate %s", names or "nothing new")
-        refused = zip(todo, _each(Authorization.answer, todo), strict=True)
-        failed = {item.name: said for item, said in refused if said is not None}
+        failed = {}
+        for first in range(0, len(todo), MAX_REQUESTS_AT_ONCE):
+            batch = todo[first : first + MAX_REQUESTS_AT_ONCE]
+            refused = zip(batch, _each(Authorization.answer, batch), strict=True)
+            failed |= {item.name: said for item, said in refused if said is not None}
+            if batch[-1] is not todo[-1]:
+                asked = (item for item in batch if item.name not in failed)
+                _let_pass(asked, session.deadline)
         _settle(order, todo, failed)
         _log.info("Validated in %.1f s", session.deadline.clock() - started)
+
+
+def _let_pass(batch: Iterable[Authorization], deadline: Deadline) -> None:
+    """Wait some seconds until the CA has decided about names, before the next ones."""
+    until = deadline.clock() + MAX_VALIDATION_SECONDS
+    pause = FIRST_POLL_SECONDS
+    for item in batch:
+        while item.refreshed().is_undecided:
+            if deadline.has_passed or deadline.clock() > until:
+                return
+            deadline.pause(pause, None)
+            pause = min(pause * 2, 0.5)
 
 
 def _settle(
@@ -198,8 +227,7 @@ def _refresh(
     """Fetch authorizations; add the names that failed, return those still undecided."""
     fresh = _each(Authorization.refreshed, waiting)
     failed |= {item.name: said for item in fresh if (said := item.failure())}
-    undecided = [item for item in fresh if item.status == "pending"]
-    return [item for item in undecided if item.name not in failed]
+    return [item for item in fresh if item.is_undecided]
 
 
 def _fail(

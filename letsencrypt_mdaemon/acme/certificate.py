@@ -15,13 +15,14 @@ from josepy.jwk import JWKEC, JWKRSA
 from letsencrypt_mdaemon.acme.jws import Signer
 from letsencrypt_mdaemon.acme.problem import may_pass
 from letsencrypt_mdaemon.errors import AcmeError, ConfigError
-from letsencrypt_mdaemon.pki.certificate import Certificate, serial_der
+from letsencrypt_mdaemon.pki.certificate import Certificate, public_key, serial_der
+from letsencrypt_mdaemon.pki.chain import title
 from letsencrypt_mdaemon.pki.checks import check
 from letsencrypt_mdaemon.state.memory import Window
 from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from letsencrypt_mdaemon.acme.account import Accounts
     from letsencrypt_mdaemon.acme.http import Reply
@@ -40,12 +41,19 @@ MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
 
 
 def download(
-    session: AccountSession, url: str, key: PrivateKey, preferred_chain: str = ""
+    session: AccountSession,
+    url: str,
+    key: PrivateKey,
+    names: Sequence[str],
+    preferred_chain: str = "",
 ) -> Certificate:
-    """Fetch an issued certificate, with the preferred chain if the CA offers it.
+    """Fetch an issued certificate, and check it.
+
+    The first chain of the CA is taken that is not cut short and leads to the preferred
+    issuer; if there is none, one that is not cut short.
 
     Raises:
-        AcmeError: If the CA refuses, or does not send a chain in PEM.
+        AcmeError: If the CA refuses, or does not send a usable certificate in PEM.
     """
     try:
         reply = _fetch(session, url)
@@ -55,46 +63,66 @@ def download(
         # A CA may need a moment to copy the certificate to all its servers.
         session.deadline.pause(2.0, exc.retry_after)
         reply = _fetch(session, url)
-    try:
-        chain = tuple(x509.load_pem_x509_certificates(reply.body))
-    except ValueError as exc:
-        message = f"{printable(url, 300)} is not a certificate chain in PEM: "
-        message += f"{printable(exc, 200)}."
-        raise AcmeError(message, hint="Report this to the CA.") from exc
-    certificate = Certificate(chain, key)
-    if not preferred_chain or _leads_to(chain, preferred_chain):
-        return certificate
-    return _alternate(session, certificate, reply, preferred_chain) or certificate
+    usable, refused = [], []
+    for offered in _offered(session, reply, key):
+        try:
+            found, cut = check(offered, names, now=session.session.now())
+        except AcmeError as exc:
+            refused.append(exc)
+            continue
+        strays = not _leads_to(found.chain, preferred_chain)
+        usable.append((bool(cut), strays, offered, found, cut))
+        if not cut and not strays:
+            break
+    if not usable:
+        raise refused[0]
+    _, strays, offered, found, cut = min(usable, key=lambda each: each[:2])
+    if cut:
+        _log.warning("The CA's chain is used only up to a bad certificate: %s", cut)
+    if strays:
+        _log.warning(
+            "The CA offers no chain that leads to %s (preferred-chain); using its "
+            "default.",
+            preferred_chain,
+        )
+    if spare := [one for one in offered.chain if one not in found.chain]:
+        shown = "; ".join(title(one, "subject") for one in spare)
+        _log.info("Left out of the CA's chain, because no client needs it: %s", shown)
+    return found
 
 
 def _fetch(session: AccountSession, url: str) -> Reply:
     return session.post(url, accept="application/pem-certificate-chain")
 
 
-def _alternate(
-    session: AccountSession, first: Certificate, reply: Reply, wanted: str
-) -> Certificate | None:
-    """Return the certificate with the chain that is wanted, if the CA offers it."""
+def _offered(
+    session: AccountSession, reply: Reply, key: PrivateKey
+) -> Iterator[Certificate]:
+    """Yield the certificate with each chain that the CA offers, its default first."""
+    yield _read(reply, key)
     for url in reply.alternates[:MAX_ALTERNATES]:
         try:
-            chain = x509.load_pem_x509_certificates(_fetch(session, url).body)
-            other = Certificate(tuple(chain), first.key)
-            if other.leaf == first.leaf and _leads_to(chain, wanted):
-                check(other, first.names, now=session.session.now())
-                return other
-        except (AcmeError, ValueError) as exc:
-            _log.info("Could not use an alternate chain: %s", printable(exc))
-    _log.warning(
-        "The CA offers no chain that leads to %s (preferred-chain); using its default.",
-        wanted,
-    )
-    return None
+            yield _read(_fetch(session, url), key)
+        except AcmeError as exc:
+            _log.info("Could not use an alternate chain: %s", exc)
+
+
+def _read(reply: Reply, key: PrivateKey) -> Certificate:
+    try:
+        chain = x509.load_pem_x509_certificates(reply.body)
+    except ValueError as exc:
+        message = f"{printable(reply.url, 300)} is not a certificate chain in PEM: "
+        message += f"{printable(exc, 200)}."
+        raise AcmeError(message, hint="Report this to the CA.") from exc
+    # RFC 8555, 7.4.2: the leaf comes first; if not, the key tells which it is.
+    chain.sort(key=lambda one: public_key(one) != key.public_key())
+    return Certificate(tuple(chain), key)
 
 
 def _leads_to(chain: Sequence[x509.Certificate], authority: str) -> bool:
-    """Whether an authority's common name is among the issuers of a chain."""
+    """Whether an authority's common name is among the issuers; "" always is."""
     wanted = x509.oid.NameOID.COMMON_NAME, authority.casefold()
-    return any(
+    return not authority or any(
         (item.oid, str(item.value).casefold()) == wanted
         for certificate in chain
         for item in certificate.issuer

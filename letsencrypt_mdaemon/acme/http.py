@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import ssl
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from http.client import HTTPException, HTTPSConnection
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urljoin
+from urllib.parse import urljoin, urlsplit
 
 import requests
+from cryptography import x509
 from requests.adapters import HTTPAdapter
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
 from letsencrypt_mdaemon.errors import AcmeError
+from letsencrypt_mdaemon.pki.chain import title
+from letsencrypt_mdaemon.system.disk import reason
 from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+_log = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 1 << 20
 """A certificate chain has about 10,000."""
@@ -158,30 +166,76 @@ def read(response: requests.Response) -> bytes:
     return body
 
 
-def unanswered(url: str, exc: Exception) -> AcmeError:
-    """Return the error for a request that got no answer."""
-    # The innermost cause: the outer ones repeat the URL and the names of classes.
-    cause: BaseException = exc
-    while inner := cause.__cause__ or cause.__context__:
-        if isinstance(inner, AcmeError):
-            break  # It belongs to an earlier request, and is just being handled.
-        cause = inner
-    said = printable(getattr(cause, "strerror", None) or cause, 300)
-    said = said or type(cause).__name__
+def unanswered(url: str, exc: Exception, proxies: Mapping[str, str]) -> AcmeError:
+    """Return the error for a request that got no answer.
+
+    Args:
+        proxies: The proxies in use, by the scheme or host of the URLs; see `requests`.
+    """
+    cause = _innermost(exc)
+    said = reason(cause) if isinstance(cause, OSError) else str(cause)
+    said = printable(said, 300) or type(cause).__name__
+    target = printable(url, 300)
+    proxy = requests.utils.select_proxy(url, proxies) if proxies else None
+    if proxy:
+        # Without the name and the password that may come before the host.
+        host = proxy.rpartition("//")[2].rpartition("@")[2]
+        target += f" through the proxy {printable(host, 300)}"
     if isinstance(exc, requests.exceptions.ProxyError):
-        message = f"Could not reach {url} through the proxy: {said}."
+        message = f"Could not reach {target}: {said}."
         hint = "Check HTTPS_PROXY or the system's proxy; NO_PROXY lists exceptions."
         return TransientError(message, hint=hint)
-    hung_up = isinstance(cause, ssl.SSLEOFError | ConnectionError | TimeoutError)
-    if isinstance(exc, requests.exceptions.SSLError) and not hung_up:
-        message = f"Could not make a trusted TLS connection to {url}: {said}."
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        message = f"Could not make a trusted TLS connection to {target}: {said}."
         hint = "For a private CA, set ca-bundle to its roots; check the clock."
+        if proxy:
+            who = _signer(url, proxy) or "somebody unknown"
+            message += f" The certificate that came was signed by {who}."
+            hint = "Exempt the CA's host from the TLS inspection of the proxy. For a "
+            hint += "private CA, set ca-bundle to its roots; check the clock."
+        return AcmeError(message, hint=hint)
+    hung_up = ssl.SSLEOFError | ssl.SSLZeroReturnError | ConnectionError | TimeoutError
+    if isinstance(exc, requests.exceptions.SSLError) and not isinstance(cause, hung_up):
+        message = f"Could not make a TLS connection to {target}: {said}."
+        hint = "Check directory-url, and whether a proxy answers instead of the CA."
         return AcmeError(message, hint=hint)
     if isinstance(exc, _LOST):
         hint = "Check the network, DNS, the proxy and directory-url."
-        return TransientError(f"Could not reach {url}: {said}.", hint=hint)
+        return TransientError(f"Could not reach {target}: {said}.", hint=hint)
     hint = "Check directory-url and ca-bundle."
-    return AcmeError(f"Could not send a request to {url}: {said}.", hint=hint)
+    return AcmeError(f"Could not send a request to {target}: {said}.", hint=hint)
+
+
+def _innermost(exc: BaseException) -> BaseException:
+    """Return the first cause: the outer ones repeat the URL and the names of classes.
+
+    It stands in `__context__` where urllib3 raises from an error that it has just made.
+    """
+    for inner in (exc.__context__, exc.__cause__):
+        # Another request's error is only being handled.
+        if inner is not None and not isinstance(inner, AcmeError):
+            return _innermost(inner)
+    return exc
+
+
+def _signer(url: str, proxy: str) -> str:
+    """Return who signed the certificate that comes through a proxy; "" if unknown."""
+    # Nothing is sent through this connection.
+    context = ssl._create_unverified_context()  # noqa: S323, SLF001
+    try:
+        there, by = urlsplit(url), urlsplit(proxy)
+        connection = HTTPSConnection(
+            by.hostname or "", by.port or 80, timeout=10, context=context
+        )
+        headers = HTTPAdapter().proxy_headers(proxy)
+        connection.set_tunnel(there.hostname or "", there.port or 443, headers)
+        with closing(connection):
+            connection.connect()
+            der = connection.sock.getpeercert(binary_form=True) or b""
+        return title(x509.load_der_x509_certificate(der), "issuer")
+    except (OSError, HTTPException, ValueError, TypeError) as exc:
+        _log.debug("Could not see the certificate: %s", printable(exc))
+        return ""
 
 
 def retry_after(value: str | None, now: datetime) -> float | None:

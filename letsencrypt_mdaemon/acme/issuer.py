@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING
 from letsencrypt_mdaemon.acme import certificate as certificates
 from letsencrypt_mdaemon.acme.authorization import authorize
 from letsencrypt_mdaemon.acme.order import Order
-from letsencrypt_mdaemon.acme.problem import may_pass
+from letsencrypt_mdaemon.acme.problem import about_names, may_pass
 from letsencrypt_mdaemon.acme.transport import AccountSession, Deadline
 from letsencrypt_mdaemon.errors import AcmeError
 from letsencrypt_mdaemon.pki.certificate import key_pem, load_key, new_key
-from letsencrypt_mdaemon.pki.checks import check
 from letsencrypt_mdaemon.state.ledger import CLOCK_ERROR
 from letsencrypt_mdaemon.state.memory import OpenOrder
-from letsencrypt_mdaemon.text import printable
+from letsencrypt_mdaemon.text import printable, when
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -98,13 +97,30 @@ class Issuer:
             key: The key to certify; None = a new one.
 
         Raises:
-            ChallengeError: If names could not be validated.
+            ChallengeError: If the CA could not validate names, or refuses them.
             AcmeError: If the CA refuses otherwise, or its certificate is not usable.
             ConfigError: If the CA's terms of service have to be agreed to first.
         """
+        try:
+            return self._obtain(names, replaces, key)
+        except AcmeError as exc:
+            # The names may be refused with the order, with the CSR, or in between.
+            refusal = about_names(exc, names)
+            if refusal is exc:
+                raise
+            raise refusal from exc
+
+    def _obtain(
+        self,
+        names: Sequence[str],
+        replaces: x509.Certificate | None,
+        key: PrivateKey | None,
+    ) -> Certificate:
         deadline = Deadline(self.timeout, self._sleep, self._clock)
         self._compare_clocks()
-        session = AccountSession(self.session, self.accounts.signer(), deadline)
+        signer = self.accounts.signer()
+        self.accounts.update_contact(signer)
+        session = AccountSession(self.session, signer, deadline)
         resumed = self._resume(session, names, key)
         order, key = resumed or self._place(session, names, replaces, key)
         if order.status == "pending":
@@ -115,14 +131,15 @@ class Issuer:
         self._count(names)
         try:
             chain = self.preferred_chain
-            certificate = certificates.download(session, url, key, chain)
-            check(certificate, names, now=self.session.now())
+            certificate = certificates.download(session, url, key, names, chain)
         except AcmeError as exc:
             if not may_pass(exc):
                 # Resumed, the order would only lead to the same certificate.
                 self.state.forget_order()
                 exc.spent = True
             raise
+        if added := [name for name in certificate.names if name not in names]:
+            _log.info("The CA added %s to the certificate.", ", ".join(added))
         return certificate
 
     def _compare_clocks(self) -> None:
@@ -136,8 +153,8 @@ class Issuer:
         if ours is None or theirs is None or abs(ours - theirs) <= CLOCK_ERROR:
             return
         raise AcmeError(
-            f"This machine's clock shows {ours:%Y-%m-%d %H:%M} UTC, the CA's clock "
-            f"{theirs:%Y-%m-%d %H:%M} UTC; no order was placed.",
+            f"This machine's clock shows {ours.astimezone():%Y-%m-%d %H:%M}, but the "
+            f"CA's shows {when(theirs, ours)}; no order was placed.",
             hint="Set the clock and run again.",
         )
 

@@ -7,11 +7,11 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, NoReturn
 
 from letsencrypt_mdaemon.acme.http import Reply, TransientError, html_title
-from letsencrypt_mdaemon.errors import AcmeError, problem_kind
-from letsencrypt_mdaemon.text import printable
+from letsencrypt_mdaemon.errors import AcmeError, ChallengeError, problem_kind
+from letsencrypt_mdaemon.text import printable, when
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
 MAX_PAUSE_SECONDS = 30.0
 """If the CA asks for a longer pause in the middle of a request, the run ends."""
@@ -35,6 +35,12 @@ HINT_BY_KIND = {
     "unsupportedContact": _SET_CONTACT,
     "userActionRequired": "Open the URL that the CA names, agree, and run again.",
 }
+
+_ABOUT_NAMES = {
+    *("caa", "connection", "dns", "incorrectResponse", "malformed"),
+    *("rejectedIdentifier", "tls", "unauthorized", "unsupportedIdentifier"),
+}
+"""Problems with the names that their text mentions."""
 
 # Let's Encrypt refuses a name that failed too often, without Retry-After, and names the
 # page on which to resume.
@@ -61,7 +67,7 @@ def refuse(reply: Reply) -> NoReturn:
     elif wait is not None and (transient or kind == "rateLimited"):
         # Rounded up. `Reply.retry_after` is a day at most, whatever the CA asks for.
         until = datetime.now(UTC) + timedelta(seconds=wait + 59)
-        hint = f"Do not try again before {until:%Y-%m-%d %H:%M} UTC."
+        hint = f"Do not try again before {when(until)}."
     elif kind == "rateLimited" and (url := _PAUSED.search(said)):
         paused = url[1].rstrip(".,;:")
         hint = f"Open {paused} to resume, then run `renew --force`; until then, "
@@ -77,16 +83,61 @@ def refuse(reply: Reply) -> NoReturn:
 def describe(problem: Mapping[str, object]) -> str:
     """Return a problem document's text with its subproblems (RFC 8555, 6.7.1)."""
     parts = [_describe_one(problem)]
+    parts += [f"[{name}: {_describe_one(sub)}]" for name, sub in _parts(problem)]
+    if isinstance(instance := problem.get("instance"), str):
+        parts.append(f"- see {printable(instance, 300)}")
+    return printable(" ".join(part for part in parts if part), 5000)
+
+
+def about_names(error: AcmeError, names: Collection[str]) -> AcmeError:
+    """Return a refusal together with the names that it is about.
+
+    Subproblems give them (RFC 8555, 6.7.1), or only the text does: Let's Encrypt sends
+    no subproblem if a single name is refused.
+
+    Args:
+        names: The names of the order.
+
+    Returns:
+        The error itself for a limit or a pause, and if no name is refused; else a
+        `ChallengeError`.
+    """
+    kind, problem = error.kind, error.problem
+    waits = error.is_limit or bool(error.paused)
+    if error.names or (isinstance(error, TransientError) and not waits):
+        return error
+    parts = [(name.lower(), sub) for name, sub in _parts(problem)]
+    parts = [(name, sub) for name, sub in parts if name in names]
+    if not parts and (waits or kind in _ABOUT_NAMES):
+        words = set(re.findall(r"[a-z0-9.-]+", _describe_one(problem).lower()))
+        parts = [(name, problem) for name in names if {name, f"{name}."} & words]
+    refused = [each for each in parts if problem_kind(each[1]) != "rateLimited"]
+    if waits or not refused:
+        error.names = {name: _describe_one(sub) for name, sub in parts}
+        error.is_limit = waits or bool(parts)
+        return error
+    said = {name: _describe_one(sub) for name, sub in refused}
+    hints = [HINT_BY_KIND.get(problem_kind(sub), error.hint) for _, sub in refused]
+    lines = "".join(f"\n  - {name}: {text}" for name, text in said.items())
+    count = "1 name" if len(said) == 1 else f"{len(said)} names"
+    return ChallengeError(
+        f"The CA refused {count}; nothing was changed:{lines}",
+        hint=" ".join(filter(None, dict.fromkeys(hints))),
+        problem=problem,
+        names=said,
+    )
+
+
+def _parts(
+    problem: Mapping[str, object],
+) -> Iterator[tuple[str, Mapping[str, object]]]:
+    """Yield a problem's subproblems, each with its name; "?" if it has none."""
     subproblems = problem.get("subproblems")
     for sub in subproblems if isinstance(subproblems, list) else []:
         if isinstance(sub, dict):
             identifier = sub.get("identifier")
             value = identifier.get("value") if isinstance(identifier, dict) else None
-            name = printable(value, 260) if isinstance(value, str) else "?"
-            parts.append(f"[{name}: {_describe_one(sub)}]")
-    if isinstance(instance := problem.get("instance"), str):
-        parts.append(f"- see {printable(instance, 300)}")
-    return printable(" ".join(part for part in parts if part), 5000)
+            yield printable(value, 260) if isinstance(value, str) else "?", sub
 
 
 def _describe_one(problem: Mapping[str, object]) -> str:

@@ -11,6 +11,7 @@ import logging
 import random
 import time
 from collections import deque
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from threading import Condition, Lock
 from types import MappingProxyType
@@ -85,6 +86,7 @@ class Session:
         self._nonces: deque[str] = deque(maxlen=50)
         self._under_way = 0
         self._answered = Condition()
+        self._turn: AbstractContextManager[object] = nullcontext()
         self._last_answer = 0.0
         self._directory: dict[str, Any] | None = None
         self.clocks: tuple[datetime, datetime] | None = None
@@ -155,6 +157,10 @@ class Session:
         new_nonce = self.directory["newNonce"]
 
         def once() -> Reply:
+            with self._turn:
+                return at_once()
+
+        def at_once() -> Reply:
             nonce = self._spare_nonce()
             try:
                 nonce = nonce or self._new_nonce(new_nonce)
@@ -214,6 +220,10 @@ class Session:
                 if attempt == ATTEMPTS or wait > MAX_PAUSE_SECONDS:
                     raise
                 _log.info("%s Trying again in %.3g s.", exc, wait)
+                # Some CAs fail whenever they are asked several things at once: one on
+                # SQLite answers "database is locked". From now on, one by one.
+                if isinstance(self._turn, nullcontext):
+                    self._turn = Lock()
                 self._sleep(wait * random.uniform(1, 1.2))  # noqa: S311 - no secret
                 pause *= 3
         raise AssertionError  # pragma: no cover - the loop returns or raises
@@ -226,7 +236,9 @@ class Session:
         data: str | None = None,
     ) -> Reply:
         self._delay_start()
+        route: Mapping[str, Any] = {}
         try:
+            route = self._route(url)
             # Without cookies, and without what .netrc has for the host: the signature
             # says who sends it.
             heads = {**self._headers, **headers}
@@ -234,11 +246,11 @@ class Session:
                 requests.Request(method, url, heads, data=data).prepare(),
                 timeout=self._timeout,
                 allow_redirects=method == "GET",
-                **self._route(url),
+                **route,
             ) as response:
                 body = read(response)
         except (requests.RequestException, OSError, ValueError) as exc:
-            raise unanswered(printable(url, 300), exc) from exc
+            raise unanswered(url, exc, route.get("proxies", {})) from exc
         dated = http_date(response.headers.get("Date", ""))
         self.clocks = (datetime.now(UTC), dated) if dated else None
         if len(body) > MAX_BODY_BYTES:

@@ -17,7 +17,7 @@ from letsencrypt_mdaemon.renewal.adapters import Adapters, Request
 from letsencrypt_mdaemon.verify.observe import observe
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from cryptography import x509
 
@@ -26,22 +26,27 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.app.installation import Installation
     from letsencrypt_mdaemon.mdaemon.webroot import Webroot
     from letsencrypt_mdaemon.state.memory import Target
+    from letsencrypt_mdaemon.verify.endpoints import Endpoint
+    from letsencrypt_mdaemon.verify.served import Served
 
 
-def adapters(installation: Installation, targets: Sequence[Target] = ()) -> Adapters:
+def adapters(
+    installation: Installation,
+    targets: Sequence[Target] = (),
+    names: Sequence[str] = (),
+) -> Adapters:
     """Return the adapters of a run.
 
     Args:
         targets: The INI values that name the certificate.
+        names: The certificate's names, for which the ports are asked.
 
     Raises:
         ConfigError: If IIS cannot use the certificates of the store.
     """
-    name = build.server_name(installation.config, installation.greeted)
 
-    def look() -> dict[str, str]:
-        seen = observe(installation.endpoints, [name])
-        return {str(at): row.thumbprint for at, row in seen.items() if row.leaf}
+    def look(only: Collection[Endpoint] = ()) -> dict[Endpoint, Served]:
+        return observe(only or installation.endpoints, names, briefly=bool(only))
 
     return Adapters(
         store=installation.store,
@@ -86,6 +91,7 @@ def request(installation: Installation, names: tuple[str, ...]) -> Request:
         reload=not config.no_reload,
         given=bool(config.endpoint),
         timeout=config.verify_timeout,
+        scheduled=installation.scheduled,
         remove_old=config.remove_old_certificates,
     )
 
@@ -111,8 +117,9 @@ def server(installation: Installation, targets: Sequence[Target]) -> MailServer:
             () if config.no_reload else tuple(dict.fromkeys(rungs)),
             timeout=config.reload_timeout,
         ),
-        running=installation.greeted is not None,
+        running=lambda: bool((heard := installation.greeted()) and heard.value),
         own_folders=[installation.state.folder],
+        look_everywhere=installation.search,
         site=build.web_site(config, installation.known),
         service=build.windows_service(root),
         may_restart=config.allow_restart and not config.no_reload,

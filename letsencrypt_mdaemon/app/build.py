@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.acme.account import ExternalAccount
     from letsencrypt_mdaemon.config.load import Loaded
     from letsencrypt_mdaemon.config.settings import Config
-    from letsencrypt_mdaemon.mdaemon import host_name, iis
+    from letsencrypt_mdaemon.mdaemon import iis
     from letsencrypt_mdaemon.renewal.adapters import Store
     from letsencrypt_mdaemon.system.mail import Transport
     from letsencrypt_mdaemon.verify.endpoints import Endpoint
@@ -221,11 +221,6 @@ def external_account(config: Config) -> ExternalAccount | None:
         where = config.eab_key_file or "eab-key"
         message = f"The key of the external account ({where}) {exc}."
         raise ConfigError(message, hint="Copy it from the CA's web site.") from exc
-
-
-def server_name(config: Config, greeted: host_name.Source | None) -> str:
-    """Return the SNI for the ports; "" if the server's name is unknown."""
-    return config.host_name or (greeted.name() if greeted else None) or ""
 
 
 def _secret(path: Path, setting: str) -> str:

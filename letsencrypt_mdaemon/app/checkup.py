@@ -17,6 +17,7 @@ from letsencrypt_mdaemon.doctor.findings import Code, Finding, Weight
 from letsencrypt_mdaemon.doctor.nameservers import Nameservers, is_public
 from letsencrypt_mdaemon.errors import AcmeError, ChallengeError, ConfigError, Error
 from letsencrypt_mdaemon.mdaemon import folders
+from letsencrypt_mdaemon.mdaemon.webroot import webmail_ports
 from letsencrypt_mdaemon.system.parallel import ask_all
 from letsencrypt_mdaemon.text import when
 
@@ -38,11 +39,13 @@ class Checkup(NamedTuple):
     Args:
         machine: The findings that concern all names.
         account: The URL of the account at the CA; empty if there is none.
+        fetched: Whether a test file was fetched, or tried to be.
     """
 
     names: tuple[Examined, ...]
     machine: tuple[Finding, ...]
     account: str
+    fetched: bool
 
     @property
     def failures(self) -> dict[str, str]:
@@ -91,7 +94,8 @@ def check(
     found += _ledger(installation, names, now)
     found += examination.server
     found += _files(installation, names, public=authority.public)
-    return Checkup(examination.names, tuple(found), authority.account)
+    account, fetched = authority.account, examination.fetched
+    return Checkup(examination.names, tuple(found), account, fetched)
 
 
 def check_names(
@@ -115,7 +119,8 @@ def _doctor(
     if shows and not config.skip_port_check:
         solver = adapters.webroot(installation, "examined.json")
     dial = partial(_connect, config.validation_port)
-    return Doctor(dns.look_up, authority, solver, dial=dial)
+    webmail = webmail_ports(installation.files)
+    return Doctor(dns.look_up, authority, solver, dial=dial, webmail=webmail)
 
 
 def _connect(port80: int, address: str, port: int, timeout: float) -> socket.socket:

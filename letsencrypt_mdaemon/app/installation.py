@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 from datetime import timedelta
+from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from letsencrypt_mdaemon.app import build
 from letsencrypt_mdaemon.errors import ConfigError
-from letsencrypt_mdaemon.mdaemon import discovery, host_name
+from letsencrypt_mdaemon.mdaemon import discovery, forms, host_name
 from letsencrypt_mdaemon.mdaemon.folders import IniFiles, file_below
 from letsencrypt_mdaemon.pki.certificate import OURS, thumbprint
 from letsencrypt_mdaemon.state.memory import MAX_RUNS, Memory, Target, utc
@@ -16,7 +17,7 @@ from letsencrypt_mdaemon.text import CHOOSE_ONCE
 from letsencrypt_mdaemon.verify import endpoints, observe
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
     from pathlib import Path
 
@@ -41,7 +42,7 @@ class Installation(NamedTuple):
         stored: Each certificate of the store with its friendly name.
         endpoints: The server's ports that speak TLS.
         observed: What the checked ports serve.
-        greeted: The host name in the SMTP greeting, if there is one.
+        greeted: Returns the SMTP greeting; connects when it is first called.
         scheduled: Whether a scheduler most likely started this run.
     """
 
@@ -54,7 +55,7 @@ class Installation(NamedTuple):
     stored: Sequence[tuple[x509.Certificate, str]]
     endpoints: Sequence[Endpoint]
     observed: Mapping[Endpoint, Served]
-    greeted: host_name.Source | None
+    greeted: Callable[[], host_name.Source | None]
     scheduled: bool = False
 
     @property
@@ -87,15 +88,19 @@ class Installation(NamedTuple):
                 found.setdefault((*port, served.thumbprint), str(endpoint))
         return {endpoint: digest for (*_, digest), endpoint in found.items()}
 
-    def look(self, names: Sequence[str], *, public: bool = False) -> Installation:
+    def look(
+        self, names: Sequence[str], *, public: bool = False, briefly: bool = False
+    ) -> Installation:
         """Return the installation with fresh answers of its ports.
 
         Args:
             names: The names to send as SNI.
             public: Also check the public addresses in DNS.
+            briefly: Ask for the first name only.
         """
         more = endpoints.public(self.endpoints, names) if public else []
-        return self._replace(observed=observe.observe([*self.endpoints, *more], names))
+        at = [*self.endpoints, *more]
+        return self._replace(observed=observe.observe(at, names, briefly=briefly))
 
     def issued_chain(self, wanted: str) -> tuple[x509.Certificate, ...]:
         """Return the issued chain of the leaf with this thumbprint, if it is kept."""
@@ -104,19 +109,29 @@ class Installation(NamedTuple):
             return pending.chain
         return self.store.chain(wanted)
 
-    def discover(self) -> list[discovery.Found]:
-        """Return every place in the server's files that names a known certificate."""
-        skip = [self.state.folder]
-        return discovery.discover(self.files, self.known.values(), skip=skip)
+    def discover(self, *, everywhere: bool = True) -> list[discovery.Found]:
+        """Return every place in the server's files that names a known certificate.
+
+        Args:
+            everywhere: Also search folders that usually have no settings, which is slow
+                where they have a million files.
+        """
+        skip, known = [self.state.folder], self.known.values()
+        return discovery.discover(self.files, known, skip=skip, everywhere=everywhere)
 
     def targets(self) -> tuple[Target, ...]:
         """Return the targets that can be seen; see `known_targets`."""
         return self.known_targets()[0]
 
-    def known_targets(self) -> tuple[tuple[Target, ...], tuple[Unseen, ...]]:
+    def known_targets(
+        self, *, search: bool = False
+    ) -> tuple[tuple[Target, ...], tuple[Unseen, ...]]:
         """Return the targets of the config file, else the learned ones.
 
         A value that once named a certificate counts, even if it names none now.
+
+        Args:
+            search: Search all folders, even if each learned target names a certificate.
 
         Returns:
             Those that can be seen, and the known ones that cannot.
@@ -135,7 +150,9 @@ class Installation(NamedTuple):
             return tuple(there), tuple(unseen)
         known, sizes = self.memory.targets, self.memory.sizes
         there, unseen = discovery.look_at(self.files, known, sizes)
-        learned = discovery.learned(self.discover(), there)
+        is_enough = bool(there) and not unseen and self._are_fresh(there)
+        found = self.discover(everywhere=search or not is_enough)
+        learned = discovery.learned(found, there)
         if learned or unseen:
             return learned, tuple(unseen)
         raise ConfigError(
@@ -145,6 +162,19 @@ class Installation(NamedTuple):
             hint=f"{CHOOSE_ONCE}, then run this again. Or name the INI values in "
             "[target ...] sections of the config file.",
         )
+
+    def _are_fresh(self, targets: Sequence[Target]) -> bool:
+        """Whether every value names a known certificate, as it did when learned."""
+        known = self.known.values()
+        values = [row.value for item in targets for row in self.files.lookup(item)]
+        return all(forms.find(value, known) for value in values)
+
+    def search(self) -> tuple[tuple[Target, ...], tuple[Target, ...]]:
+        """Search all folders; return the targets that can be seen, and the others."""
+        if self.config.targets:
+            return (), ()
+        seen, unseen = self.known_targets(search=True)
+        return seen, tuple(item.target for item in unseen)
 
     def noted(self, now: datetime) -> Installation:
         """Remember when a scheduled run began, to compute the usual interval."""
@@ -219,15 +249,36 @@ class Installation(NamedTuple):
         """
         config = self.config
         first = config.host_name or host_name.host_name(
-            host_name.configured_names(self.files), self.greeted
+            host_name.witnesses(self.files, self._certified()), self.greeted
         )
         return tuple(dict.fromkeys([first, *config.alternate_host_names]))
+
+    def server_name(self) -> str:
+        """Return the SNI for the ports; "" if the server's name is unknown."""
+        if self.config.host_name:
+            return self.config.host_name
+        try:
+            return host_name.witnesses(self.files, self._certified()).decide() or ""
+        except ConfigError as exc:
+            _log.debug("%s", exc)
+            return ""
+
+    def _certified(self) -> str:
+        """Return the first name of our certificate in use; "" if it is unknown."""
+        memory = self.memory
+        if memory.host_name:
+            return memory.host_name
+        # Earlier versions did not save it, and CAs change the order.
+        issued = memory.find(memory.in_use)
+        others = set(self.config.alternate_host_names)
+        names = [name for name in issued.names if name not in others] if issued else []
+        return names[0] if len(names) == 1 else ""
 
 
 def open_installation(
     config: Config, root: Path, *, look: bool = True, scheduled: bool = False
 ) -> Installation:
-    """Read an installation: its store, its greeting, its ports.
+    """Read an installation: its store, its ports.
 
     Args:
         look: Whether to check the ports.
@@ -248,9 +299,9 @@ def open_installation(
         stored=tuple(store.certificates()),
         endpoints=build.server_endpoints(config),
         observed={},
-        greeted=host_name.greeting(config.smtp_address),
+        greeted=cache(lambda: host_name.greeting(config.smtp_address)),
         scheduled=scheduled,
     )
     if not look:
         return installation
-    return installation.look([build.server_name(config, installation.greeted)])
+    return installation.look([installation.server_name()], briefly=True)

@@ -164,7 +164,7 @@ def prepare(installation: Installation, names: tuple[str, ...]) -> Prepared:
     targets, unseen = ((), ()) if config.staging else installation.known_targets()
     if not config.staging:
         installation = installation.learned(targets, unseen)
-    tools = adapters.adapters(installation, targets)
+    tools = adapters.adapters(installation, targets, names)
     named = tools.server.named(names)
     request = adapters.request(installation, names)
     return Prepared(installation, request, tools, named, unseen)

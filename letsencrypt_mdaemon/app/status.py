@@ -11,6 +11,7 @@ from letsencrypt_mdaemon.app import adapters
 from letsencrypt_mdaemon.pki.certificate import thumbprint, tlsa
 from letsencrypt_mdaemon.renewal import due as rules
 from letsencrypt_mdaemon.renewal import run
+from letsencrypt_mdaemon.renewal.proof import Judge
 from letsencrypt_mdaemon.renewal.snapshot import take_snapshot
 from letsencrypt_mdaemon.text import days
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from cryptography import x509
 
     from letsencrypt_mdaemon.app.installation import Installation
-    from letsencrypt_mdaemon.renewal.adapters import Request
+    from letsencrypt_mdaemon.renewal.adapters import Proof, Request
     from letsencrypt_mdaemon.renewal.due import Due
     from letsencrypt_mdaemon.renewal.snapshot import Snapshot
     from letsencrypt_mdaemon.state.ledger import Wait
@@ -53,6 +54,7 @@ class Status(NamedTuple):
         key_readers: The accounts that can read its key; None if unknown.
         tlsa: Its TLSA record, if the key is reused.
         pending: The issued certificate that is not in use yet.
+        proof: What the ports show of it; None if the targets differ.
         sparse: A warning that the runs are too infrequent; empty if they are not.
     """
 
@@ -63,6 +65,7 @@ class Status(NamedTuple):
     key_readers: Sequence[str] | None
     tlsa: str | None
     pending: x509.Certificate | None
+    proof: Proof | None
     sparse: str
     outlook: Sequence[Outlook]
 
@@ -88,9 +91,21 @@ def read(installation: Installation, *, now: datetime) -> Status:
         key_readers=installation.store.key_readers(thumbprint(leaf)) if leaf else None,
         tlsa=tlsa(leaf, names[0]) if request.reuse_key and leaf else None,
         pending=pending.leaf if pending else None,
+        proof=_proof(installation, snapshot),
         sparse=_sparse(request.interval, leaf),
         outlook=list(_outlook(request, leaf)),
     )
+
+
+def _proof(installation: Installation, snapshot: Snapshot) -> Proof | None:
+    """Return what the ports show of the certificate in use."""
+    leaf, given = snapshot.in_use, snapshot.request.given
+    if leaf is None:
+        return None
+    judge = Judge(
+        {}, thumbprint(leaf), installation.ours, given=given, now=snapshot.now
+    )
+    return judge(installation.observed)
 
 
 def warn(installation: Installation, in_use: Iterable[x509.Certificate | None]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from letsencrypt_mdaemon.app import adapters
+from letsencrypt_mdaemon.app import adapters, build
 from letsencrypt_mdaemon.errors import ConfigError
 from letsencrypt_mdaemon.pki.certificate import thumbprint
 from letsencrypt_mdaemon.pki.chain import Roots
@@ -15,6 +15,7 @@ from letsencrypt_mdaemon.verify.verdict import Verification
 if TYPE_CHECKING:
     from collections.abc import Collection
     from datetime import datetime
+    from pathlib import Path
 
     from cryptography import x509
 
@@ -49,6 +50,7 @@ def verify(installation: Installation, *, now: datetime) -> Verification:
         roots=roots,
         issued=seen.issued_chain,
         require_trusted=config.require_trusted,
+        now=now,
     )
     return Verification(
         names=names,
@@ -56,7 +58,18 @@ def verify(installation: Installation, *, now: datetime) -> Verification:
         ports=tuple(ports),
         now=now,
         require_trusted=config.require_trusted,
+        is_running=not _is_stopped(installation.root),
     )
+
+
+def _is_stopped(root: Path) -> bool:
+    """Whether MDaemon's Windows service is certainly stopped."""
+    found = build.windows_service(root)
+    if found is None:
+        return False
+    from letsencrypt_mdaemon.windows import service  # noqa: PLC0415 - Windows only
+
+    return service.is_stopped(found)
 
 
 def _named(

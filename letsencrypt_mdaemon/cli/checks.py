@@ -31,7 +31,7 @@ _FORGET = click.Option(
 
 @command(
     *("json", "mdaemon-dir", "store"),
-    takes=(*INSTALLATION, "host-name"),
+    takes=(*INSTALLATION, "host-name", "alternate-host-names"),
     own=(_FORGET,),
     example=r"discover --store pem:C:\Certificates",
 )
@@ -67,23 +67,23 @@ def verify(context: Context) -> Result:
     """Check the certificate that each port serves.
 
     The expected certificate is the one named in the server's files. Exits with 5 if a
-    listening port serves another one, or if a port named with --endpoint does not
-    answer. Exits with 0 if no port listens, or if the expected certificate is unknown
-    and every port serves some certificate.
+    listening port serves another one, if a certificate is expired or not yet valid, or
+    if its chain lacks an intermediate. Also exits with 5 if a port named with
+    --endpoint does not answer, or if no port listens while MDaemon runs. Exits with 0
+    if the expected certificate is unknown and every port serves a valid one.
 
     By default, checks MDaemon's usual ports on every address of this machine, with the
-    first two names, and with all names if the answers differ.
+    names of the certificate.
     """
     from datetime import UTC, datetime  # noqa: PLC0415
 
     from letsencrypt_mdaemon.app import verification  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.cli import verification as shown  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.errors import DeployError  # noqa: PLC0415
-    from letsencrypt_mdaemon.verify import verdict  # noqa: PLC0415 - slow
 
     installation = context.open(look=False)
     found = verification.verify(installation, now=datetime.now(UTC))
-    message, hint = verdict.failure(found.ports)
+    message, hint = found.failure()
     items = {"mdaemon_dir": str(installation.root), **shown.verification(found)}
     return Result(
         items,

@@ -97,10 +97,17 @@ def dropped(value: Dropped) -> Document:
 
 
 def proof(value: Proof | None) -> Document | None:
-    """Return which ports serve the new certificate, the old one, or neither."""
+    """Return what each port shows of the new certificate, also by the verdict."""
     if value is None:
         return None
-    return {"new": value.new, "old": value.old, "broken": value.broken}
+    verdicts = ("new", "old", "broken", "silent", "unproven", "foreign")
+    return {
+        **{verdict: getattr(value, verdict) for verdict in verdicts},
+        "ports": [
+            {"endpoint": row.endpoint, "verdict": row.verdict, "reason": row.reason}
+            for row in value.rows
+        ],
+    }
 
 
 def selftest(value: Report) -> Document:
@@ -158,6 +165,7 @@ def checkup(value: Checkup) -> Document:
         "names": [examined(item) for item in value.names],
         "machine": [finding(item) for item in value.machine],
         "account": printable(value.account) or None,
+        "fetched": value.fetched,
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import re
 import sys
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, NoReturn, Self
 from letsencrypt_mdaemon.app import build
 from letsencrypt_mdaemon.cli import document as report
 from letsencrypt_mdaemon.cli import text
-from letsencrypt_mdaemon.errors import BusyError, ChallengeError, Error
+from letsencrypt_mdaemon.errors import AcmeError, BusyError, ChallengeError, Error
 from letsencrypt_mdaemon.mdaemon import folders
 from letsencrypt_mdaemon.system import log
 from letsencrypt_mdaemon.system.disk import reason, sweep
@@ -31,6 +32,10 @@ MAX_EVENT_CHARACTERS = 30_000
 """ReportEvent takes at most 31,839."""
 
 DOCTOR_SECONDS = 20
+
+_LACKS = {errno.ENOMEM, errno.EAGAIN, errno.EMFILE, errno.ENFILE}
+# Too many open files, not enough memory (twice), no resources, commitment limit.
+_WINDOWS_LACKS = {4, 8, 14, 1450, 1455}
 
 
 class Run:
@@ -64,11 +69,7 @@ class Run:
                 if self._file_log is not None:
                     self._file_log.emit_traceback(error)
                 _log.debug("Unexpected", exc_info=error)
-                message = f"Unexpected: {type(error).__name__}: {printable(error)}"
-                hint = (
-                    "This is a bug. Report it with the log, or with the output of -v."
-                )
-                self._fail(Error(message, hint=hint))
+                self._fail(_unexpected(error))
             elif error is not None:
                 _log.error("Interrupted. The next run continues.")
             else:
@@ -160,8 +161,10 @@ class Run:
                 "message": error.message,
                 "hint": error.hint,
             }
+            if isinstance(error, AcmeError) and error.names:
+                details["names"] = error.names
             if isinstance(error, ChallengeError):
-                details |= {"names": error.names, "findings": findings}
+                details["findings"] = findings
             report.print_json(self._document(error.exit_code, error=details))
         sys.exit(error.exit_code)
 
@@ -220,6 +223,26 @@ class Run:
             write(error.exit_code, _entry(error))
         except OSError as exc:
             _log.warning("Could not write to Windows' event log: %s", reason(exc))
+
+
+def _unexpected(error: Exception) -> Error:
+    """Return an exception that nobody expected as an error: a bug, or a lack."""
+    what = f"{type(error).__name__}: {printable(error)}"
+    if _is_lack(error):
+        return Error(
+            "This machine is out of memory, or of threads, processes or open files: "
+            f"{what}",
+            hint="End programs that use much of it, or raise the limit. Then run this "
+            "again: it continues.",
+        )
+    hint = "This is a bug. Report it with the log, or with the output of -v."
+    return Error(f"Unexpected: {what}", hint=hint)
+
+
+def _is_lack(error: BaseException) -> bool:
+    if isinstance(error, OSError):
+        return error.errno in _LACKS or getattr(error, "winerror", 0) in _WINDOWS_LACKS
+    return isinstance(error, MemoryError) or "can't start new thread" in str(error)
 
 
 def _entry(error: Error) -> str:

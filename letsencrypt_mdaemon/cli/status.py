@@ -9,7 +9,14 @@ import click
 
 from letsencrypt_mdaemon.cli import document
 from letsencrypt_mdaemon.cli.document import iso
-from letsencrypt_mdaemon.cli.text import day, dropped, place, row, when
+from letsencrypt_mdaemon.cli.text import (
+    day,
+    dropped,
+    place,
+    print_unproven,
+    row,
+    when,
+)
 from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:
@@ -44,6 +51,7 @@ def status(value: Status, installation: Installation) -> Document:
         ],
         "dropped": [document.dropped(item) for item in memory.dropped],
         "served": installation.served,
+        "proof": document.proof(value.proof),
         "ledger": _ledger(snapshot),
         "schedule": {
             "last_run": iso(memory.runs[-1]) if memory.runs else None,
@@ -122,6 +130,7 @@ def print_status(found: Document) -> None:
         row("INI value", f"{place(item)}: {named}")
     for endpoint, thumbprint in found["served"].items():
         row("served", f"{endpoint}: {thumbprint}")
+    print_unproven(found["proof"])
 
 
 def _print_outlook(found: Document) -> None:

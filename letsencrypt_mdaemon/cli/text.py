@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from letsencrypt_mdaemon.cli.document import Document
     from letsencrypt_mdaemon.doctor.examination import Examination
+    from letsencrypt_mdaemon.doctor.findings import Finding
 
 WIDTH = 100
 """Columns of a table."""
@@ -52,10 +53,22 @@ def print_outcome(document: Document) -> None:
     row("reloaded", *document["reloaded"])
     if item := document["proof"]:
         row("verified at", *item["new"])
+    print_unproven(document["proof"])
     row("removed", *document["removed"])
     row("TLSA record", document["tlsa"])
     row("dropped", *map(dropped, document["dropped"]))
     row("log", document["log"])
+
+
+def print_unproven(proof: Document | None) -> None:
+    """Print which ports do not show the certificate in use, and why."""
+    words = {"old": "not proven", "unproven": "not proven", "foreign": "not ours"}
+    rows: dict[str, list[str]] = {"not proven": [], "not ours": []}
+    for item in proof["ports"] if proof else ():
+        if word := words.get(item["verdict"]):
+            rows[word].append(f"{item['endpoint']}: {item['reason']}")
+    for word, lines in rows.items():
+        row(word, *lines)
 
 
 def _headline(document: Document) -> str:
@@ -70,10 +83,14 @@ def _headline(document: Document) -> str:
         return "Nothing to do."
     done = {"activate": "Activated", "rollback": "Rolled back"}
     first, *more = document["names"]
+    proven = ""
+    if (item := document["proof"]) and item["unproven"]:
+        ports = len(item["new"]) + len(item["unproven"])
+        proven = f"; {len(item['new'])} of {ports} ports proven"
     return (
         f"{done.get(document['command'], 'Renewed')}: {first}"
         f"{f' and {len(more)} more' if more else ''}, "
-        f"valid until {day(document['certificate']['not_after'])}"
+        f"valid until {day(document['certificate']['not_after'])}{proven}"
     )
 
 
@@ -109,26 +126,59 @@ def print_found(document: Document) -> None:
 
 
 def second_opinion(found: Examination) -> tuple[str, list[str]]:
-    """Return the doctor's findings about names that the CA refused, and the advice."""
+    """Return the doctor's findings about names that the CA refused, and the advice.
+
+    A cause is shown once, with the names that have it.
+    """
     findings = [*found.server, *chain(*(item.findings for item in found.names))]
-    lines = [f"  - {item}" for item in dict.fromkeys(map(str, findings))]
+    lines = [f"  - {item}" for item in dict.fromkeys(map(str, found.server))]
+    of_server = {item.code for item in found.server}
+    by_cause: dict[tuple[str, str], list[tuple[str, Finding]]] = {}
+    for row_ in found.names:
+        for item in row_.findings:
+            if item.code not in of_server:
+                cause = _cause(row_.name, item.code, item.seen)
+                by_cause.setdefault(cause, []).append((row_.name, item))
+    for (_, first), *others in by_cause.values():
+        also = f"; the same for {', '.join(name for name, _ in others)}"
+        lines.append(f"  - {first}{also if others else ''}")
     changes = [item.kind.change for item in findings if item.weight != "note"]
     hints = list(dict.fromkeys(changes))[:MAX_HINTS]
     good = [item.name for item in found.names if item.served and item.weight == "note"]
     if good:
         lines.append(f"  - the file can be read: {', '.join(good)}")
         hints.append(_FIREWALL_HINT)
-    head = "Seen from this machine:" if lines else "This machine finds no problem."
-    return "\n".join([head, *lines]), hints
+    if lines:
+        return "\n".join(["Seen from this machine:", *lines]), hints
+    if found.fetched:
+        return "This machine finds no problem.", hints
+    return "This machine finds no problem in DNS. It did not check port 80.", hints
+
+
+def _cause(name: str, code: str, seen: str) -> tuple[str, str]:
+    """Return what findings with the same cause have in common: all but the name."""
+    return code, seen.replace(name, "")
 
 
 def print_checkup(document: Document) -> None:
-    """Print what the doctor found."""
+    """Print what the doctor found; what concerns several names, once."""
+    said: set[object] = set()
+    of_machine = {finding["code"] for finding in document["machine"]}
     for item in document["names"]:
-        click.echo(f"{item['name']}: {_result(item)}")
+        new: list[Document] = []
+        elsewhere: list[Document] = []
+        for finding in item["findings"]:
+            cause = _cause(item["name"], finding["code"], finding["seen"])
+            is_said = cause in said or finding["code"] in of_machine
+            (elsewhere if is_said else new).append(finding)
+            said.add(cause)
+        codes = ", ".join(dict.fromkeys(finding["code"] for finding in elsewhere))
+        result = _result(item, fetched=document["fetched"])
+        click.echo(f"{item['name']}: {result}{f' ({codes})' if codes else ''}")
         row("served at", *item["served_at"])
-        _print_findings(item["findings"])
-    click.echo("This machine and the CA: " + ("" if document["machine"] else "good"))
+        _print_findings(new)
+    good = "good" if document["fetched"] else "good, but port 80 was not checked"
+    click.echo("This machine and the CA: " + ("" if document["machine"] else good))
     _print_findings(document["machine"])
     if records := [x["caa_record"] for x in document["names"] if x["caa_record"]]:
         click.echo("To allow only this account to get certificates, publish in DNS:")
@@ -137,14 +187,16 @@ def print_checkup(document: Document) -> None:
     click.echo(_verdict(document))
 
 
-def _result(item: Document) -> str:
+def _result(item: Document, *, fetched: bool = True) -> str:
     """Return how the validation of a name would end."""
     weights = {finding["weight"] for finding in item["findings"]}
     if "failure" in weights:
         return "would fail"
     if "warning" in weights:
         return "may fail"
-    return "good" if item["served_at"] else "no problem found"
+    if item["served_at"]:
+        return "good"
+    return "no problem found" if fetched else "no problem in DNS, port 80 not checked"
 
 
 def _verdict(document: Document) -> str:
@@ -161,7 +213,7 @@ def _verdict(document: Document) -> str:
         return "No name has a problem of its own, but this machine or the CA has one."
     if set(results.values()) == {"good"}:
         return "Every name can be validated as far as this machine sees."
-    return "This machine finds no problem, but no token file was fetched."
+    return "DNS shows no problem. Port 80 was not checked: no token file was fetched."
 
 
 def _print_findings(items: Iterable[Document]) -> None:

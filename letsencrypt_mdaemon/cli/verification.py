@@ -45,6 +45,7 @@ def port(value: Port) -> Document:
         "port": endpoint.port,
         "origin": value.origin,
         "good": value.is_good,
+        "flaw": value.flaw or None,
         **_answer(value.served),
         "expected": value.is_expected,
         "tls": value.served.tls or None,
@@ -68,6 +69,7 @@ def port(value: Port) -> Document:
 def _answer(value: Served) -> Document:
     return {
         "server_name": value.server_name,
+        "only_key": value.key or None,
         "outcome": value.outcome.name.lower(),
         "detail": value.detail,
         "certificate": certificate(value.chain[0] if value.chain else None),
@@ -113,8 +115,9 @@ def print_verification(found: Verification) -> None:
             shown += f" and {len(places) - 6} more"
         shown = shown if len(places) < len(groups) else "Every port"
         print_wrapped(f"{shown}: {remark}.")
-    if not any(each.served.is_listening for each in ports):
-        print_wrapped("No port listens, so nothing could be verified.")
+    if not found.is_listening:
+        why = "" if found.is_running else ": MDaemon's service is stopped"
+        print_wrapped(f"No port listens, so nothing could be verified{why}.")
 
 
 def _cells(group: Sequence[Port], groups: Sequence[Sequence[Port]]) -> Sequence[str]:
@@ -123,6 +126,8 @@ def _cells(group: Sequence[Port], groups: Sequence[Sequence[Port]]) -> Sequence[
     serves = {
         Answer.SERVED: f"{served.thumbprint[:8]}...",
         Answer.NOT_LISTENING: "not listening",
+        Answer.TIMED_OUT: "timed out",
+        Answer.TURNED_AWAY: "turned away",
         Answer.NO_STARTTLS: "no STARTTLS",
         Answer.HANDSHAKE_FAILED: "handshake failed",
     }[served.outcome]

@@ -50,7 +50,7 @@ class Config:
         r"Folder served on port 80.  [default: WorldClient\HTML]", parse_path, "DIR"
     )
     smtp_address: tuple[str, int] | None = setting(
-        "MDaemon's SMTP address, to read its host name; or none.",
+        "MDaemon's SMTP address, to read its greeting; or none.",
         parse_server_address,
         "HOST:PORT",
         default=("127.0.0.1", 25),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from letsencrypt_mdaemon.doctor import caa, validator, web
@@ -14,7 +15,7 @@ from letsencrypt_mdaemon.system.parallel import ask_all
 from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from letsencrypt_mdaemon.doctor.caa import Authority
     from letsencrypt_mdaemon.doctor.nameservers import DnsAnswer, Kind
@@ -59,10 +60,12 @@ class Examination(NamedTuple):
 
     Args:
         server: What is wrong with the web server on this machine.
+        fetched: Whether a test file was fetched, or tried to be.
     """
 
     server: tuple[Finding, ...]
     names: tuple[Examined, ...]
+    fetched: bool
 
 
 class Doctor:
@@ -72,6 +75,7 @@ class Doctor:
         look_up: `Nameservers.look_up`; tests answer themselves.
         solver: Puts a test file into the webroot; None to fetch nothing.
         dial: How to connect; tests connect elsewhere.
+        webmail: Further ports that may be webmail's.
     """
 
     def __init__(
@@ -81,10 +85,13 @@ class Doctor:
         solver: Solver | None,
         *,
         dial: Dial,
+        webmail: Sequence[int] = (),
     ) -> None:
         self._look_up = look_up
         self._authority = authority
-        self._probe = web.Probe(solver, self._address_of, dial) if solver else None
+        self._probe = (
+            web.Probe(solver, self._address_of, dial, webmail) if solver else None
+        )
 
     def examine(self, names: Sequence[str], *, timeout: float) -> Examination:
         """Examine all names at once, in this many seconds for all of them."""
@@ -110,6 +117,7 @@ class Doctor:
             done = ask_all(work, names, timeout=left + web.OVERTIME_SECONDS)
             if probe and not any(row.served for row in notes.values()):
                 server += probe.port80(names[0], deadline)
+                _explain(server, notes.values())
         for name in names:
             if name not in done:
                 seen = f"could not check {name} within {timeout:g} s"
@@ -118,7 +126,7 @@ class Doctor:
             Examined(name, tuple(row.served), tuple(row.findings), row.publish)
             for name, row in notes.items()
         ]
-        return Examination(tuple(server), tuple(examined))
+        return Examination(tuple(server), tuple(examined), probe is not None)
 
     def _check_name(
         self, name: str, notes: Notes, probe: Probe | None, deadline: float
@@ -204,6 +212,20 @@ class Doctor:
             seen = f"the redirect leads to {host} with the private address "
             raise validator.FetchError(Code.ADDR_PRIVATE, seen + addresses[0])
         return addresses[0]
+
+
+def _explain(server: Sequence[Finding], names: Iterable[Notes]) -> None:
+    """Give the names the cause that was found on this machine, instead of its effect.
+
+    Else they would be told to bind port 80, which webmail does in no HTTPS only mode.
+    """
+    modes = {Code.WEBMAIL_OTHER_PORT, Code.WEBMAIL_HTTPS_ONLY}
+    for cause in (finding.kind for finding in server if finding.kind in modes):
+        for notes in names:
+            notes.findings = [
+                replace(x, kind=cause) if x.kind is Code.PORT80_REFUSED else x
+                for x in notes.findings
+            ]
 
 
 _NO_ADDRESS = {

@@ -94,6 +94,11 @@ class Code(Enum):
         "The CA may connect to any of them, so all must serve the token file.",
         Weight.NOTE,
     )
+    ADDR_NOT_ALL_SERVE = (
+        "In a cluster, send /.well-known/acme-challenge/ from all addresses to the "
+        "server that renews, the primary one. Else publish only this server's.",
+        "Validation fails if the CA connects to one of the others: it chooses any.",
+    )
     CAA_FORBIDS = (
         "Add a CAA record with this CA's issuer domain, or remove the CAA records.",
         "Validation fails (caa): the CA must not issue for the name.",
@@ -154,7 +159,12 @@ class Code(Enum):
         _NOT_THE_FILE,
     )
     HTTP_REDIRECT_303 = _REDIRECT
-    HTTP_REDIRECT_PORT = _REDIRECT
+    HTTP_REDIRECT_PORT = (
+        "In webmail's SSL & HTTPS settings, set the HTTPS port to 443, or replace HTTP "
+        "redirected to HTTPS by HTTP and HTTPS. Let another web server redirect to "
+        "port 443 (https) or 80 (http).",
+        _NOT_FOLLOWED,
+    )
     HTTP_REDIRECT_SCHEME = _REDIRECT
     HTTP_REDIRECT_HOST = _REDIRECT
     HTTP_REDIRECT_LOOP = _REDIRECT
@@ -164,7 +174,8 @@ class Code(Enum):
         _NOT_FOLLOWED,
     )
     HTTPS_FAILED = (
-        "Enable TLS 1.2 on port 443, or do not redirect /.well-known/acme-challenge/.",
+        "Enable TLS 1.2 on port 443. Or, in webmail's SSL & HTTPS settings, replace "
+        "HTTP redirected to HTTPS by HTTP and HTTPS.",
         "Validation fails: the redirect leads to HTTPS without TLS 1.2 or later. The "
         "certificate there does not matter.",
     )
@@ -200,8 +211,9 @@ class Code(Enum):
         "Validation fails (connection): the CA connects to port 80 only.",
     )
     WEBMAIL_HTTPS_ONLY = (
-        "In webmail's SSL & HTTPS settings, replace HTTPS only by HTTP and HTTPS, or "
-        "by HTTP redirected to HTTPS, and bind to port 80.",
+        "In webmail's SSL & HTTPS settings, replace HTTPS only by HTTP and HTTPS, and "
+        "set the HTTP port to 80. In the mode HTTPS only, webmail never answers there. "
+        "HTTP redirected to HTTPS works, too, if the HTTPS port is 443.",
         "Validation fails (connection): the CA always connects to port 80 first.",
     )
     INI_NOT_WRITABLE = (

@@ -39,6 +39,7 @@ _Answer: TypeAlias = tuple[http.client.HTTPResponse, bytes]
 
 TIMEOUT_SECONDS = 8.0
 """Seconds for a whole fetch; Let's Encrypt waits about ten."""
+PROTOCOL_SECONDS = 2.0
 FOLLOWED = {301, 302, 307, 308}
 MAX_REDIRECTS = 10
 MAX_PATH_CHARACTERS = 2000
@@ -163,6 +164,24 @@ class Validator(NamedTuple):
             if scheme == "https":
                 kind = Code.HTTPS_FAILED
             raise FetchError(kind, seen) from exc
+
+
+def protocol(dial: Dial, address: str, port: int, deadline: float) -> str:
+    """Return what a web server speaks at a port: `https`, `http`, or ""."""
+    for scheme in ("https", "http"):
+        url = urlsplit(f"{scheme}://localhost/")
+        # A web server may have to look up its client first.
+        until = min(deadline, time.monotonic() + PROTOCOL_SECONDS)
+        try:
+            connection = dial(address, port, _left(until))
+            if scheme == "https":
+                connection = _secure(connection, "localhost", "", until)
+            with closing(connection):
+                _ask(connection, url, until)
+        except (OSError, http.client.HTTPException, ValueError, FetchError):
+            continue
+        return scheme
+    return ""
 
 
 def _target(url: str, location: str, where: str) -> SplitResult:

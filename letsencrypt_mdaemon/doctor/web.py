@@ -6,7 +6,6 @@ import logging
 import secrets
 import socket
 import time
-from contextlib import suppress
 from dataclasses import replace
 from http import HTTPStatus
 from itertools import islice
@@ -39,8 +38,9 @@ _WRONG_CONTENT = {
     *(Code.BODY_HTML_LOGIN_PAGE, Code.BODY_BOM),
 }
 _STATIC = (".txt", ".css", ".js", ".ico", ".png", ".gif", ".jpg", ".svg", ".html")
-# MDaemon's usual ports for webmail, without and with TLS.
-_WEBMAIL = {3000: Code.WEBMAIL_OTHER_PORT, 443: Code.WEBMAIL_HTTPS_ONLY}
+WEBMAIL_PORTS = (3000, 443)
+"""MDaemon's usual ports for webmail, without and with TLS."""
+_NOT_SEEN = {Code.UNFINISHED, Code.HAIRPIN_UNKNOWN, Code.PROXY_INTERCEPTS}
 
 
 class Solver(Protocol):
@@ -59,9 +59,17 @@ class Probe:
     Args:
         address_of: Returns the address of a redirect's host.
         dial: How to connect; tests connect elsewhere.
+        webmail: Further ports that may be webmail's.
     """
 
-    def __init__(self, solver: Solver, address_of: AddressOf, dial: Dial) -> None:
+    def __init__(
+        self,
+        solver: Solver,
+        address_of: AddressOf,
+        dial: Dial,
+        webmail: Sequence[int] = (),
+    ) -> None:
+        self._ports = tuple(dict.fromkeys([*WEBMAIL_PORTS, *webmail]))
         self._folder = solver.folder
         self._solver = solver
         self._dial = dial
@@ -112,9 +120,10 @@ class Probe:
         by_ipv4 = {address for address in addresses if ":" not in address}
         four_is_good = not by_ipv4.isdisjoint(notes.served)
         here = found.get(LOCALHOST)
+        missing = _note_missing(name, found, notes)
         for address, fetched in found.items():
             finding = fetched.finding
-            if finding is None:
+            if finding is None or address in missing:
                 continue
             first = len(fetched.urls) == 1
             lost = finding.kind in _NO_CONNECTION and first
@@ -143,15 +152,25 @@ class Probe:
         finding = replace(finding, seen=seen)
         silent = finding.kind in (Code.PORT80_REFUSED, Code.HTTP_NO_ANSWER)
         if silent and len(fetched.urls) == 1:
-            for port, kind in _WEBMAIL.items():
-                with suppress(OSError):
-                    self._dial(LOCALHOST, port, 1.0).close()
-                    seen += f"; port {port} of this machine answers"
-                    return [replace(finding, kind=kind, seen=seen)]
-        elif better := self._about_extension(name, LOCALHOST, fetched, deadline):
+            return self._webmail(finding, deadline)
+        if better := self._about_extension(name, LOCALHOST, fetched, deadline):
             finding = replace(finding, kind=better)
         elif finding.kind in _WRONG_CONTENT:
             finding = replace(finding, kind=Code.WEBROOT_NOT_SERVED)
+        return [finding]
+
+    def _webmail(self, finding: Finding, deadline: float) -> list[Finding]:
+        """Return why port 80 is silent, by the mode of webmail on its other ports."""
+        speak = {
+            port: validator.protocol(self._dial, LOCALHOST, port, deadline)
+            for port in self._ports
+        }
+        modes = {"http": Code.WEBMAIL_OTHER_PORT, "https": Code.WEBMAIL_HTTPS_ONLY}
+        for scheme, kind in modes.items():
+            if ports := [port for port in self._ports if speak[port] == scheme]:
+                seen = f"{finding.seen}; port {ports[0]} of this machine answers in "
+                seen += scheme.upper()
+                return [replace(finding, kind=kind, seen=seen)]
         return [finding]
 
     def _fetch(self, name: str, address: str, deadline: float) -> Fetched:
@@ -173,6 +192,27 @@ class Probe:
             return None
         is_iis = "Microsoft-IIS" in fetched.server
         return Code.IIS_MIME if is_iis else Code.HTTP_404_EXTENSIONLESS
+
+
+def _note_missing(name: str, found: Mapping[str, Fetched], notes: Notes) -> set[str]:
+    """Note the addresses that do not serve the file, beside others of their kind.
+
+    They are other machines: nodes of a cluster, or what a load balancer leads to.
+    """
+    families = {":" in address for address in notes.served}
+    missing = {
+        address: fetched.finding.code
+        for address, fetched in found.items()
+        if fetched.finding and fetched.finding.kind not in _NOT_SEEN
+        if (":" in address) in families
+    }
+    if missing:
+        listed = ", ".join(
+            f"{address} ({missing[address]})" for address in sorted(missing)
+        )
+        seen = f"{name}: {len(notes.served)} of its {len(found)} addresses serve the "
+        notes.add(Code.ADDR_NOT_ALL_SERVE, f"{seen}test file; not {listed}")
+    return set(missing)
 
 
 def _unfinished(seen: str) -> Fetched:

@@ -19,7 +19,7 @@ from letsencrypt_mdaemon.pki.certificate import thumbprint
 from letsencrypt_mdaemon.state.memory import Target
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from cryptography import x509
 
@@ -27,6 +27,9 @@ _log = logging.getLogger(__name__)
 
 SKIPPED_FOLDERS = {"users", "queues", "logs", "public folders"}
 """Folders of mail and logs: large, and without settings."""
+
+SETTINGS_FOLDERS = {"app", "worldclient", "webadmin"}
+"""Folders whose own files are the server's settings."""
 
 
 class Found(NamedTuple):
@@ -48,14 +51,19 @@ def discover(
     certificates: Collection[x509.Certificate],
     *,
     skip: Sequence[Path] = (),
+    everywhere: bool = True,
 ) -> list[Found]:
     """Return every place below the installation that names one of the certificates.
 
     The search covers `*.ini` and `*.dat` outside folders of mail, logs and backups, and
     outside those to skip.
+
+    Args:
+        everywhere: Else only the server's settings folders, without those in them.
     """
     found = []
-    for path, data, named in _naming(files, certificates, skip):
+    paths = _files(files.root, skip, everywhere=everywhere)
+    for path, data, named in _naming(files, certificates, paths):
         is_below_root = path.is_relative_to(files.root)
         name = (path.relative_to(files.root) if is_below_root else path).as_posix()
         inside = [
@@ -80,19 +88,21 @@ def references(
     """Return the thumbprints of the certificates that any file names."""
     return {
         thumbprint(certificate)
-        for _, _, named in _naming(IniFiles(root), certificates, skip)
+        for _, _, named in _naming(
+            IniFiles(root), certificates, _files(root, skip, everywhere=True)
+        )
         for certificate in named
     }
 
 
 def _naming(
-    files: IniFiles, certificates: Collection[x509.Certificate], skip: Sequence[Path]
+    files: IniFiles, certificates: Collection[x509.Certificate], paths: Iterable[Path]
 ) -> Iterator[tuple[Path, bytes, dict[x509.Certificate, None]]]:
     """Yield each file that names certificates, its bytes, and the certificates.
 
     Few files do, so only these need parsing.
     """
-    for path in _files(files.root, skip):
+    for path in paths:
         try:
             data = files.data(path)
         except ConfigError as exc:
@@ -178,13 +188,16 @@ def _is_gone(root: Path, name: str) -> bool:
         return True
 
 
-def _files(root: Path, skip: Sequence[Path]) -> Iterator[Path]:
+def _files(root: Path, skip: Sequence[Path], *, everywhere: bool) -> Iterator[Path]:
     if not (main := main_ini(root)).is_relative_to(root):
         yield main
     ours = {path.resolve() for path in skip}
     for folder, folders, files in os.walk(root):
         here = Path(folder)
         top = here == root
+        if not everywhere:
+            names = folders if top else []
+            folders[:] = [name for name in names if name.lower() in SETTINGS_FOLDERS]
         folders[:] = sorted(
             name
             for name in folders

@@ -14,7 +14,7 @@ from letsencrypt_mdaemon.state.memory import IIS
 from letsencrypt_mdaemon.system.disk import reason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Sequence
+    from collections.abc import Callable, Collection, Sequence
     from datetime import datetime
     from pathlib import Path
 
@@ -33,6 +33,7 @@ LOCK = "LOCKSEMS.SEM"
 """Forbids semaphores while it exists."""
 PROBE = "WATCHDOG.SEM"
 """Has no effect, so it shows whether MDaemon processes semaphores."""
+_SERVICE = "a restart of the service "
 
 
 class Semaphores(NamedTuple):
@@ -49,29 +50,22 @@ class Semaphores(NamedTuple):
     timeout: float
     sleep: Callable[[float], None] = time.sleep
 
-    def reload(self, *, running: bool) -> Iterator[str]:
-        """Ask for a reload, gentlest first, and yield each processed semaphore.
+    def take(self, name: str) -> bool:
+        """Ask for a reload, and return whether MDaemon processed the semaphore.
 
-        A stopped server gets no semaphore, because it would process the file when it
-        starts, maybe weeks later. A semaphore that is not processed in time is
-        withdrawn, with a warning.
-
-        Args:
-            running: Whether the server is known to run; if not, a semaphore without
-                effect shows whether it does.
+        A semaphore that is not processed in time is withdrawn, with a warning: MDaemon
+        would process the file when it starts, maybe weeks later.
         """
-        probe = () if running else (PROBE,)
-        for name in (*probe, *self.names):
-            if reason := self.problem(name):
-                _log.warning(
-                    "%s. MDaemon uses the new certificate after its next start. If it "
-                    "runs, restart it.",
-                    reason,
-                )
-                return
-            if name in self.names:
-                _log.info("MDaemon processed %s", name)
-                yield name
+        if why := self.problem(name):
+            _log.warning(
+                "%s. MDaemon uses the new certificate after its next start. If it "
+                "runs, restart it.",
+                why,
+            )
+            return False
+        if name != PROBE:
+            _log.info("MDaemon processed %s", name)
+        return True
 
     def problem(self, name: str) -> str:
         """Create a semaphore and wait; return why MDaemon did not process it, or ""."""
@@ -122,7 +116,9 @@ class MailServer(NamedTuple):
     """The server's files, semaphores, IIS site and service (`adapters.Server`).
 
     Args:
-        running: Whether it answers with a greeting.
+        running: Whether it answers with a greeting; connects.
+        look_everywhere: Searches all files; returns the targets to bind, and others to
+            remember.
         site: The IIS site that also gets the certificate.
         service: Its Windows service.
         may_restart: Whether this program may restart the service.
@@ -130,8 +126,9 @@ class MailServer(NamedTuple):
 
     bindings: Bindings
     semaphores: Semaphores
-    running: bool
+    running: Callable[[], bool]
     own_folders: list[Path]
+    look_everywhere: Callable[[], tuple[tuple[Target, ...], tuple[Target, ...]]]
     site: iis.Site | None = None
     service: Service | None = None
     may_restart: bool = False
@@ -140,6 +137,13 @@ class MailServer(NamedTuple):
         """Return the certificate that each target names; None if it is unknown."""
         named = self.bindings.named(names)
         return named | self.site.named() if self.site else named
+
+    def search(self) -> tuple[Target, ...]:
+        """Search all files for targets, and return those to remember; maybe none."""
+        seen, others = self.look_everywhere()
+        if seen:
+            self.bindings.targets = seen
+        return (*seen, *others)
 
     def planned(self, certificate: x509.Certificate) -> list[Change]:
         """Return the changes that `bind` would make."""
@@ -189,34 +193,47 @@ class MailServer(NamedTuple):
             elif in_iis:
                 _log.warning("Could not restore IIS: iis-site-name is no longer set.")
 
-    def reload(self) -> Iterator[str]:
-        """Ask the server to reload, and yield each processed semaphore."""
-        if not self.semaphores.names:
-            _log.info("Skipping the reload (no-reload).")
-            return iter(())
-        if self.service and not self.running and self._is_stopped():
+    def ladder(self) -> list[str]:
+        """Return the rungs that make the server reload, the gentlest first.
+
+        A stopped server gets none. If it is unknown whether it runs, a semaphore
+        without effect shows whether it processes them.
+        """
+        names = [*self.semaphores.names]
+        if names and not self.running() and self._is_stopped():
             _log.warning(
                 "The service %s is stopped. MDaemon uses the new certificate after its "
                 "next start.",
-                self.service.name,
+                self.service and self.service.name,
             )
-            return iter(())
-        return self.semaphores.reload(running=self.running)
+            return []
+        if names and not (self.running() or self.semaphores.take(PROBE)):
+            names = []
+        if self.service and self.may_restart and not self._is_stopped():
+            names.append(f"{_SERVICE}{self.service.name}")
+        return names
 
     def _is_stopped(self) -> bool:
+        if self.service is None:
+            return False
         from letsencrypt_mdaemon.windows import service  # noqa: PLC0415 - seldom needed
 
-        return self.service is not None and service.is_stopped(self.service)
+        return service.is_stopped(self.service)
 
-    def restart_service(self) -> Iterator[str]:
-        """Restart the service, if this is allowed and it is not stopped."""
-        if self.service and self.may_restart and not self._is_stopped():
-            from letsencrypt_mdaemon.windows import service  # noqa: PLC0415 - seldom
+    def take(self, rung: str) -> bool:
+        """Take a rung: create a semaphore, or restart the service.
 
-            _log.info("Restarting the service %s", self.service.name)
-            service.restart(self.service)
-            _log.info("Restarted the service %s", self.service.name)
-            yield f"a restart of the service {self.service.name}"
+        Raises:
+            DeployError: If the service does not stop or start.
+        """
+        if self.service is None or not rung.startswith(_SERVICE):
+            return self.semaphores.take(rung)
+        from letsencrypt_mdaemon.windows import service  # noqa: PLC0415 - seldom needed
+
+        _log.info("Restarting the service %s", self.service.name)
+        service.restart(self.service)
+        _log.info("Restarted the service %s", self.service.name)
+        return True
 
     def references(self) -> set[str]:
         """Return the thumbprints that any file, or http.sys, names."""

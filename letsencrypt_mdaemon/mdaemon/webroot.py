@@ -11,13 +11,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from letsencrypt_mdaemon.errors import AcmeError, ConfigError
-from letsencrypt_mdaemon.mdaemon.folders import is_below
+from letsencrypt_mdaemon.mdaemon.folders import child, is_below
 from letsencrypt_mdaemon.system import disk
 from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
+
+    from letsencrypt_mdaemon.mdaemon.folders import IniFiles
 
 _log = logging.getLogger(__name__)
 
@@ -43,6 +45,21 @@ _WEB_CONFIG = b"""<?xml version="1.0" encoding="UTF-8"?>
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{1,200}\Z")
 # Base64url as well, but Windows opens a device by such a name.
 _DEVICE = re.compile(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])\Z", re.IGNORECASE)
+
+
+MAX_PORTS = 8
+"""Ports of webmail that are looked at."""
+
+
+def webmail_ports(files: IniFiles) -> list[int]:
+    """Return what looks like a port in WorldClient.ini: no key is documented."""
+    try:
+        entries = files.entries(child(files.root, "WorldClient", "WorldClient.ini"))
+    except ConfigError:
+        return []
+    found = [entry.value for entry in entries if "port" in entry.key.lower()]
+    ports = [int(text) for text in found if re.fullmatch(r"[1-9][0-9]{0,4}", text)]
+    return [port for port in ports if port < 1 << 16][:MAX_PORTS]
 
 
 @dataclass(slots=True)

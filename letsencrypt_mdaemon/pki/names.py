@@ -57,6 +57,13 @@ def split(texts: Iterable[str]) -> list[str]:
     return [word for text in texts for word in re.split(r"[,;\s]+", text) if word]
 
 
+def twins(names: Iterable[str]) -> set[str]:
+    """Return the names that a CA may add: each with `www.`, or without it."""
+    asked = set(names)
+    shorter = {name.removeprefix("www.") for name in asked}
+    return (shorter | {f"www.{name}" for name in asked}) - asked
+
+
 def _is_ip(name: str) -> bool:
     import ipaddress  # noqa: PLC0415 - seldom needed
 

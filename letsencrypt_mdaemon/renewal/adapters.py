@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import (
         Callable,
         Collection,
         Iterable,
-        Iterator,
         Mapping,
         Sequence,
     )
@@ -22,6 +21,10 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.pki.certificate import Certificate, PrivateKey
     from letsencrypt_mdaemon.state.folder import CaState, State
     from letsencrypt_mdaemon.state.memory import Change, Dropped, Target, Window
+    from letsencrypt_mdaemon.verify.endpoints import Endpoint
+    from letsencrypt_mdaemon.verify.served import Served
+
+    Verdict = Literal["new", "old", "broken", "silent", "unproven", "foreign"]
 
 
 class Issuer(Protocol):
@@ -90,6 +93,13 @@ class Server(Protocol):
     def named(self, names: Collection[str]) -> Mapping[Target, x509.Certificate | None]:
         """Return the certificate that each target names; None if it is unknown."""
 
+    def search(self) -> tuple[Target, ...]:
+        """Search all files for targets, and return those to remember; maybe none.
+
+        Slow where the server has many files.
+        """
+        ...
+
     def planned(self, certificate: x509.Certificate) -> Sequence[Change]:
         """Return the changes that `bind` would make."""
 
@@ -117,11 +127,14 @@ class Server(Protocol):
     def restore(self, changes: Sequence[Change], *, now: datetime) -> None:
         """Undo the changes whose values nobody has changed since."""
 
-    def reload(self) -> Iterator[str]:
-        """Ask the server to reload, gentlest rung first; yield each rung it took."""
+    def ladder(self) -> Sequence[str]:
+        """Return the rungs that make the server reload, the gentlest first.
 
-    def restart_service(self) -> Iterator[str]:
-        """Restart the server's service, if that is allowed; yield that rung."""
+        Semaphores, and last the restart of its service if that is allowed.
+        """
+
+    def take(self, rung: str) -> bool:
+        """Take a rung, and return whether the server did; if not, warn."""
 
     def references(self) -> Collection[str]:
         """Return the thumbprints that the server's files name now."""
@@ -145,6 +158,7 @@ class Request(NamedTuple):
         reload: Whether to reload the server and check its ports.
         given: Whether the administrator named the endpoints.
         timeout: Seconds to wait for the ports after each rung.
+        scheduled: Whether a scheduler most likely started the run.
         remove_old: Remove superseded certificates that this program obtained.
     """
 
@@ -164,14 +178,26 @@ class Request(NamedTuple):
     reload: bool = True
     given: bool = False
     timeout: float = 60.0
+    scheduled: bool = False
     remove_old: bool = False
+
+
+class Observe(Protocol):
+    """Asks the server's ports for their certificates."""
+
+    def __call__(self, only: Collection[Endpoint] = ()) -> Mapping[Endpoint, Served]:
+        """Return what every endpoint answers, asked for all names.
+
+        Args:
+            only: Ask only these, and only for the first name, with one connection each.
+        """
 
 
 class Adapters(NamedTuple):
     """The adapters that a run uses.
 
     Args:
-        observe: Returns the thumbprint that each endpoint serves now; "" for none.
+        observe: Returns what each endpoint serves now.
         issuer: Returns the CA's client, always the same one. It is slow to import, and
             a run with nothing due may not need it.
         revoked: Returns when the CA of a certificate revoked it, by its CRL; None if
@@ -181,7 +207,7 @@ class Adapters(NamedTuple):
 
     store: Store
     server: Server
-    observe: Callable[[], Mapping[str, str]]
+    observe: Observe
     state: State
     ca: CaState
     issuer: Callable[[], Issuer]
@@ -190,23 +216,82 @@ class Adapters(NamedTuple):
     )
 
 
-class Proof(NamedTuple):
-    """The ports that served TLS before the run, by what they serve now.
+class Row(NamedTuple):
+    """An endpoint, and what it shows of the new certificate.
 
     Args:
-        new: Those that serve the new certificate.
-        old: Those that still serve their previous certificate.
-        broken: Those that serve a third certificate, or none.
+        verdict: new; old: it still serves the previous certificate; broken: it served
+            that one, and now answers wrongly; silent: it served that one, and nobody
+            answers now; unproven: it could not be seen; foreign: its certificate is not
+            ours, before and after.
+        reason: As a phrase about the endpoint.
     """
 
-    new: tuple[str, ...] = ()
-    old: tuple[str, ...] = ()
-    broken: tuple[str, ...] = ()
+    endpoint: str
+    verdict: Verdict
+    reason: str = ""
+
+    def __str__(self) -> str:
+        """Return the endpoint with the reason."""
+        return f"{self.endpoint} ({self.reason})" if self.reason else self.endpoint
+
+
+class Proof(NamedTuple):
+    """What every endpoint of the server shows of the new certificate."""
+
+    rows: tuple[Row, ...] = ()
+
+    def of(self, *verdicts: Verdict) -> tuple[Row, ...]:
+        """Return the rows with one of these verdicts."""
+        return tuple(row for row in self.rows if row.verdict in verdicts)
+
+    def _endpoints(self, verdict: Verdict) -> tuple[str, ...]:
+        return tuple(row.endpoint for row in self.of(verdict))
+
+    @property
+    def new(self) -> tuple[str, ...]:
+        """The endpoints that serve the new certificate, whoever asks."""
+        return self._endpoints("new")
+
+    @property
+    def old(self) -> tuple[str, ...]:
+        """The endpoints that still serve their previous certificate."""
+        return self._endpoints("old")
+
+    @property
+    def broken(self) -> tuple[str, ...]:
+        """The endpoints that answer wrongly, since the new certificate."""
+        return self._endpoints("broken")
+
+    @property
+    def silent(self) -> tuple[str, ...]:
+        """The endpoints where nobody answers yet, after a reload."""
+        return self._endpoints("silent")
+
+    @property
+    def unproven(self) -> tuple[str, ...]:
+        """The endpoints that could not be seen."""
+        return self._endpoints("unproven")
+
+    @property
+    def foreign(self) -> tuple[str, ...]:
+        """The endpoints that belong to other programs."""
+        return self._endpoints("foreign")
 
     @property
     def is_complete(self) -> bool:
-        """Whether every port serves the new certificate."""
-        return not self.old and not self.broken
+        """Whether every port that could be seen serves the new certificate."""
+        return not self.of("old", "broken", "silent")
+
+    @property
+    def headline(self) -> str:
+        """How many of our ports are proven, and which could not be seen, and why."""
+        unseen = ", ".join(map(str, self.of("unproven")))
+        ports = len(self.rows) - len(self.foreign)
+        return (
+            f"{len(self.new)} of {ports} port{'' if ports == 1 else 's'} proven"
+            f"{f'; not proven: {unseen}' if unseen else ''}"
+        )
 
 
 class Outcome(NamedTuple):

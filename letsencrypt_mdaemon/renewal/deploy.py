@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 import logging
-import time
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from letsencrypt_mdaemon.errors import DeployError
 from letsencrypt_mdaemon.pki.certificate import OURS, dns_names, thumbprint
-from letsencrypt_mdaemon.renewal import due
-from letsencrypt_mdaemon.renewal.adapters import Outcome, Proof
+from letsencrypt_mdaemon.renewal import due, ladder
+from letsencrypt_mdaemon.renewal.adapters import Outcome
+from letsencrypt_mdaemon.renewal.climb import climb
+from letsencrypt_mdaemon.renewal.proof import Judge, restored
+from letsencrypt_mdaemon.renewal.proof import baseline as ours_before
 from letsencrypt_mdaemon.state.memory import Attempt, Issued, utc
 from letsencrypt_mdaemon.text import day
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Sequence
 
     from cryptography import x509
 
-    from letsencrypt_mdaemon.renewal.adapters import Adapters
+    from letsencrypt_mdaemon.renewal.adapters import Adapters, Proof, Row
     from letsencrypt_mdaemon.renewal.snapshot import Snapshot
     from letsencrypt_mdaemon.state.memory import Change, Memory, Target
 
 _log = logging.getLogger(__name__)
-
-POLL_SECONDS = 0.5
-"""The time between two checks of ports that have not changed yet."""
 
 
 def put_into_use(
@@ -37,44 +37,39 @@ def put_into_use(
         ConfigError: If the server's files cannot be understood; nothing is changed.
         DeployError: If the certificate is not in use everywhere afterwards.
     """
+    snapshot = snapshot.searched(adapters)
     request, attempt = snapshot.request, snapshot.attempt
     if attempt is None or attempt.failed is not None:
         attempt = Attempt(thumbprint(leaf), baseline(snapshot, adapters), ())
     # Else a run was killed, or left ports on the old certificate: keep its baseline.
     deployed = cut_over(snapshot, attempt, leaf, adapters)
-    proof = deployed.proof
-    if proof is not None and proof.broken:
-        changes = attempt.changes + deployed.changes
-        attempt = Attempt(thumbprint(leaf), attempt.before, changes)
-        undo(snapshot, attempt, proof.broken, adapters)
-    if deployed.strays:
-        message = "Another program put back the former certificate while the new one "
-        message += f"was put into use: {'; '.join(map(str, deployed.strays))}."
-        hint = "Close MDaemon's settings window and switch off its own Let's Encrypt "
-        hint += "scheduler. The next run tries again, and places no order."
-        raise DeployError(message, hint=hint)
-    if proof is not None and proof.old:
-        raise DeployError(
-            "The server's files name the new certificate, but these ports still serve "
-            f"the old one: {', '.join(proof.old)}.",
-            hint="Restart MDaemon, or set allow-restart = yes. The next run checks the "
-            "ports again, and places no order.",
-        )
-    if proof is None:
+    proof, memory = deployed.proof, deployed.memory
+    snapshot = snapshot._replace(memory=memory)
+    _require_in_use(snapshot, deployed, adapters)
+    if proof is None or not proof.new:
         kept = " Superseded certificates are kept." if request.remove_old else ""
         _log.warning("Nothing could be verified: no port serves TLS.%s", kept)
-    memory = snapshot.memory
+    may_remove = proof is not None and proof.new and not proof.unproven
+    error = None
+    if request.given and proof is not None and proof.unproven:
+        error = _unproven(proof)
     if issued := memory.find(thumbprint(leaf)):
-        seen = issued.verified if proof is None else utc(snapshot.now)
+        is_proven = error is None and proof is not None and proof.new
+        seen = utc(snapshot.now) if is_proven else issued.verified
         memory = memory.remember(issued._replace(verified=seen, rolled_back=None))
-    adapters.state.save(memory._replace(in_use=thumbprint(leaf)))
+    # Without it, the next run could not know the server's own name by its certificate.
+    first = request.names[0]
+    host = first if first in dns_names(leaf) else memory.host_name
+    adapters.state.save(memory._replace(in_use=thumbprint(leaf), host_name=host))
     # In this order: an attempt that outlives its certificate would harm the next one.
-    adapters.state.forget_attempt()
-    adapters.ca.forget_pending()
+    # While a port that the administrator named is unproven, the next run looks again.
+    if error is None:
+        adapters.state.forget_attempt()
+        adapters.ca.forget_pending()
     next_at = due.backstop(leaf)
     _log.info(
         "In use%s: %s, valid until %s; the next renewal is due about %s",
-        f" at {len(proof.new)} ports" if proof else "",
+        f" ({proof.headline})" if proof else "",
         thumbprint(leaf),
         day(leaf.not_valid_after_utc, snapshot.now),
         day(next_at, snapshot.now),
@@ -89,12 +84,73 @@ def put_into_use(
         reloaded=deployed.rungs,
         proof=proof,
         dropped=memory.dropped,
-        removed=_remove_old(snapshot, leaf, adapters) if proof is not None else (),
+        removed=_remove_old(snapshot, leaf, adapters) if may_remove else (),
+        error=error,
+    )
+
+
+def _require_in_use(snapshot: Snapshot, deployed: Deployed, adapters: Adapters) -> None:
+    """Roll back if a port is broken.
+
+    Raises:
+        DeployError: If a port is broken or old, or a file names the former certificate.
+    """
+    proof = deployed.proof
+    if proof is not None:
+        _say(proof)
+        if proof.broken:
+            undo(snapshot, deployed.attempt, proof.of("broken"), adapters)
+    if deployed.strays or (proof is not None and proof.old):
+        adapters.state.save(deployed.memory)
+    if deployed.strays:
+        message = "Another program put back the former certificate while the new one "
+        message += f"was put into use: {'; '.join(map(str, deployed.strays))}."
+        hint = "Close MDaemon's settings window and switch off its own Let's Encrypt "
+        hint += "scheduler. The next run tries again, and places no order."
+        raise DeployError(message, hint=hint)
+    if proof is not None and proof.old:
+        raise _still_old(proof, deployed.attempt)
+
+
+def _say(proof: Proof) -> None:
+    """Warn of each port that could not be seen, and of others' expired certificates."""
+    for row in proof.of("unproven"):
+        _log.warning("Not proven: %s: %s.", row.endpoint, row.reason)
+    for row in proof.of("foreign"):
+        expired = "expired" in row.reason
+        level = logging.WARNING if expired else logging.INFO
+        _log.log(level, "Not ours: %s: %s.", row.endpoint, row.reason)
+
+
+def _still_old(proof: Proof, attempt: Attempt) -> DeployError:
+    again = "The next run checks the ports again, and places no order."
+    hint = f"Restart MDaemon, or set allow-restart = yes. {again}"
+    if any(map(ladder.is_restart, attempt.rungs)):
+        hint = (
+            "MDaemon was restarted, so a restart does not help: most likely another "
+            "program answers there with a copy of the certificate, such as a proxy or "
+            "an antivirus mail shield, or MDaemon lost the INI value in an upgrade. "
+            "Give that program the new certificate, or run `discover`. To check only "
+            f"MDaemon's own ports, set endpoint. {again}"
+        )
+    return DeployError(
+        "The server's files name the new certificate, but these ports still serve the "
+        f"old one: {', '.join(proof.old)}. {proof.headline}.",
+        hint=hint,
+    )
+
+
+def _unproven(proof: Proof) -> DeployError:
+    return DeployError(
+        "The new certificate is in use, but these ports of the setting endpoint could "
+        f"not be checked: {', '.join(map(str, proof.of('unproven')))}.",
+        hint="Let the ports answer this machine, or correct endpoint. The next run "
+        "checks the ports again, and places no order.",
     )
 
 
 def undo(
-    snapshot: Snapshot, attempt: Attempt, broken: Sequence[str], adapters: Adapters
+    snapshot: Snapshot, attempt: Attempt, broken: Sequence[Row], adapters: Adapters
 ) -> NoReturn:
     """Roll back after a failure, or after a run that died while rolling back.
 
@@ -103,9 +159,10 @@ def undo(
     """
     what = "An earlier run was interrupted during a rollback"
     if broken:
-        what = f"The new certificate broke {', '.join(broken)}"
+        what = f"The new certificate broke {', '.join(map(str, broken))}"
     _log.warning("Rolling back: %s.", what)
-    adapters.state.save(attempt._replace(undoing=True))
+    attempt = attempt._replace(undoing=True, rungs=())
+    adapters.state.save(attempt)
     lost = put_back(snapshot, attempt, adapters)
     done = Attempt(attempt.thumbprint, {}, (), failed=utc(snapshot.now))
     adapters.state.save(done)
@@ -140,14 +197,18 @@ class Deployed(NamedTuple):
     """The changes, the rungs and the proof of a new certificate.
 
     Args:
-        rungs: The rungs of the reload ladder that were taken.
-        proof: None if no port served TLS before, or no rung was taken.
+        attempt: With all changes and rungs.
+        changes: Those of this run.
+        rungs: The rungs of the reload ladder that this run took.
+        proof: None if the ports were not checked, or none serves TLS.
         strays: The targets that name another certificate again.
     """
 
+    attempt: Attempt
     changes: tuple[Change, ...]
     rungs: tuple[str, ...]
     proof: Proof | None
+    memory: Memory
     strays: tuple[Target, ...] = ()
 
 
@@ -163,27 +224,40 @@ def cut_over(
         DeployError: If writing the files, or restarting the service, fails.
     """
     new, before = thumbprint(leaf), attempt.before
+    saved = [attempt]
 
     def keep(planned: Sequence[Change]) -> None:
+        rungs = attempt.rungs if attempt.thumbprint == new else ()
+        if planned:
+            # The server needs its rungs once more; but not a restart.
+            rungs = tuple(filter(ladder.is_restart, rungs))
         changes = (*attempt.changes, *planned)
-        adapters.state.save(Attempt(new, before, changes))
-
-    def look() -> Proof:
-        return compare(before, adapters.observe(), new)
+        saved.append(Attempt(new, before, changes, rungs=rungs))
+        adapters.state.save(saved[-1])
 
     changes = tuple(adapters.server.bind(leaf, now=snapshot.now, announce=keep))
     for change in changes:
         was = change.before or "(nothing)"
         _log.info("%s: %s -> %s", change.target, was, change.after)
-    rungs: tuple[str, ...] = ()
-    proof = look() if not changes and before else None
+    attempt, memory, request = saved[-1], snapshot.memory, snapshot.request
+    taken: tuple[str, ...] = ()
+    proof = None
     try:
-        # Perhaps an earlier run wrote the files, and MDaemon was restarted since.
-        if proof is None or not proof.is_complete:
-            rungs, proof = _climb(look if before else None, snapshot, adapters)
+        if request.reload:
+            judge = Judge(
+                before, new, ours(snapshot), given=request.given, now=snapshot.now
+            )
+            # Perhaps an earlier run wrote the files, and MDaemon was restarted since.
+            seen = adapters.observe() if not changes and before else None
+            proof = judge(seen) if seen else None
+            if proof is None or not proof.is_complete:
+                taken, proof, memory = climb(judge, snapshot, attempt, adapters, seen)
+        else:
+            _log.info("Skipping the reload (no-reload).")
     finally:
         strays = adapters.server.settle(leaf)
-    return Deployed(changes, rungs, proof, tuple(strays))
+    attempt = attempt._replace(rungs=(*attempt.rungs, *taken))
+    return Deployed(attempt, changes, taken, proof, memory, tuple(strays))
 
 
 def put_back(
@@ -197,89 +271,29 @@ def put_back(
     Raises:
         DeployError: If writing the files, or restarting the service, fails.
     """
-    before = attempt.before
-
-    def look() -> Proof:
-        served = adapters.observe()
-        lost = tuple(port for port, was in before.items() if served.get(port) != was)
-        return Proof(old=lost)
-
     adapters.server.restore(attempt.changes, now=snapshot.now)
     try:
-        _, proof = _climb(look, snapshot, adapters)
+        judge = partial(restored, attempt.before)
+        seen = adapters.observe()
+        _, proof, memory = climb(judge, snapshot, attempt, adapters, seen)
     finally:
         adapters.server.settle(None)
-    return tuple(before) if proof is None else proof.old
-
-
-def compare(before: Mapping[str, str], after: Mapping[str, str], new: str) -> Proof:
-    """Compare what each port served before with what it serves now."""
-    shown: dict[str, list[str]] = {"new": [], "old": [], "broken": []}
-    for endpoint, served in before.items():
-        now = after.get(endpoint, "")
-        verdict = "new" if now == new else "old" if now == served else "broken"
-        shown[verdict].append(endpoint)
-    return Proof(**{verdict: tuple(ports) for verdict, ports in shown.items()})
+    adapters.state.save(memory)
+    return (*proof.old, *proof.silent) if proof else ()
 
 
 def baseline(snapshot: Snapshot, adapters: Adapters) -> dict[str, str]:
-    """Return the ports whose certificate is ours to change, with its thumbprint.
-
-    If neither the server's files name a port's certificate nor we obtained it, the port
-    belongs to another program, unless the administrator named the endpoints.
-    """
-    if not snapshot.request.reload:
+    """Return the endpoints whose certificate is ours, with what they serve."""
+    request = snapshot.request
+    if not request.reload:
         return {}
-    ours = {thumbprint(leaf) for leaf in snapshot.named.values() if leaf}
-    ours |= {item.thumbprint for item in snapshot.memory.issued}
-    return {
-        endpoint: served
-        for endpoint, served in adapters.observe().items()
-        if served and (snapshot.request.given or served in ours)
-    }
+    return ours_before(adapters.observe(), ours(snapshot), given=request.given)
 
 
-def _climb(
-    look: Callable[[], Proof] | None, snapshot: Snapshot, adapters: Adapters
-) -> tuple[tuple[str, ...], Proof | None]:
-    """Take one rung after the other until every port serves the right certificate.
-
-    A broken port ends the climb. The service is restarted last, and only if a port
-    still serves the old certificate.
-
-    Args:
-        look: Returns what the ports serve; None if there are no ports to check.
-    """
-
-    def rungs() -> Iterator[str]:
-        yield from adapters.server.reload()
-        if look is not None and look().old:
-            yield from adapters.server.restart_service()
-
-    taken, proof = [], None
-    for rung in rungs():
-        taken.append(rung)
-        if look is not None:
-            proof = _wait(look, snapshot.request.timeout)
-            if proof.is_complete or proof.broken:
-                break
-    return tuple(taken), proof
-
-
-def _wait(look: Callable[[], Proof], timeout: float) -> Proof:
-    """Check the ports until all serve the right certificate, or time is up.
-
-    Args:
-        timeout: Seconds; a server that restarts serves nothing for a while.
-    """
-    deadline = time.monotonic() + timeout
-    while True:
-        proof = look()
-        if proof.is_complete or time.monotonic() > deadline:
-            return proof
-        waiting = ", ".join([*proof.broken, *proof.old])
-        _log.info("waiting for %s", waiting, extra={"progress": True})
-        time.sleep(POLL_SECONDS)
+def ours(snapshot: Snapshot) -> set[str]:
+    """Return the thumbprints that the server's files name, and that we obtained."""
+    named = {thumbprint(leaf) for leaf in snapshot.named.values() if leaf}
+    return named | {item.thumbprint for item in snapshot.memory.issued}
 
 
 def _remove_old(

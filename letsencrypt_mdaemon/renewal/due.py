@@ -16,6 +16,7 @@ from letsencrypt_mdaemon.pki.certificate import (
     public_key_hash,
     thumbprint,
 )
+from letsencrypt_mdaemon.pki.names import twins
 from letsencrypt_mdaemon.state.ledger import RETRY_INTERVAL
 from letsencrypt_mdaemon.text import day, days, printable, when
 
@@ -164,34 +165,45 @@ def tried_now(snapshot: Snapshot) -> tuple[str, ...]:
         return request.names
     urgent = _is_urgent(snapshot)
     early = {
-        item.name
+        item.name: item.limited or bool(item.paused)
         for item in snapshot.ledger.failing(request.names)
         if item.name and (item.paused or item.not_before(urgent=urgent) > now)
     }
-    if not may_drop(snapshot, early):
+    if not may_drop(snapshot, early, limited=any(early.values())):
         return request.names
     return tuple(name for name in request.names if name not in early)
 
 
-def may_drop(snapshot: Snapshot, failed: Collection[str]) -> bool:
+def may_drop(
+    snapshot: Snapshot, failed: Collection[str], *, limited: bool = False
+) -> bool:
     """Whether a certificate may go without names that the CA could not validate.
 
     The first name may never be dropped. A name that the certificate in use covers may
     be dropped in its last week: losing a name that works is worse than waiting.
+
+    Args:
+        limited: Whether the CA only limits or pauses names. Before the last week, such
+            a name is waited for, unless it was dropped already.
     """
     if not set(failed) <= set(snapshot.request.names[1:]):
         return False
     leaf = snapshot.in_use
     if leaf is None or leaf.not_valid_after_utc - snapshot.now <= LOSABLE:
         return True
-    return is_self_signed(leaf) or not set(failed) & set(dns_names(leaf))
+    if is_self_signed(leaf):
+        return True
+    if limited:
+        return set(failed) <= {item.name for item in snapshot.dropped}
+    return not set(failed) & set(dns_names(leaf))
 
 
 def is_wanted(snapshot: Snapshot, pending: Certificate) -> bool:
     """Whether a certificate that was issued earlier still fits the settings."""
-    request = snapshot.request
+    request, held = snapshot.request, set(pending.names)
+    wanted = set(snapshot.names), set(request.names)
     return (
-        set(pending.names) in (set(snapshot.names), set(request.names))
+        any(names <= held <= names | twins(names) for names in wanted)
         and key_type(pending.leaf) == request.key_type
         and snapshot.now < backstop(pending.leaf)
         and not snapshot.memory.revoked(pending.thumbprint)
@@ -202,21 +214,6 @@ def is_wanted(snapshot: Snapshot, pending: Certificate) -> bool:
 def is_compromised(leaf: x509.Certificate, memory: Memory) -> bool:
     """Whether any certificate with this key was revoked as compromised."""
     return bool(memory.compromised) and public_key_hash(leaf) in memory.compromised
-
-
-def last_verified(snapshot: Snapshot) -> tuple[x509.Certificate, datetime] | None:
-    """Return the certificate for a rollback, and when every port served it."""
-    for issued in reversed(snapshot.memory.issued):
-        leaf, _ = snapshot.stored.get(issued.thumbprint, (None, ""))
-        if leaf is None or issued.verified is None:
-            continue
-        if snapshot.memory.revoked(issued.thumbprint):
-            continue
-        if leaf == snapshot.in_use or is_compromised(leaf, snapshot.memory):
-            continue
-        if leaf.not_valid_before_utc <= snapshot.now < leaf.not_valid_after_utc:
-            return leaf, issued.verified
-    return None
 
 
 def _resume(snapshot: Snapshot, pending: Certificate) -> Due:
@@ -277,8 +274,11 @@ def _unwanted(
     if snapshot.ours is None:
         return "this program did not obtain the certificate in use from this CA"
     held, key = set(dns_names(certificate)), snapshot.request.key_type
+    known = snapshot.memory.find(thumbprint(certificate))
+    # What the CA added of its own accord is no change.
+    added = twins(known.names if known else names)
     changes = [f"+{name}" for name in names if name not in held]
-    changes += [f"-{name}" for name in sorted(held - set(names))]
+    changes += [f"-{name}" for name in sorted(held - added - set(names))]
     if changes:
         return f"the names changed: {printable(', '.join(changes))}"
     if key_type(certificate) != key:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import random
-import re
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -15,7 +14,7 @@ from letsencrypt_mdaemon.state.memory import Draw, Dropped, utc
 from letsencrypt_mdaemon.text import when
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Mapping
 
     from letsencrypt_mdaemon.pki.certificate import Certificate, PrivateKey
     from letsencrypt_mdaemon.renewal.adapters import Adapters
@@ -76,26 +75,30 @@ def obtain(snapshot: Snapshot, adapters: Adapters) -> Snapshot:
     if request.force:
         _log_budget(snapshot)
         adapters.ca.forget_order()
-    names, key = due.tried_now(snapshot), _key(snapshot, adapters)
+    tried, key = due.tried_now(snapshot), _key(snapshot, adapters)
     failing = snapshot.ledger.failing(request.names)
-    known = {*names, *(item.name for item in snapshot.dropped), ""}
+    known = {*tried, *(item.name for item in snapshot.dropped), ""}
     failed = {item.name: item.why for item in failing if item.name not in known}
-    try:
-        certificate = _order(snapshot, names, key, adapters)
-    except ChallengeError as exc:
-        rest = tuple(name for name in names if name not in exc.names)
-        missing = set(request.names) - set(rest)
-        if not request.drop or not due.may_drop(snapshot, missing):
-            raise
-        _log.warning("%s", exc)
-        snapshot = _drop(snapshot, failed | exc.names, names, adapters)
-        certificate = _order(snapshot, rest, key, adapters)
-    else:
-        snapshot = _drop(snapshot, failed, names, adapters)
-    # Before anything else can fail: an issued certificate is never lost.
-    if certificate is not None:
-        adapters.ca.keep(certificate)
-    return snapshot._replace(pending=certificate)
+    names = tried
+    while True:
+        try:
+            certificate = _order(snapshot, names, key, adapters)
+        except AcmeError as exc:
+            rest = tuple(name for name in names if name not in exc.names)
+            missing = set(request.names) - set(rest)
+            limited = not isinstance(exc, ChallengeError)
+            may = request.drop and due.may_drop(snapshot, missing, limited=limited)
+            if rest == names or not may:
+                raise
+            _log.warning("%s", exc)
+            names, failed = rest, failed | exc.names
+            snapshot = _drop(snapshot, failed, tried, adapters)
+        else:
+            snapshot = _drop(snapshot, failed, tried, adapters)
+            # Before anything else can fail: an issued certificate is never lost.
+            if certificate is not None:
+                adapters.ca.keep(certificate)
+            return snapshot._replace(pending=certificate)
 
 
 def _order(
@@ -112,13 +115,11 @@ def _order(
     try:
         return adapters.issuer().obtain(names, snapshot.ours, key)
     except AcmeError as exc:
-        _remember_failure(exc, names, snapshot, adapters)
+        _remember_failure(exc, snapshot, adapters)
         raise
 
 
-def _remember_failure(
-    error: AcmeError, names: Sequence[str], snapshot: Snapshot, adapters: Adapters
-) -> None:
+def _remember_failure(error: AcmeError, snapshot: Snapshot, adapters: Adapters) -> None:
     """Remember which names failed, or that the CA wants a pause.
 
     After any other failure the next run tries again: someone may have fixed the
@@ -126,11 +127,7 @@ def _remember_failure(
     an unusable certificate.
     """
     now = snapshot.now
-    failed = error.names if isinstance(error, ChallengeError) else {}
-    if error.paused:
-        words = set(re.findall(r"[a-z0-9.-]+", error.message.lower()))
-        failed = {name: error.message for name in names if {name, f"{name}."} & words}
-    until = None
+    failed, until = error.names, None
     if error.retry_after is not None:
         until = utc(now) + timedelta(seconds=error.retry_after)
     if error.paused or error.is_limit or error.spent or until is not None:
@@ -138,7 +135,13 @@ def _remember_failure(
     if failed:
         # The issuer may have written to the ledger after the snapshot.
         ledger = adapters.ca.ledger().settled(now)
-        ledger = ledger.failed(failed, utc(now), until=until, paused=error.paused)
+        ledger = ledger.failed(
+            failed,
+            utc(now),
+            until=until,
+            paused=error.paused,
+            limited=not isinstance(error, ChallengeError),
+        )
         adapters.ca.save(ledger)
 
 

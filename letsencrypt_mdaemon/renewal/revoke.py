@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from letsencrypt_mdaemon.errors import ConfigError
+from letsencrypt_mdaemon.errors import AcmeError, ConfigError, Error
 from letsencrypt_mdaemon.pki.certificate import dns_names, public_key_hash, thumbprint
 from letsencrypt_mdaemon.state.memory import Issued, utc
 
@@ -65,7 +65,16 @@ def revoke(
         adapters.ca.forget_order()
         if pending is not None and public_key_hash(pending.leaf) == compromised:
             adapters.ca.forget_pending()
-    adapters.issuer().revoke(leaf, REASONS[reason], key)
+    try:
+        adapters.issuer().revoke(leaf, REASONS[reason], key)
+    except Error as exc:
+        state = "is NOT revoked"
+        if isinstance(exc, AcmeError) and not exc.problem:
+            # Perhaps only the answer was lost.
+            state = "may not be revoked"
+            exc.hint = f"{exc.hint} Then run `revoke` again.".strip()
+        exc.message = f"The certificate {wanted} {state}: {exc.message}"
+        raise
     issued = memory.find(wanted) or Issued(wanted, directory_url, dns_names(leaf))
     adapters.state.save(memory.remember(issued._replace(revoked=utc(now))))
     if is_pending:

@@ -32,6 +32,8 @@ from letsencrypt_mdaemon.text import day, when
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from cryptography import x509
+
     from letsencrypt_mdaemon.errors import Error
     from letsencrypt_mdaemon.pki.certificate import Certificate
     from letsencrypt_mdaemon.renewal.adapters import Adapters, Request
@@ -68,8 +70,7 @@ def renew(
     pending = snapshot.pending
     leaf = pending.leaf if pending else snapshot.spare
     if request.dry_run or not due.due:
-        changes = adapters.server.planned(leaf) if leaf and due.due else ()
-        return _unchanged(snapshot, due)._replace(changes=tuple(changes))
+        return _planned(snapshot, due, leaf, adapters)
     if leaf is None:
         snapshot = obtain(snapshot, adapters)
         pending = snapshot.pending
@@ -81,11 +82,18 @@ def renew(
     if request.issue_only:
         reason = f"{due.reason}; the new certificate waits for `activate`"
         return Outcome(reason=reason, names=request.names, certificate=snapshot.in_use)
+    return _put_into_use(snapshot, leaf, due, adapters)
+
+
+def _put_into_use(
+    snapshot: Snapshot, leaf: x509.Certificate, due: Due, adapters: Adapters
+) -> Outcome:
+    """Put a certificate into use, and complain of values that are put back."""
     memory = spare.noted(snapshot)
     if memory != snapshot.memory:
         adapters.state.save(memory)
     outcome = put_into_use(snapshot._replace(memory=memory), leaf, due.reason, adapters)
-    return outcome._replace(error=spare.complaint(snapshot, memory))
+    return outcome._replace(error=outcome.error or spare.complaint(snapshot, memory))
 
 
 def plan(snapshot: Snapshot) -> tuple[Due, Wait | None]:
@@ -113,7 +121,7 @@ def roll_back(
         DeployError: If the certificate is not in use everywhere afterwards.
     """
     snapshot = take_snapshot(request, adapters, memory, now)
-    found = rules.last_verified(snapshot)
+    found = spare.last_verified(snapshot)
     if found is None:
         raise ConfigError(
             "Cannot roll back: no certificate that was verified on every port is still "
@@ -137,18 +145,29 @@ def _keep(
     """Remember a new certificate, and install it into the store."""
     # A run may have died after it saved the certificate.
     adapters.ca.forget_order()
-    memory = snapshot.memory
+    memory, request = snapshot.memory, snapshot.request
     if memory.find(pending.thumbprint) is None:
         issued = Issued(
             thumbprint=pending.thumbprint,
-            directory_url=snapshot.request.directory_url,
-            names=pending.names,
+            directory_url=request.directory_url,
+            names=tuple(name for name in request.names if name in pending.names),
             advised=utc(snapshot.now) if due.is_advised else None,
         )
         memory = memory.remember(issued)
         adapters.state.save(memory)
     adapters.store.install(pending)
     return snapshot._replace(memory=memory)
+
+
+def _planned(
+    snapshot: Snapshot, due: Due, leaf: x509.Certificate | None, adapters: Adapters
+) -> Outcome:
+    """Return what a run would do, without what only the CA can tell."""
+    if leaf is None or not due.due:
+        return _unchanged(snapshot, due)
+    snapshot = snapshot.searched(adapters)
+    changes = tuple(adapters.server.planned(leaf))
+    return _unchanged(snapshot, due)._replace(changes=changes)
 
 
 def _unchanged(snapshot: Snapshot, due: Due, wait: Wait | None = None) -> Outcome:

@@ -65,6 +65,12 @@ class Snapshot(NamedTuple):
     stored: Mapping[str, tuple[x509.Certificate, str]]
     spare: x509.Certificate | None = None
 
+    def searched(self, adapters: Adapters) -> Snapshot:
+        """Return the snapshot with every target, also those unknown until now."""
+        targets = adapters.server.search() or self.memory.targets
+        named = adapters.server.named(self.request.names)
+        return self._replace(memory=self.memory._replace(targets=targets), named=named)
+
     @property
     def in_use(self) -> x509.Certificate | None:
         """The certificate that every target names; None if they differ."""

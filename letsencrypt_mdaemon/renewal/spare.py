@@ -17,6 +17,8 @@ from letsencrypt_mdaemon.state.memory import PutBack, utc
 from letsencrypt_mdaemon.text import day, when
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from cryptography import x509
 
     from letsencrypt_mdaemon.renewal.due import Due
@@ -203,3 +205,18 @@ def complaint(before: Snapshot, memory: Memory) -> DeployError | None:
         "ordered.",
         hint=f"Find out what does it, most probable first. {'. '.join(steps)}.",
     )
+
+
+def last_verified(snapshot: Snapshot) -> tuple[x509.Certificate, datetime] | None:
+    """Return the certificate for a rollback, and when every port served it."""
+    for issued in reversed(snapshot.memory.issued):
+        leaf, _ = snapshot.stored.get(issued.thumbprint, (None, ""))
+        if leaf is None or issued.verified is None:
+            continue
+        if snapshot.memory.revoked(issued.thumbprint):
+            continue
+        if leaf == snapshot.in_use or rules.is_compromised(leaf, snapshot.memory):
+            continue
+        if leaf.not_valid_before_utc <= snapshot.now < leaf.not_valid_after_utc:
+            return leaf, issued.verified
+    return None

@@ -11,8 +11,14 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.x509 import InvalidVersion
 
 from letsencrypt_mdaemon.pki.certificate import Certificate
-from letsencrypt_mdaemon.state.ledger import Ledger
-from letsencrypt_mdaemon.state.memory import Account, Issued, Memory, OpenOrder
+from letsencrypt_mdaemon.state.ledger import Failure, Ledger
+from letsencrypt_mdaemon.state.memory import (
+    Account,
+    Attempt,
+    Issued,
+    Memory,
+    OpenOrder,
+)
 
 _T = TypeVar("_T")
 
@@ -25,11 +31,13 @@ DAMAGE = (
 _ADDED: dict[type, set[str]] = {
     Memory: {
         *("dropped", "compromised", "runs", "in_use", "exit_code", "sizes"),
-        *("put_back", "checked"),
+        *("rungs", "restarted", "host_name", "put_back", "checked"),
     },
+    Attempt: {"rungs"},
     Issued: {"revoked", "rolled_back", "advised"},
-    Account: {"next_key"},
+    Account: {"next_key", "contact"},
     OpenOrder: {"issued"},
+    Failure: {"limited"},
 }
 """Fields that files of earlier versions lack: they get their default."""
 

@@ -48,6 +48,7 @@ class Failure(NamedTuple):
         why: The CA's message about the last failure.
         until: The earliest retry that the CA allows; None if it named none.
         paused: The URL where the administrator can resume; "" if not paused.
+        limited: Whether the CA only limits the name: another time, it may work.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Failure(NamedTuple):
     why: str
     until: datetime | None = None
     paused: str = ""
+    limited: bool = False
 
     def not_before(self, *, urgent: bool) -> datetime:
         """Return when to try again: while it is urgent, never as late as daily."""
@@ -97,6 +99,7 @@ class Ledger(NamedTuple):
         *,
         until: datetime | None = None,
         paused: str = "",
+        limited: bool = False,
     ) -> Ledger:
         """Return the ledger with one more failure.
 
@@ -107,7 +110,7 @@ class Ledger(NamedTuple):
         failures = [old for old in self.failures if old.name not in said]
         for name, why in said.items():
             kept = (*times.get(name, ()), at)[-MAX_FAILURES:]
-            failures.append(Failure(name, kept, why, until, paused))
+            failures.append(Failure(name, kept, why, until, paused, limited))
         return self._replace(failures=tuple(failures))
 
     def settled(self, now: datetime) -> Ledger:
@@ -181,6 +184,8 @@ class Ledger(NamedTuple):
 def _why(failure: Failure, now: datetime) -> str:
     name, times = failure.name, len(failure.times)
     what = f"{name} could not be validated" if name else "the order failed"
+    if name and failure.limited:
+        what = f"the CA refused {name}"
     if times > 1:
         what += f" {times} times, last"
     return f"{what} on {when(failure.times[-1], now)}: {printable(failure.why, 300)}"

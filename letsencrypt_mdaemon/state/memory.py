@@ -63,6 +63,7 @@ class Attempt(NamedTuple):
         changes: The changes to the server's files.
         undoing: Whether the rollback has begun.
         failed: When the rollback ended; None while the attempt is under way.
+        rungs: The rungs of the reload ladder that were taken since the last change.
     """
 
     thumbprint: str
@@ -70,12 +71,27 @@ class Attempt(NamedTuple):
     changes: tuple[Change, ...]
     undoing: bool = False
     failed: datetime | None = None
+    rungs: tuple[str, ...] = ()
+
+
+class Rung(NamedTuple):
+    """A rung of the reload ladder, and what it did when it was taken.
+
+    Args:
+        kinds: The kinds of endpoint that it changes.
+        seconds: Until the last of them had changed.
+    """
+
+    name: str
+    kinds: tuple[str, ...]
+    seconds: int
 
 
 class Issued(NamedTuple):
     """A certificate this program obtained.
 
     Args:
+        names: The names that were ordered; the CA may have added their `www.` twins.
         verified: When every port that speaks TLS served it; None if never.
         revoked: When this program revoked it; None if it did not.
         rolled_back: When it was, if it was not activated since.
@@ -141,7 +157,10 @@ class Memory(NamedTuple):
         runs: When the last scheduled runs began.
         in_use: The thumbprint that was put into use last; "" if unknown.
         exit_code: Of the last scheduled run; None if there was none, or it was killed.
+        rungs: What each rung of the reload ladder did last.
+        restarted: When this program last restarted the server.
         sizes: The bytes of each target's file when it was last read.
+        host_name: The first name of that certificate; "" if unknown.
         put_back: What somebody changed in the server's files in the last week.
         checked: The CRLs' answers about certificates in use.
     """
@@ -153,7 +172,10 @@ class Memory(NamedTuple):
     runs: tuple[datetime, ...] = ()
     in_use: str = ""
     exit_code: int | None = None
+    rungs: tuple[Rung, ...] = ()
+    restarted: datetime | None = None
     sizes: dict[str, int] = {}  # noqa: RUF012 - nobody changes it
+    host_name: str = ""
     put_back: tuple[PutBack, ...] = ()
     checked: tuple[Checked, ...] = ()
 
@@ -182,11 +204,13 @@ class Account(NamedTuple):
         key: The private account key as JWK.
         url: The account's URL; "" until the CA has sent it.
         next_key: The new key while a rollover is under way; else empty.
+        contact: The mail addresses that the CA has; empty if that is unknown.
     """
 
     key: dict[str, str]
     url: str
     next_key: dict[str, str] = {}  # noqa: RUF012 - nobody changes it
+    contact: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         """Hide the key."""

@@ -1,4 +1,4 @@
-"""Ask several at once, each in a thread of its own, within a common timeout."""
+"""Ask several at once, in a bounded number of threads, within a common timeout."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 _Question = TypeVar("_Question")
 _Answer = TypeVar("_Answer")
 
+MAX_THREADS = 100
+"""More than a machine has ports to look at: what does not answer holds a thread."""
+
 
 def ask_all(
     ask: Callable[[_Question], _Answer],
@@ -24,20 +27,35 @@ def ask_all(
     """Return the answers that arrive in time, in the order of the questions.
 
     A late thread is left running: nothing can end a DNS look-up before the system does.
+    It asks nothing further.
 
     Args:
         ask: Called in a thread; must not raise.
         timeout: Seconds for all of them together.
-    """
-    answers: SimpleQueue[tuple[_Question, _Answer]] = SimpleQueue()
 
-    def work(question: _Question) -> None:
-        answers.put((question, ask(question)))
+    Raises:
+        RuntimeError: If the system allows not a single thread.
+    """
+    waiting: SimpleQueue[_Question] = SimpleQueue()
+    answers: SimpleQueue[tuple[_Question, _Answer]] = SimpleQueue()
+    deadline = time.monotonic() + timeout
+
+    def work() -> None:
+        with suppress(Empty):
+            while time.monotonic() <= deadline:
+                question = waiting.get_nowait()
+                answers.put((question, ask(question)))
 
     questions = list(dict.fromkeys(questions))
-    deadline = time.monotonic() + timeout
     for question in questions:
-        Thread(target=work, args=(question,), daemon=True).start()
+        waiting.put(question)
+    for number in range(min(len(questions), MAX_THREADS)):
+        try:
+            Thread(target=work, daemon=True).start()
+        except RuntimeError:
+            if number == 0:
+                raise
+            break  # Those that run ask everything.
     found = {}
     with suppress(Empty):
         for _ in questions:

@@ -82,6 +82,15 @@ class Endpoint(NamedTuple):
         return f"{self.scheme}://{f'[{host}]' if ':' in host else host}:{self.port}"
 
     @property
+    def kind(self) -> str:
+        """The part of the server: mail, webmail or administration.
+
+        Only these usual ports tell; any other HTTPS port is of the kind `web`.
+        """
+        web = {443: "webmail", 444: "administration"}
+        return web.get(self.port, "web") if self.scheme == "https" else "mail"
+
+    @property
     def is_by_name(self) -> bool:
         """Whether the host is a name."""
         return not _is_address(self.host)

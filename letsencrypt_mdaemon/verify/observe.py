@@ -6,11 +6,17 @@ Nothing is trusted here: a certificate is looked at, not relied on.
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from letsencrypt_mdaemon.pki.certificate import key_type
 from letsencrypt_mdaemon.system.parallel import ask_all
-from letsencrypt_mdaemon.verify.handshake import TIMEOUT_SECONDS, ask
+from letsencrypt_mdaemon.verify.handshake import (
+    GREETING_TIMEOUTS,
+    TIMEOUT_SECONDS,
+    ask,
+)
 from letsencrypt_mdaemon.verify.served import Answer, Served
 
 if TYPE_CHECKING:
@@ -20,8 +26,24 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+MAX_NAMES = 100
+"""Names that a port is asked for: as many as a certificate of Let's Encrypt has."""
+LANES = 4
+"""Conversations with one port at a time."""
+LOOK_TIMEOUTS = 12.0
+"""Timeouts until no further name is asked for, 120 s."""
 OVERTIME_SECONDS = 1.0
 """Seconds more until a conversation that DNS holds up is abandoned."""
+
+_MUTE = {Answer.NOT_LISTENING, Answer.TIMED_OUT}
+
+
+class _Question(NamedTuple):
+    """An endpoint, the SNI, and the only kind of key to accept."""
+
+    endpoint: Endpoint
+    server_name: str
+    key: str = ""
 
 
 def observe(
@@ -29,30 +51,74 @@ def observe(
     server_names: Sequence[str] = (),
     *,
     timeout: float = TIMEOUT_SECONDS,
+    briefly: bool = False,
 ) -> dict[Endpoint, Served]:
-    """Return what each endpoint answers; all are asked at once.
+    """Return what each endpoint answers; all are asked at once, for the first name.
 
-    An endpoint with a name is asked for that name. The others are asked for the first
-    server name and, if they serve a certificate, for the second; only if those two
-    answers differ, for all the rest.
+    An endpoint that serves a certificate is asked for the other kind of key, too, and
+    for the second name; one address of each port for all names, up to `MAX_NAMES`. Only
+    where its answers differ, another address is asked for all names. An endpoint with a
+    name of its own is asked for that name alone.
 
     Args:
-        timeout: Seconds for a conversation.
+        timeout: Seconds for a conversation, without its greeting.
+        briefly: Ask for the first name only, with one connection to each endpoint.
     """
+    deadline = time.monotonic() + timeout * LOOK_TIMEOUTS
     names = {endpoint: _names(endpoint, server_names) for endpoint in endpoints}
-    found = _ask_all([(at, row[0]) for at, row in names.items()], timeout)
-    first = {at: served for (at, _), served in found.items()}
-    second = [(at, row[1]) for at, row in names.items() if row[1:] and first[at].leaf]
-    found = _ask_all(second, timeout)
-    differing = [at for (at, _), served in found.items() if served != first[at]]
-    rest = [(at, name) for at in differing for name in names[at][2:]]
-    found |= _ask_all(rest, timeout)
+
+    def ask_for(questions: list[_Question]) -> None:
+        answers.update(_ask_all(questions, timeout, deadline))
+
+    answers: dict[_Question, Served] = {}
+    ask_for([_Question(at, row[0]) for at, row in names.items()])
+    first = {question.endpoint: served for question, served in answers.items()}
+    if not briefly:
+        leaves = {at: served.leaf for at, served in first.items() if served.leaf}
+        leaders = {(at.scheme, at.port): at for at in reversed(leaves)}
+        ask_for(
+            [
+                _Question(
+                    at,
+                    names[at][0],
+                    "ECDSA" if key_type(leaf).startswith("rsa") else "RSA",
+                )
+                for at, leaf in leaves.items()
+            ]
+            + [
+                _Question(at, name)
+                for at in leaves
+                for name in names[at][1:][: MAX_NAMES if at in leaders.values() else 1]
+            ]
+        )
+        differ = {row.endpoint for row in answers if _differs(row, answers, first)}
+        asked = answers.keys()
+        more = [_Question(at, name) for at in differ for name in names[at][:MAX_NAMES]]
+        ask_for([question for question in more if question not in asked])
     for endpoint, served in first.items():
-        others = [other for (at, _), other in found.items() if at == endpoint]
-        differently = tuple(other for other in others if other != served)
-        first[endpoint] = replace(served, differently=differently)
+        others = [
+            answer
+            for question, answer in answers.items()
+            if question.endpoint == endpoint and _differs(question, answers, first)
+        ]
+        first[endpoint] = replace(served, differently=tuple(others))
         _log.debug("%s: %s", endpoint, served.thumbprint or served)
     return first
+
+
+def _differs(
+    question: _Question,
+    answers: Mapping[_Question, Served],
+    first: Mapping[Endpoint, Served],
+) -> bool:
+    """Whether an answer is another one than that for the first name.
+
+    A port has a certificate for one kind of key, or for both.
+    """
+    answer, usual = answers[question], first[question.endpoint]
+    if question.key:
+        return answer.leaf not in (None, usual.leaf)
+    return answer != usual
 
 
 def failing(
@@ -84,16 +150,37 @@ def _names(endpoint: Endpoint, server_names: Sequence[str]) -> Sequence[str]:
 
 
 def _ask_all(
-    questions: list[tuple[Endpoint, str]], timeout: float
-) -> dict[tuple[Endpoint, str], Served]:
-    answers = ask_all(
-        lambda question: ask(*question, timeout),
-        questions,
-        timeout=timeout + OVERTIME_SECONDS,
-    )
+    questions: Sequence[_Question], timeout: float, deadline: float
+) -> dict[_Question, Served]:
+    """Return the answers, in the order of the questions, `LANES` at a time from a port.
+
+    Leaves out questions that followed a port's silence, or the deadline.
+    """
+    lanes: dict[tuple[Endpoint, int], list[_Question]] = {}
+    for number, question in enumerate(questions):
+        lanes.setdefault((question.endpoint, number % LANES), []).append(question)
+
+    def ask_lane(lane: tuple[_Question, ...]) -> dict[_Question, Served]:
+        answers: dict[_Question, Served] = {}
+        for question in lane:
+            answers[question] = answer = ask(*question, timeout)
+            if answer.outcome in _MUTE or time.monotonic() > deadline:
+                break
+        return answers
+
+    most = timeout * (2 + GREETING_TIMEOUTS) + OVERTIME_SECONDS
+    if len(questions) > len(lanes):
+        most += max(deadline - time.monotonic(), 0)
+    rows = [tuple(lane) for lane in lanes.values()]
+    found = ask_all(ask_lane, rows, timeout=most)
     late = Served(
         outcome=Answer.NOT_LISTENING,
-        detail=f"no answer within {timeout:g} s",
-        seconds=timeout,
+        detail=f"no answer within {most:g} s",
+        seconds=most,
     )
-    return {question: answers.get(question, late) for question in questions}
+    answers = {lane[0]: late for lane in rows}
+    for lane in found.values():
+        answers |= lane
+    return {
+        question: answers[question] for question in questions if question in answers
+    }

@@ -19,6 +19,8 @@ class Answer(Enum):
 
     SERVED = "served"
     NOT_LISTENING = "not listening"
+    TIMED_OUT = "timed out"
+    TURNED_AWAY = "turned away"
     NO_STARTTLS = "no STARTTLS offered"
     HANDSHAKE_FAILED = "handshake failed"
 
@@ -28,11 +30,14 @@ class Served:
     """What an endpoint answered; equal answers are equal however long they took.
 
     Args:
-        detail: Why no certificate is served, as a phrase about the port; may be empty.
+        detail: Why no certificate is served, or what is odd about the port, as a phrase
+            about it; may be empty.
         chain: As the server sent it, leaf first.
         tls: The version, such as `TLS 1.3`.
         server_name: The SNI that was sent (RFC 6066, 3); may be empty.
-        differently: The answers for other names, where they were not the same.
+        key: The only kind of key that was accepted, `RSA` or `ECDSA`; empty for both.
+        differently: The answers for other names, and for the other kind of key, where
+            they were not the same.
     """
 
     outcome: Answer
@@ -40,6 +45,7 @@ class Served:
     chain: tuple[x509.Certificate, ...] = ()
     tls: str = ""
     server_name: str = field(default="", compare=False)
+    key: str = field(default="", compare=False)
     seconds: float = field(default=0.0, compare=False)
     differently: tuple[Served, ...] = ()
 
@@ -61,6 +67,12 @@ class Served:
     def is_listening(self) -> bool:
         """Whether the port accepts connections."""
         return self.outcome is not Answer.NOT_LISTENING
+
+    @property
+    def shown(self) -> frozenset[str]:
+        """The thumbprints of all certificates that are served, whoever asks."""
+        others = (other.shown for other in self.differently)
+        return frozenset(filter(None, [self.thumbprint])).union(*others)
 
     def serves(self, thumbprints: Collection[str]) -> bool:
         """Whether one of these certificates is served for every name asked for."""

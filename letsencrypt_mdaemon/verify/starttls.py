@@ -18,31 +18,44 @@ MAX_SHOWN_CHARACTERS = 100
 """Characters of a server's line that are shown."""
 
 _SMTP = re.compile(rb"(\d{3})(?:([ -])(.*))?")
+_REFUSAL = re.compile(rb"(421|554|\* BYE|-ERR)\b")
+_UNKNOWN_COMMAND = {b"500", b"502"}
 
 
 class NoStarttlsError(Exception):
     """The server speaks the protocol, but does not offer TLS."""
 
 
+class TurnedAwayError(Exception):
+    """The server refuses to speak with us, whatever its certificate."""
+
+
 class ProtocolError(Exception):
     """The server does not speak the protocol, or not with us."""
 
 
-def smtp(address: str) -> Conversation:
+def smtp(address: str, server_name: str = "") -> Conversation:
     """Speak SMTP up to STARTTLS (RFC 3207, 4).
 
     Args:
         address: Our own, for EHLO.
+        server_name: The server's, for a second EHLO if it refuses the address: some
+            servers want a name, and this one exists.
     """
     # RFC 5321, 4.1.3: an address literal, without the zone, which is local to us.
     host = address.partition("%")[0]
     client = f"[IPv6:{host}]" if ":" in host else f"[{host}]"
     code, text = yield from _smtp(b"")
     if code != b"220":
-        raise ProtocolError(f"greets with {quoted(code + b' ' + text[-1])}")
-    code, text = yield from _smtp(f"EHLO {client}\r\n".encode("ascii"))
+        raise TurnedAwayError(f"greets with {quoted(code + b' ' + text[-1])}")
+    for name in filter(None, (client, server_name)):
+        code, text = yield from _smtp(f"EHLO {name}\r\n".encode("ascii"))
+        if code in {b"250", b"421", *_UNKNOWN_COMMAND}:
+            break
     if code != b"250":
-        raise NoStarttlsError(f"answers EHLO with {quoted(code + b' ' + text[-1])}")
+        unknown = code in _UNKNOWN_COMMAND
+        error = NoStarttlsError if unknown else TurnedAwayError
+        raise error(f"answers EHLO with {quoted(code + b' ' + text[-1])}")
     # The first line is the server's greeting, not an extension (4.1.1.1).
     if b"STARTTLS" not in {line.strip().upper() for line in text[1:]}:
         raise NoStarttlsError
@@ -58,7 +71,7 @@ def imap() -> Conversation:
     if status == [b"*", b"PREAUTH"]:
         raise NoStarttlsError("greets with PREAUTH, which rules out STARTTLS")
     if status != [b"*", b"OK"]:
-        raise ProtocolError(f"greets with {quoted(greeting)}")
+        raise _refused(greeting)
     status, lines = yield from _imap(b"a1", b"CAPABILITY")
     offered = {word for line in lines for word in line.upper().split()[2:]}
     if b"STARTTLS" not in offered:
@@ -72,7 +85,7 @@ def pop3() -> Conversation:
     """Speak POP3 up to STLS (RFC 2595, 4)."""
     greeting = yield b""
     if not greeting.startswith(b"+OK"):
-        raise ProtocolError(f"greets with {quoted(greeting)}")
+        raise _refused(greeting)
     line = yield b"CAPA\r\n"
     # A server without CAPA (RFC 2449, 5) may still know STLS.
     if line.startswith(b"+OK"):
@@ -112,6 +125,16 @@ def _imap(
         line = yield b""
         lines.append(line)
     return line.upper().split()[:2], lines
+
+
+def _refused(greeting: bytes) -> TurnedAwayError | ProtocolError:
+    error = TurnedAwayError if is_refusal(greeting) else ProtocolError
+    return error(f"greets with {quoted(greeting)}")
+
+
+def is_refusal(line: bytes) -> bool:
+    """Whether a server's first line turns us away."""
+    return _REFUSAL.match(line.upper()) is not None
 
 
 def quoted(line: bytes) -> str:

@@ -9,7 +9,7 @@ from OpenSSL import SSL
 
 from letsencrypt_mdaemon.text import printable
 from letsencrypt_mdaemon.verify import starttls
-from letsencrypt_mdaemon.verify.starttls import ProtocolError
+from letsencrypt_mdaemon.verify.starttls import ProtocolError, TurnedAwayError
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -28,13 +28,28 @@ _REFUSALS = {
 }
 
 
-def handshake(line: Line, server_name: str) -> SSL.Connection:
+WANTS_CLIENT = "wants a client certificate"
+
+
+def handshake(line: Line, server_name: str, key: str) -> tuple[SSL.Connection, str]:
     """Begin TLS.
+
+    Args:
+        key: The only kind of key to accept, `RSA` or `ECDSA`, which only TLS up to 1.2
+            can say by its cipher suites; empty for both.
+
+    Returns:
+        The session, and what is odd about the port. If the server refuses us because we
+        have no certificate, it has shown its own before.
 
     Raises:
         ProtocolError: If the handshake fails.
+        TurnedAwayError: If the server refuses to speak with us.
     """
-    tls = SSL.Connection(_context(), None)
+    states: set[str] = set()
+    context = _context(key)
+    context.set_info_callback(lambda tls, *_: states.add(_state(tls)))
+    tls = SSL.Connection(context, None)
     if server_name:
         tls.set_tlsext_host_name(server_name.encode("ascii"))
     tls.set_connect_state()
@@ -50,16 +65,22 @@ def handshake(line: Line, server_name: str) -> SSL.Connection:
                 _flush(tls, line)
             rows = exc.args[0] if exc.args else []
             reason = str(rows[-1][-1]) if rows else "unknown reason"
-            raise ProtocolError(
-                _REFUSALS.get(reason) or printable(reason, 200)
-            ) from exc
+            if any("certificate request" in state for state in states):
+                return tls, WANTS_CLIENT
+            if reason in _REFUSALS:
+                raise ProtocolError(_REFUSALS[reason]) from exc
+            _, is_alert, alert = reason.partition(" alert ")
+            reason = f'sends the TLS alert "{alert}"' if is_alert else reason
+            raise ProtocolError(printable(reason, 200)) from exc
         else:
             _flush(tls, line)
-            return tls
+            wanted = any("certificate request" in state for state in states)
+            return tls, WANTS_CLIENT if wanted else ""
         data = line.receive()
         if not begun and data[0] not in _FIRST_RECORDS:
-            first = starttls.quoted(data.partition(b"\n")[0])
-            raise ProtocolError(f"sends {first} instead of TLS")
+            first = data.partition(b"\n")[0]
+            error = TurnedAwayError if starttls.is_refusal(first) else ProtocolError
+            raise error(f"sends {starttls.quoted(first)} instead of TLS")
         begun = True
         tls.bio_write(data)
 
@@ -89,13 +110,20 @@ def chain(tls: SSL.Connection) -> tuple[x509.Certificate, ...]:
         raise ProtocolError("sends a certificate that cannot be read") from exc
 
 
-def _context() -> SSL.Context:
+def _state(tls: SSL.Connection) -> str:
+    return tls.get_state_string().decode("ascii", "replace")
+
+
+def _context(key: str) -> SSL.Context:
     """Return the settings that show us as many certificates as possible."""
     context = SSL.Context(SSL.TLS_CLIENT_METHOD)
     context.set_verify(SSL.VERIFY_NONE)
     context.set_min_proto_version(0)
     # Old versions, and keys and hashes that are too weak to be trusted.
-    context.set_cipher_list(b"DEFAULT:@SECLEVEL=0")
+    without = {"RSA": b":!aECDSA", "ECDSA": b":!aRSA"}.get(key, b"")
+    context.set_cipher_list(b"DEFAULT%s:@SECLEVEL=0" % without)
+    if key:
+        context.set_max_proto_version(SSL.TLS1_2_VERSION)
     # Some old servers do not know RFC 5746.
     context.set_options(SSL.OP_LEGACY_SERVER_CONNECT)
     return context

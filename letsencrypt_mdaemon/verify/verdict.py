@@ -23,6 +23,16 @@ if TYPE_CHECKING:
 
     Origin = Literal["own", "given", "dns"]
 
+EXPIRED, NOT_YET_VALID = "expired certificate", "certificate not yet valid"
+INCOMPLETE = "incomplete chain"
+_FLAWS = {
+    EXPIRED: "Run `renew`, and read its message if it fails.",
+    NOT_YET_VALID: "Check the clock and the time zone of this machine.",
+    INCOMPLETE: "Restart MDaemon. On Windows, check that the missing certificate is in "
+    "Intermediate Certification Authorities.",
+}
+"""What is wrong with a certificate -> what to do."""
+
 
 class Port(NamedTuple):
     """An endpoint's answer, and the verdict on it.
@@ -34,6 +44,7 @@ class Port(NamedTuple):
         is_expected: Whether the port serves an expected certificate; None if the
             expected one is unknown, or none is served.
         is_good: Whether the port is as it should be; that may be not listening.
+        flaw: Why no client accepts the certificate, whichever it should be; else empty.
     """
 
     endpoint: Endpoint
@@ -42,6 +53,7 @@ class Port(NamedTuple):
     chain: Chain | None
     is_expected: bool | None
     is_good: bool
+    flaw: str = ""
 
     @property
     def likeness(self) -> object:
@@ -57,6 +69,7 @@ class Verification(NamedTuple):
     Args:
         expected: The certificates that the server's files name; None if the INI values
             are unknown, empty if the certificate is.
+        is_running: Whether MDaemon runs; so its ports should listen.
     """
 
     names: tuple[str, ...]
@@ -64,14 +77,31 @@ class Verification(NamedTuple):
     ports: tuple[Port, ...]
     now: datetime
     require_trusted: bool
+    is_running: bool = True
+
+    @property
+    def is_listening(self) -> bool:
+        """Whether any port listens."""
+        return any(port.served.is_listening for port in self.ports)
 
     @property
     def is_proven(self) -> bool | None:
         """Whether every port serves what it should; None if nothing shows it."""
         if not all(port.is_good for port in self.ports):
             return False
-        listening = any(port.served.is_listening for port in self.ports)
-        return True if listening and self.expected is not None else None
+        if not self.is_listening:
+            return False if self.is_running else None
+        return None if self.expected is None else True
+
+    def failure(self) -> tuple[str, str]:
+        """Return what is wrong, and what to do; two empty texts if all is good."""
+        message, hint = failure(self.ports)
+        if message or self.is_listening or not self.is_running:
+            return message, hint
+        return (
+            "Verification failed: no port listens.",
+            "Start MDaemon. If it runs, name its ports with --endpoint.",
+        )
 
 
 def assess(  # noqa: PLR0913 - what a verdict depends on
@@ -82,6 +112,7 @@ def assess(  # noqa: PLR0913 - what a verdict depends on
     roots: Roots,
     issued: Callable[[str], Sequence[x509.Certificate]],
     require_trusted: bool,
+    now: datetime,
 ) -> list[Port]:
     """Return the verdict on each port that was observed.
 
@@ -103,6 +134,7 @@ def assess(  # noqa: PLR0913 - what a verdict depends on
             leaf = thumbprint(served.chain[0])
             chain = chains.trace(served.chain, roots, issued(leaf))
         untrusted = require_trusted and chain is not None and bool(chain.distrust)
+        flaw = _flaw(served, chain, now)
         knows = expected is not None and served.leaf is not None
         origin: Origin = "dns" if endpoint.name else "own"
         port = Port(
@@ -111,7 +143,8 @@ def assess(  # noqa: PLR0913 - what a verdict depends on
             served=served,
             chain=chain,
             is_expected=served.serves(wanted) if knows else None,
-            is_good=endpoint not in bad and not untrusted,
+            is_good=endpoint not in bad and not untrusted and not flaw,
+            flaw=flaw,
         )
         ports.append(port)
     return ports
@@ -161,19 +194,19 @@ def remarks(port: Port, *, now: datetime, require_trusted: bool) -> list[str]:
     if leaf is None:
         if served.is_listening or not port.is_good:
             phrases.append(str(served))
-    elif port.is_expected is False and not served.differently:
-        phrases.append(f"serves {_described(leaf)}")
-    phrases += [
-        f"for the name {other.server_name}, it "
-        + (f"serves {_described(other.leaf)}" if other.leaf else f"fails: {other}")
-        for other in served.differently
-    ]
+    elif served.detail:
+        phrases.append(served.detail)
+    if leaf is not None and port.is_expected is False and not served.differently:
+        phrases.append(f"serves {described(leaf)}")
+    phrases += differences(served)
     if leaf is not None and chain is not None:
         name, end = served.server_name, leaf.not_valid_after_utc
         if name and not served.covers(name):
             phrases.append(f"its certificate does not cover {name}")
         if end <= now:
             phrases.append(f"its certificate expired on {end:%Y-%m-%d}")
+        if (start := leaf.not_valid_before_utc) > now:
+            phrases.append(f"its certificate is not valid before {start:%Y-%m-%d}")
         phrases += _remarks_on_chain(chain)
         if require_trusted and chain.distrust:
             phrases.append(f"its certificate is not trusted: {chain.distrust}")
@@ -185,11 +218,12 @@ def fault(port: Port) -> str:
     if port.served.outcome is not Answer.SERVED:
         return str(port.served.outcome.value)
     others = port.served.differently
+    some = "clients" if all(other.key for other in others) else "names"
     if any(other.leaf is None for other in others):
         return "handshake failed for some names"
     if port.is_expected is False:
-        return "another certificate" + (" for some names" if others else "")
-    return "not trusted"
+        return "another certificate" + (f" for some {some}" if others else "")
+    return port.flaw or "not trusted"
 
 
 def failure(ports: Iterable[Port]) -> tuple[str, str]:
@@ -217,6 +251,11 @@ def _hint(port: Port) -> str:
         return (
             "Start the server on the ports that do not listen, or correct --endpoint."
         )
+    if port.served.outcome is Answer.TURNED_AWAY:
+        return (
+            "Where a port turns this machine away, exempt its address from MDaemon's "
+            "screening, or correct --endpoint."
+        )
     if port.served.leaf is None or not all(row.leaf for row in port.served.differently):
         return "Where TLS fails, check MDaemon's SSL & TLS settings and its log."
     if port.is_expected is False:
@@ -224,7 +263,19 @@ def _hint(port: Port) -> str:
             "Restart MDaemon, so that it loads the certificate that its files name. If "
             "another program owns a port, list only MDaemon's ports with --endpoint."
         )
-    return "If the CA is a private one, set --ca-bundle to a file with its roots."
+    private = "If the CA is a private one, set --ca-bundle to a file with its roots."
+    return _FLAWS.get(port.flaw, private)
+
+
+def _flaw(served: Served, chain: Chain | None, now: datetime) -> str:
+    """Return a key of `_FLAWS` if no client accepts a certificate; else ""."""
+    leaves = [row.leaf for row in (served, *served.differently) if row.leaf]
+    if any(leaf.not_valid_after_utc <= now for leaf in leaves):
+        return EXPIRED
+    if any(leaf.not_valid_before_utc > now for leaf in leaves):
+        return NOT_YET_VALID
+    incomplete = bool(leaves) and chain is not None and chain.is_complete is False
+    return INCOMPLETE if incomplete else ""
 
 
 def _remarks_on_chain(chain: Chain) -> list[str]:
@@ -248,7 +299,21 @@ def _remarks_on_chain(chain: Chain) -> list[str]:
     return phrases
 
 
-def _described(leaf: x509.Certificate) -> str:
+def differences(served: Served) -> list[str]:
+    """Return the answers for other names and another kind of key, as phrases."""
+    return [
+        (
+            f"to clients that accept only {other.key} keys, it "
+            if other.key
+            else f"for the name {other.server_name}, it "
+        )
+        + (f"serves {described(other.leaf)}" if other.leaf else f"fails: {other}")
+        for other in served.differently
+    ]
+
+
+def described(leaf: x509.Certificate) -> str:
+    """Return which certificate it is, whose, and until when."""
     names = dns_names(leaf)
     shown = ", ".join(printable(name, 60) for name in names[:3]) or "no name"
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""  # noqa: PLR2004

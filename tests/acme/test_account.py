@@ -642,7 +642,7 @@ def test_a_ca_may_be_named_and_is_asked_through_the_proxy_of_the_environment(
     assert ran.exit_code == 3
     message = ran.report["error"]["message"]
     assert message.startswith(f"Could not reach https://{host}/")
-    assert " through the proxy: " in message
+    assert " through the proxy 127.0.0.1:1: " in message
 
 
 @pytest.mark.parametrize("command", ["show", "rollover", "deactivate"])

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import pytest
+from cryptography import x509
 
 from letsencrypt_mdaemon.acme.transport import ATTEMPTS
 from letsencrypt_mdaemon.errors import AcmeError
+from letsencrypt_mdaemon.sandbox.ca.certificates import (
+    Draft,
+    PublicKey,
+    authority,
+    new_key,
+)
 from letsencrypt_mdaemon.sandbox.ca.faults import Faults
 from letsencrypt_mdaemon.sandbox.ca.messages import LOST, Answer, Problem, Request, html
-from tests.scene import NAME, Scene, certificate_of, scene_in, showing, without
+from tests.scene import NAME, Fault, Scene, certificate_of, scene_in, showing, without
 
 PROFILES = {"classic": "The usual one", "tlsserver": "Without what no server needs"}
 
@@ -328,12 +336,8 @@ def other_leaf(answer: Answer) -> None:
     answer.chain[0] = certificate_of(1, b"somebody else's key")
 
 
-def out_of_order(answer: Answer) -> None:
-    answer.chain.append(answer.chain[0])
-
-
-def with_a_stranger(answer: Answer) -> None:
-    answer.chain.append(certificate_of(1, None))
+def with_a_leap(answer: Answer) -> None:
+    answer.chain[1:] = [certificate_of(1, None)]
 
 
 def nothing(answer: Answer) -> Answer:
@@ -350,8 +354,7 @@ def nothing(answer: Answer) -> Answer:
         lambda _: html(200),
         nothing,
         other_leaf,
-        out_of_order,
-        with_a_stranger,
+        with_a_leap,
     ],
 )
 def test_another_chain_that_cannot_be_used_costs_no_certificate(
@@ -372,6 +375,71 @@ def test_another_chain_that_cannot_be_used_costs_no_certificate(
 
     assert "no chain that leads to Sandbox Root 1" in caplog.text
     assert len(first) > 1
+
+
+def chain_of(scene: Scene, number: int, *above: x509.Certificate) -> Fault:
+    """Return a fault: the chain below one root also has other members."""
+
+    def fault(answer: Answer) -> None:
+        if answer.chain[1] == scene.ca.intermediates[number]:
+            answer.chain += above
+
+    return fault
+
+
+def cross_sign(root: x509.Certificate, *, expired: bool) -> x509.Certificate:
+    """Return a root as another root signs it."""
+    signer, now = new_key(), datetime.now(UTC)
+    days = timedelta(days=-1 if expired else 1)
+    return Draft(
+        common_name=root.subject.rfc4514_string().removeprefix("CN="),
+        key=cast("PublicKey", root.public_key()),
+        issuer=authority("Old Root", now, signer),
+        signer=signer,
+        not_before=now - timedelta(days=2),
+        not_after=now + days,
+        is_ca=True,
+    ).sign()
+
+
+def test_a_cross_sign_is_kept_for_clients_without_the_new_root(
+    forked: Scene,
+) -> None:
+    above = cross_sign(forked.ca.root, expired=False)
+    forked.ca.faults.after("certificate", chain_of(forked, 0, above))
+
+    assert forked.obtain().chain[2:] == (above,)
+
+    assert forked.count("certificate") == (1,)
+
+
+def test_another_chain_is_tried_before_one_with_an_expired_cross_sign(
+    forked: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    above = cross_sign(forked.ca.root, expired=True)
+    forked.ca.faults.after("certificate", chain_of(forked, 0, above))
+
+    assert root_of(forked) in {"Sandbox Root 1", "Sandbox Root 2"}
+
+    assert "CN=Sandbox Root 0" not in caplog.text
+
+
+def test_a_chain_with_an_expired_cross_sign_is_used_up_to_it_if_there_is_no_other(
+    scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    above = cross_sign(scene.ca.root, expired=True)
+    scene.ca.faults.after("certificate", chain_of(scene, 0, above))
+
+    assert root_of(scene) == "Sandbox Root 0"
+
+    assert "certificate 3 of its chain (CN=Sandbox Root 0) expired on" in caplog.text
+
+
+def test_another_chain_is_tried_if_the_first_cannot_be_used(forked: Scene) -> None:
+    forked.ca.faults.after("certificate", with_a_leap, times=1)
+
+    assert root_of(forked) in {"Sandbox Root 1", "Sandbox Root 2"}
 
 
 @pytest.mark.parametrize(
@@ -454,7 +522,7 @@ def test_a_certificate_that_comes_after_the_patience_is_counted(scene: Scene) ->
         lambda _: html(404),
         lambda _: Problem("malformed", "None.", 404),
         other_leaf,
-        with_a_stranger,
+        with_a_leap,
     ],
 )
 def test_a_certificate_that_is_of_no_use_is_counted_and_told_as_spent(

@@ -5,18 +5,23 @@ from __future__ import annotations
 import json
 import shutil
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Barrier, Condition
 from typing import Any
 
 import pytest
 
+from letsencrypt_mdaemon.acme.authorization import MAX_REQUESTS_AT_ONCE
 from letsencrypt_mdaemon.acme.http import TransientError
 from letsencrypt_mdaemon.acme.transport import ATTEMPTS
-from letsencrypt_mdaemon.errors import ChallengeError, ConfigError
+from letsencrypt_mdaemon.errors import ACME_ERROR, ChallengeError, ConfigError
 from letsencrypt_mdaemon.pki.certificate import KeyType, PrivateKey, key_pem, new_key
 from letsencrypt_mdaemon.sandbox.ca.messages import LOST, Answer, Problem, Request, html
+from letsencrypt_mdaemon.sandbox.ca.server import CertificateAuthority
 from tests.ca_faults import processing, upper_case
+from tests.limits import HANG_SECONDS
 from tests.scene import NAME, OTHER, Fault, Scene, scene_in, showing, without
 
 
@@ -149,19 +154,88 @@ def test_names_that_the_ca_rejects_are_told_one_by_one(tmp_path: Path) -> None:
     with scene_in(tmp_path, blocked=("a.example.test", "b.example.test")) as scene:
         error = scene.failing("a.example.test", NAME, "b.example.test")
 
-    assert "[a.example.test: a.example.test is not served (rejectedIde" in str(error)
-    assert "[b.example.test: b.example.test is not served (rejectedIde" in str(error)
-    assert error.hint
+    assert isinstance(error, ChallengeError)
+    said = "a.example.test is not served (rejectedIdentifier)"
+    assert (
+        f"The CA refused 2 names; nothing was changed:\n  - a.example.test: {said}"
+        in (str(error))
+    )
+    assert list(error.names) == ["a.example.test", "b.example.test"]
+    assert error.names["a.example.test"] == said
+    assert error.hint == "Remove the name, or choose another CA."
+
+
+def test_a_name_that_only_the_text_mentions_is_refused_as_well(scene: Scene) -> None:
+    detail = f'Cannot issue for "{OTHER}": forbidden by policy'
+    refusal = Problem("rejectedIdentifier", detail, 400)
+    scene.ca.faults.before("newOrder", refusal)
+
+    error = scene.failing(NAME, OTHER)
+
+    assert error.exit_code == 4
+    assert error.names == {OTHER: f"{detail} (rejectedIdentifier)"}
+
+
+def caa(name: str) -> dict[str, object]:
+    """Return what a CA says whose second look at CAA found one name closed."""
+    return {
+        "type": f"{ACME_ERROR}caa",
+        "detail": "Rechecking CAA failed",
+        "subproblems": [
+            {
+                "type": f"{ACME_ERROR}caa",
+                "detail": "CAA forbids it",
+                "identifier": {"type": "dns", "value": name.upper()},
+            }
+        ],
+    }
+
+
+def test_a_name_that_is_refused_with_the_csr_is_named(scene: Scene) -> None:
+    problem = Problem("caa", "Rechecking CAA failed", 403, more=caa(OTHER))
+    scene.ca.faults.before("finalize", problem)
+
+    error = scene.failing(NAME, OTHER)
+
+    assert error.exit_code == 4
+    assert error.names == {OTHER: "CAA forbids it (caa)"}
+    assert "CAA records" in error.hint
+    assert scene.state.order() is None
+
+
+def test_a_name_that_makes_an_order_invalid_is_named(scene: Scene) -> None:
+    spoilt = showing(status="invalid", error=caa(OTHER))
+    scene.ca.faults.after("finalize", spoilt)
+
+    error = scene.failing(NAME, OTHER)
+
+    assert error.exit_code == 4
+    assert error.names == {OTHER: "CAA forbids it (caa)"}
+    assert scene.state.order() is None
+
+
+def test_a_limit_of_a_name_is_no_refusal_of_it(scene: Scene) -> None:
+    detail = f'too many failed authorizations (5) for "{OTHER}" in the last 1h0m0s'
+    limit = Problem("rateLimited", detail, 429, {"Retry-After": "3600"})
+    scene.ca.faults.before("newOrder", limit)
+
+    error = scene.failing(NAME, OTHER)
+
+    assert error.exit_code == 3
+    assert error.names == {OTHER: f"{detail} (rateLimited)"}
+    assert error.retry_after == 3600
 
 
 def test_a_paused_name_is_told_to_be_unpaused(scene: Scene) -> None:
-    detail = "Paused. Please visit: https://portal.example.test/unpause"
+    detail = f"Paused for {NAME}. Please visit: https://portal.example.test/unpause"
     scene.ca.faults.before("newOrder", Problem("rateLimited", detail, 429))
 
     error = scene.failing()
 
     assert "https://portal.example.test/unpause" in str(error)
     assert "every attempt fails" in error.hint
+    assert error.exit_code == 3
+    assert error.names == {NAME: f"{detail} (rateLimited)"}
     assert scene.count("newOrder") == (1,)
 
 
@@ -210,12 +284,100 @@ def test_the_ca_is_asked_again_when_it_wants_to_be_within_reason(scene: Scene) -
     assert scene.clock.slept == [0.01, 7, 30, 30, 30]
 
 
+MANY = [f"host-{number}.example.test" for number in range(20)]
+
+
 def test_many_names_are_proven_together(scene: Scene) -> None:
-    names = [f"host-{number}.example.test" for number in range(20)]
+    assert scene.obtain(*MANY).names == tuple(MANY)
 
-    assert scene.obtain(*names).names == tuple(names)
+    # Before the names that are left, the CA is asked about those before them.
+    assert scene.count("authorization", "challenge", "order") == (20 + 18, 20, 1)
 
-    assert scene.count("authorization", "challenge", "order") == (20, 20, 1)
+
+def test_no_more_names_are_validated_at_once_than_a_web_server_can_bear(
+    scene: Scene,
+) -> None:
+    looks: Counter[str] = Counter()
+    under_way, most = set[str](), 0
+
+    def begin(answer: Answer) -> None:
+        nonlocal most
+        under_way.add(answer.document["token"])
+        most = max(most, len(under_way))
+
+    def slow(answer: Answer) -> None:
+        (challenge,) = answer.document["challenges"][-1:]
+        token = challenge["token"]
+        if answer.document["status"] == "valid":
+            looks[token] += 1
+            if looks[token] < 2:
+                answer.document["status"] = challenge["status"] = "pending"
+            else:
+                under_way.discard(token)
+
+    scene.ca.faults.after("challenge", begin)
+    scene.ca.faults.after("authorization", slow)
+
+    assert scene.obtain(*MANY).names == tuple(MANY)
+
+    assert most == MAX_REQUESTS_AT_ONCE
+
+
+def test_names_that_the_ca_does_not_decide_about_hold_up_the_others_for_seconds_only(
+    scene: Scene,
+) -> None:
+    scene.ca.faults.before("challenge", Answer(200, {"status": "processing"}))
+
+    error = scene.failing(*MANY, timeout=60.0)
+
+    assert set(error.names) == set(MANY)
+    assert scene.count("challenge") == (20,)
+    assert 60 < scene.clock.now < 70
+
+
+def test_after_a_failure_a_ca_is_asked_one_thing_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A CA that cannot bear two answers to challenges at once, like one on SQLite."""
+    answer = CertificateAuthority.answer
+    asked, busy = Condition(), 0
+    together = Barrier(MAX_REQUESTS_AT_ONCE)
+    arrived: list[str] = []
+    collisions: list[str] = []
+
+    def locked(
+        self: CertificateAuthority,
+        method: str,
+        path: str,
+        *more: Any,  # noqa: ANN401
+    ) -> Answer:
+        nonlocal busy
+        if self.resources[self._base + path].name != "challenge":
+            return answer(self, method, path, *more)
+        with asked:
+            arrived.append(path)
+            is_first = len(arrived) <= MAX_REQUESTS_AT_ONCE
+            busy += not is_first
+            asked.notify_all()
+        if is_first:
+            together.wait(HANG_SECONDS)
+            return html(500)
+        with asked:
+            # Long enough for another thread to come by, if it does not wait.
+            if asked.wait_for(lambda: busy > 1, 0.2):
+                collisions.append(path)
+        said = answer(self, method, path, *more)
+        with asked:
+            busy -= 1
+        return said
+
+    monkeypatch.setattr(CertificateAuthority, "answer", locked)
+    with scene_in(tmp_path) as scene:
+        names = MANY[:MAX_REQUESTS_AT_ONCE]
+        assert scene.obtain(*names).names == tuple(names)
+
+    assert len(arrived) == 2 * MAX_REQUESTS_AT_ONCE
+    assert collisions == []
 
 
 # Authorizations that need no proof, or cannot be proven here

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from letsencrypt_mdaemon.acme.http import retry_after
-from letsencrypt_mdaemon.acme.problem import describe
-from letsencrypt_mdaemon.errors import ACME_ERROR
+from letsencrypt_mdaemon.acme.http import TransientError, retry_after
+from letsencrypt_mdaemon.acme.problem import about_names, describe
+from letsencrypt_mdaemon.errors import ACME_ERROR, AcmeError
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 
@@ -106,6 +106,55 @@ def test_a_problem_is_told_with_each_name_it_is_about() -> None:
     )
 
 
+# The names that a refusal is about
+
+
+def part(kind: str, name: str) -> dict[str, object]:
+    """Return a subproblem."""
+    identifier = {"type": "dns", "value": name}
+    return {"type": f"{ACME_ERROR}{kind}", "detail": "No", "identifier": identifier}
+
+
+def refusal(kind: str, detail: str, *parts: dict[str, object]) -> AcmeError:
+    """Return the error that a problem document means."""
+    problem = {"type": f"{ACME_ERROR}{kind}", "detail": detail, "subproblems": parts}
+    return AcmeError("No.", problem={**problem, "subproblems": list(parts)})
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "names"),
+    [
+        # A limit among refusals is asked again without the refused names.
+        (
+            refusal(
+                "malformed",
+                "Some",
+                part("rateLimited", "a.test"),
+                part("rejectedIdentifier", "b.test"),
+            ),
+            4,
+            ["b.test"],
+        ),
+        (refusal("malformed", "Some", part("rateLimited", "A.test")), 3, ["a.test"]),
+        (refusal("rateLimited", "Some", part("caa", "a.test")), 3, ["a.test"]),
+        (refusal("caa", "No", part("caa", "other.test")), 3, []),
+        (refusal("caa", "CAA of a.test. and of b.test."), 4, ["a.test", "b.test"]),
+        (refusal("caa", "CAA of aa.test, www.a.test and a.test.org"), 3, []),
+        (refusal("accountDoesNotExist", "a.test"), 3, []),
+        (refusal("rateLimited", "exact set of names: b.test"), 3, ["b.test"]),
+        (TransientError("Down.", problem={"detail": "a.test"}), 3, []),
+    ],
+)
+def test_the_names_of_a_refusal_are_found(
+    error: AcmeError, code: int, names: list[str]
+) -> None:
+    found = about_names(error, ["a.test", "b.test"])
+
+    assert found.exit_code == code
+    assert list(found.names) == names
+    assert found.is_limit == (code == 3 and bool(names))
+
+
 values = st.none() | st.integers() | st.text() | st.lists(st.text(), max_size=1)
 members = dict.fromkeys(("type", "detail", "title", "instance"), values)
 one = st.fixed_dictionaries(
@@ -122,6 +171,8 @@ def test_any_problem_is_told_in_one_harmless_line(problem: dict[str, object]) ->
 
     assert said.isprintable()
     assert len(said) <= 5000
+    names = about_names(AcmeError("No.", problem=problem), ["a.test"]).names
+    assert "".join(names.values()).isprintable()
 
 
 def test_a_problem_nested_without_end_is_told_as_well() -> None:

@@ -435,8 +435,8 @@ def test_a_ca_that_wants_a_long_pause_ends_the_run_and_says_until_when(
 
 def moment_in(hint: str) -> datetime:
     """Return when the hint says that it makes sense to try again."""
-    words = hint.removeprefix("Do not try again before ")
-    return datetime.strptime(words, "%Y-%m-%d %H:%M UTC.").replace(tzinfo=UTC)
+    words = hint.removeprefix("Do not try again before ").partition(" (in ")[0]
+    return datetime.strptime(words, "%Y-%m-%d %H:%M %z")
 
 
 def test_the_title_of_a_page_is_all_that_is_shown_of_it(

@@ -7,19 +7,23 @@ import ssl
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from socketserver import BaseRequestHandler, ThreadingTCPServer
 from urllib.parse import urlsplit
 
 import pytest
+import requests
+from josepy.jwk import JWKEC
 
-from letsencrypt_mdaemon.acme.http import Reply, TransientError
+from letsencrypt_mdaemon.acme.http import Reply, TransientError, unanswered
+from letsencrypt_mdaemon.acme.jws import Signer
 from letsencrypt_mdaemon.acme.transport import ATTEMPTS, Session
 from letsencrypt_mdaemon.errors import AcmeError
 from letsencrypt_mdaemon.sandbox.ca.messages import Answer
-from tests.peer import PAGE, serving_peer
+from tests.peer import PAGE, ok, reset, serving_peer
 from tests.program import LOCALHOST
-from tests.scene import Clock, Scene, scene_in
+from tests.scene import STRANGER, Clock, Scene, scene_in
 
 
 @pytest.fixture
@@ -198,10 +202,78 @@ def test_a_proxy_that_refuses_is_told_from_a_ca_that_refuses(
         error = unreachable(scene.issuer().session)
 
     assert "Could not reach " in str(error)
-    assert " through the proxy: " in str(error)
+    assert f" through the proxy 127.0.0.1:{port}: " in str(error)
     assert "HTTPS_PROXY" in error.hint
     assert "pass-phrase" not in f"{error.message}{error.hint}"
     assert scene.ca.requests == []
+
+
+@contextmanager
+def tunnel(port: int) -> Iterator[tuple[int, list[bytes]]]:
+    """Yield the port of a proxy that leads to one port, and what it was asked."""
+    asked: list[bytes] = []
+
+    def forward(source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+
+    class Proxy(BaseRequestHandler):
+        def handle(self) -> None:
+            request = b""
+            while b"\r\n\r\n" not in request:
+                request += self.request.recv(4096)
+            asked.append(request)
+            self.request.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            with socket.create_connection(("127.0.0.1", port)) as there:
+                back = threading.Thread(target=forward, args=(there, self.request))
+                back.start()
+                forward(self.request, there)
+                back.join()
+
+    with ThreadingTCPServer(("127.0.0.1", 0), Proxy) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.005,))
+        thread.start()
+        try:
+            yield server.server_address[1], asked
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_a_proxy_that_inspects_tls_is_named_with_who_signed_what_came(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NO_PROXY")
+    monkeypatch.delenv("no_proxy", raising=False)
+    inspecting = urlsplit(scene.ca.directory_url).port
+    assert inspecting
+    with tunnel(inspecting) as (port, asked):
+        for name in ("HTTPS_PROXY", "https_proxy"):
+            monkeypatch.setenv(name, f"http://user:pass-phrase@127.0.0.1:{port}")
+        url = "https://localhost/directory"
+        error = unreachable(Session(url, sleep=scene.clock.sleep))
+
+    via = f"Could not make a trusted TLS connection to {url} through the proxy "
+    assert f"{via}127.0.0.1:{port}: " in str(error)
+    assert "signed by CN=Sandbox HTTPS Root." in str(error)
+    assert "TLS inspection" in error.hint
+    assert "pass-phrase" not in f"{error.message}{error.hint}"
+    assert all(b"Proxy-Authorization: Basic " in head for head in asked)
+    assert scene.clock.slept == []
+    assert scene.ca.requests == []
+
+
+def test_a_proxy_whose_certificate_nobody_gets_to_see_is_named_as_well() -> None:
+    refusal = requests.exceptions.SSLError()
+    refusal.__context__ = ssl.SSLCertVerificationError(1, "self-signed certificate")
+    with closed_port() as port:
+        proxies = {"https": f"https://127.0.0.1:{port}"}
+        error = unanswered("https://localhost/directory", refusal, proxies)
+
+    assert f" through the proxy 127.0.0.1:{port}: self-signed" in str(error)
+    assert "signed by somebody unknown" in str(error)
 
 
 def test_a_port_where_nobody_listens_is_tried_a_few_times(
@@ -239,6 +311,28 @@ def test_a_handshake_that_breaks_off_is_tried_again(
 
     assert len(callers) == ATTEMPTS
     assert isinstance(error, TransientError)
+
+
+def test_a_connection_that_is_reset_while_a_request_is_sent_is_no_matter_of_trust(
+    scene: Scene, clock: Clock
+) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(scene.ca.folder / "https-key.pem")
+    signer = Signer(JWKEC(key=STRANGER), "https://ca.example.test/account/1")
+    # More than the buffers of both ends hold, so that it is still being sent.
+    payload = {"long": "x" * 8_000_000}
+    with serving_peer(context) as peer:
+        session = Session(peer.url, ca_bundle=scene.ca.ca_bundle, sleep=clock.sleep)
+        peer.steps = [reset, ok]
+        assert session.post(f"{peer.url}/newOrder", payload, signer).status == 200
+        slept = len(clock.slept)
+        peer.steps = [reset]
+        with pytest.raises(TransientError, match="Could not reach ") as caught:
+            session.post(f"{peer.url}/newOrder", payload, signer)
+
+    assert slept == 1
+    assert len(clock.slept) == 1 + ATTEMPTS - 1
+    assert "trust" not in f"{caught.value.message}{caught.value.hint}"
 
 
 @contextmanager

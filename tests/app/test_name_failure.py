@@ -22,15 +22,24 @@ def unknown() -> set[str]:
 
 
 @pytest.fixture
-def program(beside: Program, unknown: set[str], tmp_path: Path) -> Iterator[Program]:
-    """The program beside a sandbox and a CA that does not find some names."""
+def authority(
+    beside: Program, unknown: set[str], tmp_path: Path
+) -> Iterator[CertificateAuthority]:
+    """A CA that does not find some names."""
     with CertificateAuthority(
         tmp_path / "ca",
         http_port=beside.server.http_port,
         resolve=lambda name: None if name in unknown else "127.0.0.1",
     ) as ca:
-        beside.options += [*at(ca.directory_url, ca.ca_bundle), "--key-type", "p256"]
-        yield beside
+        yield ca
+
+
+@pytest.fixture
+def program(beside: Program, authority: CertificateAuthority) -> Program:
+    """The program beside a sandbox and that CA."""
+    ours = at(authority.directory_url, authority.ca_bundle)
+    beside.options += [*ours, "--key-type", "p256"]
+    return beside
 
 
 def test_a_name_that_fails_costs_all_unless_it_is_wanted_otherwise(
@@ -67,6 +76,23 @@ def test_a_name_that_fails_is_left_out_and_shown_until_it_is_there(
     cured = program.here("renew", *BOTH, *DROP, "--force")
     assert set(cured.report["certificate"]["names"]) == {HOST_NAME, GOOD, BAD}
     assert cured.report["dropped"] == []
+
+
+def test_a_name_that_the_ca_does_not_serve_is_left_out_as_well(
+    program: Program, unknown: set[str], authority: CertificateAuthority
+) -> None:
+    unknown.clear()
+    authority.blocked = (BAD,)
+
+    failed = program.here("renew", *BOTH)
+    assert failed.exit_code == 4
+    assert list(failed.report["error"]["names"]) == [BAD]
+    assert "is not served (rejectedIdentifier)" in failed.report["error"]["message"]
+
+    dropped = program.here("renew", *BOTH, *DROP, "--force")
+    assert dropped.exit_code == 0, dropped.messages
+    assert set(dropped.report["certificate"]["names"]) == {HOST_NAME, GOOD}
+    assert [row["name"] for row in dropped.report["dropped"]] == [BAD]
 
 
 def test_the_first_name_is_never_left_out(program: Program, unknown: set[str]) -> None:

@@ -2,7 +2,23 @@
 
 from __future__ import annotations
 
-from tests.program import Program
+import socket
+import ssl
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+
+import pytest
+
+from letsencrypt_mdaemon.app import build
+from letsencrypt_mdaemon.config.settings import Config
+from letsencrypt_mdaemon.renewal.climb import MAX_CONNECTIONS
+from letsencrypt_mdaemon.sandbox import folder as sandbox
+from letsencrypt_mdaemon.verify.endpoints import Endpoint
+from tests import certificates, servers
+from tests.program import LOCALHOST, Program, Ran
+from tests.servers import Serve, honest
 
 
 def test_a_server_that_takes_five_seconds_to_restart_is_waited_for(
@@ -42,3 +58,301 @@ def test_without_proof_no_superseded_certificate_is_removed(secure: Program) -> 
     )
     again = secure.here("renew", "--force", "--remove-old-certificates")
     assert first in again.report["removed"]
+
+
+# Ports that cannot be seen
+
+
+def context() -> ssl.SSLContext:
+    made = certificates.certificate()
+    return servers.context(made.chain, made.key)
+
+
+ODD: dict[str, tuple[str, Serve, str]] = {
+    "turned away": (
+        "smtp+starttls",
+        servers.says(b"554 5.7.1 Your address is blocked\r\n"),
+        'turned away: greets with "554 5.7.1 Your address is blocked"',
+    ),
+    "too many": (
+        "smtp+starttls",
+        servers.says(b"421 4.7.0 Too many connections\r\n"),
+        'turned away: greets with "421 4.7.0 Too many connections"',
+    ),
+    "bye": (
+        "imap+starttls",
+        servers.says(b"* BYE Banned\r\n"),
+        'turned away: greets with "* BYE Banned"',
+    ),
+    "no starttls": (
+        "pop3+stls",
+        servers.says(b"+OK Hello\r\n+OK\r\nUSER\r\n.\r\n"),
+        "no STARTTLS offered",
+    ),
+    "not tls": (
+        "imaps",
+        servers.says(b"* OK Hello\r\n"),
+        'handshake failed: sends "* OK Hello" instead of TLS',
+    ),
+}
+
+
+def renew_with(program: Program, *urls: str) -> Ran:
+    """Renew, with more endpoints than those of the server."""
+    here = program.server.endpoints.values()
+    return program.here("renew", "--endpoint", ",".join([*here, *urls]))
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_a_named_port_that_cannot_be_seen_is_not_proven_and_fails_the_run(
+    secure: Program, name: str
+) -> None:
+    scheme, serve, reason = ODD[name]
+    with servers.endpoint(scheme, serve) as at:
+        ran = renew_with(secure, at.url)
+
+        assert ran.exit_code == 5
+        proof = ran.report["proof"]
+        assert set(proof["new"]) == set(secure.server.endpoints.values())
+        assert proof["unproven"] == [at.url]
+        (row,) = (row for row in proof["ports"] if row["endpoint"] == at.url)
+        assert row == {"endpoint": at.url, "verdict": "unproven", "reason": reason}
+        assert f"{at.url} ({reason})" in ran.report["error"]["message"]
+        assert "9 of 10 ports proven; not proven: " in secure.log()
+        # The certificate is in use, and verify says the same.
+        assert secure.bound() == {ran.report["certificate"]["thumbprint"]}
+        urls = ",".join([*secure.server.endpoints.values(), at.url])
+        assert secure.here("verify", "--endpoint", urls).exit_code == 5
+        # So does the next run, until it is proven; it places no order.
+        again = renew_with(secure, at.url)
+        assert again.exit_code == 5
+        assert again.report["reloaded"] == []
+        assert again.report["certificate"] == ran.report["certificate"]
+    done = secure.here("renew")
+    assert done.exit_code == 0, done.messages
+    assert done.report["certificate"] == ran.report["certificate"]
+
+
+def test_a_named_port_where_nobody_listens_is_not_proven(secure: Program) -> None:
+    url = f"imaps://{LOCALHOST}:{servers.free_port()}"
+
+    ran = renew_with(secure, url)
+
+    assert ran.exit_code == 5
+    assert ran.report["proof"]["unproven"] == [url]
+    assert "refuses the connection" in ran.report["error"]["message"]
+
+
+def test_a_port_that_comes_up_during_the_run_is_proven_after_the_ladder(
+    secure: Program,
+) -> None:
+    """It is down at the first look, and listens when a semaphore is taken up."""
+    secure.server.ports.close("webmail")
+
+    ran = secure.here("renew")
+
+    assert ran.exit_code == 0, ran.messages
+    assert set(ran.report["proof"]["new"]) == set(secure.server.endpoints.values())
+
+
+@contextmanager
+def usual(
+    program: Program, monkeypatch: pytest.MonkeyPatch, *more: Endpoint
+) -> Iterator[list[str]]:
+    """Let the sandbox's ports, and more, be the usual ones, which nobody named."""
+    urls = program.server.endpoints.values()
+    found = [*map(Endpoint.parse, urls), *more]
+
+    def endpoints(config: Config) -> list[Endpoint]:
+        assert not config.endpoint
+        return found
+
+    monkeypatch.setattr(build, "server_endpoints", endpoints)
+    place = program.options.index("--endpoint")
+    del program.options[place : place + 2]
+    yield [*urls]
+
+
+def test_one_of_the_usual_ports_that_cannot_be_seen_is_a_warning_until_it_is_proven(
+    secure: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scheme, serve, reason = ODD["turned away"]
+    with ExitStack() as exits:
+        at = exits.enter_context(servers.endpoint(scheme, serve))
+        urls = exits.enter_context(usual(secure, monkeypatch, at))
+        ran = secure.here("renew")
+        text = secure.here("status", as_json=False).output
+        status = secure.here("status").report
+
+    assert ran.exit_code == 0, ran.messages
+    assert ran.report["proof"]["unproven"] == [at.url]
+    assert set(ran.report["proof"]["new"]) == set(urls)
+    assert f"Not proven: {at.url}: {reason}." in ran.report["warnings"]
+    assert f"not proven   {at.url}: {reason}" in text
+    assert status["proof"]["unproven"] == [at.url]
+    assert set(status["proof"]["new"]) == set(urls)
+    # Once nobody listens there any more, nothing has to be proven.
+    assert secure.here("status").report["proof"]["unproven"] == []
+
+
+def test_nothing_is_removed_while_a_port_is_unproven(
+    secure: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = secure.here("renew").report["certificate"]["thumbprint"]
+    scheme, serve, _ = ODD["bye"]
+    options = ("renew", "--force", "--remove-old-certificates")
+    with ExitStack() as exits:
+        at = exits.enter_context(servers.endpoint(scheme, serve))
+        exits.enter_context(usual(secure, monkeypatch, at))
+        kept = secure.here(*options)
+        assert kept.exit_code == 0, kept.messages
+        assert kept.report["removed"] == []
+    assert first in secure.here(*options).report["removed"]
+
+
+def test_the_expired_certificate_of_another_program_is_said(
+    secure: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = certificates.certificate(start=certificates.START.replace(year=2001))
+    serve = honest("https", servers.context(old.chain, old.key))
+    with ExitStack() as exits:
+        at = exits.enter_context(servers.endpoint("https", serve))
+        exits.enter_context(usual(secure, monkeypatch, at))
+        ran = secure.here("renew")
+
+    assert ran.exit_code == 0, ran.messages
+    assert ran.report["proof"]["foreign"] == [at.url]
+    (warning,) = ran.report["warnings"]
+    assert warning.startswith(f"Not ours: {at.url}: serves {old.thumbprint} for ")
+    assert warning.endswith(", which has expired.")
+
+
+# All names
+
+
+class ByName:
+    """A port that serves a certificate of the sandbox for each name."""
+
+    def __init__(self, program: Program) -> None:
+        self.store = program.layout.certificates
+        self.program = program
+        self.stale: dict[str, str] = {}
+        self.connections = 0
+
+    def __call__(self, connection: socket.socket) -> None:
+        self.connections += 1
+        current = sandbox.bound(self.program.layout.folder)["webmail"]
+        made = self._context(current)
+
+        def choose(tls: ssl.SSLObject, name: str | None, _: object) -> None:
+            if name in self.stale:
+                tls.context = self._context(self.stale[name])
+
+        made.sni_callback = choose
+        honest("https", made)(connection)
+
+    def _context(self, thumbprint: str) -> ssl.SSLContext:
+        found = sandbox.find(self.store, thumbprint)
+        assert found is not None
+        return sandbox.tls_context(found)
+
+
+IMAP = "imap.example.test"
+
+
+def test_a_stale_certificate_under_the_second_name_is_old_and_not_removed(
+    secure: Program,
+) -> None:
+    secure.options += ["--alternate-host-names", IMAP]
+    first = secure.here("renew").report["certificate"]["thumbprint"]
+    port = ByName(secure)
+    port.stale[IMAP] = first
+    with servers.endpoint("https", port) as at:
+        urls = ",".join([*secure.server.endpoints.values(), at.url])
+        options = ("--endpoint", urls, "--force", "--remove-old-certificates")
+
+        ran = secure.here("renew", *options)
+        checked = secure.here("verify", "--endpoint", urls)
+
+    assert ran.exit_code == checked.exit_code == 5
+    assert f"still serve the old one: {at.url}." in ran.report["error"]["message"]
+    assert (secure.layout.certificates).exists()
+    assert sandbox.find(secure.layout.certificates, first) is not None
+    (bad,) = (row for row in checked.report["ports"] if not row["good"])
+    assert bad["differently"][0]["server_name"] == IMAP
+
+
+# Few connections
+
+
+def test_a_port_that_never_changes_is_asked_few_times(secure: Program) -> None:
+    """However long the patience, a screening would ban whoever connects often."""
+    counted: Counter[str] = Counter()
+    lock = threading.Lock()
+    serve = honest("imaps", context())
+
+    def stale(connection: socket.socket) -> None:
+        with lock:
+            counted["imaps"] += 1
+        with suppress(OSError):
+            serve(connection)
+
+    with servers.endpoint("imaps", stale) as at:
+        urls = ",".join([*secure.server.endpoints.values(), at.url])
+        options = ("--endpoint", urls, "--verify-timeout", "8")
+        ran = secure.here("renew", *options)
+
+    assert ran.exit_code == 5
+    assert ran.report["error"]["message"].startswith("The server's files name the new")
+    # At first for the known certificates; then before the change and at the end, with
+    # a connection for the other kind of key.
+    assert counted["imaps"] <= 1 + MAX_CONNECTIONS + 2 + 2
+
+
+# A port that no restart can change
+
+
+def test_a_restart_that_did_not_help_is_not_tried_again(secure: Program) -> None:
+    serve = honest("https", context())
+    with servers.endpoint("https", serve) as at:
+        urls = ",".join([*secure.server.endpoints.values(), at.url])
+        options = ("--endpoint", urls, "--allow-restart")
+
+        first = secure.here("renew", *options)
+        taken = [*secure.server.semaphores]
+        second = secure.here("renew", *options)
+
+    assert first.exit_code == second.exit_code == 5
+    assert taken.count("RESTART.SEM") == 1
+    assert secure.server.semaphores == taken
+    for ran in (first, second):
+        hint = ran.report["error"]["hint"]
+        assert hint.startswith("MDaemon was restarted, so a restart does not help")
+        assert "proxy" in hint
+        assert "Restart MDaemon" not in hint
+
+
+def test_the_server_is_restarted_once_a_day_whatever_the_certificate(
+    secure: Program,
+) -> None:
+    serve = honest("https", context())
+    with servers.endpoint("https", serve) as at:
+        urls = ",".join([*secure.server.endpoints.values(), at.url])
+        options = ("--endpoint", urls, "--allow-restart")
+        secure.here("renew", *options)
+        # A new certificate, for another name: a new attempt.
+        ran = secure.here("renew", *options, "--alternate-host-names", IMAP)
+
+    assert ran.exit_code == 5
+    assert secure.server.semaphores.count("RESTART.SEM") == 1
+
+
+def test_what_a_person_types_may_restart_again(secure: Program) -> None:
+    serve = honest("https", context())
+    with servers.endpoint("https", serve) as at:
+        urls = ",".join([*secure.server.endpoints.values(), at.url])
+        options = ("--endpoint", urls, "--allow-restart")
+        secure.here("renew", *options)
+        secure.here("renew", "--force", *options)
+
+    assert secure.server.semaphores.count("RESTART.SEM") == 2

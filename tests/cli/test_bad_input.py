@@ -13,9 +13,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
+from threading import Thread
+from unittest.mock import patch
 
 import pytest
 
@@ -272,6 +275,24 @@ def test_a_certificate_for_other_names_is_refused_and_not_asked_for_again(
     converges(program, ca, "--force", orders=2)
 
 
+def test_a_name_that_the_ca_adds_is_said_and_no_reason_to_renew(
+    program: Program, ca: CertificateAuthority
+) -> None:
+    twin = f"www.{HOST_NAME}"
+    ca.faults.draft = lambda draft: replace(draft, names=(*draft.names, twin))
+
+    first, second = renew(program), renew(program)
+
+    assert first.exit_code == second.exit_code == 0
+    assert first.report["renewed"]
+    assert first.report["certificate"]["names"] == [HOST_NAME, twin]
+    assert f"The CA added {twin} to the certificate." in first.messages
+    assert not second.report["renewed"]
+    assert len(ca.orders) == 1
+    wider = renew(program, "--alternate-host-names", twin)
+    assert not wider.report["renewed"]
+
+
 def test_a_clock_a_day_behind_the_cas_is_named_as_the_reason(
     program: Program, ca: CertificateAuthority
 ) -> None:
@@ -501,10 +522,12 @@ def test_a_main_ini_file_that_is_none_is_named_or_left_out_but_never_changed(
     spoil(file)
     damaged = file.stat().st_size if file.is_file() else None
     before = own(program)
+    # It is the only file that shows the default domain.
+    elsewhere = spoil in {empty, binary}
 
-    ran = renew(program)
+    ran = renew(program, *(["--host-name", HOST_NAME] if elsewhere else []))
 
-    if spoil in {empty, binary}:  # as a server has it that keeps its settings elsewhere
+    if elsewhere:  # as a server has it that keeps its settings elsewhere
         assert ran.exit_code == 0, ran.messages
         assert own(program)[INI] == before[INI]
     else:
@@ -660,6 +683,43 @@ def test_a_fault_of_the_program_leaves_its_trace_in_the_log(program: Program) ->
         assert text in program.log()
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("can't start new thread"),
+        OSError(errno.EMFILE, "Too many open files"),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+    ],
+)
+def test_a_lack_of_memory_or_threads_is_no_bug(
+    error: Exception, program: Program
+) -> None:
+    with patch("letsencrypt_mdaemon.app.renewal.prepare", side_effect=error):
+        ran = renew(program)
+
+    assert ran.exit_code == 1
+    said = ran.report["error"]
+    assert said["message"].startswith("This machine is out of memory, or of threads")
+    assert type(error).__name__ in said["message"]
+    assert "bug" not in said["hint"]
+    assert "Then run this again" in said["hint"]
+
+
+def test_verify_without_a_single_thread_says_what_lacks(
+    program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(Thread, "start", refuse)
+
+    ran = program.here("verify")
+
+    assert ran.exit_code == 1
+    assert "out of memory, or of threads" in ran.report["error"]["message"]
+
+
 # Two at once
 
 
@@ -798,21 +858,27 @@ def test_a_full_disk_at_any_write_leaves_all_old_or_all_new_and_the_next_run_men
 # Names and mail
 
 
-def test_host_names_that_disagree_are_all_shown(
+def test_a_default_domain_without_a_host_name_gets_no_other_domains(
     program: Program, ca: CertificateAuthority
 ) -> None:
-    ini = program.layout.folder / INI
-    ini.write_bytes(ini.read_bytes().replace(b"FQDN=mail.", b"FQDN=post."))
+    for name in (INI, "App/Domains.dat"):
+        file = program.layout.folder / name
+        file.write_bytes(file.read_bytes().replace(b"FQDN=mail.example.test\r\n", b""))
 
     ran = renew(program)
 
     assert ran.exit_code == 2
     message = ran.report["error"]["message"]
-    assert "MDaemon.ini [Domain] FQDN gives post.example.test" in message
+    assert "default domain example.test has no SMTP host name" in message
+    assert "Domains.dat [example.org] FQDN gives mail.example.org" in message
     assert f"port {program.server.smtp_port} gives {HOST_NAME}" in message
     assert "--host-name" in ran.report["error"]["hint"]
     assert ca.requests == []
     assert renew(program, "--host-name", HOST_NAME).exit_code == 0
+    # From now on, the certificate in use shows the name.
+    options = ["--alternate-host-names", "imap.example.test", "--force"]
+    assert renew(program, *options).report["names"] == [HOST_NAME, "imap.example.test"]
+    assert renew(program).report["names"] == [HOST_NAME]
 
 
 def test_a_mail_that_cannot_be_sent_is_a_warning_and_changes_no_exit_code(

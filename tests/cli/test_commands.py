@@ -52,7 +52,7 @@ EXIT_CODES = Path(__file__).parents[2] / "docs" / "exit-codes.md"
 
 STATUS = COMMON | {
     *("mdaemon_dir", "directory_url", "names", "due", "reason", "due_at"),
-    *("certificate", "pending", "targets", "served", "dropped"),
+    *("certificate", "pending", "targets", "served", "proof", "dropped"),
     *("rule", "advice", "waiting", "tlsa", "key_readers", "ledger", "schedule"),
 }
 
@@ -780,15 +780,16 @@ STATUS_MODULES = HELP | {
     *("mdaemon.forms", "mdaemon.host_name"),
     *("mdaemon.ini", "mdaemon.server"),
     *("pki", "pki.certificate", "pki.chain", "pki.names"),
-    *("renewal", "renewal.adapters", "renewal.deploy", "renewal.due"),
-    *("renewal.obtain", "renewal.run", "renewal.snapshot", "renewal.spare"),
+    *("renewal", "renewal.adapters", "renewal.climb", "renewal.deploy"),
+    *("renewal.due", "renewal.ladder", "renewal.obtain", "renewal.proof"),
+    *("renewal.run", "renewal.snapshot", "renewal.spare"),
     *("state", "state.codec", "state.folder", "state.ledger"),
     *("state.memory", "stores", "stores.pem"),
     *("system", "system.disk", "system.files", "system.locks", "system.log"),
     "system.swap",
     *("system.parallel", "text"),
     *("verify", "verify.endpoints", "verify.handshake", "verify.observe"),
-    *("verify.served", "verify.starttls"),
+    *("verify.served", "verify.starttls", "verify.verdict"),
 }
 """The modules that `status` imports."""
 RENEW_MODULES = STATUS_MODULES - {"cli.status"} | {"app.renewal", "mdaemon.webroot"}

@@ -23,7 +23,7 @@ NOWHERE = "nowhere.example.test"
 CA = "ca.example.test"
 KEYS = {
     *("schema", "command", "exit_code", "names", "machine", "account"),
-    *("warnings", "log"),
+    *("fetched", "warnings", "log"),
 }
 
 
@@ -79,6 +79,7 @@ def test_doctor_tells_that_all_is_well(patient: Program) -> None:
         for name in (HOST_NAME, OTHER)
     ]
     assert ran.report["machine"] == []
+    assert ran.report["fetched"] is True
     assert {request.host for request in patient.server.requests} == {HOST_NAME, OTHER}
     assert patient.snapshot() == before
     assert patient.tokens() == []
@@ -148,19 +149,43 @@ def test_a_port_where_nobody_listens_is_a_warning(patient: Program) -> None:
     shown = patient.here("doctor", "--validation-port", str(free_port()), as_json=False)
 
     assert shown.exit_code == 0
-    assert f"{HOST_NAME}: may fail\n" in shown.output
-    seen = "could not connect to http://"
-    assert f"  warning      port80-refused: {seen}" in shown.output
-    here = f"port80-refused: port 80 of this machine: {seen}"
+    assert f"{HOST_NAME}: may fail (port80-refused)\n" in shown.output
+    here = (
+        "  warning      port80-refused: port 80 of this machine: could not connect to"
+    )
     assert here in shown.output.partition("This machine and the CA:")[2]
     assert shown.output.endswith(f"\n1 of 1 names may fail: {HOST_NAME}.\n")
 
 
-def test_the_last_line_says_what_was_not_checked(patient: Program) -> None:
+def test_what_was_not_checked_is_not_called_good(patient: Program) -> None:
     shown = patient.here("doctor", "--skip-port-check", as_json=False)
 
-    assert shown.output.splitlines()[-1] == (
-        "This machine finds no problem, but no token file was fetched."
+    assert shown.output.splitlines() == [
+        f"{HOST_NAME}: no problem in DNS, port 80 not checked",
+        "This machine and the CA: good, but port 80 was not checked",
+        "DNS shows no problem. Port 80 was not checked: no token file was fetched.",
+    ]
+
+
+@pytest.mark.parametrize("closed", [True, False])
+def test_one_cause_is_said_once_and_not_once_a_name(
+    patient: Program, *, closed: bool, names: Dns
+) -> None:
+    more = [f"{word}.example.test" for word in ("imap", "pop", "smtp")]
+    names.records |= {name: {"A": [LOCALHOST]} for name in more}
+    options = ["--alternate-host-names", ",".join(more)]
+    with listening(web(lambda *_: moved("http://127.0.0.1/x"))) as port:
+        used = free_port() if closed else port
+        options += ["--validation-port", str(used)]
+        shown = patient.here("doctor", *options, as_json=False).output
+        refused = patient.here("doctor", *options).report
+
+    code = "port80-refused" if closed else "http-redirect-host"
+    assert shown.count("  to do ") == 1
+    for name in (HOST_NAME, *more):
+        assert f"{name}: may fail ({code})\n" in shown
+    assert all(
+        [item["code"] for item in row["findings"]] == [code] for row in refused["names"]
     )
 
 
@@ -409,6 +434,50 @@ def test_renew_puts_what_the_doctor_sees_beside_the_cas_words(
     assert patient.tokens() == []
 
 
+def test_a_cause_of_some_names_only_is_said_once_too(
+    patient: Program, names: Dns
+) -> None:
+    kind = "AAAA" if ":" in OTHER_HOST else "A"
+    more = [f"{word}.example.test" for word in ("imap", "pop", "smtp")]
+    names.records |= {name: {kind: [OTHER_HOST]} for name in more}
+
+    options = ["--alternate-host-names", ",".join(more)]
+    shown = patient.here("doctor", *options, as_json=False).output
+
+    assert f"{HOST_NAME}: good\n" in shown
+    assert f"{more[0]}: may fail\n  warning      port80-refused: could not" in shown
+    for name in more[1:]:
+        assert f"{name}: may fail (port80-refused)\n" in shown
+    assert shown.count("  to do ") == 1
+
+
+def test_renew_says_a_cause_once_with_the_names_that_have_it(
+    patient: Program, ca: CertificateAuthority, names: Dns
+) -> None:
+    del names.records[HOST_NAME], names.records[OTHER]
+
+    error = refused(patient, ca, "--alternate-host-names", OTHER).report["error"]
+
+    assert error["message"].count("(dns-nxdomain)") == 1
+    assert error["message"].endswith(f"(dns-nxdomain); the same for {OTHER}")
+
+
+def test_the_ports_of_webmail_in_the_servers_files_are_looked_at(
+    patient: Program,
+) -> None:
+    with listening(web(lambda *_: page(b"Hello"))) as port:
+        file = patient.layout.folder / "WorldClient" / "WorldClient.ini"
+        file.write_bytes(
+            b"[WebServer]\r\nPort=%d\r\nSSLPort=x\r\nPortal=99999\r\n" % port
+            + file.read_bytes()
+        )
+        ran = patient.here("doctor", "--validation-port", str(free_port()))
+
+    assert machine(ran) == codes(ran) == ["webmail-other-port"]
+    seen = ran.report["machine"][0]["seen"]
+    assert f"; port {port} of this machine answers in HTTP" in seen
+
+
 def test_where_all_is_well_from_here_the_suspects_are_named(
     patient: Program, ca: CertificateAuthority
 ) -> None:
@@ -424,7 +493,7 @@ def test_renew_without_the_port_check_fetches_nothing(
 ) -> None:
     error = refused(patient, ca, "--skip-port-check").report["error"]
 
-    assert "This machine finds no problem." in error["message"]
+    assert "no problem in DNS. It did not check port 80." in error["message"]
     assert patient.server.requests == []
 
 

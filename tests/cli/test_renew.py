@@ -267,7 +267,9 @@ def test_every_port_is_seen_to_serve_the_new_certificate(secure: Program) -> Non
     new = ran.report["certificate"]["thumbprint"]
     proof = ran.report["proof"]
     assert set(proof.pop("new")) == set(secure.server.endpoints.values())
-    assert proof == {"old": [], "broken": []}
+    assert {row["verdict"] for row in proof.pop("ports")} == {"new"}
+    others = ("old", "broken", "silent", "unproven", "foreign")
+    assert proof == {verdict: [] for verdict in others}
     assert ran.report["reloaded"] == ["RELOADCACHE.SEM"]
     assert ran.report["warnings"] == []
     assert set(secure.here("status").report["served"].values()) == {new}

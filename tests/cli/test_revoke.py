@@ -19,7 +19,7 @@ from letsencrypt_mdaemon.pki.certificate import (
 )
 from letsencrypt_mdaemon.sandbox import folder
 from letsencrypt_mdaemon.sandbox.ca.certificates import ari_name
-from letsencrypt_mdaemon.sandbox.ca.messages import Issued, Problem, html
+from letsencrypt_mdaemon.sandbox.ca.messages import LOST, Issued, Problem, html
 from letsencrypt_mdaemon.sandbox.ca.server import CertificateAuthority
 from tests.program import HOST_NAME, Program, Ran, at
 from tests.scene import Scene, scene_in, without
@@ -251,8 +251,38 @@ def test_a_refused_revocation_is_exit_code_3_and_changes_nothing(
     ran = program.here("revoke", "--thumbprint", first)
 
     assert ran.exit_code == 3
-    assert "Not this one" in ran.report["error"]["message"]
+    message = ran.report["error"]["message"]
+    assert message.startswith(f"The certificate {first} is NOT revoked: https://")
+    assert "Not this one" in message
     assert not program.here("status").report["due"]
+
+
+def test_a_ca_that_revokes_nothing_leaves_no_doubt(
+    program: Program, ca: CertificateAuthority
+) -> None:
+    first = print_of(renewed(program))
+    ca.faults.after("directory", without("revokeCert"))
+
+    ran = program.here("revoke", "--thumbprint", first)
+
+    assert ran.exit_code == 2
+    assert f"The certificate {first} is NOT revoked" in ran.report["error"]["message"]
+
+
+def test_a_revocation_without_an_answer_is_to_be_repeated(
+    program: Program, ca: CertificateAuthority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport, "ATTEMPTS", 1)
+    first = print_of(renewed(program))
+    ca.faults.after("revokeCert", LOST, times=1)
+
+    ran = program.here("revoke", "--thumbprint", first)
+
+    assert ran.exit_code == 3
+    error = ran.report["error"]
+    assert f"The certificate {first} may not be revoked: " in error["message"]
+    assert error["hint"].endswith("Then run `revoke` again.")
+    assert program.here("revoke", "--thumbprint", first).exit_code == 0
 
 
 def test_what_nobody_remembers_is_due_all_the_same_once_it_is_revoked(

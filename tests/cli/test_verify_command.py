@@ -21,12 +21,14 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
+from letsencrypt_mdaemon.app import build
 from letsencrypt_mdaemon.pki.certificate import Certificate
 from letsencrypt_mdaemon.sandbox import folder
 from letsencrypt_mdaemon.stores.pem import PemStore
 from letsencrypt_mdaemon.verify import endpoints
 from letsencrypt_mdaemon.verify.endpoints import Endpoint
 from tests import certificates, servers
+from tests.fakes import MemoryService
 from tests.limits import HANG_SECONDS
 from tests.program import Ran, beside_sandbox, environment, here, run
 from tests.servers import LOCALHOST, Serve, context, endpoint, honest
@@ -175,7 +177,9 @@ def test_the_json_tells_everything_of_a_port(scene: Scene) -> None:
         "port": at.port,
         "origin": "given",
         "good": True,
+        "flaw": None,
         "server_name": NAME,
+        "only_key": None,
         "outcome": "served",
         "detail": "",
         "certificate": certificate,
@@ -246,7 +250,7 @@ def test_addresses_that_answer_differently_are_told_apart(
     assert f"{port} imaps at ::1 (another certificate)" in ran.messages
 
 
-def test_nobody_listening_proves_nothing_and_is_no_failure(
+def test_a_running_server_where_no_port_listens_is_a_failure(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usual_ports(monkeypatch, {"imaps": servers.free_port()})
@@ -254,11 +258,33 @@ def test_nobody_listening_proves_nothing_and_is_no_failure(
     ran = scene.verify()
     table = scene.verify(as_json=False)
 
-    assert ran.exit_code == table.exit_code == 0
-    assert ran.report["proven"] is None
+    assert ran.exit_code == table.exit_code == 5
+    assert ran.report["proven"] is False
+    assert ran.report["error"]["message"] == "Verification failed: no port listens."
+    assert "Start MDaemon" in ran.report["error"]["hint"]
     assert table.output.splitlines()[-1] == (
         "No port listens, so nothing could be verified."
     )
+    assert not list(scene.layout.folder.rglob("*.SEM"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "code"), [("disabled", 0), ("good", 5), ("absent", 5), (None, 5)]
+)
+def test_a_stopped_service_of_which_no_port_listens_is_no_failure(
+    kind: str | None, code: int, scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual_ports(monkeypatch, {"imaps": servers.free_port()})
+    found = None if kind is None else MemoryService(kind)
+    monkeypatch.setattr(build, "windows_service", lambda _: found)
+
+    ran = scene.verify()
+    table = scene.verify(as_json=False)
+
+    assert ran.exit_code == table.exit_code == code
+    assert ran.report["proven"] is (False if code else None)
+    stopped = "MDaemon's service is stopped" in " ".join(table.output.split())
+    assert stopped == (code == 0)
 
 
 # Something is wrong
@@ -518,24 +544,26 @@ LEAF, ISSUER = RIGHT.chain
 
 
 @pytest.mark.parametrize(
-    ("chain", "word", "remark"),
+    ("chain", "word", "remark", "code"),
     [
-        ([LEAF, ISSUER], "complete", ""),
-        ([LEAF, ISSUER, ROOT], "complete", ""),
-        ([LEAF], "incomplete", "its chain lacks CN=Example R1."),
-        ([LEAF, ROOT, ISSUER], "wrong order", "its chain is in the wrong order"),
-        ([LEAF, ROOT], "wrong order", "its chain is in the wrong order"),
+        ([LEAF, ISSUER], "complete", "", 0),
+        ([LEAF, ISSUER, ROOT], "complete", "", 0),
+        ([LEAF], "incomplete", "its chain lacks CN=Example R1.", 5),
+        ([LEAF, ROOT, ISSUER], "wrong order", "its chain is in the wrong order", 0),
+        ([LEAF, ROOT], "wrong order", "its chain is in the wrong order", 5),
     ],
 )
-def test_the_chain_is_told_as_it_was_sent_and_costs_nothing(
-    chain: list[x509.Certificate], word: str, remark: str, scene: Scene
+def test_the_chain_is_told_as_it_was_sent_and_fails_without_its_intermediate(
+    chain: list[x509.Certificate], word: str, remark: str, code: int, scene: Scene
 ) -> None:
     scene.open("imaps", honest("imaps", context(chain, RIGHT.key)))
 
     ran = scene.verify(as_json=False)
     (port,) = scene.ports()
 
-    assert ran.exit_code == 0, ran.messages
+    assert ran.exit_code == code, ran.messages
+    assert ("(incomplete chain)" in ran.messages) == bool(code)
+    assert port["flaw"] == ("incomplete chain" if code else None)
     (row,) = rows(ran)
     assert f"  {word}  " in row
     assert len(port["chain"]["subjects"]) == len(chain)
@@ -557,16 +585,31 @@ def test_a_chain_that_is_not_kept_is_not_known_to_lack_anything(scene: Scene) ->
     assert "its chain ends before CN=Example R1, neither sent nor known." in ran.output
 
 
-def test_a_certificate_that_has_expired_is_told(scene: Scene) -> None:
-    old = certificates.certificate((NAME,), start=START - timedelta(days=300))
-    name_everywhere(scene.layout, RIGHT.thumbprint, old.thumbprint)
-    scene.open("imaps", old)
+@pytest.mark.parametrize(
+    ("starts", "fault", "remark"),
+    [
+        (-300, "expired certificate", "expired on {end:%Y-%m-%d}."),
+        (30, "certificate not yet valid", "is not valid before {start:%Y-%m-%d}."),
+    ],
+)
+@pytest.mark.parametrize("known", [True, False])
+def test_a_certificate_out_of_its_time_is_a_failure(
+    starts: int, fault: str, remark: str, scene: Scene, *, known: bool
+) -> None:
+    start = START + timedelta(days=starts)
+    other = certificates.certificate((NAME,), start=start)
+    if known:
+        name_everywhere(scene.layout, RIGHT.thumbprint, other.thumbprint)
+    else:
+        name_everywhere(scene.layout, RIGHT.thumbprint, "")
+    scene.open("imaps", other)
 
     ran = scene.verify(as_json=False)
 
-    assert ran.exit_code == 0, ran.messages
-    end = START - timedelta(days=210)
-    assert f"its certificate expired on {end:%Y-%m-%d}." in ran.output
+    assert ran.exit_code == 5, ran.messages
+    assert f"({fault})" in ran.messages
+    said = remark.format(start=start, end=start + timedelta(days=90))
+    assert f"its certificate {said}" in ran.output
 
 
 # Through DNS

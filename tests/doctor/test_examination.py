@@ -85,6 +85,19 @@ def only(found: Examined) -> Finding:
     return finding
 
 
+def secure(answer: Callable[[str, str], bytes]) -> servers.Serve:
+    """Answer in TLS, with a certificate that nobody would trust."""
+    signed = certificates.sign("", start=certificates.START - timedelta(days=4000))
+    made = servers.context([signed.certificate], signed.key)
+    serve = web(answer)
+
+    def secured(connection: socket.socket) -> None:
+        with suppress(OSError), made.wrap_socket(connection, server_side=True) as tls:
+            serve(tls)
+
+    return secured
+
+
 # A name that is as it should be
 
 
@@ -106,15 +119,7 @@ def test_white_space_after_the_token_does_not_matter(lab: World) -> None:
 
 
 def test_a_redirect_to_https_is_followed_whatever_the_certificate(lab: World) -> None:
-    signed = certificates.sign("", start=certificates.START - timedelta(days=4000))
-    made = servers.context([signed.certificate], signed.key)
-    answer = web(lab.file)
-
-    def secure(connection: socket.socket) -> None:
-        with made.wrap_socket(connection, server_side=True) as tls:
-            answer(tls)
-
-    lab.serve(secure, FOUR, port=443, raw=True)
+    lab.serve(secure(lab.file), FOUR, port=443, raw=True)
     found = answering(lab, lambda path, host: moved(f"https://{host}{path}"))
 
     assert found.served == (FOUR,)
@@ -536,20 +541,80 @@ def test_a_server_that_shows_no_file_of_the_webroot_is_not_blamed_for_extensions
     assert only(answering(lab, lambda *_: answer)).code == "http-status-404"
 
 
+HTTP_ONLY, HTTPS_ONLY, BOTH, REDIRECTED = "http only", "https only", "both", "redirect"
+
+
 @pytest.mark.parametrize(
-    ("port", "code"), [(3000, "webmail-other-port"), (443, "webmail-https-only")]
+    ("mode", "ports", "code", "seen"),
+    [
+        (HTTP_ONLY, (3000, 0), "webmail-other-port", "port 3000"),
+        (HTTP_ONLY, (8080, 0), "webmail-other-port", "port 8080"),
+        (HTTPS_ONLY, (0, 443), "webmail-https-only", "port 443"),
+        (HTTPS_ONLY, (0, 3000), "webmail-https-only", "port 3000"),
+        (HTTPS_ONLY, (0, 8443), "webmail-https-only", "port 8443"),
+        (BOTH, (8080, 443), "webmail-other-port", "port 8080"),
+        (BOTH, (3000, 8443), "webmail-other-port", "port 3000"),
+        (REDIRECTED, (8080, 8443), "webmail-other-port", "port 8080"),
+    ],
 )
-def test_webmail_that_listens_elsewhere_only_is_told(
-    lab: World, port: int, code: str
+def test_the_modes_of_webmail_are_told_apart_on_any_port(
+    lab: World, mode: str, ports: tuple[int, int], code: str, seen: str
 ) -> None:
     lab.has(NAME, A=FOUR)
     lab.ways.clear()
-    lab.serve(lab.file, LOCALHOST, port=port)
+    http, https = ports
+    lab.webmail = ports
+    if http:
+        answer = (lambda *_: moved("https://x/")) if mode == REDIRECTED else lab.file
+        lab.serve(answer, LOCALHOST, port=http)
+    if https:
+        lab.serve(secure(lab.file), LOCALHOST, port=https, raw=True)
 
-    (finding,) = lab.examine().server
+    examination = lab.examine()
 
+    (finding,) = examination.server
     assert finding.code == code
-    assert f"port {port} of this machine answers" in finding.seen
+    assert f"{seen} of this machine answers in HTTP" in finding.seen
+    # The name is not told to bind port 80, which webmail may never do in its mode.
+    assert [item.code for item in examination.names[0].findings] == [code]
+
+
+def test_https_only_is_not_told_to_bind_port_80() -> None:
+    advice = Code.WEBMAIL_HTTPS_ONLY.change
+    assert "replace HTTPS only by HTTP and HTTPS" in advice
+    assert "bind" not in advice
+
+
+def test_a_redirect_to_another_https_port_is_told_the_two_ways_of_webmail(
+    lab: World,
+) -> None:
+    finding = only(
+        answering(lab, lambda path, host: moved(f"https://{host}:444{path}"))
+    )
+
+    assert finding.code == "http-redirect-port"
+    for way in ("set the HTTPS port to 443", "by HTTP and HTTPS"):
+        assert way in finding.kind.change
+    assert "Exclude" not in finding.kind.change
+
+
+@pytest.mark.parametrize("others", [{}, {SIX: 80}])
+def test_a_name_of_which_not_all_addresses_serve_the_file_is_told_so_once(
+    lab: World, others: dict[str, int]
+) -> None:
+    third = "192.31.196.9"
+    lab.has(NAME, A=[FOUR, OTHER_FOUR, third], **{"AAAA": SIX} if others else {})
+    lab.serve(lambda *_: page(b"", "404 Not Found"), OTHER_FOUR)
+
+    found = lab.found()
+
+    assert found.served == ((SIX, FOUR) if others else (FOUR,))
+    finding = only(found)
+    assert finding.code == "addr-not-all-serve"
+    assert finding.weight is Weight.WARNING
+    assert f"{OTHER_FOUR} (http-status-404), {third} (port80-refused)" in finding.seen
+    assert f"{len(found.served)} of its {3 + len(others)} addresses" in finding.seen
+    assert "cluster" in finding.kind.change
 
 
 def test_another_program_on_port_80_is_told(lab: World) -> None:

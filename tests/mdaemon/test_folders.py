@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from letsencrypt_mdaemon.errors import ConfigError
-from letsencrypt_mdaemon.mdaemon import folders, host_name
+from letsencrypt_mdaemon.mdaemon import folders
 from letsencrypt_mdaemon.mdaemon.folders import Place
-from letsencrypt_mdaemon.mdaemon.host_name import Source
-from letsencrypt_mdaemon.mdaemon.server import Semaphores
-from tests.fakes import LOCALHOST, huge, read_only, talker, unreadable, watched
-from tests.limits import HANG_SECONDS, SOON_SECONDS
+from letsencrypt_mdaemon.mdaemon.server import MailServer, Semaphores
+from tests.fakes import huge, read_only, unreadable, watched
 from tests.wine import wine_differs
+
+if TYPE_CHECKING:
+    from letsencrypt_mdaemon.mdaemon.bindings import Bindings
 
 
 def install(root: Path, ini: str = "", *, app: str = "App") -> Path:
@@ -176,235 +175,6 @@ def test_an_ini_file_that_cannot_be_read_is_an_error_with_its_name(root: Path) -
     assert str(path) in caught.value.message
 
 
-# Its host name
-
-
-def names(root: Path) -> dict[str, str]:
-    return {
-        source.where: source.value
-        for source in host_name.configured_names(folders.IniFiles(root))
-    }
-
-
-def decide(root: Path, greeted: str | None = None) -> str:
-    source = Source("the SMTP greeting at 127.0.0.1 port 25", greeted or "")
-    return host_name.host_name(
-        host_name.configured_names(folders.IniFiles(root)), source if greeted else None
-    )
-
-
-def test_the_host_name_stands_in_mdaemon_ini(root: Path) -> None:
-    tell(root / "App" / "MDaemon.ini", "[Domain]\nfqdn = Mail.Example.Test.\n")
-    where = f"{Path('App/MDaemon.ini')} [Domain] fqdn"
-    assert names(root) == {where: "Mail.Example.Test."}
-    assert decide(root) == "mail.example.test"
-
-
-def test_an_international_host_name_becomes_ascii(root: Path) -> None:
-    tell(root / "App" / "MDaemon.ini", "[Domain]\nFQDN=mail.bücher.example\n")
-    assert decide(root) == "mail.xn--bcher-kva.example"
-
-
-DOMAINS = """\
-[example.test]
-FQDN=mail.example.test
-[example.org]
-FQDN=mx.example.org
-[empty.example]
-FQDN=
-"""
-
-
-def test_of_several_domains_the_one_counts_that_mdaemon_ini_names(root: Path) -> None:
-    tell(root / "App" / "MDaemon.ini", "[Domain]\nName=Example.Org\n")
-    tell(root / "App" / "Domains.dat", DOMAINS)
-    assert decide(root) == "mx.example.org"
-
-
-def test_of_several_domains_the_greeting_chooses(root: Path) -> None:
-    tell(root / "App" / "Domains.dat", DOMAINS)
-    assert decide(root, "MX.example.org") == "mx.example.org"
-
-
-def test_of_several_domains_none_is_guessed(root: Path) -> None:
-    tell(root / "App" / "Domains.dat", DOMAINS)
-    with pytest.raises(ConfigError, match="is unclear") as caught:
-        decide(root)
-    file = Path("App/Domains.dat")
-    assert caught.value.message.splitlines()[1:] == [
-        f"  - {file} [example.test] FQDN gives mail.example.test",
-        f"  - {file} [example.org] FQDN gives mx.example.org",
-    ]
-    assert "--host-name" in caught.value.hint
-
-
-def test_a_greeting_that_is_none_of_several_domains_chooses_nothing(root: Path) -> None:
-    tell(root / "App" / "Domains.dat", DOMAINS)
-    with pytest.raises(ConfigError, match=r"port 25 gives other\.example"):
-        decide(root, "other.example")
-
-
-def test_if_file_and_greeting_disagree_the_error_shows_both(root: Path) -> None:
-    tell(root / "App" / "MDaemon.ini", "[Domain]\nFQDN=mail.example.test\n")
-    with pytest.raises(ConfigError, match="is unclear") as caught:
-        decide(root, "mail.example.org")
-    assert caught.value.message.splitlines()[1:] == [
-        f"  - {Path('App/MDaemon.ini')} [Domain] FQDN gives mail.example.test",
-        "  - the SMTP greeting at 127.0.0.1 port 25 gives mail.example.org",
-    ]
-
-
-@pytest.mark.parametrize(
-    ("value", "reason"),
-    [
-        ("[192.0.2.1]", "is an IP address"),
-        ("192.0.2.1", "is an IP address"),
-        ("[IPv6:2001:db8::1]", "is an IP address"),
-        ("mailserver", "has no dot"),
-        ("*.example.test", "is a wildcard"),
-        ("mail_1.example.test", "is not a DNS label"),
-    ],
-)
-@pytest.mark.parametrize("greeted", [None, "mail.example.test"])
-def test_a_host_name_no_certificate_can_hold_is_refused_with_the_reason(
-    root: Path, value: str, reason: str, greeted: str | None
-) -> None:
-    tell(root / "App" / "MDaemon.ini", f"[Domain]\nFQDN={value}\n")
-    with pytest.raises(ConfigError) as caught:
-        decide(root, greeted)
-    assert f"[Domain] FQDN gives {value!r}, which" in caught.value.message
-    assert reason in caught.value.message
-    assert "--host-name" in caught.value.hint
-
-
-def test_without_a_name_in_the_files_the_greeting_tells_it(root: Path) -> None:
-    assert decide(root, "mail.example.test") == "mail.example.test"
-
-
-def test_if_nothing_tells_a_name_the_error_says_what_was_looked_for(root: Path) -> None:
-    with pytest.raises(ConfigError, match="no key FQDN") as caught:
-        decide(root)
-    assert "--host-name" in caught.value.hint
-
-
-def test_a_hostile_value_is_shown_without_its_control_characters(root: Path) -> None:
-    tell(root / "App" / "MDaemon.ini", "[Domain]\nFQDN=\x1b[31mevil\x07\u202e\n")
-    with pytest.raises(ConfigError) as caught:
-        decide(root)
-    listed = caught.value.message.replace("\n", "")
-    assert listed.isprintable()
-
-
-@settings(deadline=None)
-@given(st.binary(max_size=200))
-def test_odd_files_beside_mdaemon_ini_do_not_matter(
-    tmp_path_factory: pytest.TempPathFactory, data: bytes
-) -> None:
-    root = install(tmp_path_factory.mktemp("odd") / "MDaemon")
-    tell(root / "App" / "MDaemon.ini", "[Domain]\nName=example.test\n")
-    tell(root / "App" / "Domains.dat", "[example.test]\nFQDN=mail.example.test\n")
-    (root / "App" / "Other.dat").write_bytes(data)
-    assert "mail.example.test" in names(root).values()
-
-
-def test_a_folder_named_like_a_database_is_passed_by(root: Path) -> None:
-    (root / "App" / "Folder.dat").mkdir()
-    tell(root / "App" / "Domains.dat", DOMAINS)
-    assert set(names(root).values()) == {"mail.example.test", "mx.example.org"}
-
-
-# What it greets with
-
-
-def greeting(says: bytes, *, forever: bool = False) -> str | None:
-    # Who is silent costs it in full.
-    timeout = HANG_SECONDS if says else SOON_SECONDS
-    with talker(says=says, forever=forever) as address:
-        source = host_name.greeting(address, timeout)
-        return source.value if source else None
-
-
-@pytest.mark.parametrize(
-    ("says", "name"),
-    [
-        (b"220 mail.example.test ESMTP MDaemon 25.0; hello\r\n", "mail.example.test"),
-        (b"220 mail.example.test\r\n", "mail.example.test"),
-        (b"220-mail.example.test ESMTP\r\n220-x\r\n220 \r\n", "mail.example.test"),
-        (b"220 [192.0.2.1] ESMTP\r\n", "[192.0.2.1]"),
-    ],
-)
-def test_the_server_greets_with_its_name(says: bytes, name: str) -> None:
-    assert greeting(says) == name
-
-
-def test_the_greeting_says_where_it_was_heard() -> None:
-    with talker(says=b"220 mail.example.test ESMTP\r\n") as address:
-        source = host_name.greeting(address)
-    assert source is not None
-    assert source.where == f"the SMTP greeting at 127.0.0.1 port {address[1]}"
-    assert str(source).endswith("gives mail.example.test")
-
-
-@pytest.mark.parametrize("code", ["220", "220-x.example.test\r\n220", "554"])
-def test_the_server_is_left_with_a_farewell(code: str) -> None:
-    heard: list[bytes] = []
-    says = f"{code} mail.example.test\r\n".encode()
-    with talker(says=says, heard=heard) as address:
-        host_name.greeting(address)
-    assert b"".join(heard) == b"QUIT\r\n"
-
-
-@pytest.mark.parametrize(
-    "says",
-    [
-        b"220 ready\r\n",
-        b"220 Welcome. Come in\r\n",
-        b"220\r\n",
-        b"220  two.blanks.example\r\n",
-        b"421 mail.example.test too many connections\r\n",
-        b"554 mail.example.test\r\n",
-        b"220mail.example.test\r\n",
-        b"220 mail.exa\x1b[31mmple.test\r\n",
-        b"220 m\xc3\xa4il.example.test\r\n",
-        b"HTTP/1.1 400 Bad Request\r\n\r\n",
-        b"\x16\x03\x01\x02\x00\x01\n",
-        b"220 cut.off.example",
-        b"220-never.ends.example\r\n",
-    ],
-)
-def test_an_odd_greeting_is_no_source(says: bytes) -> None:
-    assert greeting(says) is None
-
-
-def test_a_server_that_hangs_up_without_a_word_is_no_source() -> None:
-    with talker() as address:
-        assert host_name.greeting(address) is None
-
-
-def test_a_silent_server_is_no_source() -> None:
-    assert greeting(b"", forever=True) is None
-
-
-@pytest.mark.parametrize("piece", [b"220-mail.example.test\r\n", b"220 x" * 1000])
-def test_a_greeting_without_end_is_no_source(piece: bytes) -> None:
-    assert greeting(piece, forever=True) is None
-
-
-@settings(deadline=None)
-@given(st.binary(max_size=100))
-def test_a_greeting_is_a_plain_word_or_nothing(says: bytes) -> None:
-    value = greeting(b"220 " + says + b"\r\n")
-    assert value is None or (value.isascii() and value.isprintable() and "." in value)
-
-
-def test_nobody_who_answers_is_no_source() -> None:
-    with socket.create_server((LOCALHOST, 0)) as listener:
-        address = listener.getsockname()
-    assert host_name.greeting(address) is None
-    assert host_name.greeting(None) is None
-    assert host_name.greeting(("x" * 70 + ".example", 25)) is None
-
-
 # The RAW queue
 
 
@@ -495,13 +265,29 @@ def semaphores(app: Path, server: Callable[[float], None]) -> Semaphores:
     return Semaphores(app, NAMES, timeout=2, sleep=server)
 
 
+def reload(made: Semaphores, *, running: bool) -> Iterator[str]:
+    """Take one semaphore after the other, as a run does."""
+    bindings = cast("Bindings", None)
+    server = MailServer(
+        bindings,
+        made,
+        running=lambda: running,
+        own_folders=[],
+        look_everywhere=lambda: ((), ()),
+    )
+    for name in server.ladder():
+        if not server.take(name):
+            return
+        yield name
+
+
 def left(app: Path) -> list[str]:
     return sorted(path.name for path in app.iterdir() if path.suffix == ".SEM")
 
 
 def test_semaphores_are_put_there_one_after_the_other_gentlest_first(app: Path) -> None:
     server = Ear(app)
-    reloading = semaphores(app, server).reload(running=True)
+    reloading = reload(semaphores(app, server), running=True)
     assert server.heard == []
     assert next(reloading) == NAMES[0]
     assert server.heard == [NAMES[0]]
@@ -511,7 +297,7 @@ def test_semaphores_are_put_there_one_after_the_other_gentlest_first(app: Path) 
 
 def test_the_caller_may_stop_after_a_gentle_one(app: Path) -> None:
     server = Ear(app)
-    reloading = semaphores(app, server).reload(running=True)
+    reloading = reload(semaphores(app, server), running=True)
     assert isinstance(reloading, Iterator)
     assert next(reloading) == NAMES[0]
     del reloading
@@ -523,14 +309,14 @@ def test_a_server_that_takes_its_time_is_waited_for(app: Path) -> None:
     server = Ear(app)
     looks = iter([False] * 19)
     patient = semaphores(app, lambda _: server(_) if next(looks, True) else None)
-    assert list(patient.reload(running=True)) == list(NAMES)
+    assert list(reload(patient, running=True)) == list(NAMES)
 
 
 def test_a_semaphore_that_is_not_taken_up_is_withdrawn_and_said(
     app: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     server = Ear(app, "RELOADCACHE.SEM")
-    assert list(semaphores(app, server).reload(running=True)) == []
+    assert list(reload(semaphores(app, server), running=True)) == []
     assert left(app) == []
     assert server.waited == 20
     (message,) = caplog.messages
@@ -551,7 +337,7 @@ def test_a_semaphore_taken_up_at_the_last_moment_counts(app: Path) -> None:
 
     with watched(app, take):
         silent = semaphores(app, lambda _: None)
-        assert list(silent.reload(running=True)) == list(NAMES)
+        assert list(reload(silent, running=True)) == list(NAMES)
     assert taken == list(NAMES)
 
 
@@ -559,7 +345,7 @@ def test_waiting_is_shown_as_progress(
     app: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
-    assert list(semaphores(app, Ear(app)).reload(running=True)) == list(NAMES)
+    assert list(reload(semaphores(app, Ear(app)), running=True)) == list(NAMES)
     shown = [
         (record.getMessage(), vars(record).get("progress", False))
         for record in caplog.records
@@ -580,7 +366,7 @@ def test_nothing_is_asked_while_semaphores_are_locked(
     app: Path, caplog: pytest.LogCaptureFixture, lock: str, *, running: bool
 ) -> None:
     (app / lock).touch()
-    assert list(semaphores(app, never).reload(running=running)) == []
+    assert list(reload(semaphores(app, never), running=running)) == []
     assert [path.name for path in app.iterdir() if path.suffix.lower() == ".sem"] == [
         lock
     ]
@@ -592,7 +378,7 @@ def test_nothing_is_asked_while_semaphores_are_locked(
 def test_nothing_more_is_asked_once_semaphores_are_locked(
     app: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    reloading = semaphores(app, Ear(app)).reload(running=True)
+    reloading = reload(semaphores(app, Ear(app)), running=True)
     assert next(reloading) == NAMES[0]
     (app / "LOCKSEMS.SEM").touch()
     assert list(reloading) == []
@@ -602,7 +388,7 @@ def test_nothing_more_is_asked_once_semaphores_are_locked(
 
 def test_a_server_that_may_not_run_is_probed_first(app: Path) -> None:
     server = Ear(app)
-    assert list(semaphores(app, server).reload(running=False)) == list(NAMES)
+    assert list(reload(semaphores(app, server), running=False)) == list(NAMES)
     assert server.heard == ["WATCHDOG.SEM", *NAMES]
 
 
@@ -611,7 +397,7 @@ def test_a_server_that_does_not_run_is_asked_for_nothing_but_the_probe(
 ) -> None:
     seen = set()
     silent = semaphores(app, lambda _: seen.update(left(app)))
-    assert list(silent.reload(running=False)) == []
+    assert list(reload(silent, running=False)) == []
     assert seen == {"WATCHDOG.SEM"}
     assert left(app) == []
     assert "did not process WATCHDOG.SEM" in caplog.text
@@ -623,7 +409,7 @@ def test_a_semaphore_that_somebody_else_put_there_stays(
 ) -> None:
     (app / "RELOADCACHE.SEM").write_bytes(b"theirs")
     silent = semaphores(app, lambda _: None)
-    assert list(silent.reload(running=True)) == []
+    assert list(reload(silent, running=True)) == []
     assert (app / "RELOADCACHE.SEM").read_bytes() == b"theirs"
     assert left(app) == ["RELOADCACHE.SEM"]
     assert "already existed" in caplog.text
@@ -639,7 +425,7 @@ def test_a_semaphore_put_there_while_we_look_stays(
             (self.app / self.heard[-1]).symlink_to(self.app / "dangling")
 
     (app / NAMES[0]).touch()
-    assert list(semaphores(app, Twice(app)).reload(running=True)) == []
+    assert list(reload(semaphores(app, Twice(app)), running=True)) == []
     assert (app / NAMES[0]).is_symlink()
     assert "Another program created" in caplog.text
 
@@ -648,7 +434,7 @@ def test_after_somebody_elses_semaphore_we_put_our_own(app: Path) -> None:
     # The server may have read its files for that one before they were changed.
     (app / "RELOADCACHE.SEM").touch()
     server = Ear(app)
-    assert list(semaphores(app, server).reload(running=True)) == list(NAMES)
+    assert list(reload(semaphores(app, server), running=True)) == list(NAMES)
     assert server.heard == ["RELOADCACHE.SEM", *NAMES]
 
 
@@ -656,7 +442,7 @@ def test_a_semaphore_is_withdrawn_when_the_run_is_interrupted(app: Path) -> None
     def interrupt(_: float) -> None:
         raise KeyboardInterrupt
 
-    reloading = semaphores(app, interrupt).reload(running=True)
+    reloading = reload(semaphores(app, interrupt), running=True)
     with pytest.raises(KeyboardInterrupt):
         next(reloading)
     assert left(app) == []
@@ -666,7 +452,7 @@ def test_a_semaphore_that_cannot_be_written_is_a_warning(
     app: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with read_only(app):
-        assert list(semaphores(app, never).reload(running=True)) == []
+        assert list(reload(semaphores(app, never), running=True)) == []
     (message,) = caplog.messages
     assert message.startswith(f"Could not write {app / NAMES[0]}: Permission denied.")
 
@@ -676,5 +462,5 @@ def test_a_semaphore_that_cannot_be_withdrawn_is_a_warning(
 ) -> None:
     with read_only(app, allowed=1):
         silent = semaphores(app, lambda _: None)
-        assert list(silent.reload(running=True)) == []
+        assert list(reload(silent, running=True)) == []
     assert f"Could not remove {app / NAMES[0]}: Permission denied" in caplog.text

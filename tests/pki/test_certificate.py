@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from datetime import UTC, datetime, timedelta, timezone
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 from cryptography import x509
@@ -26,13 +26,16 @@ from letsencrypt_mdaemon.pki.certificate import (
     signing_request,
     thumbprint,
 )
+from letsencrypt_mdaemon.pki.chain import title
 from letsencrypt_mdaemon.pki.checks import check
 from letsencrypt_mdaemon.state.memory import utc
+from letsencrypt_mdaemon.text import when
 from tests import certificates
 from tests.certificates import NAME, OPENSSL_PEM, START, key, leaf
 
 NOW = START + timedelta(days=1)
 DAY = timedelta(days=1)
+END = START + certificates.LIFETIME
 SAN = ExtensionOID.SUBJECT_ALTERNATIVE_NAME
 
 
@@ -47,11 +50,17 @@ def problems(
     return listed.removesuffix(".").split("; "), caught.value.hint
 
 
-def not_signed(number: int, child: str, parent: str) -> str:
-    return (
-        f"certificate {number} of its chain ({child}) is not signed by certificate "
-        f"{number + 1} ({parent})"
+def shown(moment: datetime) -> str:
+    """Return a moment as a clock of this machine shows it."""
+    return f"{moment.astimezone():%Y-%m-%d %H:%M}"
+
+
+def not_signed(leaf: str, *members: str) -> str:
+    listed = "; ".join(
+        f"certificate {number} of its chain ({member})"
+        for number, member in enumerate(members, 2)
     )
+    return f"{leaf} is not signed by {listed}"
 
 
 def odd(data: bytes) -> x509.Certificate:
@@ -327,6 +336,11 @@ def test_missing_and_extra_names_are_problems() -> None:
     ]
 
 
+def test_a_twin_of_a_name_is_no_problem() -> None:
+    for names in ([NAME, f"www.{NAME}"], [f"www.{NAME}", NAME]):
+        check(certificates.certificate(names), names[:1], now=NOW)
+
+
 def test_anything_beside_our_names_is_a_problem() -> None:
     others: list[x509.GeneralName] = [
         x509.IPAddress(ipaddress.ip_address("192.0.2.1")),
@@ -354,48 +368,122 @@ def test_a_missing_or_senseless_subject_alt_name_is_a_problem(
     assert found == ["it has no subjectAltName, or a malformed one"]
 
 
-def test_a_chain_in_the_wrong_order_is_a_problem() -> None:
-    root, intermediate = certificates.root(), certificates.intermediate()
-    chain = (leaf(), root.certificate, intermediate.certificate)
-
-    found, _ = problems(Certificate(chain, key()))
-
-    assert found == [
-        not_signed(1, "mail.example.test", "CN=Example Root"),
-        not_signed(2, "CN=Example Root", "CN=Example R1"),
-    ]
+# The chain: the path from the leaf counts, and what is beside it does not
 
 
-def test_an_unrelated_certificate_in_the_chain_is_a_problem() -> None:
-    unrelated = certificates.authority("Another\x1b[31m Root").certificate
-    chain = (*certificates.certificate().chain, unrelated)
+def kept(*chain: x509.Certificate, now: datetime = NOW) -> tuple[list[str], str]:
+    """Return the subjects of what is kept of a chain, and what cuts it short."""
+    found, cut = check(Certificate(chain, key()), [NAME], now=now)
+    assert found.key == key()
+    return [title(one, "subject") for one in found.chain[1:]], cut
 
-    found, _ = problems(Certificate(chain, key()))
 
-    assert found == [
-        not_signed(2, "CN=Example R1", r"CN=Another\x1b[31m Root"),
-    ]
+R1, ROOT = certificates.intermediate().certificate, certificates.root().certificate
+OLD_ROOT = certificates.authority("Old Root", own_key=key(3))
+
+
+def cross_sign(**changes: Any) -> x509.Certificate:  # noqa: ANN401
+    """Return the root as the older root signs it."""
+    made = certificates.sign(
+        "Example Root",
+        issuer=OLD_ROOT,
+        own_key=key(1),
+        extensions=[x509.BasicConstraints(ca=True, path_length=None)],
+        **changes,
+    )
+    return made.certificate
+
+
+CROSS_SIGN = cross_sign(lifetime=3000 * DAY)
+
+
+@pytest.mark.parametrize(
+    "chain",
+    [
+        (R1, CROSS_SIGN),
+        (R1, CROSS_SIGN, ROOT),
+        (ROOT, R1, CROSS_SIGN),
+        (CROSS_SIGN, R1, ROOT),
+        (R1, R1, CROSS_SIGN, CROSS_SIGN),
+        (R1, CROSS_SIGN, OLD_ROOT.certificate),
+    ],
+)
+def test_the_path_is_kept_up_to_a_cross_sign_and_without_a_root(
+    chain: tuple[x509.Certificate, ...],
+) -> None:
+    assert kept(leaf(), *chain) == (["CN=Example R1", "CN=Example Root"], "")
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        (certificates.authority("Another Root").certificate,),
+        (leaf(["other.test"]),),
+        (with_an_unreadable_subject(), with_an_unknown_key()),
+        (cross_sign(start=START - 90 * DAY, lifetime=DAY), ROOT),
+    ],
+)
+def test_a_member_beside_the_path_is_left_out(
+    others: tuple[x509.Certificate, ...],
+) -> None:
+    for chain in [(R1, *others), (*others, R1)]:
+        assert kept(leaf(), *chain) == (["CN=Example R1"], "")
+
+
+def test_a_root_that_signed_the_leaf_is_left_out() -> None:
+    signed = leaf(issuer=certificates.root())
+
+    assert kept(signed, ROOT) == ([], "")
+
+
+def test_an_expired_cross_sign_cuts_the_path_short_and_is_named() -> None:
+    end = START - 89 * DAY
+
+    assert kept(leaf(), R1, cross_sign(start=end - DAY, lifetime=DAY)) == (
+        ["CN=Example R1"],
+        "certificate 3 of its chain (CN=Example Root) expired on " + when(end, NOW),
+    )
+
+
+def test_an_issuer_of_the_same_name_that_is_still_valid_is_taken() -> None:
+    old = certificates.sign(
+        "Example R1",
+        issuer=certificates.root(),
+        own_key=key(2),
+        start=START - 90 * DAY,
+        lifetime=DAY,
+        extensions=[x509.BasicConstraints(ca=True, path_length=None)],
+    )
+
+    found, cut = check(
+        Certificate((leaf(), old.certificate, R1), key()), [NAME], now=NOW
+    )
+
+    assert found.chain[1:] == (R1,)
+    assert cut == ""
+
+
+def test_a_leaf_that_no_member_of_the_chain_signed_is_a_problem() -> None:
+    found, hint = problems(Certificate((leaf(), ROOT), key()))
+
+    assert found == [not_signed(NAME, "CN=Example Root")]
+    assert "Report this to the CA" in hint
 
 
 def test_a_signature_by_another_key_of_the_same_name_is_a_problem() -> None:
-    namesake = certificates.authority("Example R1", own_key=key(8)).certificate
+    namesake = certificates.authority("Example R1\x1b[31m", own_key=key(8)).certificate
 
     found, _ = problems(Certificate((leaf(), namesake), key()))
 
-    assert found == [
-        not_signed(1, "mail.example.test", "CN=Example R1"),
-    ]
+    assert found == [not_signed(NAME, r"CN=Example R1\x1b[31m")]
 
 
 def test_a_signature_that_was_tampered_with_is_a_problem() -> None:
     tampered = certificates.with_bytes(leaf(), b"mail.example", b"evil.example")
-    chain = (tampered, certificates.intermediate().certificate)
 
-    found, _ = problems(Certificate(chain, key()), "evil.example.test")
+    found, _ = problems(Certificate((tampered, R1), key()), "evil.example.test")
 
-    assert found == [
-        not_signed(1, "evil.example.test", "CN=Example R1"),
-    ]
+    assert found == [not_signed("evil.example.test", "CN=Example R1")]
 
 
 @pytest.mark.parametrize(
@@ -421,59 +509,57 @@ def test_an_issuer_that_is_no_ca_is_a_problem(
 def test_issuers_that_make_no_sense_are_problems() -> None:
     chain = (leaf(), with_an_unreadable_subject(), with_an_unknown_key())
 
+    # A list is joined by the same mark as the problems are.
     found, _ = problems(Certificate(chain, key()))
 
-    assert found == [
-        not_signed(1, "mail.example.test", "without a subject"),
-        not_signed(2, "without a subject", "mail.example.test"),
-        "certificate 3 of its chain (mail.example.test) is not a CA certificate",
-    ]
+    assert "; ".join(found) == not_signed(NAME, "without a subject", NAME)
 
 
 def test_an_expired_certificate_is_a_problem_and_maybe_of_the_clock() -> None:
-    end = START + certificates.LIFETIME
     certificate = certificates.certificate()
 
-    check(certificate, [NAME], now=end - timedelta(seconds=1))
-    found, hint = problems(certificate, now=end)
+    check(certificate, [NAME], now=END - timedelta(seconds=1))
+    found, hint = problems(certificate, now=END)
 
-    assert found == ["mail.example.test expired on 2026-04-01 00:00 UTC"]
-    assert hint == "Check this machine's clock: it shows 2026-04-01 00:00 UTC."
+    assert found == [f"mail.example.test expired on {when(END, END)}"]
+    assert hint == f"Check this machine's clock: it shows {shown(END)}."
 
 
 def test_a_certificate_not_yet_valid_is_a_problem_and_maybe_of_the_clock() -> None:
     certificate = certificates.certificate()
 
     check(certificate, [NAME], now=START)
-    found, hint = problems(certificate, now=START - timedelta(minutes=1))
+    early = START - timedelta(hours=3)
+    found, hint = problems(certificate, now=early)
 
-    assert found == ["mail.example.test is not valid before 2026-01-01 00:00 UTC"]
-    assert hint == "Check this machine's clock: it shows 2025-12-31 23:59 UTC."
+    assert found == [f"mail.example.test is not valid before {when(START, early)}"]
+    assert hint == f"Check this machine's clock: it shows {shown(early)}."
 
 
-def test_the_issuers_have_to_be_valid_as_well() -> None:
-    found, _ = problems(certificates.certificate(), now=START + 4000 * DAY)
+def test_an_issuer_of_the_leaf_that_expired_is_a_problem_but_not_of_the_clock() -> None:
+    late = START + 4000 * DAY
+    fresh = leaf(start=late - DAY)
 
-    assert found == [
-        "mail.example.test expired on 2026-04-01 00:00 UTC",
-        "CN=Example R1 expired on 2034-12-30 00:00 UTC",
-    ]
+    found, hint = problems(Certificate((fresh, R1), key()), now=late)
+
+    end = when(START + 3285 * DAY, late)
+    assert found == [f"certificate 2 of its chain (CN=Example R1) expired on {end}"]
+    assert hint == "Nothing was changed. Report this to the CA."
 
 
 def test_all_problems_are_told_at_once() -> None:
     stranger = certificates.sign("Somebody", own_key=key(8))
     mine = leaf(["b.test"], others=[x509.IPAddress(ipaddress.ip_address("::1"))])
     certificate = Certificate((mine, stranger.certificate), key(9))
+    late = START + 91 * DAY
 
-    found, hint = problems(certificate, "a.test", now=START + 91 * DAY)
+    found, hint = problems(certificate, "a.test", now=late)
 
     assert found == [
         "its key is not ours",
         "it lacks a.test",
         "it also has b.test, ::1, not requested",
-        not_signed(1, "b.test", "CN=Somebody"),
-        "certificate 2 of its chain (CN=Somebody) is not a CA certificate",
-        "b.test expired on 2026-04-01 00:00 UTC",
-        "CN=Somebody expired on 2026-04-01 00:00 UTC",
+        not_signed("b.test", "CN=Somebody"),
+        f"b.test expired on {when(END, late)}",
     ]
     assert "Check this machine's clock" in hint

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import event, example, given
 from hypothesis import strategies as st
 
-from letsencrypt_mdaemon.pki.names import normalise, split
+from letsencrypt_mdaemon.pki.names import normalise, split, twins
 
 # Any text, and text that looks enough like a name to reach every rule.
 PIECES = st.sampled_from(
@@ -123,3 +123,18 @@ def test_lists_are_separated_by_commas_and_blanks_and_may_be_repeated() -> None:
     texts = ["a.test,b.test", " c.test ;\td.test\r\n e.test,,", "", " , "]
 
     assert split(texts) == ["a.test", "b.test", "c.test", "d.test", "e.test"]
+
+
+@pytest.mark.parametrize(
+    ("names", "added"),
+    [
+        (["a.test"], {"www.a.test"}),
+        (["www.a.test"], {"a.test", "www.www.a.test"}),
+        (["a.test", "www.a.test"], {"www.www.a.test"}),
+        ([], set()),
+    ],
+)
+def test_a_name_has_a_twin_with_or_without_www(
+    names: list[str], added: set[str]
+) -> None:
+    assert twins(names) == added

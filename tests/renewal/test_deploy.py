@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from unittest.mock import patch
 
 import pytest
@@ -15,22 +16,29 @@ from hypothesis import strategies as st
 
 from letsencrypt_mdaemon.errors import DeployError
 from letsencrypt_mdaemon.pki.certificate import thumbprint
+from letsencrypt_mdaemon.renewal import climb
 from letsencrypt_mdaemon.renewal.adapters import Adapters, Request
 from letsencrypt_mdaemon.renewal.deploy import (
     Deployed,
     baseline,
-    compare,
     cut_over,
     put_back,
 )
+from letsencrypt_mdaemon.renewal.proof import Judge
 from letsencrypt_mdaemon.state.folder import CaState, State
 from letsencrypt_mdaemon.state.memory import Attempt, Change, Memory, Target
+from letsencrypt_mdaemon.verify.endpoints import Endpoint
+from letsencrypt_mdaemon.verify.served import Answer, Served
 from tests.certificates import NAME, leaf
-from tests.fakes import MemoryStore, snapshot
+from tests.fakes import MemoryStore, answer, snapshot
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
 OLD, NEW = leaf(serial=1), leaf(serial=2)
 OLD_PRINT, NEW_PRINT = thumbprint(OLD), thumbprint(NEW)
+THIRD = leaf(serial=3)
+THIRD_PRINT = thumbprint(THIRD)
+LEAVES = {thumbprint(one): one for one in (OLD, NEW, THIRD)}
+SERVICE = "a restart of the service good"
 TARGET = Target("App/MDaemon.ini", "SSL", "Certificate", "sha1:upper")
 MAIL, WEB, ADMIN = "smtps://127.0.0.1:465", "https://127.0.0.1:443", "https://[::1]:444"
 
@@ -55,10 +63,14 @@ class Scene:
         default_factory=lambda: dict.fromkeys((MAIL, WEB, ADMIN), OLD_PRINT)
     )
     done: list[str] = field(default_factory=list)
+    fails: Answer = Answer.HANDSHAKE_FAILED
     settled: int = 0
     is_put_back: bool = False
     _next: dict[str, str] = field(default_factory=dict)
     _looks: int = 0
+
+    def search(self) -> tuple[Target, ...]:
+        raise AssertionError("not asked while a certificate is put into use")
 
     def planned(self, certificate: x509.Certificate) -> list[Change]:
         after = thumbprint(certificate)
@@ -93,27 +105,30 @@ class Scene:
             assert change.after == self.bound
             self.bound = change.before
 
-    def reload(self) -> Iterator[str]:
-        for name, endpoints in self.reloads.items():
-            yield self._use(name, endpoints)
+    def ladder(self) -> list[str]:
+        return [*self.reloads, *[SERVICE] * (self.service is not None)]
 
-    def restart_service(self) -> Iterator[str]:
-        if self.service is not None:
-            yield self._use("the service", self.service)
+    def take(self, rung: str) -> bool:
+        endpoints = self.reloads.get(rung, self.service)
+        self._use(rung, endpoints or ())
+        return True
 
-    def _use(self, name: str, endpoints: Sequence[str]) -> str:
+    def _use(self, name: str, endpoints: Sequence[str]) -> None:
         self.done.append(name)
         for endpoint in endpoints:
             broken = endpoint in self.breaks and self.bound == NEW_PRINT
             self._next[endpoint] = "" if broken else self.bound
         self._looks = 0
-        return name
 
-    def observe(self) -> dict[str, str]:
+    def observe(self, only: Collection[Endpoint] = ()) -> dict[Endpoint, Served]:
         self._looks += 1
         if self._looks > self.slow:
             self.served |= self._next
-        return {endpoint: was for endpoint, was in self.served.items() if was}
+        answers = {
+            Endpoint.parse(url): answer(LEAVES.get(was), self.fails)
+            for url, was in self.served.items()
+        }
+        return {at: answers[at] for at in only or answers}
 
     def deployment(self, *, timeout: float = 0) -> Deployment:
         before = {endpoint: was for endpoint, was in self.served.items() if was}
@@ -121,15 +136,15 @@ class Scene:
 
 
 class Remembered(State):
-    """A state that keeps the attempt alone."""
+    """A state that keeps the attempts alone."""
 
     def __init__(self) -> None:
         super().__init__(Path())
         self.kept: list[Attempt] = []
 
     def save(self, record: object) -> None:
-        assert isinstance(record, Attempt)
-        self.kept.append(record)
+        if isinstance(record, Attempt):
+            self.kept.append(record)
 
 
 class Deployment:
@@ -154,18 +169,28 @@ class Deployment:
     def carry_out(self) -> Deployed:
         deployed = cut_over(self.snapshot, self.attempt, NEW, self.adapters)
         before = self.attempt.before
-        assert self.state.kept == [Attempt(NEW_PRINT, before, deployed.changes)]
+        first = Attempt(NEW_PRINT, before, deployed.changes)
+        # Once before the changes, and once before each rung.
+        assert self.state.kept == [
+            first._replace(rungs=deployed.rungs[:number])
+            for number in range(len(deployed.rungs) + 1)
+        ]
         return deployed
 
     def roll_back(self, changes: tuple[Change, ...]) -> tuple[str, ...]:
-        attempt = self.attempt._replace(changes=changes)
+        attempt = self.attempt._replace(changes=changes, undoing=True)
         return put_back(self.snapshot, attempt, self.adapters)
 
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let no time pass between two looks."""
-    monkeypatch.setattr("time.sleep", lambda _seconds: None)
+    """Let time pass only while somebody sleeps."""
+    clock = [0.0]
+    fake = SimpleNamespace(
+        monotonic=lambda: clock[0],
+        sleep=lambda seconds: clock.append(clock.pop() + seconds),
+    )
+    monkeypatch.setattr(climb, "time", fake)
 
 
 def test_the_ladder_is_left_at_the_first_rung_that_suffices() -> None:
@@ -261,7 +286,7 @@ def test_rolling_back_serves_again_what_was_served_and_says_that_nothing_is_lost
     lost = deployment.roll_back(deployed.changes)
 
     assert lost == ()
-    assert scene.observe() == before
+    assert scene.served == before
     assert scene.bound == OLD_PRINT
 
 
@@ -274,10 +299,12 @@ def test_a_port_that_stays_broken_after_the_roll_back_is_named() -> None:
     assert deployment.roll_back(deployed.changes) == (MAIL,)
 
 
-def test_a_server_that_takes_no_semaphore_up_cannot_be_said_to_be_healed() -> None:
+def test_a_server_that_takes_no_semaphore_up_is_judged_by_what_it_serves() -> None:
     scene = Scene({})
+    deployment = scene.deployment()
+    scene.served[WEB] = NEW_PRINT
 
-    assert set(scene.deployment().roll_back(())) == {MAIL, WEB, ADMIN}
+    assert deployment.roll_back(()) == (WEB,)
 
 
 @pytest.mark.parametrize("reloads", [{}, {"RELOADCACHE.SEM": (MAIL,)}])
@@ -288,7 +315,7 @@ def test_the_service_is_restarted_if_the_semaphores_do_not_suffice(
 
     deployed = scene.deployment().carry_out()
 
-    assert scene.done == [*reloads, "the service"]
+    assert scene.done == [*reloads, SERVICE]
     assert deployed.proof is not None
     assert deployed.proof.is_complete
 
@@ -334,40 +361,48 @@ def test_rolling_back_may_take_a_restart_of_the_service() -> None:
     deployed = deployment.carry_out()
 
     assert deployment.roll_back(deployed.changes) == ()
-    assert scene.done == ["the service", "the service"]
+    assert scene.done == [SERVICE, SERVICE]
 
 
-prints = st.sampled_from(["", OLD_PRINT, NEW_PRINT, "F" * 40])
-ports = st.dictionaries(st.sampled_from([MAIL, WEB, ADMIN]), prints)
+leaves = st.sampled_from([None, OLD, NEW, THIRD])
+ports = st.dictionaries(st.sampled_from([MAIL, WEB, ADMIN]), leaves)
 
 
-@given(before=ports, after=ports)
+@given(before=ports, after=ports, named=st.booleans())
 def test_every_port_that_served_before_gets_exactly_one_verdict(
-    before: dict[str, str], after: dict[str, str]
+    before: dict[str, x509.Certificate | None],
+    after: dict[str, x509.Certificate | None],
+    *,
+    named: bool,
 ) -> None:
-    before = {endpoint: was for endpoint, was in before.items() if was}
+    served = {endpoint: thumbprint(was) for endpoint, was in before.items() if was}
+    seen = {Endpoint.parse(url): answer(shown) for url, shown in after.items()}
+    judge = Judge(served, NEW_PRINT, (), given=named, now=NOW)
 
-    proof = compare(before, after, NEW_PRINT)
+    proof = judge(seen)
 
-    assert sorted([*proof.new, *proof.old, *proof.broken]) == sorted(before)
-    assert all(after[endpoint] == NEW_PRINT for endpoint in proof.new)
-    assert all(after[endpoint] == before[endpoint] for endpoint in proof.old)
-    assert all(
-        after.get(endpoint, "") not in {before[endpoint], NEW_PRINT}
-        for endpoint in proof.broken
-    )
+    assert [row.endpoint for row in proof.rows] == list(after)
+    for row in proof.rows:
+        was, shown = before.get(row.endpoint), after[row.endpoint]
+        if shown == NEW:
+            assert row.verdict == "new"
+        elif was is None:
+            assert row.verdict in {"unproven", "foreign", "old"}
+        elif shown is None:
+            assert row.verdict == "broken"
+        else:
+            assert row.verdict == ("old" if shown in before.values() else "broken")
+        assert row.reason or row.verdict == "new"
 
 
-@pytest.mark.parametrize(
-    ("given_by_name", "expected"), [(True, {MAIL, WEB}), (False, {MAIL})]
-)
+@pytest.mark.parametrize(("named", "expected"), [(True, {MAIL, WEB}), (False, {MAIL})])
 def test_a_port_of_another_program_counts_only_if_it_was_named(
-    *, given_by_name: bool, expected: set[str]
+    *, named: bool, expected: set[str]
 ) -> None:
-    scene = Scene({}, served={MAIL: OLD_PRINT, WEB: "F" * 40, ADMIN: ""})
+    scene = Scene({}, served={MAIL: OLD_PRINT, WEB: THIRD_PRINT, ADMIN: ""})
     deployment = scene.deployment()
     found = deployment.snapshot
-    found = found._replace(request=found.request._replace(given=given_by_name))
+    found = found._replace(request=found.request._replace(given=named))
 
     assert set(baseline(found, deployment.adapters)) == expected
 
@@ -384,7 +419,7 @@ def test_what_was_written_late_is_settled_even_if_the_reload_fails() -> None:
     scene = Scene({"RELOADCACHE.SEM": (MAIL, WEB, ADMIN)})
 
     with (
-        patch.object(scene, "reload", side_effect=DeployError("No.")),
+        patch.object(scene, "take", side_effect=DeployError("No.")),
         pytest.raises(DeployError),
     ):
         scene.deployment().carry_out()

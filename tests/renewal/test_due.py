@@ -47,6 +47,7 @@ LIFETIMES = st.one_of(
 MOMENTS = st.datetimes(datetime(2025, 12, 1), datetime(2026, 9, 1)).map(  # noqa: DTZ001
     lambda moment: moment.replace(tzinfo=START.tzinfo)
 )
+TWIN = f"www.{NAME}"
 DRAWS = st.none() | MOMENTS
 
 
@@ -55,6 +56,7 @@ def decided(  # noqa: PLR0913 - what a decision is made from
     *,
     ours: bool = True,
     names: Sequence[str] = (NAME,),
+    ordered: Sequence[str] = (NAME,),
     key: str = "p256",
     now: datetime = START + DAY,
     drawn: datetime | None = None,
@@ -71,12 +73,17 @@ def decided(  # noqa: PLR0913 - what a decision is made from
         force=force,
     )
     issued = [
-        Issued(thumbprint(item), OURS, (NAME,), revoked=revoked)
+        Issued(thumbprint(item), OURS, tuple(ordered), revoked=revoked)
         for item in in_use
         if item is not None
     ]
     memory = Memory(issued=tuple(issued))
     return by_rule(snapshot(request, *in_use, now=now, memory=memory), names, drawn)
+
+
+@pytest.mark.parametrize("names", [[NAME], [NAME, TWIN], [TWIN]])
+def test_names_that_the_ca_added_are_no_change(names: list[str]) -> None:
+    assert not decided([leaf([NAME, TWIN])], names=names, ordered=names[:1]).due
 
 
 # What is wrong whatever the dates
@@ -124,6 +131,14 @@ def decided(  # noqa: PLR0913 - what a decision is made from
         (
             decided([leaf(["\x1b[2J.test"])], names=[]),
             r"the names changed: -\x1b[2j.test",
+        ),
+        (
+            decided([leaf([NAME, TWIN])], ordered=[NAME, TWIN]),
+            f"the names changed: -{TWIN}",
+        ),
+        (
+            decided([leaf([NAME, TWIN, "www.a.test"])]),
+            "the names changed: -www.a.test",
         ),
         (
             decided(key="rsa2048"),

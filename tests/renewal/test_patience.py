@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -148,15 +148,17 @@ def unproven(*names: str) -> ChallengeError:
     return ChallengeError("It failed.", names=dict.fromkeys(names, "Nobody answers."))
 
 
-def limit(seconds: float | None) -> AcmeError:
-    """Return what a CA says whose limit is reached."""
-    return AcmeError("Too many.", problem=LIMITED, retry_after=seconds)
+def limit(seconds: float | None, *names: str) -> AcmeError:
+    """Return what a CA says whose limit is reached, perhaps for some names."""
+    said = dict.fromkeys(names, "Too many.")
+    return AcmeError("Too many.", problem=LIMITED, retry_after=seconds, names=said)
 
 
-def pause(name: str = FIRST) -> AcmeError:
-    """Return what Let's Encrypt says of a name that failed too often."""
-    text = f"Your account is paused for {name}. Please visit: {SELF_SERVICE}"
-    return AcmeError(text, problem=LIMITED, paused=SELF_SERVICE)
+def pause(*names: str) -> AcmeError:
+    """Return what Let's Encrypt says of names that failed too often."""
+    text = f"Your account is paused. Please visit: {SELF_SERVICE}"
+    said = dict.fromkeys(names, text)
+    return AcmeError(text, problem=LIMITED, paused=SELF_SERVICE, names=said)
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -352,7 +354,7 @@ def test_a_limit_is_everybodys_whatever_the_names(scene: Scene) -> None:
 
 
 def test_while_it_is_paused_every_run_fails_and_asks_for_nothing(scene: Scene) -> None:
-    scene.failing(pause())
+    scene.failing(pause(FIRST))
     for _ in range(3):
         scene.now += 30 * DAY
         with pytest.raises(AcmeError) as caught:
@@ -370,8 +372,8 @@ def test_while_it_is_paused_every_run_fails_and_asks_for_nothing(scene: Scene) -
 def test_a_pause_ends_when_somebody_forces_an_order_and_that_works(
     scene: Scene,
 ) -> None:
-    scene.failing(pause())
-    scene.failing(pause(), force=True)
+    scene.failing(pause(FIRST))
+    scene.failing(pause(FIRST), force=True)
     with pytest.raises(AcmeError):
         scene.renew()
 
@@ -381,7 +383,7 @@ def test_a_pause_ends_when_somebody_forces_an_order_and_that_works(
 
 
 def test_a_pause_that_names_nobody_is_the_accounts(scene: Scene) -> None:
-    scene.failing(pause("somebody.else.test"))
+    scene.failing(pause())
 
     with pytest.raises(AcmeError, match="has paused this account"):
         scene.renew()
@@ -398,7 +400,7 @@ def test_a_pause_counts_for_the_name_it_tells(scene: Scene) -> None:
 # By force
 
 
-@pytest.mark.parametrize("error", [unproven(FIRST), limit(86400), pause()])
+@pytest.mark.parametrize("error", [unproven(FIRST), limit(86400), pause(FIRST)])
 def test_by_force_it_is_tried_at_once(scene: Scene, error: AcmeError) -> None:
     for _ in range(4):
         scene.failing(error, force=True)
@@ -526,6 +528,67 @@ def test_it_goes_without_such_a_name_in_the_last_week_only(scene: Scene) -> None
         assert scene.issuer.tried[-1] == names
 
 
+LIMITS_OF_NAMES = [lambda *names: limit(3600, *names), pause]
+
+
+@pytest.mark.parametrize("make", LIMITS_OF_NAMES)
+def test_a_limited_name_is_waited_for_though_the_certificate_in_use_lacks_it(
+    scene: Scene, make: Callable[..., AcmeError]
+) -> None:
+    scene.renew(names=NAMES)
+    scene.issuer.errors.append(AcmeError("No advice."))
+
+    error = scene.failing(make(POP), names=ALL, drop=True)
+
+    assert error.exit_code == 3
+    assert list(error.names) == [POP]
+    assert scene.issuer.tried == [NAMES, ALL]
+    with suppress(AcmeError):  # a pause ends each run
+        scene.renew(names=ALL, drop=True)
+    assert scene.issuer.tried == [NAMES, ALL]
+
+
+@pytest.mark.parametrize("make", LIMITS_OF_NAMES)
+def test_a_limited_name_is_dropped_in_the_last_week(
+    scene: Scene, make: Callable[..., AcmeError]
+) -> None:
+    scene.renew(names=NAMES)
+    scene.now += 83 * DAY
+    scene.issuer.errors += [AcmeError("No advice."), make(POP)]
+
+    outcome = scene.renew(names=ALL, drop=True)
+
+    assert outcome.renewed
+    assert scene.issuer.tried[-2:] == [ALL, NAMES]
+    assert [item.name for item in outcome.dropped] == [POP]
+    # It is tried again, but not waited for: the certificate lacks it already.
+    scene.now += DAY
+    assert scene.renew(names=ALL, drop=True).waits_until is None
+
+
+def test_names_that_are_refused_one_after_another_are_all_dropped(
+    scene: Scene,
+) -> None:
+    scene.store.kept.clear()
+    scene.issuer.errors += [unproven(POP), unproven(IMAP)]
+
+    outcome = scene.renew(names=ALL, drop=True)
+
+    assert outcome.renewed
+    assert scene.issuer.tried == [ALL, NAMES, (FIRST,)]
+    assert {item.name for item in outcome.dropped} == {POP, IMAP}
+
+
+def test_a_refusal_of_names_that_nobody_asked_for_is_not_repeated(
+    scene: Scene,
+) -> None:
+    scene.store.kept.clear()
+
+    scene.failing(unproven("?"), names=ALL, drop=True)
+
+    assert scene.issuer.tried == [ALL]
+
+
 def test_without_a_paused_name_it_goes_on_as_well(scene: Scene) -> None:
     scene.store.kept.clear()
     scene.failing(pause(POP), names=ALL)
@@ -580,7 +643,7 @@ def test_why_a_ca_suggests_to_renew_is_part_of_the_reason(scene: Scene) -> None:
 def test_a_certificate_that_cannot_be_used_is_not_ordered_again_at_once(
     program: Program, ca: CertificateAuthority
 ) -> None:
-    ca.faults.after("certificate", lambda answer: answer.chain.reverse())
+    ca.faults.after("certificate", lambda answer: answer.chain.pop(0))
     assert program.here("renew").exit_code == 3
     assert orders(ca) == 1
 

@@ -29,6 +29,7 @@ from letsencrypt_mdaemon.state.memory import (
     Memory,
     OpenOrder,
     PutBack,
+    Rung,
     Target,
 )
 from tests.certificates import certificate, key, leaf
@@ -65,17 +66,19 @@ PUT_BACK = st.builds(PutBack, TEXT, TEXT, MOMENTS)
 CHECKED = st.builds(Checked, TEXT, MOMENTS, st.none() | MOMENTS)
 DROPPED = st.builds(Dropped, TEXT, MOMENTS, MOMENTS, TEXT)
 CHANGES = st.builds(Change, TARGETS, st.integers(0, 9), TEXT, TEXT)
+RUNGS = st.builds(Rung, TEXT, st.lists(TEXT, max_size=2).map(tuple), st.integers(0, 9))
 
 SAMPLES: dict[str, Any] = {
     "installation.json": Memory(
         (TARGET,), (Issued("AB", URL, ("mail.example.test",), None, NOW),),
         compromised=("ab",), runs=(NOW,), in_use="AB",
+        rungs=(Rung("RELOADCACHE.SEM", ("mail",), 1),), restarted=NOW,
         put_back=(PutBack("x.ini [SSL] Certificate", "AB", NOW),),
         checked=(Checked("AB", NOW, None),),
     ),
     "attempt.json": Attempt("AB", {"https://127.0.0.1:443": "CD"}, (
         Change(TARGET, 3, "CD", "AB"),
-    ), failed=NOW),
+    ), failed=NOW, rungs=("RELOADCACHE.SEM",)),
     "account.json": Account({"kty": "EC", "d": "hidden"}, f"{URL}/1"),
     "order.json": OpenOrder(URL, URL, ("mail.example.test",), "p256", "hidden"),
     "pending.pem": certificate(),
@@ -153,6 +156,24 @@ def test_what_is_saved_is_loaded(state: State, name: str) -> None:
     assert load(State(state.folder), name) == sample(name)
 
 
+@pytest.mark.parametrize(
+    ("name", "added"),
+    [("attempt.json", ["rungs"]), ("installation.json", ["rungs", "restarted"])],
+)
+def test_files_of_earlier_versions_lack_what_was_added(
+    state: State, name: str, added: list[str]
+) -> None:
+    path = save(state, name, SAMPLES[name])
+    held = json.loads(path.read_bytes())
+    path.write_text(json.dumps({k: v for k, v in held.items() if k not in added}))
+
+    found = load(State(state.folder), name)
+
+    assert found == sample(name)._replace(
+        **{field: type(found)._field_defaults[field] for field in added}
+    )
+
+
 @settings(deadline=None)
 @given(
     st.fixed_dictionaries(
@@ -166,6 +187,8 @@ def test_what_is_saved_is_loaded(state: State, name: str) -> None:
                 runs=st.lists(MOMENTS, max_size=2).map(tuple),
                 in_use=TEXT,
                 exit_code=st.none() | st.integers(0, 9),
+                rungs=st.lists(RUNGS, max_size=2).map(tuple),
+                restarted=st.none() | MOMENTS,
                 put_back=st.lists(PUT_BACK, max_size=2).map(tuple),
                 checked=st.lists(CHECKED, max_size=2).map(tuple),
             ),
@@ -176,6 +199,7 @@ def test_what_is_saved_is_loaded(state: State, name: str) -> None:
                 st.lists(CHANGES, max_size=2).map(tuple),
                 st.booleans(),
                 st.none() | MOMENTS,
+                st.lists(TEXT, max_size=2).map(tuple),
             ),
             "account.json": st.builds(
                 Account,

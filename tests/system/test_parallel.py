@@ -1,12 +1,13 @@
 """Several questions at once, and no waiting for those that are never answered."""
 
 from collections.abc import Iterator
-from threading import Barrier, Event
+from threading import Barrier, Event, Lock, Thread, current_thread
 
 import pytest
 
+from letsencrypt_mdaemon.system import parallel
 from letsencrypt_mdaemon.system.parallel import ask_all
-from tests.limits import HANG_SECONDS, in_time
+from tests.limits import HANG_SECONDS, SOON_SECONDS, in_time
 
 
 @pytest.fixture
@@ -54,3 +55,68 @@ def test_a_question_is_asked_once_however_often_it_is_there() -> None:
 
 def test_no_questions_have_no_answers() -> None:
     assert ask_all(str, [], timeout=HANG_SECONDS) == {}
+
+
+def test_thousands_of_questions_share_a_hundred_threads() -> None:
+    threads: set[Thread] = set()
+
+    def ask(number: int) -> int:
+        threads.add(current_thread())
+        return -number
+
+    found = ask_all(ask, range(3600), timeout=HANG_SECONDS)
+
+    assert found == {number: -number for number in range(3600)}
+    assert list(found) == list(range(3600))
+    assert len(threads) <= parallel.MAX_THREADS == 100
+
+
+def test_after_the_timeout_nothing_further_is_asked(
+    ended: Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parallel, "MAX_THREADS", 1)
+    asked: list[str] = []
+    threads: list[Thread] = []
+
+    def ask(question: str) -> str:
+        asked.append(question)
+        threads.append(current_thread())
+        ended.wait()
+        return question
+
+    assert ask_all(ask, ["held up", "late"], timeout=SOON_SECONDS) == {}
+
+    ended.set()
+    threads[0].join(HANG_SECONDS)
+    assert asked == ["held up"]
+
+
+@pytest.mark.parametrize("allowed", [1, 3])
+def test_where_the_system_allows_few_threads_these_ask_everything(
+    allowed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, lock = Thread.start, Lock()
+    started: list[Thread] = []
+
+    def refuse(self: Thread) -> None:
+        with lock:
+            if len(started) == allowed:
+                raise RuntimeError("can't start new thread")
+            started.append(self)
+        start(self)
+
+    monkeypatch.setattr(Thread, "start", refuse)
+
+    assert len(ask_all(str, range(50), timeout=HANG_SECONDS)) == 50
+
+
+def test_a_system_that_allows_no_thread_is_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(_: Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(Thread, "start", refuse)
+
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        ask_all(str, [1], timeout=HANG_SECONDS)

@@ -11,11 +11,18 @@ from itertools import repeat
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from letsencrypt_mdaemon.pki.certificate import dns_names, thumbprint
+from letsencrypt_mdaemon.pki.certificate import (
+    KeyType,
+    dns_names,
+    new_key,
+    thumbprint,
+)
 from letsencrypt_mdaemon.sandbox import ports as sandbox
+from letsencrypt_mdaemon.system import parallel
+from letsencrypt_mdaemon.verify import observe as observing
 from letsencrypt_mdaemon.verify.endpoints import PORTS, Endpoint
-from letsencrypt_mdaemon.verify.handshake import MAX_PLAIN_BYTES
-from letsencrypt_mdaemon.verify.observe import failing, observe
+from letsencrypt_mdaemon.verify.handshake import GREETING_TIMEOUTS, MAX_PLAIN_BYTES
+from letsencrypt_mdaemon.verify.observe import LANES, failing, observe
 from letsencrypt_mdaemon.verify.served import Answer, Served
 from tests import certificates, servers
 from tests.limits import HANG_SECONDS, SOON_SECONDS, in_time
@@ -37,12 +44,18 @@ def tls(*names: str) -> ssl.SSLContext:
 
 def ask(scheme: str, serve: Serve, *, timeout: float = HANG_SECONDS) -> Served:
     with endpoint(scheme, serve) as at:
-        return observe([at], [NAME], timeout=timeout)[at]
+        return observe([at], [NAME], timeout=timeout, briefly=True)[at]
 
 
-def failed(scheme: str, serve: Serve, *, timeout: float = HANG_SECONDS) -> str:
+def failed(
+    scheme: str,
+    serve: Serve,
+    *,
+    outcome: Answer = Answer.HANDSHAKE_FAILED,
+    timeout: float = HANG_SECONDS,
+) -> str:
     answer = ask(scheme, serve, timeout=timeout)
-    assert answer.outcome is Answer.HANDSHAKE_FAILED
+    assert answer.outcome is outcome
     assert answer.leaf is None
     assert answer.thumbprint == ""
     return answer.detail
@@ -87,7 +100,7 @@ def test_every_port_of_the_sandbox_is_understood() -> None:
 def test_ipv6_is_spoken(scheme: str) -> None:
     heard: list[bytes] = []
     with endpoint(scheme, honest(scheme, tls(), heard), "::1") as at:
-        answer = observe([at])[at]
+        answer = observe([at], briefly=True)[at]
 
     assert answer.chain == CERTIFICATE.chain
     if scheme.startswith("smtp+"):
@@ -154,7 +167,7 @@ def test_the_slow_and_the_broken_do_not_keep_the_others_from_being_seen() -> Non
         )
 
     assert [answer.outcome for answer in observed.values()] == [
-        Answer.HANDSHAKE_FAILED,
+        Answer.TIMED_OUT,
         Answer.SERVED,
         Answer.NOT_LISTENING,
     ]
@@ -192,14 +205,163 @@ class Virtual:
             connection.context = self.others[name]
 
 
-def test_a_second_name_is_asked_for_and_no_third_where_both_get_the_same() -> None:
-    virtual = Virtual()
-    with endpoint("imaps", honest("imaps", virtual.context)) as at:
-        answer = observe([at], [NAME, OTHER, THIRD])[at]
+def test_one_address_is_asked_for_every_name_and_the_others_for_two() -> None:
+    there, beside = Virtual(), Virtual()
+    with servers.listening(honest("imaps", there.context)) as port:
+        serve = honest("imaps", beside.context)
+        with servers.listening(serve, servers.OTHER_HOST, port):
+            ports = [
+                Endpoint("imaps", host, port)
+                for host in (LOCALHOST, servers.OTHER_HOST)
+            ]
+            answers = observe(ports, [NAME, OTHER, THIRD])
 
-    assert virtual.asked == [NAME, OTHER]
+    # Once more, to be shown a certificate with a key of the other kind.
+    assert sorted(filter(None, there.asked)) == sorted([NAME, NAME, OTHER, THIRD])
+    assert sorted(filter(None, beside.asked)) == sorted([NAME, NAME, OTHER])
+    assert [answer.differently for answer in answers.values()] == [(), ()]
+    assert all(answer.serves({answer.thumbprint}) for answer in answers.values())
+
+
+def test_a_brief_look_takes_one_connection() -> None:
+    virtual = Virtual(OTHER)
+    with endpoint("imaps", honest("imaps", virtual.context)) as at:
+        answer = observe([at], [NAME, OTHER, THIRD], briefly=True)[at]
+
+    assert virtual.asked == [NAME]
     assert answer.differently == ()
-    assert answer.serves({answer.thumbprint})
+
+
+def test_a_certificate_is_seen_that_only_the_last_of_many_names_gets() -> None:
+    names = [f"n{number}.example.test" for number in range(30)]
+    virtual = Virtual(names[-1])
+    with endpoint("imaps", honest("imaps", virtual.context)) as at:
+        answer = observe([at], names)[at]
+
+    (other,) = answer.differently
+    assert other.server_name == names[-1]
+    assert len(virtual.asked) == len(names) + 1
+
+
+def test_a_port_is_talked_to_by_four_at_a_time() -> None:
+    lock, present, most = threading.Lock(), [0], [0]
+    serve = honest("imaps", tls())
+
+    def counted(connection: socket.socket) -> None:
+        with lock:
+            present[0] += 1
+            most[0] = max(most[0], present[0])
+        try:
+            serve(connection)
+        finally:
+            with lock:
+                present[0] -= 1
+
+    with endpoint("imaps", counted) as at:
+        observe([at], [f"n{number}.example.test" for number in range(40)])
+
+    # One that has said goodbye may be counted still, while the next one comes.
+    assert 1 < most[0] <= 2 * LANES
+
+
+@pytest.mark.parametrize("stale", ["rsa2048", "p256"])
+def test_both_kinds_of_key_are_asked_for(stale: KeyType) -> None:
+    """What was preferred is said first; the other one is not overlooked."""
+    kinds: tuple[KeyType, KeyType] = ("rsa2048", "p256")
+    made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    leaves = {}
+    for kind in kinds:
+        own = new_key(kind)
+        leaves[kind] = leaf = certificates.leaf((NAME,), own_key=own)
+        servers.load(made, [leaf], own)
+    with endpoint("imaps", honest("imaps", made)) as at:
+        answer = observe([at], [NAME])[at]
+
+    assert answer.shown == {thumbprint(leaf) for leaf in leaves.values()}
+    (other,) = answer.differently
+    assert (
+        other.key
+        == {"rsa2048": "RSA", "p256": "ECDSA"}[
+            next(kind for kind, leaf in leaves.items() if leaf == other.leaf)
+        ]
+    )
+    (new,) = (thumbprint(leaf) for kind, leaf in leaves.items() if kind != stale)
+    assert not answer.serves({new})
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_port_that_wants_a_client_certificate_shows_its_own(
+    version: ssl.TLSVersion,
+) -> None:
+    made = servers.only(tls(), version)
+    made.verify_mode = ssl.CERT_REQUIRED
+    made.load_verify_locations(
+        cadata=certificates.root().certificate.public_bytes(Encoding.DER)
+    )
+
+    answer = ask("https", honest("https", made))
+
+    assert answer.outcome is Answer.SERVED
+    assert answer.chain == CERTIFICATE.chain
+    assert answer.detail == "wants a client certificate"
+
+
+@EVERY_STARTTLS
+def test_a_greeting_may_take_longer_than_the_rest(scheme: str) -> None:
+    """The server greets when the timeout of a conversation is over for sure."""
+    over = threading.Event()
+    serve = honest(scheme, tls())
+
+    def slow(connection: socket.socket) -> None:
+        over.wait(HANG_SECONDS)
+        serve(connection)
+
+    def look(seconds: float) -> Served:
+        over.clear()
+        timer = threading.Timer(1.5 * seconds, over.set)
+        timer.start()
+        try:
+            return observe([at], [NAME], timeout=seconds, briefly=True)[at]
+        finally:
+            over.set()
+            timer.join()
+
+    with endpoint(scheme, slow) as at:
+        answer = in_time(look, lambda found: found.leaf)
+
+    assert answer.outcome is Answer.SERVED
+
+
+def test_an_smtp_server_that_wants_a_name_is_told_its_own() -> None:
+    heard: list[bytes] = []
+
+    def picky(connection: socket.socket) -> None:
+        connection.sendall(servers.GREETINGS["smtp"])
+        said = servers.lines(connection)
+        heard.append(next(said))
+        connection.sendall(b"550 5.7.1 Invalid HELO\r\n")
+        heard.append(next(said))
+        connection.sendall(servers.OFFERS["smtp"])
+        heard.append(next(said))
+        connection.sendall(servers.GOES["smtp"])
+        with tls().wrap_socket(connection, server_side=True) as secure:
+            secure.recv(1000)
+
+    answer = ask("smtp+starttls", picky)
+
+    assert answer.outcome is Answer.SERVED
+    assert heard == [b"EHLO [127.0.0.1]", b"EHLO mail.example.test", b"STARTTLS"]
+
+
+def test_every_name_that_an_smtp_server_refuses_turns_us_away() -> None:
+    def refuses(connection: socket.socket) -> None:
+        connection.sendall(servers.GREETINGS["smtp"])
+        for _ in servers.lines(connection):
+            connection.sendall(b"550 Not you\r\n")
+
+    detail = failed("smtp+starttls", refuses, outcome=Answer.TURNED_AWAY)
+
+    assert detail == 'answers EHLO with "550 Not you"'
 
 
 def test_every_name_is_asked_for_where_two_get_different_answers() -> None:
@@ -208,7 +370,7 @@ def test_every_name_is_asked_for_where_two_get_different_answers() -> None:
     with endpoint("imaps", honest("imaps", virtual.context)) as at:
         answer = observe([at], names)[at]
 
-    assert sorted(filter(None, virtual.asked)) == sorted(names)
+    assert sorted(filter(None, virtual.asked)) == sorted([NAME, *names])
     assert dns_names(answer.chain[0]) == (NAME,)
     assert [
         (other.server_name, dns_names(other.chain[0])) for other in answer.differently
@@ -240,7 +402,7 @@ def test_an_endpoint_with_a_name_is_asked_for_this_one_only() -> None:
         resolved = Endpoint("https", LOCALHOST, port, THIRD)
         observed = observe([by_name, resolved], [NAME, OTHER])
 
-    assert sorted(filter(None, virtual.asked)) == ["localhost", THIRD]
+    assert set(virtual.asked) == {"localhost", THIRD}
     assert [answer.server_name for answer in observed.values()] == ["localhost", THIRD]
 
 
@@ -249,7 +411,7 @@ def test_without_a_name_none_is_asked_for() -> None:
     with endpoint("https", honest("https", virtual.context)) as at:
         assert observe([at])[at].outcome is Answer.SERVED
 
-    assert virtual.asked == [None]
+    assert set(virtual.asked) == {None}
 
 
 @pytest.mark.parametrize(
@@ -357,9 +519,10 @@ def test_silent_ports_are_left_at_the_deadline() -> None:
         at = [exits.enter_context(endpoint(row, servers.says())) for row in PORTS]
         observed = observe(at, [NAME], timeout=SOON_SECONDS)
 
-    for answer in observed.values():
-        assert answer.outcome is Answer.HANDSHAKE_FAILED
-        assert answer.detail == f"no answer within {SOON_SECONDS:g} s"
+    for port, answer in observed.items():
+        assert answer.outcome is Answer.TIMED_OUT
+        most = SOON_SECONDS * (GREETING_TIMEOUTS if "+" in port.scheme else 1)
+        assert answer.detail == f"no answer within {most:g} s"
 
 
 def test_the_deadline_is_for_the_whole_conversation() -> None:
@@ -386,16 +549,20 @@ def test_the_deadline_is_for_the_whole_conversation() -> None:
         ended.set()
 
     for answer in observed.values():
-        assert answer.outcome is Answer.HANDSHAKE_FAILED
+        assert answer.outcome is Answer.TIMED_OUT
         assert re.fullmatch(r"not finished within [\d.]+ s", answer.detail)
 
 
 @EVERY_SCHEME
 def test_a_port_that_hangs_up_at_once_is_said_to(scheme: str) -> None:
-    detail = failed(scheme, lambda _: None)
+    starts = "+" in scheme
+    outcome = Answer.TURNED_AWAY if starts else Answer.HANDSHAKE_FAILED
+
+    detail = failed(scheme, lambda _: None, outcome=outcome)
 
     # Which one depends on who was faster.
-    assert detail in {"closes the connection", "resets the connection"}
+    ending = " without a greeting" if starts else ""
+    assert detail in {f"{did} the connection{ending}" for did in ("closes", "resets")}
 
 
 @EVERY_SCHEME
@@ -407,7 +574,12 @@ def test_a_port_that_resets_the_connection_is_said_to(scheme: str) -> None:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         connection.close()
 
-    assert failed(scheme, reset) == "resets the connection"
+    if "+" not in scheme:
+        assert failed(scheme, reset) == "resets the connection"
+        return
+    # The certificate has no part in it.
+    detail = failed(scheme, reset, outcome=Answer.TURNED_AWAY)
+    assert detail == "resets the connection without a greeting"
 
 
 @EVERY_STARTTLS
@@ -444,8 +616,21 @@ def test_a_port_without_tls_is_quoted(scheme: str) -> None:
 )
 def test_a_server_that_does_not_want_us_is_quoted(scheme: str, greeting: bytes) -> None:
     last = greeting.splitlines()[-1].decode()
+    is_another = b"I am" in greeting
+    outcome = Answer.HANDSHAKE_FAILED if is_another else Answer.TURNED_AWAY
 
-    assert failed(scheme, servers.says(greeting)) == f'greets with "{last}"'
+    detail = failed(scheme, servers.says(greeting), outcome=outcome)
+
+    assert detail == f'greets with "{last}"'
+
+
+@pytest.mark.parametrize("line", [b"421 4.7.0 Too many", b"* BYE Banned", b"-ERR No"])
+def test_a_tls_port_that_turns_us_away_in_plain_text_is_quoted(line: bytes) -> None:
+    serve = servers.says(line + b"\r\n")
+
+    detail = failed("imaps", serve, outcome=Answer.TURNED_AWAY)
+
+    assert detail == f'sends "{line.decode()}" instead of TLS'
 
 
 @EVERY_SCHEME
@@ -594,7 +779,7 @@ def test_outdated_tls_is_told_from_no_tls(scheme: str, version: ssl.TLSVersion) 
     ("record", "detail"),
     [
         ("15 0303 0002 02 46", "refuses TLS 1.0 to 1.3"),
-        ("15 0303 0002 02 28", "alert handshake failure"),
+        ("15 0303 0002 02 28", 'sends the TLS alert "handshake failure"'),
         # A server's hello that chooses SSL 3.
         (
             "16 0300 002a 02 000026 0300" + "00" * 32 + "00 0035 00",
@@ -613,7 +798,9 @@ def test_a_handshake_that_stops_is_left_at_the_deadline() -> None:
     hello = bytes.fromhex("16 0303 00ff 02")
 
     detail = in_time(
-        lambda seconds: failed("https", servers.says(hello), timeout=seconds),
+        lambda seconds: failed(
+            "https", servers.says(hello), outcome=Answer.TIMED_OUT, timeout=seconds
+        ),
         lambda found: "no answer" not in found,
     )
 
@@ -675,3 +862,27 @@ def test_whoever_is_asked_for_should_be_served() -> None:
     for other in (BAD, CLOSED):
         mixed = Served(outcome=Answer.SERVED, chain=(NEW,), differently=(other,))
         assert fails({HERE: mixed}) == [HERE]
+
+
+def test_a_hundred_names_at_36_endpoints_are_asked_in_a_hundred_threads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    leaves = [certificates.certificate((NAME,), serial=n).chain for n in (1, 2)]
+    threads: set[threading.Thread] = set()
+    asked: set[tuple[Endpoint, str]] = set()
+
+    def answer(at: Endpoint, name: str, key: str, _: float) -> Served:
+        threads.add(threading.current_thread())
+        asked.add((at, name))
+        chain = leaves[name != NAME and not key]
+        return Served(outcome=Answer.SERVED, chain=chain, server_name=name, key=key)
+
+    monkeypatch.setattr(observing, "ask", answer)
+    endpoints = [Endpoint("imaps", f"192.0.2.{n}", 993) for n in range(36)]
+    names = [NAME, *(f"{n}.example.test" for n in range(99))]
+
+    found = observe(endpoints, names, timeout=HANG_SECONDS)
+
+    assert {len(served.differently) for served in found.values()} == {99}
+    assert len(asked) == 3600
+    assert len(threads) <= 3 * parallel.MAX_THREADS  # so many at once, three times

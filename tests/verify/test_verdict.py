@@ -58,6 +58,7 @@ def judged(
         roots=ROOTS,
         issued=lambda wanted: RIGHT.chain if wanted == RIGHT.thumbprint else (),
         require_trusted=require_trusted,
+        now=NOW,
     )
 
 
@@ -220,6 +221,7 @@ def test_a_chain_cut_short_by_windows_is_told_with_the_place_to_look() -> None:
         roots=ROOTS,
         issued=lambda _: (leaf, cross.certificate),
         require_trusted=False,
+        now=NOW,
     )
 
     (remark,) = verdict.remarks(port, now=NOW, require_trusted=False)
@@ -230,17 +232,18 @@ def test_a_chain_cut_short_by_windows_is_told_with_the_place_to_look() -> None:
 
 
 @pytest.mark.parametrize(
-    ("served", "known", "proven"),
+    ("served", "known", "running", "proven"),
     [
-        (GOOD, True, True),
-        (BAD, True, False),
-        (CLOSED, True, None),
-        (GOOD, False, None),
-        (FAILED, False, False),
+        (GOOD, True, True, True),
+        (BAD, True, True, False),
+        (CLOSED, True, True, False),
+        (CLOSED, True, False, None),
+        (GOOD, False, True, None),
+        (FAILED, False, True, False),
     ],
 )
 def test_it_is_proven_disproven_or_not_known(
-    served: Served, *, known: bool, proven: bool | None
+    served: Served, *, known: bool, running: bool, proven: bool | None
 ) -> None:
     found = Verification(
         names=(NAME,),
@@ -248,9 +251,11 @@ def test_it_is_proven_disproven_or_not_known(
         ports=tuple(judged({imaps(): served}, known=known)),
         now=NOW,
         require_trusted=False,
+        is_running=running,
     )
 
     assert found.is_proven is proven
+    assert bool(found.failure()[0]) == (proven is False)
 
 
 @pytest.mark.parametrize("no_color", ["", "1"])
