@@ -73,7 +73,8 @@ def fetch(url: str, clock: Callable[[], float] = time.monotonic) -> bytes:
                     if clock() > end:
                         raise AcmeError(f"The CRL {shown} came too slowly.")
     except (requests.RequestException, OSError, ValueError) as exc:
-        raise unanswered(shown, exc) from exc
+        proxies = requests.utils.get_environ_proxies(url)
+        raise unanswered(shown, exc, proxies) from exc
     return bytes(body)
 
 

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from cryptography import x509
 
+from letsencrypt_mdaemon.sandbox.ca.messages import Problem
 from letsencrypt_mdaemon.sandbox.ca.server import CertificateAuthority
 from letsencrypt_mdaemon.sandbox.folder import INI_FILES
 from tests.ca_faults import shifted
@@ -99,8 +100,9 @@ def rejected(program: Program, ca: CertificateAuthority) -> None:
 
 
 def limited(program: Program, ca: CertificateAuthority) -> None:
-    """Let the CA issue what cannot be used: that is not ordered again at once."""
-    ca.faults.after("certificate", lambda answer: answer.chain.reverse(), times=1)
+    """Let the CA refuse an order until two hours later."""
+    refusal = Problem("rateLimited", "Too many.", 429, headers={"Retry-After": "7200"})
+    ca.faults.before("newOrder", refusal, times=1)
     assert program.here("renew").exit_code == 3
 
 

@@ -623,6 +623,23 @@ def test_one_that_somebody_rolled_back_is_used_again_only_when_activated(
     assert new(scene.renew()) == second
 
 
+def test_a_spare_is_looked_at_again_until_every_port_serves_it(scene: Scene) -> None:
+    ours = new(scene.renew())
+    put_back(scene)
+    scene.server.deaf.add(PORTS[1])
+    for _ in range(2):
+        with pytest.raises(DeployError, match="still serve the old one"):
+            scene.renew()
+    scene.server.restart()
+
+    outcome = scene.renew()
+
+    assert new(outcome) == ours
+    assert outcome.reason.startswith("an earlier run did not see")
+    assert not scene.renew().renewed
+    assert len(scene.issuer.orders) == 1
+
+
 def test_one_that_has_to_wait_does_not_keep_a_good_one_from_use(scene: Scene) -> None:
     first = new(scene.renew())
     scene.server.broken.add(PORTS[1])
