@@ -441,13 +441,6 @@ FAULTS = (
         "test_spare.py",
     ),
     Fault(
-        "spare-of-others",
-        """and (memory.find(digest) or name.startswith(f"{OURS} "))
-        and (due.due""",
-        "and (due.due",
-        "test_spare.py",
-    ),
-    Fault(
         "spare-not-seen-forgotten",
         "return is_left and is_same and _would_do(snapshot, in_use)",
         "return False",

@@ -68,6 +68,7 @@ def spares(snapshot: Snapshot) -> list[x509.Certificate]:
         digest: leaf.not_valid_after_utc
         for digest, (leaf, name) in snapshot.stored.items()
         if leaf != in_use
+        # `_would_do` says the same, slower: a store may hold thousands of others.
         and (memory.find(digest) or name.startswith(f"{OURS} "))
         and (due.due or is_rolled_back(memory, digest))
         and _would_do(snapshot, leaf)
