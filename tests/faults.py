@@ -415,6 +415,85 @@ FAULTS = (
         "if at < old.at]",
         "test_ledger.py",
     ),
+    # Certificates that are there already
+    Fault(
+        "spare-rolled-back-used-again",
+        "is_barred = has_failed or is_rolled_back(memory, digest)",
+        "is_barred = has_failed",
+        "test_spare.py test_run.py",
+    ),
+    Fault(
+        "spare-that-failed-used-again",
+        "is_barred = has_failed or is_rolled_back(memory, digest)",
+        "is_barred = is_rolled_back(memory, digest)",
+        "test_spare.py",
+    ),
+    Fault(
+        "spare-without-key",
+        "if adapters.store.is_key_usable(thumbprint(leaf))",
+        "if thumbprint(leaf)",
+        "test_run.py",
+    ),
+    Fault(
+        "spare-older-than-the-one-in-use",
+        "if end > last}",
+        "if end != last}",
+        "test_spare.py",
+    ),
+    Fault(
+        "spare-not-seen-forgotten",
+        "return is_left and is_same and _would_do(snapshot, in_use)",
+        "return False",
+        "test_run.py",
+    ),
+    Fault(
+        "put-back-never-said",
+        "if times < MAX_RETURNS:",
+        "if times < 2 * MAX_RETURNS:",
+        "test_spare.py test_put_back.py",
+    ),
+    Fault(
+        "put-back-for-ever",
+        "if timedelta() <= now - row.at < WEEK]",
+        "if row.at]",
+        "test_spare.py",
+    ),
+    Fault(
+        "advice-at-every-run",
+        "if due.is_advised and (until := advised_until(snapshot)):",
+        "if not due.due and (until := advised_until(snapshot)):",
+        "test_spare.py test_run.py",
+    ),
+    Fault(
+        "bad-certificate-is-good",
+        "if not bad or request.dry_run or request.issue_only:",
+        "if bad or request.dry_run or request.issue_only:",
+        "test_put_back.py test_patience.py",
+    ),
+    Fault(
+        "crl-of-anybody",
+        "if not signed or crl.issuer != leaf.issuer:",
+        "if crl.issuer != leaf.issuer:",
+        "test_crl.py",
+    ),
+    Fault(
+        "crl-of-other-certificates",
+        "url in [name.value for name in scope.full_name]",
+        "bool(url)",
+        "test_crl.py",
+    ),
+    Fault(
+        "crl-of-last-year",
+        "if following is None or following <= now:",
+        "if following is None:",
+        "test_crl.py",
+    ),
+    Fault(
+        "crl-asked-at-every-run",
+        "fresh = [row for row in memory.checked if timedelta() <= now - row.at < DAY]",
+        "fresh = [row for row in memory.checked if row.at > now]",
+        "test_run.py",
+    ),
     # When a certificate is due
     Fault(
         "due-ten-days-are-no-short-life",

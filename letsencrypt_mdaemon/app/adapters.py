@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from datetime import UTC, datetime
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,8 @@ from letsencrypt_mdaemon.verify.observe import observe
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
+
+    from cryptography import x509
 
     from letsencrypt_mdaemon.acme.account import Accounts
     from letsencrypt_mdaemon.acme.issuer import Issuer
@@ -52,7 +55,21 @@ def adapters(
         state=installation.state,
         ca=installation.ca,
         issuer=cache(lambda: issuer(installation)),
+        revoked=revoked,
     )
+
+
+def revoked(
+    leaf: x509.Certificate, issuer_of_leaf: x509.Certificate
+) -> datetime | None:
+    """Return when the CA revoked a certificate, by its CRL; None if it did not.
+
+    Raises:
+        AcmeError: If the CRL cannot be fetched or trusted.
+    """
+    from letsencrypt_mdaemon.acme import crl  # noqa: PLC0415 - slow, at most daily
+
+    return crl.revoked_at(leaf, issuer_of_leaf, now=datetime.now(UTC))
 
 
 def request(installation: Installation, names: tuple[str, ...]) -> Request:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 from cryptography import x509
@@ -247,6 +248,18 @@ def alternative_names(certificate: x509.Certificate) -> list[x509.GeneralName]:
     except MALFORMED:
         return []
     return list(extension.value)
+
+
+def crl_urls(certificate: x509.Certificate) -> list[str]:
+    """Return the HTTP URLs of the CRLs that it names (RFC 5280, 4.2.1.13)."""
+    try:
+        points = certificate.extensions.get_extension_for_class(
+            x509.CRLDistributionPoints
+        ).value
+    except MALFORMED:
+        return []
+    names = [name.value for point in points for name in point.full_name or ()]
+    return [url for url in names if re.match("https?://", str(url), re.IGNORECASE)]
 
 
 def _pem(chain: Iterable[x509.Certificate]) -> bytes:

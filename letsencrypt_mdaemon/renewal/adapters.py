@@ -200,6 +200,9 @@ class Adapters(NamedTuple):
         observe: Returns what each endpoint serves now.
         issuer: Returns the CA's client, always the same one. It is slow to import, and
             a run with nothing due may not need it.
+        revoked: Returns when the CA of a certificate revoked it, by its CRL; None if
+            it did not. Takes the certificate and its issuer; raises an `AcmeError` if
+            the CRL cannot be fetched or trusted.
     """
 
     store: Store
@@ -208,6 +211,9 @@ class Adapters(NamedTuple):
     state: State
     ca: CaState
     issuer: Callable[[], Issuer]
+    revoked: Callable[[x509.Certificate, x509.Certificate], datetime | None] = (
+        lambda *_: None
+    )
 
 
 class Row(NamedTuple):

@@ -21,7 +21,11 @@ from letsencrypt_mdaemon.renewal import spare
 from letsencrypt_mdaemon.renewal.adapters import Outcome
 from letsencrypt_mdaemon.renewal.deploy import put_into_use, undo, without
 from letsencrypt_mdaemon.renewal.obtain import obtain, with_advice
-from letsencrypt_mdaemon.renewal.snapshot import Snapshot, take_snapshot
+from letsencrypt_mdaemon.renewal.snapshot import (
+    Snapshot,
+    take_snapshot,
+    with_revocations,
+)
 from letsencrypt_mdaemon.state.memory import Issued, utc
 from letsencrypt_mdaemon.text import day, when
 
@@ -57,7 +61,7 @@ def renew(
     attempt = snapshot.attempt
     if attempt is not None and attempt.undoing and not request.dry_run:
         undo(snapshot, attempt, (), adapters)
-    snapshot = with_advice(snapshot, adapters)
+    snapshot = with_advice(with_revocations(snapshot, adapters), adapters)
     due, wait = plan(snapshot)
     waiting = "Nothing is due" if snapshot.pending is None else "Waiting"
     _log.info("%s: %s", "Due" if due.due else waiting, due.reason)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+from datetime import timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
-from letsencrypt_mdaemon.pki.certificate import OURS, thumbprint
+from letsencrypt_mdaemon.errors import AcmeError
+from letsencrypt_mdaemon.pki.certificate import OURS, crl_urls, thumbprint
 from letsencrypt_mdaemon.renewal import due
 from letsencrypt_mdaemon.renewal.spare import spares
+from letsencrypt_mdaemon.state.memory import Checked, utc
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,6 +31,12 @@ if TYPE_CHECKING:
     )
 
 _log = logging.getLogger(__name__)
+
+DAY = timedelta(days=1)
+"""Between two questions about a certificate."""
+
+MAX_CHECKED = 20
+"""The CRLs' answers that are kept."""
 
 
 class Snapshot(NamedTuple):
@@ -126,6 +135,46 @@ def take_snapshot(
         _log.info("The pending certificate %s is obsolete", pending.thumbprint)
         snapshot = snapshot._replace(pending=None)
     return with_spare(snapshot, adapters)
+
+
+def with_revocations(snapshot: Snapshot, adapters: Adapters) -> Snapshot:
+    """Return the snapshot with the CRLs' answers; each certificate is asked for daily.
+
+    Asked are the certificates in use, and the spare one, before it is used.
+    """
+    for leaf in dict.fromkeys(snapshot.named.values()):
+        if leaf is not None:
+            snapshot = _checked(snapshot, leaf, adapters)
+    snapshot = with_spare(snapshot, adapters)
+    while snapshot.spare is not None:
+        leaf = snapshot.spare
+        snapshot = with_spare(_checked(snapshot, leaf, adapters), adapters)
+        if snapshot.spare == leaf:
+            break
+    return snapshot
+
+
+def _checked(
+    snapshot: Snapshot, leaf: x509.Certificate, adapters: Adapters
+) -> Snapshot:
+    memory, now, digest = snapshot.memory, snapshot.now, thumbprint(leaf)
+    fresh = [row for row in memory.checked if timedelta() <= now - row.at < DAY]
+    known = memory.revoked(digest) or any(row.thumbprint == digest for row in fresh)
+    issuers = adapters.store.chain(digest)[1:]
+    if known or not issuers or not crl_urls(leaf) or leaf.not_valid_after_utc <= now:
+        return snapshot
+    try:
+        revoked = adapters.revoked(leaf, issuers[0])
+    except AcmeError as exc:
+        text = "Could not check whether the certificate %s is revoked: %s"
+        _log.warning(text, digest, exc)
+        revoked = None
+    others = [row for row in memory.checked if row.thumbprint != digest]
+    rows = [*others, Checked(digest, utc(now), revoked)]
+    memory = memory._replace(checked=tuple(rows[-MAX_CHECKED:]))
+    if not snapshot.request.dry_run:
+        adapters.state.save(memory)
+    return snapshot._replace(memory=memory)
 
 
 def with_spare(snapshot: Snapshot, adapters: Adapters) -> Snapshot:

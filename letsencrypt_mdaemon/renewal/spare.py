@@ -52,9 +52,12 @@ def spares(snapshot: Snapshot) -> list[x509.Certificate]:
 
     Whether their keys can be used is not known. Nothing would be due if one of them
     were in use. A certificate that is only old gives way to one that ends later, and
-    a good one only on `activate`, to a newer one that was rolled back.
+    a good one only on `activate`, to a newer one that was rolled back. The certificate
+    in use is put into use again if an earlier run did not see it on every port.
     """
     request, in_use, memory = snapshot.request, snapshot.in_use, snapshot.memory
+    if in_use is not None and _is_unfinished(snapshot, in_use):
+        return [in_use]
     due = rules.by_rule(snapshot, snapshot.names)
     if request.force or not (due.due or request.activate_only):
         return []
@@ -65,6 +68,7 @@ def spares(snapshot: Snapshot) -> list[x509.Certificate]:
         digest: leaf.not_valid_after_utc
         for digest, (leaf, name) in snapshot.stored.items()
         if leaf != in_use
+        # `_would_do` says the same, slower: a store may hold thousands of others.
         and (memory.find(digest) or name.startswith(f"{OURS} "))
         and (due.due or is_rolled_back(memory, digest))
         and _would_do(snapshot, leaf)
@@ -86,6 +90,16 @@ def is_rolled_back(memory: Memory, digest: str) -> bool:
     """Whether a certificate was rolled back, and not activated since."""
     known = memory.find(digest)
     return known is not None and known.rolled_back is not None
+
+
+def _is_unfinished(snapshot: Snapshot, in_use: x509.Certificate) -> bool:
+    """Whether an earlier run bound it, and did not see it on every port."""
+    attempt = snapshot.attempt
+    if attempt is None or attempt.failed is not None or attempt.undoing:
+        return False
+    is_left = snapshot.pending is None and not snapshot.request.force
+    is_same = attempt.thumbprint == thumbprint(in_use)
+    return is_left and is_same and _would_do(snapshot, in_use)
 
 
 def _would_do(snapshot: Snapshot, leaf: x509.Certificate) -> bool:
@@ -127,7 +141,9 @@ def choose(snapshot: Snapshot, due: Due) -> Due:
         return due
     found = rules.by_rule(snapshot, snapshot.names)
     reason = "a newer certificate was rolled back; this is another attempt"
-    if found.due:
+    if snapshot.spare == snapshot.in_use:
+        reason = "an earlier run did not see the certificate in use on every port"
+    elif found.due:
         cause = suspect(snapshot)
         reason = found.reason + (f", probably because {cause}" if cause else "")
         reason += "; a good one is in the store"

@@ -8,10 +8,13 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from cryptography import x509
 
+from letsencrypt_mdaemon.sandbox.ca.messages import Problem
 from letsencrypt_mdaemon.sandbox.ca.server import CertificateAuthority
 from letsencrypt_mdaemon.sandbox.folder import INI_FILES
 from tests.ca_faults import shifted
+from tests.crls import crl, serving
 from tests.program import Program, Ran
 
 
@@ -97,8 +100,9 @@ def rejected(program: Program, ca: CertificateAuthority) -> None:
 
 
 def limited(program: Program, ca: CertificateAuthority) -> None:
-    """Let the CA issue what cannot be used: that is not ordered again at once."""
-    ca.faults.draft = lambda draft: replace(draft, names=("other.test",))
+    """Let the CA refuse an order until two hours later."""
+    refusal = Problem("rateLimited", "Too many.", 429, headers={"Retry-After": "7200"})
+    ca.faults.before("newOrder", refusal, times=1)
     assert program.here("renew").exit_code == 3
 
 
@@ -147,6 +151,35 @@ def test_a_wait_on_a_revoked_certificate_is_an_error(
 
     assert ran.exit_code == 4
     assert "The certificate in use was revoked on" in ran.report["error"]["message"]
+
+
+def test_a_certificate_on_the_crl_that_it_names_is_renewed_and_a_wait_for_it_fails(
+    program: Program, ca: CertificateAuthority
+) -> None:
+    listed: list[int] = []
+
+    def answer(_: str) -> bytes:
+        return crl(ca.intermediates[0], ca.key, listed, at=datetime.now(UTC))
+
+    with serving(answer) as url:
+        ca.faults.draft = lambda draft: replace(draft, crl=url)
+        former = program.here("renew").report["certificate"]["thumbprint"]
+        (folder,) = program.layout.certificates.glob("letsencrypt-mdaemon *")
+        pem = (folder / "cert.pem").read_bytes()
+        listed.append(x509.load_pem_x509_certificate(pem).serial_number)
+        ca.resolve = lambda _: None
+
+        failed = program.here("renew")
+        waiting = program.here("renew")
+        ca.resolve = lambda _: "127.0.0.1"
+        renewed = program.here("renew", "--force")
+
+    assert failed.exit_code == waiting.exit_code == 4
+    message = waiting.report["error"]["message"]
+    assert "The certificate in use was revoked on" in message
+    assert renewed.exit_code == 0, renewed.messages
+    assert program.bound().isdisjoint({former})
+    assert program.here("renew").exit_code == 0
 
 
 def test_activate_with_nothing_to_do_does_not_call_a_bad_certificate_good(

@@ -20,6 +20,7 @@ from letsencrypt_mdaemon.errors import (
 )
 from letsencrypt_mdaemon.pki.certificate import Certificate, thumbprint
 from letsencrypt_mdaemon.renewal import due, run
+from letsencrypt_mdaemon.renewal import snapshot as snapshots
 from letsencrypt_mdaemon.renewal.adapters import Adapters, Outcome, Request
 from letsencrypt_mdaemon.state.folder import State
 from letsencrypt_mdaemon.state.memory import Window
@@ -622,6 +623,23 @@ def test_one_that_somebody_rolled_back_is_used_again_only_when_activated(
     assert new(scene.renew()) == second
 
 
+def test_a_spare_is_looked_at_again_until_every_port_serves_it(scene: Scene) -> None:
+    ours = new(scene.renew())
+    put_back(scene)
+    scene.server.deaf.add(PORTS[1])
+    for _ in range(2):
+        with pytest.raises(DeployError, match="still serve the old one"):
+            scene.renew()
+    scene.server.restart()
+
+    outcome = scene.renew()
+
+    assert new(outcome) == ours
+    assert outcome.reason.startswith("an earlier run did not see")
+    assert not scene.renew().renewed
+    assert len(scene.issuer.orders) == 1
+
+
 def test_one_that_has_to_wait_does_not_keep_a_good_one_from_use(scene: Scene) -> None:
     first = new(scene.renew())
     scene.server.broken.add(PORTS[1])
@@ -652,6 +670,104 @@ def test_a_window_that_is_always_in_the_past_brings_one_order_in_a_quarter(
     scene.issuer.windows.append(window)
     scene.renew()
     assert len(scene.issuer.orders) == 3
+
+
+# Revoked by the CA
+
+
+@dataclass
+class Crls:
+    """The CRLs of a CA, and the thumbprints that it was asked for."""
+
+    revoked: set[str]
+    asked: list[str]
+    fails: bool = False
+
+    def __call__(
+        self, leaf: x509.Certificate, issuer: x509.Certificate
+    ) -> datetime | None:
+        leaf.verify_directly_issued_by(issuer)
+        self.asked.append(thumbprint(leaf))
+        if self.fails:
+            raise AcmeError("Could not reach it.")
+        return NOW if thumbprint(leaf) in self.revoked else None
+
+
+@pytest.fixture
+def crls(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> Crls:
+    monkeypatch.setattr(snapshots, "crl_urls", lambda _: ["http://ca.test/1.crl"])
+    made = Crls(set(), [])
+    scene.parts = scene.parts._replace(revoked=made)
+    return made
+
+
+def test_a_certificate_that_the_ca_revoked_is_renewed(scene: Scene, crls: Crls) -> None:
+    ours = new(scene.renew())
+    crls.revoked.add(ours)
+
+    outcome = scene.renew()
+
+    assert new(outcome) != ours
+    assert "was revoked on" in outcome.reason
+    scene.now += 2 * DAY
+    assert not scene.renew().renewed
+
+
+def test_the_crl_is_asked_once_a_day(scene: Scene, crls: Crls) -> None:
+    ours = new(scene.renew())
+    for _ in range(8):
+        assert not scene.renew().renewed
+        scene.now += DAY / 4
+
+    assert crls.asked == [ours, ours]
+
+
+def test_a_crl_that_cannot_be_had_is_a_warning_a_day(
+    scene: Scene, crls: Crls, caplog: pytest.LogCaptureFixture
+) -> None:
+    ours = new(scene.renew())
+    crls.fails = True
+    for _ in range(2):
+        assert not scene.renew().renewed
+
+    (said,) = [line for line in warnings(caplog) if "is revoked" in line]
+    assert said.endswith(f"the certificate {ours} is revoked: Could not reach it.")
+
+
+def test_a_spare_that_the_ca_revoked_is_not_used(scene: Scene, crls: Crls) -> None:
+    first = new(scene.renew())
+    second = new(scene.renew(force=True))
+    put_back(scene)
+    crls.revoked.add(second)
+
+    assert new(scene.renew()) == first
+    assert set(crls.asked) >= {first, second}
+
+
+def test_a_dry_run_does_not_remember_what_the_crl_says(
+    scene: Scene, crls: Crls
+) -> None:
+    crls.revoked.add(new(scene.renew()))
+
+    outcome = scene.renew(dry_run=True)
+
+    assert "was revoked on" in outcome.reason
+    assert scene.parts.state.load().checked == ()
+
+
+def test_a_wait_with_a_certificate_that_the_ca_revoked_is_an_error(
+    scene: Scene, crls: Crls
+) -> None:
+    crls.revoked.add(new(scene.renew()))
+    scene.issuer.errors += [AcmeError("No advice."), unproven(NAMES[0])]
+    with pytest.raises(ChallengeError):
+        scene.renew()
+
+    error = scene.renew().error
+
+    assert error is not None
+    assert error.exit_code == 4
+    assert "The certificate in use was revoked on" in error.message
 
 
 # Not all of it

@@ -157,6 +157,8 @@ def test_activate_takes_a_newer_one_that_was_rolled_back_and_renew_does_not() ->
     assert spare.spares(found(GOOD, memory=memory)) == []
     assert spare.spares(found(GOOD, memory=memory, activate_only=True)) == [LATER]
     assert spare.spares(found(FOREIGN, memory=memory)) == [GOOD]
+    older = remembering(issued(GOOD, rolled_back=START), issued(LATER))
+    assert spare.spares(found(LATER, memory=older, activate_only=True)) == []
     both = spare.spares(found(FOREIGN, memory=memory, activate_only=True))
     assert both == [LATER, GOOD]
 

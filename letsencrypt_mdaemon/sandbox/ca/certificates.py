@@ -35,6 +35,7 @@ class Draft:
     not_before: datetime
     not_after: datetime
     is_ca: bool = False
+    crl: str = ""  # the URL of a CRL that it names
 
     def sign(self) -> x509.Certificate:
         """Return the certificate."""
@@ -57,6 +58,10 @@ class Draft:
         if not self.is_ca:
             server = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])
             extensions.append((server, False))
+        if self.crl:
+            url = [x509.UniformResourceIdentifier(self.crl)]
+            point = x509.DistributionPoint(url, None, None, None)
+            extensions.append((x509.CRLDistributionPoints([point]), False))
         if names:  # critical without a subject: RFC 5280, 4.2.1.6
             san = x509.SubjectAlternativeName(names)
             extensions.append((san, not self.common_name))

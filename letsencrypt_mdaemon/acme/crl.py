@@ -1,0 +1,124 @@
+"""Ask by a CA's CRL whether it revoked a certificate (RFC 5280, 5 and 6.3)."""
+
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import requests
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+
+from letsencrypt_mdaemon.acme.http import unanswered
+from letsencrypt_mdaemon.errors import AcmeError
+from letsencrypt_mdaemon.pki.certificate import MALFORMED, crl_urls, is_issued_by
+from letsencrypt_mdaemon.text import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+MAX_CRL_BYTES = 16 << 20
+MAX_SECONDS = 30.0
+"""For one CRL."""
+CONNECT_SECONDS = 10.0
+MAX_REDIRECTS = 3
+CLOCK_ERROR = timedelta(days=1)
+
+
+def revoked_at(
+    leaf: x509.Certificate, issuer: x509.Certificate, *, now: datetime
+) -> datetime | None:
+    """Return when the CA revoked a certificate; None if it did not.
+
+    Raises:
+        AcmeError: If no CRL that the certificate names can be fetched and trusted.
+    """
+    failure = AcmeError("The certificate names no CRL.")
+    for url in crl_urls(leaf):
+        try:
+            crl = _parsed(fetch(url), url)
+        except AcmeError as exc:
+            failure = exc
+            continue
+        if problem := _problem(crl, url, leaf, issuer, now):
+            failure = AcmeError(f"The CRL {printable(url, 300)} {problem}.")
+            continue
+        found = crl.get_revoked_certificate_by_serial_number(leaf.serial_number)
+        return None if found is None else found.revocation_date_utc
+    raise failure
+
+
+def fetch(url: str, clock: Callable[[], float] = time.monotonic) -> bytes:
+    """Fetch a CRL, within limits of time and size; the CA's signature protects it.
+
+    Raises:
+        AcmeError: If that fails.
+    """
+    shown, end = printable(url, 300), clock() + MAX_SECONDS
+    body = bytearray()
+    try:
+        with requests.Session() as session:
+            session.max_redirects = MAX_REDIRECTS
+            timeout = (CONNECT_SECONDS, CONNECT_SECONDS)
+            with session.get(url, stream=True, timeout=timeout) as response:
+                if response.status_code != requests.codes.ok:
+                    code = response.status_code
+                    raise AcmeError(f"The CRL {shown} was answered with HTTP {code}.")
+                for part in response.iter_content(65536):
+                    body += part
+                    if len(body) > MAX_CRL_BYTES:
+                        raise AcmeError(f"The CRL {shown} is too large.")
+                    if clock() > end:
+                        raise AcmeError(f"The CRL {shown} came too slowly.")
+    except (requests.RequestException, OSError, ValueError) as exc:
+        proxies = requests.utils.get_environ_proxies(url)
+        raise unanswered(shown, exc, proxies) from exc
+    return bytes(body)
+
+
+def _parsed(data: bytes, url: str) -> x509.CertificateRevocationList:
+    try:
+        return x509.load_der_x509_crl(data)
+    except (ValueError, UnsupportedAlgorithm) as exc:
+        raise AcmeError(f"{printable(url, 300)} returned no CRL.") from exc
+
+
+def _problem(
+    crl: x509.CertificateRevocationList,
+    url: str,
+    leaf: x509.Certificate,
+    issuer: x509.Certificate,
+    now: datetime,
+) -> str:
+    """Return why a CRL proves nothing about a certificate; "" if it does."""
+    try:
+        key = issuer.public_key()
+        signed = is_issued_by(leaf, issuer) and crl.is_signature_valid(key)  # type: ignore[arg-type]
+        if not signed or crl.issuer != leaf.issuer:
+            return "is not signed by the issuer of the certificate"
+        following = crl.next_update_utc
+        if following is None or following <= now:
+            return "is out of date"
+        if crl.last_update_utc > now + CLOCK_ERROR:
+            return "is from the future"
+        if any(not _is_known(item, url) for item in crl.extensions if item.critical):
+            return "is for other certificates"
+    except (*MALFORMED, TypeError):
+        return "is malformed"
+    return ""
+
+
+def _is_known(extension: x509.Extension[x509.ExtensionType], url: str) -> bool:
+    """Whether a critical extension lets the CRL hold for certificates that name it.
+
+    A CA with many certificates splits its CRL: each part says which one it is (5.2.5).
+    """
+    scope = extension.value
+    if not isinstance(scope, x509.IssuingDistributionPoint):
+        return False
+    partial = scope.only_contains_ca_certs or scope.only_contains_attribute_certs
+    if partial or scope.indirect_crl or scope.only_some_reasons:
+        return False
+    return scope.full_name is None or url in [name.value for name in scope.full_name]
