@@ -25,6 +25,9 @@ def main(file: str) -> int:
         until = f", valid until {end:%Y-%m-%d}"
     print(f"{result}: {outcome.names[0]}{until}")
     print(f"Reason: {outcome.reason}")
+    if outcome.error is not None:
+        print(f"Not good: {outcome.error.message} {outcome.error.hint}")
+        return outcome.error.exit_code
     return 0
 
 
