@@ -763,7 +763,8 @@ def test_a_failure_at_any_step_leaves_all_files_as_they_were(root: Path) -> None
         failures += failed
         for lock in root.rglob("*.lck"):
             lock.unlink()  # when its removal was what was refused
-    assert 5 < failures < steps
+    # On Windows a refused lock file may be in use, and is tried again.
+    assert (3 if sys.platform == "win32" else 5) < failures < steps
 
 
 def fails_at(root: Path, step: int) -> bool:
