@@ -140,7 +140,7 @@ def take_snapshot(
 def with_revocations(snapshot: Snapshot, adapters: Adapters) -> Snapshot:
     """Return the snapshot with the CRLs' answers; each certificate is asked for daily.
 
-    Asked are the certificates in use, and the spare one, before it is used.
+    The certificates in use are looked up, and the spare one before it is used.
     """
     for leaf in dict.fromkeys(snapshot.named.values()):
         if leaf is not None:
