@@ -234,7 +234,10 @@ def _read(file: Path) -> tuple[dict[str, dict[str, str]], list[str]]:
     Returns:
         The sections, and the problems. They quote no line: it may hold a password.
     """
-    import configparser  # noqa: PLC0415 - --help does not need it
+    # --help needs neither.
+    import configparser  # noqa: PLC0415
+
+    from letsencrypt_mdaemon.system.disk import reason  # noqa: PLC0415
 
     parser = configparser.ConfigParser(
         interpolation=None, delimiters=("=",), default_section=""
@@ -242,7 +245,7 @@ def _read(file: Path) -> tuple[dict[str, dict[str, str]], list[str]]:
     try:
         parser.read_string(file.read_text("utf-8-sig"))
     except OSError as exc:
-        return {}, [f"Could not read {file}: {exc.strerror}"]
+        return {}, [f"Could not read {file}: {reason(exc)}"]
     except UnicodeDecodeError:
         return {}, [f"{file} is not UTF-8 text; save it as UTF-8"]
     except configparser.MissingSectionHeaderError as exc:
