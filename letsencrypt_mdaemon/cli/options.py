@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from itertools import chain
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import click
 
@@ -87,6 +89,20 @@ class Group(click.Group):
         self.sections = sections
         for command in chain.from_iterable(sections.values()):
             self.add_command(command, str(command.name).removeprefix(f"{name}-"))
+
+    def main(self, *arguments: Any, **options: Any) -> NoReturn:  # noqa: ANN401
+        """Run a command line; its mistakes are shown as all other errors are."""
+        try:
+            sys.exit(super().main(*arguments, **options, standalone_mode=False) or 0)
+        except click.ClickException as exc:
+            shown = io.StringIO()
+            exc.show(shown)
+            text = shown.getvalue().replace("Error: ", "error: ", 1)
+            click.echo(text, nl=False, err=True)
+            sys.exit(exc.exit_code)
+        except click.Abort:
+            click.echo("Aborted!", err=True)
+            sys.exit(1)
 
     def format_commands(self, _: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the commands with the first sentences of their help."""

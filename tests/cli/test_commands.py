@@ -635,7 +635,7 @@ def test_an_option_that_a_command_does_not_read_is_refused(
     assert ran.exit_code == 2
     assert ran.output == ""
     assert ran.messages.splitlines()[-1] == (
-        f"Error: `letsencrypt-mdaemon {path}` does not take {option.partition('=')[0]}."
+        f"error: `letsencrypt-mdaemon {path}` does not take {option.partition('=')[0]}."
     )
 
 
