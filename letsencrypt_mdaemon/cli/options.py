@@ -92,8 +92,9 @@ class Group(click.Group):
 
     def main(self, *arguments: Any, **options: Any) -> NoReturn:  # noqa: ANN401
         """Run a command line; its mistakes are shown as all other errors are."""
+        options["standalone_mode"] = False
         try:
-            sys.exit(super().main(*arguments, **options, standalone_mode=False) or 0)
+            sys.exit(super().main(*arguments, **options) or 0)
         except click.ClickException as exc:
             shown = io.StringIO()
             exc.show(shown)

@@ -64,12 +64,18 @@ class Loaded(NamedTuple):
     file: Path | None
 
     def shown(self) -> dict[str, dict[str, str]]:
-        """Return the value and the origin of every setting; secrets are hidden."""
+        """Return the value and the origin of every setting; secrets are hidden.
+
+        Where an unset value has an effect, its default is told in words.
+        """
         rows = {}
         for name, row in settings():
             value = getattr(self.config, name.replace("-", "_"))
             text = "(set)" if row.secret and value else shown(value)
             rows[name] = {"value": text, "from": self.origins.get(name, "default")}
+            if name not in self.origins and row.usual not in {"", text}:
+                usual = {"delay": str(self.config.longest_delay)}
+                rows[name]["default"] = usual.get(name, row.usual)
         for target in self.config.targets:
             text = f"{target.file} [{target.section}] {target.key} {target.form}"
             name = f"target {target.name}"

@@ -192,7 +192,8 @@ def test_config_show_tells_each_value_and_where_it_comes_from(
         "from": f"environment {PREFIX}TO",
     }
     assert rows["store"]["from"] == "command line --store"
-    assert rows["delay"] == {"value": "", "from": "default"}
+    assert rows["delay"] == {"value": "", "from": "default", "default": "0"}
+    assert rows["contact"] == {"value": "", "from": "default"}
     assert rows["mail-password"]["value"] == "(set)"
     assert rows.keys() == dict(load.settings()).keys()
 
@@ -201,7 +202,16 @@ def test_config_show_shows_it_to_people_as_well(program: Program) -> None:
     shown = program.here("config show", as_json=False).output
 
     assert re.search(r"(?m)^key-type +p256 +command line --key-type$", shown)
-    assert re.search(r"(?m)^host-name +- +default$", shown)
+    assert re.search(r"(?m)^host-name +MDaemon's +default$", shown)
+    assert re.search(r"(?m)^renew-days +off +default$", shown)
+    assert re.search(r"(?m)^log-dir +\S+ +command line --log-dir$", shown)
+    assert re.search(r"(?m)^contact +- +default$", shown)
+
+
+def test_config_show_shows_the_ca_that_counts_while_none_is_set() -> None:
+    shown = here(["config", "show"]).output
+
+    assert re.search(r"(?m)^directory-url +letsencrypt +default$", shown)
 
 
 def test_a_wrong_setting_is_said_with_its_place_also_by_config_show(

@@ -797,7 +797,7 @@ def test_every_setting_is_shown_with_where_it_comes_from(tmp_path: Path) -> None
         "from": f"{tmp_path / FILE} [target a]",
     }
     assert rows["staging"] == {"value": "no", "from": "default"}
-    assert rows["log-dir"] == {"value": "", "from": "default"}
+    assert rows["log-dir"] == {"value": "", "from": "default", "default": "Logs"}
     assert rows["keep-logs"] == {"value": "30", "from": "default"}
     assert rows["smtp-address"] == {"value": "127.0.0.1:25", "from": "default"}
 
