@@ -199,7 +199,8 @@ def test_config_show_tells_each_value_and_where_it_comes_from(
 
 
 def test_config_show_shows_it_to_people_as_well(program: Program) -> None:
-    shown = program.here("config show", as_json=False).output
+    options = ("--log-dir", "logs")
+    shown = program.here("config show", *options, as_json=False).output
 
     assert re.search(r"(?m)^key-type +p256 +command line --key-type$", shown)
     assert re.search(r"(?m)^host-name +MDaemon's +default$", shown)
