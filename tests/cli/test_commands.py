@@ -588,6 +588,21 @@ def test_the_help_of_renew_shows_the_few_options_that_matter() -> None:
     assert here(["renew", "--help"], WIDE).output == few
 
 
+def test_the_help_of_an_option_says_what_it_does_in_that_command() -> None:
+    def shown(name: str, option: str) -> str:
+        text = here([*name.split(), "--help-all"], WIDE).output
+        (line,) = re.findall(rf"(?m)^  {option}\b(?: [A-Z]+)? +(\S.*)$", text)
+        return str(line)
+
+    assert shown("renew", "--staging").startswith("Rehearse with the staging CA")
+    for name in ("show", "rollover", "deactivate"):
+        assert shown(f"account {name}", "--staging") == (
+            "Use the staging CA, and the account there."
+        )
+    assert shown("renew", "--ca-bundle").startswith("PEM file with the only roots")
+    assert shown("verify", "--ca-bundle") == ("PEM file with more roots to trust.")
+
+
 def test_the_program_lists_its_commands_in_sections() -> None:
     lines = here(["--help"], WIDE).output.splitlines()
 
