@@ -521,7 +521,7 @@ FAULTS = (
     ),
     Fault(
         "due-name-taken-away-unnoticed",
-        'changes += [f"-{name}" for name in sorted(held - added - set(names))]',
+        'changes += [f"without {name}" for name in sorted(held - added - set(names))]',
         "changes += []",
         "test_due.py",
     ),

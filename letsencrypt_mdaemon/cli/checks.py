@@ -13,6 +13,7 @@ from letsencrypt_mdaemon.cli.options import (
     MAIL,
     NAMES,
     PORT_80,
+    STAGING,
     Result,
     command,
 )
@@ -61,6 +62,7 @@ def discover(context: Context, forget: str | None) -> Result:
     *("endpoint", "public", "require-trusted", "json", "host-name"),
     *("alternate-host-names", "ca-bundle", "mdaemon-dir", "store"),
     takes=(*INSTALLATION, *NAMES, *IIS),
+    helps={**STAGING, "ca-bundle": "PEM file with more roots to trust."},
     example="verify --endpoint imaps://mail.example.com",
 )
 def verify(context: Context) -> Result:
@@ -96,6 +98,7 @@ def verify(context: Context) -> Result:
     *("host-name", "alternate-host-names", "directory-url", "ca-bundle", "webroot"),
     *("skip-port-check", "json", "mdaemon-dir", "store"),
     takes=(*INSTALLATION, *NAMES, *IIS, *PORT_80, *ACCOUNT),
+    helps=STAGING,
     example="doctor --alternate-host-names imap.example.com",
 )
 def doctor(context: Context) -> Result:

@@ -18,6 +18,7 @@ from letsencrypt_mdaemon.cli.options import (
     NAMES,
     ONCE,
     RENEW,
+    STAGING,
     Group,
     Result,
     command,
@@ -111,6 +112,7 @@ def _carry_out(
     *("json", "mdaemon-dir", "store", "host-name", "alternate-host-names"),
     *("key-type", "directory-url"),
     takes=(*INSTALLATION, *NAMES, *DUE, *IIS),
+    helps=STAGING,
     example="status --json",
 )
 def status(context: Context) -> Result:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from itertools import chain
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import click
 
@@ -47,6 +49,8 @@ RENEW = (
 )
 ONCE = ("staging", "dry-run", "force")
 """For a run by hand; never for a scheduled one."""
+STAGING = {"staging": "Use the staging CA, and the account there."}
+"""The help of that option where there is nothing to rehearse."""
 
 
 class Result(NamedTuple):
@@ -88,6 +92,21 @@ class Group(click.Group):
         for command in chain.from_iterable(sections.values()):
             self.add_command(command, str(command.name).removeprefix(f"{name}-"))
 
+    def main(self, *arguments: Any, **options: Any) -> NoReturn:  # noqa: ANN401
+        """Run a command line; its mistakes are shown as all other errors are."""
+        options["standalone_mode"] = False
+        try:
+            sys.exit(super().main(*arguments, **options) or 0)
+        except click.ClickException as exc:
+            shown = io.StringIO()
+            exc.show(shown)
+            text = shown.getvalue().replace("Error: ", "error: ", 1)
+            click.echo(text, nl=False, err=True)
+            sys.exit(exc.exit_code)
+        except click.Abort:
+            click.echo("Aborted!", err=True)
+            sys.exit(1)
+
     def format_commands(self, _: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the commands with the first sentences of their help."""
         names = {command: name for name, command in self.commands.items()}
@@ -106,17 +125,21 @@ class _Command(click.Command):
         shown: The settings that -h shows.
         takes: The settings that it takes; None for all of them.
         own: Options that are not settings.
+        helps: The help of settings that mean something else here.
         example: A command line without the name of the program.
     """
 
     shown: Sequence[str] = ()
     takes: Sequence[str] | None = ()
     own: Sequence[click.Option] = ()
+    helps: Mapping[str, str] = {}
     example = ""
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         """Return the options."""
-        self.params = self.params or [*self.own, *_options(self.shown, self.takes)]
+        if not self.params:
+            rows = _options(self.shown, self.takes, self.helps)
+            self.params = [*self.own, *rows]
         return super().get_params(ctx)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -162,6 +185,7 @@ def command(
     *shown: str,
     takes: Sequence[str] | None = (),
     own: Sequence[click.Option] = (),
+    helps: Mapping[str, str] | None = None,
     example: str,
     is_logged: bool = False,
 ) -> Callable[[Action], click.Command]:
@@ -171,6 +195,7 @@ def command(
         shown: The settings that -h shows.
         takes: All settings that it takes, or the further ones; None = every setting.
         own: Options that are not settings; the function gets their values by name.
+        helps: The help of settings that mean something else here.
         example: A command line without the name of the program.
         is_logged: Whether it writes a log, and mails a failure.
     """
@@ -203,6 +228,7 @@ def command(
             context_settings=CONTEXT,
         )
         made.shown, made.takes, made.own, made.example = shown, takes, own, example
+        made.helps = helps or {}
         return made
 
     return decorate
@@ -229,7 +255,7 @@ def offer(values: Sequence[str], *, path: str = "") -> Complete:
 
 
 def _options(
-    shown: Sequence[str], takes: Sequence[str] | None
+    shown: Sequence[str], takes: Sequence[str] | None, helps: Mapping[str, str]
 ) -> Iterator[click.Option]:
     from letsencrypt_mdaemon.config import load  # noqa: PLC0415 - slow to import
 
@@ -248,7 +274,7 @@ def _options(
             type=str,
             default=None,
             multiple=row.many,
-            help=row.help,
+            help=helps.get(name, row.help),
             **kind,
         )
     # They may stand before the command or behind it.

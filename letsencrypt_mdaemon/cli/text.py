@@ -263,7 +263,8 @@ def print_settings(document: Document) -> None:
     """Print every setting and its origin."""
     click.echo(f"Config file: {document['config_file'] or 'none'}")
     for name, item in document["settings"].items():
-        click.echo(f"{name:<24} {item['value'] or '-':<40} {item['from']}")
+        value = item.get("default") or item["value"] or "-"
+        click.echo(f"{name:<24} {value:<40} {item['from']}")
 
 
 def in_use(values: Iterable[x509.Certificate | None]) -> str:

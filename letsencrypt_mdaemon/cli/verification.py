@@ -141,7 +141,7 @@ def _cells(group: Sequence[Port], groups: Sequence[Sequence[Port]]) -> Sequence[
         str(port.endpoint.port),
         port.endpoint.scheme,
         serves,
-        f"{leaf.not_valid_after_utc:%Y-%m-%d}" if leaf else "",
+        f"{leaf.not_valid_after_utc.astimezone():%Y-%m-%d}" if leaf else "",
         _chain_state(port),
         served.tls.removeprefix("TLS "),
         f"{served.seconds:.2f}s" if listens else "",

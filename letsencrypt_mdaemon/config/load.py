@@ -64,12 +64,18 @@ class Loaded(NamedTuple):
     file: Path | None
 
     def shown(self) -> dict[str, dict[str, str]]:
-        """Return the value and the origin of every setting; secrets are hidden."""
+        """Return the value and the origin of every setting; secrets are hidden.
+
+        Where an unset value has an effect, its default is told in words.
+        """
         rows = {}
         for name, row in settings():
             value = getattr(self.config, name.replace("-", "_"))
             text = "(set)" if row.secret and value else shown(value)
             rows[name] = {"value": text, "from": self.origins.get(name, "default")}
+            if name not in self.origins and row.usual not in {"", text}:
+                usual = {"delay": str(self.config.longest_delay)}
+                rows[name]["default"] = usual.get(name, row.usual)
         for target in self.config.targets:
             text = f"{target.file} [{target.section}] {target.key} {target.form}"
             name = f"target {target.name}"
@@ -234,7 +240,10 @@ def _read(file: Path) -> tuple[dict[str, dict[str, str]], list[str]]:
     Returns:
         The sections, and the problems. They quote no line: it may hold a password.
     """
-    import configparser  # noqa: PLC0415 - --help does not need it
+    # --help needs neither.
+    import configparser  # noqa: PLC0415
+
+    from letsencrypt_mdaemon.system.disk import reason  # noqa: PLC0415
 
     parser = configparser.ConfigParser(
         interpolation=None, delimiters=("=",), default_section=""
@@ -242,7 +251,7 @@ def _read(file: Path) -> tuple[dict[str, dict[str, str]], list[str]]:
     try:
         parser.read_string(file.read_text("utf-8-sig"))
     except OSError as exc:
-        return {}, [f"Could not read {file}: {exc.strerror}"]
+        return {}, [f"Could not read {file}: {reason(exc)}"]
     except UnicodeDecodeError:
         return {}, [f"{file} is not UTF-8 text; save it as UTF-8"]
     except configparser.MissingSectionHeaderError as exc:

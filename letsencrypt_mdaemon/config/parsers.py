@@ -24,6 +24,7 @@ class Setting(NamedTuple):
         parse: Turns the text, and the folder that relative paths start from, into the
             value; raises ValueError with the problem.
         choices: The values that completion offers.
+        usual: What counts while it is unset, in words; empty if nothing does.
         many: Whether it may be repeated; commas join the texts before parsing.
         secret: Whether its value is never shown; then it is not an option either.
     """
@@ -33,6 +34,7 @@ class Setting(NamedTuple):
     parse: Callable[[str, Path], Parsed]
     flag: bool = False
     choices: tuple[str, ...] = ()
+    usual: str = ""
     many: bool = False
     secret: bool = False
 
@@ -262,6 +264,7 @@ def setting(  # noqa: PLR0913 - a row of the table of settings
     metavar: str = "TEXT",
     *,
     default: Parsed = None,
+    usual: str = "",
     choices: tuple[str, ...] = (),
     many: bool = False,
     secret: bool = False,
@@ -269,6 +272,7 @@ def setting(  # noqa: PLR0913 - a row of the table of settings
     """Return the field of one setting; its help gets the default.
 
     Args:
+        usual: What counts while it is unset, in words; by default the default.
         choices: The values that completion offers; the only ones if there is no parser.
     """
     flag = parse is parse_flag
@@ -276,9 +280,10 @@ def setting(  # noqa: PLR0913 - a row of the table of settings
         default = False
     elif many and default is None:
         default = ()
-    elif default:
-        help = f"{help}  [default: {shown(default)}]"  # noqa: A001
+    if usual or (default and not flag):
+        usual = usual or shown(default)
+        help = f"{help}  [default: {usual}]"  # noqa: A001
     if choices and parse is parse_text:
         parse = parse_one_of(*choices)
-    row = Setting(help, metavar, parse, flag, choices, many, secret)
+    row = Setting(help, metavar, parse, flag, choices, usual, many, secret)
     return field(default=default, metadata={"setting": row}, repr=not secret)

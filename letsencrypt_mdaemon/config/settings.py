@@ -7,6 +7,7 @@ help and `config show` are made from the fields.
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -44,10 +45,10 @@ class Config:
     # The server
 
     mdaemon_dir: Path | None = setting(
-        "MDaemon's folder.  [default: detected]", parse_path, "DIR"
+        "MDaemon's folder.", parse_path, "DIR", usual="detected"
     )
     webroot: Path | None = setting(
-        r"Folder served on port 80.  [default: WorldClient\HTML]", parse_path, "DIR"
+        "Folder served on port 80.", parse_path, "DIR", usual=r"WorldClient\HTML"
     )
     smtp_address: tuple[str, int] | None = setting(
         "MDaemon's SMTP address, to read its greeting; or none.",
@@ -65,10 +66,11 @@ class Config:
     # The certificate
 
     host_name: str = setting(
-        "First name of the certificate.  [default: MDaemon's]",
+        "First name of the certificate.",
         parse_name,
         "NAME",
         default="",
+        usual="MDaemon's",
     )
     alternate_host_names: tuple[str, ...] = setting(
         "More names, separated by commas.", parse_names, "NAMES", many=True
@@ -86,10 +88,11 @@ class Config:
         default="new",
     )
     renew_days: int = setting(
-        "Renew when this number of days is left.  [default: off]",
+        "Renew when this number of days is left.",
         parse_number(0, 365),
         "DAYS",
         default=0,
+        usual="off",
     )
     on_name_failure: str = setting(
         "If a name fails validation: fail the run, or drop the name.",
@@ -101,12 +104,12 @@ class Config:
     # The CA
 
     directory_url: str = setting(
-        f"CA: {', '.join(AUTHORITIES)}, or the URL of its directory.  "
-        "[default: letsencrypt]",
+        f"CA: {', '.join(AUTHORITIES)}, or the URL of its directory.",
         parse_directory_url,
         "CA",
         choices=tuple(AUTHORITIES),
         default="",
+        usual="letsencrypt",
     )
     agree_tos: bool = setting("Agree to the CA's terms of service.", parse_flag)
     contact: tuple[str, ...] = setting(
@@ -128,9 +131,10 @@ class Config:
         "PEM file with the only roots to trust for the CA's HTTPS.", parse_path, "FILE"
     )
     delay: int | None = setting(
-        "Maximum random delay of a scheduled run.  [default: 300 or 0]",
+        "Maximum random delay of a scheduled run.",
         parse_number(0, 3600),
         "SECONDS",
+        usual="300 or 0",
     )
     validation_timeout: int = setting(
         "Total time to wait for the CA.",
@@ -142,12 +146,12 @@ class Config:
     # Storage
 
     store: str = setting(
-        "Certificate store: windows, or pem:FOLDER.  "
-        "[default: windows; elsewhere a pem: folder in state-dir]",
+        "Certificate store: windows, or pem:FOLDER.",
         parse_store,
         "STORE",
         choices=("windows", "pem:"),
         default="",
+        usual="windows" if sys.platform == "win32" else "a pem: folder in state-dir",
     )
     key_storage: str = setting(
         "Key storage provider for RSA keys in Windows' store: csp or cng.",
@@ -164,12 +168,13 @@ class Config:
         "FILE",
     )
     state_dir: Path | None = setting(
-        r"Account key and history.  [default: LetsEncrypt\letsencrypt-mdaemon]",
+        "Account key and history.",
         parse_path,
         "DIR",
+        usual=r"LetsEncrypt\letsencrypt-mdaemon",
     )
     log_dir: Path | None = setting(
-        "Folder of LetsEncrypt.log.  [default: Logs]", parse_path, "DIR"
+        "Folder of LetsEncrypt.log.", parse_path, "DIR", usual="Logs"
     )
     keep_logs: int = setting(
         "Number of earlier logs to keep.", parse_number(0, 10000), "N", default=30
@@ -197,9 +202,10 @@ class Config:
         "Restart MDaemon if a port still serves the old certificate.", parse_flag
     )
     endpoint: tuple[str, ...] = setting(
-        "URLs of the ports.  [default: mail ports, 443 and 444]",
+        "URLs of the ports.",
         parse_list,
         "URLS",
+        usual="mail ports, 443 and 444",
         many=True,
     )
     verify_timeout: int = setting(
@@ -220,10 +226,11 @@ class Config:
         many=True,
     )
     mail_from: tuple[str, ...] = setting(
-        "Sender of the mail.  [default: the first recipient]",
+        "Sender of the mail.",
         parse_sender,
         "ADDRESS",
         default=(),
+        usual="the first recipient",
     )
     mail_server: str = setting(
         "Mail server: raw, smtp://HOST:PORT or smtps://HOST:PORT.",

@@ -277,8 +277,8 @@ def _unwanted(
     known = snapshot.memory.find(thumbprint(certificate))
     # What the CA added of its own accord is no change.
     added = twins(known.names if known else names)
-    changes = [f"+{name}" for name in names if name not in held]
-    changes += [f"-{name}" for name in sorted(held - added - set(names))]
+    changes = [f"with {name}" for name in names if name not in held]
+    changes += [f"without {name}" for name in sorted(held - added - set(names))]
     if changes:
         return f"the names changed: {printable(', '.join(changes))}"
     if key_type(certificate) != key:

@@ -192,16 +192,27 @@ def test_config_show_tells_each_value_and_where_it_comes_from(
         "from": f"environment {PREFIX}TO",
     }
     assert rows["store"]["from"] == "command line --store"
-    assert rows["delay"] == {"value": "", "from": "default"}
+    assert rows["delay"] == {"value": "", "from": "default", "default": "0"}
+    assert rows["contact"] == {"value": "", "from": "default"}
     assert rows["mail-password"]["value"] == "(set)"
     assert rows.keys() == dict(load.settings()).keys()
 
 
 def test_config_show_shows_it_to_people_as_well(program: Program) -> None:
-    shown = program.here("config show", as_json=False).output
+    options = ("--log-dir", "logs")
+    shown = program.here("config show", *options, as_json=False).output
 
     assert re.search(r"(?m)^key-type +p256 +command line --key-type$", shown)
-    assert re.search(r"(?m)^host-name +- +default$", shown)
+    assert re.search(r"(?m)^host-name +MDaemon's +default$", shown)
+    assert re.search(r"(?m)^renew-days +off +default$", shown)
+    assert re.search(r"(?m)^log-dir +\S+ +command line --log-dir$", shown)
+    assert re.search(r"(?m)^contact +- +default$", shown)
+
+
+def test_config_show_shows_the_ca_that_counts_while_none_is_set() -> None:
+    shown = here(["config", "show"]).output
+
+    assert re.search(r"(?m)^directory-url +letsencrypt +default$", shown)
 
 
 def test_a_wrong_setting_is_said_with_its_place_also_by_config_show(
@@ -577,6 +588,21 @@ def test_the_help_of_renew_shows_the_few_options_that_matter() -> None:
     assert here(["renew", "--help"], WIDE).output == few
 
 
+def test_the_help_of_an_option_says_what_it_does_in_that_command() -> None:
+    def shown(name: str, option: str) -> str:
+        text = here([*name.split(), "--help-all"], WIDE).output
+        (line,) = re.findall(rf"(?m)^  {option}\b(?: [A-Z]+)? +(\S.*)$", text)
+        return str(line)
+
+    assert shown("renew", "--staging").startswith("Rehearse with the staging CA")
+    for name in ("show", "rollover", "deactivate"):
+        assert shown(f"account {name}", "--staging") == (
+            "Use the staging CA, and the account there."
+        )
+    assert shown("renew", "--ca-bundle").startswith("PEM file with the only roots")
+    assert shown("verify", "--ca-bundle") == ("PEM file with more roots to trust.")
+
+
 def test_the_program_lists_its_commands_in_sections() -> None:
     lines = here(["--help"], WIDE).output.splitlines()
 
@@ -635,7 +661,7 @@ def test_an_option_that_a_command_does_not_read_is_refused(
     assert ran.exit_code == 2
     assert ran.output == ""
     assert ran.messages.splitlines()[-1] == (
-        f"Error: `letsencrypt-mdaemon {path}` does not take {option.partition('=')[0]}."
+        f"error: `letsencrypt-mdaemon {path}` does not take {option.partition('=')[0]}."
     )
 
 

@@ -431,7 +431,7 @@ def test_other_names_are_a_reason_to_renew(program: Program) -> None:
 
     ran = program.here("renew", "--no-reload", "--alternate-host-names", POP)
 
-    assert ran.report["reason"] == f"the names changed: +{POP}, -{IMAP}"
+    assert ran.report["reason"] == f"the names changed: with {POP}, without {IMAP}"
     assert ran.report["certificate"]["names"] == [HOST_NAME, POP]
     assert program.bound() == {ran.report["certificate"]["thumbprint"]}
 

@@ -147,6 +147,17 @@ def test_the_ports_of_a_server_that_serves_what_its_files_name_are_proven(
     assert lines[-1] == "Every port: its certificate is self-signed."
 
 
+def test_the_table_shows_until_when_in_local_time(scene: Scene) -> None:
+    end = datetime(START.year + 1, 2, 25, 22, 30, tzinfo=UTC)
+    late = certificates.certificate((NAME,), start=START, lifetime=end - START)
+    scene.open("imaps", late)
+    command = [sys.executable, "-m", "letsencrypt_mdaemon", "verify", *scene.options]
+
+    for zone, day in (("UTC0", "02-25"), ("XXX-5:30", "02-26")):
+        (row,) = rows(run(command, {"TZ": zone}))
+        assert f" {end.year}-{day} " in row
+
+
 def test_the_json_tells_everything_of_a_port(scene: Scene) -> None:
     at = scene.open("imaps")
 

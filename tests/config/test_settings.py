@@ -564,6 +564,18 @@ def test_a_file_that_is_no_ini_is_refused_without_quoting_it(
     assert problems(tmp_path, text) == expected
 
 
+def test_an_error_that_the_system_has_no_words_for_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> str:
+        raise OSError("the reader is odd")
+
+    monkeypatch.setattr(Path, "read_text", refuse)
+
+    with pytest.raises(ConfigError, match=r"x\.ini: the reader is odd$"):
+        load({}, {}, tmp_path / "x.ini")
+
+
 def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     for file in (tmp_path / "missing.ini", tmp_path):
         with pytest.raises(ConfigError) as caught:
@@ -785,7 +797,7 @@ def test_every_setting_is_shown_with_where_it_comes_from(tmp_path: Path) -> None
         "from": f"{tmp_path / FILE} [target a]",
     }
     assert rows["staging"] == {"value": "no", "from": "default"}
-    assert rows["log-dir"] == {"value": "", "from": "default"}
+    assert rows["log-dir"] == {"value": "", "from": "default", "default": "Logs"}
     assert rows["keep-logs"] == {"value": "30", "from": "default"}
     assert rows["smtp-address"] == {"value": "127.0.0.1:25", "from": "default"}
 

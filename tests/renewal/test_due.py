@@ -118,27 +118,27 @@ def test_names_that_the_ca_added_are_no_change(names: list[str]) -> None:
         ),
         (
             decided(names=["b.test", NAME, "a.test"]),
-            "the names changed: +b.test, +a.test",
+            "the names changed: with b.test, with a.test",
         ),
         (
             decided([leaf([NAME, "d.test", "c.test"])]),
-            "the names changed: -c.test, -d.test",
+            "the names changed: without c.test, without d.test",
         ),
         (
             decided(names=["imap.example.test"]),
-            "the names changed: +imap.example.test, -mail.example.test",
+            "the names changed: with imap.example.test, without mail.example.test",
         ),
         (
             decided([leaf(["\x1b[2J.test"])], names=[]),
-            r"the names changed: -\x1b[2j.test",
+            r"the names changed: without \x1b[2j.test",
         ),
         (
             decided([leaf([NAME, TWIN])], ordered=[NAME, TWIN]),
-            f"the names changed: -{TWIN}",
+            f"the names changed: without {TWIN}",
         ),
         (
             decided([leaf([NAME, TWIN, "www.a.test"])]),
-            "the names changed: -www.a.test",
+            "the names changed: without www.a.test",
         ),
         (
             decided(key="rsa2048"),

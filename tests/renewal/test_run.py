@@ -243,7 +243,7 @@ def test_changed_names_are_told_in_their_order(scene: Scene) -> None:
 
     outcome = scene.renew(names=NAMES + more)
 
-    assert outcome.reason == f"the names changed: +{', +'.join(more)}"
+    assert outcome.reason == f"the names changed: with {', with '.join(more)}"
 
 
 # obtain: a name fails, and the certificate may go without it
