@@ -132,11 +132,7 @@ def authorize(order: Order, present: Present) -> None:
         ChallengeError: If names could not be validated.
         AcmeError: If the CA refuses otherwise, or does not finish in time.
     """
-    session = order.session
-    urls = order.document.get("authorizations")
-    urls = urls if isinstance(urls, list) else []
-    urls = [url for url in urls if isinstance(url, str)]
-    found = _each(lambda url: Authorization(session, url), urls)
+    session, found = order.session, _authorizations(order)
     todo = [item for item in found if item.status == "pending"]
     if others := [item.name for item in todo if not item.is_answerable]:
         order.state.forget_order()
@@ -166,6 +162,27 @@ def authorize(order: Order, present: Present) -> None:
                 _let_pass(asked, session.deadline)
         _settle(order, todo, failed)
         _log.info("Validated in %.1f s", session.deadline.clock() - started)
+
+
+def renounce(order: Order) -> bool:
+    """Deactivate the valid authorizations of an order (RFC 8555, 7.5.2).
+
+    Returns:
+        Whether there were any. Then the order is of no use any more, and the next one
+        has to prove control of these names again.
+    """
+    valid = [item for item in _authorizations(order) if item.status == "valid"]
+    gone = {"status": "deactivated"}
+    _each(lambda item: order.session.post(item.url, gone), valid)
+    return bool(valid)
+
+
+def _authorizations(order: Order) -> list[Authorization]:
+    """Fetch the authorizations of an order."""
+    urls = order.document.get("authorizations")
+    urls = urls if isinstance(urls, list) else []
+    urls = [url for url in urls if isinstance(url, str)]
+    return _each(lambda url: Authorization(order.session, url), urls)
 
 
 def _let_pass(batch: Iterable[Authorization], deadline: Deadline) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from letsencrypt_mdaemon.acme import certificate as certificates
-from letsencrypt_mdaemon.acme.authorization import authorize
+from letsencrypt_mdaemon.acme.authorization import authorize, renounce
 from letsencrypt_mdaemon.acme.order import Order
 from letsencrypt_mdaemon.acme.problem import about_names, may_pass
 from letsencrypt_mdaemon.acme.transport import AccountSession, Deadline
@@ -109,6 +110,39 @@ class Issuer:
             if refusal is exc:
                 raise
             raise refusal from exc
+
+    def validate(self, names: Sequence[str]) -> None:
+        """Let the CA validate every name afresh; no certificate is issued.
+
+        Raises:
+            ChallengeError: If the CA could not validate names, or refuses them.
+            AcmeError: If it fails otherwise.
+            ConfigError: If the CA's terms of service have to be agreed to first.
+        """
+        try:
+            self._validate(names)
+        except AcmeError as exc:
+            refusal = about_names(exc, names)
+            if refusal is exc:
+                raise
+            raise refusal from exc
+
+    def _validate(self, names: Sequence[str]) -> None:
+        self._compare_clocks()
+        deadline = Deadline(self.timeout, self._sleep, self._clock)
+        session = AccountSession(self.session, self.accounts.signer(), deadline)
+        key = new_key("p256")  # nothing is certified
+        order, _ = self._place(session, names, None, key)
+        try:
+            if renounce(order):
+                # The CA would have taken former validations for new ones.
+                order, _ = self._place(session, names, None, key)
+            if order.status == "pending":
+                authorize(order, self.present)
+        finally:
+            self.state.forget_order()
+            with suppress(AcmeError):
+                renounce(order)
 
     def _obtain(
         self,

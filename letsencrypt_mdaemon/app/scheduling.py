@@ -6,13 +6,14 @@ import logging
 import os
 import shutil
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from letsencrypt_mdaemon.app import build
 from letsencrypt_mdaemon.config import load
 from letsencrypt_mdaemon.errors import ConfigError, Error
-from letsencrypt_mdaemon.system.schedule import Cron, TaskScheduler
+from letsencrypt_mdaemon.system.schedule import MARK, Cron, TaskScheduler
 from letsencrypt_mdaemon.windows import access
 
 if TYPE_CHECKING:
@@ -20,9 +21,12 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from letsencrypt_mdaemon.config.settings import Config
-    from letsencrypt_mdaemon.system.schedule import Scheduler
+    from letsencrypt_mdaemon.system.schedule import Job, Scheduler
 
 _log = logging.getLogger(__name__)
+
+MAX_PAUSE = timedelta(hours=36)
+"""Without a scheduled run: three times the usual interval."""
 
 
 def of_this_system(system_root: str | None = None) -> Scheduler:
@@ -85,7 +89,21 @@ def command(
         is_set = values == ("yes",) and load.is_flag(name)
         text = load.absolute(name, ",".join(values))
         flags.append(f"--{name}" if is_set else f"--{name}={text}")
-    return (*program, "renew", *flags)
+    return (*program, "renew", MARK, *flags)
+
+
+def our_job() -> Job | None:
+    """Return our job as the scheduler shows it; None if there is none, or unknown."""
+    try:
+        return of_this_system().show()
+    except Error as exc:
+        _log.debug("Could not read the schedule: %s", exc)
+        return None
+
+
+def is_scheduled(job: Job | None, runs: Sequence[datetime], now: datetime) -> bool:
+    """Whether something runs `renew`: our job, or another scheduler not long ago."""
+    return job is not None or any(timedelta() <= now - at < MAX_PAUSE for at in runs)
 
 
 def last_run(config: Config, root: Path) -> tuple[datetime | None, int | None]:

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     *("to", "remove-old-certificates", "no-activate", "no-reload", "skip-port-check"),
     *(*ONCE, "json", "mdaemon-dir", "webroot", "store"),
     takes=RENEW,
+    own=(click.Option(["--scheduled", "is_marked"], is_flag=True, hidden=True),),
     example="renew --agree-tos --to me@example.com",
     is_logged=True,
 )
@@ -46,9 +47,21 @@ def renew(context: Context) -> Result:
 
     Then make MDaemon use it, and check that every port serves it.
     """
-    from letsencrypt_mdaemon.app import renewal  # noqa: PLC0415 - slow to import
+    from datetime import UTC, datetime  # noqa: PLC0415
 
-    return _carry_out(context, renewal.Prepared.renew)
+    from letsencrypt_mdaemon.app import rehearsal, renewal  # noqa: PLC0415 - slow
+
+    result = _carry_out(context, renewal.Prepared.renew)
+    prepared, outcome = context.prepared, context.outcome
+    if context.is_scheduled:
+        if prepared and outcome and context.config.rehearse == "yes":
+            rehearsal.rehearse(prepared.installation, outcome, datetime.now(UTC))
+        return result
+    from letsencrypt_mdaemon.app import scheduling  # noqa: PLC0415 - by hand only
+
+    runs = prepared.installation.memory.runs if prepared else ()
+    found = scheduling.is_scheduled(context.job, runs, datetime.now(UTC))
+    return result._replace(items={**result.items, "scheduled": found})
 
 
 @command(
@@ -94,7 +107,7 @@ def _carry_out(
     now, config = datetime.now(UTC), context.config
     prepared = context.prepare(now)
     overview.warn(prepared.installation, prepared.named.values())
-    outcome = act(prepared, now)
+    outcome = context.outcome = act(prepared, now)
     leaf = outcome.certificate
     pinned = config.key_policy == "reuse" and leaf is not None
     items = {
@@ -104,6 +117,7 @@ def _carry_out(
         "staging": config.staging,
         "directory_url": config.ca,
         "targets": [document.target(item) for item in prepared.named],
+        "scheduled": True if context.is_scheduled else None,
     }
     return Result(items, text.print_outcome, outcome.error)
 
@@ -123,12 +137,17 @@ def status(context: Context) -> Result:
     """
     from datetime import UTC, datetime  # noqa: PLC0415
 
+    from letsencrypt_mdaemon.app import scheduling  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.app import status as overview  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.cli import status as shown  # noqa: PLC0415 - slow
 
     installation = context.open()
-    found = overview.read(installation, now=datetime.now(UTC))
-    return Result(shown.status(found, installation), shown.print_status)
+    now = datetime.now(UTC)
+    found = overview.read(installation, now=now)
+    runs = installation.memory.runs
+    is_scheduled = scheduling.is_scheduled(context.job, runs, now)
+    document = shown.status(found, installation, is_scheduled=is_scheduled)
+    return Result(document, shown.print_status)
 
 
 @command(

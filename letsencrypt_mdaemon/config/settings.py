@@ -18,6 +18,7 @@ from letsencrypt_mdaemon.config.parsers import (
     parse_addresses,
     parse_directory_url,
     parse_dns_server,
+    parse_events,
     parse_flag,
     parse_list,
     parse_mail_server,
@@ -93,6 +94,12 @@ class Config:
         "DAYS",
         default=0,
         usual="off",
+    )
+    rehearse: str = setting(
+        "Let the staging CA check the names before a renewal is due: yes or no.",
+        metavar="ANSWER",
+        choices=("yes", "no"),
+        default="yes",
     )
     on_name_failure: str = setting(
         "If a name fails validation: fail the run, or drop the name.",
@@ -217,12 +224,19 @@ class Config:
     public: bool = setting("Also check the ports at the addresses in DNS.", parse_flag)
     require_trusted: bool = setting("Fail if a chain is not trusted.", parse_flag)
 
-    # Mail when a run fails
+    # Mail when something changes
 
     to: tuple[str, ...] = setting(
         "Recipients of the mail when a run fails.",
         parse_addresses,
         "ADDRESSES",
+        many=True,
+    )
+    notify_on: tuple[str, ...] = setting(
+        "More events to mail: renewed, every-run.",
+        parse_events,
+        "EVENTS",
+        choices=("renewed", "every-run"),
         many=True,
     )
     mail_from: tuple[str, ...] = setting(

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 NAME = "letsencrypt-mdaemon"
 """The name of the task, and the mark of a task or a line of ours."""
 
+MARK = "--scheduled"
+"""The option that marks the command of our jobs, so that others are a person's."""
+
 NAMESPACE = "http://schemas.microsoft.com/windows/2004/02/mit/task"
 
 MAX_DURATION = "PT2H"
