@@ -57,8 +57,10 @@ def rehearse(installation: Installation, outcome: Outcome, now: datetime) -> Non
         rows = tuple(_would_fail(memory, leaf, now, said, found))
         last = Rehearsed(thumbprint(leaf), utc(now), rows)
         installation.state.save(installation.state.load()._replace(rehearsed=last))
-    except Error as exc:
-        _log.warning("Could not rehearse the next renewal: %s", exc)
+    except Exception as exc:  # noqa: BLE001 - the run before it succeeded
+        text = exc.message if isinstance(exc, Error) else f"{type(exc).__name__}: {exc}"
+        _log.warning("Could not rehearse the next renewal: %s", printable(text))
+        _log.debug("Unexpected", exc_info=True)
         return
     for row in rows:
         _log.warning("The next renewal would fail: %s: %s", row.name, row.why)
