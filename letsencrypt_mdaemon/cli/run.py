@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NoReturn, Self
 
 from letsencrypt_mdaemon.app import build
 from letsencrypt_mdaemon.cli import document as report
-from letsencrypt_mdaemon.cli import text
+from letsencrypt_mdaemon.cli import streams, text
 from letsencrypt_mdaemon.errors import AcmeError, BusyError, ChallengeError, Error
 from letsencrypt_mdaemon.mdaemon import folders
 from letsencrypt_mdaemon.system import log
@@ -116,6 +116,11 @@ class Run:
             result.print_text(self._document(result.exit_code))
         elif result.error is None:
             report.print_json(self._document(result.exit_code))
+        if (lost := streams.failure()) is not None:
+            message = f"Could not print the result: {reason(lost)}"
+            if not self._is_logged:
+                raise Error(message, hint="Print it elsewhere.") from lost
+            _log.warning(message)
         if result.error is not None:
             raise result.error
 

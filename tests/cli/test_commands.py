@@ -796,7 +796,7 @@ PACKAGE = "letsencrypt_mdaemon."
 HELP = {
     *("_version", "cli", "cli.accounts", "cli.checks", "cli.commands", "cli.legacy"),
     "cli.monitoring",
-    *("cli.main", "cli.options", "errors"),
+    *("cli.main", "cli.options", "cli.streams", "errors"),
 }
 """The modules of the package that --help imports."""
 STATUS_MODULES = HELP | {
