@@ -409,13 +409,8 @@ def a_file_in_the_place_of_the_state(program: Program, *_: object) -> list[str]:
     return ["--state-dir", str(program.layout.app / "MDaemon.ini" / "state")]
 
 
-def an_unknown_certificate_everywhere(program: Program, *_: object) -> list[str]:
-    for target in TARGETS.values():
-        file = program.layout.folder / target.file
-        file.write_bytes(
-            re.sub(rb"(?im)^(Certificates?=).*", rb"\1", file.read_bytes())
-        )
-    return []
+def a_profile_that_is_missing(*_: object) -> list[str]:
+    return ["--require-profile"]
 
 
 def a_ca_that_is_down(
@@ -440,7 +435,7 @@ def a_file_that_is_read_only(program: Program, *_: object) -> list[str]:
 REACHED: dict[int, Arrange] = {
     0: nothing,
     1: a_file_in_the_place_of_the_state,
-    2: an_unknown_certificate_everywhere,
+    2: a_profile_that_is_missing,
     3: a_ca_that_is_down,
     4: a_name_that_is_nowhere,
     5: a_file_that_is_read_only,
