@@ -73,6 +73,18 @@ FAULTS = (
         "",
         "test_bad_input.py -k lack",
     ),
+    Fault(
+        "lack-of-memory-is-a-broken-port",
+        "if is_lack(exc):",
+        "if False:",
+        "test_proof.py -k open_files",
+    ),
+    Fault(
+        "other-key-not-asked-for-in-tls-1.3",
+        "lib.SSL_CTX_set1_sigalgs_list(context._context, _SIGNATURES[key])",
+        "context.set_max_proto_version(SSL.TLS1_2_VERSION)",
+        "test_observe.py -k kinds_of_key",
+    ),
     # The doctor
     Fault(
         "doctor-https-only-is-told-to-bind-port-80",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import ssl
 import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from typing import Any
 
 import pytest
 
@@ -356,3 +358,33 @@ def test_what_a_person_types_may_restart_again(secure: Program) -> None:
         secure.here("renew", "--force", *options)
 
     assert secure.server.semaphores.count("RESTART.SEM") == 2
+
+
+# This machine's own lack
+
+
+def test_too_many_open_files_are_no_broken_port(
+    secure: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the new certificate is looked for: nothing is rolled back for that."""
+    (old,) = secure.bound()
+    connect = socket.create_connection
+    ours = {Endpoint.parse(url).port for url in secure.server.endpoints.values()}
+
+    def lacks(address: tuple[str, int], *more: Any) -> socket.socket:  # noqa: ANN401
+        if address[1] in ours and old not in secure.bound():
+            raise OSError(errno.EMFILE, "Too many open files")
+        return connect(address, *more)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(socket, "create_connection", lacks)
+        ran = secure.here("renew")
+
+    assert ran.exit_code == 1
+    assert "Too many open files" in ran.report["error"]["message"]
+    (new,) = secure.bound()
+    assert new != old
+    done = secure.here("renew")
+    assert done.exit_code == 0, done.messages
+    assert secure.bound() == {new}
+    assert set(done.report["proof"]["new"]) == set(secure.server.endpoints.values())
