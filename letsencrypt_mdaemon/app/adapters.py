@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.acme.issuer import Issuer
     from letsencrypt_mdaemon.app.installation import Installation
     from letsencrypt_mdaemon.mdaemon.webroot import Webroot
-    from letsencrypt_mdaemon.state.memory import Target
+    from letsencrypt_mdaemon.state.memory import Revocation, Target
     from letsencrypt_mdaemon.verify.endpoints import Endpoint
     from letsencrypt_mdaemon.verify.served import Served
 
@@ -55,21 +55,21 @@ def adapters(
         state=installation.state,
         ca=installation.ca,
         issuer=cache(lambda: issuer(installation)),
-        revoked=revoked,
+        revocation=revocation,
     )
 
 
-def revoked(
+def revocation(
     leaf: x509.Certificate, issuer_of_leaf: x509.Certificate
-) -> datetime | None:
-    """Return when the CA revoked a certificate, by its CRL; None if it did not.
+) -> Revocation | None:
+    """Return when and why the CA revoked a certificate, by its CRL; None if it did not.
 
     Raises:
         AcmeError: If the CRL cannot be fetched or trusted.
     """
     from letsencrypt_mdaemon.acme import crl  # noqa: PLC0415 - slow, at most daily
 
-    return crl.revoked_at(leaf, issuer_of_leaf, now=datetime.now(UTC))
+    return crl.revocation(leaf, issuer_of_leaf, now=datetime.now(UTC))
 
 
 def request(installation: Installation, names: tuple[str, ...]) -> Request:

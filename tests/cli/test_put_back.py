@@ -12,7 +12,7 @@ from cryptography import x509
 
 from letsencrypt_mdaemon.sandbox.ca.messages import Problem
 from letsencrypt_mdaemon.sandbox.ca.server import CertificateAuthority
-from letsencrypt_mdaemon.sandbox.folder import INI_FILES
+from letsencrypt_mdaemon.sandbox.folder import INI_FILES, find
 from tests.ca_faults import shifted
 from tests.crls import crl, serving
 from tests.program import Program, Ran
@@ -180,6 +180,40 @@ def test_a_certificate_on_the_crl_that_it_names_is_renewed_and_a_wait_for_it_fai
     assert renewed.exit_code == 0, renewed.messages
     assert program.bound().isdisjoint({former})
     assert program.here("renew").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    "reason", [x509.ReasonFlags.superseded, x509.ReasonFlags.key_compromise]
+)
+def test_a_key_that_the_crl_calls_compromised_is_not_reused(
+    program: Program, ca: CertificateAuthority, reason: x509.ReasonFlags
+) -> None:
+    listed: list[int] = []
+
+    def answer(_: str) -> bytes:
+        now = datetime.now(UTC)
+        return crl(ca.intermediates[0], ca.key, listed, at=now, reason=reason)
+
+    def leaf_in_use() -> x509.Certificate:
+        (digest,) = program.bound()
+        found = find(program.layout.certificates, digest)
+        assert found is not None
+        return found.leaf
+
+    with serving(answer) as url:
+        ca.faults.draft = lambda draft: replace(draft, crl=url)
+        program.options += ["--key-policy", "reuse"]
+        program.here("renew", "--force")
+        former = leaf_in_use()
+        listed.append(former.serial_number)
+        renewed = program.here("renew")
+
+    assert renewed.exit_code == 0, renewed.messages
+    assert leaf_in_use() != former
+    is_reused = leaf_in_use().public_key() == former.public_key()
+    assert is_reused == (reason is x509.ReasonFlags.superseded)
+    said = "because its key is compromised. That key is not used again."
+    assert any(said in line for line in renewed.report["warnings"]) != is_reused
 
 
 def test_activate_with_nothing_to_do_does_not_call_a_bad_certificate_good(
