@@ -209,6 +209,8 @@ class Adapters(NamedTuple):
         revocation: Returns when and why the CA of a certificate revoked it, by its CRL;
             None if it did not. Takes the certificate and its issuer; raises an
             `AcmeError` if the CRL cannot be fetched or trusted.
+        suspects: Returns the scheduled tasks that may put values back: those that run
+            the old script, and those that run this program if there are several.
     """
 
     store: Store
@@ -220,6 +222,7 @@ class Adapters(NamedTuple):
     revocation: Callable[[x509.Certificate, x509.Certificate], Revocation | None] = (
         lambda *_: None
     )
+    suspects: Callable[[], tuple[Sequence[str], Sequence[str]]] = lambda: ((), ())
 
 
 class Row(NamedTuple):
