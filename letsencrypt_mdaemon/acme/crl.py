@@ -13,6 +13,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from letsencrypt_mdaemon.acme.http import unanswered
 from letsencrypt_mdaemon.errors import AcmeError
 from letsencrypt_mdaemon.pki.certificate import MALFORMED, crl_urls, is_issued_by
+from letsencrypt_mdaemon.state.memory import Revocation
 from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:
@@ -27,10 +28,10 @@ MAX_REDIRECTS = 3
 CLOCK_ERROR = timedelta(days=1)
 
 
-def revoked_at(
+def revocation(
     leaf: x509.Certificate, issuer: x509.Certificate, *, now: datetime
-) -> datetime | None:
-    """Return when the CA revoked a certificate; None if it did not.
+) -> Revocation | None:
+    """Return when the CA revoked a certificate, and why; None if it did not.
 
     Raises:
         AcmeError: If no CRL that the certificate names can be fetched and trusted.
@@ -46,8 +47,19 @@ def revoked_at(
             failure = AcmeError(f"The CRL {printable(url, 300)} {problem}.")
             continue
         found = crl.get_revoked_certificate_by_serial_number(leaf.serial_number)
-        return None if found is None else found.revocation_date_utc
+        if found is None:
+            return None
+        return Revocation(found.revocation_date_utc, _is_key_compromised(found))
     raise failure
+
+
+def _is_key_compromised(entry: x509.RevokedCertificate) -> bool:
+    """Whether an entry gives that reason (RFC 5280, 5.3.1); not if it is malformed."""
+    try:
+        reason = entry.extensions.get_extension_for_class(x509.CRLReason).value.reason
+    except MALFORMED:
+        return False
+    return reason is x509.ReasonFlags.key_compromise
 
 
 def fetch(url: str, clock: Callable[[], float] = time.monotonic) -> bytes:

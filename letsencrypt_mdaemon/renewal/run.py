@@ -108,7 +108,8 @@ def _put_into_use(
     if memory != snapshot.memory:
         adapters.state.save(memory)
     outcome = put_into_use(snapshot._replace(memory=memory), leaf, due.reason, adapters)
-    return outcome._replace(error=outcome.error or spare.complaint(snapshot, memory))
+    error = outcome.error or spare.complaint(snapshot, memory, adapters.suspects)
+    return outcome._replace(error=error)
 
 
 def plan(snapshot: Snapshot) -> tuple[Due, Wait | None]:

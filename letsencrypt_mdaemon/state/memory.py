@@ -121,6 +121,13 @@ class PutBack(NamedTuple):
     at: datetime
 
 
+class Revocation(NamedTuple):
+    """When the CA revoked a certificate, and whether as its key is compromised."""
+
+    at: datetime
+    is_compromised: bool = False
+
+
 class Checked(NamedTuple):
     """A CA's answer whether a certificate is revoked (its CRL).
 

@@ -33,6 +33,7 @@ MAX_DURATION = "PT2H"
 _AS_ADMINISTRATOR = "Run as an administrator."
 _ALLOW_CRON = "Allow this account to use cron; see crontab(1)."
 OLD_SCRIPT = re.compile(r"letsencrypt\.ps1|scheduled-renew\.cmd", re.IGNORECASE)
+_THIS_PROGRAM = re.compile("letsencrypt[-_]mdaemon", re.IGNORECASE)
 _FIRST_DAY = "2026-01-01"  # any day in the past
 
 # Task Scheduler's own codes for a task that has no result yet.
@@ -195,11 +196,18 @@ class TaskScheduler:
 
     def rivals(self) -> list[str]:
         """Return the names of the tasks that run the vendor's script."""
+        return self._naming(OLD_SCRIPT)
+
+    def twins(self) -> list[str]:
+        """Return the names of the tasks that run this program, if there are several."""
+        return _several(self._naming(_THIS_PROGRAM))
+
+    def _naming(self, program: re.Pattern[str]) -> list[str]:
         ended = self._run(self.schtasks, "/Query", "/XML", "ONE")
         found = re.findall(
             r"<!--\s*(.*?)\s*-->\s*(<Task\b.*?</Task>)", ended.output, re.DOTALL
         )
-        return [printable(name) for name, text in found if OLD_SCRIPT.search(text)]
+        return [printable(name) for name, text in found if program.search(text)]
 
     def _definition(self) -> ET.Element | None:
         ended = self._run(self.schtasks, "/Query", "/TN", self.name, "/XML")
@@ -271,6 +279,20 @@ class Cron:
         """Return nothing: the vendor's script runs on Windows only."""
         return []
 
+    def twins(self) -> list[str]:
+        """Return the lines that run this program, if there are several.
+
+        Raises:
+            DeployError: If the crontab cannot be read.
+        """
+        return _several(
+            [
+                printable(line.strip(), 200)
+                for line in self._lines()
+                if _THIS_PROGRAM.search(line) and not line.lstrip().startswith("#")
+            ]
+        )
+
     def _lines(self) -> list[str]:
         ended = self._run(self.crontab, "-l")
         if ended.code:
@@ -294,6 +316,11 @@ Scheduler = TaskScheduler | Cron
 
 def _is_ours(line: str) -> bool:
     return line.rstrip().endswith(f"# {NAME}") and not line.startswith("#")
+
+
+def _several(jobs: list[str]) -> list[str]:
+    """Return these jobs; none if there is only one, which then is the usual one."""
+    return jobs if len(jobs) > 1 else []
 
 
 def _random_time() -> tuple[int, int]:

@@ -127,12 +127,13 @@ def assess(  # noqa: PLR0913 - what a verdict depends on
         answers = [row for it in observed.values() for row in (it, *it.differently)]
         wanted = {row.thumbprint for row in answers if row.leaf}
     bad = set(failing(observed, wanted, given))
+    sent = dict.fromkeys(one for it in observed.values() for one in it.chain)
     ports = []
     for endpoint, served in observed.items():
         chain = None
         if served.chain:
             leaf = thumbprint(served.chain[0])
-            chain = chains.trace(served.chain, roots, issued(leaf))
+            chain = chains.trace(served.chain, roots, issued(leaf), sent)
         untrusted = require_trusted and chain is not None and bool(chain.distrust)
         flaw = _flaw(served, chain, now)
         knows = expected is not None and served.leaf is not None

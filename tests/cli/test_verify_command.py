@@ -594,6 +594,28 @@ def test_a_chain_that_is_not_kept_is_not_known_to_lack_anything(scene: Scene) ->
     assert ran.exit_code == 0, ran.messages
     assert port["chain"]["as_issued"] is None
     assert "its chain ends before CN=Example R1, neither sent nor known." in ran.output
+    # Another port shows that it is an intermediate.
+    scene.open("https")
+    assert scene.verify().exit_code == 5
+    assert [port["flaw"] for port in scene.ports()] == ["incomplete chain", None]
+
+
+def test_a_public_certificate_without_its_intermediate_is_not_good(
+    scene: Scene,
+) -> None:
+    """Its own policy says that no root signed it; the store does not know it."""
+    key = certificates.key(21)
+    public = certificates.leaf(
+        (NAME,), own_key=key, start=START, policies=["2.23.140.1.2.1"]
+    )
+    scene.open("imaps", honest("imaps", context([public], key)))
+
+    (port,) = scene.ports()
+
+    assert port["flaw"] == "incomplete chain"
+    assert port["chain"]["ending"] == "missing"
+    assert port["chain"]["missing"] == ["CN=Example R1"]
+    assert scene.verify().exit_code == 5
 
 
 @pytest.mark.parametrize(

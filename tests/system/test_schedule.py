@@ -137,6 +137,33 @@ def test_tasks_that_run_the_old_script_are_named_and_left_alone() -> None:
     assert schtasks.tasks == before
 
 
+def test_several_tasks_of_this_program_are_named_and_one_is_the_usual_one() -> None:
+    schtasks = Schtasks()
+    scheduler = TaskScheduler(Path("schtasks.exe"), schtasks, account=SYSTEM)
+    scheduler.install(COMMAND)
+    schtasks.tasks["Backup"] = "<Task>x</Task>"
+    assert scheduler.twins() == []
+    own = r"<Task><Command>C:\x\LetsEncrypt-MDaemon.exe</Command></Task>"
+    schtasks.tasks["A\\B"] = own
+    assert scheduler.twins() == [f"\\{NAME}", "\\A\\B"]
+    assert scheduler.rivals() == []
+
+
+def test_several_lines_of_this_program_are_named_and_one_is_the_usual_one() -> None:
+    crontab = Crontab(THEIRS)
+    scheduler = Cron(Path("crontab"), crontab)
+    scheduler.install(COMMAND)
+    assert scheduler.twins() == []
+    assert crontab.text is not None
+    crontab.text += "# 1 2 * * * letsencrypt-mdaemon renew\n"
+    assert scheduler.twins() == []
+    crontab.text += "1 2 * * * letsencrypt-mdaemon renew\n"
+    ours, theirs = scheduler.twins()
+    assert ours.endswith(f"# {NAME}")
+    assert theirs == "1 2 * * * letsencrypt-mdaemon renew"
+    assert scheduler.rivals() == []
+
+
 def test_what_windows_refuses_is_told_in_its_words() -> None:
     schtasks = Schtasks()
     scheduler = TaskScheduler(Path("schtasks.exe"), schtasks, account=SYSTEM)
