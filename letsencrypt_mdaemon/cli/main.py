@@ -11,6 +11,7 @@ import click
 
 from letsencrypt_mdaemon._version import __version__
 from letsencrypt_mdaemon.cli import accounts, checks, commands, legacy, monitoring
+from letsencrypt_mdaemon.cli import setup as setting_up
 from letsencrypt_mdaemon.cli.options import CONFIG_HELP, CONTEXT, Group
 from letsencrypt_mdaemon.errors import ConfigError, Error
 
@@ -74,6 +75,7 @@ cli = Group(
             monitoring.check,
         ],
         "Setting up": [
+            setting_up.setup,
             demo,
             checks.selftest,
             checks.discover,

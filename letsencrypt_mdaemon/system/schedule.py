@@ -14,6 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, NamedTuple
 from xml.etree import ElementTree as ET
+from xml.sax.saxutils import unescape
 
 from letsencrypt_mdaemon.errors import ConfigError, DeployError
 from letsencrypt_mdaemon.system import process
@@ -34,6 +35,8 @@ _AS_ADMINISTRATOR = "Run as an administrator."
 _ALLOW_CRON = "Allow this account to use cron; see crontab(1)."
 OLD_SCRIPT = re.compile(r"letsencrypt\.ps1|scheduled-renew\.cmd", re.IGNORECASE)
 _THIS_PROGRAM = re.compile("letsencrypt[-_]mdaemon", re.IGNORECASE)
+# PowerShell takes any unambiguous prefix; the names end before the next parameter.
+_OLD_NAMES = re.compile(r"(?is)-al[a-z]*[\s:]+(.*?)(?=\s-[a-z]|</|$)")
 _FIRST_DAY = "2026-01-01"  # any day in the past
 
 # Task Scheduler's own codes for a task that has no result yet.
@@ -198,16 +201,44 @@ class TaskScheduler:
         """Return the names of the tasks that run the vendor's script."""
         return self._naming(OLD_SCRIPT)
 
+    def old_names(self) -> dict[str, list[str]]:
+        """Return the alternate names of each task that runs the vendor's script."""
+        found = {}
+        for name, text in self._definitions(OLD_SCRIPT):
+            match = _OLD_NAMES.search(unescape(text, {"&quot;": '"'}))
+            found[name] = re.findall(r"[\w*.-]+", match[1]) if match else []
+        return found
+
+    def switch(self, name: str, *, on: bool) -> None:
+        """Enable or disable another program's task.
+
+        Raises:
+            DeployError: If Windows refuses.
+        """
+        switch = "/ENABLE" if on else "/DISABLE"
+        ended = self._run(self.schtasks, "/Change", "/TN", name, switch)
+        if ended.code:
+            doing = f"{switch[1:].lower()} the task {name}"
+            raise _refused(doing, ended, _AS_ADMINISTRATOR)
+
     def twins(self) -> list[str]:
         """Return the names of the tasks that run this program, if there are several."""
         return _several(self._naming(_THIS_PROGRAM))
 
     def _naming(self, program: re.Pattern[str]) -> list[str]:
+        return [name for name, _ in self._definitions(program)]
+
+    def _definitions(self, program: re.Pattern[str]) -> list[tuple[str, str]]:
+        """Return name and definition of the enabled tasks that run a program."""
         ended = self._run(self.schtasks, "/Query", "/XML", "ONE")
         found = re.findall(
             r"<!--\s*(.*?)\s*-->\s*(<Task\b.*?</Task>)", ended.output, re.DOTALL
         )
-        return [printable(name) for name, text in found if program.search(text)]
+        return [
+            (printable(name), text)
+            for name, text in found
+            if program.search(text) and not _is_disabled(text)
+        ]
 
     def _definition(self) -> ET.Element | None:
         ended = self._run(self.schtasks, "/Query", "/TN", self.name, "/XML")
@@ -279,6 +310,13 @@ class Cron:
         """Return nothing: the vendor's script runs on Windows only."""
         return []
 
+    def old_names(self) -> dict[str, list[str]]:
+        """Return nothing: the vendor's script runs on Windows only."""
+        return {}
+
+    def switch(self, name: str, *, on: bool) -> None:
+        """Do nothing: `rivals` names no task."""
+
     def twins(self) -> list[str]:
         """Return the lines that run this program, if there are several.
 
@@ -312,6 +350,11 @@ class Cron:
 
 
 Scheduler = TaskScheduler | Cron
+
+
+def _is_disabled(definition: str) -> bool:
+    settings = definition.partition("<Settings")[2]
+    return re.search(r"<Enabled>\s*false", settings, re.IGNORECASE) is not None
 
 
 def _is_ours(line: str) -> bool:

@@ -789,7 +789,7 @@ except SystemExit as end:
 PACKAGE = "letsencrypt_mdaemon."
 HELP = {
     *("_version", "cli", "cli.accounts", "cli.checks", "cli.commands", "cli.legacy"),
-    "cli.monitoring",
+    *("cli.monitoring", "cli.setup"),
     *("cli.main", "cli.options", "errors"),
 }
 """The modules of the package that --help imports."""
