@@ -157,8 +157,8 @@ class Installation(NamedTuple):
             return learned, tuple(unseen)
         raise ConfigError(
             "Could not find the INI values that select the server's certificate: no "
-            f"INI file below {self.root} names any of the {len(self.known)} known "
-            "certificates.",
+            f"INI file below {self.root} names a certificate of the store {self.store} "
+            f"or of a port ({len(self.known)} known).",
             hint=f"{CHOOSE_ONCE}, then run this again. Or name the INI values in "
             "[target ...] sections of the config file.",
         )

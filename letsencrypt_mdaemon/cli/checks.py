@@ -51,6 +51,7 @@ def discover(context: Context, forget: str | None) -> Result:
     known = installation.known.values()
     items = {
         "mdaemon_dir": str(installation.root),
+        "store": str(installation.store),
         "certificates": [document.certificate(item) for item in known],
         "served": installation.served,
         "found": [document.found(item) for item in installation.discover()],
@@ -86,10 +87,10 @@ def verify(context: Context) -> Result:
     installation = context.open(look=False)
     found = verification.verify(installation, now=datetime.now(UTC))
     message, hint = found.failure()
-    items = {"mdaemon_dir": str(installation.root), **shown.verification(found)}
+    folder, store = str(installation.root), str(installation.store)
     return Result(
-        items,
-        lambda _: shown.print_verification(found),
+        {"mdaemon_dir": folder, "store": store, **shown.verification(found)},
+        lambda _: shown.print_verification(found, store),
         DeployError(message, hint=hint) if message else None,
     )
 
