@@ -78,14 +78,12 @@ def verify(context: Context) -> Result:
     By default, checks MDaemon's usual ports on every address of this machine, with the
     names of the certificate.
     """
-    from datetime import UTC, datetime  # noqa: PLC0415
-
     from letsencrypt_mdaemon.app import verification  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.cli import verification as shown  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.errors import DeployError  # noqa: PLC0415
 
     installation = context.open(look=False)
-    found = verification.verify(installation, now=datetime.now(UTC))
+    found = verification.verify(installation, now=context.now)
     message, hint = found.failure()
     folder, store = str(installation.root), str(installation.store)
     return Result(
@@ -107,8 +105,6 @@ def doctor(context: Context) -> Result:
 
     Shows why a name would fail validation, and what to do.
     """
-    from datetime import UTC, datetime  # noqa: PLC0415
-
     from letsencrypt_mdaemon.app import checkup  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.cli import document, text  # noqa: PLC0415 - slow
 
@@ -123,7 +119,7 @@ def doctor(context: Context) -> Result:
     found = checkup.check(
         installation,
         installation.wanted_names(),
-        now=datetime.now(UTC),
+        now=context.now,
         timeout=45,
         unlocked=unlocked,
     )
