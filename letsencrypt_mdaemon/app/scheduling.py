@@ -80,12 +80,7 @@ def command(
             "Scheduled runs do not get this environment. Set %s in the config file.",
             ", ".join(lost),
         )
-    flags = []
-    for name, values in options.items():
-        is_set = values == ("yes",) and load.is_flag(name)
-        text = load.absolute(name, ",".join(values))
-        flags.append(f"--{name}" if is_set else f"--{name}={text}")
-    return (*program, "renew", *flags)
+    return (*program, "renew", *(load.as_option(*item) for item in options.items()))
 
 
 def last_run(config: Config, root: Path) -> tuple[datetime | None, int | None]:

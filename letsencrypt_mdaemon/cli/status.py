@@ -33,6 +33,7 @@ def status(value: Status, installation: Installation) -> Document:
     memory, every = installation.memory, snapshot.request.interval
     return {
         "mdaemon_dir": str(installation.root),
+        "store": str(installation.store),
         "directory_url": installation.config.ca,
         "names": list(snapshot.request.names),
         "due": due.due,
@@ -105,6 +106,7 @@ def _ledger(snapshot: Snapshot) -> Document:
 def print_status(found: Document) -> None:
     """Print what is in use, and when it is due."""
     click.echo(f"MDaemon in {found['mdaemon_dir']}")
+    row("store", found["store"])
     row("names", *found["names"])
     row("CA", found["directory_url"])
     if item := found["certificate"]:

@@ -243,12 +243,12 @@ def public_key(certificate: x509.Certificate) -> object:
 
 def alternative_names(certificate: x509.Certificate) -> list[x509.GeneralName]:
     """Return the entries of the subjectAltName; none if it is missing or malformed."""
-    return list(_extension(certificate, x509.SubjectAlternativeName) or ())
+    return list(extension(certificate, x509.SubjectAlternativeName) or ())
 
 
 def crl_urls(certificate: x509.Certificate) -> list[str]:
     """Return the HTTP URLs of the CRLs that it names (RFC 5280, 4.2.1.13)."""
-    points = _extension(certificate, x509.CRLDistributionPoints) or ()
+    points = extension(certificate, x509.CRLDistributionPoints) or ()
     names = [name.value for point in points for name in point.full_name or ()]
     return [url for url in names if re.match("https?://", str(url), re.IGNORECASE)]
 
@@ -258,14 +258,14 @@ def claims_public_rules(certificate: x509.Certificate) -> bool:
 
     Baseline Requirements, 7.1.6.1; by 6.1.7, no root may have signed it.
     """
-    policies = _extension(certificate, x509.CertificatePolicies) or ()
+    policies = extension(certificate, x509.CertificatePolicies) or ()
     return any(
         policy.policy_identifier.dotted_string.startswith("2.23.140.1.")
         for policy in policies
     )
 
 
-def _extension(
+def extension(
     certificate: x509.Certificate, kind: type[_Extension]
 ) -> _Extension | None:
     """Return an extension's value; None if it is missing or malformed."""

@@ -51,7 +51,7 @@ EXIT_CODES = Path(__file__).parents[2] / "docs" / "exit-codes.md"
 
 
 STATUS = COMMON | {
-    *("mdaemon_dir", "directory_url", "names", "due", "reason", "due_at"),
+    *("mdaemon_dir", "store", "directory_url", "names", "due", "reason", "due_at"),
     *("certificate", "pending", "targets", "served", "proof", "dropped"),
     *("rule", "advice", "waiting", "tlsa", "key_readers", "ledger", "schedule"),
 }
@@ -135,7 +135,9 @@ def test_discover_shows_every_place_that_names_a_certificate(program: Program) -
 
     assert ran.exit_code == 0, ran.messages
     report = ran.report
-    assert report.keys() == COMMON | {"mdaemon_dir", "certificates", "served", "found"}
+    keys = {"mdaemon_dir", "store", "certificates", "served", "found"}
+    assert report.keys() == COMMON | keys
+    assert report["store"] == f"pem:{program.layout.certificates}"
     assert [item["thumbprint"] for item in report["certificates"]] == [in_use]
     found = {(item["file"], item["section"], item["key"]) for item in report["found"]}
     assert found == {*TARGETS.values(), ("App/Notes.dat", None, None)}
@@ -148,23 +150,45 @@ def test_discover_shows_every_place_that_names_a_certificate(program: Program) -
 def test_discover_shows_the_places_to_people_as_well(program: Program) -> None:
     shown = program.here("discover", as_json=False).output
 
-    assert shown.startswith("3 places in ")
+    assert shown.startswith(f"Places in {program.layout.folder} that name a cert")
+    store = program.layout.certificates
+    assert f"\nSearched for the certificates from the store pem:{store} and" in shown
+    assert "No place" not in shown
     assert "App/MDaemon.ini [SSL] Certificate, line 13, as sha1:upper: " in shown
 
 
 def test_discover_without_a_place_says_what_to_do(
     program: Program, tmp_path: Path
 ) -> None:
-    shown = program.here(
-        "discover", "--store", f"pem:{tmp_path / 'empty'}", as_json=False
-    )
+    store = f"pem:{tmp_path / 'empty'}"
+    advice = "Choose any certificate of the store once in MDaemon's SSL & TLS dialog, "
+    advice += "then run this again. Or name the INI values in the config file."
+
+    shown = program.here("discover", "--store", store, as_json=False)
 
     assert shown.exit_code == 0
-    assert shown.output.startswith("0 places in ")
-    assert (
-        "Choose any certificate of the store once in MDaemon's SSL & TLS dialog"
-        in shown.output
-    )
+    assert shown.output.splitlines() == [
+        f"There is no certificate in the store {store}, and no port serves one.",
+        f"No place in {program.layout.folder} names a known certificate. {advice}",
+    ]
+
+
+def test_what_names_no_certificate_is_said_with_the_store_that_was_searched(
+    program: Program, tmp_path: Path
+) -> None:
+    store = f"pem:{tmp_path / 'empty'}"
+
+    ran = program.here("status", "--store", store)
+
+    assert ran.exit_code == 2
+    message = ran.report["error"]["message"]
+    assert message.endswith(f"of the store {store} or of a port (0 known).")
+
+
+def test_the_status_shows_the_store_to_people_as_well(program: Program) -> None:
+    shown = program.here("status", as_json=False).output
+
+    assert f"  store        pem:{program.layout.certificates}\n" in shown
 
 
 # config show
@@ -804,7 +828,7 @@ STATUS_MODULES = HELP | {
     *("pki", "pki.certificate", "pki.chain", "pki.names"),
     *("renewal", "renewal.adapters", "renewal.climb", "renewal.deploy"),
     *("renewal.due", "renewal.ladder", "renewal.obtain", "renewal.proof"),
-    *("renewal.run", "renewal.snapshot", "renewal.spare"),
+    *("renewal.revoke", "renewal.run", "renewal.snapshot", "renewal.spare"),
     *("state", "state.codec", "state.folder", "state.ledger"),
     *("state.memory", "stores", "stores.pem"),
     *("system", "system.disk", "system.files", "system.locks", "system.log"),
