@@ -33,6 +33,8 @@ MAX_DURATION = "PT2H"
 _AS_ADMINISTRATOR = "Run as an administrator."
 _ALLOW_CRON = "Allow this account to use cron; see crontab(1)."
 OLD_SCRIPT = re.compile(r"letsencrypt\.ps1|scheduled-renew\.cmd", re.IGNORECASE)
+# What ends a line or is not shown, in whatever program.
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _FIRST_DAY = "2026-01-01"  # any day in the past
 
 # Task Scheduler's own codes for a task that has no result yet.
@@ -62,6 +64,9 @@ def task(command: Sequence[str], hour: int, minute: int, account: str) -> bytes:
 
     It runs twice a day with a random delay of up to an hour, and as soon as possible
     after a missed start.
+
+    Raises:
+        ConfigError: If the command would not be run as it is.
     """
     ET.register_namespace("", NAMESPACE)
 
@@ -99,8 +104,13 @@ def task(command: Sequence[str], hour: int, minute: int, account: str) -> bytes:
         add(settings, name, value)
     action = add(add(root, "Actions", Context="Author"), "Exec")
     program, *arguments = command
+    line = subprocess.list2cmdline(arguments)
+    for text in (program, line):
+        _require_one_line(text)
+        if re.search("%[^%]+%", text):
+            raise _unfit(text, "the Task Scheduler replaces names between % signs")
     add(action, "Command", program)
-    add(action, "Arguments", subprocess.list2cmdline(arguments))
+    add(action, "Arguments", line)
     ET.indent(root)
     text = ET.tostring(root, encoding="unicode")
     return f'<?xml version="1.0" encoding="UTF-16"?>\n{text}\n'.encode("utf-16")
@@ -131,7 +141,8 @@ class TaskScheduler:
         """Register the task, or update it.
 
         Raises:
-            ConfigError: If another program's task has its name.
+            ConfigError: If another program's task has its name, or the command would
+                not be run as it is.
             DeployError: If Windows refuses.
         """
         there = self._definition()
@@ -230,6 +241,7 @@ class Cron:
         """Add our line, or update it.
 
         Raises:
+            ConfigError: If the command does not fit into one line of a crontab.
             DeployError: If the crontab cannot be read or written.
         """
         lines = self._lines()
@@ -237,10 +249,14 @@ class Cron:
         hour, minute = _random_time()
         if ours and (match := re.match(r"(\d+) (\d+),", ours[0])):
             minute, hour = int(match[1]), int(match[2])
+        text = shlex.join(command)
+        if re.search(r"\\[\\%]", text):
+            raise _unfit(text, "each cron reads a backslash there in its own way")
         # A percent sign would end the command (crontab(5)).
-        text = shlex.join(command).replace("%", r"\%")
-        line = f"{minute} {hour},{hour + 12} * * * {text} >/dev/null 2>&1 # {NAME}\n"
-        self._write(lines, line)
+        text = text.replace("%", r"\%")
+        line = f"{minute} {hour},{hour + 12} * * * {text} >/dev/null 2>&1 # {NAME}"
+        _require_one_line(line)
+        self._write(lines, f"{line}\n")
         return Job(when=_twice(hour, minute), command=shlex.join(command))
 
     def show(self) -> Job | None:
@@ -290,6 +306,18 @@ class Cron:
 
 
 Scheduler = TaskScheduler | Cron
+
+
+def _require_one_line(line: str) -> None:
+    if _CONTROL.search(line):
+        raise _unfit(line, "it has a line break or another control character")
+
+
+def _unfit(line: str, why: str) -> ConfigError:
+    return ConfigError(
+        f"This command cannot be scheduled, because {why}: {printable(line, 1000)}",
+        hint="Rename that folder or file, or set that value in the config file.",
+    )
 
 
 def _is_ours(line: str) -> bool:
