@@ -96,7 +96,7 @@ def verify(context: Context) -> Result:
 @command(
     *("host-name", "alternate-host-names", "directory-url", "ca-bundle", "webroot"),
     *("skip-port-check", "json", "mdaemon-dir", "store"),
-    takes=(*INSTALLATION, *NAMES, *IIS, *PORT_80, *ACCOUNT),
+    takes=(*INSTALLATION, *NAMES, *IIS, *PORT_80, *ACCOUNT, "to", "mail-server"),
     helps=STAGING,
     example="doctor --alternate-host-names imap.example.com",
 )
@@ -149,7 +149,7 @@ def selftest(context: Context) -> Result:
 
 @command(
     *("to", "mail-server", "mdaemon-dir", "json"),
-    takes=MAIL,
+    takes=(*MAIL, "smtp-address"),
     example="notify-test --to me@example.com",
 )
 def notify_test(context: Context) -> Result:

@@ -37,6 +37,8 @@ OLD_SCRIPT = re.compile(r"letsencrypt\.ps1|scheduled-renew\.cmd", re.IGNORECASE)
 _THIS_PROGRAM = re.compile("letsencrypt[-_]mdaemon", re.IGNORECASE)
 # PowerShell takes any unambiguous prefix; the names end before the next parameter.
 _OLD_NAMES = re.compile(r"(?is)-al[a-z]*[\s:]+(.*?)(?=\s-[a-z]|</|$)")
+# What ends a line or is not shown, in whatever program.
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _FIRST_DAY = "2026-01-01"  # any day in the past
 
 # Task Scheduler's own codes for a task that has no result yet.
@@ -66,6 +68,9 @@ def task(command: Sequence[str], hour: int, minute: int, account: str) -> bytes:
 
     It runs twice a day with a random delay of up to an hour, and as soon as possible
     after a missed start.
+
+    Raises:
+        ConfigError: If the command would not be run as it is.
     """
     ET.register_namespace("", NAMESPACE)
 
@@ -103,8 +108,13 @@ def task(command: Sequence[str], hour: int, minute: int, account: str) -> bytes:
         add(settings, name, value)
     action = add(add(root, "Actions", Context="Author"), "Exec")
     program, *arguments = command
+    line = subprocess.list2cmdline(arguments)
+    for text in (program, line):
+        _require_one_line(text)
+        if re.search("%[^%]+%", text):
+            raise _unfit(text, "the Task Scheduler replaces names between % signs")
     add(action, "Command", program)
-    add(action, "Arguments", subprocess.list2cmdline(arguments))
+    add(action, "Arguments", line)
     ET.indent(root)
     text = ET.tostring(root, encoding="unicode")
     return f'<?xml version="1.0" encoding="UTF-16"?>\n{text}\n'.encode("utf-16")
@@ -135,7 +145,8 @@ class TaskScheduler:
         """Register the task, or update it.
 
         Raises:
-            ConfigError: If another program's task has its name.
+            ConfigError: If another program's task has its name, or the command would
+                not be run as it is.
             DeployError: If Windows refuses.
         """
         there = self._definition()
@@ -269,6 +280,7 @@ class Cron:
         """Add our line, or update it.
 
         Raises:
+            ConfigError: If the command does not fit into one line of a crontab.
             DeployError: If the crontab cannot be read or written.
         """
         lines = self._lines()
@@ -276,10 +288,14 @@ class Cron:
         hour, minute = _random_time()
         if ours and (match := re.match(r"(\d+) (\d+),", ours[0])):
             minute, hour = int(match[1]), int(match[2])
+        text = shlex.join(command)
+        if re.search(r"\\[\\%]", text):
+            raise _unfit(text, "each cron reads a backslash there in its own way")
         # A percent sign would end the command (crontab(5)).
-        text = shlex.join(command).replace("%", r"\%")
-        line = f"{minute} {hour},{hour + 12} * * * {text} >/dev/null 2>&1 # {NAME}\n"
-        self._write(lines, line)
+        text = text.replace("%", r"\%")
+        line = f"{minute} {hour},{hour + 12} * * * {text} >/dev/null 2>&1 # {NAME}"
+        _require_one_line(line)
+        self._write(lines, f"{line}\n")
         return Job(when=_twice(hour, minute), command=shlex.join(command))
 
     def show(self) -> Job | None:
@@ -355,6 +371,18 @@ Scheduler = TaskScheduler | Cron
 def _is_disabled(definition: str) -> bool:
     settings = definition.partition("<Settings")[2]
     return re.search(r"<Enabled>\s*false", settings, re.IGNORECASE) is not None
+
+
+def _require_one_line(line: str) -> None:
+    if _CONTROL.search(line):
+        raise _unfit(line, "it has a line break or another control character")
+
+
+def _unfit(line: str, why: str) -> ConfigError:
+    return ConfigError(
+        f"This command cannot be scheduled, because {why}: {printable(line, 1000)}",
+        hint="Rename that folder or file, or set that value in the config file.",
+    )
 
 
 def _is_ours(line: str) -> bool:

@@ -819,6 +819,7 @@ HELP = {
 """The modules of the package that --help imports."""
 STATUS_MODULES = HELP | {
     *("app", "app.adapters", "app.build", "app.installation", "app.status"),
+    "app.trust",
     "authorities",
     *("cli.context", "cli.document", "cli.run", "cli.status", "cli.text"),
     *("config", "config.load", "config.parsers", "config.settings"),
@@ -832,6 +833,7 @@ STATUS_MODULES = HELP | {
     *("state", "state.codec", "state.folder", "state.ledger"),
     *("state.memory", "stores", "stores.pem"),
     *("system", "system.disk", "system.files", "system.locks", "system.log"),
+    "system.owners",
     "system.swap",
     *("system.parallel", "text"),
     *("verify", "verify.endpoints", "verify.handshake", "verify.observe"),
