@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -114,6 +115,34 @@ def require_trusted(config_file: Path | None) -> None:
         if config_file is not None:
             trusted += [config_file, config_file.absolute().parent]
         access.refuse_shared({str(path): security.Folder(path) for path in trusted})
+
+
+def refuse_demo(mdaemon_dir: Path | None) -> None:
+    """Refuse a demo as SYSTEM or root in a folder not named, where an MDaemon is.
+
+    Args:
+        mdaemon_dir: Where an MDaemon is; None = where the registry says, or usually.
+
+    Raises:
+        ConfigError: If this account is SYSTEM or root, and there is an MDaemon.
+    """
+    if sys.platform == "win32":
+        from letsencrypt_mdaemon.windows import access, security  # noqa: PLC0415
+
+        account = "SYSTEM" if security.own_sid() == access.SYSTEM else ""
+    else:
+        account = "" if os.geteuid() else "root"
+    if not account:
+        return
+    try:
+        root = folders.find(folders.places(mdaemon_dir, ""))
+    except ConfigError:
+        return
+    raise ConfigError(
+        f"The demo does not run as {account} in a temporary folder, because {root} "
+        "is an MDaemon.",
+        hint="Run it as another user, or name a folder: demo --directory DIR.",
+    )
 
 
 def send_mail(
