@@ -1,8 +1,8 @@
 """Audit what a release is made of, as the release does, with a service of our own.
 
 Only the release asks the service that knows vulnerabilities (see `.github`). Ours knows
-none, and then one. This checks that every package is pinned with hashes, that the list of
-them (SBOM, CycloneDX) is complete, and that a vulnerability is noticed.
+none, and then one. This checks that every package is pinned with hashes, that the list
+of them (SBOM, CycloneDX) is complete, and that a vulnerability is noticed.
 """
 
 from __future__ import annotations
