@@ -207,6 +207,7 @@ def obtain(data: bytes) -> None:
         lambda _: nullcontext(),
         key_type="p256",
         profiles=["shortlived"],
+        preferred_chain="none",  # so alternate chains are fetched
         timeout=30,
         sleep=lambda _: None,
         clock=lambda: next(clock),
@@ -246,7 +247,7 @@ def _certificate() -> bytes:
     point = x509.DistributionPoint([listed], None, None, None)
     builder = x509.CertificateBuilder(
         issuer_name=_ROOT,
-        subject_name=x509.Name([]),
+        subject_name=_ROOT,
         public_key=_KEY.public_key(),
         serial_number=1,
         not_valid_before=datetime.now(UTC) - timedelta(days=1),
@@ -354,6 +355,9 @@ TARGETS = {
             _TALK,
             _TALK.replace(b"201\nLocation: /order/1\n\n", b"429\n\n" + _PROBLEM + b" "),
             _TALK.replace(b'"ready"', b'"invalid","error":' + _PROBLEM),
+            _TALK.replace(
+                b'"token"', b'"status":"invalid","error":' + _PROBLEM + b',"t"'
+            ),
         ],
     ),
 }
