@@ -3,9 +3,34 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import sys
+import time
+from collections.abc import Callable
 
 import atheris  # type: ignore[import-untyped] # it has no stubs
+
+EVERY = 200
+"""Of so many inputs, one is also tried in large."""
+LARGE_BYTES = 1 << 16
+LARGE_SECONDS = 5.0
+"""Of the processor: what takes longer does not grow in proportion to its input."""
+
+
+def also_large(run: Callable[[bytes], None]) -> Callable[[bytes], None]:
+    """Return a target that now and then repeats its input to a large one."""
+    count = itertools.count(1)
+
+    def tried(data: bytes) -> None:
+        run(data)
+        if data and next(count) % EVERY == 0:
+            start = time.process_time()
+            run(data * (LARGE_BYTES // len(data)))
+            seconds = time.process_time() - start
+            if seconds > LARGE_SECONDS:
+                raise RuntimeError(f"repeated to {LARGE_BYTES} bytes: {seconds:.1f} s")
+
+    return tried
 
 
 def main() -> None:
@@ -19,7 +44,7 @@ def main() -> None:
         atheris.enabled_hooks.add("RegEx")
     with atheris.instrument_imports(include=["letsencrypt_mdaemon"]):
         run, _ = importlib.import_module(f"fuzz.{module}").TARGETS[name]
-    atheris.Setup(sys.argv, run)
+    atheris.Setup(sys.argv, also_large(run))
     atheris.Fuzz()
 
 
