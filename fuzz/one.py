@@ -3,32 +3,34 @@
 from __future__ import annotations
 
 import importlib
-import itertools
 import sys
 import time
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import atheris  # type: ignore[import-untyped] # it has no stubs
 
-EVERY = 200
-"""Of so many inputs, one is also tried in large."""
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 LARGE_BYTES = 1 << 16
 LARGE_SECONDS = 5.0
 """Of the processor: what takes longer does not grow in proportion to its input."""
 
 
 def also_large(run: Callable[[bytes], None]) -> Callable[[bytes], None]:
-    """Return a target that now and then repeats its input to a large one."""
-    count = itertools.count(1)
+    """Return a target that also repeats inputs to large ones, a tenth of the time."""
+    due = 0.0
 
     def tried(data: bytes) -> None:
+        nonlocal due
         run(data)
-        if data and next(count) % EVERY == 0:
-            start = time.process_time()
+        start = time.process_time()
+        if data and start >= due:
             run(data * (LARGE_BYTES // len(data)))
             seconds = time.process_time() - start
             if seconds > LARGE_SECONDS:
                 raise RuntimeError(f"repeated to {LARGE_BYTES} bytes: {seconds:.1f} s")
+            due = start + seconds * 10
 
     return tried
 
