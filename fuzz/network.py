@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
+from dns.exception import DNSException
 from requests.structures import CaseInsensitiveDict
 
 from fuzz.texts import SEPARATOR
@@ -139,7 +140,10 @@ def look_up(data: bytes) -> None:
     def answer(*_: object, **__: object) -> tuple[dns.message.Message, bool]:
         part = next(order)
         if part.startswith(b"id"):
-            return dns.message.from_text(part.decode("utf-8", "replace")), False
+            try:
+                return dns.message.from_text(part.decode("utf-8", "replace")), False
+            except Exception as exc:
+                raise DNSException from exc  # as from bytes
         return dns.message.from_wire(part), False
 
     with mock.patch.object(dns.query, "udp_with_fallback", answer):

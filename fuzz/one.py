@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import sys
 import time
 from typing import TYPE_CHECKING
@@ -46,6 +47,7 @@ def main() -> None:
         atheris.enabled_hooks.add("RegEx")
     with atheris.instrument_imports(include=["letsencrypt_mdaemon"]):
         run, _ = importlib.import_module(f"fuzz.{module}").TARGETS[name]
+    logging.disable()
     atheris.Setup(sys.argv, also_large(run))
     atheris.Fuzz()
 

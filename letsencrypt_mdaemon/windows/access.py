@@ -67,7 +67,10 @@ READ = 0x1
 # to change its access list and owner.
 CHANGE = (0x2, 0x4, 0x40, 0x10000, 0x40000, 0x80000)
 _GENERIC = {0x10000000: 0x1F01FF, 0x40000000: 0x120116, 0x80000000: 0x120089}
-_LIST = re.compile(r"D:([A-Z_]*?)((?:\(.*\))?)(?:S:.*)?\Z", re.DOTALL)
+# Each step leaves one way to go on: a list that a stranger made may be long.
+_LIST = re.compile(
+    r"(?:[OG]:[^:()]*)*D:([A-Z_]*)((?:\([^()]*\))*)(?:S:.*)?\Z", re.DOTALL
+)
 _ENTRY = re.compile(r"\(([A-Z]+);([A-Z]*);([^;()]*);[^;()]*;[^;()]*;([^;()]+)\)")
 
 
@@ -119,7 +122,7 @@ def entries(descriptor: str) -> list[Entry]:
 
 def _split(descriptor: str) -> tuple[str, str]:
     """Return the flags of an access list, and its entries."""
-    match = _LIST.search(descriptor)
+    match = _LIST.match(descriptor)
     if match is None:
         raise ValueError(f"{descriptor!r} has no access list")
     return match[1], match[2]
