@@ -68,6 +68,12 @@ FAULTS = (
         "test_verify_command.py",
     ),
     Fault(
+        "demo-as-root-beside-an-mdaemon",
+        'account = "" if os.geteuid() else "root"',
+        'account = ""',
+        "test_commands.py -k refuses_root",
+    ),
+    Fault(
         "lack-of-memory-is-a-bug",
         "isinstance(error, MemoryError) or ",
         "",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 import time
-from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
@@ -19,18 +18,18 @@ from letsencrypt_mdaemon.errors import ConfigError, DeployError
 from letsencrypt_mdaemon.mdaemon import folders, ini
 from letsencrypt_mdaemon.system import mail
 from letsencrypt_mdaemon.system.disk import explained, read_limited, write_private
-from letsencrypt_mdaemon.system.locks import exclusive_lock
 from letsencrypt_mdaemon.text import day
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from letsencrypt_mdaemon.app.installation import Installation
+    from letsencrypt_mdaemon.app.scheduling import Scheduler
     from letsencrypt_mdaemon.app.survey import Offer
     from letsencrypt_mdaemon.config.load import Loaded
     from letsencrypt_mdaemon.renewal.adapters import Outcome
-    from letsencrypt_mdaemon.system.schedule import Job, Scheduler
+    from letsencrypt_mdaemon.system.schedule import Job
 
 ONCE = ("staging", "dry-run", "force", "no-activate", "json")
 """Settings of one run: they never go into the config file."""
@@ -70,19 +69,6 @@ def require_rights(root: Path) -> None:
         message = f"This account may not change MDaemon's files in {app}."
         hint = "Run this as root, or as the account that owns that folder."
         raise ConfigError(message, hint=ELEVATE.get(sys.platform, hint))
-
-
-@contextmanager
-def locked(config: Config, root: Path, file: Path | None) -> Iterator[None]:
-    """Hold the lock while something is done; never while a person is asked.
-
-    Raises:
-        BusyError: If another run holds it.
-    """
-    state = build.state_of(config, root)
-    with exclusive_lock(state.lock):
-        build.guard(state, file)
-        yield
 
 
 def config_file(loaded: Loaded, root: Path) -> Path:
@@ -144,7 +130,7 @@ def wanted(
         answers: What was asked; they override the options.
     """
     given = {
-        name: load.absolute(name, ",".join(texts))
+        name: load.absolute(name, texts)
         for name, texts in options.items()
         if name not in ONCE
     }
@@ -185,7 +171,7 @@ def machine(installation: Installation, file: Path | None) -> Ended:
     Raises:
         DeployError: If something does not work.
     """
-    with locked(installation.config, installation.root, file):
+    with build.locked_state(installation.config, installation.root, file):
         report = selftest.run(list(selftest.checks(installation)))
     if report.failed:
         failed = [check for check in report.checks if check.result == "failed"]
@@ -206,7 +192,7 @@ def names(installation: Installation, loaded: Loaded, offers: Sequence[Offer]) -
     known = {item.name: item for item in offers}
     new = {name: "" for name in wanted_names if name not in known}
     if new:
-        with locked(loaded.config, installation.root, loaded.file):
+        with build.locked_state(loaded.config, installation.root, loaded.file):
             more = survey.examine(installation, new, now=now())
         known |= {item.name: item for item in more}
     bad = [known[name].verdict for name in wanted_names if known[name].verdict]
@@ -241,13 +227,13 @@ def is_new(config: Config, root: Path) -> bool:
     return not open_installation(config, root, look=False).targets()
 
 
-def schedule(scheduler: Scheduler, loaded: Loaded) -> Job:
+def schedule(scheduler: Scheduler, loaded: Loaded, root: Path) -> Job:
     """Schedule `renew` with the config file, unless it is scheduled like that.
 
     Raises:
         Error: If the scheduler refuses.
     """
-    return scheduler.install(scheduling.command(loaded, {}))
+    return scheduler.install(scheduling.command(loaded, {}, root))
 
 
 def disable(

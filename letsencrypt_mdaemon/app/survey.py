@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from letsencrypt_mdaemon.app.installation import Installation
+    from letsencrypt_mdaemon.app.scheduling import Scheduler
     from letsencrypt_mdaemon.config.load import Loaded
-    from letsencrypt_mdaemon.system.schedule import Scheduler
 
 _log = logging.getLogger(__name__)
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import click
 import pytest
 from click.shell_completion import ShellComplete
+from click.testing import CliRunner
 
 from letsencrypt_mdaemon import errors
 from letsencrypt_mdaemon.acme import transport
@@ -27,6 +28,7 @@ from letsencrypt_mdaemon.cli.text import when
 from letsencrypt_mdaemon.config import load
 from letsencrypt_mdaemon.config.settings import Config
 from letsencrypt_mdaemon.renewal import revoke as revocation
+from letsencrypt_mdaemon.sandbox import demo as story
 from letsencrypt_mdaemon.sandbox.ca.server import CertificateAuthority
 from letsencrypt_mdaemon.sandbox.folder import TARGETS, bound
 from letsencrypt_mdaemon.system.locks import exclusive_lock
@@ -367,6 +369,38 @@ def test_demo_leaves_alone_what_is_in_its_way(tmp_path: Path) -> None:
     assert ran.exit_code == 1
     assert f"{tmp_path / 'mdaemon'} already exists" in ran.messages
     assert (tmp_path / "mdaemon" / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="tests/windows has it")
+@pytest.mark.parametrize("uid", [0, 1000])
+@pytest.mark.parametrize("there", [True, False])
+def test_demo_refuses_root_beside_an_mdaemon_unless_told_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uid: int, *, there: bool
+) -> None:
+    (tmp_path / "App").mkdir()
+    if there:
+        (tmp_path / "App" / "MDaemon.ini").touch()
+    ran: list[Path | None] = []
+    monkeypatch.setattr(os, "geteuid", lambda: uid)
+
+    def run(folder: Path | None, **_: object) -> dict[str, int]:
+        ran.append(folder)
+        return {"exit_code": 0}
+
+    monkeypatch.setattr(story, "run", run)
+    monkeypatch.setenv(f"{PREFIX}MDAEMON_DIR", str(tmp_path))
+
+    found = CliRunner().invoke(cli, ["demo"])
+
+    if there and uid == 0:
+        assert (found.exit_code, ran) == (2, [])
+        assert f"because {tmp_path} is an MDaemon" in found.stderr
+        assert "demo --directory DIR" in found.stderr
+    else:
+        assert (found.exit_code, ran) == (0, [None])
+    folder = tmp_path / "demo"
+    found = CliRunner().invoke(cli, ["demo", "--directory", str(folder)])
+    assert (found.exit_code, ran[-1]) == (0, folder)
 
 
 @pytest.mark.parametrize("part", ["WebAdmin.ini", "attempt.json"])

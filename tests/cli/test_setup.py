@@ -18,7 +18,8 @@ from letsencrypt_mdaemon.pki.certificate import OURS
 from letsencrypt_mdaemon.sandbox.ca.server import CertificateAuthority
 from letsencrypt_mdaemon.sandbox.folder import TARGETS, bound
 from letsencrypt_mdaemon.state.folder import State
-from letsencrypt_mdaemon.system.schedule import Cron, TaskScheduler, task
+from letsencrypt_mdaemon.system.schedule import Cron
+from letsencrypt_mdaemon.system.tasks import TaskScheduler, task
 from tests.limits import HANG_SECONDS
 from tests.program import HOST_NAME, Program, Ran, environment
 from tests.schedulers import Crontab, Schtasks
