@@ -41,6 +41,9 @@ Not more names are validated at once, either: Let's Encrypt fetches each token f
 places, and a web server with a short queue turns some of them away.
 """
 
+MORE_AUTHORIZATIONS = 10
+"""An order has one for each name; some CAs send further ones (7.1.4)."""
+
 MAX_VALIDATION_SECONDS = 5.0
 """How long the next names wait for the CA to validate those before them."""
 
@@ -125,14 +128,26 @@ class Authorization:
         return None
 
 
-def authorize(order: Order, present: Present) -> None:
+def authorize(order: Order, present: Present, count: int) -> None:
     """Prove control of every name that the CA has not validated yet.
+
+    Args:
+        count: How many names the order has.
 
     Raises:
         ChallengeError: If names could not be validated.
         AcmeError: If the CA refuses otherwise, or does not finish in time.
     """
-    session, found = order.session, _authorizations(order)
+    session, urls = order.session, _urls(order)
+    most = 2 * count + MORE_AUTHORIZATIONS
+    if len(urls) > most:
+        order.state.forget_order()
+        raise AcmeError(
+            f"The CA's order has {len(urls)} authorizations; for its {count} names, "
+            f"this program asks for at most {most}.",
+            hint="Report this to the CA.",
+        )
+    found = _each(lambda url: Authorization(session, url), urls)
     todo = [item for item in found if item.status == "pending"]
     if others := [item.name for item in todo if not item.is_answerable]:
         order.state.forget_order()
@@ -164,25 +179,28 @@ def authorize(order: Order, present: Present) -> None:
         _log.info("Validated in %.1f s", session.deadline.clock() - started)
 
 
-def renounce(order: Order) -> bool:
+def renounce(order: Order, most: int) -> bool:
     """Deactivate the valid authorizations of an order (RFC 8555, 7.5.2).
+
+    Args:
+        most: How many authorizations are looked at.
 
     Returns:
         Whether there were any. Then the order is of no use any more, and the next one
         has to prove control of these names again.
     """
-    valid = [item for item in _authorizations(order) if item.status == "valid"]
-    gone = {"status": "deactivated"}
-    _each(lambda item: order.session.post(item.url, gone), valid)
+    session, gone = order.session, {"status": "deactivated"}
+    found = _each(lambda url: Authorization(session, url), _urls(order)[:most])
+    valid = [item for item in found if item.status == "valid"]
+    _each(lambda item: session.post(item.url, gone), valid)
     return bool(valid)
 
 
-def _authorizations(order: Order) -> list[Authorization]:
-    """Fetch the authorizations of an order."""
+def _urls(order: Order) -> list[str]:
+    """Return the URLs of the authorizations of an order."""
     urls = order.document.get("authorizations")
     urls = urls if isinstance(urls, list) else []
-    urls = [url for url in urls if isinstance(url, str)]
-    return _each(lambda url: Authorization(order.session, url), urls)
+    return [url for url in urls if isinstance(url, str)]
 
 
 def _let_pass(batch: Iterable[Authorization], deadline: Deadline) -> None:

@@ -7,10 +7,11 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from letsencrypt_mdaemon.acme import certificate as certificates
 from letsencrypt_mdaemon.acme.authorization import authorize, renounce
+from letsencrypt_mdaemon.acme.exchange import check_url
 from letsencrypt_mdaemon.acme.order import Order
 from letsencrypt_mdaemon.acme.problem import about_names, may_pass
 from letsencrypt_mdaemon.acme.transport import AccountSession, Deadline
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+_T = TypeVar("_T")
+
 
 class Issuer:
     """Obtains certificates from one CA.
@@ -43,7 +46,7 @@ class Issuer:
         require_profile: Whether to accept only these.
         preferred_chain: Prefer the chain that leads to this issuer (its common name);
             "" = the CA's default.
-        timeout: Seconds for all waiting for the CA, for one certificate.
+        timeout: Seconds for the whole conversation about one certificate.
         sleep: Waits for some seconds.
         clock: Seconds since any moment.
     """
@@ -102,14 +105,25 @@ class Issuer:
             AcmeError: If the CA refuses otherwise, or its certificate is not usable.
             ConfigError: If the CA's terms of service have to be agreed to first.
         """
+        return self._within(
+            names, lambda deadline: self._obtain(names, replaces, key, deadline)
+        )
+
+    def _within(self, names: Sequence[str], act: Callable[[Deadline], _T]) -> _T:
+        """Act until a deadline; say which names a refusal is about."""
+        self._compare_clocks()
+        deadline = Deadline(self.timeout, self._sleep, self._clock)
+        self.session.deadline = deadline
         try:
-            return self._obtain(names, replaces, key)
+            return act(deadline)
         except AcmeError as exc:
             # The names may be refused with the order, with the CSR, or in between.
             refusal = about_names(exc, names)
             if refusal is exc:
                 raise
             raise refusal from exc
+        finally:
+            self.session.deadline = None
 
     def validate(self, names: Sequence[str]) -> None:
         """Let the CA validate every name afresh; no certificate is issued.
@@ -119,46 +133,37 @@ class Issuer:
             AcmeError: If it fails otherwise.
             ConfigError: If the CA's terms of service have to be agreed to first.
         """
-        try:
-            self._validate(names)
-        except AcmeError as exc:
-            refusal = about_names(exc, names)
-            if refusal is exc:
-                raise
-            raise refusal from exc
+        self._within(names, lambda deadline: self._validate(names, deadline))
 
-    def _validate(self, names: Sequence[str]) -> None:
-        self._compare_clocks()
-        deadline = Deadline(self.timeout, self._sleep, self._clock)
+    def _validate(self, names: Sequence[str], deadline: Deadline) -> None:
         session = AccountSession(self.session, self.accounts.signer(), deadline)
-        key = new_key("p256")  # nothing is certified
+        key, most = new_key("p256"), len(names)  # nothing is certified
         order, _ = self._place(session, names, None, key)
         try:
-            if renounce(order):
+            if renounce(order, most):
                 # The CA would have taken former validations for new ones.
                 order, _ = self._place(session, names, None, key)
             if order.status == "pending":
-                authorize(order, self.present)
+                authorize(order, self.present, most)
         finally:
             self.state.forget_order()
             with suppress(AcmeError):
-                renounce(order)
+                renounce(order, most)
 
     def _obtain(
         self,
         names: Sequence[str],
         replaces: x509.Certificate | None,
         key: PrivateKey | None,
+        deadline: Deadline,
     ) -> Certificate:
-        deadline = Deadline(self.timeout, self._sleep, self._clock)
-        self._compare_clocks()
         signer = self.accounts.signer()
         self.accounts.update_contact(signer)
         session = AccountSession(self.session, signer, deadline)
         resumed = self._resume(session, names, key)
         order, key = resumed or self._place(session, names, replaces, key)
         if order.status == "pending":
-            authorize(order, self.present)
+            authorize(order, self.present, len(names))
         if order.status == "ready":
             order.finalize(key, names)
         url = order.wait_for_certificate()
@@ -258,6 +263,8 @@ class Issuer:
         key = making.result()
         order = Order(session, self.state, reply.location)
         order.update(reply)
+        for url in filter(None, (order.url, order.finalize_url)):
+            check_url(url, self.session.directory_url)
         if not self._has_profile(order):
             message = f"The CA accepted the order but not the profile {profile}."
             raise AcmeError(message, hint="Remove require-profile.")

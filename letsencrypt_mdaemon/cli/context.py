@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,11 +15,9 @@ from letsencrypt_mdaemon.app.installation import open_installation
 from letsencrypt_mdaemon.config import load
 from letsencrypt_mdaemon.config.parsers import parse_path
 from letsencrypt_mdaemon.mdaemon import folders
-from letsencrypt_mdaemon.system.locks import exclusive_lock
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-    from datetime import datetime
 
     from letsencrypt_mdaemon.app.installation import Installation
     from letsencrypt_mdaemon.app.renewal import Prepared
@@ -44,6 +43,7 @@ class Context:
         names: The names of the certificate, once they are known.
         state: The state, once the lock is held.
         outcome: How a run that changes the server ended, unless it failed.
+        now: When the command began.
     """
 
     def __init__(
@@ -63,20 +63,18 @@ class Context:
         self.names: tuple[str, ...] = ()
         self.state: State | None = None
         self.outcome: Outcome | None = None
+        self.now = datetime.now(UTC)
         self._file = file
-        self._loaded: load.Loaded | None = None
         self._is_noted = False
 
     @cached_property
     def _read(self) -> tuple[load.Loaded, list[str]]:
         return load.read(self.options, os.environ, self._config_file())
 
-    @property
+    @cached_property
     def loaded(self) -> load.Loaded:
         """The configuration, and the origin of each value."""
-        if self._loaded is None:
-            self._loaded = load.checked(self._read)
-        return self._loaded
+        return load.checked(self._read)
 
     @property
     def valid(self) -> load.Loaded:
@@ -91,8 +89,9 @@ class Context:
     @property
     def is_json(self) -> bool:
         """Whether the result is printed as JSON, even if the settings are invalid."""
-        loaded = self._loaded
-        return "json" in self.options or (loaded is not None and loaded.config.json)
+        return "json" in self.options or (
+            "loaded" in self.__dict__ and self.config.json
+        )
 
     @cached_property
     def root(self) -> Path:
@@ -141,13 +140,13 @@ class Context:
         )
         return self.installation
 
-    def prepare(self, now: datetime) -> Prepared:
+    def prepare(self) -> Prepared:
         """Open the installation for a run that changes the server."""
         from letsencrypt_mdaemon.app import renewal  # noqa: PLC0415 - slow to import
 
         installation = self.open()
         if self.is_scheduled:
-            installation = installation.noted(now)
+            installation = installation.noted(self.now)
             self._is_noted = True
         self.names = installation.names()
         self.prepared = renewal.prepare(installation, self.names)
@@ -174,13 +173,12 @@ class Context:
 
         Raises:
             BusyError: If another run holds the lock.
-            Error: If the state folder cannot be used.
+            Error: If the state folder cannot be used, or is not trusted.
         """
-        state = build.state_of(self.valid.config, self.root)
-        self.exits.enter_context(exclusive_lock(state.lock))
-        build.guard(state, self.valid.file)
-        self.state = state
-        return state
+        self.state = self.exits.enter_context(
+            build.locked_state(self.valid.config, self.root, self.valid.file)
+        )
+        return self.state
 
     def _config_file(self) -> Path | None:
         """Return the config file that is named, else the one in MDaemon's folder."""

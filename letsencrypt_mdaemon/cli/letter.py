@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from letsencrypt_mdaemon.errors import AcmeError, ChallengeError, DeployError
 from letsencrypt_mdaemon.state.memory import Told, WouldFail
 from letsencrypt_mdaemon.state.news import Event
+from letsencrypt_mdaemon.system import mail
 from letsencrypt_mdaemon.text import day, days, printable, when
 
 if TYPE_CHECKING:
@@ -134,22 +135,13 @@ def write(event: Event, about: About) -> tuple[str, list[str]]:
     return subject, lines
 
 
-def trial() -> tuple[str, list[str]]:
-    """Return subject and lines of the mail that `notify-test` sends."""
-    subject = "letsencrypt-mdaemon: a test of the mail"
-    return subject, [
-        f"This is a test from {socket.gethostname()}.",
-        "When a renewal fails, a mail shows the cause and what to do.",
-    ]
-
-
 def example(kind: str | None) -> tuple[str, list[str]]:
     """Return an example of the mail about an event; "would-fail" is one, too.
 
     None = a test without any event.
     """
     if kind is None:
-        return trial()
+        return mail.trial()
     event = Event.FAILED if kind == "would-fail" else Event(kind)
     name = "mail.example.com"
     at = datetime.now(UTC)

@@ -36,6 +36,7 @@ def status(
     memory, every = installation.memory, snapshot.request.interval
     return {
         "mdaemon_dir": str(installation.root),
+        "store": str(installation.store),
         "directory_url": installation.config.ca,
         "names": list(snapshot.request.names),
         "due": due.due,
@@ -120,6 +121,7 @@ def _would_fail(value: WouldFail) -> Document:
 def print_status(found: Document) -> None:
     """Print what is in use, and when it is due."""
     click.echo(f"MDaemon in {found['mdaemon_dir']}")
+    row("store", found["store"])
     row("names", *found["names"])
     row("CA", found["directory_url"])
     if item := found["certificate"]:
@@ -142,6 +144,8 @@ def print_status(found: Document) -> None:
         row("would fail", who, item["change"])
     if item := found["pending"]:
         row("pending", f"{item['thumbprint']}, issued and not in use yet")
+    if not found["targets"]:
+        row("INI value", "none names a certificate of the store yet")
     for item in found["targets"]:
         leaf = item["certificate"]
         named = leaf["thumbprint"] if leaf else "no certificate of the store"

@@ -121,6 +121,13 @@ class PutBack(NamedTuple):
     at: datetime
 
 
+class Revocation(NamedTuple):
+    """When the CA revoked a certificate, and whether as its key is compromised."""
+
+    at: datetime
+    is_compromised: bool = False
+
+
 class Checked(NamedTuple):
     """A CA's answer whether a certificate is revoked (its CRL).
 
@@ -230,6 +237,7 @@ class Memory(NamedTuple):
         proven: The endpoints that served the certificate when it was put into use.
         told: What was mailed.
         rehearsed: The last rehearsal; None if there was none.
+        disabled: The scheduled tasks that `setup` disabled.
     """
 
     targets: tuple[Target, ...] = ()
@@ -248,6 +256,7 @@ class Memory(NamedTuple):
     proven: tuple[str, ...] = ()
     told: Told = Told()
     rehearsed: Rehearsed | None = None
+    disabled: tuple[str, ...] = ()
 
     def revoked(self, thumbprint: str) -> datetime | None:
         """Return when this program or the CA revoked a certificate; None if not."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 import smtplib
+import socket
 import ssl
 from dataclasses import dataclass, field
 from email.utils import formatdate
@@ -176,7 +177,12 @@ class Smtp:
             raise Error(message, hint=hint) from None
 
 
-Transport = RawQueue | Smtp
+def trial() -> tuple[str, list[str]]:
+    """Return subject and lines of the mail that `notify-test` sends."""
+    return "letsencrypt-mdaemon: a test of the mail", [
+        f"This is a test from {socket.gethostname()}.",
+        "When a renewal fails, a mail shows the cause and what to do.",
+    ]
 
 
 def _ascii(text: str, limit: int) -> str:
