@@ -1130,7 +1130,7 @@ FAULTS = (
     ),
     Fault(
         "certificate-signed-by-a-leaf",
-        "return extension.value.ca",
+        "return constraints is not None and constraints.ca",
         "return True",
         "test_certificate.py",
     ),

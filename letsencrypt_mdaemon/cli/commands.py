@@ -10,19 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from letsencrypt_mdaemon.cli.options import (
-    DEPLOY,
-    DUE,
-    IIS,
-    INSTALLATION,
-    NAMES,
-    ONCE,
-    RENEW,
-    STAGING,
-    Group,
-    Result,
-    command,
-)
+from letsencrypt_mdaemon.cli import options
+from letsencrypt_mdaemon.cli.options import Group, Result, command
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,8 +25,8 @@ if TYPE_CHECKING:
 @command(
     *("host-name", "alternate-host-names", "key-type", "directory-url", "agree-tos"),
     *("to", "remove-old-certificates", "no-activate", "no-reload", "skip-port-check"),
-    *(*ONCE, "json", "mdaemon-dir", "webroot", "store"),
-    takes=RENEW,
+    *(*options.ONCE, "json", "mdaemon-dir", "webroot", "store"),
+    takes=options.RENEW,
     example="renew --agree-tos --to me@example.com",
     is_logged=True,
 )
@@ -54,7 +43,7 @@ def renew(context: Context) -> Result:
 @command(
     *("host-name", "alternate-host-names", "no-reload", "dry-run", "json"),
     *("mdaemon-dir", "store"),
-    takes=DEPLOY,
+    takes=options.DEPLOY,
     example="activate",
     is_logged=True,
 )
@@ -70,7 +59,7 @@ def activate(context: Context) -> Result:
 
 @command(
     *("host-name", "alternate-host-names", "no-reload", "json", "mdaemon-dir", "store"),
-    takes=DEPLOY,
+    takes=options.DEPLOY,
     example="rollback",
     is_logged=True,
 )
@@ -109,8 +98,8 @@ def _carry_out(
 @command(
     *("json", "mdaemon-dir", "store", "host-name", "alternate-host-names"),
     *("key-type", "directory-url"),
-    takes=(*INSTALLATION, *NAMES, *DUE, *IIS),
-    helps=STAGING,
+    takes=(*options.SERVER, *options.DUE),
+    helps=options.STAGING,
     example="status --json",
 )
 def status(context: Context) -> Result:
@@ -129,7 +118,7 @@ def status(context: Context) -> Result:
 
 @command(
     *("agree-tos", "to", "mdaemon-dir", "json"),
-    takes=RENEW,
+    takes=options.RENEW,
     example="schedule install",
 )
 def schedule_install(context: Context) -> Result:
@@ -143,9 +132,9 @@ def schedule_install(context: Context) -> Result:
     from letsencrypt_mdaemon.cli import document, text  # noqa: PLC0415 - slow
 
     scheduler = scheduling.of_this_system()
-    options = {name: row for name, row in context.options.items() if name != "json"}
+    given = {name: row for name, row in context.options.items() if name != "json"}
     rivals = scheduler.rivals()
-    job = scheduler.install(scheduling.command(context.loaded, options))
+    job = scheduler.install(scheduling.command(context.loaded, given))
     last = scheduling.last_run(context.config, context.root)
     items = {"job": document.job(job, last), "rivals": rivals}
     return Result(items, text.print_installed)

@@ -8,15 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from letsencrypt_mdaemon.cli.options import (
-    IIS,
-    INSTALLATION,
-    NAMES,
-    STAGING,
-    Result,
-    command,
-    offer,
-)
+from letsencrypt_mdaemon.cli import options
+from letsencrypt_mdaemon.cli.options import Result, command, offer
 from letsencrypt_mdaemon.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -41,7 +34,7 @@ def unknown(message: str) -> int:
 
 @command(
     *("json", "mdaemon-dir", "store", "endpoint"),
-    takes=(*INSTALLATION, *NAMES, *IIS),
+    takes=options.SERVER,
     own=(
         click.Option(
             ["--warning"],
@@ -71,7 +64,7 @@ def unknown(message: str) -> int:
             help=f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}.  [default: text]",
         ),
     ),
-    helps=STAGING,
+    helps=options.STAGING,
     example="check --critical 5",
     on_failure=unknown,
 )

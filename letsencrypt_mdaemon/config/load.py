@@ -9,14 +9,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from letsencrypt_mdaemon.config.parsers import (
-    Parsed,
-    Setting,
-    TargetText,
-    parse_text,
-    shown,
-)
-from letsencrypt_mdaemon.config.settings import Config
+from letsencrypt_mdaemon.config import parsers
+from letsencrypt_mdaemon.config.settings import Config, Setting, TargetText
 from letsencrypt_mdaemon.errors import ConfigError
 from letsencrypt_mdaemon.text import printable
 
@@ -69,7 +63,7 @@ class Loaded(NamedTuple):
         rows = {}
         for name, row in settings():
             value = getattr(self.config, name.replace("-", "_"))
-            text = "(set)" if row.secret and value else shown(value)
+            text = "(set)" if row.secret and value else parsers.shown(value)
             rows[name] = {"value": text, "from": self.origins.get(name, "default")}
             if name not in self.origins and row.usual not in {"", text}:
                 usual = {"delay": str(self.config.longest_delay)}
@@ -131,7 +125,7 @@ class _Draft:
 
     def __init__(self) -> None:
         self.table = dict(settings())
-        self.values: dict[str, Parsed] = {}
+        self.values: dict[str, parsers.Parsed] = {}
         self.origins: dict[str, str] = {}
         self.targets: list[TargetText] = []
         self.problems: list[str] = []
@@ -155,7 +149,7 @@ class _Draft:
             if argument not in names:
                 self._unknown(argument, argument, names)
             elif value is not None:
-                self.take(names[argument], shown(value), argument, Path())
+                self.take(names[argument], parsers.shown(value), argument, Path())
 
     def take_environment(self, environ: Mapping[str, str]) -> None:
         names = {name.replace("-", "_").upper(): name for name in self.table}
@@ -201,7 +195,7 @@ class _Draft:
                 self._unknown(f"{where} {printable(key)}", key, values)
                 continue
             try:
-                values[key] = parse_text(text, Path())
+                values[key] = parsers.parse_text(text, Path())
             except ValueError as exc:
                 self.problems.append(f"{where} {key}: {exc}")
         if not values["file"] or not values["key"]:
