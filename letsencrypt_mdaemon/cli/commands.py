@@ -15,7 +15,6 @@ from letsencrypt_mdaemon.cli.options import Group, Result, command
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from datetime import datetime
 
     from letsencrypt_mdaemon.app.renewal import Prepared
     from letsencrypt_mdaemon.cli.context import Context
@@ -35,9 +34,7 @@ def renew(context: Context) -> Result:
 
     Then make MDaemon use it, and check that every port serves it.
     """
-    from letsencrypt_mdaemon.app import renewal  # noqa: PLC0415 - slow to import
-
-    return _carry_out(context, renewal.Prepared.renew)
+    return _carry_out(context, lambda run: run.renew(context.now))
 
 
 @command(
@@ -52,9 +49,7 @@ def activate(context: Context) -> Result:
 
     One that `renew --no-activate` obtained, or that was rolled back.
     """
-    from letsencrypt_mdaemon.app import renewal  # noqa: PLC0415 - slow to import
-
-    return _carry_out(context, renewal.Prepared.activate)
+    return _carry_out(context, lambda run: run.activate(context.now))
 
 
 @command(
@@ -65,14 +60,10 @@ def activate(context: Context) -> Result:
 )
 def rollback(context: Context) -> Result:
     """Return to the last verified certificate."""
-    from letsencrypt_mdaemon.app import renewal  # noqa: PLC0415 - slow to import
-
-    return _carry_out(context, renewal.Prepared.roll_back)
+    return _carry_out(context, lambda run: run.roll_back(context.now))
 
 
-def _carry_out(
-    context: Context, act: Callable[[Prepared, datetime], Outcome]
-) -> Result:
+def _carry_out(context: Context, act: Callable[[Prepared], Outcome]) -> Result:
     """Change which certificate the server uses."""
     from letsencrypt_mdaemon.app import status as overview  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.cli import document, text  # noqa: PLC0415 - slow
@@ -81,7 +72,7 @@ def _carry_out(
     config = context.config
     prepared = context.prepare()
     overview.warn(prepared.installation, prepared.named.values())
-    outcome = act(prepared, context.now)
+    outcome = act(prepared)
     leaf = outcome.certificate
     pinned = config.key_policy == "reuse" and leaf is not None
     items = {

@@ -76,9 +76,7 @@ class Loaded(NamedTuple):
 
 
 def load(
-    options: Mapping[str, Sequence[str]],
-    environ: Mapping[str, str],
-    file: Path | None,
+    options: Mapping[str, Sequence[str]], environ: Mapping[str, str], file: Path | None
 ) -> Loaded:
     """Merge file, environment and command line; each overrides the one before.
 
