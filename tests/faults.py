@@ -181,8 +181,8 @@ FAULTS = (
     ),
     Fault(
         "host-name-not-saved",
-        "_replace(in_use=thumbprint(leaf), host_name=host)",
-        "_replace(in_use=thumbprint(leaf))",
+        "_replace(in_use=thumbprint(leaf), host_name=host, proven=proven)",
+        "_replace(in_use=thumbprint(leaf), proven=proven)",
         "test_bad_input.py -k default_domain",
     ),
     # The ACME client
@@ -1225,7 +1225,7 @@ FAULTS = (
     # A run's end, its log and its mail
     Fault(
         "run-every-error-is-1",
-        "sys.exit(error.exit_code)\n\n    def _consult",
+        "sys.exit(code)\n\n    def _consult",
         "sys.exit(1)\n\n    def _consult",
         "test_commands.py -k 'not demo'",
     ),
