@@ -87,7 +87,7 @@ def verify(context: Context) -> Result:
 @command(
     *("host-name", "alternate-host-names", "directory-url", "ca-bundle", "webroot"),
     *("skip-port-check", "json", "mdaemon-dir", "store"),
-    takes=(*options.SERVER, *options.PORT_80, *options.ACCOUNT),
+    takes=(*options.SERVER, *options.PORT_80, *options.ACCOUNT, "to", "mail-server"),
     helps=options.STAGING,
     example="doctor --alternate-host-names imap.example.com",
 )
@@ -140,7 +140,7 @@ def selftest(context: Context) -> Result:
 
 @command(
     *("to", "mail-server", "mdaemon-dir", "json"),
-    takes=options.MAIL,
+    takes=(*options.MAIL, "smtp-address"),
     example="notify-test --to me@example.com",
 )
 def notify_test(context: Context) -> Result:

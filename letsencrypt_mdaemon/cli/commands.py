@@ -6,6 +6,7 @@ it runs: `--help`, `--version` and a wrong option answer at once.
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -125,10 +126,26 @@ def schedule_install(context: Context) -> Result:
     scheduler = scheduling.of_this_system()
     given = {name: row for name, row in context.options.items() if name != "json"}
     rivals = scheduler.rivals()
-    job = scheduler.install(scheduling.command(context.loaded, given))
+    offer_to_keep_others_out(context)
+    command = scheduling.command(context.loaded, given, context.root)
+    job = scheduler.install(command)
     last = scheduling.last_run(context.config, context.root)
     items = {"job": document.job(job, last), "rivals": rivals}
     return Result(items, text.print_installed)
+
+
+def offer_to_keep_others_out(context: Context) -> None:
+    """Offer to run the commands that make the config file's folder trusted."""
+    from letsencrypt_mdaemon.app import trust  # noqa: PLC0415 - slow
+
+    doubts = trust.program_doubts(context.loaded.file, context.root)
+    text = trust.commands(doubts)
+    if text and sys.stdin.isatty() and not context.config.json:
+        for doubt in doubts:
+            click.echo(f"{doubt.path}: {doubt.why}", err=True)
+        question = f"Run these commands? {text}"
+        if click.confirm(question, default=False, err=True):
+            trust.mend(doubts)
 
 
 @command("mdaemon-dir", "state-dir", "json", example="schedule show")

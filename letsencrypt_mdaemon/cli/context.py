@@ -17,7 +17,6 @@ from letsencrypt_mdaemon.config import load
 from letsencrypt_mdaemon.config.parsers import parse_path
 from letsencrypt_mdaemon.errors import Error
 from letsencrypt_mdaemon.mdaemon import folders
-from letsencrypt_mdaemon.system.locks import exclusive_lock
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -129,12 +128,11 @@ class Context:
 
         Raises:
             BusyError: If another run holds the lock.
-            Error: If the state folder cannot be used.
+            Error: If the state folder cannot be used, or is not trusted.
         """
-        state = build.state_of(self.config, self.root)
-        self.exits.enter_context(exclusive_lock(state.lock))
-        build.guard(state, self.loaded.file)
-        return state
+        return self.exits.enter_context(
+            build.locked_state(self.config, self.root, self.loaded.file)
+        )
 
     def _config_file(self) -> Path | None:
         """Return the config file that is named, else the one in MDaemon's folder."""

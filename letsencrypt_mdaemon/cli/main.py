@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import gc
+import os
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
@@ -11,6 +12,7 @@ import click
 
 from letsencrypt_mdaemon._version import __version__
 from letsencrypt_mdaemon.cli import accounts, checks, commands, legacy, monitoring
+from letsencrypt_mdaemon.cli import setup as setting_up
 from letsencrypt_mdaemon.cli.options import CONTEXT, Group, general_options
 from letsencrypt_mdaemon.errors import ConfigError, Error
 
@@ -31,14 +33,20 @@ if TYPE_CHECKING:
 def demo(directory: str | None, *, keep: bool, broken: bool, as_json: bool) -> None:
     """Try a renewal with a small MDaemon and CA.
 
-    Both run on this machine, in a folder of their own.
+    Both run on this machine, in a folder of their own. As SYSTEM or root, name the
+    folder if this machine has an MDaemon.
     """
     try:
         from pathlib import Path  # noqa: PLC0415 - slow to import
 
+        from letsencrypt_mdaemon.app import build  # noqa: PLC0415 - slow
+        from letsencrypt_mdaemon.config import load  # noqa: PLC0415
         from letsencrypt_mdaemon.sandbox import demo as story  # noqa: PLC0415 - slow
 
         folder = Path(directory) if directory else None
+        if folder is None:
+            there = os.environ.get(f"{load.PREFIX}MDAEMON_DIR")
+            build.refuse_demo(Path(there) if there else None)
         # With --json the story goes to stderr: stdout is the result alone.
         result = story.run(
             folder,
@@ -69,6 +77,7 @@ cli = Group(
     {
         "Every day": [commands.renew, commands.status, checks.verify, monitoring.check],
         "Setting up": [
+            setting_up.setup,
             demo,
             checks.selftest,
             checks.discover,

@@ -119,6 +119,8 @@ def print_status(found: Document) -> None:
     row("dropped", *map(dropped, found["dropped"]))
     if item := found["pending"]:
         row("pending", f"{item['thumbprint']}, issued and not in use yet")
+    if not found["targets"]:
+        row("INI value", "none names a certificate of the store yet")
     for item in found["targets"]:
         leaf = item["certificate"]
         named = leaf["thumbprint"] if leaf else "no certificate of the store"

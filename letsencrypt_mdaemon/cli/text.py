@@ -28,6 +28,11 @@ WIDTH = 100
 MAX_HINTS = 3
 """The pieces of the doctor's advice that a failed run shows."""
 
+SWITCH_OFF = (
+    "Switch off MDaemon's own scheduler: Security, Security Manager, SSL & TLS, Let's "
+    "Encrypt."
+)
+
 _FIREWALL_HINT = (
     "This machine can read the file, but not the CA, which asks from several "
     "countries: check Location and Dynamic Screening and the firewall."
@@ -258,10 +263,7 @@ def print_installed(document: Document) -> None:
     print_job(document)
     for name in document["rivals"]:
         click.echo(f"The task {name} runs the old script. Delete it or disable it.")
-    click.echo(
-        "Switch off MDaemon's own scheduler: Security, Security Manager, SSL & TLS, "
-        "Let's Encrypt."
-    )
+    click.echo(SWITCH_OFF)
 
 
 def print_settings(document: Document) -> None:

@@ -37,15 +37,19 @@ def settings() -> Iterator[tuple[str, Setting]]:
 
 def as_option(name: str, texts: Sequence[str]) -> str:
     """Return a setting as an option of a command line that works in any folder."""
-    row, text = dict(settings())[name], ",".join(texts)
-    if row.flag and text == "yes":
+    text = absolute(name, texts)
+    if dict(settings())[name].flag and text == "yes":
         return f"--{name}"
+    return f"--{name}={text}"
+
+
+def absolute(name: str, texts: Sequence[str]) -> str:
+    """Return a setting's text with absolute paths: it works in any folder."""
+    row, text = dict(settings())[name], ",".join(texts)
     if name == "store":
         kind, colon, folder = text.partition(":")
-        text = f"{kind}:{Path(folder).absolute()}" if colon else text
-    elif row.metavar in {"DIR", "FILE"}:
-        text = str(Path(text).absolute())
-    return f"--{name}={text}"
+        return f"{kind}:{Path(folder).absolute()}" if colon else text
+    return str(Path(text).absolute()) if row.metavar in {"DIR", "FILE"} else text
 
 
 class Loaded(NamedTuple):

@@ -13,7 +13,7 @@ from letsencrypt_mdaemon.errors import DeployError
 from letsencrypt_mdaemon.pki.certificate import OURS, is_self_signed, thumbprint
 from letsencrypt_mdaemon.renewal import due as rules
 from letsencrypt_mdaemon.state.ledger import RETRY_INTERVAL, WEEK
-from letsencrypt_mdaemon.state.memory import PutBack, utc
+from letsencrypt_mdaemon.state.memory import PutBack, Target, utc
 from letsencrypt_mdaemon.text import day, when
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ MAX_RETURNS = 3
 
 MAX_KEPT = 100
 """The values put back that are remembered."""
+
+_NOWHERE = Target("", "", "", "")
 
 KEPT = "MDaemon saved settings that it kept in memory"
 RESTORED = "a backup was restored"
@@ -113,7 +115,8 @@ def _would_do(snapshot: Snapshot, leaf: x509.Certificate) -> bool:
     if is_barred and not snapshot.request.activate_only:
         return False
     used = snapshot._replace(
-        named=dict.fromkeys(snapshot.named, leaf),
+        # On a new server, as if somebody had chosen it.
+        named=dict.fromkeys(snapshot.named or [_NOWHERE], leaf),
         memory=memory._replace(in_use=digest),
     )
     return not fault(used) and not rules.by_rule(used, snapshot.names).due

@@ -171,6 +171,7 @@ class Memory(NamedTuple):
         put_back: What somebody changed in the server's files in the last week.
         checked: The CRLs' answers about certificates in use.
         proven: The endpoints that served the certificate when it was put into use.
+        disabled: The scheduled tasks that `setup` disabled.
     """
 
     targets: tuple[Target, ...] = ()
@@ -187,6 +188,7 @@ class Memory(NamedTuple):
     put_back: tuple[PutBack, ...] = ()
     checked: tuple[Checked, ...] = ()
     proven: tuple[str, ...] = ()
+    disabled: tuple[str, ...] = ()
 
     def revoked(self, thumbprint: str) -> datetime | None:
         """Return when this program or the CA revoked a certificate; None if not."""

@@ -17,6 +17,7 @@ from pathlib import Path
 import click
 import pytest
 from click.shell_completion import ShellComplete
+from click.testing import CliRunner
 
 from letsencrypt_mdaemon import errors
 from letsencrypt_mdaemon.acme import transport
@@ -27,6 +28,7 @@ from letsencrypt_mdaemon.cli.text import when
 from letsencrypt_mdaemon.config import load
 from letsencrypt_mdaemon.config.settings import Config
 from letsencrypt_mdaemon.renewal import revoke as revocation
+from letsencrypt_mdaemon.sandbox import demo as story
 from letsencrypt_mdaemon.sandbox.ca.server import CertificateAuthority
 from letsencrypt_mdaemon.sandbox.folder import TARGETS, bound
 from letsencrypt_mdaemon.system.locks import exclusive_lock
@@ -369,6 +371,38 @@ def test_demo_leaves_alone_what_is_in_its_way(tmp_path: Path) -> None:
     assert (tmp_path / "mdaemon" / "notes.txt").read_text() == "mine"
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="tests/windows has it")
+@pytest.mark.parametrize("uid", [0, 1000])
+@pytest.mark.parametrize("there", [True, False])
+def test_demo_refuses_root_beside_an_mdaemon_unless_told_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uid: int, *, there: bool
+) -> None:
+    (tmp_path / "App").mkdir()
+    if there:
+        (tmp_path / "App" / "MDaemon.ini").touch()
+    ran: list[Path | None] = []
+    monkeypatch.setattr(os, "geteuid", lambda: uid)
+
+    def run(folder: Path | None, **_: object) -> dict[str, int]:
+        ran.append(folder)
+        return {"exit_code": 0}
+
+    monkeypatch.setattr(story, "run", run)
+    monkeypatch.setenv(f"{PREFIX}MDAEMON_DIR", str(tmp_path))
+
+    found = CliRunner().invoke(cli, ["demo"])
+
+    if there and uid == 0:
+        assert (found.exit_code, ran) == (2, [])
+        assert f"because {tmp_path} is an MDaemon" in found.stderr
+        assert "demo --directory DIR" in found.stderr
+    else:
+        assert (found.exit_code, ran) == (0, [None])
+    folder = tmp_path / "demo"
+    found = CliRunner().invoke(cli, ["demo", "--directory", str(folder)])
+    assert (found.exit_code, ran[-1]) == (0, folder)
+
+
 @pytest.mark.parametrize("part", ["WebAdmin.ini", "attempt.json"])
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
 def test_demo_that_is_interrupted_leaves_no_process_and_no_folder(
@@ -433,13 +467,8 @@ def a_file_in_the_place_of_the_state(program: Program, *_: object) -> list[str]:
     return ["--state-dir", str(program.layout.app / "MDaemon.ini" / "state")]
 
 
-def an_unknown_certificate_everywhere(program: Program, *_: object) -> list[str]:
-    for target in TARGETS.values():
-        file = program.layout.folder / target.file
-        file.write_bytes(
-            re.sub(rb"(?im)^(Certificates?=).*", rb"\1", file.read_bytes())
-        )
-    return []
+def a_profile_that_is_missing(*_: object) -> list[str]:
+    return ["--require-profile"]
 
 
 def a_ca_that_is_down(
@@ -464,7 +493,7 @@ def a_file_that_is_read_only(program: Program, *_: object) -> list[str]:
 REACHED: dict[int, Arrange] = {
     0: nothing,
     1: a_file_in_the_place_of_the_state,
-    2: an_unknown_certificate_everywhere,
+    2: a_profile_that_is_missing,
     3: a_ca_that_is_down,
     4: a_name_that_is_nowhere,
     5: a_file_that_is_read_only,
@@ -818,12 +847,13 @@ except SystemExit as end:
 PACKAGE = "letsencrypt_mdaemon."
 HELP = {
     *("_version", "cli", "cli.accounts", "cli.checks", "cli.commands", "cli.legacy"),
-    "cli.monitoring",
+    *("cli.monitoring", "cli.setup"),
     *("cli.main", "cli.options", "errors"),
 }
 """The modules of the package that --help imports."""
 STATUS_MODULES = HELP | {
     *("app", "app.adapters", "app.build", "app.installation", "app.status"),
+    "app.trust",
     "authorities",
     *("cli.context", "cli.document", "cli.run", "cli.status", "cli.text"),
     *("config", "config.load", "config.parsers", "config.settings"),
@@ -837,6 +867,7 @@ STATUS_MODULES = HELP | {
     *("state", "state.codec", "state.folder", "state.ledger"),
     *("state.memory", "stores", "stores.pem"),
     *("system", "system.disk", "system.files", "system.locks", "system.log"),
+    "system.owners",
     "system.swap",
     *("system.parallel", "text"),
     *("verify", "verify.endpoints", "verify.handshake", "verify.observe"),
