@@ -1439,7 +1439,7 @@ FAULTS = (
     ),
     Fault(
         "scheduled-backslash-before-a-percent-sign",
-        'if re.search(r"\\[\\%]", text):',
+        r'if re.search(r"\\[\\%]", text):',
         "if not text:",
         "test_schedule.py",
     ),

@@ -175,18 +175,6 @@ def test_discover_without_a_place_says_what_to_do(
     ]
 
 
-def test_what_names_no_certificate_is_said_with_the_store_that_was_searched(
-    program: Program, tmp_path: Path
-) -> None:
-    store = f"pem:{tmp_path / 'empty'}"
-
-    ran = program.here("status", "--store", store)
-
-    assert ran.exit_code == 2
-    message = ran.report["error"]["message"]
-    assert message.endswith(f"of the store {store} or of a port (0 known).")
-
-
 def test_the_status_shows_the_store_to_people_as_well(program: Program) -> None:
     shown = program.here("status", as_json=False).output
 
