@@ -16,6 +16,7 @@ from letsencrypt_mdaemon.app import build
 from letsencrypt_mdaemon.app.installation import open_installation
 from letsencrypt_mdaemon.config import load
 from letsencrypt_mdaemon.config.parsers import parse_path
+from letsencrypt_mdaemon.errors import Error
 from letsencrypt_mdaemon.mdaemon import folders
 
 if TYPE_CHECKING:
@@ -119,13 +120,13 @@ class Context:
         return build.send_mail(self.config, lambda: self.root, subject, lines)
 
     def note_end(self, exit_code: int) -> None:
-        """Remember how a scheduled run ended.
-
-        Raises:
-            Error: If the state cannot be written.
-        """
-        if self._is_noted:
+        """Remember how a scheduled run ended; a failure here is only a warning."""
+        if not self._is_noted:
+            return
+        try:
             build.note_end(self.config, self.root, exit_code)
+        except Error as exc:
+            _log.warning("The result of this run could not be saved: %s", exc)
 
     def lock(self) -> State:
         """Wait for no other run: be the only one, or fail.

@@ -120,10 +120,7 @@ def proof(value: Proof | None) -> Document | None:
     verdicts = ("new", "old", "broken", "silent", "unproven", "foreign")
     return {
         **{verdict: getattr(value, verdict) for verdict in verdicts},
-        "ports": [
-            {"endpoint": row.endpoint, "verdict": row.verdict, "reason": row.reason}
-            for row in value.rows
-        ],
+        "ports": [row._asdict() for row in value.rows],
     }
 
 

@@ -72,12 +72,7 @@ def _keep_options(**options: object) -> None:
 cli = Group(
     "letsencrypt-mdaemon",
     {
-        "Every day": [
-            commands.renew,
-            commands.status,
-            checks.verify,
-            monitoring.check,
-        ],
+        "Every day": [commands.renew, commands.status, checks.verify, monitoring.check],
         "Setting up": [
             setting_up.setup,
             demo,

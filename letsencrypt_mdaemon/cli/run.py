@@ -78,7 +78,7 @@ class Run:
             elif error is not None:
                 _log.error("Interrupted. The next run continues.")
             else:
-                self._note_end(0)
+                self.context.note_end(0)
 
     def begin(self) -> None:
         """Take the lock and open the log, if the command is logged; then mail failures.
@@ -138,15 +138,8 @@ class Run:
         self.context.exits.callback(self._file_log.close)
         self.context.exits.callback(self._logger.removeHandler, self._file_log)
 
-    def _note_end(self, exit_code: int) -> None:
-        """Remember how a scheduled run ended; a failure here is only a warning."""
-        try:
-            self.context.note_end(exit_code)
-        except Error as exc:
-            _log.warning("The result of this run could not be saved: %s", exc)
-
     def _fail(self, error: Error) -> NoReturn:
-        self._note_end(error.exit_code)
+        self.context.note_end(error.exit_code)
         findings: dict[str, object] = {}
         # A run with a result only waits: it has validated no name now.
         if isinstance(error, ChallengeError) and not self._items:

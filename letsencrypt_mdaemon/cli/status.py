@@ -9,14 +9,7 @@ import click
 
 from letsencrypt_mdaemon.cli import document
 from letsencrypt_mdaemon.cli.document import iso
-from letsencrypt_mdaemon.cli.text import (
-    day,
-    dropped,
-    place,
-    print_unproven,
-    row,
-    when,
-)
+from letsencrypt_mdaemon.cli.text import day, dropped, place, print_unproven, row, when
 from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:

@@ -10,14 +10,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from letsencrypt_mdaemon.config.parsers import (
-    Parsed,
-    Setting,
-    TargetText,
-    parse_text,
-    shown,
-)
-from letsencrypt_mdaemon.config.settings import Config
+from letsencrypt_mdaemon.config import parsers
+from letsencrypt_mdaemon.config.settings import Config, Setting, TargetText
 from letsencrypt_mdaemon.errors import ConfigError
 from letsencrypt_mdaemon.text import printable
 
@@ -74,7 +68,7 @@ class Loaded(NamedTuple):
         rows = {}
         for name, row in settings():
             value = getattr(self.config, name.replace("-", "_"))
-            text = "(set)" if row.secret and value else shown(value)
+            text = "(set)" if row.secret and value else parsers.shown(value)
             rows[name] = {"value": text, "from": self.origins.get(name, "default")}
             if name not in self.origins and row.usual not in {"", text}:
                 usual = {"delay": str(self.config.longest_delay)}
@@ -87,9 +81,7 @@ class Loaded(NamedTuple):
 
 
 def load(
-    options: Mapping[str, Sequence[str]],
-    environ: Mapping[str, str],
-    file: Path | None,
+    options: Mapping[str, Sequence[str]], environ: Mapping[str, str], file: Path | None
 ) -> Loaded:
     """Merge file, environment and command line; each overrides the one before.
 
@@ -136,7 +128,7 @@ class _Draft:
 
     def __init__(self) -> None:
         self.table = dict(settings())
-        self.values: dict[str, Parsed] = {}
+        self.values: dict[str, parsers.Parsed] = {}
         self.origins: dict[str, str] = {}
         self.targets: list[TargetText] = []
         self.problems: list[str] = []
@@ -160,7 +152,7 @@ class _Draft:
             if argument not in names:
                 self._unknown(argument, argument, names)
             elif value is not None:
-                self.take(names[argument], shown(value), argument, Path())
+                self.take(names[argument], parsers.shown(value), argument, Path())
 
     def take_environment(self, environ: Mapping[str, str]) -> None:
         names = {name.replace("-", "_").upper(): name for name in self.table}
@@ -206,7 +198,7 @@ class _Draft:
                 self._unknown(f"{where} {printable(key)}", key, values)
                 continue
             try:
-                values[key] = parse_text(_unquoted(text), Path())
+                values[key] = parsers.parse_text(_unquoted(text), Path())
             except ValueError as exc:
                 self.problems.append(f"{where} {key}: {exc}")
         if not values["file"] or not values["key"]:

@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 
 from letsencrypt_mdaemon.authorities import AUTHORITIES, LETSENCRYPT
 from letsencrypt_mdaemon.config.load import PREFIX, Loaded, load, settings
-from letsencrypt_mdaemon.config.parsers import TargetText
-from letsencrypt_mdaemon.config.settings import Config
+from letsencrypt_mdaemon.config.settings import Config, TargetText
 from letsencrypt_mdaemon.errors import ConfigError
 from letsencrypt_mdaemon.pki.certificate import KeyType
 
