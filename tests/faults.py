@@ -1355,7 +1355,7 @@ FAULTS = (
     ),
     Fault(
         "scheduled-backslash-before-a-percent-sign",
-        'if re.search(r"\\[\\%]", text):',
+        'if re.search(r"\\\\[\\\\%]", text):',
         "if not text:",
         "test_schedule.py",
     ),
