@@ -55,7 +55,7 @@ def test_system_refuses_folders_and_settings_that_users_can_change(
     ):
         pass
     assert not (tmp_path / "LetsEncrypt").exists()
-    monkeypatch.setattr("letsencrypt_mdaemon.errors.MAX_DOUBTS", 1000)
+    monkeypatch.setattr(trust, "MAX_SHOWN", 1000)
     found = trust.program_doubts(settings, tmp_path)
     package = Path(letsencrypt_mdaemon.__file__).parent
     base = Path(sys.base_prefix)
