@@ -22,6 +22,7 @@ from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from contextlib import AbstractContextManager
 
     from letsencrypt_mdaemon.windows.trust import Examiner
 
@@ -35,10 +36,9 @@ def require_state(folder: Path, root: Path) -> None:
     """Refuse a state folder that others made, or can change or exchange.
 
     Raises:
-        ConfigError: If it, its content or a parent is not trusted.
-        Error: If that cannot be found out.
+        ConfigError: If it, its content or a parent is not trusted, or cannot be seen.
     """
-    with disk.explained(f"check who can change {folder}"):
+    with _explained(folder):
         if sys.platform == "win32":
             found = examine_state(_examiner(), folder, root)
         else:
@@ -75,7 +75,7 @@ def make_state(folder: Path, root: Path) -> None:
 
     Raises:
         ConfigError: As `require_state` does.
-        Error: If it cannot be made or checked.
+        Error: If it cannot be made.
     """
     require_state(folder, root)
     with disk.explained(f"make {folder}"):
@@ -98,13 +98,24 @@ def make_state(folder: Path, root: Path) -> None:
             _log.warning("Others can read the folder %s: %s", folder, exc)
 
 
-def require_program_of_system(config_file: Path | None, root: Path) -> None:
-    """As SYSTEM, refuse to run as `require_program` does."""
+def is_system() -> bool:
+    """Whether this account is SYSTEM on Windows, which must trust few others."""
     if sys.platform == "win32":
         from letsencrypt_mdaemon.windows import access, security  # noqa: PLC0415
 
-        if security.own_sid() == access.SYSTEM:
-            require_program(config_file, root)
+        return security.own_sid() == access.SYSTEM
+    return False
+
+
+def require_settings(config_file: Path) -> None:
+    """As SYSTEM, refuse to read settings that others made or can change.
+
+    Raises:
+        ConfigError: If others own the file, or can change it.
+    """
+    if is_system() and (doubt := _examiner(us=False).doubt(config_file)):
+        hint = f"Run as an administrator: {commands([doubt])}."
+        raise _refused("SYSTEM must not follow these settings", [doubt], hint=hint)
 
 
 def require_program(config_file: Path | None, root: Path) -> None:
@@ -179,7 +190,7 @@ def raw_queue(root: Path) -> Path:
     queue = folders.raw_queue(root)
     if folders.is_below(queue, root):
         return queue
-    with disk.explained(f"check who can change {queue}"):
+    with _explained(queue):
         if sys.platform == "win32":
             found = _examiner().places([queue])
         else:
@@ -217,6 +228,12 @@ def mend(found: Iterable[Doubt]) -> None:
             if ended.code:
                 message = f"Could not change who can write to {doubt.path}: "
                 raise Error(message + printable(ended.output.strip(), 500))
+
+
+def _explained(folder: Path) -> AbstractContextManager[None]:
+    doing = f"check who can change {folder}"
+    hint = "Let this account enter the folders above it."
+    return disk.explained(doing, failure=ConfigError, hint=hint)
 
 
 def _refused(what: str, found: Sequence[Doubt], *, hint: str) -> ConfigError:

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from letsencrypt_mdaemon.app import build
+from letsencrypt_mdaemon.app import build, trust
 from letsencrypt_mdaemon.app.installation import open_installation
 from letsencrypt_mdaemon.config import load
 from letsencrypt_mdaemon.config.parsers import parse_path
@@ -57,7 +57,10 @@ class Context:
     def loaded(self) -> load.Loaded:
         """The configuration, and the origin of each value."""
         if self._loaded is None:
-            self._loaded = load.load(self.options, os.environ, self._config_file())
+            file = self._config_file()
+            if file is not None:
+                trust.require_settings(file.absolute())
+            self._loaded = load.load(self.options, os.environ, file)
         return self._loaded
 
     @property

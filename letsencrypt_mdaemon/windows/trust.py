@@ -48,7 +48,7 @@ class Examiner:
         above = dict.fromkeys(parent for path in places for parent in path.parents)
         rows = [(path, False) for path in places]
         rows += [(path, True) for path in above if path not in places]
-        found = [self._doubt(path, is_parent=parent) for path, parent in rows]
+        found = [self.doubt(path, is_parent=parent) for path, parent in rows]
         return [doubt for doubt in found if doubt is not None]
 
     def content(self, folder: Path) -> list[Doubt]:
@@ -58,10 +58,11 @@ class Examiner:
             for parent, folders, files in os.walk(folder)
             for name in (*folders, *files)
         ]
-        found = [self._doubt(path, is_parent=False) for path in paths]
+        found = [self.doubt(path) for path in paths]
         return links(paths) + [doubt for doubt in found if doubt is not None]
 
-    def _doubt(self, path: Path, *, is_parent: bool) -> Doubt | None:
+    def doubt(self, path: Path, *, is_parent: bool = False) -> Doubt | None:
+        """Return who else can change a path, or exchange it as a parent."""
         if not path.exists():
             return None
         try:
