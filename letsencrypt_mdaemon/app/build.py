@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from contextlib import contextmanager
 from pathlib import Path
@@ -101,6 +102,34 @@ def note_end(config: Config, root: Path, exit_code: int) -> None:
     """Save the exit code of a scheduled run, because cron does not."""
     state = state_of(config, root)
     state.save(state.load()._replace(exit_code=exit_code))
+
+
+def refuse_demo(mdaemon_dir: Path | None) -> None:
+    """Refuse a demo as SYSTEM or root in a folder not named, where an MDaemon is.
+
+    Args:
+        mdaemon_dir: Where an MDaemon is; None = where the registry says, or usually.
+
+    Raises:
+        ConfigError: If this account is SYSTEM or root, and there is an MDaemon.
+    """
+    if sys.platform == "win32":
+        from letsencrypt_mdaemon.windows import access, security  # noqa: PLC0415
+
+        account = "SYSTEM" if security.own_sid() == access.SYSTEM else ""
+    else:
+        account = "" if os.geteuid() else "root"
+    if not account:
+        return
+    try:
+        root = folders.find(folders.places(mdaemon_dir, ""))
+    except ConfigError:
+        return
+    raise ConfigError(
+        f"The demo does not run as {account} in a temporary folder, because {root} "
+        "is an MDaemon.",
+        hint="Run it as another user, or name a folder: demo --directory DIR.",
+    )
 
 
 def send_mail(

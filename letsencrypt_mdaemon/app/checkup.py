@@ -189,6 +189,9 @@ def _files(
     found = []
     try:
         targets = installation.targets()
+        if not targets:
+            seen = f"no INI file below {installation.root} names a known certificate"
+            found.append(Finding(kind=Code.TARGETS_UNKNOWN, seen=seen))
         paths = [folders.file_below(installation.root, row.file) for row in targets]
         found += machine.ini_files(paths)
         named = adapters.server(installation, targets).named(names).values()

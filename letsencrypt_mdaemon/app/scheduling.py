@@ -11,7 +11,8 @@ from letsencrypt_mdaemon.app import build, trust
 from letsencrypt_mdaemon.config import load
 from letsencrypt_mdaemon.errors import ConfigError, Error
 from letsencrypt_mdaemon.system import process
-from letsencrypt_mdaemon.system.schedule import Cron, TaskScheduler
+from letsencrypt_mdaemon.system.schedule import Cron
+from letsencrypt_mdaemon.system.tasks import TaskScheduler
 from letsencrypt_mdaemon.text import printable
 from letsencrypt_mdaemon.windows import access
 
@@ -20,9 +21,10 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from letsencrypt_mdaemon.config.settings import Config
-    from letsencrypt_mdaemon.system.schedule import Scheduler
 
 _log = logging.getLogger(__name__)
+
+Scheduler = TaskScheduler | Cron
 
 
 def of_this_system() -> Scheduler:
@@ -73,12 +75,7 @@ def command(
             "Scheduled runs do not get this environment. Set %s in the config file.",
             ", ".join(lost),
         )
-    flags = []
-    for name, values in options.items():
-        is_set = values == ("yes",) and load.is_flag(name)
-        text = load.absolute(name, ",".join(values))
-        flags.append(f"--{name}" if is_set else f"--{name}={text}")
-    return (*program, "renew", *flags)
+    return (*program, "renew", *(load.as_option(*item) for item in options.items()))
 
 
 def _require_isolated(python: Path) -> None:

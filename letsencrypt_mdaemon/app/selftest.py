@@ -25,7 +25,7 @@ from letsencrypt_mdaemon.mdaemon import folders
 from letsencrypt_mdaemon.mdaemon.server import PROBE, Semaphores
 from letsencrypt_mdaemon.pki.certificate import Certificate, new_key, thumbprint
 from letsencrypt_mdaemon.system import process
-from letsencrypt_mdaemon.system.schedule import TaskScheduler
+from letsencrypt_mdaemon.system.tasks import TaskScheduler
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -86,16 +86,14 @@ def _carry_out(
     context: Context, act: Callable[[Prepared, datetime], Outcome]
 ) -> Result:
     """Change which certificate the server uses."""
-    from datetime import UTC, datetime  # noqa: PLC0415
-
     from letsencrypt_mdaemon.app import status as overview  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.cli import document, text  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.pki.certificate import tlsa  # noqa: PLC0415 - slow
 
-    now, config = datetime.now(UTC), context.config
-    prepared = context.prepare(now)
+    config = context.config
+    prepared = context.prepare()
     overview.warn(prepared.installation, prepared.named.values())
-    outcome = act(prepared, now)
+    outcome = act(prepared, context.now)
     leaf = outcome.certificate
     pinned = config.key_policy == "reuse" and leaf is not None
     items = {
@@ -122,13 +120,11 @@ def status(context: Context) -> Result:
     Shows the certificate in use, its expiry date, and when and why it is due. Does not
     contact the CA.
     """
-    from datetime import UTC, datetime  # noqa: PLC0415
-
     from letsencrypt_mdaemon.app import status as overview  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.cli import status as shown  # noqa: PLC0415 - slow
 
     installation = context.open()
-    found = overview.read(installation, now=datetime.now(UTC))
+    found = overview.read(installation, now=context.now)
     return Result(shown.status(found, installation), shown.print_status)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +18,6 @@ from letsencrypt_mdaemon.mdaemon import folders
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-    from datetime import datetime
 
     from letsencrypt_mdaemon.app.installation import Installation
     from letsencrypt_mdaemon.app.renewal import Prepared
@@ -38,6 +38,7 @@ class Context:
         installation: The installation, once it is open.
         prepared: The run that changes the server, once it is prepared.
         names: The names of the certificate, once they are known.
+        now: When the command began.
     """
 
     def __init__(
@@ -49,19 +50,17 @@ class Context:
         self.installation: Installation | None = None
         self.prepared: Prepared | None = None
         self.names: tuple[str, ...] = ()
+        self.now = datetime.now(UTC)
         self._file = file
-        self._loaded: load.Loaded | None = None
         self._is_noted = False
 
-    @property
+    @cached_property
     def loaded(self) -> load.Loaded:
         """The configuration, and the origin of each value."""
-        if self._loaded is None:
-            file = self._config_file()
-            if file is not None:
-                trust.require_settings(file.absolute())
-            self._loaded = load.load(self.options, os.environ, file)
-        return self._loaded
+        file = self._config_file()
+        if file is not None:
+            trust.require_settings(file.absolute())
+        return load.load(self.options, os.environ, file)
 
     @property
     def config(self) -> Config:
@@ -71,8 +70,9 @@ class Context:
     @property
     def is_json(self) -> bool:
         """Whether the result is printed as JSON, even if the settings are invalid."""
-        loaded = self._loaded
-        return "json" in self.options or (loaded is not None and loaded.config.json)
+        return "json" in self.options or (
+            "loaded" in self.__dict__ and self.config.json
+        )
 
     @cached_property
     def root(self) -> Path:
@@ -97,13 +97,13 @@ class Context:
         )
         return self.installation
 
-    def prepare(self, now: datetime) -> Prepared:
+    def prepare(self) -> Prepared:
         """Open the installation for a run that changes the server."""
         from letsencrypt_mdaemon.app import renewal  # noqa: PLC0415 - slow to import
 
         installation = self.open()
         if self.is_scheduled:
-            installation = installation.noted(now)
+            installation = installation.noted(self.now)
             self._is_noted = True
         self.names = installation.names()
         self.prepared = renewal.prepare(installation, self.names)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import gc
+import os
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
@@ -11,7 +12,8 @@ import click
 
 from letsencrypt_mdaemon._version import __version__
 from letsencrypt_mdaemon.cli import accounts, checks, commands, legacy, monitoring
-from letsencrypt_mdaemon.cli.options import CONFIG_HELP, CONTEXT, Group
+from letsencrypt_mdaemon.cli import setup as setting_up
+from letsencrypt_mdaemon.cli.options import CONTEXT, Group, general_options
 from letsencrypt_mdaemon.errors import ConfigError, Error
 
 if TYPE_CHECKING:
@@ -31,14 +33,20 @@ if TYPE_CHECKING:
 def demo(directory: str | None, *, keep: bool, broken: bool, as_json: bool) -> None:
     """Try a renewal with a small MDaemon and CA.
 
-    Both run on this machine, in a folder of their own.
+    Both run on this machine, in a folder of their own. As SYSTEM or root, name the
+    folder if this machine has an MDaemon.
     """
     try:
         from pathlib import Path  # noqa: PLC0415 - slow to import
 
+        from letsencrypt_mdaemon.app import build  # noqa: PLC0415 - slow
+        from letsencrypt_mdaemon.config import load  # noqa: PLC0415
         from letsencrypt_mdaemon.sandbox import demo as story  # noqa: PLC0415 - slow
 
         folder = Path(directory) if directory else None
+        if folder is None:
+            there = os.environ.get(f"{load.PREFIX}MDAEMON_DIR")
+            build.refuse_demo(Path(there) if there else None)
         # With --json the story goes to stderr: stdout is the result alone.
         result = story.run(
             folder,
@@ -74,6 +82,7 @@ cli = Group(
             monitoring.check,
         ],
         "Setting up": [
+            setting_up.setup,
             demo,
             checks.selftest,
             checks.discover,
@@ -90,14 +99,7 @@ cli = Group(
     },
     callback=_keep_options,
     help=_keep_options.__doc__,
-    params=[
-        click.Option(
-            ["-c", "--config", "config_file"],
-            metavar="FILE",
-            help=CONFIG_HELP,
-        ),
-        click.Option(["-v", "--verbose"], is_flag=True, help="Show debug output."),
-    ],
+    params=[*general_options()],
     epilog="Options of a command:  letsencrypt-mdaemon COMMAND --help",
 )
 click.version_option(__version__, prog_name="letsencrypt-mdaemon")(cli)

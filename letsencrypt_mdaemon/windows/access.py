@@ -73,7 +73,10 @@ EXCHANGE = CHANGE[2:]
 """Those of a parent that let others put another folder in its place."""
 _GENERIC = {0x10000000: 0x1F01FF, 0x40000000: 0x120116, 0x80000000: 0x120089}
 _OWNER = re.compile(r"O:(S-1-[0-9-]+|[A-Z]{2})")
-_LIST = re.compile(r"D:([A-Z_]*?)((?:\(.*\))?)(?:S:.*)?\Z", re.DOTALL)
+# Each step leaves one way to go on: a list that a stranger made may be long.
+_LIST = re.compile(
+    r"(?:[OG]:[^:()]*)*D:([A-Z_]*)((?:\([^()]*\))*)(?:S:.*)?\Z", re.DOTALL
+)
 _ENTRY = re.compile(r"\(([A-Z]+);([A-Z]*);([^;()]*);[^;()]*;[^;()]*;([^;()]+)\)")
 
 
@@ -129,7 +132,7 @@ def entries(descriptor: str, *, inherited: bool = False) -> list[Entry]:
 
 def _split(descriptor: str) -> tuple[str, str]:
     """Return the flags of an access list, and its entries."""
-    match = _LIST.search(descriptor)
+    match = _LIST.match(descriptor)
     if match is None:
         raise ValueError(f"{descriptor!r} has no access list")
     return match[1], match[2]

@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from letsencrypt_mdaemon.app import scheduling
+from letsencrypt_mdaemon.app.scheduling import Scheduler
 from letsencrypt_mdaemon.errors import ConfigError
 from letsencrypt_mdaemon.system import process, schedule
-from letsencrypt_mdaemon.system.schedule import Cron, Scheduler, TaskScheduler
+from letsencrypt_mdaemon.system.schedule import Cron
+from letsencrypt_mdaemon.system.tasks import TaskScheduler
 from letsencrypt_mdaemon.windows.access import SYSTEM
 from tests.schedulers import Crontab, Schtasks
 from tests.wine import expect_difference

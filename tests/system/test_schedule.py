@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from letsencrypt_mdaemon.errors import ConfigError, DeployError
-from letsencrypt_mdaemon.system import process, schedule
-from letsencrypt_mdaemon.system.schedule import NAME, NAMESPACE, Cron, TaskScheduler
+from letsencrypt_mdaemon.system import process, tasks
+from letsencrypt_mdaemon.system.schedule import NAME, Cron
+from letsencrypt_mdaemon.system.tasks import NAMESPACE, TaskScheduler
 from letsencrypt_mdaemon.windows.access import SYSTEM
 from tests.limits import HANG_SECONDS
 from tests.program import Program
@@ -41,7 +42,7 @@ def text_of(root: ET.Element, path: str) -> list[str | None]:
 
 
 def test_a_task_is_what_task_scheduler_wants() -> None:
-    data = schedule.task(COMMAND, 3, 7, SYSTEM)
+    data = tasks.task(COMMAND, 3, 7, SYSTEM)
     assert data[:2] == b"\xff\xfe"
     root = read(data)
     assert root.tag == f"{{{NAMESPACE}}}Task"
@@ -89,9 +90,9 @@ def test_whatever_the_command_is_called_it_comes_out_as_it_went_in(
     texts = (command[0], subprocess.list2cmdline(command[1:]))
     if any(re.search("%[^%]+%", text) for text in texts):
         with pytest.raises(ConfigError, match="between % signs"):
-            schedule.task(command, 0, 1, SYSTEM)
+            tasks.task(command, 0, 1, SYSTEM)
         return
-    root = read(schedule.task(command, 0, 1, SYSTEM))
+    root = read(tasks.task(command, 0, 1, SYSTEM))
     assert text_of(root, "Actions/Exec/Command") == [command[0]]
     (arguments,) = text_of(root, "Actions/Exec/Arguments")
     assert (arguments or "") == subprocess.list2cmdline(command[1:])
@@ -159,7 +160,7 @@ def test_the_example_is_what_is_installed() -> None:
     (arguments,) = text_of(example, "Actions/Exec/Arguments")
     assert program
     assert arguments
-    made = read(schedule.task([program, *arguments.split()], 3, 17, SYSTEM))
+    made = read(tasks.task([program, *arguments.split()], 3, 17, SYSTEM))
     assert ET.canonicalize(ET.tostring(example), strip_text=True) == ET.canonicalize(
         ET.tostring(made), strip_text=True
     )
@@ -202,6 +203,33 @@ def test_tasks_that_run_the_old_script_are_named_and_left_alone() -> None:
     scheduler.install(COMMAND)
     scheduler.remove()
     assert schtasks.tasks == before
+
+
+def test_several_tasks_of_this_program_are_named_and_one_is_the_usual_one() -> None:
+    schtasks = Schtasks()
+    scheduler = TaskScheduler(Path("schtasks.exe"), schtasks, account=SYSTEM)
+    scheduler.install(COMMAND)
+    schtasks.tasks["Backup"] = "<Task>x</Task>"
+    assert scheduler.twins() == []
+    own = r"<Task><Command>C:\x\LetsEncrypt-MDaemon.exe</Command></Task>"
+    schtasks.tasks["A\\B"] = own
+    assert scheduler.twins() == [f"\\{NAME}", "\\A\\B"]
+    assert scheduler.rivals() == []
+
+
+def test_several_lines_of_this_program_are_named_and_one_is_the_usual_one() -> None:
+    crontab = Crontab(THEIRS)
+    scheduler = Cron(Path("crontab"), crontab)
+    scheduler.install(COMMAND)
+    assert scheduler.twins() == []
+    assert crontab.text is not None
+    crontab.text += "# 1 2 * * * letsencrypt-mdaemon renew\n"
+    assert scheduler.twins() == []
+    crontab.text += "1 2 * * * letsencrypt-mdaemon renew\n"
+    ours, theirs = scheduler.twins()
+    assert ours.endswith(f"# {NAME}")
+    assert theirs == "1 2 * * * letsencrypt-mdaemon renew"
+    assert scheduler.rivals() == []
 
 
 def test_what_windows_refuses_is_told_in_its_words() -> None:

@@ -135,6 +135,17 @@ def test_what_is_not_understood_is_refused(text: str) -> None:
         access.entries(text)
 
 
+@pytest.mark.parametrize("piece", ["D:(A;;FR;;;SY)D:", "O:G", "O:", "(A;;FA;;;SY)S:"])
+def test_a_long_list_of_a_stranger_is_refused_and_keeps_nobody_busy(piece: str) -> None:
+    with pytest.raises(ValueError, match="has no access list"):
+        access.strangers(piece * 50_000)
+
+
+def test_what_is_audited_is_no_entry() -> None:
+    listed = "O:SYG:BAD:PAI(A;;FA;;;SY)S:AI(AU;SA;FA;;;WD)"
+    assert [entry.sid for entry in access.entries(listed)] == [SYSTEM]
+
+
 @given(st.text(alphabet="ADOPIC;:()0x1fSYBUWG-", max_size=60))
 def test_any_text_is_a_list_or_an_error(text: str) -> None:
     with suppress(ValueError):
