@@ -90,7 +90,8 @@ def locked_state(config: Config, root: Path, file: Path | None) -> Iterator[Stat
         ConfigError: If others can change the folder; or, as SYSTEM, the program.
         Error: If the folder cannot be used.
     """
-    trust.require_program_of_system(file, root)
+    if trust.is_system():
+        trust.require_program(file, root)
     state = state_of(config, root)
     trust.make_state(state.folder, root)
     with exclusive_lock(state.lock):

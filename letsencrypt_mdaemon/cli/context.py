@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from letsencrypt_mdaemon.app import build
+from letsencrypt_mdaemon.app import build, trust
 from letsencrypt_mdaemon.app.installation import open_installation
 from letsencrypt_mdaemon.config import load
 from letsencrypt_mdaemon.config.parsers import parse_path
@@ -66,7 +66,10 @@ class Context:
     @cached_property
     def loaded(self) -> load.Loaded:
         """The configuration, and the origin of each value."""
-        return load.load(self.options, os.environ, self._config_file())
+        file = self._config_file()
+        if file is not None:
+            trust.require_settings(file.absolute())
+        return load.load(self.options, os.environ, file)
 
     @property
     def config(self) -> Config:
