@@ -137,7 +137,7 @@ class Config:
         usual="300 or 0",
     )
     validation_timeout: int = setting(
-        "Total time to wait for the CA.",
+        "Time for all requests about one certificate.",
         parse_number(1, 86400),
         "SECONDS",
         default=300,
