@@ -196,7 +196,9 @@ class Config:
     delay: int | None = number(
         "Maximum random delay of a scheduled run.", (0, 3600), None, usual="300 or 0"
     )
-    validation_timeout: int = number("Total time to wait for the CA.", (1, 86400), 300)
+    validation_timeout: int = number(
+        "Time for all requests about one certificate.", (1, 86400), 300
+    )
 
     # Storage
 
