@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import shutil
 import tempfile
 import time
@@ -141,9 +142,9 @@ def look_up(data: bytes) -> None:
         part = next(order)
         if part.startswith(b"id"):
             try:
-                return dns.message.from_text(part.decode("utf-8", "replace")), False
+                part = dns.message.from_text(part.decode("utf-8", "replace")).to_wire()
             except Exception as exc:
-                raise DNSException from exc  # as from bytes
+                raise DNSException from exc  # no server could send it
         return dns.message.from_wire(part), False
 
     with mock.patch.object(dns.query, "udp_with_fallback", answer):
@@ -190,8 +191,8 @@ def _reply(url: str, answer: bytes | None) -> Reply:
     for row in rows:
         name, _, value = row.partition(":")
         headers[name] = value.strip()
-    number = int(status) if status.isascii() and status.isdigit() else 200
-    return Reply(url, number % 1000, headers, body)
+    number = int(status) if re.fullmatch("[1-9][0-9]{2}", status) else 200
+    return Reply(url, number, headers, body)
 
 
 _KEY = ec.derive_private_key(7, ec.SECP256R1())
