@@ -225,7 +225,7 @@ def obtain(data: bytes) -> None:
             issuer.suggested_window(got.leaf)
             listed = session.get(f"{CA}/crl").body
             with mock.patch.object(crl, "fetch", return_value=listed):
-                crl.revoked_at(got.leaf, got.chain[-1], now=datetime.now(UTC))
+                crl.revocation(got.leaf, got.chain[-1], now=datetime.now(UTC))
     finally:
         shutil.rmtree(state.folder, ignore_errors=True)
 

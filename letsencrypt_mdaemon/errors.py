@@ -10,13 +10,17 @@ Error                     1  an unexpected error
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
 ACME_ERROR = "urn:ietf:params:acme:error:"
 """The prefix of ACME's types of problems (RFC 8555, 6.7)."""
+
+MAX_DOUBTS = 10
+"""How many a message lists."""
 
 
 class Error(Exception):
@@ -103,3 +107,23 @@ def problem_kind(problem: Mapping[str, object]) -> str:
     """Return the type that a problem document names, without ACME's prefix."""
     kind = problem.get("type")
     return kind.removeprefix(ACME_ERROR) if isinstance(kind, str) else ""
+
+
+class Doubt(NamedTuple):
+    """Why a path is not trusted.
+
+    Args:
+        commands: What mends it, as lists of arguments.
+    """
+
+    path: Path
+    why: str
+    commands: tuple[tuple[str, ...], ...] = ()
+
+
+def untrusted(what: str, doubts: Sequence[Doubt], *, hint: str) -> ConfigError:
+    """Return the error for what others can change; it lists the doubts."""
+    lines = [f"\n  - {row.path}: {row.why}" for row in doubts[:MAX_DOUBTS]]
+    if len(doubts) > MAX_DOUBTS:
+        lines.append(f"\n  - and {len(doubts) - MAX_DOUBTS} more")
+    return ConfigError(f"{what}:{''.join(lines)}", hint=hint)

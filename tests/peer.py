@@ -166,12 +166,6 @@ def gibberish(talk: Talk) -> None:
     talk.close_connection = True
 
 
-def broken_gzip(talk: Talk) -> None:
-    talk.read()
-    coding = {"Content-Encoding": "gzip"}
-    talk.say(200, b"no gzip", **coding)
-
-
 def silence(talk: Talk) -> None:
     """Say nothing until the client goes."""
     talk.read()

@@ -33,9 +33,9 @@ def test_the_conversation_with_a_ca_gets_as_far_as_the_crl(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     found: list[object] = []
-    revoked_at = crl.revoked_at
+    revocation = crl.revocation
     monkeypatch.setattr(
-        crl, "revoked_at", lambda *args, **more: found.append(revoked_at(*args, **more))
+        crl, "revocation", lambda *args, **more: found.append(revocation(*args, **more))
     )
     run, seeds = TARGETS["ca"]
     run(seeds[0])

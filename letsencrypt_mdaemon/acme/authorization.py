@@ -41,6 +41,9 @@ Not more names are validated at once, either: Let's Encrypt fetches each token f
 places, and a web server with a short queue turns some of them away.
 """
 
+MORE_AUTHORIZATIONS = 10
+"""An order has one for each name; some CAs send further ones (7.1.4)."""
+
 MAX_VALIDATION_SECONDS = 5.0
 """How long the next names wait for the CA to validate those before them."""
 
@@ -125,8 +128,11 @@ class Authorization:
         return None
 
 
-def authorize(order: Order, present: Present) -> None:
+def authorize(order: Order, present: Present, count: int) -> None:
     """Prove control of every name that the CA has not validated yet.
+
+    Args:
+        count: How many names the order has.
 
     Raises:
         ChallengeError: If names could not be validated.
@@ -136,6 +142,14 @@ def authorize(order: Order, present: Present) -> None:
     urls = order.document.get("authorizations")
     urls = urls if isinstance(urls, list) else []
     urls = [url for url in urls if isinstance(url, str)]
+    most = 2 * count + MORE_AUTHORIZATIONS
+    if len(urls) > most:
+        order.state.forget_order()
+        raise AcmeError(
+            f"The CA's order has {len(urls)} authorizations; for its {count} names, "
+            f"this program asks for at most {most}.",
+            hint="Report this to the CA.",
+        )
     found = _each(lambda url: Authorization(session, url), urls)
     todo = [item for item in found if item.status == "pending"]
     if others := [item.name for item in todo if not item.is_answerable]:

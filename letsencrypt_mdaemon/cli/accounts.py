@@ -55,8 +55,6 @@ def revoke(context: Context, thumbprint: str | None, reason: str) -> Result:
     The server uses the certificate until `renew` replaces it: run that afterwards.
     After keyCompromise its key is never used again, whatever key-policy says.
     """
-    from datetime import UTC, datetime  # noqa: PLC0415
-
     from letsencrypt_mdaemon.app import adapters  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.cli import document, text  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.pki.certificate import thumbprint as thumbprint_of  # noqa: PLC0415 - slow
@@ -76,7 +74,7 @@ def revoke(context: Context, thumbprint: str | None, reason: str) -> Result:
         reasons[reason.lower()],
         adapters.adapters(installation),
         directory_url=context.config.ca,
-        now=datetime.now(UTC),
+        now=context.now,
     )
     lines = [f"Revoked: {text.in_use([leaf])}."]
     if installation.memory.in_use == thumbprint_of(leaf):

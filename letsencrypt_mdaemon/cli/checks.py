@@ -51,6 +51,7 @@ def discover(context: Context, forget: str | None) -> Result:
     known = installation.known.values()
     items = {
         "mdaemon_dir": str(installation.root),
+        "store": str(installation.store),
         "certificates": [document.certificate(item) for item in known],
         "served": installation.served,
         "found": [document.found(item) for item in installation.discover()],
@@ -77,19 +78,17 @@ def verify(context: Context) -> Result:
     By default, checks MDaemon's usual ports on every address of this machine, with the
     names of the certificate.
     """
-    from datetime import UTC, datetime  # noqa: PLC0415
-
     from letsencrypt_mdaemon.app import verification  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.cli import verification as shown  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.errors import DeployError  # noqa: PLC0415
 
     installation = context.open(look=False)
-    found = verification.verify(installation, now=datetime.now(UTC))
+    found = verification.verify(installation, now=context.now)
     message, hint = found.failure()
-    items = {"mdaemon_dir": str(installation.root), **shown.verification(found)}
+    folder, store = str(installation.root), str(installation.store)
     return Result(
-        items,
-        lambda _: shown.print_verification(found),
+        {"mdaemon_dir": folder, "store": store, **shown.verification(found)},
+        lambda _: shown.print_verification(found, store),
         DeployError(message, hint=hint) if message else None,
     )
 
@@ -97,7 +96,7 @@ def verify(context: Context) -> Result:
 @command(
     *("host-name", "alternate-host-names", "directory-url", "ca-bundle", "webroot"),
     *("skip-port-check", "json", "mdaemon-dir", "store"),
-    takes=(*INSTALLATION, *NAMES, *IIS, *PORT_80, *ACCOUNT),
+    takes=(*INSTALLATION, *NAMES, *IIS, *PORT_80, *ACCOUNT, "to", "mail-server"),
     helps=STAGING,
     example="doctor --alternate-host-names imap.example.com",
 )
@@ -106,8 +105,6 @@ def doctor(context: Context) -> Result:
 
     Shows why a name would fail validation, and what to do.
     """
-    from datetime import UTC, datetime  # noqa: PLC0415
-
     from letsencrypt_mdaemon.app import checkup  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.cli import document, text  # noqa: PLC0415 - slow
 
@@ -122,7 +119,7 @@ def doctor(context: Context) -> Result:
     found = checkup.check(
         installation,
         installation.wanted_names(),
-        now=datetime.now(UTC),
+        now=context.now,
         timeout=45,
         unlocked=unlocked,
     )
@@ -152,7 +149,7 @@ def selftest(context: Context) -> Result:
 
 @command(
     *("to", "mail-server", "mdaemon-dir", "json"),
-    takes=MAIL,
+    takes=(*MAIL, "smtp-address"),
     example="notify-test --to me@example.com",
 )
 def notify_test(context: Context) -> Result:

@@ -6,6 +6,7 @@ it runs: `--help`, `--version` and a wrong option answer at once.
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -85,16 +86,14 @@ def _carry_out(
     context: Context, act: Callable[[Prepared, datetime], Outcome]
 ) -> Result:
     """Change which certificate the server uses."""
-    from datetime import UTC, datetime  # noqa: PLC0415
-
     from letsencrypt_mdaemon.app import status as overview  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.cli import document, text  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.pki.certificate import tlsa  # noqa: PLC0415 - slow
 
-    now, config = datetime.now(UTC), context.config
-    prepared = context.prepare(now)
+    config = context.config
+    prepared = context.prepare()
     overview.warn(prepared.installation, prepared.named.values())
-    outcome = act(prepared, now)
+    outcome = act(prepared, context.now)
     leaf = outcome.certificate
     pinned = config.key_policy == "reuse" and leaf is not None
     items = {
@@ -121,13 +120,11 @@ def status(context: Context) -> Result:
     Shows the certificate in use, its expiry date, and when and why it is due. Does not
     contact the CA.
     """
-    from datetime import UTC, datetime  # noqa: PLC0415
-
     from letsencrypt_mdaemon.app import status as overview  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.cli import status as shown  # noqa: PLC0415 - slow
 
     installation = context.open()
-    found = overview.read(installation, now=datetime.now(UTC))
+    found = overview.read(installation, now=context.now)
     return Result(shown.status(found, installation), shown.print_status)
 
 
@@ -149,10 +146,26 @@ def schedule_install(context: Context) -> Result:
     scheduler = scheduling.of_this_system()
     options = {name: row for name, row in context.options.items() if name != "json"}
     rivals = scheduler.rivals()
-    job = scheduler.install(scheduling.command(context.loaded, options))
+    offer_to_keep_others_out(context)
+    command = scheduling.command(context.loaded, options, context.root)
+    job = scheduler.install(command)
     last = scheduling.last_run(context.config, context.root)
     items = {"job": document.job(job, last), "rivals": rivals}
     return Result(items, text.print_installed)
+
+
+def offer_to_keep_others_out(context: Context) -> None:
+    """Offer to run the commands that make the config file's folder trusted."""
+    from letsencrypt_mdaemon.app import trust  # noqa: PLC0415 - slow
+
+    doubts = trust.program_doubts(context.loaded.file, context.root)
+    text = trust.commands(doubts)
+    if text and sys.stdin.isatty() and not context.config.json:
+        for doubt in doubts:
+            click.echo(f"{doubt.path}: {doubt.why}", err=True)
+        question = f"Run these commands? {text}"
+        if click.confirm(question, default=False, err=True):
+            trust.mend(doubts)
 
 
 @command("mdaemon-dir", "state-dir", "json", example="schedule show")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,11 +15,9 @@ from letsencrypt_mdaemon.app.installation import open_installation
 from letsencrypt_mdaemon.config import load
 from letsencrypt_mdaemon.config.parsers import parse_path
 from letsencrypt_mdaemon.mdaemon import folders
-from letsencrypt_mdaemon.system.locks import exclusive_lock
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-    from datetime import datetime
 
     from letsencrypt_mdaemon.app.installation import Installation
     from letsencrypt_mdaemon.app.renewal import Prepared
@@ -39,6 +38,7 @@ class Context:
         installation: The installation, once it is open.
         prepared: The run that changes the server, once it is prepared.
         names: The names of the certificate, once they are known.
+        now: When the command began.
     """
 
     def __init__(
@@ -50,16 +50,14 @@ class Context:
         self.installation: Installation | None = None
         self.prepared: Prepared | None = None
         self.names: tuple[str, ...] = ()
+        self.now = datetime.now(UTC)
         self._file = file
-        self._loaded: load.Loaded | None = None
         self._is_noted = False
 
-    @property
+    @cached_property
     def loaded(self) -> load.Loaded:
         """The configuration, and the origin of each value."""
-        if self._loaded is None:
-            self._loaded = load.load(self.options, os.environ, self._config_file())
-        return self._loaded
+        return load.load(self.options, os.environ, self._config_file())
 
     @property
     def config(self) -> Config:
@@ -69,8 +67,9 @@ class Context:
     @property
     def is_json(self) -> bool:
         """Whether the result is printed as JSON, even if the settings are invalid."""
-        loaded = self._loaded
-        return "json" in self.options or (loaded is not None and loaded.config.json)
+        return "json" in self.options or (
+            "loaded" in self.__dict__ and self.config.json
+        )
 
     @cached_property
     def root(self) -> Path:
@@ -95,13 +94,13 @@ class Context:
         )
         return self.installation
 
-    def prepare(self, now: datetime) -> Prepared:
+    def prepare(self) -> Prepared:
         """Open the installation for a run that changes the server."""
         from letsencrypt_mdaemon.app import renewal  # noqa: PLC0415 - slow to import
 
         installation = self.open()
         if self.is_scheduled:
-            installation = installation.noted(now)
+            installation = installation.noted(self.now)
             self._is_noted = True
         self.names = installation.names()
         self.prepared = renewal.prepare(installation, self.names)
@@ -125,12 +124,11 @@ class Context:
 
         Raises:
             BusyError: If another run holds the lock.
-            Error: If the state folder cannot be used.
+            Error: If the state folder cannot be used, or is not trusted.
         """
-        state = build.state_of(self.config, self.root)
-        self.exits.enter_context(exclusive_lock(state.lock))
-        build.guard(state, self.loaded.file)
-        return state
+        return self.exits.enter_context(
+            build.locked_state(self.config, self.root, self.loaded.file)
+        )
 
     def _config_file(self) -> Path | None:
         """Return the config file that is named, else the one in MDaemon's folder."""

@@ -12,7 +12,8 @@ import click
 
 from letsencrypt_mdaemon._version import __version__
 from letsencrypt_mdaemon.cli import accounts, checks, commands, legacy, monitoring
-from letsencrypt_mdaemon.cli.options import CONFIG_HELP, CONTEXT, Group
+from letsencrypt_mdaemon.cli import setup as setting_up
+from letsencrypt_mdaemon.cli.options import CONTEXT, Group, general_options
 from letsencrypt_mdaemon.errors import ConfigError, Error
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ cli = Group(
             monitoring.check,
         ],
         "Setting up": [
+            setting_up.setup,
             demo,
             checks.selftest,
             checks.discover,
@@ -97,14 +99,7 @@ cli = Group(
     },
     callback=_keep_options,
     help=_keep_options.__doc__,
-    params=[
-        click.Option(
-            ["-c", "--config", "config_file"],
-            metavar="FILE",
-            help=CONFIG_HELP,
-        ),
-        click.Option(["-v", "--verbose"], is_flag=True, help="Show debug output."),
-    ],
+    params=[*general_options()],
     epilog="Options of a command:  letsencrypt-mdaemon COMMAND --help",
 )
 click.version_option(__version__, prog_name="letsencrypt-mdaemon")(cli)

@@ -90,8 +90,6 @@ def check(  # noqa: PLR0913 - its options
     unknown. The usual exit codes do not apply here. Changes nothing, contacts no CA,
     and works beside a run. Asks one address of each port, once.
     """
-    from datetime import UTC, datetime  # noqa: PLC0415
-
     from letsencrypt_mdaemon.app import health  # noqa: PLC0415 - slow
 
     if form not in FORMATS:
@@ -100,7 +98,7 @@ def check(  # noqa: PLR0913 - its options
     found = health.check(
         context.open(look=False),
         health.Limits(warning, critical),
-        now=datetime.now(UTC),
+        now=context.now,
         port_timeout=None if no_ports else timeout,
     )
     prints = {

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
     Action = Callable[..., "Result"]  # of a Context, and own options
 
-CONFIG_HELP = "Config file.  [default: MDaemon\\LetsEncrypt\\letsencrypt-mdaemon.ini]"
 CONTEXT = {"help_option_names": ["-h", "--help"]}
 _ALL = f"{__name__}.all"
 
@@ -127,13 +126,7 @@ class Group(click.Group):
 class _Command(click.Command):
     """A command whose options are settings, made when they are needed.
 
-    Attributes:
-        shown: The settings that -h shows.
-        takes: The settings that it takes; None for all of them.
-        own: Options that are not settings.
-        helps: The help of settings that mean something else here.
-        example: A command line without the name of the program.
-        on_failure: Prints why it failed, and returns the exit code; None = as usual.
+    Its attributes are the arguments of `command`.
     """
 
     shown: Sequence[str] = ()
@@ -291,11 +284,7 @@ def _options(
             help=helps.get(name, row.help),
             **kind,
         )
-    # They may stand before the command or behind it.
-    yield click.Option(
-        ["-c", "--config", "config_file"], metavar="FILE", help=CONFIG_HELP
-    )
-    yield click.Option(["-v", "--verbose"], is_flag=True, help="Show debug output.")
+    yield from general_options()
     yield click.Option(
         ["--help-all"],
         is_flag=True,
@@ -304,6 +293,16 @@ def _options(
         callback=_show_all,
         help="Show all options and exit.",
     )
+
+
+def general_options() -> Iterator[click.Option]:
+    """Return the options that may stand before the command or behind it."""
+    yield click.Option(
+        ["-c", "--config", "config_file"],
+        metavar="FILE",
+        help="Config file.  [default: MDaemon\\LetsEncrypt\\letsencrypt-mdaemon.ini]",
+    )
+    yield click.Option(["-v", "--verbose"], is_flag=True, help="Show debug output.")
 
 
 def _show_all(ctx: click.Context, _: click.Parameter, value: object) -> None:

@@ -41,19 +41,21 @@ def settings() -> Iterator[tuple[str, Setting]]:
             yield item.name.replace("_", "-"), row
 
 
-def absolute(name: str, text: str) -> str:
+def as_option(name: str, texts: Sequence[str]) -> str:
+    """Return a setting as an option of a command line that works in any folder."""
+    text = absolute(name, texts)
+    if dict(settings())[name].flag and text == "yes":
+        return f"--{name}"
+    return f"--{name}={text}"
+
+
+def absolute(name: str, texts: Sequence[str]) -> str:
     """Return a setting's text with absolute paths: it works in any folder."""
+    row, text = dict(settings())[name], ",".join(texts)
     if name == "store":
         kind, colon, folder = text.partition(":")
         return f"{kind}:{Path(folder).absolute()}" if colon else text
-    if dict(settings())[name].metavar in {"DIR", "FILE"}:
-        return str(Path(text).absolute())
-    return text
-
-
-def is_flag(name: str) -> bool:
-    """Return whether a setting is yes or no."""
-    return dict(settings())[name].flag
+    return str(Path(text).absolute()) if row.metavar in {"DIR", "FILE"} else text
 
 
 class Loaded(NamedTuple):
@@ -104,8 +106,6 @@ def load(
     draft.take_environment(environ)
     for name, texts in options.items():
         draft.take(name, ",".join(texts), f"command line --{name}", Path())
-    if draft.problems:
-        raise _error(draft.problems)
     return Loaded(draft.config(), draft.origins, file)
 
 
@@ -127,8 +127,6 @@ def load_config(file: str | Path | None = None, **settings: object) -> Config:
     if file is not None:
         draft.take_file(Path(file))
     draft.take_arguments(settings)
-    if draft.problems:
-        raise _error(draft.problems)
     return draft.config()
 
 
@@ -143,6 +141,8 @@ class _Draft:
         self.problems: list[str] = []
 
     def config(self) -> Config:
+        if self.problems:
+            raise _error(self.problems)
         given = {name.replace("-", "_"): value for name, value in self.values.items()}
         return Config(**given, targets=tuple(self.targets))
 

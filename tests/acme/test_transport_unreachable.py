@@ -16,7 +16,8 @@ import pytest
 import requests
 from josepy.jwk import JWKEC
 
-from letsencrypt_mdaemon.acme.http import Reply, TransientError, unanswered
+from letsencrypt_mdaemon.acme.exchange import unanswered
+from letsencrypt_mdaemon.acme.http import Reply, TransientError
 from letsencrypt_mdaemon.acme.jws import Signer
 from letsencrypt_mdaemon.acme.transport import ATTEMPTS, Session
 from letsencrypt_mdaemon.errors import AcmeError
