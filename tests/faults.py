@@ -68,6 +68,12 @@ FAULTS = (
         "test_verify_command.py",
     ),
     Fault(
+        "a-malformed-issuer-is-a-bug",
+        "    except MALFORMED:\n        return False\n\n\n# Renewal information",
+        "    except KeyError:\n        return False\n\n\n# Renewal information",
+        "test_issuer_choices.py -k malformed",
+    ),
+    Fault(
         "demo-as-root-beside-an-mdaemon",
         'account = "" if os.geteuid() else "root"',
         'account = ""',
