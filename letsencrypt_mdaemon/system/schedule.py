@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from xml.etree import ElementTree as ET
 
 from letsencrypt_mdaemon.errors import ConfigError, DeployError
-from letsencrypt_mdaemon.system import process
+from letsencrypt_mdaemon.system import disk, process
 from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ class TaskScheduler:
                 hour, minute = int(match[1]) % 12, int(match[2])
         with TemporaryDirectory(prefix=NAME) as folder:
             file = Path(folder) / "task.xml"
-            file.write_bytes(task(command, hour, minute, self.account))
+            disk.create(file, task(command, hour, minute, self.account))
             over = ["/F"] if there is not None else []
             ended = self._run(
                 self.schtasks, "/Create", "/TN", self.name, "/XML", str(file), *over

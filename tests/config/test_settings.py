@@ -17,6 +17,7 @@ from letsencrypt_mdaemon.config.parsers import TargetText
 from letsencrypt_mdaemon.config.settings import Config
 from letsencrypt_mdaemon.errors import ConfigError
 from letsencrypt_mdaemon.pki.certificate import KeyType
+from letsencrypt_mdaemon.system import disk
 
 # A text for each setting, and the value it means. Paths are those below the base.
 EXAMPLES: dict[str, tuple[str, object]] = {
@@ -567,10 +568,10 @@ def test_a_file_that_is_no_ini_is_refused_without_quoting_it(
 def test_an_error_that_the_system_has_no_words_for_is_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: object) -> str:
+    def refuse(*_: object) -> bytes:
         raise OSError("the reader is odd")
 
-    monkeypatch.setattr(Path, "read_text", refuse)
+    monkeypatch.setattr(disk, "read_limited", refuse)
 
     with pytest.raises(ConfigError, match=r"x\.ini: the reader is odd$"):
         load({}, {}, tmp_path / "x.ini")
