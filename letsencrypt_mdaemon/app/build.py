@@ -11,7 +11,7 @@ from letsencrypt_mdaemon.errors import ConfigError, DeployError
 from letsencrypt_mdaemon.mdaemon import folders
 from letsencrypt_mdaemon.state.folder import State
 from letsencrypt_mdaemon.stores.pem import PemStore
-from letsencrypt_mdaemon.system.disk import read_limited
+from letsencrypt_mdaemon.system.disk import read_limited, reason
 from letsencrypt_mdaemon.verify import endpoints
 
 if TYPE_CHECKING:
@@ -233,7 +233,7 @@ def _secret(path: Path, setting: str) -> str:
         data = read_limited(path, MAX_SECRET_BYTES, "a secret")
         return data.decode("utf-8-sig").rstrip("\r\n")
     except (OSError, ValueError) as exc:
-        message = f"Could not read {path} ({setting}): {exc}"
+        message = f"Could not read {path} ({setting}): {reason(exc)}"
         hint = "Check the path and its permissions."
         raise ConfigError(message, hint=hint) from exc
 

@@ -134,7 +134,8 @@ def read_limited(path: Path, limit: int, kind: str = "such a file") -> bytes:
     with handles.opened(path) as handle:
         data = handles.read(handle, limit + 1)
     if len(data) > limit:
-        size = f"{limit >> 20} MB" if limit >> 20 else f"{limit} bytes"
+        size = f"{limit >> 10} kB" if limit >> 10 else f"{limit} bytes"
+        size = f"{limit >> 20} MB" if limit >> 20 else size
         raise ValueError(f"it is larger than {size}, the limit for {kind}")
     return data
 
