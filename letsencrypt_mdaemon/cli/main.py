@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from letsencrypt_mdaemon._version import __version__
-from letsencrypt_mdaemon.cli import accounts, checks, commands, legacy
+from letsencrypt_mdaemon.cli import accounts, checks, commands, legacy, monitoring
 from letsencrypt_mdaemon.cli.options import CONFIG_HELP, CONTEXT, Group
 from letsencrypt_mdaemon.errors import ConfigError, Error
 
@@ -67,7 +67,12 @@ def _keep_options(**options: object) -> None:
 cli = Group(
     "letsencrypt-mdaemon",
     {
-        "Every day": [commands.renew, commands.status, checks.verify],
+        "Every day": [
+            commands.renew,
+            commands.status,
+            checks.verify,
+            monitoring.check,
+        ],
         "Setting up": [
             demo,
             checks.selftest,

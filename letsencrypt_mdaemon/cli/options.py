@@ -60,11 +60,13 @@ class Result(NamedTuple):
         items: What --json prints of it.
         print_text: Prints it for people; gets the JSON document.
         error: Why the command fails, after it has printed this.
+        exit_code: That of a command that does not fail.
     """
 
     items: Mapping[str, object]
     print_text: Callable[[Document], object]
     error: Error | None = None
+    exit_code: int = 0
 
 
 class Group(click.Group):
@@ -98,6 +100,10 @@ class Group(click.Group):
         try:
             sys.exit(super().main(*arguments, **options) or 0)
         except click.ClickException as exc:
+            context = getattr(exc, "ctx", None)
+            row = context and context.command
+            if isinstance(row, _Command) and row.on_failure is not None:
+                sys.exit(row.on_failure(exc.format_message()))
             shown = io.StringIO()
             exc.show(shown)
             text = shown.getvalue().replace("Error: ", "error: ", 1)
@@ -127,6 +133,7 @@ class _Command(click.Command):
         own: Options that are not settings.
         helps: The help of settings that mean something else here.
         example: A command line without the name of the program.
+        on_failure: Prints why it failed, and returns the exit code; None = as usual.
     """
 
     shown: Sequence[str] = ()
@@ -134,6 +141,7 @@ class _Command(click.Command):
     own: Sequence[click.Option] = ()
     helps: Mapping[str, str] = {}
     example = ""
+    on_failure: Callable[[str], int] | None = None
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         """Return the options."""
@@ -181,13 +189,14 @@ class _Command(click.Command):
                 formatter.write_text(f"All options:  {ctx.command_path} --help-all")
 
 
-def command(
+def command(  # noqa: PLR0913 - what a command consists of
     *shown: str,
     takes: Sequence[str] | None = (),
     own: Sequence[click.Option] = (),
     helps: Mapping[str, str] | None = None,
     example: str,
     is_logged: bool = False,
+    on_failure: Callable[[str], int] | None = None,
 ) -> Callable[[Action], click.Command]:
     """Make a command of a function, with settings as its options.
 
@@ -198,10 +207,11 @@ def command(
         helps: The help of settings that mean something else here.
         example: A command line without the name of the program.
         is_logged: Whether it writes a log, and mails a failure.
+        on_failure: Prints why it failed, and returns the exit code; None = as usual.
     """
 
     def decorate(act: Action) -> click.Command:
-        def callback(**given: Any) -> None:  # noqa: ANN401 - as click gives them
+        def callback(**given: Any) -> int:  # noqa: ANN401 - as click gives them
             from letsencrypt_mdaemon.cli.context import Context  # noqa: PLC0415 - slow
             from letsencrypt_mdaemon.cli.run import Run  # noqa: PLC0415 - slow
 
@@ -217,9 +227,13 @@ def command(
             }
             name = current.command_path.split(" ", 1)[1]
             context = Context(name, options, file=file)
-            with Run(context, verbose=verbose, is_logged=is_logged) as run:
+            with Run(
+                context, verbose=verbose, is_logged=is_logged, on_failure=on_failure
+            ) as run:
                 run.begin()
-                run.show(act(context, **mine))
+                result = act(context, **mine)
+                run.show(result)
+            return result.exit_code
 
         made = _Command(
             act.__name__.replace("_", "-"),
@@ -228,7 +242,7 @@ def command(
             context_settings=CONTEXT,
         )
         made.shown, made.takes, made.own, made.example = shown, takes, own, example
-        made.helps = helps or {}
+        made.helps, made.on_failure = helps or {}, on_failure
         return made
 
     return decorate

@@ -19,7 +19,7 @@ from letsencrypt_mdaemon.system.disk import reason, sweep
 from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from letsencrypt_mdaemon.cli.context import Context
@@ -43,13 +43,22 @@ class Run:
 
     Args:
         is_logged: Whether it writes a log, and mails a failure.
+        on_failure: Prints why it failed, and returns the exit code; None = as usual.
 
     Raises:
         SystemExit: On leaving after an error, with its exit code.
     """
 
-    def __init__(self, context: Context, *, verbose: bool, is_logged: bool) -> None:
+    def __init__(
+        self,
+        context: Context,
+        *,
+        verbose: bool,
+        is_logged: bool,
+        on_failure: Callable[[str], int] | None = None,
+    ) -> None:
         self.context = context
+        self._on_failure = on_failure
         self._is_logged = is_logged
         self._mails = False
         self._items: Mapping[str, object] = {}
@@ -102,9 +111,9 @@ class Run:
         """
         self._items = result.items
         if not self.context.config.json:
-            result.print_text(self._document())
+            result.print_text(self._document(result.exit_code))
         elif result.error is None:
-            report.print_json(self._document())
+            report.print_json(self._document(result.exit_code))
         if result.error is not None:
             raise result.error
 
@@ -151,6 +160,9 @@ class Run:
         _log.error("%s", error.message)
         if error.hint:
             _log.info("%s", error.hint)
+        code = error.exit_code
+        if self._on_failure is not None:
+            code = self._on_failure(f"{error.message} {error.hint}".strip())
         if self._mails:
             if self.context.config.to:
                 self._mail(error)
@@ -165,8 +177,8 @@ class Run:
                 details["names"] = error.names
             if isinstance(error, ChallengeError):
                 details["findings"] = findings
-            report.print_json(self._document(error.exit_code, error=details))
-        sys.exit(error.exit_code)
+            report.print_json(self._document(code, error=details))
+        sys.exit(code)
 
     def _consult(self, error: ChallengeError) -> dict[str, object]:
         """Add the doctor's findings to the CA's error; a failure here is ignored.

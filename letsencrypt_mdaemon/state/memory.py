@@ -163,6 +163,7 @@ class Memory(NamedTuple):
         host_name: The first name of that certificate; "" if unknown.
         put_back: What somebody changed in the server's files in the last week.
         checked: The CRLs' answers about certificates in use.
+        proven: The endpoints that served the certificate when it was put into use.
     """
 
     targets: tuple[Target, ...] = ()
@@ -178,6 +179,7 @@ class Memory(NamedTuple):
     host_name: str = ""
     put_back: tuple[PutBack, ...] = ()
     checked: tuple[Checked, ...] = ()
+    proven: tuple[str, ...] = ()
 
     def revoked(self, thumbprint: str) -> datetime | None:
         """Return when this program or the CA revoked a certificate; None if not."""

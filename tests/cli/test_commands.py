@@ -794,6 +794,7 @@ except SystemExit as end:
 PACKAGE = "letsencrypt_mdaemon."
 HELP = {
     *("_version", "cli", "cli.accounts", "cli.checks", "cli.commands", "cli.legacy"),
+    "cli.monitoring",
     *("cli.main", "cli.options", "errors"),
 }
 """The modules of the package that --help imports."""
