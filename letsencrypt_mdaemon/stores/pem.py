@@ -15,13 +15,8 @@ from cryptography import x509
 
 from letsencrypt_mdaemon.errors import ConfigError, DeployError
 from letsencrypt_mdaemon.pki.certificate import load_key, thumbprint
-from letsencrypt_mdaemon.system.disk import (
-    delete,
-    explained,
-    fill_private_folder,
-    read_limited,
-    rename,
-)
+from letsencrypt_mdaemon.system import disk
+from letsencrypt_mdaemon.system.disk import explained
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -107,14 +102,14 @@ class PemStore:
                     return
                 if self._pfx_password:
                     files["cert.pfx"] = certificate.pkcs12(self._pfx_password)
-                fill_private_folder(unfinished, files)
+                disk.fill_private_folder(unfinished, files)
                 if final.exists():
-                    rename(final, replaced)
-                rename(unfinished, final)
+                    disk.rename(final, replaced)
+                disk.rename(unfinished, final)
             except OSError:
                 shutil.rmtree(unfinished, ignore_errors=True)
                 with suppress(OSError):
-                    rename(replaced, final)
+                    disk.rename(replaced, final)
                 raise
         shutil.rmtree(replaced, ignore_errors=True)
 
@@ -129,7 +124,7 @@ class PemStore:
             with explained(f"remove {folder}", failure=DeployError, hint=hint):
                 self._sweep()
                 # A rename is whole; the next sweep removes what a crash leaves.
-                rename(folder, self._unfinished(folder))
+                disk.rename(folder, self._unfinished(folder))
                 _remove(self._unfinished(folder))
 
     def _read(
@@ -162,11 +157,11 @@ def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
-        delete(path)
+        disk.delete(path)
 
 
 def _pem(path: Path) -> bytes:
-    return read_limited(path, MAX_FILE_BYTES, "a PEM file")
+    return disk.read_limited(path, MAX_FILE_BYTES, "a PEM file")
 
 
 def _holds(path: Path, data: bytes) -> bool:

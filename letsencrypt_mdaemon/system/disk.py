@@ -93,13 +93,8 @@ def fill_private_folder(path: Path, contents: Mapping[str, bytes]) -> None:
         folder.sync()
 
 
-def make_private_folder(path: Path) -> None:
-    """Make a folder, and missing ones above it, for its owner only: `make_folders`."""
-    make_folders(path, 0o700)
-
-
-def make_folders(path: Path, mode: int) -> None:
-    """Make a folder, and missing ones above it.
+def make_private_folder(path: Path, mode: int = 0o700) -> None:
+    """Make a folder, and missing ones above it, for its owner only unless asked.
 
     Raises:
         OSError: If it cannot be made, or a file has its name.
@@ -107,18 +102,13 @@ def make_folders(path: Path, mode: int) -> None:
     if path.is_dir():
         return
     if path.parent != path:
-        make_folders(path.parent, mode)
-    try:
-        make_folder(path, mode)
-    except FileExistsError:
-        if not path.is_dir():
-            raise
-
-
-def make_folder(path: Path, mode: int = 0o700) -> None:
-    """Make a folder in one that exists."""
+        make_private_folder(path.parent, mode)
     with Folder(path.parent) as folder:
-        folder.make_folder(path.name, mode)
+        try:
+            folder.make_folder(path.name, mode)
+        except FileExistsError:
+            if not path.is_dir():
+                raise
 
 
 def read_limited(path: Path, limit: int, kind: str = "such a file") -> bytes:

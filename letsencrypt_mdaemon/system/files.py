@@ -8,11 +8,13 @@ its own (the new file inherits its folder's), and hard links.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
 import shutil
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -329,15 +331,12 @@ def _back_up(files: list[_File], backups: Backups) -> Path:
 def _new_folder(backups: Backups) -> Path:
     disk.make_private_folder(backups.folder)
     name = f"{backups.now.astimezone(UTC):%Y%m%d-%H%M%S}"
-    number = 1
-    while True:
-        folder = backups.folder / (name if number == 1 else f"{name}-{number:03}")
-        try:
-            disk.make_folder(folder)
-        except FileExistsError:
-            number += 1
-        else:
-            return folder
+    with Folder(backups.folder) as folder:
+        for fresh in (name, *(f"{name}-{number:03}" for number in range(2, 1000))):
+            with suppress(FileExistsError):
+                folder.make_folder(fresh, 0o700)
+                return backups.folder / fresh
+    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), name)
 
 
 def _path_inside(target: Path) -> Path:

@@ -30,13 +30,12 @@ if sys.platform == "win32":
 
 PRIVATE, PUBLIC = 0o600, 0o644
 """The modes of files that only we, or all accounts, may read."""
-
 MAX_LINKS = 40
 """On the way to one file, as for Linux."""
 
 # Never a link, never waiting for a pipe's other end; bytes as they are on Windows.
-_SAFE = getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
-_SAFE |= getattr(os, "O_NONBLOCK", 0)
+_SAFE = getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
+_SAFE |= getattr(os, "O_NOFOLLOW", 0)
 # Opens a folder that may be entered but not read, and a link itself.
 _STEP = getattr(os, "O_PATH", os.O_RDONLY) | getattr(os, "O_NOFOLLOW", 0)
 _FLAG_OPEN_REPARSE_POINT = 0x00200000  # winbase.h; not in pywin32's stubs
@@ -65,6 +64,7 @@ class Folder:
         except OSError as exc:
             exc.filename = str(path)
             raise
+        self._both = {"src_dir_fd": self.handle, "dst_dir_fd": self.handle}
 
     def __enter__(self) -> Self:
         """Return itself."""
@@ -80,13 +80,22 @@ class Folder:
     def open(self, name: str, flags: int, mode: int = PRIVATE) -> int:
         """Open a file, and return its handle; see `os.open`."""
         handle = os.open(self._at(name), flags | _SAFE, mode, dir_fd=self.handle)
-        try:
-            self._must_be(handle, name)
-            if sys.platform != "win32" and flags & os.O_EXCL:
+        with _closed_on_failure(handle):
+            if self.handle is None:  # Windows may have followed a link
+                if not os.path.samestat(os.fstat(handle), self.status(name)):
+                    raise _is_link(name)
+            elif sys.platform != "win32" and flags & os.O_EXCL:
                 os.fchmod(handle, mode)  # in spite of the umask
-        except BaseException:
-            os.close(handle)
-            raise
+        return handle
+
+    def open_ours(self, name: str, flags: int) -> int:
+        """Open a regular file of this account alone, which has no second name."""
+        handle = self.open(name, flags)
+        with _closed_on_failure(handle):
+            status = os.fstat(handle)
+            is_ours = sys.platform == "win32" or status.st_uid == os.geteuid()
+            if not (is_ours and stat.S_ISREG(status.st_mode) and status.st_nlink == 1):
+                raise OSError(errno.EPERM, "Not a file of this account alone", name)
         return handle
 
     def create(
@@ -106,14 +115,13 @@ class Folder:
         """
         handle = self.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
         try:
-            try:
+            with _closed_on_failure(handle):
                 if like is not None:
                     _copy_status(like, handle)
                 write(handle, data)
                 if durable:
                     os.fsync(handle)
-            finally:
-                os.close(handle)
+            os.close(handle)
         except BaseException:
             with contextlib.suppress(OSError):
                 self.remove(name)
@@ -125,19 +133,12 @@ class Folder:
 
     def rename(self, name: str, to: str) -> None:
         """Rename an entry; whatever file or link has the new name is replaced."""
-        os.replace(
-            self._at(name), self._at(to), src_dir_fd=self.handle, dst_dir_fd=self.handle
-        )
+        os.replace(self._at(name), self._at(to), **self._both)  # noqa: PTH105
 
     def link(self, name: str, to: str) -> None:
         """Give a file a second name."""
-        os.link(
-            self._at(name),
-            self._at(to),
-            src_dir_fd=self.handle,
-            dst_dir_fd=self.handle,
-            follow_symlinks=False,
-        )
+        options: Any = {"follow_symlinks": False, **self._both}
+        os.link(self._at(name), self._at(to), **options)
 
     def remove(self, name: str) -> None:
         """Remove a file or a link."""
@@ -159,24 +160,41 @@ class Folder:
 
     def sync(self) -> None:
         """Make renames survive a power cut, where the system can flush a folder."""
-        if sys.platform != "win32":
-            # Not every file system can, and there is no remedy now.
-            with contextlib.suppress(OSError):
+        # Not every file system can, and there is no remedy now.
+        with contextlib.suppress(OSError):
+            if self.handle is not None:
                 handle = os.open(".", os.O_RDONLY, dir_fd=self.handle)
-                try:
+                with _closed_on_failure(handle):
                     os.fsync(handle)
-                finally:
-                    os.close(handle)
-
-    def _must_be(self, handle: int, name: str) -> None:
-        """Raise `OSError` if the file was opened through a link, as Windows may do."""
-        if self.handle is None and not os.path.samestat(
-            os.fstat(handle), self.status(name)
-        ):
-            raise _is_link(name)
+                os.close(handle)
 
     def _at(self, name: str) -> str:
         return name if self.handle is not None else str(self.path / name)
+
+
+@contextmanager
+def opened(path: Path, flags: int = os.O_RDONLY) -> Iterator[int]:
+    """Open a regular file that exists, without waiting; yield its handle.
+
+    Raises:
+        ValueError: If it is a folder, a pipe or a device.
+        OSError: If it does not exist or cannot be opened; see `resolved`.
+    """
+    path = resolved(path)
+    # Before opening, as opening a device may have an effect; and again afterwards, as a
+    # pipe may have replaced the file, which is why opening must not wait.
+    if sys.platform == "win32":
+        _must_be_regular(path.stat())
+        handle = os.open(path, flags | _SAFE)
+    else:
+        with Folder(path.parent) as folder:
+            _must_be_regular(folder.status(path.name))
+            handle = folder.open(path.name, flags)
+    try:
+        _must_be_regular(os.fstat(handle))
+        yield handle
+    finally:
+        os.close(handle)
 
 
 def resolved(path: Path) -> Path:
@@ -189,58 +207,15 @@ def resolved(path: Path) -> Path:
     """
     if sys.platform == "win32":
         return Path(os.path.realpath(path))
-    for links in count(1):
-        with Folder(path.parent) as folder:
-            try:
+    with contextlib.suppress(FileNotFoundError):
+        for number in count(1):
+            with Folder(path.parent) as folder:
                 status = folder.status(path.name)
-            except FileNotFoundError:
-                break
-            if not stat.S_ISLNK(status.st_mode):
-                break
-            _must_be_trusted(status, path.name, links)
-            path = path.parent / os.readlink(path.name, dir_fd=folder.handle)
+                if not stat.S_ISLNK(status.st_mode):
+                    break
+                _must_be_trusted(status, path.name, number)
+                path = path.parent / os.readlink(path.name, dir_fd=folder.handle)
     return path
-
-
-@contextmanager
-def opened(path: Path) -> Iterator[int]:
-    """Open a regular file for reading, without waiting; yield its handle.
-
-    Raises:
-        ValueError: If it is a folder, a pipe or a device.
-        OSError: If it does not exist or cannot be read; see `resolved`.
-    """
-    path = resolved(path)
-    # Before opening, as opening a device may have an effect; and again afterwards, as a
-    # pipe may have replaced the file, which is why opening must not wait.
-    if sys.platform == "win32":
-        require_regular(path.stat())
-        handle = os.open(path, os.O_RDONLY | _SAFE)
-    else:
-        with Folder(path.parent) as folder:
-            require_regular(folder.status(path.name))
-            handle = folder.open(path.name, os.O_RDONLY)
-    try:
-        require_regular(os.fstat(handle))
-        yield handle
-    finally:
-        os.close(handle)
-
-
-def require_regular(status: os.stat_result) -> None:
-    """Raise `ValueError` for anything but a file that holds bytes."""
-    if stat.S_ISDIR(status.st_mode):
-        raise ValueError("it is a folder")
-    if not stat.S_ISREG(status.st_mode):
-        raise ValueError("it is not a regular file")
-
-
-def require_ours(handle: int) -> None:
-    """Raise `OSError` unless an open file is regular, ours, and has no second name."""
-    status = os.fstat(handle)
-    is_ours = sys.platform == "win32" or status.st_uid == os.geteuid()
-    if not (is_ours and stat.S_ISREG(status.st_mode) and status.st_nlink == 1):
-        raise OSError(errno.EPERM, "Not a file of this account alone")
 
 
 def read(handle: int, limit: int) -> bytes:
@@ -256,6 +231,15 @@ def write(handle: int, data: bytes) -> None:
     left = memoryview(data)
     while left:
         left = left[os.write(handle, left) :]
+
+
+@contextmanager
+def _closed_on_failure(handle: int) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        os.close(handle)
+        raise
 
 
 def _copy_status(like: int, handle: int) -> None:
@@ -278,36 +262,39 @@ def _copy_status(like: int, handle: int) -> None:
     os.fchmod(handle, stat.S_IMODE(status.st_mode) & (~0 if is_same else ~0o070))
 
 
-def _is_link(name: str) -> OSError:
-    return OSError(errno.ELOOP, "A link of another account leads elsewhere", name)
+def _must_be_regular(status: os.stat_result) -> None:
+    if stat.S_ISDIR(status.st_mode):
+        raise ValueError("it is a folder")
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError("it is not a regular file")
 
 
-def _must_be_trusted(link: os.stat_result, name: str, count: int) -> None:
-    if count > MAX_LINKS:
+def _must_be_trusted(link: os.stat_result, name: str, number: int) -> None:
+    if number > MAX_LINKS:
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), name)
     if sys.platform != "win32" and link.st_uid not in {0, os.geteuid()}:
         raise _is_link(name)
+
+
+def _is_link(name: str) -> OSError:
+    return OSError(errno.ELOOP, "A link of another account leads elsewhere", name)
 
 
 if sys.platform == "win32":
 
     def _pinned(path: Path) -> Any:  # noqa: ANN401 - its stub is no type
         """Open a folder so that nobody can rename it or those above it."""
+        access = 1  # FILE_LIST_DIRECTORY: with less, Windows does not keep others out
+        share = win32con.FILE_SHARE_READ | win32con.FILE_SHARE_WRITE
+        flags = win32con.FILE_FLAG_BACKUP_SEMANTICS | _FLAG_OPEN_REPARSE_POINT
         try:
             pin = win32file.CreateFile(
-                str(path),
-                1,  # FILE_LIST_DIRECTORY: with less, Windows does not keep others out
-                win32con.FILE_SHARE_READ | win32con.FILE_SHARE_WRITE,
-                None,
-                win32con.OPEN_EXISTING,
-                win32con.FILE_FLAG_BACKUP_SEMANTICS | _FLAG_OPEN_REPARSE_POINT,
-                None,
+                str(path), access, share, None, win32con.OPEN_EXISTING, flags, None
             )
         except pywintypes.error as exc:
             raise OSError(None, exc.strerror, str(path), exc.winerror) from exc
         # Only now can no part of the path become a junction any more.
-        status = os.lstat(path)
-        if path == Path(os.path.realpath(path)) and stat.S_ISDIR(status.st_mode):
+        if path == Path(os.path.realpath(path)) and path.is_dir():
             return pin
         pin.Close()
         raise _is_link(path.name)
@@ -318,23 +305,21 @@ else:
         """Walk to a folder and return its handle; see `resolved`."""
         if not hasattr(os, "O_PATH"):  # no handle of a link: follow none of them
             path = Path(os.path.realpath(path))
-        left, links = [*reversed(path.parts)], 0
+        left, links = [*reversed(path.parts)], count(1)
         here = os.open(path.anchor or ".", _STEP)
         try:
             while left:
                 name = left.pop()
                 there = os.open(name, _STEP, dir_fd=here)
-                status = os.fstat(there)
-                if stat.S_ISLNK(status.st_mode):
-                    try:
-                        links += 1
-                        _must_be_trusted(status, name, links)
+                try:
+                    status = os.fstat(there)
+                    if stat.S_ISLNK(status.st_mode):
+                        _must_be_trusted(status, name, next(links))
                         left += reversed(Path(os.readlink("", dir_fd=there)).parts)
-                    finally:
-                        os.close(there)
-                else:
-                    os.close(here)
-                    here = there
+                    else:
+                        here, there = there, here
+                finally:
+                    os.close(there)
             return os.open(".", _STEP, dir_fd=here)  # fails unless it is a folder
         finally:
             os.close(here)

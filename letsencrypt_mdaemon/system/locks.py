@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from letsencrypt_mdaemon.errors import BusyError, DeployError
 from letsencrypt_mdaemon.system import disk
-from letsencrypt_mdaemon.system.handles import Folder, require_ours, write
+from letsencrypt_mdaemon.system.handles import Folder, write
 from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:
@@ -81,10 +81,9 @@ def exclusive_lock(path: Path) -> Iterator[None]:
         disk.make_private_folder(path.parent)
         # Python opens files so that programs it starts do not inherit them.
         with Folder(path.parent) as folder:
-            handle = folder.open(path.name, os.O_RDWR | os.O_CREAT)
+            handle = folder.open_ours(path.name, os.O_RDWR | os.O_CREAT)
     try:
         with disk.explained(f"lock {path}"):
-            require_ours(handle)
             held = _lock(handle)
         if not held:
             raise BusyError(

@@ -15,8 +15,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from letsencrypt_mdaemon.system.disk import make_folders
-from letsencrypt_mdaemon.system.handles import PUBLIC, Folder, require_ours
+from letsencrypt_mdaemon.system.disk import make_private_folder
+from letsencrypt_mdaemon.system.handles import PUBLIC, Folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,7 +54,7 @@ class FileLog(logging.StreamHandler[TextIO]):
     """
 
     def __init__(self, folder: Path, *, now: datetime, keep: int) -> None:
-        make_folders(folder, 0o755)
+        make_private_folder(folder, 0o755)
         self.path = folder / FILE_NAME
         with Folder(folder) as place:
             try:
@@ -223,11 +223,6 @@ def _started(folder: Folder) -> int:
     try:
         return folder.open(FILE_NAME, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PUBLIC)
     except FileExistsError:  # on Windows, a program that shows it may keep it open
-        handle = folder.open(FILE_NAME, os.O_WRONLY)
-    try:
-        require_ours(handle)
+        handle = folder.open_ours(FILE_NAME, os.O_WRONLY)
         os.ftruncate(handle, 0)
-    except OSError:
-        os.close(handle)
-        raise
-    return handle
+        return handle

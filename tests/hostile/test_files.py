@@ -292,7 +292,7 @@ while True:
         os.link(secret, his / "lock")
 
         with (
-            pytest.raises(Error, match="Could not lock"),
+            pytest.raises(Error, match="Could not open"),
             locks.exclusive_lock(his / "lock"),
         ):
             pytest.fail("it was locked")
@@ -307,7 +307,7 @@ while True:
 
         def lock() -> None:
             with (
-                pytest.raises(Error, match="Could not lock"),
+                pytest.raises(Error, match="Could not open"),
                 locks.exclusive_lock(his / "lock"),
             ):
                 pytest.fail("it was locked")

@@ -58,14 +58,15 @@ def is_change(call: ast.Call) -> bool:
             return any(map(writes, given))
         case ast.Attribute(_, name):
             return name in METHODS
-    return False
+        case _:
+            return False
 
 
 def writes(mode: ast.AST) -> bool:
-    match mode:
-        case ast.Constant(str(text)):
-            return bool(set(text) & set("wax+")) and set(text) <= set("rwaxbt+")
-    return False
+    text = mode.value if isinstance(mode, ast.Constant) else None
+    if not isinstance(text, str):
+        return False
+    return bool(set(text) & set("wax+")) and set(text) <= set("rwaxbt+")
 
 
 @pytest.mark.parametrize(
