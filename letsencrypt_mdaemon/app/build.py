@@ -14,6 +14,7 @@ from letsencrypt_mdaemon.errors import ConfigError, Error
 from letsencrypt_mdaemon.mdaemon import folders
 from letsencrypt_mdaemon.state.folder import State
 from letsencrypt_mdaemon.stores.pem import PemStore
+from letsencrypt_mdaemon.system.disk import read_limited, reason
 from letsencrypt_mdaemon.system.locks import exclusive_lock
 from letsencrypt_mdaemon.verify import endpoints
 
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.windows.service import Service
 
 _log = logging.getLogger(__name__)
+
+MAX_SECRET_BYTES = 64 << 10
+"""Of a file with a password or a key."""
 
 
 def find_root(loaded: Loaded) -> Path:
@@ -258,9 +262,10 @@ def external_account(config: Config) -> ExternalAccount | None:
 def _secret(path: Path, setting: str) -> str:
     try:
         # Windows' editors may write a byte order mark.
-        return path.read_text("utf-8-sig").rstrip("\r\n")
-    except (OSError, UnicodeDecodeError) as exc:
-        message = f"Could not read {path} ({setting}): {exc}"
+        data = read_limited(path, MAX_SECRET_BYTES, "a secret")
+        return data.decode("utf-8-sig").rstrip("\r\n")
+    except (OSError, ValueError) as exc:
+        message = f"Could not read {path} ({setting}): {reason(exc)}"
         hint = "Check the path and its permissions."
         raise ConfigError(message, hint=hint) from exc
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import io
 import logging
 import re
 from dataclasses import fields
@@ -24,6 +25,11 @@ PREFIX = "LETSENCRYPT_MDAEMON_"
 CONFIG = PREFIX + "CONFIG"
 FILE_NAME = "letsencrypt-mdaemon.ini"
 SECTION = "letsencrypt-mdaemon"
+
+MAX_FILE_BYTES = 1 << 20
+"""Of a config file."""
+MAX_PROBLEMS = 100
+"""How many problems are shown; the words of the first ones get a suggestion."""
 
 REMOVED = ("max-names", "keep-backups")
 """Former settings: they are skipped with a warning, so that old files still work."""
@@ -221,7 +227,9 @@ class _Draft:
         if word.lower().replace("_", "-") in REMOVED:
             _log.warning("%s: skipped, this setting was removed; delete it", where)
             return
-        by_lower = {name.lower(): name for name in known}
+        # Comparing words takes long, and no file has so many misspelled ones.
+        few = len(self.problems) < MAX_PROBLEMS
+        by_lower = {name.lower(): name for name in known if few}
         found = get_close_matches(word.lower(), list(by_lower), 1)
         hint = f"; did you mean {prefix}{by_lower[found[0]]}?" if found else ""
         self.problems.append(f"{where}: {kind}{hint}")
@@ -242,20 +250,24 @@ def _read(file: Path) -> tuple[dict[str, dict[str, str]], list[str]]:
     # --help needs neither.
     import configparser  # noqa: PLC0415
 
-    from letsencrypt_mdaemon.system.disk import reason  # noqa: PLC0415
+    from letsencrypt_mdaemon.system.disk import (  # noqa: PLC0415
+        read_limited,
+        reason,
+    )
 
     parser = configparser.ConfigParser(
         interpolation=None, delimiters=("=",), default_section=""
     )
     try:
-        data = file.read_bytes()
+        data = read_limited(file, MAX_FILE_BYTES, "a config file")
         # As Notepad and PowerShell write it; other encodings cannot be told apart.
         is_utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-        parser.read_string(data.decode("utf-16" if is_utf16 else "utf-8-sig"))
-    except OSError as exc:
-        return {}, [f"Could not read {file}: {reason(exc)}"]
+        encoding = "utf-16" if is_utf16 else "utf-8-sig"
+        parser.read_file(io.TextIOWrapper(io.BytesIO(data), encoding))
     except UnicodeDecodeError:
         return {}, [f"{file} is not UTF-8 text; save it as UTF-8"]
+    except (OSError, ValueError) as exc:
+        return {}, [f"Could not read {file}: {reason(exc)}"]
     except configparser.MissingSectionHeaderError as exc:
         return {}, [f"{file} line {exc.lineno}: add [{SECTION}] above it"]
     except configparser.ParsingError as exc:
@@ -272,5 +284,8 @@ def _read(file: Path) -> tuple[dict[str, dict[str, str]], list[str]]:
 def _error(problems: Sequence[str]) -> ConfigError:
     if len(problems) == 1:
         return ConfigError(f"The configuration is invalid: {problems[0]}")
-    lines = "".join(f"\n  - {problem}" for problem in problems)
+    more = len(problems) - MAX_PROBLEMS
+    left_out = [f"and {more} more"] if more > 0 else []
+    shown = [*problems[:MAX_PROBLEMS], *left_out]
+    lines = "".join(f"\n  - {problem}" for problem in shown)
     return ConfigError(f"The configuration has {len(problems)} problems:{lines}")

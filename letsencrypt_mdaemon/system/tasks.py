@@ -15,7 +15,7 @@ from xml.etree import ElementTree as ET
 from xml.sax.saxutils import unescape
 
 from letsencrypt_mdaemon.errors import ConfigError
-from letsencrypt_mdaemon.system import process
+from letsencrypt_mdaemon.system import disk, process
 from letsencrypt_mdaemon.system.schedule import (
     NAME,
     THIS_PROGRAM,
@@ -138,7 +138,7 @@ class TaskScheduler:
                 hour, minute = int(match[1]) % 12, int(match[2])
         with TemporaryDirectory(prefix=NAME) as folder:
             file = Path(folder) / "task.xml"
-            file.write_bytes(task(command, hour, minute, self.account))
+            disk.create(file, task(command, hour, minute, self.account))
             over = ["/F"] if there is not None else []
             ended = self._run(
                 self.schtasks, "/Create", "/TN", self.name, "/XML", str(file), *over
