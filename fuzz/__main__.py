@@ -65,6 +65,7 @@ def fuzz(name: str, folder: Path, seconds: int) -> Outcome:
         (
             *(sys.executable, "-m", "fuzz.one", MODULES[name], name, str(corpus)),
             *(f"-max_total_time={seconds}", f"-max_len={MAX_INPUT_BYTES}"),
+            "-len_control=0",
             *(f"-timeout={MAX_INPUT_SECONDS}", f"-rss_limit_mb={MAX_MEMORY_MB}"),
             *("-print_final_stats=1", f"-artifact_prefix={findings}/"),
         ),

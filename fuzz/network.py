@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import itertools
+import re
 import shutil
 import tempfile
 import time
@@ -79,22 +81,23 @@ class _Connection:
     """A connection that brings an answer, and then its end."""
 
     def __init__(self, answer: bytes) -> None:
-        self._left = memoryview(answer)
+        self._answer = answer
+
+    def gettimeout(self) -> None:
+        """Have no limit: what comes is here."""
 
     def settimeout(self, _: float) -> None:
-        """Do nothing: what comes is here."""
+        """Do nothing."""
 
     def sendall(self, request: bytes) -> None:
         """Take a request."""
         assert request.count(b"\r\n\r\n") == 1
         assert request.endswith(b"\r\n\r\n")
 
-    def recv_into(self, buffer: memoryview) -> int:
-        """Bring some bytes."""
-        count = min(len(buffer), len(self._left), 100)
-        buffer[:count] = self._left[:count]
-        self._left = self._left[count:]
-        return count
+    def makefile(self, _: str, *, buffering: int) -> io.BytesIO:
+        """Return what brings the answer."""
+        del buffering
+        return io.BytesIO(self._answer)
 
     def close(self) -> None:
         """Do nothing."""
@@ -141,9 +144,9 @@ def look_up(data: bytes) -> None:
         part = next(order)
         if part.startswith(b"id"):
             try:
-                return dns.message.from_text(part.decode("utf-8", "replace")), False
+                part = dns.message.from_text(part.decode("utf-8", "replace")).to_wire()
             except Exception as exc:
-                raise DNSException from exc  # as from bytes
+                raise DNSException from exc  # no server could send it
         return dns.message.from_wire(part), False
 
     with mock.patch.object(dns.query, "udp_with_fallback", answer):
@@ -190,8 +193,8 @@ def _reply(url: str, answer: bytes | None) -> Reply:
     for row in rows:
         name, _, value = row.partition(":")
         headers[name] = value.strip()
-    number = int(status) if status.isascii() and status.isdigit() else 200
-    return Reply(url, number % 1000, headers, body)
+    number = int(status) if re.fullmatch("[1-9][0-9]{2}", status) else 200
+    return Reply(url, number, headers, body)
 
 
 _KEY = ec.derive_private_key(7, ec.SECP256R1())
@@ -301,7 +304,8 @@ def _conversation() -> bytes:
         ),
         b"200\n\n" + _crl(),
     )
-    return SEPARATOR.join(answers)
+    # Each URL is absolute (RFC 8555, 6.1).
+    return SEPARATOR.join(answers).replace(b'"/', b'"' + CA.encode() + b"/")
 
 
 _TALK = _conversation()

@@ -41,9 +41,10 @@ def main() -> None:
     module, name = sys.argv.pop(1), sys.argv.pop(1)
     atheris.enabled_hooks.add("str")
     if module == "texts":
-        # The feedback learns what regular expressions look for. It fails for those of
-        # bytes, which this library has.
+        # The feedback learns what regular expressions look for. But it fails for those
+        # of bytes, and for positions in a text, which others' modules have.
         importlib.import_module("cryptography.hazmat.primitives.serialization")
+        importlib.import_module("json")
         atheris.enabled_hooks.add("RegEx")
     with atheris.instrument_imports(include=["letsencrypt_mdaemon"]):
         run, _ = importlib.import_module(f"fuzz.{module}").TARGETS[name]

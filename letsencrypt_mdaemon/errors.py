@@ -13,14 +13,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
     from pathlib import Path
 
 ACME_ERROR = "urn:ietf:params:acme:error:"
 """The prefix of ACME's types of problems (RFC 8555, 6.7)."""
-
-MAX_DOUBTS = 10
-"""How many a message lists."""
 
 
 class Error(Exception):
@@ -119,11 +116,3 @@ class Doubt(NamedTuple):
     path: Path
     why: str
     commands: tuple[tuple[str, ...], ...] = ()
-
-
-def untrusted(what: str, doubts: Sequence[Doubt], *, hint: str) -> ConfigError:
-    """Return the error for what others can change; it lists the doubts."""
-    lines = [f"\n  - {row.path}: {row.why}" for row in doubts[:MAX_DOUBTS]]
-    if len(doubts) > MAX_DOUBTS:
-        lines.append(f"\n  - and {len(doubts) - MAX_DOUBTS} more")
-    return ConfigError(f"{what}:{''.join(lines)}", hint=hint)

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import sys
+from importlib import import_module, util
+from pathlib import Path
+
 import pytest
 
-from fuzz import network, texts
 from letsencrypt_mdaemon.acme import crl
 
-TARGETS = texts.TARGETS | network.TARGETS
+# From the checkout, which is not on the path: the installed package is tested.
+_spec = util.spec_from_file_location(
+    "fuzz", Path(__file__).parents[1] / "fuzz/__init__.py"
+)
+assert _spec is not None
+sys.modules["fuzz"] = util.module_from_spec(_spec)
+TARGETS = {
+    **import_module("fuzz.texts").TARGETS,
+    **import_module("fuzz.network").TARGETS,
+}
 
 
 @pytest.mark.parametrize("name", TARGETS)
@@ -25,5 +37,6 @@ def test_the_conversation_with_a_ca_gets_as_far_as_the_crl(
     monkeypatch.setattr(
         crl, "revocation", lambda *args, **more: found.append(revocation(*args, **more))
     )
-    network.obtain(network.TARGETS["ca"][1][0])
+    run, seeds = TARGETS["ca"]
+    run(seeds[0])
     assert found == [None]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from josepy.json_util import encode_b64jose
@@ -57,6 +57,7 @@ class Authorization:
     def __init__(self, session: AccountSession, url: str) -> None:
         self.session = session
         self.url = url
+        self.is_settled = False
         self.document: dict[str, Any] = session.post(url).document()
 
     @property
@@ -116,7 +117,7 @@ class Authorization:
         if self.challenge.get("status", "pending") != "pending":
             return None
         try:
-            self.session.post(self.challenge["url"], {})
+            reply = self.session.post(self.challenge["url"], {})
         except AcmeError as exc:
             if not exc.problem or may_pass(exc):
                 raise
@@ -125,6 +126,9 @@ class Authorization:
             if self.status == "valid":
                 return None
             return self.failure() or describe(exc.problem)
+        with suppress(AcmeError):
+            # Some CAs validate before they answer.
+            self.is_settled = reply.document().get("status") in {"valid", "invalid"}
         return None
 
 
@@ -174,7 +178,8 @@ def authorize(order: Order, present: Present, count: int) -> None:
             failed |= {item.name: said for item, said in refused if said is not None}
             if batch[-1] is not todo[-1]:
                 asked = (item for item in batch if item.name not in failed)
-                _let_pass(asked, session.deadline)
+                undecided = (item for item in asked if not item.is_settled)
+                _let_pass(undecided, session.deadline)
         _settle(order, todo, failed)
         _log.info("Validated in %.1f s", session.deadline.clock() - started)
 

@@ -14,6 +14,7 @@ from letsencrypt_mdaemon.errors import ConfigError, Error
 from letsencrypt_mdaemon.mdaemon import folders
 from letsencrypt_mdaemon.state.folder import State
 from letsencrypt_mdaemon.stores.pem import PemStore
+from letsencrypt_mdaemon.system.disk import read_limited, reason
 from letsencrypt_mdaemon.system.locks import exclusive_lock
 from letsencrypt_mdaemon.verify import endpoints
 
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.windows.service import Service
 
 _log = logging.getLogger(__name__)
+
+MAX_SECRET_BYTES = 64 << 10
+"""Of a file with a password or a key."""
 
 
 def find_root(loaded: Loaded) -> Path:
@@ -90,7 +94,8 @@ def locked_state(config: Config, root: Path, file: Path | None) -> Iterator[Stat
         ConfigError: If others can change the folder; or, as SYSTEM, the program.
         Error: If the folder cannot be used.
     """
-    trust.require_program_of_system(file, root)
+    if trust.is_system():
+        trust.require_program(file, root)
     state = state_of(config, root)
     trust.make_state(state.folder, root)
     with exclusive_lock(state.lock):
@@ -257,9 +262,10 @@ def external_account(config: Config) -> ExternalAccount | None:
 def _secret(path: Path, setting: str) -> str:
     try:
         # Windows' editors may write a byte order mark.
-        return path.read_text("utf-8-sig").rstrip("\r\n")
-    except (OSError, UnicodeDecodeError) as exc:
-        message = f"Could not read {path} ({setting}): {exc}"
+        data = read_limited(path, MAX_SECRET_BYTES, "a secret")
+        return data.decode("utf-8-sig").rstrip("\r\n")
+    except (OSError, ValueError) as exc:
+        message = f"Could not read {path} ({setting}): {reason(exc)}"
         hint = "Check the path and its permissions."
         raise ConfigError(message, hint=hint) from exc
 

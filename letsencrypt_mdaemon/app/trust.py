@@ -15,29 +15,32 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from letsencrypt_mdaemon.errors import DeployError, Doubt, Error, untrusted
+from letsencrypt_mdaemon.errors import ConfigError, DeployError, Doubt, Error
 from letsencrypt_mdaemon.mdaemon import folders
 from letsencrypt_mdaemon.system import disk
 from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from contextlib import AbstractContextManager
 
     from letsencrypt_mdaemon.windows.trust import Examiner
 
 _log = logging.getLogger(__name__)
+
+MAX_SHOWN = 10
+"""How many files and folders a message lists."""
 
 
 def require_state(folder: Path, root: Path) -> None:
     """Refuse a state folder that others made, or can change or exchange.
 
     Raises:
-        ConfigError: If it, its content or a parent is not trusted.
-        Error: If that cannot be found out.
+        ConfigError: If it, its content or a parent is not trusted, or cannot be seen.
     """
-    with disk.explained(f"check who can change {folder}"):
+    with _explained(folder):
         if sys.platform == "win32":
-            found = _within(_examiner().state(folder), folder, root)
+            found = examine_state(_examiner(), folder, root)
         else:
             from letsencrypt_mdaemon.system import owners  # noqa: PLC0415 - POSIX only
 
@@ -47,7 +50,7 @@ def require_state(folder: Path, root: Path) -> None:
             found = found or owners.content_doubts(folder, trusted)
     if found:
         mend = f"Then keep others out: {commands(found)}. " if commands(found) else ""
-        raise untrusted(
+        raise _refused(
             f"The state folder {folder} is not trusted: others made or can change it",
             found,
             hint=f"If you did not make it, rename {folder}, and use nothing of it. "
@@ -55,12 +58,24 @@ def require_state(folder: Path, root: Path) -> None:
         )
 
 
+def examine_state(examiner: Examiner, folder: Path, root: Path) -> list[Doubt]:
+    """Return who else can change or exchange a folder, else what is in it (Windows)."""
+    from letsencrypt_mdaemon.windows import trust  # noqa: PLC0415 - Windows only
+
+    return (
+        trust.links([folder, *folder.parents])
+        or _within(examiner.places([folder]), folder, root)
+        # Only what nobody can exchange is looked into.
+        or _within(examiner.content(folder), folder, root)
+    )
+
+
 def make_state(folder: Path, root: Path) -> None:
     """Make the state folder if it is missing, and check it before it is used.
 
     Raises:
         ConfigError: As `require_state` does.
-        Error: If it cannot be made or checked.
+        Error: If it cannot be made.
     """
     require_state(folder, root)
     with disk.explained(f"make {folder}"):
@@ -83,13 +98,24 @@ def make_state(folder: Path, root: Path) -> None:
             _log.warning("Others can read the folder %s: %s", folder, exc)
 
 
-def require_program_of_system(config_file: Path | None, root: Path) -> None:
-    """As SYSTEM, refuse to run as `require_program` does."""
+def is_system() -> bool:
+    """Whether this account is SYSTEM on Windows, which must trust few others."""
     if sys.platform == "win32":
         from letsencrypt_mdaemon.windows import access, security  # noqa: PLC0415
 
-        if security.own_sid() == access.SYSTEM:
-            require_program(config_file, root)
+        return security.own_sid() == access.SYSTEM
+    return False
+
+
+def require_settings(config_file: Path) -> None:
+    """As SYSTEM, refuse to read settings that others made or can change.
+
+    Raises:
+        ConfigError: If others own the file, or can change it.
+    """
+    if is_system() and (doubt := _examiner(us=False).doubt(config_file)):
+        hint = f"Run as an administrator: {commands([doubt])}."
+        raise _refused("SYSTEM must not follow these settings", [doubt], hint=hint)
 
 
 def require_program(config_file: Path | None, root: Path) -> None:
@@ -108,7 +134,7 @@ def require_program(config_file: Path | None, root: Path) -> None:
             what = "the program"
         hints.append(rf"Install {what}, below C:\Program Files.")
     what = "SYSTEM must not run programs, or follow settings, that others can change"
-    raise untrusted(what, found, hint=" ".join(hints))
+    raise _refused(what, found, hint=" ".join(hints))
 
 
 def program_doubts(config_file: Path | None, root: Path) -> list[Doubt]:
@@ -122,9 +148,9 @@ def examine_program(
     examiner: Examiner, program: Sequence[Path], config_file: Path | None, root: Path
 ) -> list[Doubt]:
     """Return who else can change the program's folders or its config file."""
-    rows = _within(examiner.program(program), root, root)
-    found = [row._replace(commands=()) for row in rows]
-    home = Path.home()
+    seen = examiner.places(program)
+    found = [row._replace(commands=()) for row in _within(seen, root, root)]
+    home = Path(os.path.expanduser("~"))  # noqa: PTH111 - no error if it is unknown
     found += [
         Doubt(path, "is below one user's own folder")
         for path in program
@@ -132,7 +158,11 @@ def examine_program(
     ]
     if config_file is not None:
         file = config_file.absolute()
-        found += _within(examiner.program([file]), file, root)
+        rows = examiner.places([file])
+        found += _within(rows, file, root)
+        seen += rows
+    for row in {row.path: row for row in seen if row.path == root}.values():
+        _log.warning("MDaemon's own folder is not safe: %s %s.", root, row.why)
     return list({row.path: row for row in found}.values())
 
 
@@ -160,15 +190,15 @@ def raw_queue(root: Path) -> Path:
     queue = folders.raw_queue(root)
     if folders.is_below(queue, root):
         return queue
-    with disk.explained(f"check who can change {queue}"):
+    with _explained(queue):
         if sys.platform == "win32":
-            found = _examiner().program([queue])
+            found = _examiner().places([queue])
         else:
             from letsencrypt_mdaemon.system import owners  # noqa: PLC0415 - POSIX only
 
             found = owners.doubts(queue, _owners(root, root))
     if found:
-        raise untrusted(
+        raise _refused(
             f"The RAW queue {queue} is outside of {root}, and others can change it",
             found,
             hint="Keep others out, correct [Directories] Raw in MDaemon.ini, or send "
@@ -200,6 +230,21 @@ def mend(found: Iterable[Doubt]) -> None:
                 raise Error(message + printable(ended.output.strip(), 500))
 
 
+def _explained(folder: Path) -> AbstractContextManager[None]:
+    doing = f"check who can change {folder}"
+    hint = "Let this account enter the folders above it."
+    return disk.explained(doing, failure=ConfigError, hint=hint)
+
+
+def _refused(what: str, found: Sequence[Doubt], *, hint: str) -> ConfigError:
+    lines = [
+        f"\n  - {printable(row.path, 1000)}: {row.why}" for row in found[:MAX_SHOWN]
+    ]
+    if len(found) > MAX_SHOWN:
+        lines.append(f"\n  - and {len(found) - MAX_SHOWN} more")
+    return ConfigError(f"{what}:{''.join(lines)}", hint=hint)
+
+
 def _owners(folder: Path, root: Path) -> set[int]:
     """Return the users that are trusted with a folder, besides root (POSIX)."""
     ours: set[int] = set()
@@ -211,8 +256,8 @@ def _owners(folder: Path, root: Path) -> set[int]:
 def _within(found: Iterable[Doubt], own: Path, root: Path) -> list[Doubt]:
     """Return the doubts, with commands only for what is this program's own.
 
-    For MDaemon's own folder there is a warning instead: whoever can change it can
-    change the programs that its service runs.
+    MDaemon's own folder is left out: whoever can change it can change the programs that
+    its service runs.
 
     Args:
         own: The file or folder of ours.
@@ -220,8 +265,8 @@ def _within(found: Iterable[Doubt], own: Path, root: Path) -> list[Doubt]:
     kept, ours = [], (own, folders.child(root, "LetsEncrypt"))
     for row in found:
         if row.path == root:
-            _log.warning("MDaemon's own folder is not safe: %s %s.", root, row.why)
-        elif any(row.path.is_relative_to(path) for path in ours):
+            continue
+        if any(row.path.is_relative_to(path) for path in ours):
             kept.append(row)
         else:
             kept.append(row._replace(commands=()))

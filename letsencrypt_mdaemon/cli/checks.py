@@ -6,18 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from letsencrypt_mdaemon.cli.options import (
-    ACCOUNT,
-    IIS,
-    INSTALLATION,
-    MAIL,
-    NAMES,
-    PORT_80,
-    STAGING,
-    Result,
-    command,
-    offer,
-)
+from letsencrypt_mdaemon.cli import options
+from letsencrypt_mdaemon.cli.options import Result, command, offer
 from letsencrypt_mdaemon.errors import BusyError, ConfigError, Error
 
 if TYPE_CHECKING:
@@ -39,7 +29,7 @@ _FORGET = click.Option(
 
 @command(
     *("json", "mdaemon-dir", "store"),
-    takes=(*INSTALLATION, "host-name", "alternate-host-names"),
+    takes=(*options.INSTALLATION, "host-name", "alternate-host-names"),
     own=(_FORGET,),
     example=r"discover --store pem:C:\Certificates",
 )
@@ -69,8 +59,8 @@ def discover(context: Context, forget: str | None) -> Result:
 @command(
     *("endpoint", "public", "require-trusted", "json", "host-name"),
     *("alternate-host-names", "ca-bundle", "mdaemon-dir", "store"),
-    takes=(*INSTALLATION, *NAMES, *IIS),
-    helps={**STAGING, "ca-bundle": "PEM file with more roots to trust."},
+    takes=options.SERVER,
+    helps={**options.STAGING, "ca-bundle": "PEM file with more roots to trust."},
     example="verify --endpoint imaps://mail.example.com",
 )
 def verify(context: Context) -> Result:
@@ -103,8 +93,8 @@ def verify(context: Context) -> Result:
 @command(
     *("host-name", "alternate-host-names", "directory-url", "ca-bundle", "webroot"),
     *("skip-port-check", "json", "mdaemon-dir", "store"),
-    takes=(*INSTALLATION, *NAMES, *IIS, *PORT_80, *ACCOUNT, "to", "mail-server"),
-    helps=STAGING,
+    takes=(*options.SERVER, *options.PORT_80, *options.ACCOUNT, "to", "mail-server"),
+    helps=options.STAGING,
     example="doctor --alternate-host-names imap.example.com",
 )
 def doctor(context: Context) -> Result:
@@ -136,7 +126,7 @@ def doctor(context: Context) -> Result:
 
 @command(
     *("iis-site-name", "key-type", "json", "mdaemon-dir", "store"),
-    takes=(*INSTALLATION, "reload-timeout"),
+    takes=(*options.INSTALLATION, "reload-timeout"),
     example="selftest",
 )
 def selftest(context: Context) -> Result:
@@ -156,7 +146,7 @@ def selftest(context: Context) -> Result:
 
 @command(
     *("to", "mail-server", "mdaemon-dir", "json"),
-    takes=(*MAIL, "smtp-address"),
+    takes=(*options.MAIL, "smtp-address"),
     own=(
         click.Option(
             ["--event"],

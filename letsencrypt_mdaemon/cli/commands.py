@@ -11,23 +11,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from letsencrypt_mdaemon.cli.options import (
-    DEPLOY,
-    DUE,
-    IIS,
-    INSTALLATION,
-    NAMES,
-    ONCE,
-    RENEW,
-    STAGING,
-    Group,
-    Result,
-    command,
-)
+from letsencrypt_mdaemon.cli import options
+from letsencrypt_mdaemon.cli.options import Group, Result, command
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from datetime import datetime
 
     from letsencrypt_mdaemon.app.renewal import Prepared
     from letsencrypt_mdaemon.cli.context import Context
@@ -37,8 +25,8 @@ if TYPE_CHECKING:
 @command(
     *("host-name", "alternate-host-names", "key-type", "directory-url", "agree-tos"),
     *("to", "remove-old-certificates", "no-activate", "no-reload", "skip-port-check"),
-    *(*ONCE, "json", "mdaemon-dir", "webroot", "store"),
-    takes=RENEW,
+    *(*options.ONCE, "json", "mdaemon-dir", "webroot", "store"),
+    takes=options.RENEW,
     own=(click.Option(["--scheduled", "is_marked"], is_flag=True, hidden=True),),
     example="renew --agree-tos --to me@example.com",
     is_logged=True,
@@ -48,9 +36,9 @@ def renew(context: Context) -> Result:
 
     Then make MDaemon use it, and check that every port serves it.
     """
-    from letsencrypt_mdaemon.app import rehearsal, renewal  # noqa: PLC0415 - slow
+    from letsencrypt_mdaemon.app import rehearsal  # noqa: PLC0415 - slow
 
-    result = _carry_out(context, renewal.Prepared.renew)
+    result = _carry_out(context, lambda run: run.renew(context.now))
     prepared, outcome = context.prepared, context.outcome
     if context.is_scheduled:
         if prepared and outcome and context.config.rehearse == "yes":
@@ -66,7 +54,7 @@ def renew(context: Context) -> Result:
 @command(
     *("host-name", "alternate-host-names", "no-reload", "dry-run", "json"),
     *("mdaemon-dir", "store"),
-    takes=DEPLOY,
+    takes=options.DEPLOY,
     example="activate",
     is_logged=True,
 )
@@ -75,27 +63,21 @@ def activate(context: Context) -> Result:
 
     One that `renew --no-activate` obtained, or that was rolled back.
     """
-    from letsencrypt_mdaemon.app import renewal  # noqa: PLC0415 - slow to import
-
-    return _carry_out(context, renewal.Prepared.activate)
+    return _carry_out(context, lambda run: run.activate(context.now))
 
 
 @command(
     *("host-name", "alternate-host-names", "no-reload", "json", "mdaemon-dir", "store"),
-    takes=DEPLOY,
+    takes=options.DEPLOY,
     example="rollback",
     is_logged=True,
 )
 def rollback(context: Context) -> Result:
     """Return to the last verified certificate."""
-    from letsencrypt_mdaemon.app import renewal  # noqa: PLC0415 - slow to import
-
-    return _carry_out(context, renewal.Prepared.roll_back)
+    return _carry_out(context, lambda run: run.roll_back(context.now))
 
 
-def _carry_out(
-    context: Context, act: Callable[[Prepared, datetime], Outcome]
-) -> Result:
+def _carry_out(context: Context, act: Callable[[Prepared], Outcome]) -> Result:
     """Change which certificate the server uses."""
     from letsencrypt_mdaemon.app import status as overview  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.cli import document, text  # noqa: PLC0415 - slow
@@ -104,7 +86,7 @@ def _carry_out(
     config = context.config
     prepared = context.prepare()
     overview.warn(prepared.installation, prepared.named.values())
-    outcome = context.outcome = act(prepared, context.now)
+    outcome = context.outcome = act(prepared)
     leaf = outcome.certificate
     pinned = config.key_policy == "reuse" and leaf is not None
     items = {
@@ -122,8 +104,8 @@ def _carry_out(
 @command(
     *("json", "mdaemon-dir", "store", "host-name", "alternate-host-names"),
     *("key-type", "directory-url"),
-    takes=(*INSTALLATION, *NAMES, *DUE, *IIS),
-    helps=STAGING,
+    takes=(*options.SERVER, *options.DUE),
+    helps=options.STAGING,
     example="status --json",
 )
 def status(context: Context) -> Result:
@@ -146,7 +128,7 @@ def status(context: Context) -> Result:
 
 @command(
     *("agree-tos", "to", "mdaemon-dir", "json"),
-    takes=RENEW,
+    takes=options.RENEW,
     example="schedule install",
 )
 def schedule_install(context: Context) -> Result:
@@ -160,10 +142,10 @@ def schedule_install(context: Context) -> Result:
     from letsencrypt_mdaemon.cli import document, text  # noqa: PLC0415 - slow
 
     scheduler = scheduling.of_this_system()
-    options = {name: row for name, row in context.options.items() if name != "json"}
+    given = {name: row for name, row in context.options.items() if name != "json"}
     rivals = scheduler.rivals()
     offer_to_keep_others_out(context)
-    command = scheduling.command(context.loaded, options, context.root)
+    command = scheduling.command(context.loaded, given, context.root)
     job = scheduler.install(command)
     last = scheduling.last_run(context.config, context.root)
     items = {"job": document.job(job, last), "rivals": rivals}

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import re
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from letsencrypt_mdaemon.app import build
+from letsencrypt_mdaemon.app import build, trust
 from letsencrypt_mdaemon.app.installation import open_installation
 from letsencrypt_mdaemon.config import load
 from letsencrypt_mdaemon.config.parsers import parse_path
+from letsencrypt_mdaemon.errors import Error
 from letsencrypt_mdaemon.mdaemon import folders
 
 if TYPE_CHECKING:
@@ -25,6 +28,12 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.renewal.adapters import Outcome
     from letsencrypt_mdaemon.state.folder import State
     from letsencrypt_mdaemon.system.schedule import Job
+
+_log = logging.getLogger(__name__)
+
+_NEAR_NAME = re.compile(
+    r"(?i)letsencrypt[-_ ]?mdaemon(?:\.(?:ini|cfg|conf|config|txt))?(?:\.txt)?"
+)
 
 
 class Context:
@@ -69,7 +78,10 @@ class Context:
 
     @cached_property
     def _read(self) -> tuple[load.Loaded, list[str]]:
-        return load.read(self.options, os.environ, self._config_file())
+        file = self._config_file()
+        if file is not None:
+            trust.require_settings(file.absolute())
+        return load.read(self.options, os.environ, file)
 
     @cached_property
     def loaded(self) -> load.Loaded:
@@ -78,7 +90,11 @@ class Context:
 
     @property
     def valid(self) -> load.Loaded:
-        """The configuration without the settings that are invalid."""
+        """The configuration without the settings that are invalid.
+
+        Raises:
+            ConfigError: If others can change the config file.
+        """
         return self._read[0]
 
     @property
@@ -160,13 +176,13 @@ class Context:
         return build.send_mail(self.valid.config, lambda: self.root, subject, lines)
 
     def note_end(self, exit_code: int) -> None:
-        """Remember how a scheduled run ended.
-
-        Raises:
-            Error: If the state cannot be written.
-        """
-        if self._is_noted:
+        """Remember how a scheduled run ended; a failure here is only a warning."""
+        if not self._is_noted:
+            return
+        try:
             build.note_end(self.config, self.root, exit_code)
+        except Error as exc:
+            _log.warning("The result of this run could not be saved: %s", exc)
 
     def lock(self) -> State:
         """Wait for no other run: be the only one, or fail.
@@ -196,4 +212,17 @@ class Context:
             ):
                 if file.is_file():
                     return file
+            _warn_of_near_names(folders.child(root, "LetsEncrypt"))
         return None
+
+
+def _warn_of_near_names(folder: Path) -> None:
+    """Warn of files that look like the config file, and are not read.
+
+    Explorer hides the ending .txt that Notepad adds.
+    """
+    with suppress(OSError):
+        for file in sorted(folder.iterdir()):
+            if _NEAR_NAME.fullmatch(file.name) and file.is_file():
+                text = "%s is not read: the config file is named %s. Rename it."
+                _log.warning(text, file, load.FILE_NAME)

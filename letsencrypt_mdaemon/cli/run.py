@@ -78,7 +78,7 @@ class Run:
             elif error is not None:
                 _log.error("Interrupted. The next run continues.")
             else:
-                self._note_end(0)
+                self.context.note_end(0)
                 self._tell(None, {}, list(self._lines))
 
     def begin(self) -> None:
@@ -123,9 +123,7 @@ class Run:
     def _document(self, exit_code: int = 0, **more: object) -> Document:
         path = self._file_log.path if self._file_log else None
         return {
-            "schema": report.SCHEMA,
-            "command": self.context.command,
-            "exit_code": exit_code,
+            **report.common(self.context.command, exit_code),
             **self._items,
             **more,
             "warnings": self._lines.warnings,
@@ -147,15 +145,8 @@ class Run:
         self.context.exits.callback(self._file_log.close)
         self.context.exits.callback(self._logger.removeHandler, self._file_log)
 
-    def _note_end(self, exit_code: int) -> None:
-        """Remember how a scheduled run ended; a failure here is only a warning."""
-        try:
-            self.context.note_end(exit_code)
-        except Error as exc:
-            _log.warning("The result of this run could not be saved: %s", exc)
-
     def _fail(self, error: Error) -> NoReturn:
-        self._note_end(error.exit_code)
+        self.context.note_end(error.exit_code)
         findings: dict[str, Document] = {}
         # A run with a result only waits: it has validated no name now.
         if isinstance(error, ChallengeError) and not self._items:

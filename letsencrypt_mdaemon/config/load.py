@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import logging
 import re
 from dataclasses import fields
@@ -9,14 +11,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from letsencrypt_mdaemon.config.parsers import (
-    Parsed,
-    Setting,
-    TargetText,
-    parse_text,
-    shown,
-)
-from letsencrypt_mdaemon.config.settings import Config
+from letsencrypt_mdaemon.config import parsers
+from letsencrypt_mdaemon.config.settings import Config, Setting, TargetText
 from letsencrypt_mdaemon.errors import ConfigError
 from letsencrypt_mdaemon.text import printable
 
@@ -29,6 +25,11 @@ PREFIX = "LETSENCRYPT_MDAEMON_"
 CONFIG = PREFIX + "CONFIG"
 FILE_NAME = "letsencrypt-mdaemon.ini"
 SECTION = "letsencrypt-mdaemon"
+
+MAX_FILE_BYTES = 1 << 20
+"""Of a config file."""
+MAX_PROBLEMS = 100
+"""How many problems are shown; the words of the first ones get a suggestion."""
 
 REMOVED = ("max-names", "keep-backups")
 """Former settings: they are skipped with a warning, so that old files still work."""
@@ -73,7 +74,7 @@ class Loaded(NamedTuple):
         rows = {}
         for name, row in settings():
             value = getattr(self.config, name.replace("-", "_"))
-            text = "(set)" if row.secret and value else shown(value)
+            text = "(set)" if row.secret and value else parsers.shown(value)
             rows[name] = {"value": text, "from": self.origins.get(name, "default")}
             if name not in self.origins and row.usual not in {"", text}:
                 usual = {"delay": str(self.config.longest_delay)}
@@ -86,9 +87,7 @@ class Loaded(NamedTuple):
 
 
 def load(
-    options: Mapping[str, Sequence[str]],
-    environ: Mapping[str, str],
-    file: Path | None,
+    options: Mapping[str, Sequence[str]], environ: Mapping[str, str], file: Path | None
 ) -> Loaded:
     """Return the settings; see `read`.
 
@@ -160,7 +159,7 @@ class _Draft:
 
     def __init__(self) -> None:
         self.table = dict(settings())
-        self.values: dict[str, Parsed] = {}
+        self.values: dict[str, parsers.Parsed] = {}
         self.origins: dict[str, str] = {}
         self.targets: list[TargetText] = []
         self.problems: list[str] = []
@@ -187,7 +186,7 @@ class _Draft:
             if argument not in names:
                 self._unknown(argument, argument, names)
             elif value is not None:
-                self.take(names[argument], shown(value), argument, Path())
+                self.take(names[argument], parsers.shown(value), argument, Path())
 
     def take_environment(self, environ: Mapping[str, str]) -> None:
         names = {name.replace("-", "_").upper(): name for name in self.table}
@@ -222,7 +221,7 @@ class _Draft:
     def _take_settings(self, keys: Mapping[str, str], where: str, base: Path) -> None:
         for key, text in keys.items():
             if key in self.table:
-                self.take(key, text, f"{where} {key}", base)
+                self.take(key, _unquoted(text), f"{where} {key}", base)
             else:
                 self._unknown(f"{where} {printable(key)}", key, self.table)
 
@@ -233,7 +232,7 @@ class _Draft:
                 self._unknown(f"{where} {printable(key)}", key, values)
                 continue
             try:
-                values[key] = parse_text(text, Path())
+                values[key] = parsers.parse_text(_unquoted(text), Path())
             except ValueError as exc:
                 self.problems.append(f"{where} {key}: {exc}")
         if not values["file"] or not values["key"]:
@@ -256,10 +255,18 @@ class _Draft:
         if word.lower().replace("_", "-") in REMOVED:
             _log.warning("%s: skipped, this setting was removed; delete it", where)
             return
-        by_lower = {name.lower(): name for name in known}
+        # Comparing words takes long, and no file has so many misspelled ones.
+        few = len(self.problems) < MAX_PROBLEMS
+        by_lower = {name.lower(): name for name in known if few}
         found = get_close_matches(word.lower(), list(by_lower), 1)
         hint = f"; did you mean {prefix}{by_lower[found[0]]}?" if found else ""
         self.problems.append(f"{where}: {kind}{hint}")
+
+
+def _unquoted(text: str) -> str:
+    """Return a value of the file without the quotes around it, as other files need."""
+    is_quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "\"'"
+    return text[1:-1] if is_quoted else text
 
 
 def _read(file: Path) -> tuple[dict[str, dict[str, str]], list[str]]:
@@ -271,20 +278,27 @@ def _read(file: Path) -> tuple[dict[str, dict[str, str]], list[str]]:
     # --help needs neither.
     import configparser  # noqa: PLC0415
 
-    from letsencrypt_mdaemon.system.disk import reason  # noqa: PLC0415
+    from letsencrypt_mdaemon.system.disk import (  # noqa: PLC0415
+        read_limited,
+        reason,
+    )
 
     parser = configparser.ConfigParser(
         interpolation=None, delimiters=("=",), default_section=""
     )
     mail: dict[str, dict[str, str]] = {}
     try:
-        text = file.read_text("utf-8-sig")
+        data = read_limited(file, MAX_FILE_BYTES, "a config file")
+        # As Notepad and PowerShell write it; other encodings cannot be told apart.
+        is_utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        encoding = "utf-16" if is_utf16 else "utf-8-sig"
+        text = io.TextIOWrapper(io.BytesIO(data), encoding).read()
         mail = _about_mail(text)
         parser.read_string(text)
-    except OSError as exc:
-        return {}, [f"Could not read {file}: {reason(exc)}"]
     except UnicodeDecodeError:
         return {}, [f"{file} is not UTF-8 text; save it as UTF-8"]
+    except (OSError, ValueError) as exc:
+        return {}, [f"Could not read {file}: {reason(exc)}"]
     except configparser.MissingSectionHeaderError as exc:
         return mail, [f"{file} line {exc.lineno}: add [{SECTION}] above it"]
     except configparser.ParsingError as exc:
@@ -309,5 +323,8 @@ def _about_mail(text: str) -> dict[str, dict[str, str]]:
 def _error(problems: Sequence[str]) -> ConfigError:
     if len(problems) == 1:
         return ConfigError(f"The configuration is invalid: {problems[0]}")
-    lines = "".join(f"\n  - {problem}" for problem in problems)
+    more = len(problems) - MAX_PROBLEMS
+    left_out = [f"and {more} more"] if more > 0 else []
+    shown = [*problems[:MAX_PROBLEMS], *left_out]
+    lines = "".join(f"\n  - {problem}" for problem in shown)
     return ConfigError(f"The configuration has {len(problems)} problems:{lines}")

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from dataclasses import field
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from letsencrypt_mdaemon.authorities import AUTHORITIES
 from letsencrypt_mdaemon.pki.names import normalise, split
@@ -15,43 +14,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 Parsed: TypeAlias = Any  # a setting's value; its type is the field's own
-
-
-class Setting(NamedTuple):
-    """How one setting is written, wherever it is written.
-
-    Args:
-        parse: Turns the text, and the folder that relative paths start from, into the
-            value; raises ValueError with the problem.
-        choices: The values that completion offers.
-        usual: What counts while it is unset, in words; empty if nothing does.
-        many: Whether it may be repeated; commas join the texts before parsing.
-        secret: Whether its value is never shown; then it is not an option either.
-    """
-
-    help: str
-    metavar: str
-    parse: Callable[[str, Path], Parsed]
-    flag: bool = False
-    choices: tuple[str, ...] = ()
-    usual: str = ""
-    many: bool = False
-    secret: bool = False
-
-
-class TargetText(NamedTuple):
-    """A `[target NAME]` section: one INI value that names the certificate.
-
-    Args:
-        file: Path below the installation, with either kind of slash.
-        form: Notation of the certificate in the value; empty = the one it has now.
-    """
-
-    name: str
-    file: str
-    section: str
-    key: str
-    form: str = ""
 
 
 def _invalid(text: str, use: str) -> ValueError:
@@ -261,66 +223,3 @@ def shown(value: object) -> str:
             return ",".join(map(str, value))
         case _:
             return str(value)
-
-
-def setting(  # noqa: PLR0913 - a row of the table of settings
-    help: str,  # noqa: A002 - click's word for it
-    parse: Callable[[str, Path], Parsed] = parse_text,
-    metavar: str = "TEXT",
-    *,
-    default: Parsed = None,
-    usual: str = "",
-    choices: tuple[str, ...] = (),
-    many: bool = False,
-    secret: bool = False,
-) -> Any:  # noqa: ANN401 - stands where the field's default stands
-    """Return the field of one setting; its help gets the default.
-
-    Args:
-        default: None for an empty text, list or folder.
-        usual: What counts while it is unset, in words; by default the default.
-    """
-    is_flag = parse is parse_flag
-    if is_flag:
-        default = False
-    elif default is None and many:
-        default = ()
-    elif default is None and parse in (parse_text, parse_name):
-        default = ""
-    if usual or default:
-        usual = usual or shown(default)
-        help = f"{help}  [default: {usual}]"  # noqa: A001
-    row = Setting(help, metavar, parse, is_flag, choices, usual, many, secret)
-    return field(default=default, metadata={"setting": row}, repr=not secret)
-
-
-def flag(help: str) -> Any:  # noqa: A002, ANN401 - as above
-    """Return the field of a setting that is yes or no; unset, it is no."""
-    return setting(help, parse_flag)
-
-
-def folder(help: str, usual: str = "") -> Any:  # noqa: A002, ANN401 - as above
-    """Return the field of a setting that is a folder."""
-    return setting(help, parse_path, "DIR", usual=usual)
-
-
-def file(help: str) -> Any:  # noqa: A002, ANN401 - as above
-    """Return the field of a setting that is a file."""
-    return setting(help, parse_path, "FILE")
-
-
-def number(
-    help: str,  # noqa: A002 - as above
-    bounds: tuple[int, int],
-    default: int | None,
-    metavar: str = "SECONDS",
-    usual: str = "",
-) -> Any:  # noqa: ANN401 - as above
-    """Return the field of a setting that is a whole number."""
-    return setting(help, parse_number(*bounds), metavar, default=default, usual=usual)
-
-
-def one_of(help: str, *choices: str, metavar: str = "RULE") -> Any:  # noqa: A002, ANN401 - as above
-    """Return the field of a setting that is one of some words, by default the first."""
-    parse, default = parse_one_of(*choices), choices[0]
-    return setting(help, parse, metavar, default=default, choices=choices)

@@ -8,37 +8,115 @@ help and `config show` are made from the fields.
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
 
 from letsencrypt_mdaemon import authorities
 from letsencrypt_mdaemon.authorities import AUTHORITIES, LETSENCRYPT
-from letsencrypt_mdaemon.config.parsers import (
-    TargetText,
-    file,
-    flag,
-    folder,
-    number,
-    one_of,
-    parse_addresses,
-    parse_directory_url,
-    parse_dns_server,
-    parse_events,
-    parse_list,
-    parse_mail_server,
-    parse_name,
-    parse_names,
-    parse_semaphores,
-    parse_sender,
-    parse_server_address,
-    parse_store,
-    setting,
-)
+from letsencrypt_mdaemon.config import parsers
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
+    from letsencrypt_mdaemon.config.parsers import Parsed
     from letsencrypt_mdaemon.pki.certificate import KeyType
+
+
+class Setting(NamedTuple):
+    """How one setting is written, wherever it is written.
+
+    Args:
+        parse: Turns the text, and the folder that relative paths start from, into the
+            value; raises ValueError with the problem.
+        choices: The values that completion offers.
+        usual: What counts while it is unset, in words; empty if nothing does.
+        many: Whether it may be repeated; commas join the texts before parsing.
+        secret: Whether its value is never shown; then it is not an option either.
+    """
+
+    help: str
+    metavar: str
+    parse: Callable[[str, Path], Parsed]
+    flag: bool = False
+    choices: tuple[str, ...] = ()
+    usual: str = ""
+    many: bool = False
+    secret: bool = False
+
+
+class TargetText(NamedTuple):
+    """A `[target NAME]` section: one INI value that names the certificate.
+
+    Args:
+        file: Path below the installation, with either kind of slash.
+        form: Notation of the certificate in the value; empty = the one it has now.
+    """
+
+    name: str
+    file: str
+    section: str
+    key: str
+    form: str = ""
+
+
+def setting(  # noqa: PLR0913 - a row of the table of settings
+    what: str,
+    parse: Callable[[str, Path], Parsed] = parsers.parse_text,
+    metavar: str = "TEXT",
+    *,
+    default: Parsed = "",
+    usual: str = "",
+    choices: tuple[str, ...] = (),
+    many: bool = False,
+    secret: bool = False,
+) -> Parsed:
+    """Return the field of one setting; its help gets the default.
+
+    Args:
+        usual: What counts while it is unset, in words; by default the default.
+    """
+    if many:
+        default = default or ()
+    if usual or default:
+        usual = usual or parsers.shown(default)
+        what = f"{what}  [default: {usual}]"
+    is_flag = parse is parsers.parse_flag
+    row = Setting(what, metavar, parse, is_flag, choices, usual, many, secret)
+    return field(default=default, metadata={"setting": row}, repr=not secret)
+
+
+def flag(what: str) -> Parsed:
+    """Return the field of a setting that is yes or no; unset, it is no."""
+    return setting(what, parsers.parse_flag, default=False)
+
+
+def folder(what: str, usual: str = "") -> Parsed:
+    """Return the field of a setting that is a folder."""
+    return setting(what, parsers.parse_path, "DIR", default=None, usual=usual)
+
+
+def file(what: str) -> Parsed:
+    """Return the field of a setting that is a file."""
+    return setting(what, parsers.parse_path, "FILE", default=None)
+
+
+def number(
+    what: str,
+    bounds: tuple[int, int],
+    default: int | None,
+    metavar: str = "SECONDS",
+    usual: str = "",
+) -> Parsed:
+    """Return the field of a setting that is a whole number."""
+    parse = parsers.parse_number(*bounds)
+    return setting(what, parse, metavar, default=default, usual=usual)
+
+
+def one_of(what: str, *choices: str, metavar: str = "RULE") -> Parsed:
+    """Return the field of a setting that is one of some words, by default the first."""
+    parse, default = parsers.parse_one_of(*choices), choices[0]
+    return setting(what, parse, metavar, default=default, choices=choices)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +129,7 @@ class Config:
     webroot: Path | None = folder("Folder served on port 80.", r"WorldClient\HTML")
     smtp_address: tuple[str, int] | None = setting(
         "MDaemon's SMTP address, to read its greeting; or none.",
-        parse_server_address,
+        parsers.parse_server_address,
         "HOST:PORT",
         default=("127.0.0.1", 25),
     )
@@ -63,10 +141,10 @@ class Config:
     # The certificate
 
     host_name: str = setting(
-        "First name of the certificate.", parse_name, "NAME", usual="MDaemon's"
+        "First name of the certificate.", parsers.parse_name, "NAME", usual="MDaemon's"
     )
     alternate_host_names: tuple[str, ...] = setting(
-        "More names, separated by commas.", parse_names, "NAMES", many=True
+        "More names, separated by commas.", parsers.parse_names, "NAMES", many=True
     )
     key_type: KeyType = one_of(
         "Type of the key: rsa2048, rsa3072, rsa4096, p256 or p384.",
@@ -92,21 +170,26 @@ class Config:
 
     directory_url: str = setting(
         f"CA: {', '.join(AUTHORITIES)}, or the URL of its directory.",
-        parse_directory_url,
+        parsers.parse_directory_url,
         "CA",
         choices=tuple(AUTHORITIES),
-        default="",
         usual="letsencrypt",
     )
     agree_tos: bool = flag("Agree to the CA's terms of service.")
     contact: tuple[str, ...] = setting(
-        "Mail addresses that the CA may use.", parse_addresses, "ADDRESSES", many=True
+        "Mail addresses that the CA may use.",
+        parsers.parse_addresses,
+        "ADDRESSES",
+        many=True,
     )
     eab_kid: str = setting("Key ID for external account binding (EAB).")
     eab_key_file: Path | None = file("File with the EAB key.")
     eab_key: str = setting("The EAB key.", secret=True)
     profile: tuple[str, ...] = setting(
-        "Preferred certificate profiles, in order.", parse_list, "NAMES", many=True
+        "Preferred certificate profiles, in order.",
+        parsers.parse_list,
+        "NAMES",
+        many=True,
     )
     require_profile: bool = flag("Fail if the CA offers none of these profiles.")
     preferred_chain: str = setting(
@@ -118,16 +201,17 @@ class Config:
     delay: int | None = number(
         "Maximum random delay of a scheduled run.", (0, 3600), None, usual="300 or 0"
     )
-    validation_timeout: int = number("Total time to wait for the CA.", (1, 86400), 300)
+    validation_timeout: int = number(
+        "Time for all requests about one certificate.", (1, 86400), 300
+    )
 
     # Storage
 
     store: str = setting(
         "Certificate store: windows, or pem:FOLDER.",
-        parse_store,
+        parsers.parse_store,
         "STORE",
         choices=("windows", "pem:"),
-        default="",
         usual="windows" if sys.platform == "win32" else "a pem: folder in state-dir",
     )
     key_storage: str = one_of(
@@ -152,7 +236,7 @@ class Config:
 
     reload_semaphores: tuple[str, ...] = setting(
         "Semaphore files, the least disruptive first.",
-        parse_semaphores,
+        parsers.parse_semaphores,
         "NAMES",
         default=("RELOADCACHE.SEM", "RESTARTWC.SEM"),
         many=True,
@@ -163,7 +247,7 @@ class Config:
     )
     endpoint: tuple[str, ...] = setting(
         "URLs of the ports.",
-        parse_list,
+        parsers.parse_list,
         "URLS",
         usual="mail ports, 443 and 444",
         many=True,
@@ -176,27 +260,27 @@ class Config:
 
     to: tuple[str, ...] = setting(
         "Recipients of the mail when a run fails.",
-        parse_addresses,
+        parsers.parse_addresses,
         "ADDRESSES",
         many=True,
     )
     notify_on: tuple[str, ...] = setting(
         "More events to mail: renewed, every-run.",
-        parse_events,
+        parsers.parse_events,
         "EVENTS",
         choices=("renewed", "every-run"),
         many=True,
     )
     mail_from: tuple[str, ...] = setting(
         "Sender of the mail.",
-        parse_sender,
+        parsers.parse_sender,
         "ADDRESS",
         default=(),
         usual="the first recipient",
     )
     mail_server: str = setting(
         "Mail server: raw, smtp://HOST:PORT or smtps://HOST:PORT.",
-        parse_mail_server,
+        parsers.parse_mail_server,
         "URL",
         choices=("raw", "smtp://", "smtps://"),
         default="raw",
@@ -221,7 +305,10 @@ class Config:
         "Port that a CA in a laboratory checks.", (1, 65535), 80, "PORT"
     )
     validation_dns: tuple[str, int] | None = setting(
-        "DNS server that a CA in a laboratory asks.", parse_dns_server, "ADDRESS:PORT"
+        "DNS server that a CA in a laboratory asks.",
+        parsers.parse_dns_server,
+        "ADDRESS:PORT",
+        default=None,
     )
 
     targets: tuple[TargetText, ...] = ()

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 from letsencrypt_mdaemon.errors import Error
-from letsencrypt_mdaemon.system.disk import explained, remove
+from letsencrypt_mdaemon.system.disk import create, explained, remove, rename
+from letsencrypt_mdaemon.system.handles import PUBLIC
 from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:
@@ -83,8 +84,10 @@ class RawQueue:
         final = unfinished.with_suffix(".raw")
         with explained(f"write the RAW message {final}"):
             try:
-                unfinished.write_bytes(f"{head}\r\n{mail.body}".encode("ascii"))
-                unfinished.rename(final)
+                # The server may use another account.
+                data = f"{head}\r\n{mail.body}".encode("ascii")
+                create(unfinished, data, mode=PUBLIC)
+                rename(unfinished, final)
             except OSError:
                 remove(unfinished)
                 raise

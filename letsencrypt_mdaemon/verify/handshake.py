@@ -78,7 +78,7 @@ def ask(endpoint: Endpoint, server_name: str, key: str, timeout: float) -> Serve
             raise  # It says nothing about the port.
         # Whatever it is: the answers of the others count.
         outcome, detail = _failure(exc, line, timeout)
-        unheard = line is not None and not line.received
+        unheard = line is None or not line.received
         if unheard and outcome is Answer.HANDSHAKE_FAILED and "+" in endpoint.scheme:
             # Before the greeting, no certificate matters: a screening blocks us.
             outcome, detail = Answer.TURNED_AWAY, f"{detail} without a greeting"

@@ -40,47 +40,31 @@ class Examiner:
         self._name_of = name_of
         self._trusted = trusted
 
-    def program(self, places: Iterable[Path]) -> list[Doubt]:
+    def places(self, paths: Iterable[Path]) -> list[Doubt]:
         """Return who else can change these files and folders, or exchange them."""
-        real = [Path(os.path.realpath(place)) for place in places]
-        return self._places(dict.fromkeys([*places, *real]))
+        given = list(paths)
+        real = [Path(os.path.realpath(path)) for path in given]
+        places = dict.fromkeys([*given, *real])
+        above = dict.fromkeys(parent for path in places for parent in path.parents)
+        rows = [(path, False) for path in places]
+        rows += [(path, True) for path in above if path not in places]
+        found = [self.doubt(path, is_parent=parent) for path, parent in rows]
+        return [doubt for doubt in found if doubt is not None]
 
-    def state(self, folder: Path) -> list[Doubt]:
-        """Return who else can change a folder, what is in it, or its parents.
-
-        It and its parents must not be reparse points, which lead elsewhere.
-        """
-        way = [folder, *folder.parents]
-        links = [
-            Doubt(path, f"is a link or a mount point, to {os.path.realpath(path)}")
-            for path in way
-            if is_reparse_point(path)
-        ]
-        if links:
-            return links
-        content = [
+    def content(self, folder: Path) -> list[Doubt]:
+        """Return who else can change what is in a folder, and links in it."""
+        paths = [
             Path(parent, name)
             for parent, folders, files in os.walk(folder)
             for name in (*folders, *files)
         ]
-        inside = [
-            Doubt(path, "is a link or a mount point")
-            for path in content
-            if is_reparse_point(path)
-        ]
-        return inside + self._places(dict.fromkeys([folder, *content]))
+        found = [self.doubt(path) for path in paths]
+        return links(paths) + [doubt for doubt in found if doubt is not None]
 
-    def _places(self, places: Iterable[Path]) -> list[Doubt]:
-        strict = [path for path in places if path.exists()]
-        above = dict.fromkeys(parent for path in strict for parent in path.parents)
-        if not strict:
-            above = dict.fromkeys(parent for path in places for parent in path.parents)
-        parents = [path for path in above if path not in set(strict) and path.exists()]
-        found = [self._doubt(path, is_parent=False) for path in strict]
-        found += [self._doubt(path, is_parent=True) for path in parents]
-        return [doubt for doubt in found if doubt is not None]
-
-    def _doubt(self, path: Path, *, is_parent: bool) -> Doubt | None:
+    def doubt(self, path: Path, *, is_parent: bool = False) -> Doubt | None:
+        """Return who else can change a path, or exchange it as a parent."""
+        if not path.exists():
+            return None
         try:
             listed = self._read(path).access_list()
             owner = access.owner(listed)
@@ -100,6 +84,15 @@ class Examiner:
 
     def _name(self, sid: str) -> str:
         return access.EVERYBODY.get(sid) or self._name_of(sid)
+
+
+def links(paths: Iterable[Path]) -> list[Doubt]:
+    """Return which of these paths are reparse points, which lead elsewhere."""
+    return [
+        Doubt(path, f"is a link or a mount point, to {os.path.realpath(path)}")
+        for path in paths
+        if is_reparse_point(path)
+    ]
 
 
 def is_reparse_point(path: Path) -> bool:

@@ -44,7 +44,7 @@ from tests.program import (
     unmeasured,
 )
 
-COMMON = {"schema", "command", "exit_code", "warnings", "log"}
+COMMON = {"schema", "command", "generator", "exit_code", "warnings", "log"}
 THIS = [sys.executable, "-m", "letsencrypt_mdaemon"]
 EXIT_CODES = Path(__file__).parents[2] / "docs" / "exit-codes.md"
 
@@ -183,9 +183,11 @@ def test_what_names_no_certificate_is_said_with_the_store_that_was_searched(
 
     ran = program.here("status", "--store", store)
 
-    assert ran.exit_code == 2
-    message = ran.report["error"]["message"]
-    assert message.endswith(f"of the store {store} or of a port (0 known).")
+    assert ran.exit_code == 0
+    assert ran.report["targets"] == []
+    text = program.here("status", "--store", store, as_json=False).output
+    assert "  INI value    none names a certificate of the store yet\n" in text
+    assert f"  store        {store}\n" in text
 
 
 def test_the_status_shows_the_store_to_people_as_well(program: Program) -> None:
@@ -334,8 +336,8 @@ def test_demo_shows_its_result_as_json_and_keeps_the_folder_if_asked(
     assert ran.exit_code == 0, ran.messages
     report = ran.report
     assert report.keys() == {
-        *("schema", "command", "exit_code", "directory", "command_line"),
-        *("first", "second", "checks", "log"),
+        *("schema", "command", "generator", "exit_code", "directory"),
+        *("command_line", "first", "second", "checks", "log"),
     }
     assert (report["schema"], report["command"]) == (1, "demo")
     assert report["directory"] == str(folder)
@@ -867,8 +869,7 @@ STATUS_MODULES = HELP | {
     *("state", "state.codec", "state.folder", "state.ledger"),
     *("state.memory", "stores", "stores.pem"),
     *("system", "system.disk", "system.files", "system.locks", "system.log"),
-    "system.owners",
-    "system.swap",
+    *("system.handles", "system.owners", "system.swap"),
     *("system.parallel", "text"),
     *("verify", "verify.endpoints", "verify.handshake", "verify.observe"),
     *("verify.served", "verify.starttls", "verify.verdict"),

@@ -607,6 +607,24 @@ def test_a_port_that_resets_the_connection_is_said_to(scheme: str) -> None:
 
 
 @EVERY_STARTTLS
+def test_a_port_that_resets_the_connection_before_it_stands_turns_us_away(
+    scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the server is faster than we are."""
+
+    def reset(*_: object) -> None:
+        raise ConnectionResetError
+
+    monkeypatch.setattr(socket, "create_connection", reset)
+    at = Endpoint(scheme, LOCALHOST, 993)
+
+    answer = observe([at], [NAME])[at]
+
+    assert answer.outcome is Answer.TURNED_AWAY
+    assert answer.detail == "resets the connection without a greeting"
+
+
+@EVERY_STARTTLS
 @pytest.mark.parametrize(
     "garbage", [b"\0\xff\x1b]0;owned\x07\n", b"HTTP/1.1 400 No\r\n"]
 )

@@ -10,6 +10,7 @@ import pytest
 
 import letsencrypt_mdaemon
 from letsencrypt_mdaemon.app import build, trust
+from letsencrypt_mdaemon.cli.context import Context
 from letsencrypt_mdaemon.config.settings import Config
 from letsencrypt_mdaemon.errors import ConfigError
 from letsencrypt_mdaemon.windows import access
@@ -55,7 +56,7 @@ def test_system_refuses_folders_and_settings_that_users_can_change(
     ):
         pass
     assert not (tmp_path / "LetsEncrypt").exists()
-    monkeypatch.setattr("letsencrypt_mdaemon.errors.MAX_DOUBTS", 1000)
+    monkeypatch.setattr(trust, "MAX_SHOWN", 1000)
     found = trust.program_doubts(settings, tmp_path)
     package = Path(letsencrypt_mdaemon.__file__).parent
     base = Path(sys.base_prefix)
@@ -65,6 +66,23 @@ def test_system_refuses_folders_and_settings_that_users_can_change(
             for row in found
         ), path
     assert "Authenticated Users" in caught.value.message
+
+
+def test_system_does_not_even_read_settings_that_users_can_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(security, "own_sid", lambda: access.SYSTEM)
+    settings = tmp_path / "settings.ini"
+    settings.write_text("no settings at all")
+    for listed in (PLANTED, SHARED):
+        pretend(monkeypatch, {settings: listed})
+        with pytest.raises(ConfigError, match="must not follow") as caught:
+            _ = Context("renew", {}, file=str(settings)).config
+        assert "icacls" in caught.value.hint
+    pretend(monkeypatch)
+    with pytest.raises(ConfigError) as caught:
+        _ = Context("renew", {}, file=str(settings)).config
+    assert "must not follow" not in caught.value.message
 
 
 def test_an_administrator_may_run_it_from_anywhere(

@@ -81,8 +81,10 @@ def whys(found: list[Doubt]) -> dict[Path, str]:
 def test_a_state_folder_for_administrators_alone_is_trusted(
     examiner: Examiner, state: Path
 ) -> None:
-    assert examiner.state(state) == []
-    assert examiner.state(state / "not" / "there") == []
+    assert trust.examine_state(examiner, state, state.parents[1]) == []
+    assert (
+        trust.examine_state(examiner, state / "not" / "there", state.parents[1]) == []
+    )
 
 
 @pytest.mark.parametrize(
@@ -113,18 +115,28 @@ def test_a_state_folder_that_others_own_or_change_is_doubted(  # noqa: PLR0913, 
 ) -> None:
     path = Path(os.path.normpath(state / place))
     lists.of[path] = listed
-    assert whys(examiner.state(state)) == {path: why}
+    assert whys(trust.examine_state(examiner, state, state.parents[1])) == {path: why}
 
 
 def test_of_a_state_folder_to_come_the_parents_count(
     examiner: Examiner, lists: Lists, state: Path
 ) -> None:
     lists.of[state.parent] = PLANTED
-    assert whys(examiner.state(state.parent / "new")) == {
-        state.parent: f"belongs to <{BOB}>"
-    }
+    assert whys(
+        trust.examine_state(examiner, state.parent / "new", state.parents[1])
+    ) == {state.parent: f"belongs to <{BOB}>"}
     lists.of[state.parent] = MADE_IN_C  # others may make folders there, but not this
-    assert examiner.state(state) == []
+    assert trust.examine_state(examiner, state, state.parents[1]) == []
+
+
+def test_who_can_change_mdaemons_folder_is_not_trusted_with_the_state_in_it(
+    examiner: Examiner, lists: Lists, state: Path
+) -> None:
+    lists.of[state.parents[1]] = ON_A_DESKTOP
+    assert trust.examine_state(examiner, state, state.parents[1]) == []
+    lists.of[state / "ca" / "account.json"] = PLANTED
+    (doubt,) = trust.examine_state(examiner, state, state.parents[1])
+    assert doubt.path == state / "ca" / "account.json"
 
 
 def reparse_points(
@@ -150,7 +162,7 @@ def test_a_state_folder_at_a_junction_is_doubted_whoever_made_it(
     path = Path(os.path.normpath(state / place))
     reparse_points(monkeypatch)(path)
     assert is_reparse_point(path)
-    (doubt,) = examiner.state(state)
+    (doubt,) = trust.examine_state(examiner, state, state.parents[1])
     assert doubt.path == path
     assert doubt.why.startswith("is a link or a mount point")
 
@@ -160,9 +172,9 @@ def test_this_account_is_trusted_with_its_own_state_but_not_with_what_system_run
 ) -> None:
     lists.of[state] = f"O:{BOB}D:(A;OICI;FA;;;{BOB})"
     ours = Examiner(lists, lambda sid: f"<{sid}>", [BOB])
-    assert ours.state(state) == []
+    assert trust.examine_state(ours, state, state.parents[1]) == []
     theirs = Examiner(lists, lambda sid: f"<{sid}>")
-    assert whys(theirs.program([state])) == {
+    assert whys(theirs.places([state])) == {
         state: f"belongs to <{BOB}>; <{BOB}> can change it"
     }
 
@@ -170,7 +182,8 @@ def test_this_account_is_trusted_with_its_own_state_but_not_with_what_system_run
 @pytest.fixture
 def python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The folders of a Python, of an environment, and of libraries."""
-    monkeypatch.setattr(Path, "home", lambda: tmp_path / "home")
+    for variable in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(variable, str(tmp_path / "home"))
     base, venv = tmp_path / "Python311", tmp_path / "venv"
     found = [venv / "Scripts", venv, base, venv / "Lib" / "site-packages"]
     for path in found:
@@ -235,7 +248,8 @@ def test_a_python_of_one_user_is_doubted_whatever_its_list(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(Path, "home", lambda: tmp_path / "Python311")
+    for variable in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(variable, str(tmp_path / "Python311"))
     (doubt,) = trust.examine_program(examiner, python, None, root)
     assert (doubt.path, doubt.commands) == (tmp_path / "Python311", ())
     assert doubt.why == "is below one user's own folder"
