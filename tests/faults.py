@@ -1344,6 +1344,97 @@ FAULTS = (
         "value",
         "test_mail.py",
     ),
+    # What is mailed, what is rehearsed, and what nobody reads
+    Fault(
+        "mail-the-same-failure-at-every-run",
+        "if is_urgent(told, now.at) or _is_old(last[-1], now.at):",
+        "if last:",
+        "test_news.py",
+    ),
+    Fault(
+        "mail-the-end-of-a-failure-twice",
+        "is_open = bool(told.failure) or (",
+        "is_open = told.open or (",
+        "test_news.py",
+    ),
+    Fault(
+        "mail-a-run-that-waits-is-good",
+        "elif now.failure is not None:",
+        "else:",
+        "test_news.py",
+    ),
+    Fault(
+        "mail-a-limit-of-the-time-left-twice",
+        "limits=_limits(told, now.at), open=is_open",
+        "limits=told.limits, open=is_open",
+        "test_news.py",
+    ),
+    Fault(
+        "mail-a-clock-set-back-silences",
+        "return not timedelta() <= now - row.at < PAUSE",
+        "return not now - row.at < PAUSE",
+        "test_news.py",
+    ),
+    Fault(
+        "mail-to-who-typed-it",
+        'if context.is_typed and "to" not in context.options:',
+        "if context.is_typed and not context.options:",
+        "test_notice.py -k typed",
+    ),
+    Fault(
+        "mail-nobody-about-a-file-that-is-no-ini",
+        "return mail, problems",
+        "return {}, problems",
+        "test_notice.py -k whom_they_name",
+    ),
+    Fault(
+        "mail-the-failure-and-its-log",
+        "self._tell(error, findings, lines)",
+        "self._tell(error, findings, list(self._lines))",
+        "test_notice.py -k each_thing",
+    ),
+    Fault(
+        "schedule-without-its-mark",
+        '(*program, "renew", MARK, *flags)',
+        '(*program, "renew", *flags)',
+        "test_schedule.py -k installs_itself",
+    ),
+    Fault(
+        "schedule-a-person-without-a-terminal",
+        "return schedule.MARK in self.job.command",
+        "return False",
+        "test_notice.py -k persons",
+    ),
+    Fault(
+        "rehearsal-former-validations-count",
+        "if renounce(order, most):",
+        "if most < 0:",
+        "test_rehearsal.py -k former",
+    ),
+    Fault(
+        "rehearsal-at-every-run",
+        "if last is None or last.thumbprint != thumbprint(leaf):",
+        "if leaf:",
+        "test_rehearsal.py -k afresh",
+    ),
+    Fault(
+        "rehearsal-too-early",
+        "not due - lifetime(leaf) / PART <= now < due",
+        "not now < due",
+        "test_rehearsal.py -k tenth",
+    ),
+    Fault(
+        "stream-closed-pipe-fails",
+        "if exc.errno not in NOBODY_READS:",
+        "if exc.errno:",
+        "test_streams.py -k of_a_command",
+    ),
+    Fault(
+        "stream-missing-stays-so",
+        "        if stream is None:\n            # Else",
+        "        if not name:\n            # Else",
+        "test_streams.py -k missing",
+    ),
     # The schedule, and who may do what
     Fault(
         "cron-percent-ends-the-command",
