@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import re
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +25,12 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.app.renewal import Prepared
     from letsencrypt_mdaemon.config.settings import Config
     from letsencrypt_mdaemon.state.folder import State
+
+_log = logging.getLogger(__name__)
+
+_NEAR_NAME = re.compile(
+    r"(?i)letsencrypt[-_ ]?mdaemon(?:\.(?:ini|cfg|conf|config|txt))?(?:\.txt)?"
+)
 
 
 class Context:
@@ -149,4 +157,17 @@ class Context:
             ):
                 if file.is_file():
                     return file
+            _warn_of_near_names(folders.child(root, "LetsEncrypt"))
         return None
+
+
+def _warn_of_near_names(folder: Path) -> None:
+    """Warn of files that look like the config file, and are not read.
+
+    Explorer hides the ending .txt that Notepad adds.
+    """
+    with suppress(OSError):
+        for file in sorted(folder.iterdir()):
+            if _NEAR_NAME.fullmatch(file.name) and file.is_file():
+                text = "%s is not read: the config file is named %s. Rename it."
+                _log.warning(text, file, load.FILE_NAME)

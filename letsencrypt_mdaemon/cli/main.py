@@ -6,7 +6,7 @@ import atexit
 import gc
 import os
 import sys
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 import click
 
@@ -15,9 +15,6 @@ from letsencrypt_mdaemon.cli import accounts, checks, commands, legacy, monitori
 from letsencrypt_mdaemon.cli import setup as setting_up
 from letsencrypt_mdaemon.cli.options import CONTEXT, Group, general_options
 from letsencrypt_mdaemon.errors import ConfigError, Error
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 
 @click.command(context_settings=CONTEXT, epilog="Example:  letsencrypt-mdaemon demo")
@@ -59,8 +56,8 @@ def demo(directory: str | None, *, keep: bool, broken: bool, as_json: bool) -> N
     if as_json:
         from letsencrypt_mdaemon.cli import document as report  # noqa: PLC0415 - slow
 
-        document: Mapping[str, object] = {"schema": report.SCHEMA, "command": "demo"}
-        report.print_json({**document, **result})
+        code = int(str(result["exit_code"]))
+        report.print_json({**report.common("demo", code), **result})
     sys.exit(result["exit_code"])
 
 

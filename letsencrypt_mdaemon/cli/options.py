@@ -96,13 +96,18 @@ class Group(click.Group):
     def main(self, *arguments: Any, **options: Any) -> NoReturn:  # noqa: ANN401
         """Run a command line; its mistakes are shown as all other errors are."""
         options["standalone_mode"] = False
+        words = options.pop("args", None) or (arguments or [sys.argv[1:]])[0]
+        words = _as_options(words)
         try:
-            sys.exit(super().main(*arguments, **options) or 0)
+            sys.exit(super().main(words, *arguments[1:], **options) or 0)
         except click.ClickException as exc:
             context = getattr(exc, "ctx", None)
             row = context and context.command
             if isinstance(row, _Command) and row.on_failure is not None:
                 sys.exit(row.on_failure(exc.format_message()))
+            if "--json" in words:
+                _print_as_json(exc)
+                sys.exit(exc.exit_code)
             shown = io.StringIO()
             exc.show(shown)
             text = shown.getvalue().replace("Error: ", "error: ", 1)
@@ -121,6 +126,30 @@ class Group(click.Group):
                 formatter.write_dl(
                     [(f"{names[row]:<{width}}", _summary(row)) for row in commands]
                 )
+
+
+def _as_options(words: Sequence[str]) -> list[str]:
+    """Return a command line with `help` and `version` as the options they stand for."""
+    if words[:1] == ["help"]:
+        return [*words[1:], "--help"]
+    return ["--version"] if words == ["version"] else list(words)
+
+
+def _print_as_json(error: click.ClickException) -> None:
+    """Print wrong usage as the JSON of any other failure."""
+    from letsencrypt_mdaemon.cli import document  # noqa: PLC0415 - seldom needed
+
+    context = getattr(error, "ctx", None)
+    path = context.command_path.partition(" ")[2] if context else ""
+    details = {"type": "UsageError", "message": error.format_message(), "hint": ""}
+    document.print_json(
+        {
+            **document.common(path, error.exit_code),
+            "error": details,
+            "warnings": [],
+            "log": None,
+        }
+    )
 
 
 class _Command(click.Command):
@@ -145,10 +174,17 @@ class _Command(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse the options; refuse those of other commands by name."""
+        words = list(args)
         try:
             return super().parse_args(ctx, args)
         except click.NoSuchOption as exc:
+            from letsencrypt_mdaemon.cli import legacy  # noqa: PLC0415 - seldom needed
             from letsencrypt_mdaemon.config import load  # noqa: PLC0415 - slow to import
+
+            for word in words:
+                if right := legacy.spelling(word):
+                    message = f"{word} is a switch of the old script; write {right}."
+                    raise click.UsageError(message, ctx) from exc
 
             name = exc.option_name.removeprefix("--")
             if name in load.REMOVED:

@@ -116,9 +116,7 @@ class Run:
     def _document(self, exit_code: int = 0, **more: object) -> Document:
         path = self._file_log.path if self._file_log else None
         return {
-            "schema": report.SCHEMA,
-            "command": self.context.command,
-            "exit_code": exit_code,
+            **report.common(self.context.command, exit_code),
             **self._items,
             **more,
             "warnings": self._lines.warnings,

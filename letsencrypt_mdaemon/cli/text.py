@@ -84,17 +84,21 @@ def _headline(document: Document) -> str:
         return "Rehearsal: nothing in use was changed."
     if until := document["waiting_until"]:
         return f"Waiting: due, next try after {when(until)}. --force tries now."
-    if not document["renewed"]:
-        return "Nothing to do."
-    done = {"activate": "Activated", "rollback": "Rolled back"}
     first, *more = document["names"]
+    names = first + (f" and {len(more)} more" if more else "")
+    if item := document["pending"]:
+        until = day(item["not_after"])
+        return f"Issued, not in use: {names}, valid until {until}."
+    if not document["renewed"]:
+        due = document["due_at"]
+        return f"Nothing due until {when(due)}." if due else "Nothing to do."
+    done = {"activate": "Activated", "rollback": "Rolled back"}
     proven = ""
     if (item := document["proof"]) and item["unproven"]:
         ports = len(item["new"]) + len(item["unproven"])
         proven = f"; {len(item['new'])} of {ports} ports proven"
     return (
-        f"{done.get(document['command'], 'Renewed')}: {first}"
-        f"{f' and {len(more)} more' if more else ''}, "
+        f"{done.get(document['command'], 'Renewed')}: {names}, "
         f"valid until {day(document['certificate']['not_after'])}{proven}"
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import logging
 import re
 from dataclasses import fields
@@ -194,7 +195,7 @@ class _Draft:
     def _take_settings(self, keys: Mapping[str, str], where: str, base: Path) -> None:
         for key, text in keys.items():
             if key in self.table:
-                self.take(key, text, f"{where} {key}", base)
+                self.take(key, _unquoted(text), f"{where} {key}", base)
             else:
                 self._unknown(f"{where} {printable(key)}", key, self.table)
 
@@ -205,7 +206,7 @@ class _Draft:
                 self._unknown(f"{where} {printable(key)}", key, values)
                 continue
             try:
-                values[key] = parse_text(text, Path())
+                values[key] = parse_text(_unquoted(text), Path())
             except ValueError as exc:
                 self.problems.append(f"{where} {key}: {exc}")
         if not values["file"] or not values["key"]:
@@ -234,6 +235,12 @@ class _Draft:
         self.problems.append(f"{where}: {kind}{hint}")
 
 
+def _unquoted(text: str) -> str:
+    """Return a value of the file without the quotes around it, as other files need."""
+    is_quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "\"'"
+    return text[1:-1] if is_quoted else text
+
+
 def _read(file: Path) -> tuple[dict[str, dict[str, str]], list[str]]:
     """Read the config file: INI, where a backslash has no special meaning.
 
@@ -249,7 +256,10 @@ def _read(file: Path) -> tuple[dict[str, dict[str, str]], list[str]]:
         interpolation=None, delimiters=("=",), default_section=""
     )
     try:
-        parser.read_string(file.read_text("utf-8-sig"))
+        data = file.read_bytes()
+        # As Notepad and PowerShell write it; other encodings cannot be told apart.
+        is_utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        parser.read_string(data.decode("utf-16" if is_utf16 else "utf-8-sig"))
     except OSError as exc:
         return {}, [f"Could not read {file}: {reason(exc)}"]
     except UnicodeDecodeError:

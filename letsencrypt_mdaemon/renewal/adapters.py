@@ -318,6 +318,7 @@ class Outcome(NamedTuple):
         removed: The thumbprints of the removed certificates.
         dropped: The names that the certificate lacks for now.
         error: What is not good in spite of it; the command ends with its exit code.
+        pending: The certificate that was issued, and waits for `activate`.
     """
 
     reason: str
@@ -332,3 +333,4 @@ class Outcome(NamedTuple):
     removed: tuple[str, ...] = ()
     dropped: tuple[Dropped, ...] = ()
     error: Error | None = None
+    pending: x509.Certificate | None = None

@@ -81,7 +81,8 @@ def renew(
         snapshot = _keep(snapshot, pending, due, adapters)
     if request.issue_only:
         reason = f"{due.reason}; the new certificate waits for `activate`"
-        return Outcome(reason=reason, names=request.names, certificate=snapshot.in_use)
+        names, in_use = request.names, snapshot.in_use
+        return Outcome(reason=reason, names=names, certificate=in_use, pending=leaf)
     if not snapshot.named:
         raise _unchosen(snapshot, leaf, pending)
     return _put_into_use(snapshot, leaf, due, adapters)

@@ -44,7 +44,7 @@ from tests.program import (
     unmeasured,
 )
 
-COMMON = {"schema", "command", "exit_code", "warnings", "log"}
+COMMON = {"schema", "command", "generator", "exit_code", "warnings", "log"}
 THIS = [sys.executable, "-m", "letsencrypt_mdaemon"]
 EXIT_CODES = Path(__file__).parents[2] / "docs" / "exit-codes.md"
 
@@ -182,9 +182,11 @@ def test_what_names_no_certificate_is_said_with_the_store_that_was_searched(
 
     ran = program.here("status", "--store", store)
 
-    assert ran.exit_code == 2
-    message = ran.report["error"]["message"]
-    assert message.endswith(f"of the store {store} or of a port (0 known).")
+    assert ran.exit_code == 0
+    assert ran.report["targets"] == []
+    text = program.here("status", "--store", store, as_json=False).output
+    assert "  INI value    none names a certificate of the store yet\n" in text
+    assert f"  store        {store}\n" in text
 
 
 def test_the_status_shows_the_store_to_people_as_well(program: Program) -> None:
@@ -333,8 +335,8 @@ def test_demo_shows_its_result_as_json_and_keeps_the_folder_if_asked(
     assert ran.exit_code == 0, ran.messages
     report = ran.report
     assert report.keys() == {
-        *("schema", "command", "exit_code", "directory", "command_line"),
-        *("first", "second", "checks", "log"),
+        *("schema", "command", "generator", "exit_code", "directory"),
+        *("command_line", "first", "second", "checks", "log"),
     }
     assert (report["schema"], report["command"]) == (1, "demo")
     assert report["directory"] == str(folder)

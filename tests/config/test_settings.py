@@ -553,7 +553,7 @@ def test_an_empty_file_changes_nothing(tmp_path: Path) -> None:
             [f"{FILE} is not UTF-8 text; save it as UTF-8"],
         ),
         (
-            HEAD.encode("utf-16"),
+            b"\xff\xfe[",
             [f"{FILE} is not UTF-8 text; save it as UTF-8"],
         ),
     ],
@@ -567,10 +567,10 @@ def test_a_file_that_is_no_ini_is_refused_without_quoting_it(
 def test_an_error_that_the_system_has_no_words_for_is_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: object) -> str:
+    def refuse(*_: object) -> bytes:
         raise OSError("the reader is odd")
 
-    monkeypatch.setattr(Path, "read_text", refuse)
+    monkeypatch.setattr(Path, "read_bytes", refuse)
 
     with pytest.raises(ConfigError, match=r"x\.ini: the reader is odd$"):
         load({}, {}, tmp_path / "x.ini")
