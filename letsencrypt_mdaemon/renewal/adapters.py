@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.errors import Error
     from letsencrypt_mdaemon.pki.certificate import Certificate, PrivateKey
     from letsencrypt_mdaemon.state.folder import CaState, State
-    from letsencrypt_mdaemon.state.memory import Change, Dropped, Target, Window
+    from letsencrypt_mdaemon.state.memory import Change, Dropped, Hold, Target, Window
     from letsencrypt_mdaemon.verify.endpoints import Endpoint
     from letsencrypt_mdaemon.verify.served import Served
 
@@ -308,6 +308,7 @@ class Outcome(NamedTuple):
         proof: What the ports serve; None if nothing could be verified.
         removed: The thumbprints of the removed certificates.
         dropped: The names that the certificate lacks for now.
+        held: A person's choice of certificate that is in force.
         error: What is not good in spite of it; the command ends with its exit code.
     """
 
@@ -322,4 +323,5 @@ class Outcome(NamedTuple):
     proof: Proof | None = None
     removed: tuple[str, ...] = ()
     dropped: tuple[Dropped, ...] = ()
+    held: Hold | None = None
     error: Error | None = None

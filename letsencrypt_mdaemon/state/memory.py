@@ -149,6 +149,20 @@ class Dropped(NamedTuple):
     why: str
 
 
+class Hold(NamedTuple):
+    """A person's choice of certificate, which no run replaces for a while.
+
+    Args:
+        until: When runs may replace it again; they may earlier if it turns bad.
+        why: The command that began it: use, no-activate, or rollback.
+    """
+
+    thumbprint: str
+    since: datetime
+    until: datetime
+    why: str
+
+
 class Memory(NamedTuple):
     """The memory of an installation, whatever the CA.
 
@@ -164,6 +178,7 @@ class Memory(NamedTuple):
         put_back: What somebody changed in the server's files in the last week.
         checked: The CRLs' answers about certificates in use.
         proven: The endpoints that served the certificate when it was put into use.
+        hold: The certificate that a person chose last; None after its release.
     """
 
     targets: tuple[Target, ...] = ()
@@ -180,6 +195,7 @@ class Memory(NamedTuple):
     put_back: tuple[PutBack, ...] = ()
     checked: tuple[Checked, ...] = ()
     proven: tuple[str, ...] = ()
+    hold: Hold | None = None
 
     def revoked(self, thumbprint: str) -> datetime | None:
         """Return when this program or the CA revoked a certificate; None if not."""
