@@ -225,7 +225,7 @@ def beside_sandbox(
             *("--store", f"pem:{layout.certificates}"),
             *("--smtp-address", f"127.0.0.1:{server.smtp_port}"),
             *("--endpoint", ",".join(endpoints)),
-            "--skip-port-check",
+            *("--skip-port-check", "--yes"),
             *("--validation-dns", f"{LOCALHOST}:{dns.server_address[1]}"),
         ]
         yield Program(server, options)

@@ -48,7 +48,7 @@ def renew(context: Context) -> Result:
     """
     from letsencrypt_mdaemon.app import renewal  # noqa: PLC0415 - slow to import
 
-    return _carry_out(context, renewal.Prepared.renew)
+    return carry_out(context, renewal.Prepared.renew)
 
 
 @command(
@@ -61,11 +61,12 @@ def renew(context: Context) -> Result:
 def activate(context: Context) -> Result:
     """Use a certificate that is issued, but unused.
 
-    One that `renew --no-activate` obtained, or that was rolled back.
+    One that `renew --no-activate` obtained, that was rolled back, or that waits because
+    you chose another one with `use`.
     """
     from letsencrypt_mdaemon.app import renewal  # noqa: PLC0415 - slow to import
 
-    return _carry_out(context, renewal.Prepared.activate)
+    return carry_out(context, renewal.Prepared.activate)
 
 
 @command(
@@ -75,15 +76,16 @@ def activate(context: Context) -> Result:
     is_logged=True,
 )
 def rollback(context: Context) -> Result:
-    """Return to the last verified certificate."""
+    """Return to the last verified certificate.
+
+    Runs keep it until it is nearly over; `activate` ends that.
+    """
     from letsencrypt_mdaemon.app import renewal  # noqa: PLC0415 - slow to import
 
-    return _carry_out(context, renewal.Prepared.roll_back)
+    return carry_out(context, renewal.Prepared.roll_back)
 
 
-def _carry_out(
-    context: Context, act: Callable[[Prepared, datetime], Outcome]
-) -> Result:
+def carry_out(context: Context, act: Callable[[Prepared, datetime], Outcome]) -> Result:
     """Change which certificate the server uses."""
     from datetime import UTC, datetime  # noqa: PLC0415
 

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from letsencrypt_mdaemon._version import __version__
-from letsencrypt_mdaemon.cli import accounts, checks, commands, legacy, monitoring
+from letsencrypt_mdaemon.cli import (
+    accounts,
+    certificates,
+    checks,
+    commands,
+    legacy,
+    monitoring,
+    self_signed,
+)
 from letsencrypt_mdaemon.cli.options import CONFIG_HELP, CONTEXT, Group
 from letsencrypt_mdaemon.errors import ConfigError, Error
 
@@ -85,6 +93,12 @@ cli = Group(
             checks.doctor,
             commands.activate,
             commands.rollback,
+            certificates.reload,
+        ],
+        "Certificates": [
+            certificates.certificates_group,
+            certificates.use,
+            self_signed.self_signed,
         ],
         "Seldom": [accounts.revoke, accounts.account_group],
     },

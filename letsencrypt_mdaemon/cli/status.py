@@ -12,11 +12,13 @@ from letsencrypt_mdaemon.cli.document import iso
 from letsencrypt_mdaemon.cli.text import (
     day,
     dropped,
+    held,
     place,
     print_unproven,
     row,
     when,
 )
+from letsencrypt_mdaemon.renewal import hold
 from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:
@@ -45,6 +47,7 @@ def status(value: Status, installation: Installation) -> Document:
         "key_readers": value.key_readers,
         "tlsa": value.tlsa,
         "pending": document.certificate(value.pending),
+        "held": document.hold(hold.in_force(snapshot)),
         "targets": [
             document.target(item) | {"certificate": document.certificate(leaf)}
             for item, leaf in snapshot.named.items()
@@ -122,6 +125,8 @@ def print_status(found: Document) -> None:
     row("key read by", *(found["key_readers"] or []))
     row("TLSA record", found["tlsa"])
     row("dropped", *map(dropped, found["dropped"]))
+    if item := found["held"]:
+        row("held", f"by you since {when(item['since'])}", held(item))
     if item := found["pending"]:
         row("pending", f"{item['thumbprint']}, issued and not in use yet")
     for item in found["targets"]:

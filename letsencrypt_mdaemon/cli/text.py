@@ -57,6 +57,7 @@ def print_outcome(document: Document) -> None:
     row("removed", *document["removed"])
     row("TLSA record", document["tlsa"])
     row("dropped", *map(dropped, document["dropped"]))
+    row("held", document["held"] and held(document["held"]))
     row("log", document["log"])
 
 
@@ -80,8 +81,10 @@ def _headline(document: Document) -> str:
     if until := document["waiting_until"]:
         return f"Waiting: due, next try after {when(until)}. --force tries now."
     if not document["renewed"]:
-        return "Nothing to do."
+        held = document["held"]
+        return f"Held by you since {when(held['since'])}." if held else "Nothing to do."
     done = {"activate": "Activated", "rollback": "Rolled back"}
+    done |= dict.fromkeys(("use", "self-signed"), "In use")
     first, *more = document["names"]
     proven = ""
     if (item := document["proof"]) and item["unproven"]:
@@ -292,6 +295,11 @@ def place(item: Document) -> str:
 def dropped(item: Document) -> str:
     """Return a name that the certificate does not have, since when, and why."""
     return f"{item['name']}, since {when(item['since'])}: {item['why']}"
+
+
+def held(item: Document) -> str:
+    """Return until when a person's choice of certificate stands."""
+    return f"runs keep it until {day(item['until'])}; `use --release` ends that"
 
 
 def when(stamp: str) -> str:

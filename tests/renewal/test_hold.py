@@ -404,12 +404,16 @@ def test_a_held_certificate_that_is_revoked_is_replaced(bought: Scene) -> None:
 
 
 def test_nothing_is_removed_for_a_held_certificate(bought: Scene) -> None:
-    before = set(bought.store.kept)
+    (former,) = bought.bound
     bought.now += DAY
+    later = certificate(NAMES, serial=912, start=bought.now, lifetime=40 * DAY)
+    bought.store.install(later)
+    bought.store.put(later.leaf, "bought")
+    before = set(bought.store.kept)
 
-    use(bought, remove_old=True)
-    bought.server.values[TARGETS[1]] = next(iter(before - {thumbprint(BOUGHT.leaf)}))
-    bought.renew(remove_old=True)
+    use(bought, later.leaf, remove_old=True)
+    bought.server.values[TARGETS[1]] = former
+    assert bought.renew(remove_old=True).renewed
 
     assert set(bought.store.kept) == before
 
