@@ -503,7 +503,7 @@ FAULTS = (
     ),
     Fault(
         "spare-older-than-the-one-in-use",
-        "if end > last}",
+        "if end >= last}",
         "if end != last}",
         "test_spare.py",
     ),

@@ -76,7 +76,7 @@ def spares(snapshot: Snapshot) -> list[x509.Certificate]:
     }
     if in_use is not None and is_only_old:
         last = in_use.not_valid_after_utc
-        ends = {digest: end for digest, end in ends.items() if end > last}
+        ends = {digest: end for digest, end in ends.items() if end >= last}
 
     def rank(digest: str) -> tuple[object, ...]:
         known = memory.find(digest)

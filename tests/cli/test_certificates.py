@@ -267,7 +267,7 @@ def test_what_waits_for_activation_is_not_removed(program: Program) -> None:
 
 def test_nothing_is_removed_without_consent(secure: Program) -> None:
     made = put(secure)
-    secure.options.remove("--yes")
+    secure.agrees = False
 
     ran = secure.here("certificates remove", made.thumbprint)
 

@@ -169,7 +169,7 @@ def test_an_untrusted_certificate_needs_consent_and_says_what_clients_miss(
     renewed: Program,
 ) -> None:
     bought = put(renewed, "elsewhere", names=["mail.example.org"])
-    renewed.options.remove("--yes")
+    renewed.agrees = False
 
     ran = renewed.here("use", bought.thumbprint)
 
@@ -185,7 +185,7 @@ def test_one_that_clients_trust_needs_no_consent(
     renewed: Program, tmp_path: Path
 ) -> None:
     bought = put(renewed)
-    renewed.options.remove("--yes")
+    renewed.agrees = False
     roots = tmp_path / "roots.pem"
     roots.write_bytes(root().certificate.public_bytes(Encoding.PEM))
 
@@ -212,7 +212,8 @@ def test_consent_is_asked_at_a_terminal_while_nothing_is_locked(
 ) -> None:
     program, person = terminal
     bought = put(renewed)
-    command = [x for x in renewed.command("use", bought.thumbprint) if x != "--yes"]
+    renewed.agrees = False
+    command = renewed.command("use", bought.thumbprint)
     with subprocess.Popen(
         command,
         stdin=program,
@@ -373,7 +374,7 @@ def test_one_in_use_is_proven_and_the_first_real_one_replaces_it(
 
 def test_one_in_use_needs_consent(secure: Program) -> None:
     before = secure.bound()
-    secure.options.remove("--yes")
+    secure.agrees = False
 
     ran = secure.here("self-signed", "--use")
 
