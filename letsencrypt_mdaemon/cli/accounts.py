@@ -6,16 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from letsencrypt_mdaemon.cli.options import (
-    ACCOUNT,
-    INSTALLATION,
-    STAGING,
-    YES,
-    Group,
-    Result,
-    command,
-    offer,
-)
+from letsencrypt_mdaemon.cli import options
+from letsencrypt_mdaemon.cli.options import Group, Result, command, offer
 from letsencrypt_mdaemon.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -45,9 +37,9 @@ _REASON = click.Option(
 
 @command(
     *("directory-url", "ca-bundle", "json", "mdaemon-dir", "store"),
-    takes=(*INSTALLATION, *ACCOUNT),
-    own=(_THUMBPRINT, _REASON, YES),
-    helps=STAGING,
+    takes=(*options.INSTALLATION, *options.ACCOUNT),
+    own=(_THUMBPRINT, _REASON, options.YES),
+    helps=options.STAGING,
     example="revoke --thumbprint HEX --reason keyCompromise",
 )
 def revoke(
@@ -58,8 +50,6 @@ def revoke(
     The server uses the certificate until `renew` replaces it: run that afterwards.
     After keyCompromise its key is never used again, whatever key-policy says.
     """
-    from datetime import UTC, datetime  # noqa: PLC0415
-
     from letsencrypt_mdaemon.app import adapters, certificates  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.cli import document, text  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.pki.certificate import thumbprint as thumbprint_of  # noqa: PLC0415 - slow
@@ -82,7 +72,7 @@ def revoke(
         reasons[reason.lower()],
         adapters.adapters(installation),
         directory_url=context.config.ca,
-        now=datetime.now(UTC),
+        now=context.now,
     )
     lines = [f"Revoked: {text.in_use([leaf])}."]
     if installation.memory.in_use == thumbprint_of(leaf):
@@ -91,7 +81,7 @@ def revoke(
     return Result(items, lambda _: click.echo("\n".join(lines)))
 
 
-@command(*ACCOUNT, helps=STAGING, example="account show")
+@command(*options.ACCOUNT, helps=options.STAGING, example="account show")
 def account_show(context: Context) -> Result:
     """Show the account and its CAA record."""
     from letsencrypt_mdaemon.app import adapters  # noqa: PLC0415 - slow
@@ -105,7 +95,12 @@ def account_show(context: Context) -> Result:
     return Result(items, text.print_account)
 
 
-@command(*ACCOUNT, own=(YES,), helps=STAGING, example="account deactivate")
+@command(
+    *options.ACCOUNT,
+    own=(options.YES,),
+    helps=options.STAGING,
+    example="account deactivate",
+)
 def account_deactivate(context: Context, *, yes: bool) -> Result:
     """Close the account for good.
 
@@ -116,7 +111,7 @@ def account_deactivate(context: Context, *, yes: bool) -> Result:
     return _change(context, "is closed", lambda accounts: accounts.deactivate())
 
 
-@command(*ACCOUNT, helps=STAGING, example="account rollover")
+@command(*options.ACCOUNT, helps=options.STAGING, example="account rollover")
 def account_rollover(context: Context) -> Result:
     """Give the account a new key."""
     return _change(context, "has a new key", lambda accounts: accounts.roll_over())

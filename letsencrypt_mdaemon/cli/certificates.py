@@ -6,16 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from letsencrypt_mdaemon.cli.options import (
-    DEPLOY,
-    IIS,
-    INSTALLATION,
-    NAMES,
-    YES,
-    Group,
-    Result,
-    command,
-)
+from letsencrypt_mdaemon.cli import options
+from letsencrypt_mdaemon.cli.options import YES, Group, Result, command
 from letsencrypt_mdaemon.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -34,7 +26,7 @@ _OPTIONAL_ID = click.Argument(["identifier"], metavar="[ID]", required=False)
 
 @command(
     *("json", "mdaemon-dir", "store"),
-    takes=(*INSTALLATION, *NAMES, *IIS),
+    takes=(*options.INSTALLATION, *options.NAMES, *options.IIS),
     example="certificates",
 )
 def certificates_list(context: Context) -> Result:
@@ -42,12 +34,10 @@ def certificates_list(context: Context) -> Result:
 
     Shows which services and ports use each one, and what can be done with it.
     """
-    from datetime import UTC, datetime  # noqa: PLC0415
-
     from letsencrypt_mdaemon.app import certificates  # noqa: PLC0415 - slow
 
     installation = context.open()
-    rows = certificates.entries(installation, now=datetime.now(UTC))
+    rows = certificates.entries(installation, now=context.now)
     items = {
         "mdaemon_dir": str(installation.root),
         "certificates": [_row(row) for row in rows],
@@ -90,7 +80,7 @@ def _print_list(found: Document) -> None:
 
 @command(
     *("json", "mdaemon-dir", "store"),
-    takes=(*INSTALLATION, *NAMES, *IIS),
+    takes=(*options.INSTALLATION, *options.NAMES, *options.IIS),
     own=(_ID, YES),
     example="certificates remove 3F2A",
 )
@@ -143,8 +133,6 @@ def _ask_to_use(
     yes: bool,
 ) -> None:
     """Refuse a certificate that cannot be used; ask about one that clients doubt."""
-    from datetime import UTC, datetime  # noqa: PLC0415
-
     from letsencrypt_mdaemon.app import certificates  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.pki.certificate import thumbprint  # noqa: PLC0415 - slow
 
@@ -152,7 +140,7 @@ def _ask_to_use(
         if identifier or until:
             raise ConfigError("--release takes neither an ID nor --until.")
         return
-    installation, now = context.open(look=False), datetime.now(UTC)
+    installation, now = context.open(look=False), context.now
     leaf = _find(installation, identifier)
     if flaw := certificates.flaw(installation, leaf, now=now):
         raise ConfigError(
@@ -198,7 +186,7 @@ def _moment(
 
 @command(
     *("json", "mdaemon-dir", "store", "no-reload", "host-name"),
-    takes=(*DEPLOY, "ca-bundle"),
+    takes=(*options.DEPLOY, "ca-bundle"),
     own=(
         _OPTIONAL_ID,
         click.Option(
@@ -236,10 +224,10 @@ def use(
         return _release(context)
     return commands.carry_out(
         context,
-        lambda prepared, now: prepared.use(
-            leaf := _find(prepared.installation, identifier),
-            now,
-            until=_moment(until, leaf, now),
+        lambda run: run.use(
+            leaf := _find(run.installation, identifier),
+            context.now,
+            until=_moment(until, leaf, context.now),
         ),
     )
 
@@ -266,7 +254,9 @@ def _allow_restart(context: Context, *, restart: bool) -> None:
 
 @command(
     *("json", "mdaemon-dir", "store"),
-    takes=[name for name in DEPLOY if name not in {"no-reload", "allow-restart"}],
+    takes=[
+        name for name in options.DEPLOY if name not in {"no-reload", "allow-restart"}
+    ],
     own=(
         click.Option(
             ["--restart"], is_flag=True, help="Also restart MDaemon: mail is down."
@@ -282,12 +272,9 @@ def reload(context: Context, *, restart: bool) -> Result:
     Then checks every port, and changes nothing else. Exits with 5 if a port does not
     serve the certificate that the server's files name.
     """
-    from datetime import UTC, datetime  # noqa: PLC0415
-
     from letsencrypt_mdaemon.cli import document  # noqa: PLC0415 - slow
 
-    now = datetime.now(UTC)
-    done = context.prepare(now).reload(now, restart=restart)
+    done = context.prepare().reload(context.now, restart=restart)
     items = {
         "reloaded": list(done.rungs),
         "proof": document.proof(done.proof),

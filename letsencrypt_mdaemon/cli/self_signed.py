@@ -117,7 +117,7 @@ def self_signed(  # noqa: PLR0913 - its options
     For a new server, an emergency, or a trial without a CA. The first certificate of
     the CA replaces it.
     """
-    from datetime import UTC, datetime, timedelta  # noqa: PLC0415
+    from datetime import timedelta  # noqa: PLC0415
 
     from letsencrypt_mdaemon.cli import commands, document  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.pki import self_signed as pki  # noqa: PLC0415 - slow
@@ -128,7 +128,7 @@ def self_signed(  # noqa: PLR0913 - its options
         _names(names) or installation.wanted_names(),
         context.config.key_type,
         # Clients' clocks may be slow.
-        start=datetime.now(UTC) - timedelta(hours=1),
+        start=context.now - timedelta(hours=1),
         days=days,
         organisation=organisation,
         country=country.upper(),
@@ -140,6 +140,4 @@ def self_signed(  # noqa: PLR0913 - its options
         text = f"Made: {made.thumbprint} for {', '.join(made.names)}.\n"
         text += f"To use it:  letsencrypt-mdaemon use {made.thumbprint[:8]}"
         return Result(items, lambda _: click.echo(text))
-    return commands.carry_out(
-        context, lambda prepared, now: prepared.use(made.leaf, now)
-    )
+    return commands.carry_out(context, lambda run: run.use(made.leaf, context.now))

@@ -35,6 +35,7 @@ def status(value: Status, installation: Installation) -> Document:
     memory, every = installation.memory, snapshot.request.interval
     return {
         "mdaemon_dir": str(installation.root),
+        "store": str(installation.store),
         "directory_url": installation.config.ca,
         "names": list(snapshot.request.names),
         "due": due.due,
@@ -108,6 +109,7 @@ def _ledger(snapshot: Snapshot) -> Document:
 def print_status(found: Document) -> None:
     """Print what is in use, and when it is due."""
     click.echo(f"MDaemon in {found['mdaemon_dir']}")
+    row("store", found["store"])
     row("names", *found["names"])
     row("CA", found["directory_url"])
     if item := found["certificate"]:
@@ -129,6 +131,8 @@ def print_status(found: Document) -> None:
         row("held", f"by you since {when(item['since'])}", held(item))
     if item := found["pending"]:
         row("pending", f"{item['thumbprint']}, issued and not in use yet")
+    if not found["targets"]:
+        row("INI value", "none names a certificate of the store yet")
     for item in found["targets"]:
         leaf = item["certificate"]
         named = leaf["thumbprint"] if leaf else "no certificate of the store"

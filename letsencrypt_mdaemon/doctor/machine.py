@@ -12,6 +12,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from letsencrypt_mdaemon.doctor.findings import Code, Finding
 from letsencrypt_mdaemon.system.disk import reason
+from letsencrypt_mdaemon.system.handles import opened
 from letsencrypt_mdaemon.text import when
 
 if TYPE_CHECKING:
@@ -28,8 +29,9 @@ def ini_files(paths: Iterable[Path]) -> list[Finding]:
     found = []
     for path in dict.fromkeys(paths):
         try:
-            os.close(os.open(path, os.O_RDWR))
-        except OSError as exc:
+            with opened(path, os.O_RDWR):
+                pass
+        except (OSError, ValueError) as exc:
             seen = f"could not open {path} for writing: {reason(exc)}"
             found.append(Finding(kind=Code.INI_NOT_WRITABLE, seen=seen))
             continue

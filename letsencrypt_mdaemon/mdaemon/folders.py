@@ -118,7 +118,7 @@ def read_ini(path: Path) -> bytes:
         ConfigError: If the file is missing, unreadable or too large.
     """
     try:
-        return read_limited(path, MAX_INI_BYTES)
+        return read_limited(path, MAX_INI_BYTES, "an INI file")
     except FileNotFoundError:
         message = f"{path} does not exist."
     except ValueError as exc:

@@ -16,6 +16,7 @@ from letsencrypt_mdaemon.renewal.deploy import baseline, ours, put_into_use
 from letsencrypt_mdaemon.renewal.proof import Judge
 from letsencrypt_mdaemon.renewal.snapshot import take_snapshot
 from letsencrypt_mdaemon.state.memory import IIS, Hold, Memory, utc
+from letsencrypt_mdaemon.text import CHOOSE, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
@@ -53,6 +54,12 @@ def use(  # noqa: PLR0913 - what a person says
         DeployError: If the certificate is not in use everywhere afterwards.
     """
     snapshot = take_snapshot(request, adapters, memory, now)
+    if not snapshot.named:
+        _, name = snapshot.stored.get(thumbprint(leaf), (leaf, ""))
+        raise DeployError(
+            "The server's files name no certificate yet, so none can be replaced.",
+            hint=f"{CHOOSE} {printable(name or thumbprint(leaf))!r} on each.",
+        )
     with holding(snapshot, leaf, held, adapters) as snapshot:
         outcome = put_into_use(snapshot, leaf, "you chose it", adapters)
     return outcome._replace(names=dns_names(leaf))

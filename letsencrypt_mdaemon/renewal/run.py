@@ -28,7 +28,7 @@ from letsencrypt_mdaemon.renewal.snapshot import (
     with_revocations,
 )
 from letsencrypt_mdaemon.state.memory import Issued, utc
-from letsencrypt_mdaemon.text import day, when
+from letsencrypt_mdaemon.text import CHOOSE, day, when
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -81,11 +81,15 @@ def renew(
     if pending is not None:
         snapshot = _keep(snapshot, pending, due, adapters)
     if request.issue_only or hold.binding(snapshot):
-        return _only_issued(snapshot, due, adapters)
+        return _only_issued(snapshot, leaf, due, adapters)
+    if not snapshot.named:
+        raise _unchosen(snapshot, leaf, pending)
     return _put_into_use(snapshot, leaf, due, adapters)
 
 
-def _only_issued(snapshot: Snapshot, due: Due, adapters: Adapters) -> Outcome:
+def _only_issued(
+    snapshot: Snapshot, waiting: x509.Certificate, due: Due, adapters: Adapters
+) -> Outcome:
     """Let a new certificate wait; if a person asked for that, hold the one in use."""
     if held := hold.binding(snapshot):
         return _unchanged(snapshot, hold.decide(snapshot, held))
@@ -99,7 +103,22 @@ def _only_issued(snapshot: Snapshot, due: Due, adapters: Adapters) -> Outcome:
         until = day(held.until, snapshot.now)
         reason += f", and runs keep the certificate in use until {until}"
     names = snapshot.request.names
-    return Outcome(reason=reason, names=names, certificate=leaf, held=held)
+    return Outcome(
+        reason=reason, names=names, certificate=leaf, held=held, pending=waiting
+    )
+
+
+def _unchosen(
+    snapshot: Snapshot, leaf: x509.Certificate, pending: Certificate | None
+) -> DeployError:
+    """Return what is left to do on a new server, whose files name no certificate."""
+    _, name = snapshot.stored.get(thumbprint(leaf), (leaf, ""))
+    return DeployError(
+        "The certificate is issued and in the store, but MDaemon does not use it yet: "
+        "its files name no certificate.",
+        hint=f"{CHOOSE} {(pending.friendly_name if pending else name)!r} on each. The "
+        "next run then goes on by itself, and places no order.",
+    )
 
 
 def _put_into_use(
@@ -110,7 +129,8 @@ def _put_into_use(
     if memory != snapshot.memory:
         adapters.state.save(memory)
     outcome = put_into_use(snapshot._replace(memory=memory), leaf, due.reason, adapters)
-    return outcome._replace(error=outcome.error or spare.complaint(snapshot, memory))
+    error = outcome.error or spare.complaint(snapshot, memory, adapters.suspects)
+    return outcome._replace(error=error)
 
 
 def plan(snapshot: Snapshot) -> tuple[Due, Wait | None]:
@@ -210,10 +230,12 @@ def _not_good(snapshot: Snapshot, due: Due, wait: Wait | None) -> Error | None:
 
     It has the exit code of the failure that it waits for.
     """
-    request, bad = snapshot.request, spare.fault(snapshot)
+    request, bad = snapshot.request, spare.fault(snapshot) or not snapshot.named
     if not bad or request.dry_run or request.issue_only:
         return None
     message = f"The certificate in use {bad}, and it stays in use: "
+    if not snapshot.named:
+        message = "MDaemon uses no known certificate: "
     if wait is not None:
         hint = "Correct the cause, then run `renew --force`."
         if wait.until is not None:

@@ -8,17 +8,20 @@ its own (the new file inherits its folder's), and hard links.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
 import shutil
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from letsencrypt_mdaemon.errors import DeployError, Error
 from letsencrypt_mdaemon.system import disk
+from letsencrypt_mdaemon.system.handles import Folder, opened, read, resolved
 from letsencrypt_mdaemon.system.swap import swap
 
 if TYPE_CHECKING:
@@ -49,7 +52,7 @@ class _File:
     def __init__(self, path: Path, edit: Edit, read: Read, merge: Merge) -> None:
         self.path, self.edit, self.merge = path, edit, merge
         self.content_of = read
-        self.target = Path(os.path.realpath(path))
+        self.target = resolved(path)
         self.former = self.read()
         self.data = edit(self.former)
         self.expected = self.original = self.former
@@ -63,17 +66,32 @@ class _File:
         return self.content_of(self.target)
 
     def prepare(self) -> None:
-        """Write the new content beside the file."""
-        # Root may write to it all the same, and replacing needs the folder's permission
-        # only; but somebody removed the permission on purpose.
-        if not self.target.stat().st_mode & 0o222:
-            message = f"{self.path} is read-only."
-            hint = "Allow writing (attrib -r, or chmod u+w) and run again."
-            raise DeployError(message, hint=hint)
+        """Write the new content beside the file, for those who may read the former."""
         if self.fresh not in self.outs:
             disk.remove(self.fresh)
         self.fresh = disk.neighbour(self.target)
-        disk.create(self.fresh, self.data, like=self.target)
+        for _ in range(MAX_ROUNDS):
+            with (
+                opened(self.target) as like,
+                Folder(self.target.parent) as folder,
+            ):
+                # Root may write to it all the same, and replacing needs the folder's
+                # permission only; but somebody removed the permission on purpose.
+                if not os.fstat(like).st_mode & 0o222:
+                    message = f"{self.path} is read-only."
+                    hint = "Allow writing (attrib -r, or chmod u+w) and run again."
+                    raise DeployError(message, hint=hint)
+                # What another file lets others read, this one may not.
+                if read(like, len(self.expected) + 1) == self.expected:
+                    folder.create(self.fresh.name, self.data, like=like)
+                    return
+            self._take_over()
+        raise self._is_busy()
+
+    def _take_over(self) -> None:
+        """Start over from what somebody else wrote."""
+        self.former = self.expected = _written(self.target, self.content_of)
+        self.data = self.edit(self.former)
 
     def put_in_place(self) -> None:
         """Swap the files; start over as long as somebody else writes.
@@ -88,10 +106,12 @@ class _File:
                 if not self._start_over(out):
                     return
             else:
-                self.former = self.expected = _written(self.target, self.content_of)
-                self.data = self.edit(self.former)
+                self._take_over()
             self.prepare()
-        raise DeployError(
+        raise self._is_busy()
+
+    def _is_busy(self) -> DeployError:
+        return DeployError(
             f"Another program writes {self.path} again and again.",
             hint="Find out which one (MDaemon's settings window?), and run again.",
         )
@@ -132,8 +152,9 @@ class _File:
         if current != self.data or self.outs[back] != self.original:
             back = disk.neighbour(self.target)
             content = self.merge(self.data, self.former, current)
-            disk.create(back, content, like=self.target)
-        disk.replace(back, self.target)
+            with opened(self.target) as like, Folder(back.parent) as folder:
+                folder.create(back.name, content, like=like)
+        disk.rename(back, self.target)
         self.outs.pop(back, None)
 
     def clean(self) -> None:
@@ -210,8 +231,9 @@ class Edits:
                 shutil.rmtree(saved, ignore_errors=True)
             self._clean()
             raise
-        for folder in {item.target.parent for item in self._files}:
-            disk.sync_folder(folder)
+        for path in {item.target.parent for item in self._files}:
+            with Folder(path) as folder:
+                folder.sync()
         if backups and saved:
             _prune(backups, saved)
         return saved
@@ -242,7 +264,8 @@ def _files(edits: Mapping[Path, Edit], read: Read, merge: Merge) -> list[_File]:
             raise DeployError(message, hint="Check the path.")
         with disk.explained(f"write {path}", failure=DeployError):
             item = _File(path, edit, read, merge)
-            status = item.target.stat()
+            with opened(item.target) as handle:
+                status = os.fstat(handle)
         # Some file systems ignore case, and some have no numbers for their files.
         number = (status.st_dev, status.st_ino) if status.st_ino else None
         other = found.setdefault(number or os.path.normcase(item.target), item)
@@ -308,19 +331,17 @@ def _back_up(files: list[_File], backups: Backups) -> Path:
 def _new_folder(backups: Backups) -> Path:
     disk.make_private_folder(backups.folder)
     name = f"{backups.now.astimezone(UTC):%Y%m%d-%H%M%S}"
-    number = 1
-    while True:
-        folder = backups.folder / (name if number == 1 else f"{name}-{number:03}")
-        try:
-            folder.mkdir(mode=0o700)
-        except FileExistsError:
-            number += 1
-        else:
-            return folder
+    with Folder(backups.folder) as folder:
+        for fresh in (name, *(f"{name}-{number:03}" for number in range(2, 1000))):
+            with suppress(FileExistsError):
+                folder.make_folder(fresh, 0o700)
+                return backups.folder / fresh
+    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), name)
 
 
 def _path_inside(target: Path) -> Path:
     r"""Return a relative path that names the file: ``C\MDaemon\App\MDaemon.ini``."""
+    target = Path(os.path.abspath(target))  # noqa: PTH100 - only a name: follow no link
     drive = [part for part in re.split(r"[\\/:?]+", target.drive) if part]
     return Path(*drive, *target.relative_to(target.anchor).parts)
 

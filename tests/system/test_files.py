@@ -27,6 +27,7 @@ from letsencrypt_mdaemon.system.disk import (
     write_private,
 )
 from letsencrypt_mdaemon.system.files import Backups, Edits
+from letsencrypt_mdaemon.system.handles import Folder
 from letsencrypt_mdaemon.system.locks import courtesy_lock, exclusive_lock
 from tests.wine import wine_differs
 
@@ -923,7 +924,8 @@ if sys.platform != "win32":
 
         def in_another_group(handle: int) -> os.stat_result:
             status = list(real(handle))
-            status[stat.ST_GID] += 1
+            if not status[stat.ST_SIZE]:  # the new one
+                status[stat.ST_GID] += 1
             return os.stat_result(status)
 
         monkeypatch.setattr(os, "fstat", in_another_group)
@@ -942,12 +944,18 @@ if sys.platform != "win32":
         path = tmp_path / "pipe"
         os.mkfifo(path)
         regular = Path(__file__).stat()
-        monkeypatch.setattr(Path, "stat", lambda _: regular)
+        monkeypatch.setattr(Folder, "status", lambda *_: regular)
         with pytest.raises(ValueError, match="it is not a regular file"):
             read_limited(path, 100)
 
     def test_a_device_is_not_even_opened(monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(os, "open", lambda *_: pytest.fail("it was opened"))
+        real = os.open
+
+        def of_a_folder(name: str, flags: int, *, dir_fd: int | None = None) -> int:
+            assert name != "zero", "it was opened"
+            return real(name, flags, dir_fd=dir_fd)
+
+        monkeypatch.setattr(os, "open", of_a_folder)
         with pytest.raises(ValueError, match="it is not a regular file"):
             read_limited(Path("/dev/zero"), 100)
 
@@ -997,7 +1005,7 @@ def test_what_a_killed_process_left_unfinished_is_swept_up_and_nothing_else(
 def test_what_sweep_looks_for_is_what_a_writer_leaves(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def die(*_: object) -> None:
+    def die(*_: object, **__: object) -> None:
         raise OSError(errno.EIO, "killed")
 
     monkeypatch.setattr(os, "replace", die)
