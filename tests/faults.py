@@ -264,6 +264,61 @@ FAULTS = (
         "if leaf is not None:",
         "test_hold.py",
     ),
+    # Certificates of the store
+    Fault(
+        "certificates-remove-what-a-port-serves",
+        "    found += [at for at, each in installation.served.items() if each == digest]\n",
+        "",
+        "test_certificates.py",
+    ),
+    Fault(
+        "certificates-remove-what-some-file-names",
+        "if not found and digest in server.references():",
+        "if not found and not server.references():",
+        "test_certificates.py",
+    ),
+    Fault(
+        "certificates-ambiguous",
+        "if len(found) > 1:\n        listed",
+        "if False:\n        listed",
+        "test_certificates.py",
+    ),
+    Fault(
+        "certificates-without-consent",
+        "if not all(stream and stream.isatty() for stream in (sys.stdin, sys.stderr)):",
+        "if False:",
+        "test_certificates.py test_use.py",
+    ),
+    Fault(
+        "use-a-certificate-with-a-flaw",
+        "if flaw := certificates.flaw(installation, leaf, now=now):",
+        "if flaw := '':",
+        "test_certificates.py",
+    ),
+    Fault(
+        "use-an-untrusted-one-without-consent",
+        'found.append(f"Clients do not trust it: {why}.")',
+        "pass",
+        "test_use.py",
+    ),
+    Fault(
+        "reload-restarts-unasked",
+        "if restart and ladder.is_restart(each)]:",
+        "if ladder.is_restart(each)]:",
+        "test_use.py",
+    ),
+    Fault(
+        "reload-of-nothing-is-good",
+        "    if not taken:\n        return DeployError(",
+        "    if False:\n        return DeployError(",
+        "test_use.py",
+    ),
+    Fault(
+        "self-signed-with-a-short-key",
+        "if weak and int(weak[1]) < 2048:",
+        "if False:",
+        "test_use.py",
+    ),
     # The ACME client
     Fault(
         "order-certificate-unchecked",

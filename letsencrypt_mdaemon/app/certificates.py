@@ -166,11 +166,11 @@ def find(installation: Installation, text: str) -> x509.Certificate:
 def flaw(installation: Installation, leaf: x509.Certificate, *, now: datetime) -> str:
     """Return why the server cannot use a certificate, as a clause; "" if it can."""
     digest, memory = thumbprint(leaf), installation.memory
-    start, end = leaf.not_valid_before_utc, leaf.not_valid_after_utc
+    begin, end = leaf.not_valid_before_utc, leaf.not_valid_after_utc
     if end <= now:
         return f"it expired on {day(end, now)}"
-    if start > now:
-        return f"it is not valid before {when(start, now)}"
+    if begin > now:
+        return f"it is not valid before {when(begin, now)}"
     if memory.revoked(digest) or due.is_compromised(leaf, memory):
         return "it was revoked, or its key was"
     weak, is_usable = weakness(leaf), installation.store.is_key_usable(digest)
