@@ -38,7 +38,7 @@ def renew(context: Context) -> Result:
     """
     from letsencrypt_mdaemon.app import rehearsal  # noqa: PLC0415 - slow
 
-    result = _carry_out(context, lambda run: run.renew(context.now))
+    result = carry_out(context, lambda run: run.renew(context.now))
     prepared, outcome = context.prepared, context.outcome
     if context.is_scheduled:
         if prepared and outcome and context.config.rehearse == "yes":
@@ -61,9 +61,10 @@ def renew(context: Context) -> Result:
 def activate(context: Context) -> Result:
     """Use a certificate that is issued, but unused.
 
-    One that `renew --no-activate` obtained, or that was rolled back.
+    One that `renew --no-activate` obtained, that was rolled back, or that waits because
+    you chose another one with `use`.
     """
-    return _carry_out(context, lambda run: run.activate(context.now))
+    return carry_out(context, lambda run: run.activate(context.now))
 
 
 @command(
@@ -73,11 +74,14 @@ def activate(context: Context) -> Result:
     is_logged=True,
 )
 def rollback(context: Context) -> Result:
-    """Return to the last verified certificate."""
-    return _carry_out(context, lambda run: run.roll_back(context.now))
+    """Return to the last verified certificate.
+
+    Runs keep it until it is nearly over; `activate` ends that.
+    """
+    return carry_out(context, lambda run: run.roll_back(context.now))
 
 
-def _carry_out(context: Context, act: Callable[[Prepared], Outcome]) -> Result:
+def carry_out(context: Context, act: Callable[[Prepared], Outcome]) -> Result:
     """Change which certificate the server uses."""
     from letsencrypt_mdaemon.app import status as overview  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.cli import document, text  # noqa: PLC0415 - slow

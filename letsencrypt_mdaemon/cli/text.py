@@ -65,6 +65,7 @@ def print_outcome(document: Document) -> None:
     row("dropped", *map(dropped, document["dropped"]))
     if document["scheduled"] is False:
         row("schedule", NOT_SCHEDULED)
+    row("held", document["held"] and held(document["held"]))
     row("log", document["log"])
 
 
@@ -93,9 +94,11 @@ def _headline(document: Document) -> str:
         until = day(item["not_after"])
         return f"Issued, not in use: {names}, valid until {until}."
     if not document["renewed"]:
-        due = document["due_at"]
-        return f"Nothing due until {when(due)}." if due else "Nothing to do."
+        due, item = document["due_at"], document["held"]
+        idle = f"Nothing due until {when(due)}." if due else "Nothing to do."
+        return f"Held by you since {when(item['since'])}." if item else idle
     done = {"activate": "Activated", "rollback": "Rolled back"}
+    done |= dict.fromkeys(("use", "self-signed"), "In use")
     proven = ""
     if (item := document["proof"]) and item["unproven"]:
         ports = len(item["new"]) + len(item["unproven"])
@@ -312,6 +315,11 @@ def place(item: Document) -> str:
 def dropped(item: Document) -> str:
     """Return a name that the certificate does not have, since when, and why."""
     return f"{item['name']}, since {when(item['since'])}: {item['why']}"
+
+
+def held(item: Document) -> str:
+    """Return until when a person's choice of certificate stands."""
+    return f"runs keep it until {day(item['until'])}; `use --release` ends that"
 
 
 def when(stamp: str) -> str:

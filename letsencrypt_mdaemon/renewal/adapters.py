@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.state.memory import (
         Change,
         Dropped,
+        Hold,
         Revocation,
         Target,
         Window,
@@ -318,6 +319,7 @@ class Outcome(NamedTuple):
         proof: What the ports serve; None if nothing could be verified.
         removed: The thumbprints of the removed certificates.
         dropped: The names that the certificate lacks for now.
+        held: A person's choice of certificate that is in force.
         error: What is not good in spite of it; the command ends with its exit code.
         pending: The certificate that was issued, and waits for `activate`.
     """
@@ -334,5 +336,6 @@ class Outcome(NamedTuple):
     proof: Proof | None = None
     removed: tuple[str, ...] = ()
     dropped: tuple[Dropped, ...] = ()
+    held: Hold | None = None
     error: Error | None = None
     pending: x509.Certificate | None = None

@@ -220,6 +220,20 @@ class Rehearsed(NamedTuple):
     failing: tuple[WouldFail, ...] = ()
 
 
+class Hold(NamedTuple):
+    """A person's choice of certificate, which no run replaces for a while.
+
+    Args:
+        until: When runs may replace it again; they may earlier if it turns bad.
+        why: The command that began it: use, no-activate, or rollback.
+    """
+
+    thumbprint: str
+    since: datetime
+    until: datetime
+    why: str
+
+
 class Memory(NamedTuple):
     """The memory of an installation, whatever the CA.
 
@@ -238,6 +252,7 @@ class Memory(NamedTuple):
         told: What was mailed.
         rehearsed: The last rehearsal; None if there was none.
         disabled: The scheduled tasks that `setup` disabled.
+        hold: The certificate that a person chose last; None after its release.
     """
 
     targets: tuple[Target, ...] = ()
@@ -257,6 +272,7 @@ class Memory(NamedTuple):
     told: Told = Told()
     rehearsed: Rehearsed | None = None
     disabled: tuple[str, ...] = ()
+    hold: Hold | None = None
 
     def revoked(self, thumbprint: str) -> datetime | None:
         """Return when this program or the CA revoked a certificate; None if not."""

@@ -56,7 +56,7 @@ STATUS = COMMON | {
     *("mdaemon_dir", "store", "directory_url", "names", "due", "reason", "due_at"),
     *("certificate", "pending", "targets", "served", "proof", "dropped"),
     *("rule", "advice", "waiting", "tlsa", "key_readers", "ledger", "schedule"),
-    "would_fail",
+    *("would_fail", "held"),
 }
 
 
@@ -665,7 +665,7 @@ def test_the_program_lists_its_commands_in_sections() -> None:
     titles = [line for line in lines if re.fullmatch(r"\w[^:]*:", line)]
     assert titles == [
         *("Options:", "Every day:", "Setting up:", "When something is wrong:"),
-        "Seldom:",
+        *("Certificates:", "Seldom:"),
     ]
     everyday = lines[lines.index("Every day:") + 1 :][:3]
     assert [line.split()[0] for line in everyday] == ["renew", "status", "verify"]
@@ -850,7 +850,8 @@ except SystemExit as end:
 PACKAGE = "letsencrypt_mdaemon."
 HELP = {
     *("_version", "cli", "cli.accounts", "cli.checks", "cli.commands", "cli.legacy"),
-    *("cli.monitoring", "cli.setup", "cli.streams"),
+    *("cli.certificates", "cli.monitoring", "cli.self_signed", "cli.setup"),
+    "cli.streams",
     *("cli.main", "cli.options", "errors"),
 }
 """The modules of the package that --help imports."""
@@ -863,7 +864,8 @@ STATUS_MODULES = HELP | {
     *("mdaemon.forms", "mdaemon.host_name"),
     *("mdaemon.ini", "mdaemon.server"),
     *("pki", "pki.certificate", "pki.chain", "pki.names"),
-    *("renewal", "renewal.adapters", "renewal.climb", "renewal.deploy"),
+    *("renewal", "renewal.adapters", "renewal.by_hand", "renewal.climb"),
+    *("renewal.deploy", "renewal.hold"),
     *("renewal.due", "renewal.ladder", "renewal.obtain", "renewal.proof"),
     *("renewal.revoke", "renewal.run", "renewal.snapshot", "renewal.spare"),
     *("state", "state.codec", "state.folder", "state.ledger"),

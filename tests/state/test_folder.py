@@ -25,6 +25,7 @@ from letsencrypt_mdaemon.state.memory import (
     Checked,
     Draw,
     Dropped,
+    Hold,
     Issued,
     Mailed,
     Memory,
@@ -68,6 +69,7 @@ ISSUED = st.builds(
 )
 PUT_BACK = st.builds(PutBack, TEXT, TEXT, MOMENTS)
 CHECKED = st.builds(Checked, TEXT, MOMENTS, st.none() | MOMENTS)
+HOLDS = st.builds(Hold, TEXT, MOMENTS, MOMENTS, TEXT)
 DROPPED = st.builds(Dropped, TEXT, MOMENTS, MOMENTS, TEXT)
 TOLD = st.builds(
     Told,
@@ -89,7 +91,7 @@ SAMPLES: dict[str, Any] = {
         compromised=("ab",), runs=(NOW,), in_use="AB",
         rungs=(Rung("RELOADCACHE.SEM", ("mail",), 1),), restarted=NOW,
         put_back=(PutBack("x.ini [SSL] Certificate", "AB", NOW),),
-        checked=(Checked("AB", NOW, None),),
+        checked=(Checked("AB", NOW, None),), hold=Hold("AB", NOW, NOW, "use"),
     ),
     "attempt.json": Attempt("AB", {"https://127.0.0.1:443": "CD"}, (
         Change(TARGET, 3, "CD", "AB"),
@@ -208,6 +210,7 @@ def test_files_of_earlier_versions_lack_what_was_added(
                 checked=st.lists(CHECKED, max_size=2).map(tuple),
                 told=TOLD,
                 rehearsed=st.none() | REHEARSED,
+                hold=st.none() | HOLDS,
             ),
             "attempt.json": st.builds(
                 Attempt,
