@@ -219,7 +219,11 @@ class Run:
             return
         from letsencrypt_mdaemon.cli import notice  # noqa: PLC0415 - not every run
 
-        codes = {name: text.first_code(row) for name, row in findings.items()}
+        bad = {
+            name: [item["code"] for item in row["findings"] if item["weight"] != "note"]
+            for name, row in findings.items()
+        }
+        codes = {name: rows[0] for name, rows in bad.items() if rows}
         notice.tell(self.context, error, codes=codes, log=lines)
 
     def _write_event(self, error: Error) -> None:

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.app.status import Status
     from letsencrypt_mdaemon.cli.document import Document
     from letsencrypt_mdaemon.renewal.snapshot import Snapshot
-    from letsencrypt_mdaemon.state.memory import Draw, WouldFail
+    from letsencrypt_mdaemon.state.memory import Draw
+    from letsencrypt_mdaemon.state.told import WouldFail
 
 
 def status(

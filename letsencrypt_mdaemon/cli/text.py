@@ -175,12 +175,6 @@ def second_opinion(found: Examination) -> tuple[str, list[str]]:
     return "This machine finds no problem in DNS. It did not check port 80.", hints
 
 
-def first_code(item: Document) -> str:
-    """Return the code of the first finding about a name that is wrong, or ""."""
-    bad = (row["code"] for row in item["findings"] if row["weight"] != "note")
-    return next(bad, "")
-
-
 def _cause(name: str, code: str, seen: str) -> tuple[str, str]:
     """Return what findings with the same cause have in common: all but the name."""
     return code, seen.replace(name, "")

@@ -869,7 +869,7 @@ STATUS_MODULES = HELP | {
     *("renewal.due", "renewal.ladder", "renewal.obtain", "renewal.proof"),
     *("renewal.revoke", "renewal.run", "renewal.snapshot", "renewal.spare"),
     *("state", "state.codec", "state.folder", "state.ledger"),
-    *("state.memory", "stores", "stores.pem"),
+    *("state.memory", "state.told", "stores", "stores.pem"),
     *("system", "system.disk", "system.files", "system.locks", "system.log"),
     *("system.handles", "system.owners", "system.swap"),
     *("system.parallel", "text"),

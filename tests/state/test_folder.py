@@ -27,16 +27,13 @@ from letsencrypt_mdaemon.state.memory import (
     Dropped,
     Hold,
     Issued,
-    Mailed,
     Memory,
     OpenOrder,
     PutBack,
-    Rehearsed,
     Rung,
     Target,
-    Told,
-    WouldFail,
 )
+from letsencrypt_mdaemon.state.told import Mailed, Rehearsed, Told, WouldFail
 from tests.certificates import certificate, key, leaf
 from tests.fakes import (
     contents,
