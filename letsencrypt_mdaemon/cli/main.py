@@ -19,6 +19,7 @@ from letsencrypt_mdaemon.cli import (
     legacy,
     monitoring,
     self_signed,
+    streams,
 )
 from letsencrypt_mdaemon.cli import setup as setting_up
 from letsencrypt_mdaemon.cli.options import CONTEXT, Group, general_options
@@ -114,9 +115,7 @@ click.version_option(__version__, prog_name="letsencrypt-mdaemon")(cli)
 def main() -> None:
     """Run the program: `letsencrypt-mdaemon`."""
     arguments = sys.argv[1:]
-    for stream in (sys.stdout, sys.stderr):
-        # A redirected console on Windows can print some 250 characters only.
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    streams.prepare()
     # A run is short and makes little garbage. To collect it, during the run and at its
     # end, would take a quarter of the time.
     gc.disable()
