@@ -306,7 +306,7 @@ FAULTS = (
         "reload-restarts-unasked",
         "if restart and ladder.is_restart(each)]:",
         "if ladder.is_restart(each)]:",
-        "test_use.py",
+        "test_by_hand.py",
     ),
     Fault(
         "reload-of-nothing-is-good",

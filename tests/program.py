@@ -99,7 +99,9 @@ class Program:
         return here([*words, *common, *options, *reports], environ)
 
     def _taken(self, words: Sequence[str]) -> list[str]:
-        return taken(words, [*self.options, *["--yes"] * self.agrees])
+        # `setup` asks other questions.
+        agrees = self.agrees and words != ["setup"]
+        return taken(words, [*self.options, *["--yes"] * agrees])
 
     def bound(self) -> set[str]:
         """Return the thumbprints that the server's files name now."""

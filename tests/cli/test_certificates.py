@@ -219,13 +219,16 @@ def test_what_the_files_name_is_not_removed(secure: Program) -> None:
 
 
 def test_what_any_other_file_names_is_not_removed(secure: Program) -> None:
+    assert secure.here("renew").exit_code == 0
     made = put(secure)
-    other = secure.layout.app / "Gateways.dat"
+    other = secure.layout.folder / "Gateways" / "other.ini"
+    other.parent.mkdir()
     other.write_text(f"[x]\nCertificate={made.thumbprint}\n")
 
     ran = secure.here("certificates remove", made.thumbprint)
 
     assert ran.exit_code == 2
+    assert "a file of the server" in ran.report["error"]["message"]
     assert (secure.layout.certificates / "bought").exists()
 
 

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
-import pty
-import subprocess
-from collections.abc import Iterator
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -197,43 +193,30 @@ def test_one_that_clients_trust_needs_no_consent(
 # At a terminal
 
 
-@pytest.fixture
-def terminal() -> Iterator[tuple[int, int]]:
-    """A pseudo terminal: the program's end, and the person's."""
-    person, program = pty.openpty()
-    yield program, person
-    for end in (person, program):
-        os.close(end)
-
-
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such terminal")
 @pytest.mark.parametrize(("typed", "code"), [("y\n", 0), ("n\n", 2), ("\x04", 2)])
 def test_consent_is_asked_at_a_terminal_while_nothing_is_locked(
-    renewed: Program, terminal: tuple[int, int], typed: str, code: int
+    renewed: Program, typed: str, code: int
 ) -> None:
-    program, person = terminal
+    import pexpect  # noqa: PLC0415 - not on Windows
+
     bought = put(renewed)
     renewed.agrees = False
-    command = renewed.command("use", bought.thumbprint)
-    with subprocess.Popen(
-        command,
-        stdin=program,
-        stderr=program,
-        stdout=subprocess.PIPE,
-        env=environment() | {"TERM": "dumb"},
-    ) as process:
-        seen = b""
-        while b"Go on?" not in seen:
-            seen += os.read(person, 1000)
-        assert bought.thumbprint.encode() in seen
-        beside = renewed.here("renew")
-        os.write(person, typed.encode())
-        assert process.stdout
-        output = process.stdout.read()
-        process.wait(HANG_SECONDS)
+    program, *words = renewed.command("use", bought.thumbprint)
+    terminal = pexpect.spawn(
+        program, words, env=environment(), encoding="utf-8", timeout=HANG_SECONDS
+    )
+    terminal.expect_exact(bought.thumbprint)
+    terminal.expect_exact("Clients do not trust it")
+    terminal.expect_exact("Go on? [y/N]: ")
+    beside = renewed.here("renew")
+    terminal.send(typed)
+    terminal.expect_exact(f'"exit_code": {code}')
+    terminal.expect(pexpect.EOF)
+    terminal.close()
 
     assert beside.exit_code == 0, beside.messages
-    assert process.returncode == code, (seen, output)
-    assert json.loads(output)["exit_code"] == code
+    assert terminal.exitstatus == code
     assert (renewed.bound() == {bought.thumbprint}) is (code == 0)
 
 
