@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from letsencrypt_mdaemon import authorities
 from letsencrypt_mdaemon.acme.transport import Session
-from letsencrypt_mdaemon.app import adapters
+from letsencrypt_mdaemon.app import adapters, trust
 from letsencrypt_mdaemon.doctor import machine
 from letsencrypt_mdaemon.doctor.caa import Authority
 from letsencrypt_mdaemon.doctor.examination import Doctor, is_public_name
@@ -189,6 +189,9 @@ def _files(
     found = []
     try:
         targets = installation.targets()
+        if not targets:
+            seen = f"no INI file below {installation.root} names a known certificate"
+            found.append(Finding(kind=Code.TARGETS_UNKNOWN, seen=seen))
         paths = [folders.file_below(installation.root, row.file) for row in targets]
         found += machine.ini_files(paths)
         named = adapters.server(installation, targets).named(names).values()
@@ -198,6 +201,11 @@ def _files(
         found.append(Finding(kind=Code.TARGETS_UNKNOWN, seen=exc.message))
     except Error as exc:
         found.append(Finding(kind=Code.INI_NOT_WRITABLE, seen=exc.message))
+    if installation.config.to and installation.config.mail_server == "raw":
+        try:
+            trust.raw_queue(installation.root)
+        except Error as exc:
+            found.append(Finding(kind=Code.RAW_QUEUE_UNUSABLE, seen=exc.message))
     found += machine.folder(installation.state.folder, Code.STATE_UNUSABLE)
     store = getattr(installation.store, "folder", None)
     if store is not None:

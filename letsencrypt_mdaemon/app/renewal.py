@@ -15,7 +15,6 @@ from letsencrypt_mdaemon.mdaemon import folders
 from letsencrypt_mdaemon.renewal import run
 from letsencrypt_mdaemon.renewal.due import lifetime
 from letsencrypt_mdaemon.system.disk import sweep
-from letsencrypt_mdaemon.system.locks import exclusive_lock
 from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:
@@ -50,10 +49,7 @@ def renew(config: Config) -> Outcome:
     root = folders.find(folders.places(config.mdaemon_dir, "mdaemon_dir"))
     with ExitStack() as exits:
         if not config.dry_run:
-            state = build.state_of(config, root)
-            exits.enter_context(exclusive_lock(state.lock))
-            build.guard(state, None)
-            sweep(state.folder)
+            sweep(exits.enter_context(build.locked_state(config, root, None)).folder)
         installation = open_installation(config, root)
         return prepare(installation, installation.names()).renew(now)
 

@@ -8,19 +8,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from letsencrypt_mdaemon.cli.options import (
-    IIS,
-    INSTALLATION,
-    NAMES,
-    STAGING,
-    Result,
-    command,
-    offer,
-)
+from letsencrypt_mdaemon.cli import options
+from letsencrypt_mdaemon.cli.options import Result, command, offer
 from letsencrypt_mdaemon.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import timedelta
 
     from letsencrypt_mdaemon.app.health import Health
     from letsencrypt_mdaemon.cli.context import Context
@@ -41,7 +35,7 @@ def unknown(message: str) -> int:
 
 @command(
     *("json", "mdaemon-dir", "store", "endpoint"),
-    takes=(*INSTALLATION, *NAMES, *IIS),
+    takes=options.SERVER,
     own=(
         click.Option(
             ["--warning"],
@@ -71,7 +65,7 @@ def unknown(message: str) -> int:
             help=f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}.  [default: text]",
         ),
     ),
-    helps=STAGING,
+    helps=options.STAGING,
     example="check --critical 5",
     on_failure=unknown,
 )
@@ -90,8 +84,6 @@ def check(  # noqa: PLR0913 - its options
     unknown. The usual exit codes do not apply here. Changes nothing, contacts no CA,
     and works beside a run. Asks one address of each port, once.
     """
-    from datetime import UTC, datetime  # noqa: PLC0415
-
     from letsencrypt_mdaemon.app import health  # noqa: PLC0415 - slow
 
     if form not in FORMATS:
@@ -100,7 +92,7 @@ def check(  # noqa: PLR0913 - its options
     found = health.check(
         context.open(look=False),
         health.Limits(warning, critical),
-        now=datetime.now(UTC),
+        now=context.now,
         port_timeout=None if no_ports else timeout,
     )
     prints = {
@@ -133,61 +125,58 @@ def _facts(found: Health) -> list[str]:
 
     facts = ["no known certificate in use"]
     if found.left is not None:
-        count = _days(found.left.total_seconds())
-        facts = [f"{count} days left" if found.left.total_seconds() > 0 else "expired"]
-    if found.proof is not None:
-        proven, all_of_them = _counted(found)
-        facts.append(f"{proven} of {all_of_them} ports proven")
-    ran = "no scheduled run"
-    if found.last_run is not None:
-        ran = f"last run {days(found.last_run)} ago"
+        is_valid = found.left.total_seconds() > 0
+        facts = [f"{_days(found.left)} days left" if is_valid else "expired"]
+    if ports := _counted(found):
+        facts.append("{} of {} ports proven".format(*ports))
+    last = found.last_run
+    ran = "no scheduled run" if last is None else f"last run {days(last)} ago"
     return [*facts, ran]
 
 
-def _counted(found: Health) -> tuple[int, int]:
-    """Return how many ports are proven, of how many of ours."""
-    if found.proof is None:
-        return 0, 0
-    ours = [row for row in found.proof.rows if row.verdict != "foreign"]
-    return sum(row.verdict == "new" for row in ours), len(ours)
+def _counted(found: Health) -> tuple[int, int] | None:
+    """Return how many ports are proven, of how many of ours; None if none was asked."""
+    proof = found.proof
+    if proof is None:
+        return None
+    return len(proof.new), len(proof.rows) - len(proof.foreign)
 
 
 def _measured(found: Health) -> dict[str, str]:
     """Return the performance data: values with their limits."""
     data = {}
     if found.left is not None:
-        warning, critical = (
-            _days(limit.total_seconds()) for limit in (found.warning, found.critical)
-        )
-        left = _days(found.left.total_seconds())
-        data["days"] = f"{left};{warning}:;{critical}:;0"
-    if found.proof is not None:
-        proven, all_of_them = _counted(found)
-        data["ports_unproven"] = str(all_of_them - proven)
+        limits = f"{_days(found.warning)}:;{_days(found.critical)}:"
+        data["days"] = f"{_days(found.left)};{limits};0"
+    if ports := _counted(found):
+        data["ports_unproven"] = str(ports[1] - ports[0])
     if found.last_run is not None:
         data["last_run"] = f"{found.last_run.total_seconds():.0f}s"
     return data
 
 
-def _days(seconds: float) -> str:
+def _days(span: timedelta) -> str:
     """Return whole days, or a decimal more if they are few."""
-    number = seconds / DAY
+    number = span.total_seconds() / DAY
     return f"{number:.1f}" if abs(number) < 10 and number % 1 else f"{number // 1:.0f}"  # noqa: PLR2004
 
 
+def _rounded(span: timedelta) -> float:
+    return round(span.total_seconds() / DAY, 2)
+
+
 def _document(found: Health) -> Document:
-    proven, all_of_them = _counted(found)
-    asked = found.proof is not None
+    proven, ports = _counted(found) or (None, None)
     left, last = found.left, found.last_run
     return {
         "state": found.grade.name,
         "name": found.name,
-        "days_left": left and round(left.total_seconds() / DAY, 2),
-        "warning_days": round(found.warning.total_seconds() / DAY, 2),
-        "critical_days": round(found.critical.total_seconds() / DAY, 2),
-        "ports": all_of_them if asked else None,
-        "ports_proven": proven if asked else None,
-        "last_run_seconds": last and round(last.total_seconds()),
+        "days_left": None if left is None else _rounded(left),
+        "warning_days": _rounded(found.warning),
+        "critical_days": _rounded(found.critical),
+        "ports": ports,
+        "ports_proven": proven,
+        "last_run_seconds": None if last is None else round(last.total_seconds()),
         "problems": [
             {"state": item.grade.name, "text": item.text} for item in found.problems
         ],
@@ -208,16 +197,13 @@ def prtg(found: Health) -> Mapping[str, object]:
                 "limitminerror": document["critical_days"],
             }
         )
-    if found.proof is not None:
-        unproven = document["ports"] - document["ports_proven"]
+    if ports := _counted(found):
+        unproven = ports[1] - ports[0]
         channels.append({"channel": "Ports not proven", "value": unproven})
     if found.last_run is not None:
+        seconds, unit = document["last_run_seconds"], "TimeSeconds"
         channels.append(
-            {
-                "channel": "Since the last run",
-                "value": document["last_run_seconds"],
-                "unit": "TimeSeconds",
-            }
+            {"channel": "Since the last run", "value": seconds, "unit": unit}
         )
     state = {
         "channel": "State",
@@ -232,22 +218,21 @@ def prtg(found: Health) -> Mapping[str, object]:
 
 def prometheus(found: Health) -> str:
     """Return the state in Prometheus' text format."""
-    document = _document(found)
-    unproven = (document["ports"] or 0) - (document["ports_proven"] or 0)
+    proven, ports = _counted(found) or (0, None)
     left, last = found.left, found.last_run
     rows = {
         "state": ("0 OK, 1 warning, 2 critical.", int(found.grade)),
         "seconds_left": (
             "Until the certificate in use expires.",
-            left and left.total_seconds(),
+            None if left is None else left.total_seconds(),
         ),
         "ports_unproven": (
             "Ports that were not seen to serve it.",
-            None if found.proof is None else unproven,
+            None if ports is None else ports - proven,
         ),
         "last_run_age_seconds": (
             "Since the last scheduled run began.",
-            last and last.total_seconds(),
+            None if last is None else last.total_seconds(),
         ),
     }
     label = json.dumps(found.name, ensure_ascii=False)

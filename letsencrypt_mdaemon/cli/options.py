@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
     Action = Callable[..., "Result"]  # of a Context, and own options
 
-CONFIG_HELP = "Config file.  [default: MDaemon\\LetsEncrypt\\letsencrypt-mdaemon.ini]"
 CONTEXT = {"help_option_names": ["-h", "--help"]}
 _ALL = f"{__name__}.all"
 
@@ -31,6 +30,7 @@ INSTALLATION = (
 )
 NAMES = ("host-name", "alternate-host-names", "profile", "directory-url", "staging")
 IIS = ("iis-site-name", "iis-add-binding")
+SERVER = (*INSTALLATION, *NAMES, *IIS)
 DUE = ("key-type", "renew-days", "on-name-failure")
 ACCOUNT = ("directory-url", "ca-bundle", "staging", "mdaemon-dir", "state-dir", "json")
 PORT_80 = ("webroot", "skip-port-check", "validation-port", "validation-dns")
@@ -97,13 +97,18 @@ class Group(click.Group):
     def main(self, *arguments: Any, **options: Any) -> NoReturn:  # noqa: ANN401
         """Run a command line; its mistakes are shown as all other errors are."""
         options["standalone_mode"] = False
+        words = options.pop("args", None) or (arguments or [sys.argv[1:]])[0]
+        words = _as_options(words)
         try:
-            sys.exit(super().main(*arguments, **options) or 0)
+            sys.exit(super().main(words, *arguments[1:], **options) or 0)
         except click.ClickException as exc:
             context = getattr(exc, "ctx", None)
             row = context and context.command
             if isinstance(row, _Command) and row.on_failure is not None:
                 sys.exit(row.on_failure(exc.format_message()))
+            if "--json" in words:
+                _print_as_json(exc)
+                sys.exit(exc.exit_code)
             shown = io.StringIO()
             exc.show(shown)
             text = shown.getvalue().replace("Error: ", "error: ", 1)
@@ -124,16 +129,34 @@ class Group(click.Group):
                 )
 
 
+def _as_options(words: Sequence[str]) -> list[str]:
+    """Return a command line with `help` and `version` as the options they stand for."""
+    if words[:1] == ["help"]:
+        return [*words[1:], "--help"]
+    return ["--version"] if words == ["version"] else list(words)
+
+
+def _print_as_json(error: click.ClickException) -> None:
+    """Print wrong usage as the JSON of any other failure."""
+    from letsencrypt_mdaemon.cli import document  # noqa: PLC0415 - seldom needed
+
+    context = getattr(error, "ctx", None)
+    path = context.command_path.partition(" ")[2] if context else ""
+    details = {"type": "UsageError", "message": error.format_message(), "hint": ""}
+    document.print_json(
+        {
+            **document.common(path, error.exit_code),
+            "error": details,
+            "warnings": [],
+            "log": None,
+        }
+    )
+
+
 class _Command(click.Command):
     """A command whose options are settings, made when they are needed.
 
-    Attributes:
-        shown: The settings that -h shows.
-        takes: The settings that it takes; None for all of them.
-        own: Options that are not settings.
-        helps: The help of settings that mean something else here.
-        example: A command line without the name of the program.
-        on_failure: Prints why it failed, and returns the exit code; None = as usual.
+    Its attributes are the arguments of `command`.
     """
 
     shown: Sequence[str] = ()
@@ -152,10 +175,17 @@ class _Command(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse the options; refuse those of other commands by name."""
+        words = list(args)
         try:
             return super().parse_args(ctx, args)
         except click.NoSuchOption as exc:
+            from letsencrypt_mdaemon.cli import legacy  # noqa: PLC0415 - seldom needed
             from letsencrypt_mdaemon.config import load  # noqa: PLC0415 - slow to import
+
+            for word in words:
+                if right := legacy.spelling(word):
+                    message = f"{word} is a switch of the old script; write {right}."
+                    raise click.UsageError(message, ctx) from exc
 
             name = exc.option_name.removeprefix("--")
             if name in load.REMOVED:
@@ -291,11 +321,7 @@ def _options(
             help=helps.get(name, row.help),
             **kind,
         )
-    # They may stand before the command or behind it.
-    yield click.Option(
-        ["-c", "--config", "config_file"], metavar="FILE", help=CONFIG_HELP
-    )
-    yield click.Option(["-v", "--verbose"], is_flag=True, help="Show debug output.")
+    yield from general_options()
     yield click.Option(
         ["--help-all"],
         is_flag=True,
@@ -304,6 +330,16 @@ def _options(
         callback=_show_all,
         help="Show all options and exit.",
     )
+
+
+def general_options() -> Iterator[click.Option]:
+    """Return the options that may stand before the command or behind it."""
+    yield click.Option(
+        ["-c", "--config", "config_file"],
+        metavar="FILE",
+        help="Config file.  [default: MDaemon\\LetsEncrypt\\letsencrypt-mdaemon.ini]",
+    )
+    yield click.Option(["-v", "--verbose"], is_flag=True, help="Show debug output.")
 
 
 def _show_all(ctx: click.Context, _: click.Parameter, value: object) -> None:

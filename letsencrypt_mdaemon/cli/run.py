@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import re
 import sys
@@ -16,6 +15,7 @@ from letsencrypt_mdaemon.errors import AcmeError, BusyError, ChallengeError, Err
 from letsencrypt_mdaemon.mdaemon import folders
 from letsencrypt_mdaemon.system import log
 from letsencrypt_mdaemon.system.disk import reason, sweep
+from letsencrypt_mdaemon.system.parallel import is_lack
 from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:
@@ -32,10 +32,6 @@ MAX_EVENT_CHARACTERS = 30_000
 """ReportEvent takes at most 31,839."""
 
 DOCTOR_SECONDS = 20
-
-_LACKS = {errno.ENOMEM, errno.EAGAIN, errno.EMFILE, errno.ENFILE}
-# Too many open files, not enough memory (twice), no resources, commitment limit.
-_WINDOWS_LACKS = {4, 8, 14, 1450, 1455}
 
 
 class Run:
@@ -82,7 +78,7 @@ class Run:
             elif error is not None:
                 _log.error("Interrupted. The next run continues.")
             else:
-                self._note_end(0)
+                self.context.note_end(0)
 
     def begin(self) -> None:
         """Take the lock and open the log, if the command is logged; then mail failures.
@@ -120,9 +116,7 @@ class Run:
     def _document(self, exit_code: int = 0, **more: object) -> Document:
         path = self._file_log.path if self._file_log else None
         return {
-            "schema": report.SCHEMA,
-            "command": self.context.command,
-            "exit_code": exit_code,
+            **report.common(self.context.command, exit_code),
             **self._items,
             **more,
             "warnings": self._lines.warnings,
@@ -144,15 +138,8 @@ class Run:
         self.context.exits.callback(self._file_log.close)
         self.context.exits.callback(self._logger.removeHandler, self._file_log)
 
-    def _note_end(self, exit_code: int) -> None:
-        """Remember how a scheduled run ended; a failure here is only a warning."""
-        try:
-            self.context.note_end(exit_code)
-        except Error as exc:
-            _log.warning("The result of this run could not be saved: %s", exc)
-
     def _fail(self, error: Error) -> NoReturn:
-        self._note_end(error.exit_code)
+        self.context.note_end(error.exit_code)
         findings: dict[str, object] = {}
         # A run with a result only waits: it has validated no name now.
         if isinstance(error, ChallengeError) and not self._items:
@@ -240,7 +227,7 @@ class Run:
 def _unexpected(error: Exception) -> Error:
     """Return an exception that nobody expected as an error: a bug, or a lack."""
     what = f"{type(error).__name__}: {printable(error)}"
-    if _is_lack(error):
+    if is_lack(error):
         return Error(
             "This machine is out of memory, or of threads, processes or open files: "
             f"{what}",
@@ -249,12 +236,6 @@ def _unexpected(error: Exception) -> Error:
         )
     hint = "This is a bug. Report it with the log, or with the output of -v."
     return Error(f"Unexpected: {what}", hint=hint)
-
-
-def _is_lack(error: BaseException) -> bool:
-    if isinstance(error, OSError):
-        return error.errno in _LACKS or getattr(error, "winerror", 0) in _WINDOWS_LACKS
-    return isinstance(error, MemoryError) or "can't start new thread" in str(error)
 
 
 def _entry(error: Error) -> str:

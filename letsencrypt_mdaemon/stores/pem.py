@@ -42,6 +42,10 @@ class PemStore:
         self.folder = folder
         self._pfx_password = pfx_password
 
+    def __str__(self) -> str:
+        """Return the setting that names this store."""
+        return f"pem:{self.folder}"
+
     def certificates(self) -> Iterator[tuple[x509.Certificate, str]]:
         """Yield each certificate with its friendly name, the name of its folder.
 

@@ -181,9 +181,6 @@ class Smtp:
             raise Error(message, hint=hint) from None
 
 
-Transport = RawQueue | Smtp
-
-
 def failure(
     error: Error, *, names: Sequence[str], in_use: str, lines: Iterable[str]
 ) -> tuple[str, list[str]]:

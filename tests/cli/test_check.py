@@ -22,6 +22,7 @@ from letsencrypt_mdaemon.state.ledger import Ledger
 from letsencrypt_mdaemon.state.memory import Dropped, Memory
 from letsencrypt_mdaemon.system.locks import exclusive_lock
 from letsencrypt_mdaemon.system.schedule import NAME, Cron
+from tests.limits import HANG_SECONDS
 from tests.program import HOST_NAME, Program, Ran
 from tests.schedulers import Crontab
 
@@ -97,6 +98,7 @@ def test_a_port_that_served_the_certificate_and_is_off_is_critical(
 ) -> None:
     proven = State(healthy.state).load().proven
     gone = next(at for at in proven if at.startswith("imaps"))
+    healthy.server.downtime = HANG_SECONDS
     healthy.server.go_down("mail")
 
     ran = check(healthy)

@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 from letsencrypt_mdaemon.authorities import AUTHORITIES, LETSENCRYPT
 from letsencrypt_mdaemon.config import load as load_module
 from letsencrypt_mdaemon.config.load import PREFIX, Loaded, load, settings
-from letsencrypt_mdaemon.config.parsers import TargetText
-from letsencrypt_mdaemon.config.settings import Config
+from letsencrypt_mdaemon.config.settings import Config, TargetText
 from letsencrypt_mdaemon.errors import ConfigError
 from letsencrypt_mdaemon.pki.certificate import KeyType
 from letsencrypt_mdaemon.system import disk
@@ -557,7 +556,7 @@ def test_an_empty_file_changes_nothing(tmp_path: Path) -> None:
             [f"{FILE} is not UTF-8 text; save it as UTF-8"],
         ),
         (
-            HEAD.encode("utf-16"),
+            b"\xff\xfe[",
             [f"{FILE} is not UTF-8 text; save it as UTF-8"],
         ),
     ],
