@@ -307,7 +307,8 @@ if sys.platform == "win32":
                 str(path), access, share, None, win32con.OPEN_EXISTING, flags, None
             )
         except pywintypes.error as exc:
-            raise OSError(None, exc.strerror, str(path), exc.winerror) from exc
+            code = OSError(None, "", None, exc.winerror).errno or 0  # as of `os.open`
+            raise OSError(code, os.strerror(code), str(path)) from exc
         # Only now can no part of the path become a junction any more.
         is_folder = path.is_dir()
         if is_folder and path == Path(os.path.realpath(path)):
