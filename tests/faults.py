@@ -939,8 +939,8 @@ FAULTS = (
     ),
     Fault(
         "files-second-name-written",
-        "and status.st_nlink == 1",
-        "and status.st_nlink",
+        "status.st_nlink == 1",
+        "status.st_nlink",
         "test_files.py -k 'second_name'",
     ),
     Fault(

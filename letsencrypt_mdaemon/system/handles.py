@@ -123,14 +123,16 @@ class Folder:
                 os.fchmod(handle, mode)  # in spite of the umask
         return handle
 
-    def open_ours(self, name: str, flags: int) -> int:
-        """Open a regular file of this account alone, which has no second name."""
+    def open_single(self, name: str, flags: int, *, ours: bool) -> int:
+        """Open a regular file that has no second name, and that may have to be ours."""
         handle = self.open(name, flags)
         with _closed_on_failure(handle):
             status = os.fstat(handle)
-            is_ours = sys.platform == "win32" or status.st_uid == os.geteuid()
-            if not (is_ours and stat.S_ISREG(status.st_mode) and status.st_nlink == 1):
-                raise OSError(errno.EPERM, "Not a file of this account alone", name)
+            good = stat.S_ISREG(status.st_mode) and status.st_nlink == 1
+            if sys.platform != "win32" and ours:
+                good = good and status.st_uid == os.geteuid()
+            if not good:
+                raise OSError(errno.EPERM, "Another file or account is behind it", name)
         return handle
 
     def create(
