@@ -1032,9 +1032,63 @@ FAULTS = (
     # Files and locks
     Fault(
         "files-readable-by-others",
-        "os.O_WRONLY | os.O_CREAT | os.O_EXCL | BINARY, 0o600",
-        "os.O_WRONLY | os.O_CREAT | os.O_EXCL | BINARY, 0o644",
-        "test_files.py",
+        "PRIVATE, PUBLIC = 0o600, 0o644",
+        "PRIVATE, PUBLIC = 0o644, 0o644",
+        "test_handles.py",
+    ),
+    Fault(
+        "files-link-of-another-account-followed",
+        "link.st_uid not in {0, os.geteuid()}",
+        "link.st_uid < 0",
+        "test_files.py -k 'link'",
+    ),
+    Fault(
+        "files-mode-depends-on-the-umask",
+        "os.fchmod(handle, mode)  # in spite",
+        "os.fstat(handle)  # in spite",
+        "test_handles.py",
+    ),
+    Fault(
+        "files-folder-depends-on-the-umask",
+        "former = os.umask(0)",
+        "former = os.umask(0o077)",
+        "test_handles.py",
+    ),
+    Fault(
+        "files-status-of-another-file",
+        "if content == self.expected:",
+        "if like:",
+        "test_files.py -k 'only_root'",
+    ),
+    Fault(
+        "files-second-name-written",
+        "status.st_nlink == 1",
+        "status.st_nlink",
+        "test_files.py -k 'second_name'",
+    ),
+    Fault(
+        "files-changed-by-name",
+        "                disk.delete(lock)\n\n",
+        "                lock.unlink()\n\n",
+        "test_handles.py",
+    ),
+    Fault(
+        "log-link-not-replaced",
+        "        folder.remove(FILE_NAME)\n    try",
+        "        folder.status(FILE_NAME)\n    try",
+        "test_files.py -k 'log'",
+    ),
+    Fault(
+        "config-of-any-size",
+        'MAX_FILE_BYTES, "a config file"',
+        '1 << 40, "a config file"',
+        "test_settings.py -k 'limit'",
+    ),
+    Fault(
+        "config-every-word-compared",
+        "for name in known if few}",
+        "for name in known}",
+        "test_settings.py -k 'mistakes'",
     ),
     Fault("files-not-flushed", "if durable:", "if not data:", "test_files.py"),
     Fault("files-not-put-back", "item.undo()", "item.clean", "test_files.py"),
@@ -1046,8 +1100,8 @@ FAULTS = (
     ),
     Fault(
         "files-read-only-replaced",
-        "if not self.target.stat().st_mode & 0o222:",
-        "if not self.target.stat().st_mode:",
+        "if not like.found.st_mode & 0o222:",
+        "if not like.found.st_mode:",
         "test_files.py",
     ),
     Fault(
@@ -1242,8 +1296,8 @@ FAULTS = (
     ),
     Fault(
         "webroot-token-nobody-can-read",
-        "_let_others_read(file, 0o644)",
-        "_let_others_read(file, 0o600)",
+        "folder.create(file.name, text, mode=PUBLIC,",
+        "folder.create(file.name, text, mode=0o600,",
         "test_webroot.py",
     ),
     Fault(
@@ -1349,7 +1403,7 @@ FAULTS = (
     ),
     Fault(
         "pem-former-not-put-back",
-        "replaced.rename(final)",
+        "disk.rename(replaced, final)",
         "replaced.exists()",
         "test_store.py",
     ),

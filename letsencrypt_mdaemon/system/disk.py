@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
+    from letsencrypt_mdaemon.system.handles import Status
+
 _log = logging.getLogger(__name__)
 
 SHARING_TIMEOUT_SECONDS = 3.0
@@ -150,10 +152,12 @@ def neighbour(path: Path) -> Path:
     return path.with_name(f".{path.name[:40]}.{secrets.token_hex(6)}.tmp")
 
 
-def create(path: Path, data: bytes, *, mode: int = PRIVATE) -> None:
+def create(
+    path: Path, data: bytes, *, mode: int = PRIVATE, like: Status | None = None
+) -> None:
     """Write a new file; see `Folder.create`."""
     with Folder(path.parent) as folder:
-        folder.create(path.name, data, mode=mode)
+        folder.create(path.name, data, mode=mode, like=like)
 
 
 def rename(path: Path, to: Path) -> None:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from letsencrypt_mdaemon.errors import DeployError, Error
 from letsencrypt_mdaemon.system import disk
-from letsencrypt_mdaemon.system.handles import Folder, opened, read, resolved
+from letsencrypt_mdaemon.system.handles import Folder, Status, opened, read, resolved
 from letsencrypt_mdaemon.system.swap import swap
 
 if TYPE_CHECKING:
@@ -71,20 +71,19 @@ class _File:
             disk.remove(self.fresh)
         self.fresh = disk.neighbour(self.target)
         for _ in range(MAX_ROUNDS):
-            with (
-                opened(self.target) as like,
-                Folder(self.target.parent) as folder,
-            ):
-                # Root may write to it all the same, and replacing needs the folder's
-                # permission only; but somebody removed the permission on purpose.
-                if not os.fstat(like).st_mode & 0o222:
-                    message = f"{self.path} is read-only."
-                    hint = "Allow writing (attrib -r, or chmod u+w) and run again."
-                    raise DeployError(message, hint=hint)
-                # What another file lets others read, this one may not.
-                if read(like, len(self.expected) + 1) == self.expected:
-                    folder.create(self.fresh.name, self.data, like=like)
-                    return
+            with opened(self.target) as handle:
+                like = Status.of(handle)
+                content = read(handle, len(self.expected) + 1)
+            # Root may write to it all the same, and replacing needs the folder's
+            # permission only; but somebody removed the permission on purpose.
+            if not like.found.st_mode & 0o222:
+                message = f"{self.path} is read-only."
+                hint = "Allow writing (attrib -r, or chmod u+w) and run again."
+                raise DeployError(message, hint=hint)
+            # Those who may read another file may not read this one.
+            if content == self.expected:
+                disk.create(self.fresh, self.data, like=like)
+                return
             self._take_over()
         raise self._is_busy()
 
@@ -152,8 +151,9 @@ class _File:
         if current != self.data or self.outs[back] != self.original:
             back = disk.neighbour(self.target)
             content = self.merge(self.data, self.former, current)
-            with opened(self.target) as like, Folder(back.parent) as folder:
-                folder.create(back.name, content, like=like)
+            with opened(self.target) as handle:
+                like = Status.of(handle)
+            disk.create(back, content, like=like)
         disk.rename(back, self.target)
         self.outs.pop(back, None)
 

@@ -51,9 +51,10 @@ def _keep(folder: Folder, target: Path, out: Path) -> None:
     try:
         folder.link(target.name, out.name)
     except OSError:
-        with handles.opened(target) as like:
-            data = handles.read(like, os.fstat(like).st_size)
-            folder.create(out.name, data, like=like)
+        with handles.opened(target) as handle:
+            like = handles.Status.of(handle)
+            data = handles.read(handle, like.found.st_size)
+        folder.create(out.name, data, like=like)
 
 
 if sys.platform == "win32":
