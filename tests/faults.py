@@ -466,8 +466,8 @@ FAULTS = (
     ),
     Fault(
         "bad-certificate-is-good",
-        "if not bad or request.dry_run or request.issue_only:",
-        "if bad or request.dry_run or request.issue_only:",
+        "if not bad or request.issue_only:",
+        "if bad or request.issue_only:",
         "test_put_back.py test_patience.py",
     ),
     Fault(
@@ -827,9 +827,45 @@ FAULTS = (
     ),
     Fault(
         "files-read-only-replaced",
-        "if not self.target.stat().st_mode & 0o222:",
-        "if not self.target.stat().st_mode:",
+        "if not path.stat().st_mode & 0o222:",
+        "if not path.stat().st_mode:",
         "test_files.py",
+    ),
+    Fault(
+        "refusals-not-heeded",
+        "        raise refusal\n    return _act(",
+        "        pass\n    return _act(",
+        "test_unwritable.py",
+    ),
+    Fault(
+        "refusals-not-shown-by-a-dry-run",
+        "return outcome._replace(error=refusal) if request.dry_run else outcome",
+        "return outcome",
+        "test_unwritable.py",
+    ),
+    Fault(
+        "refusals-of-an-immutable-file-not-seen",
+        "elif matters and not os.access(path, os.W_OK):",
+        "elif path.is_dir() and not os.access(path, os.W_OK):",
+        "test_unwritable.py",
+    ),
+    Fault(
+        "refusals-of-a-full-disk-not-seen",
+        "elif system.f_blocks and not system.f_bfree:",
+        "elif not system.f_bfree and not system.f_blocks:",
+        "test_unwritable.py",
+    ),
+    Fault(
+        "refusals-are-bugs",
+        "(ConfigError if exc.errno in _REFUSALS else Error)",
+        "Error",
+        "test_unwritable.py test_folder.py",
+    ),
+    Fault(
+        "refusals-after-issuance-are-settings",
+        "if type(exc) not in {Error, ConfigError}:",
+        "if type(exc) in {Error, ConfigError}:",
+        "test_unwritable.py",
     ),
     Fault(
         "files-what-was-swapped-out-not-looked-at",

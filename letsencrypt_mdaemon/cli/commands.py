@@ -69,7 +69,8 @@ def activate(context: Context) -> Result:
 
 
 @command(
-    *("host-name", "alternate-host-names", "no-reload", "json", "mdaemon-dir", "store"),
+    *("host-name", "alternate-host-names", "no-reload", "dry-run", "json"),
+    *("mdaemon-dir", "store"),
     takes=DEPLOY,
     example="rollback",
     is_logged=True,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections import defaultdict
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from letsencrypt_mdaemon.errors import ConfigError, DeployError
@@ -14,6 +16,7 @@ from letsencrypt_mdaemon.mdaemon import folders, forms, ini
 from letsencrypt_mdaemon.mdaemon.discovery import form_of
 from letsencrypt_mdaemon.pki.certificate import dns_names, thumbprint
 from letsencrypt_mdaemon.state.memory import Change, Target
+from letsencrypt_mdaemon.system import disk
 from letsencrypt_mdaemon.system.files import Backups, Edits
 from letsencrypt_mdaemon.system.locks import courtesy_lock
 from letsencrypt_mdaemon.text import CHOOSE_ONCE, printable
@@ -21,7 +24,6 @@ from letsencrypt_mdaemon.text import CHOOSE_ONCE, printable
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
     from datetime import datetime
-    from pathlib import Path
 
     from cryptography import x509
 
@@ -78,6 +80,19 @@ class Bindings:
         for path, targets in self._by_file(self.targets).items():
             self._bind_one(folders.read_ini(path), targets, certificate, changes)
         return changes
+
+    def writes(self, certificate: x509.Certificate | None) -> list[Path]:
+        """Return the files that `bind` writes; without a certificate, for any new one.
+
+        The program writes beside each file; and the file may be a link to another.
+        """
+        targets = self.targets
+        if certificate is not None:
+            targets = [change.target for change in self.planned(certificate)]
+        files = list(self._by_file(targets))
+        beside = [disk.neighbour(file) for file in files]
+        places = [Path(os.path.realpath(file)) for file in files]
+        return [*places, *beside, self.backups / "new"]
 
     def bind(
         self,

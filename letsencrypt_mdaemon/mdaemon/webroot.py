@@ -77,6 +77,15 @@ class Webroot:
     journal: Path
     web_config: bool = False
 
+    def writes(self) -> list[Path]:
+        """Return the files that validation needs here: the journal, and a token's.
+
+        Raises:
+            ConfigError: If the webroot is missing, or has something else in the way.
+        """
+        self._missing_folders()
+        return [self.journal, self._file("token")]
+
     @contextmanager
     def present(self, tokens: Mapping[str, str]) -> Iterator[None]:
         """Serve the token files while the context lasts.
@@ -86,7 +95,8 @@ class Webroot:
 
         Raises:
             AcmeError: If a token is not allowed as a file name; no file is written.
-            ConfigError: If the files cannot be written.
+            ConfigError: If the files must not be written, or the webroot is missing.
+            Error: If they cannot, because the disk is full or fails.
         """
         for token in tokens:
             if not _is_file_name(token):
@@ -105,7 +115,7 @@ class Webroot:
             texts[WEB_CONFIG] = _WEB_CONFIG
             absent.append(WEB_CONFIG)
         try:
-            with disk.explained(f"write {self.journal}", failure=ConfigError):
+            with disk.explained(f"write {self.journal}"):
                 disk.make_private_folder(self.journal.parent)
                 disk.write_private(self.journal, json.dumps(journal).encode())
             for name in missing:
@@ -215,13 +225,13 @@ def _is_file_name(token: str) -> bool:
 
 
 def _make(folder: Path) -> None:
-    with disk.explained(f"create the folder {folder}", failure=ConfigError):
+    with disk.explained(f"create the folder {folder}"):
         folder.mkdir()
         _let_others_read(folder, 0o755)
 
 
 def _create(file: Path, text: bytes) -> None:
-    with disk.explained(f"write the token file {file}", failure=ConfigError):
+    with disk.explained(f"write the token file {file}"):
         with file.open("xb") as stream:
             stream.write(text)
         _let_others_read(file, 0o644)

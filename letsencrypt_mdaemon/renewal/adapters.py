@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         Sequence,
     )
     from datetime import datetime, timedelta
+    from pathlib import Path
 
     from cryptography import x509
 
@@ -79,6 +80,14 @@ class Store(Protocol):
 
     def key_readers(self, wanted: str) -> list[str] | None:
         """Return the accounts that may read a certificate's key; None if unknown."""
+
+    def writes(self) -> list[Path]:
+        """Return the files that `install` needs to write.
+
+        Raises:
+            ConfigError: If it is certain that it would fail.
+        """
+        ...
 
     def install(self, certificate: Certificate) -> None:
         """Install a certificate with its key and friendly name, if it is missing."""
@@ -203,6 +212,9 @@ class Adapters(NamedTuple):
         revoked: Returns when the CA of a certificate revoked it, by its CRL; None if
             it did not. Takes the certificate and its issuer; raises an `AcmeError` if
             the CRL cannot be fetched or trusted.
+        refusal: Returns why this machine does not let a run write what it has to, or
+            None. Takes the request, and the certificate to put into use; without one,
+            the run orders one. Asks only, and changes nothing.
     """
 
     store: Store
@@ -213,6 +225,9 @@ class Adapters(NamedTuple):
     issuer: Callable[[], Issuer]
     revoked: Callable[[x509.Certificate, x509.Certificate], datetime | None] = (
         lambda *_: None
+    )
+    refusal: Callable[[Request, x509.Certificate | None], Error | None] = lambda *_: (
+        None
     )
 
 

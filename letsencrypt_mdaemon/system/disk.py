@@ -15,11 +15,16 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from letsencrypt_mdaemon.errors import Error
+from letsencrypt_mdaemon.errors import ConfigError, Error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
+
+if sys.platform == "win32":
+    import pywintypes
+    import win32con
+    import win32file
 
 _log = logging.getLogger(__name__)
 
@@ -28,8 +33,15 @@ SHARING_TIMEOUT_SECONDS = 3.0
 
 POLL_SECONDS = 0.05
 
+# Windows' rights to add to a folder (FILE_ADD_FILE, FILE_ADD_SUBDIRECTORY).
+_ADD_FILE, _ADD_FOLDER = 2, 4
+
 # Windows' codes for "access denied" and "in use by another process".
 _SHARING_ERRORS = (5, 32)
+_REFUSALS = {
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR),
+    *(errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EEXIST),
+}
 _UNFINISHED = re.compile(r"\..{1,40}\.[0-9a-f]{12}\.tmp", re.DOTALL)
 BINARY: int = getattr(os, "O_BINARY", 0)
 
@@ -41,13 +53,14 @@ def reason(error: OSError) -> str:
 
 @contextmanager
 def explained(
-    doing: str, *, failure: type[Error] = Error, hint: str = ""
+    doing: str, *, failure: type[Error] | None = None, hint: str = ""
 ) -> Iterator[None]:
     """Raise an error of the system as one of ours: `Could not DOING: REASON`.
 
     Args:
         doing: A verb and its object, such as `write PATH`.
-        failure: The class of error to raise.
+        failure: The class of error to raise; by default a `ConfigError` if something is
+            missing, read-only or not allowed, else an `Error`.
         hint: What to do; by default advice for a file that cannot be written. A full
             disk always gets its own.
 
@@ -63,6 +76,7 @@ def explained(
             hint = "Close the program that has it open, or let this account write it."
         message = f"Could not {doing}: {reason(exc)}."
         hint = hint or "Let this account write to it and to its folder."
+        failure = failure or (ConfigError if exc.errno in _REFUSALS else Error)
         raise failure(message, hint=hint) from exc
 
 
@@ -205,6 +219,75 @@ def _copy_status(original: Path, path: Path, handle: int) -> None:
     if sys.platform != "win32" and os.fstat(handle).st_gid != status.st_gid:
         # The permissions of one group must not pass to another.
         os.fchmod(handle, stat.S_IMODE(status.st_mode) & ~0o070)
+
+
+def ask_to_write(path: Path) -> None:
+    """Ask whether a file could be made or replaced, and change nothing.
+
+    Folders above it that do not exist would be made.
+
+    Raises:
+        OSError: If it could not: no permission, read-only, a full disk.
+    """
+    folder = path.parent
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    if not folder.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
+    _ask(folder)
+    if path.exists():
+        refuse_read_only(path)
+        _ask(path)
+
+
+def refuse_read_only(path: Path) -> None:
+    """Respect that somebody made a file read-only on purpose.
+
+    Root may write to it all the same, and replacing it needs the permission of its
+    folder only.
+
+    Raises:
+        PermissionError: If nobody may write to the file.
+    """
+    if not path.stat().st_mode & 0o222:
+        raise PermissionError(errno.EACCES, "it is read-only", str(path))
+
+
+if sys.platform == "win32":
+
+    def _ask(path: Path) -> None:
+        # `os.access` knows no access lists. Whoever opens it like this changes nothing.
+        wanted = win32con.DELETE | win32con.GENERIC_READ
+        if path.is_dir():
+            if not shutil.disk_usage(path).free:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+            wanted = _ADD_FILE | _ADD_FOLDER
+        when_free(lambda: _open(path, wanted))
+
+    def _open(path: Path, wanted: int) -> None:
+        everybody = 7  # may read, write and delete it meanwhile
+        how = win32con.OPEN_EXISTING, win32con.FILE_FLAG_BACKUP_SEMANTICS
+        try:
+            win32file.CreateFile(str(path), wanted, everybody, None, *how, None).Close()
+        except pywintypes.error as exc:
+            raise OSError(None, exc.strerror, str(path), exc.winerror) from exc
+
+else:
+
+    def _ask(path: Path) -> None:
+        status, system = path.stat(), os.statvfs(path)
+        # Replacing a file needs the folder's permission only, unless it is immutable,
+        # which not even its owner or root may change.
+        matters = path.is_dir() or os.geteuid() in {0, status.st_uid}
+        code = 0
+        if system.f_flag & os.ST_RDONLY:
+            code = errno.EROFS
+        elif matters and not os.access(path, os.W_OK):
+            code = errno.EACCES
+        elif system.f_blocks and not system.f_bfree:
+            code = errno.ENOSPC
+        if code:
+            raise OSError(code, os.strerror(code), str(path))
 
 
 def replace(fresh: Path, target: Path) -> None:

@@ -64,12 +64,7 @@ class _File:
 
     def prepare(self) -> None:
         """Write the new content beside the file."""
-        # Root may write to it all the same, and replacing needs the folder's permission
-        # only; but somebody removed the permission on purpose.
-        if not self.target.stat().st_mode & 0o222:
-            message = f"{self.path} is read-only."
-            hint = "Allow writing (attrib -r, or chmod u+w) and run again."
-            raise DeployError(message, hint=hint)
+        disk.refuse_read_only(self.target)
         if self.fresh not in self.outs:
             disk.remove(self.fresh)
         self.fresh = disk.neighbour(self.target)

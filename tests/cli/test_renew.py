@@ -28,7 +28,7 @@ from letsencrypt_mdaemon.sandbox.ca.messages import Problem
 from letsencrypt_mdaemon.sandbox.ca.server import CertificateAuthority
 from letsencrypt_mdaemon.sandbox.folder import FOREIGN, INI_FILES, TARGETS, bound
 from letsencrypt_mdaemon.windows.service import STOPPED, Status
-from tests.fakes import MemoryEventLog, MemoryService
+from tests.fakes import MemoryEventLog, MemoryService, read_only
 from tests.program import HOST_NAME, PREFIX, Program, Ran, here, run
 
 IMAP, POP = "imap.example.test", "pop.example.test"
@@ -569,10 +569,8 @@ def test_a_dry_run_changes_no_byte_and_orders_nothing(
     if before == "a run":
         renewed(program)
     if before == "a run that failed":
-        ini = program.layout.app / "MDaemon.ini"
-        ini.chmod(0o444)
-        assert program.here("renew", "--no-reload").exit_code == 5
-        ini.chmod(0o644)
+        with read_only(program.layout.app, allowed=1, refused=3):
+            assert program.here("renew", "--no-reload").exit_code == 5
     if before == "a run that was killed":
         leave_a_token(program)
     asked(ca)
@@ -1053,7 +1051,6 @@ def test_no_secret_is_in_a_log_a_message_or_a_mail(
     options = ["-v", "--no-reload", "--to", "anna@example.test", "--force"]
     options += ["--pfx-password-file", str(password)]
     environ = {f"{PREFIX}MAIL_PASSWORD": "mail-secret"}
-    ini = program.layout.app / "MDaemon.ini"
     hidden, rans = {"pfx-secret", "mail-secret"}, []
 
     def renew(exit_code: int) -> None:
@@ -1063,9 +1060,8 @@ def test_no_secret_is_in_a_log_a_message_or_a_mail(
         hidden.update(secrets(program))
 
     renew(0)
-    ini.chmod(0o444)
-    renew(5)  # with a pending certificate
-    ini.chmod(0o644)
+    with read_only(program.layout.app, allowed=1, refused=3):
+        renew(5)  # with a pending certificate
     ca.faults.before("finalize", Problem("rateLimited", "Later", 429), times=1)
     renew(3)  # with an open order
     (account,) = program.state.glob("*/account.json")

@@ -386,7 +386,7 @@ def test_a_read_only_file_is_refused_even_where_it_could_be_replaced(
 ) -> None:
     path = server / "WorldClient" / "W.ini"
     path.chmod(0o444)
-    assert refused(server, path).message == f"{path} is read-only."
+    assert refused(server, path).message == f"Could not write {path}: it is read-only."
     path.chmod(0o644)
 
 
