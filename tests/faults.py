@@ -832,6 +832,18 @@ FAULTS = (
         "test_files.py",
     ),
     Fault(
+        "rollback-is-never-dry",
+        "    if request.dry_run:\n        snapshot = snapshot.searched(adapters)",
+        "    if request.force:\n        snapshot = snapshot.searched(adapters)",
+        "test_renew.py",
+    ),
+    Fault(
+        "rehearsals-are-put-into-use",
+        "        if self.request.rehearse:\n",
+        "        if self.request.force:\n",
+        "test_renew.py",
+    ),
+    Fault(
         "refusals-not-heeded",
         "        raise refusal\n    return _act(",
         "        pass\n    return _act(",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,10 +12,12 @@ from letsencrypt_mdaemon.errors import ConfigError, DeployError
 from letsencrypt_mdaemon.mdaemon import folders
 from letsencrypt_mdaemon.state.folder import State
 from letsencrypt_mdaemon.stores.pem import PemStore
+from letsencrypt_mdaemon.system.disk import sweep
+from letsencrypt_mdaemon.system.locks import exclusive_lock
 from letsencrypt_mdaemon.verify import endpoints
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from cryptography import x509
 
@@ -74,6 +77,24 @@ def note_end(config: Config, root: Path, exit_code: int) -> None:
     """Save the exit code of a scheduled run, because cron does not."""
     state = state_of(config, root)
     state.save(state.load()._replace(exit_code=exit_code))
+
+
+@contextmanager
+def locked(
+    config: Config, root: Path, config_file: Path | None = None
+) -> Iterator[State]:
+    """Be the only run at an installation, and tidy up what a killed one left.
+
+    Raises:
+        BusyError: If another run holds the lock.
+        ConfigError: If this is SYSTEM, and others may change its program or config.
+        Error: If the state folder cannot be used.
+    """
+    state = state_of(config, root)
+    with exclusive_lock(state.lock):
+        guard(state, config_file)
+        sweep(state.folder)
+        yield state
 
 
 def guard(state: State, config_file: Path | None) -> None:

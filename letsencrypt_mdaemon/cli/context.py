@@ -14,7 +14,6 @@ from letsencrypt_mdaemon.app.installation import open_installation
 from letsencrypt_mdaemon.config import load
 from letsencrypt_mdaemon.config.parsers import parse_path
 from letsencrypt_mdaemon.mdaemon import folders
-from letsencrypt_mdaemon.system.locks import exclusive_lock
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -127,10 +126,8 @@ class Context:
             BusyError: If another run holds the lock.
             Error: If the state folder cannot be used.
         """
-        state = build.state_of(self.config, self.root)
-        self.exits.enter_context(exclusive_lock(state.lock))
-        build.guard(state, self.loaded.file)
-        return state
+        held = build.locked(self.config, self.root, self.loaded.file)
+        return self.exits.enter_context(held)
 
     def _config_file(self) -> Path | None:
         """Return the config file that is named, else the one in MDaemon's folder."""

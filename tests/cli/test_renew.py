@@ -407,6 +407,46 @@ def test_rollback_goes_back_to_the_certificate_before(secure: Program) -> None:
     assert secure.bound() == {first["thumbprint"]}
 
 
+@pytest.mark.parametrize("how", ["the config file", "the command line"])
+def test_a_dry_run_of_rollback_changes_no_byte(
+    how: str, secure: Program, tmp_path: Path
+) -> None:
+    assert secure.here("renew").exit_code == 0
+    assert secure.here("renew", "--force").exit_code == 0
+    file = secure.layout.letsencrypt / "letsencrypt-mdaemon.ini"
+    options = ["--dry-run"] if how == "the command line" else []
+    if not options:
+        file.write_text("[letsencrypt-mdaemon]\ndry-run = yes\n", "utf-8")
+    seen = tree(tmp_path)
+
+    ran = secure.here("rollback", *options)
+
+    assert ran.exit_code == 0, ran.messages
+    assert tree(tmp_path) == seen
+    assert ran.report["dry_run"]
+    assert len(ran.report["changes"]) == 3
+    assert ran.report["reason"].startswith("would roll back to the certificate")
+    shown = secure.here("rollback", *options, as_json=False).output
+    assert "Dry run: nothing was changed" in shown
+    assert "would change" in shown
+
+
+@pytest.mark.parametrize("command", ["activate", "rollback"])
+def test_a_rehearsal_puts_nothing_into_use(
+    command: str, program: Program, ca: CertificateAuthority
+) -> None:
+    assert program.here("renew", "--no-reload").exit_code == 0
+    asked(ca)
+    before = program.snapshot()
+
+    ran = program.here(command, environ={f"{PREFIX}STAGING": "yes"})
+
+    assert ran.exit_code == 2
+    assert "with staging = yes, nothing in use is changed" in ran.messages
+    assert asked(ca) == []
+    assert program.snapshot() == before
+
+
 def test_a_certificate_may_be_obtained_now_and_put_into_use_later(
     program: Program, ca: CertificateAuthority
 ) -> None:
