@@ -844,6 +844,12 @@ FAULTS = (
         "test_renew.py",
     ),
     Fault(
+        "status-asks-for-one-name",
+        "installation = installation.look(installation.names())",
+        "installation = installation.look(installation.names()[:1])",
+        "test_verify_command.py",
+    ),
+    Fault(
         "refusals-not-heeded",
         "        raise refusal\n    return _act(",
         "        pass\n    return _act(",

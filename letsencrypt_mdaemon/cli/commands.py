@@ -119,15 +119,16 @@ def _carry_out(
 def status(context: Context) -> Result:
     """Show the certificate, and when it is due.
 
-    Shows the certificate in use, its expiry date, and when and why it is due. Does not
-    contact the CA.
+    Shows the certificate in use, its expiry date, when and why it is due, and which
+    ports do not serve it. Does not contact the CA.
     """
     from datetime import UTC, datetime  # noqa: PLC0415
 
     from letsencrypt_mdaemon.app import status as overview  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.cli import status as shown  # noqa: PLC0415 - slow
 
-    installation = context.open()
+    installation = context.open(look=False)
+    installation = installation.look(installation.names())
     found = overview.read(installation, now=datetime.now(UTC))
     return Result(shown.status(found, installation), shown.print_status)
 
