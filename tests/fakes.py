@@ -365,6 +365,13 @@ def watched(folder: Path, rule: Rule) -> Iterator[None]:
 
 
 @contextmanager
+def touched(rule: Rule) -> Iterator[None]:
+    """Call `rule` before each change of a file, and before each one that is read."""
+    with _told(rule, of_reads=False), _told(rule, of_reads=True):
+        yield
+
+
+@contextmanager
 def unreadable(file: Path) -> Iterator[None]:
     """Let nobody read a file, not even root."""
 

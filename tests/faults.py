@@ -850,6 +850,30 @@ FAULTS = (
         "test_verify_command.py",
     ),
     Fault(
+        "carry-over-not-tried-again",
+        "                    item.carry_over()\n                    continue\n",
+        "                    raise Error('')\n",
+        "test_carry_over.py",
+    ),
+    Fault(
+        "carry-over-forgets-what-was-late",
+        "self.outs[out], self.former, self.expected, self.data = before",
+        "_ = before",
+        "test_carry_over.py",
+    ),
+    Fault(
+        "carry-over-needs-the-courtesy-lock",
+        "except DeployError as exc:  # better without than not at all",
+        "except ValueError as exc:",
+        "test_carry_over.py",
+    ),
+    Fault(
+        "killed-runs-leftovers-removed-unseen",
+        "            kept.append(other)",
+        "            disk.remove(other)",
+        "test_carry_over.py",
+    ),
+    Fault(
         "refusals-not-heeded",
         "        raise refusal\n    return _act(",
         "        pass\n    return _act(",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import defaultdict
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,8 @@ from letsencrypt_mdaemon.mdaemon.discovery import form_of
 from letsencrypt_mdaemon.pki.certificate import dns_names, thumbprint
 from letsencrypt_mdaemon.state.memory import Change, Target
 from letsencrypt_mdaemon.system import disk
-from letsencrypt_mdaemon.system.files import Backups, Edits
+from letsencrypt_mdaemon.system.backups import Backups, tidy
+from letsencrypt_mdaemon.system.files import Edits
 from letsencrypt_mdaemon.system.locks import courtesy_lock
 from letsencrypt_mdaemon.text import CHOOSE_ONCE, printable
 
@@ -157,8 +158,21 @@ class Bindings:
         with ExitStack() as locks:
             if edits.have_late_changes:
                 for path in self._by_file(self.targets):
-                    locks.enter_context(courtesy_lock(path))
+                    try:
+                        locks.enter_context(courtesy_lock(path))
+                    except DeployError as exc:  # better without than not at all
+                        _log.warning("%s", exc)
             edits.settle()
+        for path in self._by_file(self.targets):
+            with suppress(OSError):  # it can wait
+                for left in tidy(path, self.backups):
+                    _log.warning(
+                        "%s is left of a run that was killed. What another program "
+                        "wrote into %s then may be only there: compare the two, copy "
+                        "what is missing, and remove it.",
+                        left,
+                        path,
+                    )
 
     def strays(self, certificate: x509.Certificate) -> list[Target]:
         """Return the targets that do not name a certificate now.

@@ -13,7 +13,7 @@ import stat
 import sys
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from letsencrypt_mdaemon.errors import ConfigError, Error
 
@@ -28,6 +28,8 @@ if sys.platform == "win32":
 
 _log = logging.getLogger(__name__)
 
+_T = TypeVar("_T")
+
 SHARING_TIMEOUT_SECONDS = 3.0
 """How long another program may keep a file open before we give up."""
 
@@ -36,8 +38,9 @@ POLL_SECONDS = 0.05
 # Windows' rights to add to a folder (FILE_ADD_FILE, FILE_ADD_SUBDIRECTORY).
 _ADD_FILE, _ADD_FOLDER = 2, 4
 
-# Windows' codes for "access denied" and "in use by another process".
-_SHARING_ERRORS = (5, 32)
+# Windows' codes for "access denied" and "in use by another process", and three for the
+# same when one file replaces another.
+_SHARING_ERRORS = (5, 32, 1175, 1176, 1177)
 _REFUSALS = {
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR),
     *(errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EEXIST),
@@ -172,6 +175,16 @@ def neighbour(path: Path) -> Path:
     return path.with_name(f".{path.name[:40]}.{secrets.token_hex(6)}.tmp")
 
 
+def neighbours(path: Path) -> list[Path]:
+    """Return the existing paths that `neighbour` may have given."""
+    head = f".{path.name[:40]}."
+    return [
+        other
+        for other in path.parent.iterdir()
+        if other.name.startswith(head) and _UNFINISHED.fullmatch(other.name)
+    ]
+
+
 def create(
     path: Path, data: bytes, *, like: Path | None = None, durable: bool = True
 ) -> None:
@@ -295,18 +308,17 @@ def replace(fresh: Path, target: Path) -> None:
     when_free(lambda: fresh.replace(target))
 
 
-def when_free(act: Callable[[], object]) -> None:
+def when_free(act: Callable[[], _T]) -> _T:
     """Act on a file; on Windows, wait until nobody has it open."""
-    deadline = time.monotonic() + SHARING_TIMEOUT_SECONDS
+    deadline, pause = time.monotonic() + SHARING_TIMEOUT_SECONDS, 0.001
     while True:
         try:
-            act()
-        except PermissionError as exc:
-            if not _is_in_use(exc) or time.monotonic() >= deadline:
+            return act()
+        except OSError as exc:
+            if not may_be_in_use(exc) or time.monotonic() >= deadline:
                 raise
-            time.sleep(POLL_SECONDS)
-        else:
-            return
+            time.sleep(pause)
+            pause = min(2 * pause, POLL_SECONDS)
 
 
 def _is_in_use(error: OSError) -> bool:

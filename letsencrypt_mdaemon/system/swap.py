@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sys
 from typing import TYPE_CHECKING
 
-from letsencrypt_mdaemon.system.disk import create, neighbour, remove, when_free
+from letsencrypt_mdaemon.system.disk import create, neighbour, remove
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,6 +23,7 @@ def swap(fresh: Path, target: Path) -> Path:
     So one can see what was replaced, even if somebody wrote it at the last moment, and
     whoever still has it open goes on writing to it. Where the file system cannot swap,
     a hard link keeps it; where it has no links either (CIFS), a copy made just before.
+    On Windows it fails while somebody has `target` open (see `disk.when_free`).
 
     Raises:
         OSError: If it cannot; `target` is unchanged.
@@ -29,7 +31,7 @@ def swap(fresh: Path, target: Path) -> Path:
     out = neighbour(target)
     try:
         if sys.platform == "win32":
-            when_free(lambda: _replace_file(fresh, target, out))
+            _replace_file(fresh, target, out)
         elif _exchange(fresh, target):
             return fresh
         else:
@@ -60,10 +62,12 @@ if sys.platform == "win32":
         if replace(*names, 0, None, None):
             return
         error = ctypes.WinError(ctypes.get_last_error())
-        # It moves `target` away first. If that is all it did (1177), finish the work.
-        if out.exists() and not target.exists():
-            fresh.replace(target)
-            return
+        # It moves `target` away first. If that is all it did (1177), finish the work;
+        # unless somebody has put a new file there, which is replaced the next time.
+        if out.exists():
+            with contextlib.suppress(FileExistsError):
+                fresh.rename(target)
+                return
         raise error
 
 else:

@@ -21,12 +21,13 @@ import pytest
 from letsencrypt_mdaemon.errors import BusyError, DeployError, Error
 from letsencrypt_mdaemon.system import disk, files, locks
 from letsencrypt_mdaemon.system import swap as system_swap
+from letsencrypt_mdaemon.system.backups import Backups
 from letsencrypt_mdaemon.system.disk import (
     make_private_folder,
     read_limited,
     write_private,
 )
-from letsencrypt_mdaemon.system.files import Backups, Edits
+from letsencrypt_mdaemon.system.files import Edits
 from letsencrypt_mdaemon.system.locks import courtesy_lock, exclusive_lock
 from tests.wine import wine_differs
 
