@@ -11,10 +11,11 @@ Error                     1  an unexpected error
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
 ACME_ERROR = "urn:ietf:params:acme:error:"
 """The prefix of ACME's types of problems (RFC 8555, 6.7)."""
@@ -118,3 +119,15 @@ def problem_kind(problem: Mapping[str, object]) -> str:
     """Return the type that a problem document names, without ACME's prefix."""
     kind = problem.get("type")
     return kind.removeprefix(ACME_ERROR) if isinstance(kind, str) else ""
+
+
+class Doubt(NamedTuple):
+    """Why a path is not trusted.
+
+    Args:
+        commands: What mends it, as lists of arguments.
+    """
+
+    path: Path
+    why: str
+    commands: tuple[tuple[str, ...], ...] = ()

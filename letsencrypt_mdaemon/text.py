@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+CHOOSE = (
+    "In MDaemon: Security > Security Manager > SSL & TLS, pages MDaemon, Webmail and "
+    "Remote Administration: select"
+)
+"""How a certificate is chosen in MDaemon; its name follows."""
+
 CHOOSE_ONCE = "Choose any certificate of the store once in MDaemon's SSL & TLS dialog"
 """The advice that makes the server's files name a known certificate."""
 

@@ -116,13 +116,22 @@ def leaf(  # noqa: PLR0913 - what may differ
     lifetime: timedelta = LIFETIME,
     serial: int | None = None,
     others: Iterable[x509.GeneralName] = (),
+    policies: Iterable[str] = (),
 ) -> x509.Certificate:
     """Return a certificate for some names, from the intermediate.
 
     Args:
         others: What subjectAltName holds beside them.
+        policies: The object identifiers of its policies.
     """
     alternatives = [*map(x509.DNSName, names), *others]
+    extensions: list[x509.ExtensionType] = []
+    if alternatives:
+        extensions.append(x509.SubjectAlternativeName(alternatives))
+    if rows := [
+        x509.PolicyInformation(x509.ObjectIdentifier(one), None) for one in policies
+    ]:
+        extensions.append(x509.CertificatePolicies(rows))
     signed = sign(
         "",
         issuer=issuer or intermediate(),
@@ -130,7 +139,7 @@ def leaf(  # noqa: PLR0913 - what may differ
         start=start,
         lifetime=lifetime,
         serial=serial,
-        extensions=[x509.SubjectAlternativeName(alternatives)] if alternatives else [],
+        extensions=extensions,
     )
     return signed.certificate
 

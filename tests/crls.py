@@ -23,12 +23,14 @@ def crl(  # noqa: PLR0913 - what a CRL is made of
     *,
     at: datetime,
     until: datetime | None = None,
+    reason: x509.ReasonFlags | None = None,
     extensions: Sequence[x509.ExtensionType] = (),
 ) -> bytes:
     """Return a CRL that lists serial numbers as revoked a day before it was made.
 
     Args:
         until: When the next one is promised; None = a week later.
+        reason: Given for each of them; None = none.
         extensions: All critical.
     """
     builder = x509.CertificateRevocationListBuilder().issuer_name(issuer.subject)
@@ -36,7 +38,10 @@ def crl(  # noqa: PLR0913 - what a CRL is made of
     revoked = at - timedelta(days=1)
     for serial in serials:
         row = x509.RevokedCertificateBuilder().serial_number(serial)
-        builder = builder.add_revoked_certificate(row.revocation_date(revoked).build())
+        row = row.revocation_date(revoked)
+        if reason is not None:
+            row = row.add_extension(x509.CRLReason(reason), critical=False)
+        builder = builder.add_revoked_certificate(row.build())
     for extension in extensions:
         builder = builder.add_extension(extension, critical=True)
     return builder.sign(key, hashes.SHA256()).public_bytes(Encoding.DER)

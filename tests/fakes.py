@@ -333,7 +333,8 @@ def _told(rule: Rule, *, of_reads: bool) -> Iterator[None]:
             how = more[0] if more else named.get("flags", named.get("mode", "r"))
             reads = act.__name__ == "open" and _only_reads(how)
             if isinstance(path, str | bytes | os.PathLike) and reads == of_reads:
-                rule(Path(os.fsdecode(path)))
+                handle = named.get("dir_fd", named.get("src_dir_fd"))
+                rule(_folder(handle) / os.fsdecode(path))
             return act(path, *more, **named)
 
         return wraps(act)(told)
@@ -343,6 +344,11 @@ def _told(rule: Rule, *, of_reads: bool) -> Iterator[None]:
             told = telling(getattr(module, name))
             patches.enter_context(patch.object(module, name, told))
         yield
+
+
+def _folder(handle: int | None) -> Path:
+    """Return the folder of this handle; the current one for none."""
+    return Path() if handle is None else Path(f"/proc/self/fd/{handle}").readlink()
 
 
 def _only_reads(how: int | str) -> bool:

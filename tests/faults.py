@@ -68,10 +68,58 @@ FAULTS = (
         "test_verify_command.py",
     ),
     Fault(
+        "a-malformed-issuer-is-a-bug",
+        "    except MALFORMED:\n        return False\n\n\n# Renewal information",
+        "    except KeyError:\n        return False\n\n\n# Renewal information",
+        "test_issuer_choices.py -k malformed",
+    ),
+    Fault(
+        "demo-as-root-beside-an-mdaemon",
+        'account = "" if os.geteuid() else "root"',
+        'account = ""',
+        "test_commands.py -k refuses_root",
+    ),
+    Fault(
         "lack-of-memory-is-a-bug",
         "isinstance(error, MemoryError) or ",
         "",
         "test_bad_input.py -k lack",
+    ),
+    Fault(
+        "tasks-that-exist-are-no-suspects",
+        "key=lambda each: (not found.get(each), each != first)",
+        "key=lambda each: each != first",
+        "test_put_back.py -k crontab",
+    ),
+    Fault(
+        "verify-an-unknown-public-chain-may-be-short",
+        "claims_public_rules(leaf) or any(",
+        "any(",
+        "test_verify_command.py test_chain.py",
+    ),
+    Fault(
+        "verify-an-intermediate-of-another-port-is-not-known",
+        "issued(leaf), sent)",
+        "issued(leaf))",
+        "test_verify_command.py",
+    ),
+    Fault(
+        "crl-a-compromised-key-is-like-any-other",
+        "return reason is x509.ReasonFlags.key_compromise",
+        "return False",
+        "test_put_back.py -k crl",
+    ),
+    Fault(
+        "lack-of-memory-is-a-broken-port",
+        "if is_lack(exc):",
+        "if False:",
+        "test_proof.py -k open_files",
+    ),
+    Fault(
+        "other-key-not-asked-for-in-tls-1.3",
+        "lib.SSL_CTX_set1_sigalgs_list(context._context, _SIGNATURES[key])",
+        "context.set_max_proto_version(SSL.TLS1_2_VERSION)",
+        "test_observe.py -k kinds_of_key",
     ),
     # The doctor
     Fault(
@@ -145,8 +193,8 @@ FAULTS = (
     ),
     Fault(
         "host-name-not-saved",
-        "_replace(in_use=thumbprint(leaf), host_name=host)",
-        "_replace(in_use=thumbprint(leaf))",
+        "_replace(in_use=thumbprint(leaf), host_name=host, proven=proven)",
+        "_replace(in_use=thumbprint(leaf), proven=proven)",
         "test_bad_input.py -k default_domain",
     ),
     # The ACME client
@@ -320,9 +368,9 @@ FAULTS = (
     ),
     Fault(
         "challenges-all-at-once",
-        "_let_pass(asked, session.deadline)",
-        "list(asked)",
-        "test_issuer_orders.py",
+        "_let_pass(undecided, session.deadline)",
+        "list(undecided)",
+        "test_issuer_orders.py test_weak_servers.py",
     ),
     Fault(
         "http-nonce-not-tried-again",
@@ -331,16 +379,64 @@ FAULTS = (
         "test_transport.py",
     ),
     Fault(
-        "http-follows-redirects-of-a-post",
-        'allow_redirects=method == "GET"',
-        "allow_redirects=True",
-        "test_transport.py",
+        "challenges-never-one-by-one",
+        "self._turn = Lock()",
+        "self._turn = nullcontext()",
+        "test_weak_servers.py",
+    ),
+    Fault(
+        "http-follows-redirects-for-ever",
+        "for _ in range(MAX_REDIRECTS):",
+        "while True:",
+        "hostile/test_transport.py",
+    ),
+    Fault(
+        "http-reads-the-body-of-a-redirect",
+        "if reply.redirect:\n                return reply",
+        "if not reply:\n                return reply",
+        "hostile/test_transport.py",
     ),
     Fault(
         "http-answer-without-limit",
-        "if len(body) > MAX_BODY_BYTES:\n            message",
-        "if not body and not headers:\n            message",
+        "if len(body) > most:",
+        "if most < 0:",
         "test_transport.py test_problem.py",
+    ),
+    Fault(
+        "http-head-without-limit",
+        "if self._received > self.most:",
+        "if self.most < 0:",
+        "hostile/test_transport.py",
+    ),
+    Fault(
+        "http-each-byte-has-its-own-timeout",
+        "self._connection.settimeout(seconds_left(self._deadline))",
+        "self._connection.settimeout(before)",
+        "hostile/test_transport.py",
+    ),
+    Fault(
+        "http-url-without-tls",
+        'schemes = {"https", "http"} if local else {"https"}',
+        'schemes = {"https", "http"}',
+        "hostile/test_transport.py",
+    ),
+    Fault(
+        "http-encoded-answer",
+        'if coding.strip().lower() not in {"", "identity"}:',
+        "if not coding:",
+        "hostile/test_transport.py",
+    ),
+    Fault(
+        "http-conversation-without-end",
+        "if left <= 0:\n            message",
+        "if limit is None:\n            message",
+        "hostile/test_transport.py",
+    ),
+    Fault(
+        "authorizations-without-limit",
+        "if len(urls) > most:",
+        "if most < 0:",
+        "hostile/test_transport.py",
     ),
     Fault(
         "http-503-is-final",
@@ -466,8 +562,8 @@ FAULTS = (
     ),
     Fault(
         "bad-certificate-is-good",
-        "if not bad or request.issue_only:",
-        "if bad or request.issue_only:",
+        "if not bad or request.dry_run or request.issue_only:",
+        "if bad or request.dry_run or request.issue_only:",
         "test_put_back.py test_patience.py",
     ),
     Fault(
@@ -624,7 +720,7 @@ FAULTS = (
     ),
     Fault(
         "revoke-pending-kept",
-        "public_key_hash(pending.leaf) == compromised:",
+        "public_key_hash(pending.leaf) == public_key_hash(leaf):",
         "not compromised:",
         "test_revoke.py",
     ),
@@ -827,8 +923,8 @@ FAULTS = (
     ),
     Fault(
         "files-read-only-replaced",
-        "if not path.stat().st_mode & 0o222:",
-        "if not path.stat().st_mode:",
+        "if not status.st_mode & 0o222:",
+        "if not status.st_mode:",
         "test_files.py",
     ),
     Fault(
@@ -1172,7 +1268,7 @@ FAULTS = (
     ),
     Fault(
         "certificate-signed-by-a-leaf",
-        "return extension.value.ca",
+        "return constraints is not None and constraints.ca",
         "return True",
         "test_certificate.py",
     ),
@@ -1267,7 +1363,7 @@ FAULTS = (
     # A run's end, its log and its mail
     Fault(
         "run-every-error-is-1",
-        "sys.exit(error.exit_code)\n\n    def _consult",
+        "sys.exit(code)\n\n    def _consult",
         "sys.exit(1)\n\n    def _consult",
         "test_commands.py -k 'not demo'",
     ),
@@ -1347,8 +1443,8 @@ FAULTS = (
     ),
     Fault(
         "access-inherit-only-counts",
-        'if "IO" not in re.findall("..", flags):',
-        "if kind:",
+        'else "IO" not in marks:',
+        "else kind:",
         "test_access.py",
     ),
     Fault(
@@ -1362,6 +1458,98 @@ FAULTS = (
         "if not is_private(found, sids):",
         "if not found:",
         "test_access.py",
+    ),
+    Fault(
+        "access-rights-for-children-do-not-count",
+        "for inherited in (False,) if is_parent else (False, True):",
+        "for inherited in (False,):",
+        "test_access.py",
+    ),
+    Fault(
+        "access-of-a-parent-all-rights-count",
+        "rights, found = EXCHANGE if is_parent else CHANGE, {}",
+        "rights, found = CHANGE, {}",
+        "test_access.py test_trust.py",
+    ),
+    Fault(
+        "access-the-owner-does-not-count",
+        "if not access.is_trusted(owner, self._trusted):",
+        "if not owner:",
+        "test_trust.py",
+    ),
+    Fault(
+        "state-a-junction-is-followed",
+        "attributes & stat.FILE_ATTRIBUTE_REPARSE_POINT",
+        "attributes & 0",
+        "test_trust.py",
+    ),
+    # Other users of this machine
+    Fault(
+        "state-of-others-is-read",
+        "    trust.require_state(folder, root)\n    if sys",
+        "    if sys",
+        "hostile/test_state_folder.py",
+    ),
+    Fault(
+        "state-planted-after-the-check-is-used",
+        "    # Between the check and now others may have made it.\n"
+        "    require_state(folder, root)\n",
+        "",
+        "hostile/test_state_folder.py -k after_the_check",
+    ),
+    Fault(
+        "state-the-content-is-not-looked-at",
+        "found = found or owners.content_doubts(folder, trusted)",
+        "found = list(found)",
+        "hostile/test_state_folder.py -k file",
+    ),
+    Fault(
+        "state-a-parent-open-to-all-is-fine",
+        "0 if status.st_mode & stat.S_ISVTX else status.st_mode & _OTHERS_WRITE",
+        "0",
+        "hostile/test_state_folder.py -k parent",
+    ),
+    Fault(
+        "state-the-sticky-bit-does-not-help",
+        "0 if status.st_mode & stat.S_ISVTX else status.st_mode & _OTHERS_WRITE",
+        "status.st_mode & _OTHERS_WRITE",
+        "hostile/test_state_folder.py -k tmp",
+    ),
+    Fault(
+        "raw-queue-of-others-gets-the-mail",
+        "    if folders.is_below(queue, root):\n        return queue",
+        "    return queue",
+        "hostile/test_raw_queue.py",
+    ),
+    Fault(
+        "scheduled-line-with-line-breaks",
+        "if _CONTROL.search(line):",
+        "if not line:",
+        "test_schedule.py hostile/test_commands.py",
+    ),
+    Fault(
+        "scheduled-backslash-before-a-percent-sign",
+        r'if re.search(r"\\[\\%]", text):',
+        "if not text:",
+        "test_schedule.py",
+    ),
+    Fault(
+        "scheduled-task-with-a-variable",
+        'if re.search("%[^%]+%", text):',
+        "if not text:",
+        "test_schedule.py",
+    ),
+    Fault(
+        "scheduled-python-looks-into-the-working-directory",
+        '["-I", "-m", "letsencrypt_mdaemon"]',
+        '["-m", "letsencrypt_mdaemon"]',
+        "hostile/test_commands.py",
+    ),
+    Fault(
+        "demo-looks-into-the-working-directory",
+        '["-I", "-X", "utf8", "-c", _START,',
+        '["-X", "utf8", "-c", _START,',
+        "hostile/test_commands.py",
     ),
     # The doctor
     Fault(

@@ -9,8 +9,9 @@ import struct
 import threading
 from base64 import urlsafe_b64decode
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import BaseRequestHandler, ThreadingTCPServer
 
 from letsencrypt_mdaemon.errors import ACME_ERROR
 
@@ -166,12 +167,6 @@ def gibberish(talk: Talk) -> None:
     talk.close_connection = True
 
 
-def broken_gzip(talk: Talk) -> None:
-    talk.read()
-    coding = {"Content-Encoding": "gzip"}
-    talk.say(200, b"no gzip", **coding)
-
-
 def silence(talk: Talk) -> None:
     """Say nothing until the client goes."""
     talk.read()
@@ -208,4 +203,38 @@ def serving_peer(context: ssl.SSLContext | None = None) -> Iterator[Peer]:
             yield peer
         finally:
             peer.shutdown()
+            thread.join()
+
+
+@contextmanager
+def tunnel(port: int) -> Iterator[tuple[int, list[bytes]]]:
+    """Yield the port of a proxy that leads to one port, and what it was asked."""
+    asked: list[bytes] = []
+
+    def forward(source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+
+    class Proxy(BaseRequestHandler):
+        def handle(self) -> None:
+            request = b""
+            while b"\r\n\r\n" not in request:
+                request += self.request.recv(4096)
+            asked.append(request)
+            self.request.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            with socket.create_connection(("127.0.0.1", port)) as there:
+                back = threading.Thread(target=forward, args=(there, self.request))
+                back.start()
+                forward(self.request, there)
+                back.join()
+
+    with ThreadingTCPServer(("127.0.0.1", 0), Proxy) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.005,))
+        thread.start()
+        try:
+            yield server.server_address[1], asked
+        finally:
+            server.shutdown()
             thread.join()

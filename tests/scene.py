@@ -81,17 +81,16 @@ class Scene:
     def issuer(self, ca: CertificateAuthority | None = None, **options: Any) -> Issuer:  # noqa: ANN401
         """Return an issuer as a new run has it, that forgets all but the state."""
         ca = ca or self.ca
-        session = Session(
-            ca.directory_url, ca_bundle=ca.ca_bundle, sleep=self.clock.sleep
-        )
+        sleep = options.get("sleep", self.clock.sleep)
+        session = Session(ca.directory_url, ca_bundle=ca.ca_bundle, sleep=sleep)
         solver = Webroot(self.webroot, self.folder / "state" / "tokens.json")
         ours = {"contact", "agree_tos", "external"}
         about_us = {name: options.pop(name) for name in ours & options.keys()}
         accounts = Accounts(
             session, state_at(self.folder, ca), **{"agree_tos": True, **about_us}
         )
+        options = {"sleep": self.clock.sleep, "clock": self.clock, **options}
         options = {"key_type": "p256", **options}
-        options |= {"sleep": self.clock.sleep, "clock": self.clock}
         return Issuer(accounts, solver.present, **options)
 
     def obtain(

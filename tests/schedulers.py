@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -54,7 +55,12 @@ class Schtasks:
         self.results: dict[str, tuple[str, str]] = {}
         self.refuses = False
 
-    def __call__(  # noqa: PLR0911 - as many as there are answers
+    def is_disabled(self, name: str) -> bool:
+        """Whether a task is disabled."""
+        settings = self.tasks[name].partition("Settings>")[2]
+        return re.search("Enabled>false<", settings) is not None
+
+    def __call__(  # noqa: C901, PLR0911 - as many as there are answers
         self,
         program: Path,
         *arguments: str,
@@ -67,7 +73,8 @@ class Schtasks:
         if arguments == ("/Query", "/XML", "ONE"):
             listed = [f"<!-- \\{name} -->\n{text}" for name, text in self.tasks.items()]
             return Ended(0, f"{HEAD}<Tasks>\n{''.join(listed)}</Tasks>\n")
-        verb, _, name, *rest = arguments
+        verb, _, path, *rest = arguments
+        name = path.removeprefix("\\")
         there = name in self.tasks
         if verb == "/Create":
             if self.refuses:
@@ -84,6 +91,14 @@ class Schtasks:
             if self.refuses:
                 return Ended(1, "FEHLER: Zugriff verweigert\n")
             del self.tasks[name]
+        elif verb == "/Change":
+            assert rest in (["/ENABLE"], ["/DISABLE"])
+            if self.refuses:
+                return Ended(1, "FEHLER: Zugriff verweigert\n")
+            head, mark, settings = self.tasks[name].partition("Settings>")
+            new = "true" if rest == ["/ENABLE"] else "false"
+            settings = re.sub("(Enabled>)[a-z]+<", rf"\g<1>{new}<", settings)
+            self.tasks[name] = head + mark + settings
         elif rest == ["/XML"]:
             return Ended(0, HEAD + self.tasks[name])
         else:

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from josepy.errors import DeserializationError
 from josepy.jwk import JWK, JWKEC, JWKRSA, JWKOct
 
+from letsencrypt_mdaemon.acme.exchange import check_url
 from letsencrypt_mdaemon.acme.http import TransientError
 from letsencrypt_mdaemon.acme.jws import Signer, sign
 from letsencrypt_mdaemon.acme.problem import BIND_ACCOUNT
@@ -169,6 +170,7 @@ class Accounts:
         if not location:
             message = f"{printable(url, 300)} registered an account but sent no URL."
             raise AcmeError(message, hint="Report this to the CA.")
+        check_url(location, self.session.directory_url)
         # An account that the CA has already keeps its contact (7.3.1).
         contact = tuple(self.contact) if reply.status == HTTPStatus.CREATED else ()
         self.state.save(Account(_private(key), location, contact=contact))

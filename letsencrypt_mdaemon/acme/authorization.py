@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from josepy.json_util import encode_b64jose
@@ -41,6 +41,9 @@ Not more names are validated at once, either: Let's Encrypt fetches each token f
 places, and a web server with a short queue turns some of them away.
 """
 
+MORE_AUTHORIZATIONS = 10
+"""An order has one for each name; some CAs send further ones (7.1.4)."""
+
 MAX_VALIDATION_SECONDS = 5.0
 """How long the next names wait for the CA to validate those before them."""
 
@@ -54,6 +57,7 @@ class Authorization:
     def __init__(self, session: AccountSession, url: str) -> None:
         self.session = session
         self.url = url
+        self.is_settled = False
         self.document: dict[str, Any] = session.post(url).document()
 
     @property
@@ -113,7 +117,7 @@ class Authorization:
         if self.challenge.get("status", "pending") != "pending":
             return None
         try:
-            self.session.post(self.challenge["url"], {})
+            reply = self.session.post(self.challenge["url"], {})
         except AcmeError as exc:
             if not exc.problem or may_pass(exc):
                 raise
@@ -122,11 +126,17 @@ class Authorization:
             if self.status == "valid":
                 return None
             return self.failure() or describe(exc.problem)
+        with suppress(AcmeError):
+            # Some CAs validate before they answer.
+            self.is_settled = reply.document().get("status") in {"valid", "invalid"}
         return None
 
 
-def authorize(order: Order, present: Present) -> None:
+def authorize(order: Order, present: Present, count: int) -> None:
     """Prove control of every name that the CA has not validated yet.
+
+    Args:
+        count: How many names the order has.
 
     Raises:
         ChallengeError: If names could not be validated.
@@ -136,6 +146,14 @@ def authorize(order: Order, present: Present) -> None:
     urls = order.document.get("authorizations")
     urls = urls if isinstance(urls, list) else []
     urls = [url for url in urls if isinstance(url, str)]
+    most = 2 * count + MORE_AUTHORIZATIONS
+    if len(urls) > most:
+        order.state.forget_order()
+        raise AcmeError(
+            f"The CA's order has {len(urls)} authorizations; for its {count} names, "
+            f"this program asks for at most {most}.",
+            hint="Report this to the CA.",
+        )
     found = _each(lambda url: Authorization(session, url), urls)
     todo = [item for item in found if item.status == "pending"]
     if others := [item.name for item in todo if not item.is_answerable]:
@@ -163,7 +181,8 @@ def authorize(order: Order, present: Present) -> None:
             failed |= {item.name: said for item, said in refused if said is not None}
             if batch[-1] is not todo[-1]:
                 asked = (item for item in batch if item.name not in failed)
-                _let_pass(asked, session.deadline)
+                undecided = (item for item in asked if not item.is_settled)
+                _let_pass(undecided, session.deadline)
         _settle(order, todo, failed)
         _log.info("Validated in %.1f s", session.deadline.clock() - started)
 

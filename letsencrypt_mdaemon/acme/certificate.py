@@ -15,7 +15,12 @@ from josepy.jwk import JWKEC, JWKRSA
 from letsencrypt_mdaemon.acme.jws import Signer
 from letsencrypt_mdaemon.acme.problem import may_pass
 from letsencrypt_mdaemon.errors import AcmeError, ConfigError
-from letsencrypt_mdaemon.pki.certificate import Certificate, public_key, serial_der
+from letsencrypt_mdaemon.pki.certificate import (
+    MALFORMED,
+    Certificate,
+    public_key,
+    serial_der,
+)
 from letsencrypt_mdaemon.pki.chain import title
 from letsencrypt_mdaemon.pki.checks import check
 from letsencrypt_mdaemon.state.memory import Window
@@ -122,11 +127,14 @@ def _read(reply: Reply, key: PrivateKey) -> Certificate:
 def _leads_to(chain: Sequence[x509.Certificate], authority: str) -> bool:
     """Whether an authority's common name is among the issuers; "" always is."""
     wanted = x509.oid.NameOID.COMMON_NAME, authority.casefold()
-    return not authority or any(
-        (item.oid, str(item.value).casefold()) == wanted
-        for certificate in chain
-        for item in certificate.issuer
-    )
+    try:
+        return not authority or any(
+            (item.oid, str(item.value).casefold()) == wanted
+            for certificate in chain
+            for item in certificate.issuer
+        )
+    except MALFORMED:
+        return False
 
 
 # Renewal information (RFC 9773)

@@ -3,34 +3,35 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from datetime import timedelta
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-import requests
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 
-from letsencrypt_mdaemon.acme.http import unanswered
+from letsencrypt_mdaemon.acme.exchange import Adapter, follow, route, send
 from letsencrypt_mdaemon.errors import AcmeError
 from letsencrypt_mdaemon.pki.certificate import MALFORMED, crl_urls, is_issued_by
+from letsencrypt_mdaemon.state.memory import Revocation
 from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from datetime import datetime
+
+    from letsencrypt_mdaemon.acme.http import Reply
 
 MAX_CRL_BYTES = 16 << 20
 MAX_SECONDS = 30.0
-"""For one CRL."""
-CONNECT_SECONDS = 10.0
-MAX_REDIRECTS = 3
+"""For one CRL, however slowly it comes."""
 CLOCK_ERROR = timedelta(days=1)
 
 
-def revoked_at(
+def revocation(
     leaf: x509.Certificate, issuer: x509.Certificate, *, now: datetime
-) -> datetime | None:
-    """Return when the CA revoked a certificate; None if it did not.
+) -> Revocation | None:
+    """Return when the CA revoked a certificate, and why; None if it did not.
 
     Raises:
         AcmeError: If no CRL that the certificate names can be fetched and trusted.
@@ -46,36 +47,42 @@ def revoked_at(
             failure = AcmeError(f"The CRL {printable(url, 300)} {problem}.")
             continue
         found = crl.get_revoked_certificate_by_serial_number(leaf.serial_number)
-        return None if found is None else found.revocation_date_utc
+        if found is None:
+            return None
+        return Revocation(found.revocation_date_utc, _is_key_compromised(found))
     raise failure
 
 
-def fetch(url: str, clock: Callable[[], float] = time.monotonic) -> bytes:
-    """Fetch a CRL, within limits of time and size; the CA's signature protects it.
+def _is_key_compromised(entry: x509.RevokedCertificate) -> bool:
+    """Whether an entry gives that reason (RFC 5280, 5.3.1); not if it is malformed."""
+    try:
+        reason = entry.extensions.get_extension_for_class(x509.CRLReason).value.reason
+    except MALFORMED:
+        return False
+    return reason is x509.ReasonFlags.key_compromise
+
+
+def fetch(url: str) -> bytes:
+    """Fetch a CRL, within limits of time and size.
+
+    The CA's signature protects it, so it comes without TLS (RFC 5280, 8).
 
     Raises:
         AcmeError: If that fails.
     """
-    shown, end = printable(url, 300), clock() + MAX_SECONDS
-    body = bytearray()
-    try:
-        with requests.Session() as session:
-            session.max_redirects = MAX_REDIRECTS
-            timeout = (CONNECT_SECONDS, CONNECT_SECONDS)
-            with session.get(url, stream=True, timeout=timeout) as response:
-                if response.status_code != requests.codes.ok:
-                    code = response.status_code
-                    raise AcmeError(f"The CRL {shown} was answered with HTTP {code}.")
-                for part in response.iter_content(65536):
-                    body += part
-                    if len(body) > MAX_CRL_BYTES:
-                        raise AcmeError(f"The CRL {shown} is too large.")
-                    if clock() > end:
-                        raise AcmeError(f"The CRL {shown} came too slowly.")
-    except (requests.RequestException, OSError, ValueError) as exc:
-        proxies = requests.utils.get_environ_proxies(url)
-        raise unanswered(shown, exc, proxies) from exc
-    return bytes(body)
+    deadline = time.monotonic() + MAX_SECONDS
+    with closing(Adapter()) as adapter:
+
+        def get(at: str) -> Reply:
+            left = max(deadline - time.monotonic(), 0.001)
+            by = route(at)
+            return send(adapter, "GET", at, seconds=left, most=MAX_CRL_BYTES, by=by)
+
+        reply = follow(get, url)
+    if reply.status != HTTPStatus.OK:
+        shown = printable(url, 300)
+        raise AcmeError(f"The CRL {shown} was answered with HTTP {reply.status}.")
+    return reply.body
 
 
 def _parsed(data: bytes, url: str) -> x509.CertificateRevocationList:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from letsencrypt_mdaemon.acme import certificate as certificates
 from letsencrypt_mdaemon.acme.authorization import authorize
+from letsencrypt_mdaemon.acme.exchange import check_url
 from letsencrypt_mdaemon.acme.order import Order
 from letsencrypt_mdaemon.acme.problem import about_names, may_pass
 from letsencrypt_mdaemon.acme.transport import AccountSession, Deadline
@@ -42,7 +43,7 @@ class Issuer:
         require_profile: Whether to accept only these.
         preferred_chain: Prefer the chain that leads to this issuer (its common name);
             "" = the CA's default.
-        timeout: Seconds for all waiting for the CA, for one certificate.
+        timeout: Seconds for the whole conversation about one certificate.
         sleep: Waits for some seconds.
         clock: Seconds since any moment.
     """
@@ -101,30 +102,34 @@ class Issuer:
             AcmeError: If the CA refuses otherwise, or its certificate is not usable.
             ConfigError: If the CA's terms of service have to be agreed to first.
         """
+        self._compare_clocks()
+        deadline = Deadline(self.timeout, self._sleep, self._clock)
+        self.session.deadline = deadline
         try:
-            return self._obtain(names, replaces, key)
+            return self._obtain(names, replaces, key, deadline)
         except AcmeError as exc:
             # The names may be refused with the order, with the CSR, or in between.
             refusal = about_names(exc, names)
             if refusal is exc:
                 raise
             raise refusal from exc
+        finally:
+            self.session.deadline = None
 
     def _obtain(
         self,
         names: Sequence[str],
         replaces: x509.Certificate | None,
         key: PrivateKey | None,
+        deadline: Deadline,
     ) -> Certificate:
-        deadline = Deadline(self.timeout, self._sleep, self._clock)
-        self._compare_clocks()
         signer = self.accounts.signer()
         self.accounts.update_contact(signer)
         session = AccountSession(self.session, signer, deadline)
         resumed = self._resume(session, names, key)
         order, key = resumed or self._place(session, names, replaces, key)
         if order.status == "pending":
-            authorize(order, self.present)
+            authorize(order, self.present, len(names))
         if order.status == "ready":
             order.finalize(key, names)
         url = order.wait_for_certificate()
@@ -225,6 +230,8 @@ class Issuer:
         key = making.result()
         order = Order(session, self.state, reply.location)
         order.update(reply)
+        for url in filter(None, (order.url, order.finalize_url)):
+            check_url(url, self.session.directory_url)
         if not self._has_profile(order):
             message = f"The CA accepted the order but not the profile {profile}."
             raise AcmeError(message, hint="Remove require-profile.")

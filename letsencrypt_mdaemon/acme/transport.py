@@ -18,18 +18,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-import requests
-
-from letsencrypt_mdaemon._version import __version__
-from letsencrypt_mdaemon.acme.http import (
-    MAX_BODY_BYTES,
-    Adapter,
-    Reply,
-    TransientError,
-    http_date,
-    read,
-    unanswered,
-)
+from letsencrypt_mdaemon.acme.exchange import Adapter, check_url, follow, route, send
+from letsencrypt_mdaemon.acme.http import Reply, TransientError, http_date
 from letsencrypt_mdaemon.acme.jws import Signer, sign
 from letsencrypt_mdaemon.acme.problem import MAX_PAUSE_SECONDS, refuse
 from letsencrypt_mdaemon.errors import ACME_ERROR, AcmeError, problem_kind
@@ -43,6 +33,15 @@ _log = logging.getLogger(__name__)
 
 NONCE_ATTEMPTS = 100
 """At a CA that rejects 9 of 10 nonces, 1 request in 40,000 still fails."""
+
+MAX_BODY_BYTES = 1 << 20
+"""A certificate chain has about 10,000."""
+
+CALL_SECONDS = 300.0
+"""For one request with all its repetitions, where no certificate is obtained."""
+
+LAST_ANSWER_SECONDS = 10.0
+"""How long after the end of all waiting the last answer may take."""
 
 ATTEMPTS = 4
 """For a request that was lost on the way or met an overloaded CA."""
@@ -62,10 +61,13 @@ class Session:
         ca_bundle: PEM file with the only roots to trust for the CA's HTTPS; None =
             those of REQUESTS_CA_BUNDLE, or else Mozilla's. Proxies come from the
             environment, on Windows also from the system's settings.
-        timeout: Seconds that the CA may be silent.
+        timeout: Seconds for one request and its answer, however slowly it comes.
         delay: Maximum random delay before the first request, in seconds, so that not
             all servers of the world contact the CA at once.
         sleep: Waits for some seconds.
+
+    Attributes:
+        deadline: The end of a conversation of many requests; None = each has its own.
     """
 
     def __init__(
@@ -78,8 +80,9 @@ class Session:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.directory_url = directory_url
-        self._verify: bool | str = str(ca_bundle) if ca_bundle else True
-        self._timeout = (min(timeout, 10.0), timeout)
+        self.deadline: Deadline | None = None
+        self._ca_bundle = ca_bundle
+        self._timeout = timeout
         self._sleep = sleep
         self._delay = delay
         self._starting = Lock()
@@ -91,12 +94,8 @@ class Session:
         self._directory: dict[str, Any] | None = None
         self.clocks: tuple[datetime, datetime] | None = None
         """Our time and the CA's (RFC 9110, 6.6.1), when it last sent one."""
-        self._http = requests.Session()
-        self._http.mount("https://", Adapter())
+        self._adapter = Adapter()
         self._routes: dict[str, Mapping[str, Any]] = {}
-        # RFC 8555, 6.1: name and version of the client.
-        agent = f"letsencrypt-mdaemon/{__version__}"
-        self._headers = {**self._http.headers, "User-Agent": agent}
 
     @property
     def directory(self) -> dict[str, Any]:
@@ -136,7 +135,13 @@ class Session:
         Raises:
             AcmeError: If that fails.
         """
-        return self._attempt(lambda: self._accept(self._send("GET", url)))
+        self._delay_start()
+        limit = self._limit()
+
+        def once() -> Reply:
+            return self._accept(follow(lambda at: self._send("GET", at, limit), url))
+
+        return self._attempt(once, limit)
 
     def post(
         self, url: str, payload: object, signer: Signer, *, accept: str = ""
@@ -155,6 +160,7 @@ class Session:
         if accept:
             headers["Accept"] = accept
         new_nonce = self.directory["newNonce"]
+        limit = self._limit()
 
         def once() -> Reply:
             with self._turn:
@@ -163,15 +169,15 @@ class Session:
         def at_once() -> Reply:
             nonce = self._spare_nonce()
             try:
-                nonce = nonce or self._new_nonce(new_nonce)
+                nonce = nonce or self._new_nonce(new_nonce, limit)
                 for _ in range(NONCE_ATTEMPTS):
                     signed = sign(url, body, signer, nonce)
-                    reply = self._send("POST", url, headers, signed)
+                    reply = self._send("POST", url, limit, headers, signed)
                     if problem_kind(reply.problem) != "badNonce":
                         return self._accept(reply)
                     # 6.5: the rejection brings a fresh nonce, for this request and no
                     # other thread's. Its detail may quote the old one: it is not shown.
-                    nonce = reply.nonce or self._new_nonce(new_nonce)
+                    nonce = reply.nonce or self._new_nonce(new_nonce, limit)
             finally:
                 with self._answered:
                     self._under_way -= 1
@@ -183,7 +189,7 @@ class Session:
                 problem={"type": f"{ACME_ERROR}badNonce"},
             )
 
-        return self._attempt(once)
+        return self._attempt(once, limit)
 
     def _spare_nonce(self) -> str:
         """Return the newest spare nonce, as old ones may have expired; "" if none.
@@ -198,9 +204,9 @@ class Session:
             self._under_way += 1
             return self._nonces.pop() if self._nonces else ""
 
-    def _new_nonce(self, url: str) -> str:
+    def _new_nonce(self, url: str, limit: Deadline) -> str:
         """Fetch a nonce (RFC 8555, 7.2)."""
-        reply = self._send("HEAD", url)
+        reply = self._send("HEAD", url, limit)
         if reply.is_refusal:
             refuse(reply)
         if not reply.nonce:
@@ -209,15 +215,15 @@ class Session:
             raise AcmeError(message, hint=hint)
         return reply.nonce
 
-    def _attempt(self, send: Callable[[], Reply]) -> Reply:
+    def _attempt(self, once: Callable[[], Reply], limit: Deadline) -> Reply:
         """Send, and send again after a pause if the failure may pass."""
         pause = 0.5
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                return send()
+                return once()
             except TransientError as exc:
                 wait = max(exc.retry_after or 0.0, pause)
-                if attempt == ATTEMPTS or wait > MAX_PAUSE_SECONDS:
+                if attempt == ATTEMPTS or wait > min(MAX_PAUSE_SECONDS, limit.left):
                     raise
                 _log.info("%s Trying again in %.3g s.", exc, wait)
                 # Some CAs fail whenever they are asked several things at once: one on
@@ -228,35 +234,36 @@ class Session:
                 pause *= 3
         raise AssertionError  # pragma: no cover - the loop returns or raises
 
+    def _limit(self) -> Deadline:
+        return self.deadline or Deadline(CALL_SECONDS, self._sleep, time.monotonic)
+
     def _send(
         self,
         method: str,
         url: str,
+        limit: Deadline,
         headers: Mapping[str, str] = MappingProxyType({}),
         data: str | None = None,
     ) -> Reply:
-        self._delay_start()
-        route: Mapping[str, Any] = {}
-        try:
-            route = self._route(url)
-            # Without cookies, and without what .netrc has for the host: the signature
-            # says who sends it.
-            heads = {**self._headers, **headers}
-            with self._http.send(
-                requests.Request(method, url, heads, data=data).prepare(),
-                timeout=self._timeout,
-                allow_redirects=method == "GET",
-                **route,
-            ) as response:
-                body = read(response)
-        except (requests.RequestException, OSError, ValueError) as exc:
-            raise unanswered(url, exc, route.get("proxies", {})) from exc
-        dated = http_date(response.headers.get("Date", ""))
+        check_url(url, self.directory_url)
+        left = limit.left + LAST_ANSWER_SECONDS
+        if left <= 0:
+            message = f"{printable(self.directory_url, 300)} did not finish within "
+            message += f"{limit.timeout:.0f} s."
+            raise TransientError(message, hint="Try again later.")
+        reply = send(
+            self._adapter,
+            method,
+            url,
+            seconds=min(left, self._timeout),
+            most=MAX_BODY_BYTES,
+            by=self._route(url),
+            headers=headers,
+            data=data,
+        )
+        dated = http_date(reply.headers.get("Date", ""))
         self.clocks = (datetime.now(UTC), dated) if dated else None
-        if len(body) > MAX_BODY_BYTES:
-            message = f"{printable(url, 300)} sent more than {MAX_BODY_BYTES} bytes."
-            raise AcmeError(message, hint="Check directory-url.")
-        return Reply(url, response.status_code, response.headers, body)
+        return reply
 
     def _delay_start(self) -> None:
         """Wait before the very first request; other threads wait as well."""
@@ -274,9 +281,7 @@ class Session:
         """Return the proxies and roots for a URL, determined once for each host."""
         host = urlsplit(url).netloc
         if host not in self._routes:
-            self._routes[host] = self._http.merge_environment_settings(
-                url, {}, stream=True, verify=self._verify, cert=None
-            )
+            self._routes[host] = route(url, self._ca_bundle)
         return self._routes[host]
 
     def _accept(self, reply: Reply) -> Reply:
@@ -304,13 +309,18 @@ class Deadline:
         """Whether the deadline has passed."""
         return self.clock() > self._end
 
+    @property
+    def left(self) -> float:
+        """Seconds until the deadline; negative after it."""
+        return self._end - self.clock()
+
     def pause(self, seconds: float, retry_after: float | None) -> None:
         """Wait at least so many seconds, but not much beyond the deadline.
 
         Args:
             retry_after: What the CA asks for; 30 seconds of it are granted.
         """
-        left = max(self._end - self.clock(), 0.05)
+        left = max(self.left, 0.05)
         wait = max(seconds, min(retry_after or 0.0, MAX_PAUSE_SECONDS))
         self._sleep(min(wait, left))
 

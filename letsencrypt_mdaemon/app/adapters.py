@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from datetime import UTC, datetime
 from functools import cache
@@ -28,9 +29,11 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.acme.issuer import Issuer
     from letsencrypt_mdaemon.app.installation import Installation
     from letsencrypt_mdaemon.mdaemon.webroot import Webroot
-    from letsencrypt_mdaemon.state.memory import Target
+    from letsencrypt_mdaemon.state.memory import Revocation, Target
     from letsencrypt_mdaemon.verify.endpoints import Endpoint
     from letsencrypt_mdaemon.verify.served import Served
+
+_log = logging.getLogger(__name__)
 
 
 def adapters(
@@ -59,7 +62,8 @@ def adapters(
         state=installation.state,
         ca=installation.ca,
         issuer=cache(lambda: issuer(installation)),
-        revoked=revoked,
+        revocation=revocation,
+        suspects=suspects,
         refusal=lambda request, leaf: as_error(
             refusals(
                 installation,
@@ -127,17 +131,32 @@ def as_error(found: Mapping[tuple[str, Path], Error]) -> Error | None:
     return kind(message, hint=errors[0].hint)
 
 
-def revoked(
+def revocation(
     leaf: x509.Certificate, issuer_of_leaf: x509.Certificate
-) -> datetime | None:
-    """Return when the CA revoked a certificate, by its CRL; None if it did not.
+) -> Revocation | None:
+    """Return when and why the CA revoked a certificate, by its CRL; None if it did not.
 
     Raises:
         AcmeError: If the CRL cannot be fetched or trusted.
     """
     from letsencrypt_mdaemon.acme import crl  # noqa: PLC0415 - slow, at most daily
 
-    return crl.revoked_at(leaf, issuer_of_leaf, now=datetime.now(UTC))
+    return crl.revocation(leaf, issuer_of_leaf, now=datetime.now(UTC))
+
+
+def suspects() -> tuple[list[str], list[str]]:
+    """Return the tasks that run the old script, and those that run this program.
+
+    None if they cannot be listed. Of this program, a single one is the usual one.
+    """
+    from letsencrypt_mdaemon.app import scheduling  # noqa: PLC0415 - slow, and seldom
+
+    try:
+        scheduler = scheduling.of_this_system()
+        return scheduler.rivals(), scheduler.twins()
+    except Error as exc:
+        _log.debug("Could not list the scheduled tasks: %s", exc)
+        return [], []
 
 
 def request(installation: Installation, names: tuple[str, ...]) -> Request:

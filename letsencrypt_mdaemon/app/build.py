@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from letsencrypt_mdaemon.errors import ConfigError, DeployError
+from letsencrypt_mdaemon.app import trust
+from letsencrypt_mdaemon.errors import ConfigError, Error
 from letsencrypt_mdaemon.mdaemon import folders
 from letsencrypt_mdaemon.state.folder import State
 from letsencrypt_mdaemon.stores.pem import PemStore
-from letsencrypt_mdaemon.system.disk import sweep
+from letsencrypt_mdaemon.system.disk import read_limited, reason, sweep
 from letsencrypt_mdaemon.system.locks import exclusive_lock
 from letsencrypt_mdaemon.verify import endpoints
 
@@ -26,11 +28,13 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.config.settings import Config
     from letsencrypt_mdaemon.mdaemon import iis
     from letsencrypt_mdaemon.renewal.adapters import Store
-    from letsencrypt_mdaemon.system.mail import Transport
     from letsencrypt_mdaemon.verify.endpoints import Endpoint
     from letsencrypt_mdaemon.windows.service import Service
 
 _log = logging.getLogger(__name__)
+
+MAX_SECRET_BYTES = 64 << 10
+"""Of a file with a password or a key."""
 
 
 def find_root(loaded: Loaded) -> Path:
@@ -63,14 +67,42 @@ def event_log() -> Callable[[int, str], None] | None:
 
 
 def state_of(config: Config, root: Path) -> State:
-    """Return the state folder; by default a folder beside the old script."""
+    """Return the state folder; by default a folder beside the old script.
+
+    Raises:
+        ConfigError: If others made it, or can change it.
+    """
     default = folders.child(root, "LetsEncrypt") / "letsencrypt-mdaemon"
     folder = config.state_dir or default
+    trust.require_state(folder, root)
     if sys.platform == "win32":
         from letsencrypt_mdaemon.windows.security import MachineSeal  # noqa: PLC0415
 
         return State(folder, read_only=config.dry_run, seal=MachineSeal())
     return State(folder, read_only=config.dry_run)
+
+
+@contextmanager
+def locked_state(config: Config, root: Path, file: Path | None) -> Iterator[State]:
+    """Hold the lock of the state folder, and tidy up what a killed run left there.
+
+    A missing folder is made.
+
+    Args:
+        file: The config file, if there is one.
+
+    Raises:
+        BusyError: If another run holds the lock.
+        ConfigError: If others can change the folder; or, as SYSTEM, the program.
+        Error: If the folder cannot be used.
+    """
+    if trust.is_system():
+        trust.require_program(file, root)
+    state = state_of(config, root)
+    trust.make_state(state.folder, root)
+    with exclusive_lock(state.lock):
+        sweep(state.folder)
+        yield state
 
 
 def note_end(config: Config, root: Path, exit_code: int) -> None:
@@ -79,68 +111,40 @@ def note_end(config: Config, root: Path, exit_code: int) -> None:
     state.save(state.load()._replace(exit_code=exit_code))
 
 
-@contextmanager
-def locked(
-    config: Config, root: Path, config_file: Path | None = None
-) -> Iterator[State]:
-    """Be the only run at an installation, and tidy up what a killed one left.
+def refuse_demo(mdaemon_dir: Path | None) -> None:
+    """Refuse a demo as SYSTEM or root in a folder not named, where an MDaemon is.
+
+    Args:
+        mdaemon_dir: Where an MDaemon is; None = where the registry says, or usually.
 
     Raises:
-        BusyError: If another run holds the lock.
-        ConfigError: If this is SYSTEM, and others may change its program or config.
-        Error: If the state folder cannot be used.
-    """
-    state = state_of(config, root)
-    with exclusive_lock(state.lock):
-        guard(state, config_file)
-        sweep(state.folder)
-        yield state
-
-
-def guard(state: State, config_file: Path | None) -> None:
-    """Make the state folder private, and let SYSTEM trust no shared folder.
-
-    Only on Windows; elsewhere their mode makes folders private.
-
-    Raises:
-        ConfigError: If this is SYSTEM, and others may change its program or config.
+        ConfigError: If this account is SYSTEM or root, and there is an MDaemon.
     """
     if sys.platform == "win32":
         from letsencrypt_mdaemon.windows import access, security  # noqa: PLC0415
 
-        us = security.own_sid()
-        if us == access.SYSTEM:
-            require_trusted(config_file)
-        try:
-            access.keep_private(security.Folder(state.folder), [us])
-        except (DeployError, OSError, ValueError) as exc:
-            _log.warning("The folder %s is not private: %s", state.folder, exc)
-
-
-def require_trusted(config_file: Path | None) -> None:
-    """Refuse to let SYSTEM run a program that others may change, on Windows.
-
-    Raises:
-        ConfigError: If others may change the program or its config file.
-    """
-    if sys.platform == "win32":
-        from letsencrypt_mdaemon.windows import access, security  # noqa: PLC0415
-
-        # A frozen program holds its modules; its libraries are beside it.
-        trusted = [Path(sys.executable).parent]
-        if getattr(sys, "frozen", False):
-            trusted.append(trusted[0] / "_internal")
-        else:
-            trusted.append(Path(__file__).parents[1])
-        if config_file is not None:
-            trusted += [config_file, config_file.absolute().parent]
-        access.refuse_shared({str(path): security.Folder(path) for path in trusted})
+        account = "SYSTEM" if security.own_sid() == access.SYSTEM else ""
+    else:
+        account = "" if os.geteuid() else "root"
+    if not account:
+        return
+    try:
+        root = folders.find(folders.places(mdaemon_dir, ""))
+    except ConfigError:
+        return
+    raise ConfigError(
+        f"The demo does not run as {account} in a temporary folder, because {root} "
+        "is an MDaemon.",
+        hint="Run it as another user, or name a folder: demo --directory DIR.",
+    )
 
 
 def send_mail(
     config: Config, find_root: Callable[[], Path], subject: str, lines: Iterable[str]
 ) -> tuple[str, ...]:
     """Send a mail to the recipients in the settings.
+
+    What cannot go through the RAW queue is given to MDaemon by SMTP.
 
     Args:
         find_root: Returns MDaemon's folder; called only for its RAW queue.
@@ -155,13 +159,27 @@ def send_mail(
 
     sender = (config.mail_from or config.to)[0]
     mail = Mail.compose(sender, config.to, subject, lines)
-    transport: Transport = RawQueue(lambda: folders.raw_queue(find_root()))
     if config.mail_server != "raw":
         password = config.mail_password
         if config.mail_password_file:
             password = _secret(config.mail_password_file, "mail-password-file")
-        transport = Smtp(config.mail_server, config.mail_user, password)
-    return (*mail.recipients, transport.send(mail))
+        smtp = Smtp(config.mail_server, config.mail_user, password)
+        return (*mail.recipients, smtp.send(mail))
+    try:
+        queue = RawQueue(lambda: trust.raw_queue(find_root()))
+        return (*mail.recipients, queue.send(mail))
+    except Error as exc:
+        if config.smtp_address is None:
+            raise
+        host, port = config.smtp_address
+        smtp = Smtp(
+            f"smtp://[{host}]:{port}" if ":" in host else f"smtp://{host}:{port}"
+        )
+        _log.warning("%s Sending the mail to %s instead.", exc, smtp.url)
+        try:
+            return (*mail.recipients, smtp.send(mail))
+        except Error as second:
+            raise type(exc)(f"{exc} {second}", hint=exc.hint) from second
 
 
 def certificate_store(config: Config, state: State, root: Path) -> Store:
@@ -247,9 +265,10 @@ def external_account(config: Config) -> ExternalAccount | None:
 def _secret(path: Path, setting: str) -> str:
     try:
         # Windows' editors may write a byte order mark.
-        return path.read_text("utf-8-sig").rstrip("\r\n")
-    except (OSError, UnicodeDecodeError) as exc:
-        message = f"Could not read {path} ({setting}): {exc}"
+        data = read_limited(path, MAX_SECRET_BYTES, "a secret")
+        return data.decode("utf-8-sig").rstrip("\r\n")
+    except (OSError, ValueError) as exc:
+        message = f"Could not read {path} ({setting}): {reason(exc)}"
         hint = "Check the path and its permissions."
         raise ConfigError(message, hint=hint) from exc
 

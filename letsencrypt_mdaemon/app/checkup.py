@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from letsencrypt_mdaemon import authorities
 from letsencrypt_mdaemon.acme.transport import Session
-from letsencrypt_mdaemon.app import adapters
+from letsencrypt_mdaemon.app import adapters, trust
 from letsencrypt_mdaemon.doctor import machine
 from letsencrypt_mdaemon.doctor.caa import Authority
 from letsencrypt_mdaemon.doctor.examination import Doctor, is_public_name
@@ -217,6 +217,9 @@ def _files(
     targets: tuple[Target, ...] = ()
     try:
         targets = installation.targets()
+        if not targets:
+            seen = f"no INI file below {installation.root} names a known certificate"
+            found.append(Finding(kind=Code.TARGETS_UNKNOWN, seen=seen))
         named = adapters.server(installation, targets).named(names).values()
         for leaf in dict.fromkeys(named):
             found += machine.client_auth(leaf, public=public)
@@ -228,4 +231,9 @@ def _files(
     asked = adapters.refusals(installation, server, None)
     known = {kind for kind, _ in refused}
     refused |= {at: error for at, error in asked.items() if at[0] not in known}
+    if installation.config.to and installation.config.mail_server == "raw":
+        try:
+            trust.raw_queue(installation.root)
+        except Error as exc:
+            found.append(Finding(kind=Code.RAW_QUEUE_UNUSABLE, seen=exc.message))
     return found

@@ -13,7 +13,6 @@ from letsencrypt_mdaemon.mdaemon import discovery, forms, host_name
 from letsencrypt_mdaemon.mdaemon.folders import IniFiles, file_below
 from letsencrypt_mdaemon.pki.certificate import OURS, thumbprint
 from letsencrypt_mdaemon.state.memory import MAX_RUNS, Memory, Target, utc
-from letsencrypt_mdaemon.text import CHOOSE_ONCE
 from letsencrypt_mdaemon.verify import endpoints, observe
 
 if TYPE_CHECKING:
@@ -134,10 +133,11 @@ class Installation(NamedTuple):
             search: Search all folders, even if each learned target names a certificate.
 
         Returns:
-            Those that can be seen, and the known ones that cannot.
+            Those that can be seen, and the known ones that cannot. None at all on a
+            new server, where nobody has chosen a certificate yet.
 
         Raises:
-            ConfigError: If there are none.
+            ConfigError: If the config file names an INI value that is not there.
         """
         if self.config.targets:
             given = {
@@ -153,15 +153,7 @@ class Installation(NamedTuple):
         is_enough = bool(there) and not unseen and self._are_fresh(there)
         found = self.discover(everywhere=search or not is_enough)
         learned = discovery.learned(found, there)
-        if learned or unseen:
-            return learned, tuple(unseen)
-        raise ConfigError(
-            "Could not find the INI values that select the server's certificate: no "
-            f"INI file below {self.root} names any of the {len(self.known)} known "
-            "certificates.",
-            hint=f"{CHOOSE_ONCE}, then run this again. Or name the INI values in "
-            "[target ...] sections of the config file.",
-        )
+        return learned, tuple(unseen)
 
     def _are_fresh(self, targets: Sequence[Target]) -> bool:
         """Whether every value names a known certificate, as it did when learned."""

@@ -48,7 +48,7 @@ def renew(config: Config) -> Outcome:
     root = folders.find(folders.places(config.mdaemon_dir, "mdaemon_dir"))
     with ExitStack() as exits:
         if not config.dry_run:
-            exits.enter_context(build.locked(config, root))
+            exits.enter_context(build.locked_state(config, root, None))
         installation = open_installation(config, root)
         return prepare(installation, installation.names()).renew(now)
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import logging
-import os
-import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from letsencrypt_mdaemon.app import build
+from letsencrypt_mdaemon.app import build, trust
 from letsencrypt_mdaemon.config import load
 from letsencrypt_mdaemon.errors import ConfigError, Error
-from letsencrypt_mdaemon.system.schedule import Cron, TaskScheduler
+from letsencrypt_mdaemon.system import process
+from letsencrypt_mdaemon.system.schedule import Cron
+from letsencrypt_mdaemon.system.tasks import TaskScheduler
+from letsencrypt_mdaemon.text import printable
 from letsencrypt_mdaemon.windows import access
 
 if TYPE_CHECKING:
@@ -20,53 +21,47 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from letsencrypt_mdaemon.config.settings import Config
-    from letsencrypt_mdaemon.system.schedule import Scheduler
 
 _log = logging.getLogger(__name__)
 
+Scheduler = TaskScheduler | Cron
 
-def of_this_system(system_root: str | None = None) -> Scheduler:
+
+def of_this_system() -> Scheduler:
     """Return the system's scheduler.
-
-    Args:
-        system_root: Windows' folder, empty elsewhere; None = that of this system.
 
     Raises:
         ConfigError: If there is none.
     """
-    if system_root is None:
-        system_root = windows_folder() if sys.platform == "win32" else ""
-    if system_root:
-        schtasks = Path(system_root, "System32", "schtasks.exe")
+    if sys.platform == "win32":
+        schtasks = process.system_program("schtasks")
         return TaskScheduler(schtasks, account=access.SYSTEM)
-    crontab = shutil.which("crontab")
-    if crontab is None:
-        message = "Could not find the program crontab."
+    try:
+        return Cron(process.system_program("crontab"))
+    except ConfigError as exc:
         hint = "Install cron, or let another scheduler run `renew` twice a day."
-        raise ConfigError(message, hint=hint)
-    return Cron(Path(crontab))
-
-
-def windows_folder() -> str:
-    """Return Windows' own folder."""
-    return os.environ.get("SystemRoot", r"C:\Windows")  # noqa: SIM112 - Windows' name
+        raise ConfigError(exc.message, hint=hint) from exc
 
 
 def command(
-    loaded: load.Loaded, options: Mapping[str, Sequence[str]]
+    loaded: load.Loaded, options: Mapping[str, Sequence[str]], root: Path
 ) -> tuple[str, ...]:
     """Return the command that the scheduler runs: `renew` with these options.
 
     Args:
         options: Settings from the command line: texts by setting name.
+        root: MDaemon's folder.
 
     Raises:
-        ConfigError: If others may change the program, so that SYSTEM would refuse it.
+        ConfigError: If others can change the program, so that SYSTEM would refuse it,
+            or if it is installed for this user or this folder only.
     """
-    build.require_trusted(loaded.file)
+    trust.require_program(loaded.file, root)
     program = [sys.executable]
     if not getattr(sys, "frozen", False):
-        program += ["-m", "letsencrypt_mdaemon"]
+        # Neither the working directory nor the environment says what is imported.
+        program += ["-I", "-m", "letsencrypt_mdaemon"]
+        _require_isolated(Path(sys.executable))
     if loaded.file is not None:
         program += ["--config", str(loaded.file.absolute())]
     if not loaded.config.agree_tos:
@@ -80,18 +75,31 @@ def command(
             "Scheduled runs do not get this environment. Set %s in the config file.",
             ", ".join(lost),
         )
-    flags = []
-    for name, values in options.items():
-        is_set = values == ("yes",) and load.is_flag(name)
-        text = load.absolute(name, ",".join(values))
-        flags.append(f"--{name}" if is_set else f"--{name}={text}")
-    return (*program, "renew", *flags)
+    return (*program, "renew", *(load.as_option(*item) for item in options.items()))
+
+
+def _require_isolated(python: Path) -> None:
+    tried = "import letsencrypt_mdaemon.cli.main, letsencrypt_mdaemon.app.renewal"
+    ended = process.run(python, "-I", "-c", tried)
+    if ended.code:
+        last = printable(ended.output.strip().rpartition("\n")[2], 300)
+        raise ConfigError(
+            f"{python} -I cannot run this program, as the scheduled command does: "
+            f"{last}",
+            hint="Install it in a virtual environment or for all users, not with "
+            "`pip install --user` and not by PYTHONPATH.",
+        )
 
 
 def last_run(config: Config, root: Path) -> tuple[datetime | None, int | None]:
-    """Return when the last scheduled run began, and its exit code, if known."""
+    """Return when the last scheduled run began, and its exit code, if known.
+
+    Raises:
+        ConfigError: If the state folder is not trusted.
+    """
+    state = build.state_of(config, root)
     try:
-        memory = build.state_of(config, root).load()
+        memory = state.load()
     except Error as exc:
         _log.debug("Could not read the state: %s", exc)
         return None, None

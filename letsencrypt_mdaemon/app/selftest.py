@@ -12,7 +12,6 @@ import sys
 import time
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from cryptography import x509
@@ -20,12 +19,13 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from letsencrypt_mdaemon._version import __version__
-from letsencrypt_mdaemon.app import build, scheduling
+from letsencrypt_mdaemon.app import build
 from letsencrypt_mdaemon.errors import DeployError, Error
 from letsencrypt_mdaemon.mdaemon import folders
 from letsencrypt_mdaemon.mdaemon.server import PROBE, Semaphores
 from letsencrypt_mdaemon.pki.certificate import Certificate, new_key, thumbprint
-from letsencrypt_mdaemon.system.schedule import TaskScheduler
+from letsencrypt_mdaemon.system import process
+from letsencrypt_mdaemon.system.tasks import TaskScheduler
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -223,7 +223,7 @@ if sys.platform == "win32":
                 yield name, partial(store, trial, kind, usable, readers)
         else:
             yield "store", partial(store, ours, installation.config.key_type)
-        schtasks = Path(scheduling.windows_folder(), "System32", "schtasks.exe")
+        schtasks = process.system_program("schtasks")
         trial_name = "letsencrypt-mdaemon selftest"
         tasks = TaskScheduler(schtasks, account=access.SYSTEM, name=trial_name)
         yield "Task Scheduler", partial(scheduler, tasks)

@@ -79,11 +79,8 @@ def _named(
 
     None if the INI values that name it are unknown.
     """
-    try:
-        targets = installation.targets()
-    except ConfigError:
-        if installation.config.targets:
-            raise
+    targets = installation.targets()
+    if not targets:
         return None
     named = adapters.server(installation, targets).named(names).values()
     return tuple(leaf for leaf in dict.fromkeys(named) if leaf is not None)

@@ -6,15 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from letsencrypt_mdaemon.cli.options import (
-    ACCOUNT,
-    INSTALLATION,
-    STAGING,
-    Group,
-    Result,
-    command,
-    offer,
-)
+from letsencrypt_mdaemon.cli import options
+from letsencrypt_mdaemon.cli.options import Group, Result, command, offer
 from letsencrypt_mdaemon.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -44,9 +37,9 @@ _REASON = click.Option(
 
 @command(
     *("directory-url", "ca-bundle", "json", "mdaemon-dir", "store"),
-    takes=(*INSTALLATION, *ACCOUNT),
+    takes=(*options.INSTALLATION, *options.ACCOUNT),
     own=(_THUMBPRINT, _REASON),
-    helps=STAGING,
+    helps=options.STAGING,
     example="revoke --thumbprint HEX --reason keyCompromise",
 )
 def revoke(context: Context, thumbprint: str | None, reason: str) -> Result:
@@ -55,8 +48,6 @@ def revoke(context: Context, thumbprint: str | None, reason: str) -> Result:
     The server uses the certificate until `renew` replaces it: run that afterwards.
     After keyCompromise its key is never used again, whatever key-policy says.
     """
-    from datetime import UTC, datetime  # noqa: PLC0415
-
     from letsencrypt_mdaemon.app import adapters  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.cli import document, text  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.pki.certificate import thumbprint as thumbprint_of  # noqa: PLC0415 - slow
@@ -76,7 +67,7 @@ def revoke(context: Context, thumbprint: str | None, reason: str) -> Result:
         reasons[reason.lower()],
         adapters.adapters(installation),
         directory_url=context.config.ca,
-        now=datetime.now(UTC),
+        now=context.now,
     )
     lines = [f"Revoked: {text.in_use([leaf])}."]
     if installation.memory.in_use == thumbprint_of(leaf):
@@ -85,7 +76,7 @@ def revoke(context: Context, thumbprint: str | None, reason: str) -> Result:
     return Result(items, lambda _: click.echo("\n".join(lines)))
 
 
-@command(*ACCOUNT, helps=STAGING, example="account show")
+@command(*options.ACCOUNT, helps=options.STAGING, example="account show")
 def account_show(context: Context) -> Result:
     """Show the account and its CAA record."""
     from letsencrypt_mdaemon.app import adapters  # noqa: PLC0415 - slow
@@ -99,7 +90,7 @@ def account_show(context: Context) -> Result:
     return Result(items, text.print_account)
 
 
-@command(*ACCOUNT, helps=STAGING, example="account deactivate")
+@command(*options.ACCOUNT, helps=options.STAGING, example="account deactivate")
 def account_deactivate(context: Context) -> Result:
     """Close the account for good.
 
@@ -108,7 +99,7 @@ def account_deactivate(context: Context) -> Result:
     return _change(context, "is closed", lambda accounts: accounts.deactivate())
 
 
-@command(*ACCOUNT, helps=STAGING, example="account rollover")
+@command(*options.ACCOUNT, helps=options.STAGING, example="account rollover")
 def account_rollover(context: Context) -> Result:
     """Give the account a new key."""
     return _change(context, "has a new key", lambda accounts: accounts.roll_over())

@@ -6,17 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from letsencrypt_mdaemon.cli.options import (
-    ACCOUNT,
-    IIS,
-    INSTALLATION,
-    MAIL,
-    NAMES,
-    PORT_80,
-    STAGING,
-    Result,
-    command,
-)
+from letsencrypt_mdaemon.cli import options
+from letsencrypt_mdaemon.cli.options import Result, command
 from letsencrypt_mdaemon.errors import BusyError, ConfigError, Error
 
 if TYPE_CHECKING:
@@ -32,7 +23,7 @@ _FORGET = click.Option(
 
 @command(
     *("json", "mdaemon-dir", "store"),
-    takes=(*INSTALLATION, "host-name", "alternate-host-names"),
+    takes=(*options.INSTALLATION, "host-name", "alternate-host-names"),
     own=(_FORGET,),
     example=r"discover --store pem:C:\Certificates",
 )
@@ -51,6 +42,7 @@ def discover(context: Context, forget: str | None) -> Result:
     known = installation.known.values()
     items = {
         "mdaemon_dir": str(installation.root),
+        "store": str(installation.store),
         "certificates": [document.certificate(item) for item in known],
         "served": installation.served,
         "found": [document.found(item) for item in installation.discover()],
@@ -61,8 +53,8 @@ def discover(context: Context, forget: str | None) -> Result:
 @command(
     *("endpoint", "public", "require-trusted", "json", "host-name"),
     *("alternate-host-names", "ca-bundle", "mdaemon-dir", "store"),
-    takes=(*INSTALLATION, *NAMES, *IIS),
-    helps={**STAGING, "ca-bundle": "PEM file with more roots to trust."},
+    takes=options.SERVER,
+    helps={**options.STAGING, "ca-bundle": "PEM file with more roots to trust."},
     example="verify --endpoint imaps://mail.example.com",
 )
 def verify(context: Context) -> Result:
@@ -77,19 +69,17 @@ def verify(context: Context) -> Result:
     By default, checks MDaemon's usual ports on every address of this machine, with the
     names of the certificate.
     """
-    from datetime import UTC, datetime  # noqa: PLC0415
-
     from letsencrypt_mdaemon.app import verification  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.cli import verification as shown  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.errors import DeployError  # noqa: PLC0415
 
     installation = context.open(look=False)
-    found = verification.verify(installation, now=datetime.now(UTC))
+    found = verification.verify(installation, now=context.now)
     message, hint = found.failure()
-    items = {"mdaemon_dir": str(installation.root), **shown.verification(found)}
+    folder, store = str(installation.root), str(installation.store)
     return Result(
-        items,
-        lambda _: shown.print_verification(found),
+        {"mdaemon_dir": folder, "store": store, **shown.verification(found)},
+        lambda _: shown.print_verification(found, store),
         DeployError(message, hint=hint) if message else None,
     )
 
@@ -97,8 +87,8 @@ def verify(context: Context) -> Result:
 @command(
     *("host-name", "alternate-host-names", "directory-url", "ca-bundle", "webroot"),
     *("skip-port-check", "json", "mdaemon-dir", "store"),
-    takes=(*INSTALLATION, *NAMES, *IIS, *PORT_80, *ACCOUNT),
-    helps=STAGING,
+    takes=(*options.SERVER, *options.PORT_80, *options.ACCOUNT, "to", "mail-server"),
+    helps=options.STAGING,
     example="doctor --alternate-host-names imap.example.com",
 )
 def doctor(context: Context) -> Result:
@@ -107,8 +97,6 @@ def doctor(context: Context) -> Result:
     Shows why a name would fail validation, and what to do. Also shows which files a
     renewal could not write.
     """
-    from datetime import UTC, datetime  # noqa: PLC0415
-
     from letsencrypt_mdaemon.app import checkup  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.cli import document, text  # noqa: PLC0415 - slow
 
@@ -123,7 +111,7 @@ def doctor(context: Context) -> Result:
     found = checkup.check(
         installation,
         installation.wanted_names(),
-        now=datetime.now(UTC),
+        now=context.now,
         timeout=45,
         unlocked=unlocked,
     )
@@ -133,7 +121,7 @@ def doctor(context: Context) -> Result:
 
 @command(
     *("iis-site-name", "key-type", "json", "mdaemon-dir", "store"),
-    takes=(*INSTALLATION, "reload-timeout"),
+    takes=(*options.INSTALLATION, "reload-timeout"),
     example="selftest",
 )
 def selftest(context: Context) -> Result:
@@ -153,7 +141,7 @@ def selftest(context: Context) -> Result:
 
 @command(
     *("to", "mail-server", "mdaemon-dir", "json"),
-    takes=MAIL,
+    takes=(*options.MAIL, "smtp-address"),
     example="notify-test --to me@example.com",
 )
 def notify_test(context: Context) -> Result:

@@ -6,27 +6,16 @@ it runs: `--help`, `--version` and a wrong option answer at once.
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import click
 
-from letsencrypt_mdaemon.cli.options import (
-    DEPLOY,
-    DUE,
-    IIS,
-    INSTALLATION,
-    NAMES,
-    ONCE,
-    RENEW,
-    STAGING,
-    Group,
-    Result,
-    command,
-)
+from letsencrypt_mdaemon.cli import options
+from letsencrypt_mdaemon.cli.options import Group, Result, command
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from datetime import datetime
 
     from letsencrypt_mdaemon.app.renewal import Prepared
     from letsencrypt_mdaemon.cli.context import Context
@@ -36,8 +25,8 @@ if TYPE_CHECKING:
 @command(
     *("host-name", "alternate-host-names", "key-type", "directory-url", "agree-tos"),
     *("to", "remove-old-certificates", "no-activate", "no-reload", "skip-port-check"),
-    *(*ONCE, "json", "mdaemon-dir", "webroot", "store"),
-    takes=RENEW,
+    *(*options.ONCE, "json", "mdaemon-dir", "webroot", "store"),
+    takes=options.RENEW,
     example="renew --agree-tos --to me@example.com",
     is_logged=True,
 )
@@ -46,15 +35,13 @@ def renew(context: Context) -> Result:
 
     Then make MDaemon use it, and check that every port serves it.
     """
-    from letsencrypt_mdaemon.app import renewal  # noqa: PLC0415 - slow to import
-
-    return _carry_out(context, renewal.Prepared.renew)
+    return _carry_out(context, lambda run: run.renew(context.now))
 
 
 @command(
     *("host-name", "alternate-host-names", "no-reload", "dry-run", "json"),
     *("mdaemon-dir", "store"),
-    takes=DEPLOY,
+    takes=options.DEPLOY,
     example="activate",
     is_logged=True,
 )
@@ -63,39 +50,31 @@ def activate(context: Context) -> Result:
 
     One that `renew --no-activate` obtained, or that was rolled back.
     """
-    from letsencrypt_mdaemon.app import renewal  # noqa: PLC0415 - slow to import
-
-    return _carry_out(context, renewal.Prepared.activate)
+    return _carry_out(context, lambda run: run.activate(context.now))
 
 
 @command(
     *("host-name", "alternate-host-names", "no-reload", "dry-run", "json"),
     *("mdaemon-dir", "store"),
-    takes=DEPLOY,
+    takes=options.DEPLOY,
     example="rollback",
     is_logged=True,
 )
 def rollback(context: Context) -> Result:
     """Return to the last verified certificate."""
-    from letsencrypt_mdaemon.app import renewal  # noqa: PLC0415 - slow to import
-
-    return _carry_out(context, renewal.Prepared.roll_back)
+    return _carry_out(context, lambda run: run.roll_back(context.now))
 
 
-def _carry_out(
-    context: Context, act: Callable[[Prepared, datetime], Outcome]
-) -> Result:
+def _carry_out(context: Context, act: Callable[[Prepared], Outcome]) -> Result:
     """Change which certificate the server uses."""
-    from datetime import UTC, datetime  # noqa: PLC0415
-
     from letsencrypt_mdaemon.app import status as overview  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.cli import document, text  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.pki.certificate import tlsa  # noqa: PLC0415 - slow
 
-    now, config = datetime.now(UTC), context.config
-    prepared = context.prepare(now)
+    config = context.config
+    prepared = context.prepare()
     overview.warn(prepared.installation, prepared.named.values())
-    outcome = act(prepared, now)
+    outcome = act(prepared)
     leaf = outcome.certificate
     pinned = config.key_policy == "reuse" and leaf is not None
     items = {
@@ -112,8 +91,8 @@ def _carry_out(
 @command(
     *("json", "mdaemon-dir", "store", "host-name", "alternate-host-names"),
     *("key-type", "directory-url"),
-    takes=(*INSTALLATION, *NAMES, *DUE, *IIS),
-    helps=STAGING,
+    takes=(*options.SERVER, *options.DUE),
+    helps=options.STAGING,
     example="status --json",
 )
 def status(context: Context) -> Result:
@@ -122,20 +101,18 @@ def status(context: Context) -> Result:
     Shows the certificate in use, its expiry date, when and why it is due, and which
     ports do not serve it. Does not contact the CA.
     """
-    from datetime import UTC, datetime  # noqa: PLC0415
-
     from letsencrypt_mdaemon.app import status as overview  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.cli import status as shown  # noqa: PLC0415 - slow
 
     installation = context.open(look=False)
     installation = installation.look(installation.names())
-    found = overview.read(installation, now=datetime.now(UTC))
+    found = overview.read(installation, now=context.now)
     return Result(shown.status(found, installation), shown.print_status)
 
 
 @command(
     *("agree-tos", "to", "mdaemon-dir", "json"),
-    takes=RENEW,
+    takes=options.RENEW,
     example="schedule install",
 )
 def schedule_install(context: Context) -> Result:
@@ -149,12 +126,28 @@ def schedule_install(context: Context) -> Result:
     from letsencrypt_mdaemon.cli import document, text  # noqa: PLC0415 - slow
 
     scheduler = scheduling.of_this_system()
-    options = {name: row for name, row in context.options.items() if name != "json"}
+    given = {name: row for name, row in context.options.items() if name != "json"}
     rivals = scheduler.rivals()
-    job = scheduler.install(scheduling.command(context.loaded, options))
+    offer_to_keep_others_out(context)
+    command = scheduling.command(context.loaded, given, context.root)
+    job = scheduler.install(command)
     last = scheduling.last_run(context.config, context.root)
     items = {"job": document.job(job, last), "rivals": rivals}
     return Result(items, text.print_installed)
+
+
+def offer_to_keep_others_out(context: Context) -> None:
+    """Offer to run the commands that make the config file's folder trusted."""
+    from letsencrypt_mdaemon.app import trust  # noqa: PLC0415 - slow
+
+    doubts = trust.program_doubts(context.loaded.file, context.root)
+    text = trust.commands(doubts)
+    if text and sys.stdin.isatty() and not context.config.json:
+        for doubt in doubts:
+            click.echo(f"{doubt.path}: {doubt.why}", err=True)
+        question = f"Run these commands? {text}"
+        if click.confirm(question, default=False, err=True):
+            trust.mend(doubts)
 
 
 @command("mdaemon-dir", "state-dir", "json", example="schedule show")

@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import re
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from letsencrypt_mdaemon.app import build
+from letsencrypt_mdaemon.app import build, trust
 from letsencrypt_mdaemon.app.installation import open_installation
 from letsencrypt_mdaemon.config import load
 from letsencrypt_mdaemon.config.parsers import parse_path
+from letsencrypt_mdaemon.errors import Error
 from letsencrypt_mdaemon.mdaemon import folders
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-    from datetime import datetime
 
     from letsencrypt_mdaemon.app.installation import Installation
     from letsencrypt_mdaemon.app.renewal import Prepared
     from letsencrypt_mdaemon.config.settings import Config
     from letsencrypt_mdaemon.state.folder import State
+
+_log = logging.getLogger(__name__)
+
+_NEAR_NAME = re.compile(
+    r"(?i)letsencrypt[-_ ]?mdaemon(?:\.(?:ini|cfg|conf|config|txt))?(?:\.txt)?"
+)
 
 
 class Context:
@@ -38,6 +47,7 @@ class Context:
         installation: The installation, once it is open.
         prepared: The run that changes the server, once it is prepared.
         names: The names of the certificate, once they are known.
+        now: When the command began.
     """
 
     def __init__(
@@ -49,16 +59,17 @@ class Context:
         self.installation: Installation | None = None
         self.prepared: Prepared | None = None
         self.names: tuple[str, ...] = ()
+        self.now = datetime.now(UTC)
         self._file = file
-        self._loaded: load.Loaded | None = None
         self._is_noted = False
 
-    @property
+    @cached_property
     def loaded(self) -> load.Loaded:
         """The configuration, and the origin of each value."""
-        if self._loaded is None:
-            self._loaded = load.load(self.options, os.environ, self._config_file())
-        return self._loaded
+        file = self._config_file()
+        if file is not None:
+            trust.require_settings(file.absolute())
+        return load.load(self.options, os.environ, file)
 
     @property
     def config(self) -> Config:
@@ -68,8 +79,9 @@ class Context:
     @property
     def is_json(self) -> bool:
         """Whether the result is printed as JSON, even if the settings are invalid."""
-        loaded = self._loaded
-        return "json" in self.options or (loaded is not None and loaded.config.json)
+        return "json" in self.options or (
+            "loaded" in self.__dict__ and self.config.json
+        )
 
     @cached_property
     def root(self) -> Path:
@@ -94,13 +106,13 @@ class Context:
         )
         return self.installation
 
-    def prepare(self, now: datetime) -> Prepared:
+    def prepare(self) -> Prepared:
         """Open the installation for a run that changes the server."""
         from letsencrypt_mdaemon.app import renewal  # noqa: PLC0415 - slow to import
 
         installation = self.open()
         if self.is_scheduled:
-            installation = installation.noted(now)
+            installation = installation.noted(self.now)
             self._is_noted = True
         self.names = installation.names()
         self.prepared = renewal.prepare(installation, self.names)
@@ -111,23 +123,24 @@ class Context:
         return build.send_mail(self.config, lambda: self.root, subject, lines)
 
     def note_end(self, exit_code: int) -> None:
-        """Remember how a scheduled run ended.
-
-        Raises:
-            Error: If the state cannot be written.
-        """
-        if self._is_noted:
+        """Remember how a scheduled run ended; a failure here is only a warning."""
+        if not self._is_noted:
+            return
+        try:
             build.note_end(self.config, self.root, exit_code)
+        except Error as exc:
+            _log.warning("The result of this run could not be saved: %s", exc)
 
     def lock(self) -> State:
         """Wait for no other run: be the only one, or fail.
 
         Raises:
             BusyError: If another run holds the lock.
-            Error: If the state folder cannot be used.
+            Error: If the state folder cannot be used, or is not trusted.
         """
-        held = build.locked(self.config, self.root, self.loaded.file)
-        return self.exits.enter_context(held)
+        return self.exits.enter_context(
+            build.locked_state(self.config, self.root, self.loaded.file)
+        )
 
     def _config_file(self) -> Path | None:
         """Return the config file that is named, else the one in MDaemon's folder."""
@@ -145,4 +158,17 @@ class Context:
             ):
                 if file.is_file():
                     return file
+            _warn_of_near_names(folders.child(root, "LetsEncrypt"))
         return None
+
+
+def _warn_of_near_names(folder: Path) -> None:
+    """Warn of files that look like the config file, and are not read.
+
+    Explorer hides the ending .txt that Notepad adds.
+    """
+    with suppress(OSError):
+        for file in sorted(folder.iterdir()):
+            if _NEAR_NAME.fullmatch(file.name) and file.is_file():
+                text = "%s is not read: the config file is named %s. Rename it."
+                _log.warning(text, file, load.FILE_NAME)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import socket
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from letsencrypt_mdaemon._version import __version__
 from letsencrypt_mdaemon.pki import certificate as certificates
 from letsencrypt_mdaemon.pki.chain import title
 from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from datetime import datetime
 
     from cryptography import x509
 
@@ -30,6 +32,20 @@ SCHEMA = 1
 """The version of the JSON; it rises when a key changes its meaning or disappears."""
 
 Document = dict[str, Any]
+
+
+def common(command: str, exit_code: int) -> Document:
+    """Return what the JSON of every command begins with."""
+    return {
+        "schema": SCHEMA,
+        "command": command,
+        "generator": {
+            "version": __version__,
+            "host": socket.gethostname(),
+            "time": iso(datetime.now(UTC)),
+        },
+        "exit_code": exit_code,
+    }
 
 
 def print_json(document: Mapping[str, object]) -> None:
@@ -81,6 +97,7 @@ def outcome(value: Outcome) -> Document:
         "reason": value.reason,
         "names": list(value.names),
         "certificate": certificate(value.certificate),
+        "pending": certificate(value.pending),
         "due_at": iso(value.next_at),
         "waiting_until": iso(value.waits_until),
         "changes": [change(item) for item in value.changes],
@@ -103,10 +120,7 @@ def proof(value: Proof | None) -> Document | None:
     verdicts = ("new", "old", "broken", "silent", "unproven", "foreign")
     return {
         **{verdict: getattr(value, verdict) for verdict in verdicts},
-        "ports": [
-            {"endpoint": row.endpoint, "verdict": row.verdict, "reason": row.reason}
-            for row in value.rows
-        ],
+        "ports": [row._asdict() for row in value.rows],
     }
 
 

@@ -37,6 +37,16 @@ def is_legacy(arguments: Sequence[str]) -> bool:
     return bool(arguments) and _match(arguments[0]) is not None
 
 
+def spelling(word: str) -> str:
+    """Return our option for a parameter of the old script; "" if it is none.
+
+    Only the parameters that no option of ours abbreviates: at least two letters.
+    """
+    match = _match(word)
+    name = _name(match[1], []) if match and len(match[1]) > 1 else ""
+    return PARAMETERS.get(name, "")
+
+
 def translate(arguments: Sequence[str]) -> list[str]:
     """Return our command line for one of the old script's; our options may follow.
 

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import atexit
 import gc
+import os
 import sys
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 import click
 
 from letsencrypt_mdaemon._version import __version__
-from letsencrypt_mdaemon.cli import accounts, checks, commands, legacy
-from letsencrypt_mdaemon.cli.options import CONFIG_HELP, CONTEXT, Group
+from letsencrypt_mdaemon.cli import accounts, checks, commands, legacy, monitoring
+from letsencrypt_mdaemon.cli import setup as setting_up
+from letsencrypt_mdaemon.cli.options import CONTEXT, Group, general_options
 from letsencrypt_mdaemon.errors import ConfigError, Error
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 
 @click.command(context_settings=CONTEXT, epilog="Example:  letsencrypt-mdaemon demo")
@@ -31,14 +30,20 @@ if TYPE_CHECKING:
 def demo(directory: str | None, *, keep: bool, broken: bool, as_json: bool) -> None:
     """Try a renewal with a small MDaemon and CA.
 
-    Both run on this machine, in a folder of their own.
+    Both run on this machine, in a folder of their own. As SYSTEM or root, name the
+    folder if this machine has an MDaemon.
     """
     try:
         from pathlib import Path  # noqa: PLC0415 - slow to import
 
+        from letsencrypt_mdaemon.app import build  # noqa: PLC0415 - slow
+        from letsencrypt_mdaemon.config import load  # noqa: PLC0415
         from letsencrypt_mdaemon.sandbox import demo as story  # noqa: PLC0415 - slow
 
         folder = Path(directory) if directory else None
+        if folder is None:
+            there = os.environ.get(f"{load.PREFIX}MDAEMON_DIR")
+            build.refuse_demo(Path(there) if there else None)
         # With --json the story goes to stderr: stdout is the result alone.
         result = story.run(
             folder,
@@ -51,8 +56,8 @@ def demo(directory: str | None, *, keep: bool, broken: bool, as_json: bool) -> N
     if as_json:
         from letsencrypt_mdaemon.cli import document as report  # noqa: PLC0415 - slow
 
-        document: Mapping[str, object] = {"schema": report.SCHEMA, "command": "demo"}
-        report.print_json({**document, **result})
+        code = int(str(result["exit_code"]))
+        report.print_json({**report.common("demo", code), **result})
     sys.exit(result["exit_code"])
 
 
@@ -67,8 +72,9 @@ def _keep_options(**options: object) -> None:
 cli = Group(
     "letsencrypt-mdaemon",
     {
-        "Every day": [commands.renew, commands.status, checks.verify],
+        "Every day": [commands.renew, commands.status, checks.verify, monitoring.check],
         "Setting up": [
+            setting_up.setup,
             demo,
             checks.selftest,
             checks.discover,
@@ -85,14 +91,7 @@ cli = Group(
     },
     callback=_keep_options,
     help=_keep_options.__doc__,
-    params=[
-        click.Option(
-            ["-c", "--config", "config_file"],
-            metavar="FILE",
-            help=CONFIG_HELP,
-        ),
-        click.Option(["-v", "--verbose"], is_flag=True, help="Show debug output."),
-    ],
+    params=[*general_options()],
     epilog="Options of a command:  letsencrypt-mdaemon COMMAND --help",
 )
 click.version_option(__version__, prog_name="letsencrypt-mdaemon")(cli)

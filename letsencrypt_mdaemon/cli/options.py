@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
     Action = Callable[..., "Result"]  # of a Context, and own options
 
-CONFIG_HELP = "Config file.  [default: MDaemon\\LetsEncrypt\\letsencrypt-mdaemon.ini]"
 CONTEXT = {"help_option_names": ["-h", "--help"]}
 _ALL = f"{__name__}.all"
 
@@ -31,6 +30,7 @@ INSTALLATION = (
 )
 NAMES = ("host-name", "alternate-host-names", "profile", "directory-url", "staging")
 IIS = ("iis-site-name", "iis-add-binding")
+SERVER = (*INSTALLATION, *NAMES, *IIS)
 DUE = ("key-type", "renew-days", "on-name-failure")
 ACCOUNT = ("directory-url", "ca-bundle", "staging", "mdaemon-dir", "state-dir", "json")
 PORT_80 = ("webroot", "skip-port-check", "validation-port", "validation-dns")
@@ -60,11 +60,13 @@ class Result(NamedTuple):
         items: What --json prints of it.
         print_text: Prints it for people; gets the JSON document.
         error: Why the command fails, after it has printed this.
+        exit_code: That of a command that does not fail.
     """
 
     items: Mapping[str, object]
     print_text: Callable[[Document], object]
     error: Error | None = None
+    exit_code: int = 0
 
 
 class Group(click.Group):
@@ -95,9 +97,18 @@ class Group(click.Group):
     def main(self, *arguments: Any, **options: Any) -> NoReturn:  # noqa: ANN401
         """Run a command line; its mistakes are shown as all other errors are."""
         options["standalone_mode"] = False
+        words = options.pop("args", None) or (arguments or [sys.argv[1:]])[0]
+        words = _as_options(words)
         try:
-            sys.exit(super().main(*arguments, **options) or 0)
+            sys.exit(super().main(words, *arguments[1:], **options) or 0)
         except click.ClickException as exc:
+            context = getattr(exc, "ctx", None)
+            row = context and context.command
+            if isinstance(row, _Command) and row.on_failure is not None:
+                sys.exit(row.on_failure(exc.format_message()))
+            if "--json" in words:
+                _print_as_json(exc)
+                sys.exit(exc.exit_code)
             shown = io.StringIO()
             exc.show(shown)
             text = shown.getvalue().replace("Error: ", "error: ", 1)
@@ -118,15 +129,34 @@ class Group(click.Group):
                 )
 
 
+def _as_options(words: Sequence[str]) -> list[str]:
+    """Return a command line with `help` and `version` as the options they stand for."""
+    if words[:1] == ["help"]:
+        return [*words[1:], "--help"]
+    return ["--version"] if words == ["version"] else list(words)
+
+
+def _print_as_json(error: click.ClickException) -> None:
+    """Print wrong usage as the JSON of any other failure."""
+    from letsencrypt_mdaemon.cli import document  # noqa: PLC0415 - seldom needed
+
+    context = getattr(error, "ctx", None)
+    path = context.command_path.partition(" ")[2] if context else ""
+    details = {"type": "UsageError", "message": error.format_message(), "hint": ""}
+    document.print_json(
+        {
+            **document.common(path, error.exit_code),
+            "error": details,
+            "warnings": [],
+            "log": None,
+        }
+    )
+
+
 class _Command(click.Command):
     """A command whose options are settings, made when they are needed.
 
-    Attributes:
-        shown: The settings that -h shows.
-        takes: The settings that it takes; None for all of them.
-        own: Options that are not settings.
-        helps: The help of settings that mean something else here.
-        example: A command line without the name of the program.
+    Its attributes are the arguments of `command`.
     """
 
     shown: Sequence[str] = ()
@@ -134,6 +164,7 @@ class _Command(click.Command):
     own: Sequence[click.Option] = ()
     helps: Mapping[str, str] = {}
     example = ""
+    on_failure: Callable[[str], int] | None = None
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         """Return the options."""
@@ -144,10 +175,17 @@ class _Command(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse the options; refuse those of other commands by name."""
+        words = list(args)
         try:
             return super().parse_args(ctx, args)
         except click.NoSuchOption as exc:
+            from letsencrypt_mdaemon.cli import legacy  # noqa: PLC0415 - seldom needed
             from letsencrypt_mdaemon.config import load  # noqa: PLC0415 - slow to import
+
+            for word in words:
+                if right := legacy.spelling(word):
+                    message = f"{word} is a switch of the old script; write {right}."
+                    raise click.UsageError(message, ctx) from exc
 
             name = exc.option_name.removeprefix("--")
             if name in load.REMOVED:
@@ -181,13 +219,14 @@ class _Command(click.Command):
                 formatter.write_text(f"All options:  {ctx.command_path} --help-all")
 
 
-def command(
+def command(  # noqa: PLR0913 - what a command consists of
     *shown: str,
     takes: Sequence[str] | None = (),
     own: Sequence[click.Option] = (),
     helps: Mapping[str, str] | None = None,
     example: str,
     is_logged: bool = False,
+    on_failure: Callable[[str], int] | None = None,
 ) -> Callable[[Action], click.Command]:
     """Make a command of a function, with settings as its options.
 
@@ -198,10 +237,11 @@ def command(
         helps: The help of settings that mean something else here.
         example: A command line without the name of the program.
         is_logged: Whether it writes a log, and mails a failure.
+        on_failure: Prints why it failed, and returns the exit code; None = as usual.
     """
 
     def decorate(act: Action) -> click.Command:
-        def callback(**given: Any) -> None:  # noqa: ANN401 - as click gives them
+        def callback(**given: Any) -> int:  # noqa: ANN401 - as click gives them
             from letsencrypt_mdaemon.cli.context import Context  # noqa: PLC0415 - slow
             from letsencrypt_mdaemon.cli.run import Run  # noqa: PLC0415 - slow
 
@@ -217,9 +257,13 @@ def command(
             }
             name = current.command_path.split(" ", 1)[1]
             context = Context(name, options, file=file)
-            with Run(context, verbose=verbose, is_logged=is_logged) as run:
+            with Run(
+                context, verbose=verbose, is_logged=is_logged, on_failure=on_failure
+            ) as run:
                 run.begin()
-                run.show(act(context, **mine))
+                result = act(context, **mine)
+                run.show(result)
+            return result.exit_code
 
         made = _Command(
             act.__name__.replace("_", "-"),
@@ -228,7 +272,7 @@ def command(
             context_settings=CONTEXT,
         )
         made.shown, made.takes, made.own, made.example = shown, takes, own, example
-        made.helps = helps or {}
+        made.helps, made.on_failure = helps or {}, on_failure
         return made
 
     return decorate
@@ -277,11 +321,7 @@ def _options(
             help=helps.get(name, row.help),
             **kind,
         )
-    # They may stand before the command or behind it.
-    yield click.Option(
-        ["-c", "--config", "config_file"], metavar="FILE", help=CONFIG_HELP
-    )
-    yield click.Option(["-v", "--verbose"], is_flag=True, help="Show debug output.")
+    yield from general_options()
     yield click.Option(
         ["--help-all"],
         is_flag=True,
@@ -290,6 +330,16 @@ def _options(
         callback=_show_all,
         help="Show all options and exit.",
     )
+
+
+def general_options() -> Iterator[click.Option]:
+    """Return the options that may stand before the command or behind it."""
+    yield click.Option(
+        ["-c", "--config", "config_file"],
+        metavar="FILE",
+        help="Config file.  [default: MDaemon\\LetsEncrypt\\letsencrypt-mdaemon.ini]",
+    )
+    yield click.Option(["-v", "--verbose"], is_flag=True, help="Show debug output.")
 
 
 def _show_all(ctx: click.Context, _: click.Parameter, value: object) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import re
 import sys
@@ -16,10 +15,11 @@ from letsencrypt_mdaemon.errors import AcmeError, BusyError, ChallengeError, Err
 from letsencrypt_mdaemon.mdaemon import folders
 from letsencrypt_mdaemon.system import log
 from letsencrypt_mdaemon.system.disk import reason
+from letsencrypt_mdaemon.system.parallel import is_lack
 from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from letsencrypt_mdaemon.cli.context import Context
@@ -33,23 +33,28 @@ MAX_EVENT_CHARACTERS = 30_000
 
 DOCTOR_SECONDS = 20
 
-_LACKS = {errno.ENOMEM, errno.EAGAIN, errno.EMFILE, errno.ENFILE}
-# Too many open files, not enough memory (twice), no resources, commitment limit.
-_WINDOWS_LACKS = {4, 8, 14, 1450, 1455}
-
 
 class Run:
     """One command, from its context to its exit code.
 
     Args:
         is_logged: Whether it writes a log, and mails a failure.
+        on_failure: Prints why it failed, and returns the exit code; None = as usual.
 
     Raises:
         SystemExit: On leaving after an error, with its exit code.
     """
 
-    def __init__(self, context: Context, *, verbose: bool, is_logged: bool) -> None:
+    def __init__(
+        self,
+        context: Context,
+        *,
+        verbose: bool,
+        is_logged: bool,
+        on_failure: Callable[[str], int] | None = None,
+    ) -> None:
         self.context = context
+        self._on_failure = on_failure
         self._is_logged = is_logged
         self._mails = False
         self._items: Mapping[str, object] = {}
@@ -73,7 +78,7 @@ class Run:
             elif error is not None:
                 _log.error("Interrupted. The next run continues.")
             else:
-                self._note_end(0)
+                self.context.note_end(0)
 
     def begin(self) -> None:
         """Take the lock and open the log, if the command is logged; then mail failures.
@@ -102,18 +107,16 @@ class Run:
         """
         self._items = result.items
         if not self.context.config.json:
-            result.print_text(self._document())
+            result.print_text(self._document(result.exit_code))
         elif result.error is None:
-            report.print_json(self._document())
+            report.print_json(self._document(result.exit_code))
         if result.error is not None:
             raise result.error
 
     def _document(self, exit_code: int = 0, **more: object) -> Document:
         path = self._file_log.path if self._file_log else None
         return {
-            "schema": report.SCHEMA,
-            "command": self.context.command,
-            "exit_code": exit_code,
+            **report.common(self.context.command, exit_code),
             **self._items,
             **more,
             "warnings": self._lines.warnings,
@@ -135,15 +138,8 @@ class Run:
         self.context.exits.callback(self._file_log.close)
         self.context.exits.callback(self._logger.removeHandler, self._file_log)
 
-    def _note_end(self, exit_code: int) -> None:
-        """Remember how a scheduled run ended; a failure here is only a warning."""
-        try:
-            self.context.note_end(exit_code)
-        except Error as exc:
-            _log.warning("The result of this run could not be saved: %s", exc)
-
     def _fail(self, error: Error) -> NoReturn:
-        self._note_end(error.exit_code)
+        self.context.note_end(error.exit_code)
         findings: dict[str, object] = {}
         # A run with a result only waits: it has validated no name now.
         if isinstance(error, ChallengeError) and not self._items:
@@ -151,6 +147,9 @@ class Run:
         _log.error("%s", error.message)
         if error.hint:
             _log.info("%s", error.hint)
+        code = error.exit_code
+        if self._on_failure is not None:
+            code = self._on_failure(f"{error.message} {error.hint}".strip())
         if self._mails:
             if self.context.config.to:
                 self._mail(error)
@@ -165,8 +164,8 @@ class Run:
                 details["names"] = error.names
             if isinstance(error, ChallengeError):
                 details["findings"] = findings
-            report.print_json(self._document(error.exit_code, error=details))
-        sys.exit(error.exit_code)
+            report.print_json(self._document(code, error=details))
+        sys.exit(code)
 
     def _consult(self, error: ChallengeError) -> dict[str, object]:
         """Add the doctor's findings to the CA's error; a failure here is ignored.
@@ -228,7 +227,7 @@ class Run:
 def _unexpected(error: Exception) -> Error:
     """Return an exception that nobody expected as an error: a bug, or a lack."""
     what = f"{type(error).__name__}: {printable(error)}"
-    if _is_lack(error):
+    if is_lack(error):
         return Error(
             "This machine is out of memory, or of threads, processes or open files: "
             f"{what}",
@@ -237,12 +236,6 @@ def _unexpected(error: Exception) -> Error:
         )
     hint = "This is a bug. Report it with the log, or with the output of -v."
     return Error(f"Unexpected: {what}", hint=hint)
-
-
-def _is_lack(error: BaseException) -> bool:
-    if isinstance(error, OSError):
-        return error.errno in _LACKS or getattr(error, "winerror", 0) in _WINDOWS_LACKS
-    return isinstance(error, MemoryError) or "can't start new thread" in str(error)
 
 
 def _entry(error: Error) -> str:

@@ -9,14 +9,7 @@ import click
 
 from letsencrypt_mdaemon.cli import document
 from letsencrypt_mdaemon.cli.document import iso
-from letsencrypt_mdaemon.cli.text import (
-    day,
-    dropped,
-    place,
-    print_unproven,
-    row,
-    when,
-)
+from letsencrypt_mdaemon.cli.text import day, dropped, place, print_unproven, row, when
 from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:
@@ -33,6 +26,7 @@ def status(value: Status, installation: Installation) -> Document:
     memory, every = installation.memory, snapshot.request.interval
     return {
         "mdaemon_dir": str(installation.root),
+        "store": str(installation.store),
         "directory_url": installation.config.ca,
         "names": list(snapshot.request.names),
         "due": due.due,
@@ -105,6 +99,7 @@ def _ledger(snapshot: Snapshot) -> Document:
 def print_status(found: Document) -> None:
     """Print what is in use, and when it is due."""
     click.echo(f"MDaemon in {found['mdaemon_dir']}")
+    row("store", found["store"])
     row("names", *found["names"])
     row("CA", found["directory_url"])
     if item := found["certificate"]:
@@ -124,6 +119,8 @@ def print_status(found: Document) -> None:
     row("dropped", *map(dropped, found["dropped"]))
     if item := found["pending"]:
         row("pending", f"{item['thumbprint']}, issued and not in use yet")
+    if not found["targets"]:
+        row("INI value", "none names a certificate of the store yet")
     for item in found["targets"]:
         leaf = item["certificate"]
         named = leaf["thumbprint"] if leaf else "no certificate of the store"

@@ -28,6 +28,11 @@ WIDTH = 100
 MAX_HINTS = 3
 """The pieces of the doctor's advice that a failed run shows."""
 
+SWITCH_OFF = (
+    "Switch off MDaemon's own scheduler: Security, Security Manager, SSL & TLS, Let's "
+    "Encrypt."
+)
+
 _FIREWALL_HINT = (
     "This machine can read the file, but not the CA, which asks from several "
     "countries: check Location and Dynamic Screening and the firewall."
@@ -79,17 +84,21 @@ def _headline(document: Document) -> str:
         return "Rehearsal: nothing in use was changed."
     if until := document["waiting_until"]:
         return f"Waiting: due, next try after {when(until)}. --force tries now."
-    if not document["renewed"]:
-        return "Nothing to do."
-    done = {"activate": "Activated", "rollback": "Rolled back"}
     first, *more = document["names"]
+    names = first + (f" and {len(more)} more" if more else "")
+    if item := document["pending"]:
+        until = day(item["not_after"])
+        return f"Issued, not in use: {names}, valid until {until}."
+    if not document["renewed"]:
+        due = document["due_at"]
+        return f"Nothing due until {when(due)}." if due else "Nothing to do."
+    done = {"activate": "Activated", "rollback": "Rolled back"}
     proven = ""
     if (item := document["proof"]) and item["unproven"]:
         ports = len(item["new"]) + len(item["unproven"])
         proven = f"; {len(item['new'])} of {ports} ports proven"
     return (
-        f"{done.get(document['command'], 'Renewed')}: {first}"
-        f"{f' and {len(more)} more' if more else ''}, "
+        f"{done.get(document['command'], 'Renewed')}: {names}, "
         f"valid until {day(document['certificate']['not_after'])}{proven}"
     )
 
@@ -106,20 +115,25 @@ def print_account(document: Document) -> None:
 def print_found(document: Document) -> None:
     """Print where the server's files name which certificates."""
     places, certificates = document["found"], document["certificates"]
-    click.echo(f"{len(places)} places in {document['mdaemon_dir']} name a certificate:")
+    if places:
+        click.echo(f"Places in {document['mdaemon_dir']} that name a certificate:")
     for item in places:
         where = f"{item['file']} (not in an INI value)"
         if item["key"] is not None:
             where = f"{place(item)}, line {item['line']}, as {item['form']}"
         click.echo(f"  {where}: {item['thumbprint']}")
-    known = len(certificates)
-    click.echo(f"Searched for {known} certificates from the store and the ports:")
+    store = f"the store {document['store']}"
+    if certificates:
+        click.echo(f"Searched for the certificates from {store} and the ports:")
+    else:
+        click.echo(f"There is no certificate in {store}, and no port serves one.")
     for item in certificates:
         names = ", ".join(item["names"]) or "no name"
         until = day(item["not_after"])
         click.echo(f"  {item['thumbprint']}: {names}, valid until {until}")
     if not places:
         click.echo(
+            f"No place in {document['mdaemon_dir']} names a known certificate. "
             f"{CHOOSE_ONCE}, then run this again. Or name the INI values in the config "
             "file."
         )
@@ -253,10 +267,7 @@ def print_installed(document: Document) -> None:
     print_job(document)
     for name in document["rivals"]:
         click.echo(f"The task {name} runs the old script. Delete it or disable it.")
-    click.echo(
-        "Switch off MDaemon's own scheduler: Security, Security Manager, SSL & TLS, "
-        "Let's Encrypt."
-    )
+    click.echo(SWITCH_OFF)
 
 
 def print_settings(document: Document) -> None:
@@ -312,9 +323,12 @@ def day(stamp: str) -> str:
 
 
 def print_wrapped(sentence: str, indent: int = 4) -> None:
-    """Print a sentence or two in lines that fit."""
-    click.echo(
-        textwrap.fill(
-            sentence, WIDTH, subsequent_indent=" " * indent, break_on_hyphens=False
-        )
+    """Print a sentence or two in lines that fit; a longer word stays whole."""
+    lines = textwrap.wrap(
+        sentence,
+        WIDTH,
+        subsequent_indent=" " * indent,
+        break_long_words=False,
+        break_on_hyphens=False,
     )
+    click.echo("\n".join(lines))

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import click
 
 from letsencrypt_mdaemon.cli.document import certificate
-from letsencrypt_mdaemon.cli.text import day, print_wrapped
+from letsencrypt_mdaemon.cli.text import print_wrapped
 from letsencrypt_mdaemon.pki.certificate import dns_names, thumbprint
 from letsencrypt_mdaemon.pki.chain import Ending, title
-from letsencrypt_mdaemon.text import printable
+from letsencrypt_mdaemon.text import day, printable
 from letsencrypt_mdaemon.verify import verdict
 from letsencrypt_mdaemon.verify.served import Answer
 
@@ -76,24 +76,19 @@ def _answer(value: Served) -> Document:
     }
 
 
-def print_verification(found: Verification) -> None:
-    """Print a table of what the ports serve, and remarks below it."""
-    ports, expected = found.ports, found.expected
-    if expected is None:
-        print_wrapped(
-            "The expected certificate is unknown: no known INI value names one. "
-            "Run `discover`."
-        )
-    elif not expected:
-        print_wrapped("The server's files name an unknown certificate.")
-    for one in expected or ():
-        names = ", ".join(printable(name) for name in dns_names(one))
-        until = day(one.not_valid_after_utc.isoformat())
-        digest = thumbprint(one)
-        print_wrapped(f"Expected: {digest}, valid until {until}, for {names}.")
+def print_verification(found: Verification, store: str) -> None:
+    """Print a table of what the ports serve, and remarks below it.
+
+    Args:
+        store: The store that was searched for certificates.
+    """
+    print_wrapped(f"Store: {store}")
+    _print_expected(found)
+    ports = found.ports
     columns = "{:<4} {:>5} {:<13}  {:<16}  {:<10}  {:<11}  {:<3}  {:>6}  {}"
     head = ("", "Port", "", "Serves", "Until", "Chain", "TLS", "Time", "Where")
-    click.echo(columns.format(*head).rstrip())
+    if ports:
+        click.echo(columns.format(*head).rstrip())
     groups = verdict.grouped(ports)
     notes: dict[str, list[str]] = {}
     origin = ""
@@ -118,6 +113,21 @@ def print_verification(found: Verification) -> None:
     if not found.is_listening:
         why = "" if found.is_running else ": MDaemon's service is stopped"
         print_wrapped(f"No port listens, so nothing could be verified{why}.")
+
+
+def _print_expected(found: Verification) -> None:
+    if found.expected is None:
+        print_wrapped(
+            "The expected certificate is unknown: no known INI value names one. "
+            "Run `discover`."
+        )
+    elif not found.expected:
+        print_wrapped("The server's files name an unknown certificate.")
+    for one in found.expected or ():
+        names = ", ".join(printable(name) for name in dns_names(one))
+        until = day(one.not_valid_after_utc, found.now)
+        digest = thumbprint(one)
+        print_wrapped(f"Expected: {digest}, valid until {until}, for {names}.")
 
 
 def _cells(group: Sequence[Port], groups: Sequence[Sequence[Port]]) -> Sequence[str]:

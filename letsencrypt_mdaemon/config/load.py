@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import logging
 import re
 from dataclasses import fields
@@ -9,14 +11,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from letsencrypt_mdaemon.config.parsers import (
-    Parsed,
-    Setting,
-    TargetText,
-    parse_text,
-    shown,
-)
-from letsencrypt_mdaemon.config.settings import Config
+from letsencrypt_mdaemon.config import parsers
+from letsencrypt_mdaemon.config.settings import Config, Setting, TargetText
 from letsencrypt_mdaemon.errors import ConfigError
 from letsencrypt_mdaemon.text import printable
 
@@ -30,6 +26,11 @@ CONFIG = PREFIX + "CONFIG"
 FILE_NAME = "letsencrypt-mdaemon.ini"
 SECTION = "letsencrypt-mdaemon"
 
+MAX_FILE_BYTES = 1 << 20
+"""Of a config file."""
+MAX_PROBLEMS = 100
+"""How many problems are shown; the words of the first ones get a suggestion."""
+
 REMOVED = ("max-names", "keep-backups")
 """Former settings: they are skipped with a warning, so that old files still work."""
 
@@ -41,19 +42,21 @@ def settings() -> Iterator[tuple[str, Setting]]:
             yield item.name.replace("_", "-"), row
 
 
-def absolute(name: str, text: str) -> str:
+def as_option(name: str, texts: Sequence[str]) -> str:
+    """Return a setting as an option of a command line that works in any folder."""
+    text = absolute(name, texts)
+    if dict(settings())[name].flag and text == "yes":
+        return f"--{name}"
+    return f"--{name}={text}"
+
+
+def absolute(name: str, texts: Sequence[str]) -> str:
     """Return a setting's text with absolute paths: it works in any folder."""
+    row, text = dict(settings())[name], ",".join(texts)
     if name == "store":
         kind, colon, folder = text.partition(":")
         return f"{kind}:{Path(folder).absolute()}" if colon else text
-    if dict(settings())[name].metavar in {"DIR", "FILE"}:
-        return str(Path(text).absolute())
-    return text
-
-
-def is_flag(name: str) -> bool:
-    """Return whether a setting is yes or no."""
-    return dict(settings())[name].flag
+    return str(Path(text).absolute()) if row.metavar in {"DIR", "FILE"} else text
 
 
 class Loaded(NamedTuple):
@@ -71,7 +74,7 @@ class Loaded(NamedTuple):
         rows = {}
         for name, row in settings():
             value = getattr(self.config, name.replace("-", "_"))
-            text = "(set)" if row.secret and value else shown(value)
+            text = "(set)" if row.secret and value else parsers.shown(value)
             rows[name] = {"value": text, "from": self.origins.get(name, "default")}
             if name not in self.origins and row.usual not in {"", text}:
                 usual = {"delay": str(self.config.longest_delay)}
@@ -84,9 +87,7 @@ class Loaded(NamedTuple):
 
 
 def load(
-    options: Mapping[str, Sequence[str]],
-    environ: Mapping[str, str],
-    file: Path | None,
+    options: Mapping[str, Sequence[str]], environ: Mapping[str, str], file: Path | None
 ) -> Loaded:
     """Merge file, environment and command line; each overrides the one before.
 
@@ -104,8 +105,6 @@ def load(
     draft.take_environment(environ)
     for name, texts in options.items():
         draft.take(name, ",".join(texts), f"command line --{name}", Path())
-    if draft.problems:
-        raise _error(draft.problems)
     return Loaded(draft.config(), draft.origins, file)
 
 
@@ -127,8 +126,6 @@ def load_config(file: str | Path | None = None, **settings: object) -> Config:
     if file is not None:
         draft.take_file(Path(file))
     draft.take_arguments(settings)
-    if draft.problems:
-        raise _error(draft.problems)
     return draft.config()
 
 
@@ -137,12 +134,14 @@ class _Draft:
 
     def __init__(self) -> None:
         self.table = dict(settings())
-        self.values: dict[str, Parsed] = {}
+        self.values: dict[str, parsers.Parsed] = {}
         self.origins: dict[str, str] = {}
         self.targets: list[TargetText] = []
         self.problems: list[str] = []
 
     def config(self) -> Config:
+        if self.problems:
+            raise _error(self.problems)
         given = {name.replace("-", "_"): value for name, value in self.values.items()}
         return Config(**given, targets=tuple(self.targets))
 
@@ -159,7 +158,7 @@ class _Draft:
             if argument not in names:
                 self._unknown(argument, argument, names)
             elif value is not None:
-                self.take(names[argument], shown(value), argument, Path())
+                self.take(names[argument], parsers.shown(value), argument, Path())
 
     def take_environment(self, environ: Mapping[str, str]) -> None:
         names = {name.replace("-", "_").upper(): name for name in self.table}
@@ -194,7 +193,7 @@ class _Draft:
     def _take_settings(self, keys: Mapping[str, str], where: str, base: Path) -> None:
         for key, text in keys.items():
             if key in self.table:
-                self.take(key, text, f"{where} {key}", base)
+                self.take(key, _unquoted(text), f"{where} {key}", base)
             else:
                 self._unknown(f"{where} {printable(key)}", key, self.table)
 
@@ -205,7 +204,7 @@ class _Draft:
                 self._unknown(f"{where} {printable(key)}", key, values)
                 continue
             try:
-                values[key] = parse_text(text, Path())
+                values[key] = parsers.parse_text(_unquoted(text), Path())
             except ValueError as exc:
                 self.problems.append(f"{where} {key}: {exc}")
         if not values["file"] or not values["key"]:
@@ -228,10 +227,18 @@ class _Draft:
         if word.lower().replace("_", "-") in REMOVED:
             _log.warning("%s: skipped, this setting was removed; delete it", where)
             return
-        by_lower = {name.lower(): name for name in known}
+        # Comparing words takes long, and no file has so many misspelled ones.
+        few = len(self.problems) < MAX_PROBLEMS
+        by_lower = {name.lower(): name for name in known if few}
         found = get_close_matches(word.lower(), list(by_lower), 1)
         hint = f"; did you mean {prefix}{by_lower[found[0]]}?" if found else ""
         self.problems.append(f"{where}: {kind}{hint}")
+
+
+def _unquoted(text: str) -> str:
+    """Return a value of the file without the quotes around it, as other files need."""
+    is_quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "\"'"
+    return text[1:-1] if is_quoted else text
 
 
 def _read(file: Path) -> tuple[dict[str, dict[str, str]], list[str]]:
@@ -243,17 +250,24 @@ def _read(file: Path) -> tuple[dict[str, dict[str, str]], list[str]]:
     # --help needs neither.
     import configparser  # noqa: PLC0415
 
-    from letsencrypt_mdaemon.system.disk import reason  # noqa: PLC0415
+    from letsencrypt_mdaemon.system.disk import (  # noqa: PLC0415
+        read_limited,
+        reason,
+    )
 
     parser = configparser.ConfigParser(
         interpolation=None, delimiters=("=",), default_section=""
     )
     try:
-        parser.read_string(file.read_text("utf-8-sig"))
-    except OSError as exc:
-        return {}, [f"Could not read {file}: {reason(exc)}"]
+        data = read_limited(file, MAX_FILE_BYTES, "a config file")
+        # As Notepad and PowerShell write it; other encodings cannot be told apart.
+        is_utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        encoding = "utf-16" if is_utf16 else "utf-8-sig"
+        parser.read_file(io.TextIOWrapper(io.BytesIO(data), encoding))
     except UnicodeDecodeError:
         return {}, [f"{file} is not UTF-8 text; save it as UTF-8"]
+    except (OSError, ValueError) as exc:
+        return {}, [f"Could not read {file}: {reason(exc)}"]
     except configparser.MissingSectionHeaderError as exc:
         return {}, [f"{file} line {exc.lineno}: add [{SECTION}] above it"]
     except configparser.ParsingError as exc:
@@ -270,5 +284,8 @@ def _read(file: Path) -> tuple[dict[str, dict[str, str]], list[str]]:
 def _error(problems: Sequence[str]) -> ConfigError:
     if len(problems) == 1:
         return ConfigError(f"The configuration is invalid: {problems[0]}")
-    lines = "".join(f"\n  - {problem}" for problem in problems)
+    more = len(problems) - MAX_PROBLEMS
+    left_out = [f"and {more} more"] if more > 0 else []
+    shown = [*problems[:MAX_PROBLEMS], *left_out]
+    lines = "".join(f"\n  - {problem}" for problem in shown)
     return ConfigError(f"The configuration has {len(problems)} problems:{lines}")

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from dataclasses import field
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from letsencrypt_mdaemon.authorities import AUTHORITIES
 from letsencrypt_mdaemon.pki.names import normalise, split
@@ -17,41 +16,8 @@ if TYPE_CHECKING:
 Parsed: TypeAlias = Any  # a setting's value; its type is the field's own
 
 
-class Setting(NamedTuple):
-    """How one setting is written, wherever it is written.
-
-    Args:
-        parse: Turns the text, and the folder that relative paths start from, into the
-            value; raises ValueError with the problem.
-        choices: The values that completion offers.
-        usual: What counts while it is unset, in words; empty if nothing does.
-        many: Whether it may be repeated; commas join the texts before parsing.
-        secret: Whether its value is never shown; then it is not an option either.
-    """
-
-    help: str
-    metavar: str
-    parse: Callable[[str, Path], Parsed]
-    flag: bool = False
-    choices: tuple[str, ...] = ()
-    usual: str = ""
-    many: bool = False
-    secret: bool = False
-
-
-class TargetText(NamedTuple):
-    """A `[target NAME]` section: one INI value that names the certificate.
-
-    Args:
-        file: Path below the installation, with either kind of slash.
-        form: Notation of the certificate in the value; empty = the one it has now.
-    """
-
-    name: str
-    file: str
-    section: str
-    key: str
-    form: str = ""
+def _invalid(text: str, use: str) -> ValueError:
+    return ValueError(f"{text!r} is not valid; use {use}")
 
 
 def parse_text(text: str, _: Path) -> str:
@@ -80,10 +46,9 @@ def parse_flag(text: str, _: Path) -> bool:
     """Parse yes or no."""
     answers = {"yes": True, "true": True, "on": True, "1": True}
     answers |= {"no": False, "false": False, "off": False, "0": False, "": False}
-    try:
-        return answers[text.strip().lower()]
-    except KeyError:
-        raise ValueError(f"{text!r} is not valid; use yes or no") from None
+    if (answer := answers.get(text.strip().lower())) is None:
+        raise _invalid(text, "yes or no")
+    return answer
 
 
 def parse_number(low: int, high: int) -> Callable[[str, Path], int]:
@@ -91,9 +56,7 @@ def parse_number(low: int, high: int) -> Callable[[str, Path], int]:
 
     def parse(text: str, _: Path) -> int:
         if not re.fullmatch(r"\s*[0-9]{1,9}\s*", text) or not low <= int(text) <= high:
-            raise ValueError(
-                f"{text!r} is not valid; use a number from {low} to {high}"
-            )
+            raise _invalid(text, f"a number from {low} to {high}")
         return int(text)
 
     return parse
@@ -104,7 +67,7 @@ def parse_one_of(*choices: str) -> Callable[[str, Path], str]:
 
     def parse(text: str, _: Path) -> str:
         if text.strip().lower() not in choices:
-            raise ValueError(f"{text!r} is not valid; use {', '.join(choices)}")
+            raise _invalid(text, ", ".join(choices))
         return text.strip().lower()
 
     return parse
@@ -153,24 +116,22 @@ def parse_sender(text: str, base: Path) -> tuple[str, ...]:
     """Parse at most one mail address."""
     addresses = parse_addresses(text, base)
     if len(addresses) > 1:
-        raise ValueError(f"{text.strip()!r} is not valid; use one address")
+        raise _invalid(text.strip(), "one address")
     return addresses
 
 
 def parse_directory_url(text: str, _: Path) -> str:
     """Parse the name of a known CA, or the URL of a directory."""
     url = text.strip()
-    if known := AUTHORITIES.get(url.lower()):
-        return known.url
+    if authority := AUTHORITIES.get(url.lower()):
+        return authority.url
     if "@" in url:
         raise ValueError("contains an @; a CA takes no login")
     # RFC 8555, 6.1: HTTPS only. A CA on this machine may use HTTP.
     host = r"(https://[^/?#\s]+|http://(localhost|127\.0\.0\.1|\[::1\])(:[0-9]+)?)"
     if not url.isprintable() or not re.fullmatch(rf"{host}(/\S*)?", url):
-        raise ValueError(
-            f"{url!r} is not valid; use {', '.join(AUTHORITIES)}, or the https:// URL "
-            "of a CA's directory"
-        )
+        known = ", ".join(AUTHORITIES)
+        raise _invalid(url, f"{known}, or the https:// URL of a CA's directory")
     return url
 
 
@@ -181,50 +142,48 @@ def parse_store(text: str, base: Path) -> str:
         return f"pem:{parse_path(folder, base)}"
     if kind.lower() == "windows" and not colon:
         return "windows"
-    raise ValueError(f"{text!r} is not valid; use windows or pem:FOLDER")
+    raise _invalid(text, "windows or pem:FOLDER")
 
 
+_ADDRESS = r"(\[[0-9a-fA-F:]+\]|[0-9]{1,3}(?:\.[0-9]{1,3}){3})"
 _HOST = r"(\[[0-9a-fA-F:]+\]|[A-Za-z0-9._-]+)"
-
-
-def _is_port(text: str) -> bool:
-    return 0 < int(text) < 65536  # noqa: PLR2004 - the highest port plus one
 
 
 def parse_server_address(text: str, _: Path) -> tuple[str, int] | None:
     """Parse the SMTP server's host and port, or none."""
-    if text.strip().lower() == "none":
-        return None
-    match = re.fullmatch(rf"{_HOST}(?::([0-9]{{1,5}}))?", text.strip())
-    if not match or not _is_port(match[2] or "25"):
-        raise ValueError(f"{text!r} is not valid; use HOST:PORT or none")
-    return match[1].strip("[]"), int(match[2] or 25)
+    return _place(text, _HOST, 25, "HOST:PORT or none")
 
 
 def parse_dns_server(text: str, _: Path) -> tuple[str, int] | None:
     """Parse a DNS server's address and port, or none."""
-    if text.strip().lower() == "none":
-        return None
-    address = r"(\[[0-9a-fA-F:]+\]|[0-9]{1,3}(?:\.[0-9]{1,3}){3})"
-    match = re.fullmatch(rf"{address}(?::([0-9]{{1,5}}))?", text.strip())
-    if not match or not _is_port(match[2] or "53"):
-        raise ValueError(f"{text!r} is not valid; use ADDRESS:PORT or none")
-    return match[1].strip("[]"), int(match[2] or 53)
+    return _place(text, _ADDRESS, 53, "ADDRESS:PORT or none")
 
 
 def parse_mail_server(text: str, _: Path) -> str:
     """Parse the way that mail is sent: `raw`, or the URL of an SMTP server."""
-    url = text.strip()
+    url, use = text.strip(), "raw, smtp://HOST:PORT or smtps://HOST:PORT"
     if url.lower() == "raw":
         return "raw"
     if "@" in url:
         raise ValueError("contains an @; set the login with mail-user and its password")
-    match = re.fullmatch(rf"smtps?://{_HOST}(?::([0-9]{{1,5}}))?/?", url)
-    if not match or not _is_port(match[2] or "25"):
-        raise ValueError(
-            f"{url!r} is not valid; use raw, smtp://HOST:PORT or smtps://HOST:PORT"
-        )
+    if _place(url.removesuffix("/"), rf"smtps?://{_HOST}", 25, use) is None:
+        raise _invalid(url, use)
     return url
+
+
+def _place(text: str, host: str, usual: int, use: str) -> tuple[str, int] | None:
+    """Return a host and its port; None for `none`.
+
+    Args:
+        host: The pattern of the host, a group.
+        usual: The port where the text has none.
+    """
+    if text.strip().lower() == "none":
+        return None
+    match = re.fullmatch(rf"{host}(?::([0-9]{{1,5}}))?", text.strip())
+    if match is None or not 0 < (port := int(match[2] or usual)) < 1 << 16:
+        raise _invalid(text, use)
+    return match[1].strip("[]"), port
 
 
 def parse_list(text: str, _: Path) -> tuple[str, ...]:
@@ -256,34 +215,3 @@ def shown(value: object) -> str:
             return ",".join(map(str, value))
         case _:
             return str(value)
-
-
-def setting(  # noqa: PLR0913 - a row of the table of settings
-    help: str,  # noqa: A002 - click's word for it
-    parse: Callable[[str, Path], Parsed] = parse_text,
-    metavar: str = "TEXT",
-    *,
-    default: Parsed = None,
-    usual: str = "",
-    choices: tuple[str, ...] = (),
-    many: bool = False,
-    secret: bool = False,
-) -> Any:  # noqa: ANN401 - stands where the field's default stands
-    """Return the field of one setting; its help gets the default.
-
-    Args:
-        usual: What counts while it is unset, in words; by default the default.
-        choices: The values that completion offers; the only ones if there is no parser.
-    """
-    flag = parse is parse_flag
-    if flag:
-        default = False
-    elif many and default is None:
-        default = ()
-    if usual or (default and not flag):
-        usual = usual or shown(default)
-        help = f"{help}  [default: {usual}]"  # noqa: A001
-    if choices and parse is parse_text:
-        parse = parse_one_of(*choices)
-    row = Setting(help, metavar, parse, flag, choices, usual, many, secret)
-    return field(default=default, metadata={"setting": row}, repr=not secret)

@@ -8,34 +8,115 @@ help and `config show` are made from the fields.
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
 
 from letsencrypt_mdaemon import authorities
 from letsencrypt_mdaemon.authorities import AUTHORITIES, LETSENCRYPT
-from letsencrypt_mdaemon.config.parsers import (
-    TargetText,
-    parse_addresses,
-    parse_directory_url,
-    parse_dns_server,
-    parse_flag,
-    parse_list,
-    parse_mail_server,
-    parse_name,
-    parse_names,
-    parse_number,
-    parse_path,
-    parse_semaphores,
-    parse_sender,
-    parse_server_address,
-    parse_store,
-    setting,
-)
+from letsencrypt_mdaemon.config import parsers
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
+    from letsencrypt_mdaemon.config.parsers import Parsed
     from letsencrypt_mdaemon.pki.certificate import KeyType
+
+
+class Setting(NamedTuple):
+    """How one setting is written, wherever it is written.
+
+    Args:
+        parse: Turns the text, and the folder that relative paths start from, into the
+            value; raises ValueError with the problem.
+        choices: The values that completion offers.
+        usual: What counts while it is unset, in words; empty if nothing does.
+        many: Whether it may be repeated; commas join the texts before parsing.
+        secret: Whether its value is never shown; then it is not an option either.
+    """
+
+    help: str
+    metavar: str
+    parse: Callable[[str, Path], Parsed]
+    flag: bool = False
+    choices: tuple[str, ...] = ()
+    usual: str = ""
+    many: bool = False
+    secret: bool = False
+
+
+class TargetText(NamedTuple):
+    """A `[target NAME]` section: one INI value that names the certificate.
+
+    Args:
+        file: Path below the installation, with either kind of slash.
+        form: Notation of the certificate in the value; empty = the one it has now.
+    """
+
+    name: str
+    file: str
+    section: str
+    key: str
+    form: str = ""
+
+
+def setting(  # noqa: PLR0913 - a row of the table of settings
+    what: str,
+    parse: Callable[[str, Path], Parsed] = parsers.parse_text,
+    metavar: str = "TEXT",
+    *,
+    default: Parsed = "",
+    usual: str = "",
+    choices: tuple[str, ...] = (),
+    many: bool = False,
+    secret: bool = False,
+) -> Parsed:
+    """Return the field of one setting; its help gets the default.
+
+    Args:
+        usual: What counts while it is unset, in words; by default the default.
+    """
+    if many:
+        default = default or ()
+    if usual or default:
+        usual = usual or parsers.shown(default)
+        what = f"{what}  [default: {usual}]"
+    is_flag = parse is parsers.parse_flag
+    row = Setting(what, metavar, parse, is_flag, choices, usual, many, secret)
+    return field(default=default, metadata={"setting": row}, repr=not secret)
+
+
+def flag(what: str) -> Parsed:
+    """Return the field of a setting that is yes or no; unset, it is no."""
+    return setting(what, parsers.parse_flag, default=False)
+
+
+def folder(what: str, usual: str = "") -> Parsed:
+    """Return the field of a setting that is a folder."""
+    return setting(what, parsers.parse_path, "DIR", default=None, usual=usual)
+
+
+def file(what: str) -> Parsed:
+    """Return the field of a setting that is a file."""
+    return setting(what, parsers.parse_path, "FILE", default=None)
+
+
+def number(
+    what: str,
+    bounds: tuple[int, int],
+    default: int | None,
+    metavar: str = "SECONDS",
+    usual: str = "",
+) -> Parsed:
+    """Return the field of a setting that is a whole number."""
+    parse = parsers.parse_number(*bounds)
+    return setting(what, parse, metavar, default=default, usual=usual)
+
+
+def one_of(what: str, *choices: str, metavar: str = "RULE") -> Parsed:
+    """Return the field of a setting that is one of some words, by default the first."""
+    parse, default = parsers.parse_one_of(*choices), choices[0]
+    return setting(what, parse, metavar, default=default, choices=choices)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,231 +125,178 @@ class Config:
 
     # The server
 
-    mdaemon_dir: Path | None = setting(
-        "MDaemon's folder.", parse_path, "DIR", usual="detected"
-    )
-    webroot: Path | None = setting(
-        "Folder served on port 80.", parse_path, "DIR", usual=r"WorldClient\HTML"
-    )
+    mdaemon_dir: Path | None = folder("MDaemon's folder.", "detected")
+    webroot: Path | None = folder("Folder served on port 80.", r"WorldClient\HTML")
     smtp_address: tuple[str, int] | None = setting(
         "MDaemon's SMTP address, to read its greeting; or none.",
-        parse_server_address,
+        parsers.parse_server_address,
         "HOST:PORT",
         default=("127.0.0.1", 25),
     )
     iis_site_name: str = setting(
-        "IIS site whose HTTPS bindings also get the certificate.", default=""
+        "IIS site whose HTTPS bindings also get the certificate."
     )
-    iis_add_binding: bool = setting(
-        "Add *:443 to that site if it has no HTTPS binding.", parse_flag
-    )
+    iis_add_binding: bool = flag("Add *:443 to that site if it has no HTTPS binding.")
 
     # The certificate
 
     host_name: str = setting(
-        "First name of the certificate.",
-        parse_name,
-        "NAME",
-        default="",
-        usual="MDaemon's",
+        "First name of the certificate.", parsers.parse_name, "NAME", usual="MDaemon's"
     )
     alternate_host_names: tuple[str, ...] = setting(
-        "More names, separated by commas.", parse_names, "NAMES", many=True
+        "More names, separated by commas.", parsers.parse_names, "NAMES", many=True
     )
-    key_type: KeyType = setting(
+    key_type: KeyType = one_of(
         "Type of the key: rsa2048, rsa3072, rsa4096, p256 or p384.",
+        *("rsa2048", "rsa3072", "rsa4096", "p256", "p384"),
         metavar="TYPE",
-        choices=("rsa2048", "rsa3072", "rsa4096", "p256", "p384"),
-        default="rsa2048",
     )
-    key_policy: str = setting(
-        "Key of the next certificate: new, or reuse.",
-        metavar="RULE",
-        choices=("new", "reuse"),
-        default="new",
+    key_policy: str = one_of(
+        "Key of the next certificate: new, or reuse.", "new", "reuse"
     )
-    renew_days: int = setting(
-        "Renew when this number of days is left.",
-        parse_number(0, 365),
-        "DAYS",
-        default=0,
-        usual="off",
+    renew_days: int = number(
+        "Renew when this number of days is left.", (0, 365), 0, "DAYS", "off"
     )
-    on_name_failure: str = setting(
-        "If a name fails validation: fail the run, or drop the name.",
-        metavar="RULE",
-        choices=("fail", "drop"),
-        default="fail",
+    on_name_failure: str = one_of(
+        "If a name fails validation: fail the run, or drop the name.", "fail", "drop"
     )
 
     # The CA
 
     directory_url: str = setting(
         f"CA: {', '.join(AUTHORITIES)}, or the URL of its directory.",
-        parse_directory_url,
+        parsers.parse_directory_url,
         "CA",
         choices=tuple(AUTHORITIES),
-        default="",
         usual="letsencrypt",
     )
-    agree_tos: bool = setting("Agree to the CA's terms of service.", parse_flag)
+    agree_tos: bool = flag("Agree to the CA's terms of service.")
     contact: tuple[str, ...] = setting(
-        "Mail addresses that the CA may use.", parse_addresses, "ADDRESSES", many=True
+        "Mail addresses that the CA may use.",
+        parsers.parse_addresses,
+        "ADDRESSES",
+        many=True,
     )
-    eab_kid: str = setting("Key ID for external account binding (EAB).", default="")
-    eab_key_file: Path | None = setting("File with the EAB key.", parse_path, "FILE")
-    eab_key: str = setting("The EAB key.", default="", secret=True)
+    eab_kid: str = setting("Key ID for external account binding (EAB).")
+    eab_key_file: Path | None = file("File with the EAB key.")
+    eab_key: str = setting("The EAB key.", secret=True)
     profile: tuple[str, ...] = setting(
-        "Preferred certificate profiles, in order.", parse_list, "NAMES", many=True
+        "Preferred certificate profiles, in order.",
+        parsers.parse_list,
+        "NAMES",
+        many=True,
     )
-    require_profile: bool = setting(
-        "Fail if the CA offers none of these profiles.", parse_flag
-    )
+    require_profile: bool = flag("Fail if the CA offers none of these profiles.")
     preferred_chain: str = setting(
-        "Prefer the chain with this issuer (CN).", metavar="NAME", default=""
+        "Prefer the chain with this issuer (CN).", metavar="NAME"
     )
-    ca_bundle: Path | None = setting(
-        "PEM file with the only roots to trust for the CA's HTTPS.", parse_path, "FILE"
+    ca_bundle: Path | None = file(
+        "PEM file with the only roots to trust for the CA's HTTPS."
     )
-    delay: int | None = setting(
-        "Maximum random delay of a scheduled run.",
-        parse_number(0, 3600),
-        "SECONDS",
-        usual="300 or 0",
+    delay: int | None = number(
+        "Maximum random delay of a scheduled run.", (0, 3600), None, usual="300 or 0"
     )
-    validation_timeout: int = setting(
-        "Total time to wait for the CA.",
-        parse_number(1, 86400),
-        "SECONDS",
-        default=300,
+    validation_timeout: int = number(
+        "Time for all requests about one certificate.", (1, 86400), 300
     )
 
     # Storage
 
     store: str = setting(
         "Certificate store: windows, or pem:FOLDER.",
-        parse_store,
+        parsers.parse_store,
         "STORE",
         choices=("windows", "pem:"),
-        default="",
         usual="windows" if sys.platform == "win32" else "a pem: folder in state-dir",
     )
-    key_storage: str = setting(
+    key_storage: str = one_of(
         "Key storage provider for RSA keys in Windows' store: csp or cng.",
+        *("csp", "cng"),
         metavar="KIND",
-        choices=("csp", "cng"),
-        default="csp",
     )
-    key_exportable: bool = setting(
-        "Let keys be exported from Windows' store.", parse_flag
+    key_exportable: bool = flag("Let keys be exported from Windows' store.")
+    pfx_password_file: Path | None = file(
+        "Also write cert.pfx, encrypted with the password in this file."
     )
-    pfx_password_file: Path | None = setting(
-        "Also write cert.pfx, encrypted with the password in this file.",
-        parse_path,
-        "FILE",
+    state_dir: Path | None = folder(
+        "Account key and history.", r"LetsEncrypt\letsencrypt-mdaemon"
     )
-    state_dir: Path | None = setting(
-        "Account key and history.",
-        parse_path,
-        "DIR",
-        usual=r"LetsEncrypt\letsencrypt-mdaemon",
-    )
-    log_dir: Path | None = setting(
-        "Folder of LetsEncrypt.log.", parse_path, "DIR", usual="Logs"
-    )
-    keep_logs: int = setting(
-        "Number of earlier logs to keep.", parse_number(0, 10000), "N", default=30
-    )
-    remove_old_certificates: bool = setting(
-        "Remove this program's superseded certificates.", parse_flag
+    log_dir: Path | None = folder("Folder of LetsEncrypt.log.", "Logs")
+    keep_logs: int = number("Number of earlier logs to keep.", (0, 10000), 30, "N")
+    remove_old_certificates: bool = flag(
+        "Remove this program's superseded certificates."
     )
 
     # Reload and ports
 
     reload_semaphores: tuple[str, ...] = setting(
         "Semaphore files, the least disruptive first.",
-        parse_semaphores,
+        parsers.parse_semaphores,
         "NAMES",
         default=("RELOADCACHE.SEM", "RESTARTWC.SEM"),
         many=True,
     )
-    reload_timeout: int = setting(
-        "Time to wait for each semaphore.",
-        parse_number(1, 3600),
-        "SECONDS",
-        default=30,
-    )
-    allow_restart: bool = setting(
-        "Restart MDaemon if a port still serves the old certificate.", parse_flag
+    reload_timeout: int = number("Time to wait for each semaphore.", (1, 3600), 30)
+    allow_restart: bool = flag(
+        "Restart MDaemon if a port still serves the old certificate."
     )
     endpoint: tuple[str, ...] = setting(
         "URLs of the ports.",
-        parse_list,
+        parsers.parse_list,
         "URLS",
         usual="mail ports, 443 and 444",
         many=True,
     )
-    verify_timeout: int = setting(
-        "Time that the ports have to change.",
-        parse_number(1, 3600),
-        "SECONDS",
-        default=60,
-    )
-    public: bool = setting("Also check the ports at the addresses in DNS.", parse_flag)
-    require_trusted: bool = setting("Fail if a chain is not trusted.", parse_flag)
+    verify_timeout: int = number("Time that the ports have to change.", (1, 3600), 60)
+    public: bool = flag("Also check the ports at the addresses in DNS.")
+    require_trusted: bool = flag("Fail if a chain is not trusted.")
 
     # Mail when a run fails
 
     to: tuple[str, ...] = setting(
         "Recipients of the mail when a run fails.",
-        parse_addresses,
+        parsers.parse_addresses,
         "ADDRESSES",
         many=True,
     )
     mail_from: tuple[str, ...] = setting(
         "Sender of the mail.",
-        parse_sender,
+        parsers.parse_sender,
         "ADDRESS",
         default=(),
         usual="the first recipient",
     )
     mail_server: str = setting(
         "Mail server: raw, smtp://HOST:PORT or smtps://HOST:PORT.",
-        parse_mail_server,
+        parsers.parse_mail_server,
         "URL",
         choices=("raw", "smtp://", "smtps://"),
         default="raw",
     )
-    mail_user: str = setting("Login at the mail server.", default="")
-    mail_password_file: Path | None = setting(
-        "File with the password of the login.", parse_path, "FILE"
-    )
-    mail_password: str = setting("The password of the login.", default="", secret=True)
+    mail_user: str = setting("Login at the mail server.")
+    mail_password_file: Path | None = file("File with the password of the login.")
+    mail_password: str = setting("The password of the login.", secret=True)
 
     # For one run
 
-    staging: bool = setting(
-        "Rehearse with the staging CA; change nothing in use.", parse_flag
-    )
-    dry_run: bool = setting("Show what a run would do; change nothing.", parse_flag)
-    force: bool = setting("Order a certificate even if none is due.", parse_flag)
-    no_activate: bool = setting(
-        "Obtain and keep the certificate; do not use it yet.", parse_flag
-    )
-    no_reload: bool = setting("Do not make the server reload.", parse_flag)
-    skip_port_check: bool = setting("Do not check whether port 80 answers.", parse_flag)
-    json: bool = setting("Print the result as JSON.", parse_flag)
+    staging: bool = flag("Rehearse with the staging CA; change nothing in use.")
+    dry_run: bool = flag("Show what a run would do; change nothing.")
+    force: bool = flag("Order a certificate even if none is due.")
+    no_activate: bool = flag("Obtain and keep the certificate; do not use it yet.")
+    no_reload: bool = flag("Do not make the server reload.")
+    skip_port_check: bool = flag("Do not check whether port 80 answers.")
+    json: bool = flag("Print the result as JSON.")
 
     # For a CA in a laboratory
 
-    validation_port: int = setting(
-        "Port that a CA in a laboratory checks.",
-        parse_number(1, 65535),
-        "PORT",
-        default=80,
+    validation_port: int = number(
+        "Port that a CA in a laboratory checks.", (1, 65535), 80, "PORT"
     )
     validation_dns: tuple[str, int] | None = setting(
-        "DNS server that a CA in a laboratory asks.", parse_dns_server, "ADDRESS:PORT"
+        "DNS server that a CA in a laboratory asks.",
+        parsers.parse_dns_server,
+        "ADDRESS:PORT",
+        default=None,
     )
 
     targets: tuple[TargetText, ...] = ()

@@ -222,6 +222,10 @@ class Code(Enum):
     TARGETS_UNKNOWN = f"{CHOOSE_ONCE}, or set [target ...] sections in the config file."
     STORE_UNUSABLE = "Let this account read and write the store, or set another store."
     STATE_UNUSABLE = "Set state-dir to a folder that this account can write to."
+    RAW_QUEUE_UNUSABLE = (
+        "Correct [Directories] Raw in MDaemon.ini, or set mail-server. Until then, "
+        "MDaemon gets the mail about a failed run by SMTP."
+    )
     CA_UNREACHABLE = (
         "Check DNS, firewall, proxy and directory-url: this machine must reach the CA."
     )

@@ -9,23 +9,20 @@ from __future__ import annotations
 import codecs
 import errno
 import http.client
-import io
 import re
 import socket
 import ssl
 import time
 from collections.abc import Callable
 from contextlib import closing
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 from letsencrypt_mdaemon._version import __version__
 from letsencrypt_mdaemon.doctor.findings import Code, Finding
 from letsencrypt_mdaemon.system.disk import reason
+from letsencrypt_mdaemon.system.incoming import Incoming, seconds_left
 from letsencrypt_mdaemon.text import printable
-
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
 
 AddressOf: TypeAlias = Callable[[str, float], str]
 """Returns the address that the CA connects to for a host; takes a deadline, too.
@@ -153,7 +150,7 @@ class Validator(NamedTuple):
         self, scheme: str, address: str, where: str, deadline: float
     ) -> socket.socket:
         try:
-            return self.dial(address, _PORTS[scheme], _left(deadline))
+            return self.dial(address, _PORTS[scheme], seconds_left(deadline))
         except OSError as exc:
             seen = f"could not connect to {where}: {_reason(exc)}"
             if exc.errno in _NO_ROUTE or getattr(exc, "winerror", 0) in _NO_ROUTE:
@@ -173,7 +170,7 @@ def protocol(dial: Dial, address: str, port: int, deadline: float) -> str:
         # A web server may have to look up its client first.
         until = min(deadline, time.monotonic() + PROTOCOL_SECONDS)
         try:
-            connection = dial(address, port, _left(until))
+            connection = dial(address, port, seconds_left(until))
             if scheme == "https":
                 connection = _secure(connection, "localhost", "", until)
             with closing(connection):
@@ -226,7 +223,7 @@ def _secure(
     # Nobody looks at the certificate, so its keys may be weak.
     context.set_ciphers("DEFAULT:@SECLEVEL=0")
     try:
-        plain.settimeout(_left(deadline))
+        plain.settimeout(seconds_left(deadline))
         return context.wrap_socket(plain, server_hostname=host)
     except (OSError, ValueError) as exc:
         plain.close()
@@ -243,42 +240,12 @@ def _ask(connection: socket.socket, url: SplitResult, deadline: float) -> _Answe
         "Accept: */*\r\n"
         "Connection: close\r\n\r\n"
     )
-    connection.settimeout(_left(deadline))
+    connection.settimeout(seconds_left(deadline))
     connection.sendall(request.encode("ascii"))
-    with http.client.HTTPResponse(_Line(connection, deadline)) as response:  # type: ignore[arg-type] # it only calls `makefile`
+    incoming = Incoming(connection, deadline, MAX_ANSWER_BYTES)
+    with http.client.HTTPResponse(incoming) as response:  # type: ignore[arg-type] # it only calls `makefile`
         response.begin()
         return response, response.read(MAX_BODY_BYTES)
-
-
-class _Line(io.RawIOBase):
-    """What a connection sends until a deadline: at most `MAX_ANSWER_BYTES`."""
-
-    def __init__(self, connection: socket.socket, deadline: float) -> None:
-        self._connection = connection
-        self._deadline = deadline
-        self._received = 0
-
-    def makefile(self, _mode: str) -> io.BufferedReader:
-        """Return what `http.client` reads from."""
-        return io.BufferedReader(self, 1 << 10)
-
-    def readable(self) -> bool:
-        """Return True, which `BufferedReader` requires."""
-        return True
-
-    def readinto(self, buffer: Buffer) -> int:
-        """Read what has arrived.
-
-        Raises:
-            TimeoutError: The deadline has passed.
-            ValueError: The answer is too long.
-        """
-        self._connection.settimeout(_left(self._deadline))
-        count = self._connection.recv_into(buffer)
-        self._received += count
-        if self._received > MAX_ANSWER_BYTES:
-            raise ValueError(f"more than {MAX_ANSWER_BYTES >> 10} KB")
-        return count
 
 
 def _check(
@@ -312,14 +279,6 @@ def _check_body(body: bytes, content_type: str, expected: bytes) -> Code | None:
     if len(body) >= MAX_BODY_BYTES:
         return Code.BODY_TOO_LONG
     return Code.WEBROOT_NOT_SERVED
-
-
-def _left(deadline: float) -> float:
-    """Return the seconds left until a deadline, of which there must be some."""
-    left = deadline - time.monotonic()
-    if left <= 0:
-        raise TimeoutError("timed out")
-    return left
 
 
 def _reason(exc: Exception) -> str:

@@ -185,7 +185,11 @@ class Probe:
         sample = _sample(self._folder) if not_found else None
         if sample is None:
             return None
-        path, content = f"/{quote(sample.name)}", sample.read_bytes()
+        path, limit = f"/{quote(sample.name)}", validator.MAX_ANSWER_BYTES
+        try:
+            content = read_limited(sample, limit)
+        except (OSError, ValueError):
+            return None
         other = self._validator.fetch(name, address, path, content, deadline)
         limit = validator.MAX_BODY_BYTES
         if other.status != HTTPStatus.OK or other.body[:limit] != content[:limit]:

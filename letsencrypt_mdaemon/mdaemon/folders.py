@@ -122,8 +122,8 @@ def read_ini(path: Path, *, waits: bool = True) -> bytes:
     """
     try:
         if not waits:
-            return read_limited(path, MAX_INI_BYTES)
-        return when_free(lambda: read_limited(path, MAX_INI_BYTES))
+            return read_limited(path, MAX_INI_BYTES, "an INI file")
+        return when_free(lambda: read_limited(path, MAX_INI_BYTES, "an INI file"))
     except FileNotFoundError:
         message = f"{path} does not exist."
     except ValueError as exc:

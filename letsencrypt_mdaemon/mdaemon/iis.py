@@ -8,9 +8,7 @@ the system's language, so the program relies on the shape of their output, not o
 from __future__ import annotations
 
 import logging
-import os
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from xml.etree import ElementTree as ET
 
@@ -22,6 +20,7 @@ from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from cryptography import x509
 
@@ -116,7 +115,7 @@ class Site:
         add_binding: bool = False,
         run: process.Run = process.run,
     ) -> None:
-        system = Path(os.environ.get("SYSTEMROOT", r"C:\Windows")) / "System32"
+        system = process.windows_system()
         self.name = name
         self.known = known
         self.add_binding = add_binding

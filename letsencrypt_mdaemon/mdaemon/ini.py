@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
 BLANKS = " \t"
 LINE = re.compile(r"([^\r\n]*)(\r\n|\r|\n|\Z)")
@@ -161,20 +161,35 @@ def set_value(data: bytes, section: str, key: str, value: str) -> bytes:
     found = lookup(data, section, key)
     if found:
         return substitute(data, dict.fromkeys(found, value))
+    return _extended(data, [(section, key, value)])
+
+
+def _extended(data: bytes, new: Iterable[tuple[str, str, str]]) -> bytes:
+    """Return `data` with new keys: (section, key, value)."""
     encoding, lines = _read(data)
     ending = next((line.ending for line in lines if line.ending), "\r\n")
-    text = f"{key}={value}{ending}"
-    place = _end_of_section(data, section)
-    if place is None:
-        place = len(data)
-        text = f"[{section}]{ending}{text}"
-    if any(line.end == place and line.text and not line.ending for line in lines):
-        text = ending + text
-    result = data[:place] + encoding.encode(text) + data[place:]
-    added = [entry.value for entry in lookup(result, section, key)]
-    if added != [value]:
-        message = f"[{section}] {key}: no line can hold this section, key and value"
-        raise ValueError(message)
+    unfinished = any(line.text and not line.ending for line in lines)
+    ends = _ends_of_sections(data)
+    texts: dict[str, list[str]] = {}
+    for section, key, value in new:
+        head = [] if section.lower() in ends else [f"[{section}]"]
+        texts.setdefault(section.lower(), head).append(f"{key}={value}")
+    pieces, done = [], 0
+    # New sections follow whatever goes to the end of the last one.
+    for section in sorted(texts, key=lambda name: ends.get(name, len(data) + 1)):
+        place = ends.get(section, len(data))
+        pieces += [data[done:place]]
+        if place == len(data) and unfinished:
+            pieces.append(encoding.encode(ending))
+            unfinished = False
+        pieces += [encoding.encode(text + ending) for text in texts[section]]
+        done = place
+    result = b"".join([*pieces, data[done:]])
+    written = _by_place(entries(result))
+    for section, key, value in new:
+        if _values(written.get((section.lower(), key.lower()))) != [value]:
+            message = f"[{section}] {key}: no line can hold this section, key and value"
+            raise ValueError(message)
     return result
 
 
@@ -186,24 +201,31 @@ def merged(base: bytes, late: bytes, onto: bytes) -> bytes:
     Raises:
         ValueError: If no line of `onto` can hold a value.
     """
-    before, after, now = (_by_place(data) for data in (base, late, onto))
+    found = entries(onto)
+    before, after, now = map(_by_place, (entries(base), entries(late), found))
+    edits: dict[Entry, str] = {}
+    new: list[tuple[str, str, str]] = []
     for place, changed in after.items():
         if _values(changed) != _values(before.get(place)) == _values(now.get(place)):
-            first, there = changed[0], lookup(onto, *place)
+            first, there = changed[0], now.get(place, [])
             if len(there) == len(changed):
-                edits = dict(zip(there, _values(changed), strict=True))
-                onto = substitute(onto, edits)
-            else:  # Windows reads the first one.
-                onto = set_value(onto, first.section, first.key, first.value)
-    for place, gone in before.items():
-        if place not in after and _values(now.get(place)) == _values(gone):
-            onto = _without(onto, *place)
-    return onto
+                edits |= zip(there, _values(changed), strict=True)
+            elif there:  # Windows reads the first one.
+                edits |= dict.fromkeys(there, first.value)
+            else:
+                new.append((first.section, first.key, first.value))
+    gone = {
+        place
+        for place, values in before.items()
+        if place not in after and _values(now.get(place)) == _values(values)
+    }
+    onto = substitute(onto, edits, found) if edits else onto
+    return _without(_extended(onto, new) if new else onto, gone)
 
 
-def _by_place(data: bytes) -> dict[tuple[str, str], list[Entry]]:
+def _by_place(found: Iterable[Entry]) -> dict[tuple[str, str], list[Entry]]:
     places: dict[tuple[str, str], list[Entry]] = {}
-    for entry in entries(data):
+    for entry in found:
         place = entry.section.lower(), entry.key.lower()
         places.setdefault(place, []).append(entry)
     return places
@@ -213,12 +235,14 @@ def _values(found: list[Entry] | None) -> list[str]:
     return [entry.value for entry in found or ()]
 
 
-def _without(data: bytes, section: str, key: str) -> bytes:
-    _, lines = _read(data)
-    for entry in reversed(lookup(data, section, key)):
-        line = lines[entry.line - 1]
-        data = data[: line.start] + data[line.end :]
-    return data
+def _without(data: bytes, gone: Collection[tuple[str, str]]) -> bytes:
+    places = _by_place(entries(data)) if gone else {}
+    lines = {entry.line for place in gone for entry in places.get(place, ())}
+    if not lines:
+        return data
+    encoding, every = _read(data)
+    left = (row for number, row in enumerate(every, 1) if number not in lines)
+    return encoding.mark + b"".join(data[row.start : row.end] for row in left)
 
 
 def _read(data: bytes) -> tuple[Encoding, list[Line]]:
@@ -263,20 +287,19 @@ def _section_name(text: str) -> str | None:
     return None
 
 
-def _end_of_section(data: bytes, section: str) -> int | None:
-    """Return the offset after the last key of the first such section, if any."""
+def _ends_of_sections(data: bytes) -> dict[str, int]:
+    """Return the offset after the last key of the first section of each name."""
     encoding, lines = _read(data)
     with_key = {entry.line for entry in entries(data)}
-    place = None if section else len(encoding.mark)
+    section: str | None = ""
+    ends = {"": len(encoding.mark)}
     for number, line in enumerate(lines, start=1):
         name = _section_name(line.text)
-        if place is None and name is not None and _same(name, section):
-            place = line.end
-        elif place is not None and name is not None:
-            break
-        elif place is not None and number in with_key:
-            place = line.end
-    return place
+        if name is not None:
+            section = None if name.lower() in ends else name.lower()
+        if section is not None and (name is not None or number in with_key):
+            ends[section] = line.end
+    return ends
 
 
 def _same(one: str, other: str) -> bool:

@@ -11,6 +11,7 @@ from letsencrypt_mdaemon.errors import Error
 from letsencrypt_mdaemon.mdaemon import discovery
 from letsencrypt_mdaemon.mdaemon.folders import child
 from letsencrypt_mdaemon.state.memory import IIS
+from letsencrypt_mdaemon.system import disk, handles
 from letsencrypt_mdaemon.system.disk import reason
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ class Semaphores(NamedTuple):
         if path.exists() and not self._vanishes(path):
             return f"{path} already existed, and MDaemon did not process it"
         try:
-            path.open("xb").close()
+            disk.create(path, b"", mode=handles.PUBLIC)
         except FileExistsError:
             return f"Another program created {path} at the same time"
         except OSError as exc:
@@ -104,7 +105,7 @@ class Semaphores(NamedTuple):
 def _withdraw(path: Path) -> bool:
     """Remove our semaphore; return whether it still existed."""
     try:
-        path.unlink()
+        disk.delete(path)
     except FileNotFoundError:
         return False
     except OSError as exc:

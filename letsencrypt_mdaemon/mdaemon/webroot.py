@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 from letsencrypt_mdaemon.errors import AcmeError, ConfigError
 from letsencrypt_mdaemon.mdaemon.folders import child, is_below
 from letsencrypt_mdaemon.system import disk
+from letsencrypt_mdaemon.system.handles import PUBLIC, Folder
 from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:
@@ -119,9 +121,9 @@ class Webroot:
                 disk.make_private_folder(self.journal.parent)
                 disk.write_private(self.journal, json.dumps(journal).encode())
             for name in missing:
-                _make(self.folder / name)
+                self._make(self.folder / name)
             for token in absent:
-                _create(self._file(token), texts[token])
+                self._create(self._file(token), texts[token])
             yield
         finally:
             self.sweep()
@@ -138,12 +140,15 @@ class Webroot:
         if [token for token in texts if not self._is_removed(token, texts[token])]:
             return
         for name in reversed(folders):
+            path = self.folder / name
             try:
-                (self.folder / name).rmdir()
+                with self._inside(path.parent) as folder:
+                    folder.remove_folder(path.name)
             except OSError as exc:
-                _log.debug("Could not remove %s: %s", self.folder / name, exc)
+                _log.debug("Could not remove %s: %s", path, exc)
         try:
-            self.journal.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):
+                disk.delete(self.journal)
         except OSError as exc:
             _log.warning("Could not remove %s: %s", self.journal, disk.reason(exc))
 
@@ -153,7 +158,8 @@ class Webroot:
         try:
             # A run that was killed while writing leaves the start of the text.
             if text.startswith(disk.read_limited(file, MAX_FILE_BYTES)):
-                file.unlink()
+                with self._inside(file.parent) as folder:
+                    folder.remove(file.name)
         except (FileNotFoundError, ValueError):
             return True
         except OSError as exc:
@@ -216,28 +222,37 @@ class Webroot:
         message = f"{file} already exists, and this program did not create it."
         raise ConfigError(message, hint="Remove it if nothing else needs it.")
 
+    # The web server may use another account, so what is made is for all to read.
+
+    def _make(self, path: Path) -> None:
+        with (
+            disk.explained(f"create the folder {path}"),
+            self._inside(path.parent) as folder,
+        ):
+            folder.make_folder(path.name, 0o755)
+
+    def _create(self, file: Path, text: bytes) -> None:
+        with (
+            disk.explained(f"write the token file {file}"),
+            self._inside(file.parent) as folder,
+        ):
+            folder.create(file.name, text, mode=PUBLIC, durable=False)
+
+    @contextmanager
+    def _inside(self, path: Path) -> Iterator[Folder]:
+        """Open a folder of the webroot; on Windows it cannot be replaced from then on.
+
+        Raises:
+            OSError: If it is none, or a link leads out of the webroot.
+        """
+        with Folder(path) as folder:
+            if not is_below(folder.path, self.folder):
+                raise OSError(errno.ELOOP, "A link leads out of the webroot", str(path))
+            yield folder
+
     def _file(self, token: str) -> Path:
         return self.folder / FOLDERS[-1] / token
 
 
 def _is_file_name(token: str) -> bool:
     return bool(_TOKEN.match(token)) and not _DEVICE.match(token)
-
-
-def _make(folder: Path) -> None:
-    with disk.explained(f"create the folder {folder}"):
-        folder.mkdir()
-        _let_others_read(folder, 0o755)
-
-
-def _create(file: Path, text: bytes) -> None:
-    with disk.explained(f"write the token file {file}"):
-        with file.open("xb") as stream:
-            stream.write(text)
-        _let_others_read(file, 0o644)
-
-
-def _let_others_read(path: Path, mode: int) -> None:
-    # The web server may use another account; not every file system has modes.
-    with suppress(OSError):
-        path.chmod(mode)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, TypeVar
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -22,6 +22,8 @@ OURS = "letsencrypt-mdaemon"
 """The beginning of every friendly name that this program gives."""
 
 _CURVES: dict[str, ec.EllipticCurve] = {"p256": ec.SECP256R1(), "p384": ec.SECP384R1()}
+
+_Extension = TypeVar("_Extension", bound=x509.ExtensionType)
 
 # What cryptography raises for a malformed certificate, at any attribute.
 MALFORMED = (
@@ -241,25 +243,36 @@ def public_key(certificate: x509.Certificate) -> object:
 
 def alternative_names(certificate: x509.Certificate) -> list[x509.GeneralName]:
     """Return the entries of the subjectAltName; none if it is missing or malformed."""
-    try:
-        extension = certificate.extensions.get_extension_for_class(
-            x509.SubjectAlternativeName
-        )
-    except MALFORMED:
-        return []
-    return list(extension.value)
+    return list(extension(certificate, x509.SubjectAlternativeName) or ())
 
 
 def crl_urls(certificate: x509.Certificate) -> list[str]:
     """Return the HTTP URLs of the CRLs that it names (RFC 5280, 4.2.1.13)."""
-    try:
-        points = certificate.extensions.get_extension_for_class(
-            x509.CRLDistributionPoints
-        ).value
-    except MALFORMED:
-        return []
+    points = extension(certificate, x509.CRLDistributionPoints) or ()
     names = [name.value for point in points for name in point.full_name or ()]
     return [url for url in names if re.match("https?://", str(url), re.IGNORECASE)]
+
+
+def claims_public_rules(certificate: x509.Certificate) -> bool:
+    """Whether it names a policy of the CA/Browser Forum, as those of public CAs do.
+
+    Baseline Requirements, 7.1.6.1; by 6.1.7, no root may have signed it.
+    """
+    policies = extension(certificate, x509.CertificatePolicies) or ()
+    return any(
+        policy.policy_identifier.dotted_string.startswith("2.23.140.1.")
+        for policy in policies
+    )
+
+
+def extension(
+    certificate: x509.Certificate, kind: type[_Extension]
+) -> _Extension | None:
+    """Return an extension's value; None if it is missing or malformed."""
+    try:
+        return certificate.extensions.get_extension_for_class(kind).value
+    except MALFORMED:
+        return None
 
 
 def _pem(chain: Iterable[x509.Certificate]) -> bytes:

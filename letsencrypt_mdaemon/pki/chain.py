@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
-from letsencrypt_mdaemon.pki.certificate import is_issued_by
+from letsencrypt_mdaemon.pki.certificate import claims_public_rules, is_issued_by
 from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class Ending(Enum):
     AS_ISSUED = "as issued"
     """Where the chain that the CA issued ends, below a private root."""
     MISSING = "missing"
-    """Before a certificate of the issued chain that the server does not send."""
+    """Before an intermediate certificate that the server does not send."""
     UNKNOWN = "unknown"
     """At a certificate whose issuer the server does not send, and we do not know."""
 
@@ -44,7 +44,7 @@ class Chain(NamedTuple):
     Args:
         in_order: Whether each certificate is followed by its issuer, and nothing else.
         ends_at: The issuer of the last certificate of the path, as text.
-        missing: The certificates of the issued chain that are not sent, as text.
+        missing: The certificates that should be sent and are not, as text.
         as_issued: Whether it contains all that the CA issued; None if unknown.
         distrust: Why clients do not trust it; empty if they do.
     """
@@ -116,17 +116,20 @@ def trace(
     chain: Sequence[x509.Certificate],
     roots: Roots,
     issued: Iterable[x509.Certificate] = (),
+    known: Iterable[x509.Certificate] = (),
 ) -> Chain:
     """Trace a chain as a server sent it, leaf first, to its root.
 
     Args:
         issued: The chain that the CA issued for this leaf, if known.
+        known: Further certificates, such as those that other ports send.
     """
     path = _path(chain)
     last = path[-1]
     issued = list(issued)
     # No client needs the root: one without it does not trust it either.
-    missing = [one for one in issued if one not in chain and not is_issued_by(one, one)]
+    lacks = [one for one in issued if one not in chain and not is_issued_by(one, one)]
+    missing = [title(one, "subject") for one in lacks]
     distrust, leads_to_root = roots.distrust(chain)
     if is_issued_by(last, last):
         ending = Ending.ROOT_SENT if len(path) > 1 else Ending.SELF_SIGNED
@@ -136,13 +139,15 @@ def trace(
         ending = Ending.MISSING
     elif issued:
         ending = Ending.AS_ISSUED
+    elif len(path) == 1 and _is_below_intermediate(last, known):
+        ending, missing = Ending.MISSING, [title(last, "issuer")]
     else:
         ending = Ending.UNKNOWN
     return Chain(
         in_order=path == list(chain),
         ending=ending,
         ends_at=title(last, "issuer"),
-        missing=tuple(title(one, "subject") for one in missing),
+        missing=tuple(missing),
         as_issued=not missing if issued else None,
         distrust=distrust,
     )
@@ -167,3 +172,17 @@ def _path(chain: Sequence[x509.Certificate]) -> list[x509.Certificate]:
         others.remove(issuer)
         path.append(issuer)
     return path
+
+
+def _is_below_intermediate(
+    leaf: x509.Certificate, known: Iterable[x509.Certificate]
+) -> bool:
+    """Whether the issuer of a leaf is certainly no root, so that it has to be sent.
+
+    That a leaf says where to fetch its issuer (AIA) does not show it: private roots
+    sign leaves as well.
+    """
+    issuers = [one for one in known if is_issued_by(leaf, one)]
+    return claims_public_rules(leaf) or any(
+        not is_issued_by(one, one) for one in issuers
+    )

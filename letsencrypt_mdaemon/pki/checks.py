@@ -8,10 +8,10 @@ from cryptography import x509
 
 from letsencrypt_mdaemon.errors import AcmeError
 from letsencrypt_mdaemon.pki.certificate import (
-    MALFORMED,
     Certificate,
     alternative_names,
     dns_names,
+    extension,
     is_issued_by,
     public_key,
 )
@@ -114,13 +114,8 @@ def _check_dates(certificate: x509.Certificate, now: datetime) -> str:
 
 
 def _is_ca(certificate: x509.Certificate) -> bool:
-    try:
-        extension = certificate.extensions.get_extension_for_class(
-            x509.BasicConstraints
-        )
-    except MALFORMED:
-        return False
-    return extension.value.ca
+    constraints = extension(certificate, x509.BasicConstraints)
+    return constraints is not None and constraints.ca
 
 
 def _member(chain: Sequence[x509.Certificate], one: x509.Certificate) -> str:

@@ -21,7 +21,13 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.errors import Error
     from letsencrypt_mdaemon.pki.certificate import Certificate, PrivateKey
     from letsencrypt_mdaemon.state.folder import CaState, State
-    from letsencrypt_mdaemon.state.memory import Change, Dropped, Target, Window
+    from letsencrypt_mdaemon.state.memory import (
+        Change,
+        Dropped,
+        Revocation,
+        Target,
+        Window,
+    )
     from letsencrypt_mdaemon.verify.endpoints import Endpoint
     from letsencrypt_mdaemon.verify.served import Served
 
@@ -209,12 +215,13 @@ class Adapters(NamedTuple):
         observe: Returns what each endpoint serves now.
         issuer: Returns the CA's client, always the same one. It is slow to import, and
             a run with nothing due may not need it.
-        revoked: Returns when the CA of a certificate revoked it, by its CRL; None if
-            it did not. Takes the certificate and its issuer; raises an `AcmeError` if
-            the CRL cannot be fetched or trusted.
-        refusal: Returns why this machine does not let a run write what it has to, or
-            None. Takes the request, and the certificate to put into use; without one,
-            the run orders one. Asks only, and changes nothing.
+        revocation: Returns when and why the CA of a certificate revoked it, by its CRL;
+            None if it did not. Takes the certificate and its issuer; raises an
+            `AcmeError` if the CRL cannot be fetched or trusted.
+        suspects: Returns the scheduled tasks that may put values back: those that run
+            the old script, and those that run this program if there are several.
+        refusal: Returns what this machine does not let a run write, or None. Takes the
+            request, and the certificate to put into use; without one, it is ordered.
     """
 
     store: Store
@@ -223,9 +230,10 @@ class Adapters(NamedTuple):
     state: State
     ca: CaState
     issuer: Callable[[], Issuer]
-    revoked: Callable[[x509.Certificate, x509.Certificate], datetime | None] = (
+    revocation: Callable[[x509.Certificate, x509.Certificate], Revocation | None] = (
         lambda *_: None
     )
+    suspects: Callable[[], tuple[Sequence[str], Sequence[str]]] = lambda: ((), ())
     refusal: Callable[[Request, x509.Certificate | None], Error | None] = lambda *_: (
         None
     )
@@ -324,6 +332,7 @@ class Outcome(NamedTuple):
         removed: The thumbprints of the removed certificates.
         dropped: The names that the certificate lacks for now.
         error: What is not good in spite of it; the command ends with its exit code.
+        pending: The certificate that was issued, and waits for `activate`.
     """
 
     reason: str
@@ -338,3 +347,4 @@ class Outcome(NamedTuple):
     removed: tuple[str, ...] = ()
     dropped: tuple[Dropped, ...] = ()
     error: Error | None = None
+    pending: x509.Certificate | None = None

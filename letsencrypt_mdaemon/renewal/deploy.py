@@ -60,7 +60,10 @@ def put_into_use(
     # Without it, the next run could not know the server's own name by its certificate.
     first = request.names[0]
     host = first if first in dns_names(leaf) else memory.host_name
-    adapters.state.save(memory._replace(in_use=thumbprint(leaf), host_name=host))
+    proven = tuple(proof.new) if proof else memory.proven
+    adapters.state.save(
+        memory._replace(in_use=thumbprint(leaf), host_name=host, proven=proven)
+    )
     # In this order: an attempt that outlives its certificate would harm the next one.
     # While a port that the administrator named is unproven, the next run looks again.
     if error is None:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from cryptography import x509
 
     from letsencrypt_mdaemon.renewal.adapters import Adapters
+    from letsencrypt_mdaemon.state.memory import Memory
 
 REASONS = {
     "unspecified": 0,
@@ -57,14 +58,9 @@ def revoke(
     memory = adapters.state.load()
     if reason == "keyCompromise":
         # First: even if the CA refuses, this key must not be used again.
-        compromised = public_key_hash(leaf)
-        keys = dict.fromkeys([*memory.compromised, compromised])
-        memory = memory._replace(compromised=tuple(keys))
+        memory = without_key(leaf, memory)
         adapters.state.save(memory)
-        # An open order may be for the same key.
-        adapters.ca.forget_order()
-        if pending is not None and public_key_hash(pending.leaf) == compromised:
-            adapters.ca.forget_pending()
+        forget_key(leaf, adapters)
     try:
         adapters.issuer().revoke(leaf, REASONS[reason], key)
     except Error as exc:
@@ -80,3 +76,18 @@ def revoke(
     if is_pending:
         adapters.ca.forget_pending()
     return leaf
+
+
+def without_key(leaf: x509.Certificate, memory: Memory) -> Memory:
+    """Return the memory in which a certificate's key must not be used again."""
+    keys = dict.fromkeys([*memory.compromised, public_key_hash(leaf)])
+    return memory._replace(compromised=tuple(keys))
+
+
+def forget_key(leaf: x509.Certificate, adapters: Adapters) -> None:
+    """Forget the open order, and a pending certificate with the same key."""
+    # The order may be for that key.
+    adapters.ca.forget_order()
+    pending = adapters.ca.pending()
+    if pending is not None and public_key_hash(pending.leaf) == public_key_hash(leaf):
+        adapters.ca.forget_pending()

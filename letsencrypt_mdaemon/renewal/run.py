@@ -28,7 +28,7 @@ from letsencrypt_mdaemon.renewal.snapshot import (
     with_revocations,
 )
 from letsencrypt_mdaemon.state.memory import Issued, utc
-from letsencrypt_mdaemon.text import day, when
+from letsencrypt_mdaemon.text import CHOOSE, day, when
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -90,9 +90,12 @@ def _act(snapshot: Snapshot, due: Due, adapters: Adapters) -> Outcome:
             leaf = pending.leaf
             snapshot = _keep(snapshot, pending, due, adapters)
         if leaf is not None and not request.issue_only:
+            if not snapshot.named:
+                raise _unchosen(snapshot, leaf, pending)
             return _put_into_use(snapshot, leaf, due, adapters)
     reason = f"{due.reason}; the new certificate waits for `activate`"
-    return Outcome(reason=reason, names=request.names, certificate=snapshot.in_use)
+    names, in_use = request.names, snapshot.in_use
+    return Outcome(reason=reason, names=names, certificate=in_use, pending=leaf)
 
 
 def _refusal(snapshot: Snapshot, adapters: Adapters) -> Error | None:
@@ -105,6 +108,19 @@ def _refusal(snapshot: Snapshot, adapters: Adapters) -> Error | None:
     return DeployError(found.message, hint=found.hint)
 
 
+def _unchosen(
+    snapshot: Snapshot, leaf: x509.Certificate, pending: Certificate | None
+) -> DeployError:
+    """Return what is left to do on a new server, whose files name no certificate."""
+    _, name = snapshot.stored.get(thumbprint(leaf), (leaf, ""))
+    return DeployError(
+        "The certificate is issued and in the store, but MDaemon does not use it yet: "
+        "its files name no certificate.",
+        hint=f"{CHOOSE} {(pending.friendly_name if pending else name)!r} on each. The "
+        "next run then goes on by itself, and places no order.",
+    )
+
+
 def _put_into_use(
     snapshot: Snapshot, leaf: x509.Certificate, due: Due, adapters: Adapters
 ) -> Outcome:
@@ -113,7 +129,8 @@ def _put_into_use(
     if memory != snapshot.memory:
         adapters.state.save(memory)
     outcome = put_into_use(snapshot._replace(memory=memory), leaf, due.reason, adapters)
-    return outcome._replace(error=outcome.error or spare.complaint(snapshot, memory))
+    error = outcome.error or spare.complaint(snapshot, memory, adapters.suspects)
+    return outcome._replace(error=error)
 
 
 def plan(snapshot: Snapshot) -> tuple[Due, Wait | None]:
@@ -235,10 +252,12 @@ def _not_good(snapshot: Snapshot, due: Due, wait: Wait | None) -> Error | None:
 
     It has the exit code of the failure that it waits for.
     """
-    request, bad = snapshot.request, spare.fault(snapshot)
-    if not bad or request.issue_only:
+    request, bad = snapshot.request, spare.fault(snapshot) or not snapshot.named
+    if not bad or request.dry_run or request.issue_only:
         return None
     message = f"The certificate in use {bad}, and it stays in use: "
+    if not snapshot.named:
+        message = "MDaemon uses no known certificate: "
     if wait is not None:
         hint = "Correct the cause, then run `renew --force`."
         if wait.until is not None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from letsencrypt_mdaemon.errors import AcmeError
 from letsencrypt_mdaemon.pki.certificate import OURS, crl_urls, thumbprint
 from letsencrypt_mdaemon.renewal import due
+from letsencrypt_mdaemon.renewal.revoke import forget_key, without_key
 from letsencrypt_mdaemon.renewal.spare import spares
 from letsencrypt_mdaemon.state.memory import Checked, utc
 
@@ -164,17 +165,27 @@ def _checked(
     if known or not issuers or not crl_urls(leaf) or leaf.not_valid_after_utc <= now:
         return snapshot
     try:
-        revoked = adapters.revoked(leaf, issuers[0])
+        found = adapters.revocation(leaf, issuers[0])
     except AcmeError as exc:
         text = "Could not check whether the certificate %s is revoked: %s"
         _log.warning(text, digest, exc)
-        revoked = None
+        found = None
     others = [row for row in memory.checked if row.thumbprint != digest]
-    rows = [*others, Checked(digest, utc(now), revoked)]
+    rows = [*others, Checked(digest, utc(now), found.at if found else None)]
     memory = memory._replace(checked=tuple(rows[-MAX_CHECKED:]))
-    if not snapshot.request.dry_run:
+    pending, dry_run = snapshot.pending, snapshot.request.dry_run
+    if found is not None and found.is_compromised:
+        text = "The CA revoked the certificate %s because its key is compromised. "
+        _log.warning(f"{text}That key is not used again.", digest)
+        memory = without_key(leaf, memory)
+        if pending is not None and due.is_compromised(pending.leaf, memory):
+            pending = None
+        if not dry_run:
+            forget_key(leaf, adapters)
+    if not dry_run:
+        # At last: from now on, the CA is not asked for a day.
         adapters.state.save(memory)
-    return snapshot._replace(memory=memory)
+    return snapshot._replace(memory=memory, pending=pending)
 
 
 def with_spare(snapshot: Snapshot, adapters: Adapters) -> Snapshot:

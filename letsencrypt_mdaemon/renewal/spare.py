@@ -13,10 +13,11 @@ from letsencrypt_mdaemon.errors import DeployError
 from letsencrypt_mdaemon.pki.certificate import OURS, is_self_signed, thumbprint
 from letsencrypt_mdaemon.renewal import due as rules
 from letsencrypt_mdaemon.state.ledger import RETRY_INTERVAL, WEEK
-from letsencrypt_mdaemon.state.memory import PutBack, utc
+from letsencrypt_mdaemon.state.memory import PutBack, Target, utc
 from letsencrypt_mdaemon.text import day, when
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
     from datetime import datetime
 
     from cryptography import x509
@@ -30,6 +31,8 @@ MAX_RETURNS = 3
 
 MAX_KEPT = 100
 """The values put back that are remembered."""
+
+_NOWHERE = Target("", "", "", "")
 
 KEPT = "MDaemon saved settings that it kept in memory"
 RESTORED = "a backup was restored"
@@ -112,7 +115,8 @@ def _would_do(snapshot: Snapshot, leaf: x509.Certificate) -> bool:
     if is_barred and not snapshot.request.activate_only:
         return False
     used = snapshot._replace(
-        named=dict.fromkeys(snapshot.named, leaf),
+        # On a new server, as if somebody had chosen it.
+        named=dict.fromkeys(snapshot.named or [_NOWHERE], leaf),
         memory=memory._replace(in_use=digest),
     )
     return not fault(used) and not rules.by_rule(used, snapshot.names).due
@@ -200,27 +204,37 @@ def noted(snapshot: Snapshot) -> Memory:
     return memory._replace(put_back=tuple(kept[-MAX_KEPT:]))
 
 
-def complaint(before: Snapshot, memory: Memory) -> DeployError | None:
+def complaint(
+    before: Snapshot,
+    memory: Memory,
+    suspects: Callable[[], tuple[Sequence[str], Sequence[str]]],
+) -> DeployError | None:
     """Return the error if values that were put back now were so too often.
 
     Args:
         before: The snapshot before the certificate was bound again.
         memory: With the values put back now.
+        suspects: Returns the tasks that run the old script, and those of this program.
     """
     counted = Counter((row.target, row.thumbprint) for row in memory.put_back)
     changed = put_back(before)
     times = max((counted[pair] for pair in changed.items()), default=0)
     if times < MAX_RETURNS:
         return None
-    first = suspect(before)
-    causes = [first, *(each for each in REMEDIES if each != first)]
-    steps = [f"{each}: {REMEDIES[each]}" for each in causes]
+    first, found = suspect(before), dict(zip((SCRIPT, TWIN), suspects(), strict=True))
+    # A task that is there is more than a guess.
+    causes = sorted(REMEDIES, key=lambda each: (not found.get(each), each != first))
+    steps = [f"{each}: {REMEDIES[each]}{_named(found.get(each))}" for each in causes]
     return DeployError(
         f"Another program put back a former certificate {times} times in 7 days: "
         f"{'; '.join(changed)}. The right certificate is bound again, and none was "
         "ordered.",
         hint=f"Find out what does it, most probable first. {'. '.join(steps)}.",
     )
+
+
+def _named(tasks: Sequence[str] | None) -> str:
+    return f" ({', '.join(tasks)})" if tasks else ""
 
 
 def last_verified(snapshot: Snapshot) -> tuple[x509.Certificate, datetime] | None:

@@ -41,6 +41,14 @@ HOST_NAME = "mail.example.test"
 ALTERNATES = "imap.example.test,bücher.example.test"
 NAMES = {HOST_NAME, "imap.example.test", "xn--bcher-kva.example.test"}
 RUN_TIMEOUT_SECONDS = 120
+_START = """
+import sys
+folder = sys.argv.pop(1)
+if folder not in sys.path:
+    sys.path.insert(0, folder)
+from letsencrypt_mdaemon.cli.main import main
+main()
+"""
 
 _ended: list[subprocess.Popen[str]] = []  # Ctrl-C in a Popen's destructor is lost
 
@@ -149,12 +157,13 @@ def _renew(command: list[str], say: Say) -> dict[str, Any]:
     """Run the program, show its messages, and return its report."""
     program = [sys.executable]
     if not getattr(sys, "frozen", False):
-        program += ["-m", "letsencrypt_mdaemon"]
+        # Only this very program, whatever is in the working directory.
+        program += ["-I", "-X", "utf8", "-c", _START, str(Path(__file__).parents[2])]
     arguments = [*program, *command[1:], "--json"]
     ours = "LETSENCRYPT_MDAEMON_"
     environment = {k: v for k, v in os.environ.items() if not k.startswith(ours)}
     # A proxy for the Internet does not reach this machine's loopback address.
-    environment |= {"NO_PROXY": "127.0.0.1,localhost", "PYTHONIOENCODING": "utf-8"}
+    environment["NO_PROXY"] = "127.0.0.1,localhost"
     with subprocess.Popen(
         arguments,
         stdin=subprocess.DEVNULL,

@@ -31,7 +31,8 @@ DAMAGE = (
 _ADDED: dict[type, set[str]] = {
     Memory: {
         *("dropped", "compromised", "runs", "in_use", "exit_code", "sizes"),
-        *("rungs", "restarted", "host_name", "put_back", "checked"),
+        *("rungs", "restarted", "host_name", "put_back", "checked", "proven"),
+        "disabled",
     },
     Attempt: {"rungs"},
     Issued: {"revoked", "rolled_back", "advised"},

@@ -21,6 +21,7 @@ import hashlib
 import logging
 import re
 import secrets
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeVar
@@ -108,7 +109,9 @@ class _Files:
         try:
             with disk.explained(f"read {path}", hint=hint):
                 try:
-                    return parse(self._opened(read_limited(path, MAX_FILE_BYTES)))
+                    return parse(
+                        self._opened(read_limited(path, MAX_FILE_BYTES, "a state file"))
+                    )
                 except FileNotFoundError:
                     return None
         except DAMAGE as exc:
@@ -146,8 +149,8 @@ class _Files:
 
     def _remove(self, name: str) -> None:
         path = self.folder / name
-        with disk.explained(f"remove {path}"):
-            path.unlink(missing_ok=True)
+        with disk.explained(f"remove {path}"), suppress(FileNotFoundError):
+            disk.delete(path)
 
     def _rename(self, name: str, why: str) -> Path | None:
         """Rename a file within its folder; return None if it is not there."""
@@ -156,7 +159,7 @@ class _Files:
         aside = path.with_name(f"{path.name}.{why}-{stamp}")
         with disk.explained(f"rename {path}, which is {why}"):
             try:
-                path.replace(aside)
+                disk.rename(path, aside)
             except FileNotFoundError:
                 return None
         return aside

@@ -121,6 +121,13 @@ class PutBack(NamedTuple):
     at: datetime
 
 
+class Revocation(NamedTuple):
+    """When the CA revoked a certificate, and whether as its key is compromised."""
+
+    at: datetime
+    is_compromised: bool = False
+
+
 class Checked(NamedTuple):
     """A CA's answer whether a certificate is revoked (its CRL).
 
@@ -163,6 +170,8 @@ class Memory(NamedTuple):
         host_name: The first name of that certificate; "" if unknown.
         put_back: What somebody changed in the server's files in the last week.
         checked: The CRLs' answers about certificates in use.
+        proven: The endpoints that served the certificate when it was put into use.
+        disabled: The scheduled tasks that `setup` disabled.
     """
 
     targets: tuple[Target, ...] = ()
@@ -178,6 +187,8 @@ class Memory(NamedTuple):
     host_name: str = ""
     put_back: tuple[PutBack, ...] = ()
     checked: tuple[Checked, ...] = ()
+    proven: tuple[str, ...] = ()
+    disabled: tuple[str, ...] = ()
 
     def revoked(self, thumbprint: str) -> datetime | None:
         """Return when this program or the CA revoked a certificate; None if not."""

@@ -15,7 +15,8 @@ from cryptography import x509
 
 from letsencrypt_mdaemon.errors import DeployError
 from letsencrypt_mdaemon.pki.certificate import load_key, thumbprint
-from letsencrypt_mdaemon.system.disk import explained, fill_private_folder, read_limited
+from letsencrypt_mdaemon.system import disk
+from letsencrypt_mdaemon.system.disk import explained
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,6 +42,10 @@ class PemStore:
         self.folder = folder
         self._pfx_password = pfx_password
 
+    def __str__(self) -> str:
+        """Return the setting that names this store."""
+        return f"pem:{self.folder}"
+
     def certificates(self) -> Iterator[tuple[x509.Certificate, str]]:
         """Yield each certificate with its friendly name, the name of its folder.
 
@@ -54,7 +59,7 @@ class PemStore:
         """Return a certificate with its issuers; empty if it is not in the store."""
         for folder, _ in self._read(wanted):
             with suppress(OSError, ValueError, x509.InvalidVersion):
-                pem = read_limited(folder / "fullchain.pem", MAX_FILE_BYTES)
+                pem = _pem(folder / "fullchain.pem")
                 return tuple(x509.load_pem_x509_certificates(pem))
         return ()
 
@@ -62,7 +67,7 @@ class PemStore:
         """Return a certificate's private key; None if it is not available."""
         for folder, leaf in self._read(wanted):
             with suppress(OSError, ValueError):
-                key = load_key(read_limited(folder / "privkey.pem", MAX_FILE_BYTES))
+                key = load_key(_pem(folder / "privkey.pem"))
                 if key.public_key() == leaf.public_key():
                     return key
         return None
@@ -105,14 +110,14 @@ class PemStore:
                     return
                 if self._pfx_password:
                     files["cert.pfx"] = certificate.pkcs12(self._pfx_password)
-                fill_private_folder(unfinished, files)
+                disk.fill_private_folder(unfinished, files)
                 if final.exists():
-                    final.rename(replaced)
-                unfinished.rename(final)
+                    disk.rename(final, replaced)
+                disk.rename(unfinished, final)
             except OSError:
                 shutil.rmtree(unfinished, ignore_errors=True)
                 with suppress(OSError):
-                    replaced.rename(final)
+                    disk.rename(replaced, final)
                 raise
         shutil.rmtree(replaced, ignore_errors=True)
 
@@ -127,7 +132,8 @@ class PemStore:
             with explained(f"remove {folder}", failure=DeployError, hint=hint):
                 self._sweep()
                 # A rename is whole; the next sweep removes what a crash leaves.
-                _remove(folder.rename(self._unfinished(folder)))
+                disk.rename(folder, self._unfinished(folder))
+                _remove(self._unfinished(folder))
 
     def _read(
         self, wanted: str | None = None
@@ -159,12 +165,16 @@ def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
-        path.unlink()
+        disk.delete(path)
+
+
+def _pem(path: Path) -> bytes:
+    return disk.read_limited(path, MAX_FILE_BYTES, "a PEM file")
 
 
 def _holds(path: Path, data: bytes) -> bool:
     try:
-        return read_limited(path, MAX_FILE_BYTES) == data
+        return _pem(path) == data
     except (OSError, ValueError):
         return False
 
@@ -172,7 +182,7 @@ def _holds(path: Path, data: bytes) -> bool:
 def _leaf(folder: Path) -> x509.Certificate | None:
     for name in ("cert.pem", "fullchain.pem"):
         try:
-            pem = read_limited(folder / name, MAX_FILE_BYTES)
+            pem = _pem(folder / name)
             return x509.load_pem_x509_certificates(pem)[0]
         except (FileNotFoundError, NotADirectoryError):
             continue

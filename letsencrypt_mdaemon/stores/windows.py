@@ -63,6 +63,10 @@ class WindowsStore:
         self.exportable = exportable
         self.readers = readers
 
+    def __str__(self) -> str:
+        """Return the setting that names this store."""
+        return "windows"
+
     def certificates(self) -> Iterator[tuple[x509.Certificate, str]]:
         """Yield each certificate of My with its friendly name.
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
 import shutil
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from letsencrypt_mdaemon.errors import DeployError
 from letsencrypt_mdaemon.system import disk
+from letsencrypt_mdaemon.system.handles import Folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -77,19 +80,17 @@ def back_up(contents: Mapping[Path, bytes], backups: Backups) -> Path:
 def _new_folder(backups: Backups) -> Path:
     disk.make_private_folder(backups.folder)
     name = f"{backups.now.astimezone(UTC):%Y%m%d-%H%M%S}"
-    number = 1
-    while True:
-        folder = backups.folder / (name if number == 1 else f"{name}-{number:03}")
-        try:
-            folder.mkdir(mode=0o700)
-        except FileExistsError:
-            number += 1
-        else:
-            return folder
+    with Folder(backups.folder) as folder:
+        for fresh in (name, *(f"{name}-{number:03}" for number in range(2, 1000))):
+            with suppress(FileExistsError):
+                folder.make_folder(fresh, 0o700)
+                return backups.folder / fresh
+    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), name)
 
 
 def _path_inside(target: Path) -> Path:
     r"""Return a relative path that names the file: ``C\MDaemon\App\MDaemon.ini``."""
+    target = Path(os.path.abspath(target))  # noqa: PTH100 - only a name: follow no link
     drive = [part for part in re.split(r"[\\/:?]+", target.drive) if part]
     return Path(*drive, *target.relative_to(target.anchor).parts)
 

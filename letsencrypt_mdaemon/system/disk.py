@@ -9,13 +9,14 @@ import os
 import re
 import secrets
 import shutil
-import stat
 import sys
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from letsencrypt_mdaemon.errors import ConfigError, Error
+from letsencrypt_mdaemon.system import handles
+from letsencrypt_mdaemon.system.handles import PRIVATE, Folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -46,12 +47,11 @@ _REFUSALS = {
     *(errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EEXIST),
 }
 _UNFINISHED = re.compile(r"\..{1,40}\.[0-9a-f]{12}\.tmp", re.DOTALL)
-BINARY: int = getattr(os, "O_BINARY", 0)
 
 
-def reason(error: OSError) -> str:
-    """Return what the system says about an error."""
-    return error.strerror or str(error)
+def reason(error: OSError | ValueError) -> str:
+    """Return what the system, or `read_limited`, says about an error."""
+    return getattr(error, "strerror", None) or str(error)
 
 
 @contextmanager
@@ -90,12 +90,13 @@ def write_private(path: Path, data: bytes) -> None:
         OSError: If it cannot be written; a former file is unchanged.
     """
     fresh = neighbour(path)
-    try:
-        create(fresh, data)
-        replace(fresh, path)
-    finally:
-        remove(fresh)
-    sync_folder(path.parent)
+    with Folder(path.parent) as folder:
+        try:
+            folder.create(fresh.name, data)
+            when_free(lambda: folder.rename(fresh.name, path.name))
+        finally:
+            remove(fresh)
+        folder.sync()
 
 
 def fill_private_folder(path: Path, contents: Mapping[str, bytes]) -> None:
@@ -105,54 +106,47 @@ def fill_private_folder(path: Path, contents: Mapping[str, bytes]) -> None:
         OSError: If it cannot be made or filled; an unfinished folder stays.
     """
     make_private_folder(path)
-    for name, data in contents.items():
-        create(path / name, data)
-    sync_folder(path)
+    with Folder(path) as folder:
+        for name, data in contents.items():
+            folder.create(name, data)
+        folder.sync()
 
 
-def make_private_folder(path: Path) -> None:
-    """Make a folder, and missing ones above it, for its owner only.
+def make_private_folder(path: Path, mode: int = 0o700) -> None:
+    """Make a folder, and missing ones above it, for its owner only unless asked.
 
     Raises:
         OSError: If it cannot be made, or a file has its name.
     """
     if path.is_dir():
         return
-    # `Path.mkdir(parents=True)` would give the mode to the last one only.
     if path.parent != path:
-        make_private_folder(path.parent)
-    path.mkdir(mode=0o700, exist_ok=True)
+        make_private_folder(path.parent, mode)
+    with Folder(path.parent) as folder:
+        try:
+            folder.make_folder(path.name, mode)
+        except FileExistsError:
+            if not path.is_dir():
+                raise
 
 
-def read_limited(path: Path, limit: int) -> bytes:
+def read_limited(path: Path, limit: int, kind: str = "such a file") -> bytes:
     """Return the content of a file of at most `limit` bytes.
+
+    Args:
+        kind: What the limit is for.
 
     Raises:
         ValueError: If it is larger, or a folder, a pipe or a device.
         OSError: If it does not exist or cannot be read.
     """
-    # Before opening, as opening a device may have an effect; and again afterwards, as a
-    # pipe may have replaced the file, which is why opening must not wait.
-    _require_regular(path.stat())
-    flags = os.O_RDONLY | BINARY | getattr(os, "O_NONBLOCK", 0)
-    handle = os.open(path, flags)
-    try:
-        _require_regular(os.fstat(handle))
-        data = bytearray()
-        while piece := os.read(handle, min(limit + 1 - len(data), 1 << 20)):
-            data += piece
-    finally:
-        os.close(handle)
+    with handles.opened(path) as handle:
+        data = handles.read(handle, limit + 1)
     if len(data) > limit:
-        raise ValueError(f"it is larger than {limit} bytes")
-    return bytes(data)
-
-
-def _require_regular(status: os.stat_result) -> None:
-    if stat.S_ISDIR(status.st_mode):
-        raise ValueError("it is a folder")
-    if not stat.S_ISREG(status.st_mode):
-        raise ValueError("it is not a regular file")
+        size = f"{limit >> 10} kB" if limit >> 10 else f"{limit} bytes"
+        size = f"{limit >> 20} MB" if limit >> 20 else size
+        raise ValueError(f"it is larger than {size}, the limit for {kind}")
+    return data
 
 
 def sweep(folder: Path) -> None:
@@ -164,7 +158,7 @@ def sweep(folder: Path) -> None:
     for path in folder.rglob(".*.tmp"):
         if _UNFINISHED.fullmatch(path.name) and path.is_file():
             try:
-                path.unlink()
+                delete(path)
             except OSError as exc:
                 _log.warning("Could not remove %s: %s", path, reason(exc))
 
@@ -185,53 +179,19 @@ def neighbours(path: Path) -> list[Path]:
     ]
 
 
-def create(
-    path: Path, data: bytes, *, like: Path | None = None, durable: bool = True
-) -> None:
-    """Write a new file.
+def create(path: Path, data: bytes, *, mode: int = PRIVATE) -> None:
+    """Write a new file; see `Folder.create`."""
+    with Folder(path.parent) as folder:
+        folder.create(path.name, data, mode=mode)
 
-    Args:
-        like: A file whose mode and owner the new one gets; None = private.
-        durable: Whether the content has to survive a power cut from now on.
+
+def rename(path: Path, to: Path) -> None:
+    """Rename a file or a folder within its folder, replacing any file of that name.
+
+    On Windows, wait until nobody has either open.
     """
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | BINARY, 0o600)
-    try:
-        try:
-            if like is not None:
-                _copy_status(like, path, handle)
-            write(handle, data)
-            if durable:
-                os.fsync(handle)
-        finally:
-            os.close(handle)
-    except BaseException:
-        remove(path)
-        raise
-
-
-def write(handle: int, data: bytes) -> None:
-    """Write all the data, however little the system takes at a time."""
-    left = memoryview(data)
-    while left:
-        left = left[os.write(handle, left) :]
-
-
-def _copy_status(original: Path, path: Path, handle: int) -> None:
-    status = original.stat()
-    if sys.platform != "win32":
-        # Only root may give files away; others may at least keep the group.
-        for owner in (status.st_uid, -1):
-            with contextlib.suppress(OSError):
-                os.fchown(handle, owner, status.st_gid)
-                break
-    # Labels and access lists as far as possible, the mode in any case.
-    with contextlib.suppress(OSError):
-        shutil.copystat(original, path)
-    shutil.copymode(original, path)
-    os.utime(path)
-    if sys.platform != "win32" and os.fstat(handle).st_gid != status.st_gid:
-        # The permissions of one group must not pass to another.
-        os.fchmod(handle, stat.S_IMODE(status.st_mode) & ~0o070)
+    with Folder(path.parent) as folder:
+        when_free(lambda: folder.rename(path.name, to.name))
 
 
 def ask_to_write(path: Path) -> None:
@@ -249,11 +209,11 @@ def ask_to_write(path: Path) -> None:
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
     _ask(folder)
     if path.exists():
-        refuse_read_only(path)
+        refuse_read_only(path, path.stat())
         _ask(path)
 
 
-def refuse_read_only(path: Path) -> None:
+def refuse_read_only(path: Path, status: os.stat_result) -> None:
     """Respect that somebody made a file read-only on purpose.
 
     Root may write to it all the same, and replacing it needs the permission of its
@@ -262,7 +222,7 @@ def refuse_read_only(path: Path) -> None:
     Raises:
         PermissionError: If nobody may write to the file.
     """
-    if not path.stat().st_mode & 0o222:
+    if not status.st_mode & 0o222:
         raise PermissionError(errno.EACCES, "it is read-only", str(path))
 
 
@@ -303,11 +263,6 @@ else:
             raise OSError(code, os.strerror(code), str(path))
 
 
-def replace(fresh: Path, target: Path) -> None:
-    """Replace `target` by `fresh`; on Windows, wait until nobody has `target` open."""
-    when_free(lambda: fresh.replace(target))
-
-
 def when_free(act: Callable[[], _T]) -> _T:
     """Act on a file; on Windows, wait until nobody has it open."""
     deadline, pause = time.monotonic() + SHARING_TIMEOUT_SECONDS, 0.001
@@ -332,19 +287,13 @@ def may_be_in_use(error: OSError) -> bool:
     return _is_in_use(error) or (unknown and isinstance(error, PermissionError))
 
 
+def delete(path: Path) -> None:
+    """Remove a file or a link."""
+    with Folder(path.parent) as folder:
+        folder.remove(path.name)
+
+
 def remove(path: Path) -> None:
     """Remove a file if possible."""
     with contextlib.suppress(OSError):
-        path.unlink(missing_ok=True)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames survive a power cut, where the system can flush a folder."""
-    if sys.platform != "win32":
-        # Not every file system can, and there is no remedy now.
-        with contextlib.suppress(OSError):
-            handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(handle)
-            finally:
-                os.close(handle)
+        delete(path)

@@ -8,21 +8,22 @@ its own (the new file inherits its folder's), and hard links.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import shutil
 import time
-from pathlib import Path
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from letsencrypt_mdaemon.errors import DeployError, Error
 from letsencrypt_mdaemon.system import disk
 from letsencrypt_mdaemon.system.backups import Backups, back_up, prune
+from letsencrypt_mdaemon.system.handles import Folder, opened, read, resolved
 from letsencrypt_mdaemon.system.swap import swap
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     Edit = Callable[[bytes], bytes]
     Read = Callable[[Path], bytes]
@@ -49,7 +50,7 @@ class _File:
     def __init__(self, path: Path, edit: Edit, read: Read, merge: Merge) -> None:
         self.path, self.edit, self.merge = path, edit, merge
         self.content_of = read
-        self.target = Path(os.path.realpath(path))
+        self.target = resolved(path)
         self.former = self.read()
         self.data = edit(self.former)
         self.expected = self.original = self.former
@@ -63,12 +64,27 @@ class _File:
         return self.content_of(self.target)
 
     def prepare(self) -> None:
-        """Write the new content beside the file."""
-        disk.refuse_read_only(self.target)
+        """Write the new content beside the file, for those who may read the former."""
         if self.fresh not in self.outs:
             disk.remove(self.fresh)
         self.fresh = disk.neighbour(self.target)
-        disk.create(self.fresh, self.data, like=self.target)
+        for _ in range(MAX_ROUNDS):
+            with (
+                opened(self.target) as like,
+                Folder(self.target.parent) as folder,
+            ):
+                disk.refuse_read_only(self.target, os.fstat(like))
+                # What another file lets others read, this one may not.
+                if read(like, len(self.expected) + 1) == self.expected:
+                    folder.create(self.fresh.name, self.data, like=like)
+                    return
+            self._take_over()
+        raise self._is_busy()
+
+    def _take_over(self) -> None:
+        """Start over from what somebody else wrote."""
+        self.former = self.expected = _written(self.target, self.content_of)
+        self.data = self.edit(self.former)
 
     def put_in_place(self) -> None:
         """Swap the files; start over as long as somebody else writes.
@@ -84,10 +100,12 @@ class _File:
                 if not self._start_over(out):
                     return
             else:
-                self.former = self.expected = _written(self.target, self.content_of)
-                self.data = self.edit(self.former)
+                self._take_over()
             self.prepare()
-        raise DeployError(
+        raise self._is_busy()
+
+    def _is_busy(self) -> DeployError:
+        return DeployError(
             f"Another program writes {self.path} again and again.",
             hint="Find out which one (MDaemon's settings window?), and run again.",
         )
@@ -137,8 +155,9 @@ class _File:
         if current != self.data or self.outs[back] != self.original:
             back = disk.neighbour(self.target)
             content = self.merge(self.data, self.former, current)
-            disk.create(back, content, like=self.target)
-        disk.replace(back, self.target)
+            with opened(self.target) as like, Folder(back.parent) as folder:
+                folder.create(back.name, content, like=like)
+        disk.rename(back, self.target)
         self.outs.pop(back, None)
 
     def clean(self) -> None:
@@ -204,8 +223,9 @@ class Edits:
                 shutil.rmtree(saved, ignore_errors=True)
             self._clean()
             raise
-        for folder in {item.target.parent for item in self._files}:
-            disk.sync_folder(folder)
+        for path in {item.target.parent for item in self._files}:
+            with Folder(path) as folder:
+                folder.sync()
         if backups and saved:
             prune(backups, saved)
         return saved
@@ -221,7 +241,7 @@ class Edits:
         problems = []
         for item in self._files:
             try:
-                with contextlib.suppress(OSError, Error):
+                with suppress(OSError, Error):
                     item.carry_over()
                     continue
                 # Once more: what failed may be over, and there is no later time.
@@ -249,7 +269,8 @@ def _files(edits: Mapping[Path, Edit], read: Read, merge: Merge) -> list[_File]:
             raise DeployError(message, hint="Check the path.")
         with disk.explained(f"write {path}", failure=DeployError):
             item = _File(path, edit, read, merge)
-            status = item.target.stat()
+            with opened(item.target) as handle:
+                status = os.fstat(handle)
         # Some file systems ignore case, and some have no numbers for their files.
         number = (status.st_dev, status.st_ino) if status.st_ino else None
         other = found.setdefault(number or os.path.normcase(item.target), item)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from letsencrypt_mdaemon.errors import BusyError, DeployError
 from letsencrypt_mdaemon.system import disk
+from letsencrypt_mdaemon.system.handles import Folder, write
 from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:
@@ -36,7 +37,6 @@ ABANDONED_AFTER_SECONDS = 10.0
 
 # Windows' code for a range that another handle has locked.
 _LOCK_VIOLATION = 33
-_NO_LINK: int = getattr(os, "O_NOFOLLOW", 0)
 
 
 @contextmanager
@@ -63,7 +63,7 @@ def courtesy_lock(path: Path, *, timeout: float = 12.0) -> Iterator[None]:
     finally:
         with contextlib.suppress(OSError, ValueError):
             if disk.read_limited(lock, len(token)) == token:
-                lock.unlink()
+                disk.delete(lock)
 
 
 @contextmanager
@@ -80,7 +80,8 @@ def exclusive_lock(path: Path) -> Iterator[None]:
     with disk.explained(f"open {path}"):
         disk.make_private_folder(path.parent)
         # Python opens files so that programs it starts do not inherit them.
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | disk.BINARY | _NO_LINK, 0o600)
+        with Folder(path.parent) as folder:
+            handle = folder.open_ours(path.name, os.O_RDWR | os.O_CREAT)
     try:
         with disk.explained(f"lock {path}"):
             held = _lock(handle)
@@ -92,7 +93,7 @@ def exclusive_lock(path: Path) -> Iterator[None]:
         # It only informs whoever waits: a full disk is no reason not to start.
         with contextlib.suppress(OSError):
             os.ftruncate(handle, 0)
-            disk.write(handle, _holder())
+            write(handle, _holder())
         try:
             yield
         finally:
@@ -110,7 +111,8 @@ def _take(lock: Path, token: bytes, timeout: float) -> None:
     seen = (0, 0)
     while True:
         with contextlib.suppress(FileExistsError), _unless_in_use():
-            disk.create(lock, token, durable=False)
+            with Folder(lock.parent) as folder:
+                folder.create(lock.name, token, durable=False)
             return
         now = time.monotonic()
         try:
@@ -127,7 +129,8 @@ def _take(lock: Path, token: bytes, timeout: float) -> None:
             > ABANDONED_AFTER_SECONDS
         ):
             with _unless_in_use():
-                lock.unlink(missing_ok=True)
+                with contextlib.suppress(FileNotFoundError):
+                    disk.delete(lock)
                 continue
         if now - start >= timeout:
             raise DeployError(

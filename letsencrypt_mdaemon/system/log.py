@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import stat
 import sys
 import time
 import traceback
@@ -13,6 +14,9 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
+
+from letsencrypt_mdaemon.system.disk import make_private_folder
+from letsencrypt_mdaemon.system.handles import PUBLIC, Folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,13 +54,15 @@ class FileLog(logging.StreamHandler[TextIO]):
     """
 
     def __init__(self, folder: Path, *, now: datetime, keep: int) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_private_folder(folder, 0o755)
         self.path = folder / FILE_NAME
-        try:
-            _keep_earlier(self.path, keep)
-        except (OSError, ValueError, OverflowError) as exc:
-            _log.warning("Could not keep the earlier logs in %s: %s", folder, exc)
-        stream = self.path.open("w", encoding="utf-8", errors="backslashreplace")
+        with Folder(folder) as place:
+            try:
+                _keep_earlier(place, keep)
+            except (OSError, ValueError, OverflowError) as exc:
+                _log.warning("Could not keep the earlier logs in %s: %s", folder, exc)
+            handle = _started(place)
+        stream = os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace")
         super().__init__(stream)
         self.setFormatter(StampedLines())
         self.addFilter(_is_no_progress)
@@ -192,15 +198,31 @@ def _is_no_progress(record: logging.LogRecord) -> bool:
     return not getattr(record, "progress", False)
 
 
-def _keep_earlier(path: Path, keep: int) -> None:
+def _keep_earlier(folder: Folder, keep: int) -> None:
     """Rename the last run's log to the time of its last line; remove the oldest."""
-    if path.is_file() and keep:
-        ended = datetime.fromtimestamp(path.stat().st_mtime, UTC).astimezone()
-        stem = f"{path.stem}-{ended:%Y%m%d-%H%M%S}"
-        names = [path.with_name(f"{stem}{n}{path.suffix}") for n in ("", *"bcdefghij")]
-        path.replace(next((name for name in names if not name.exists()), names[-1]))
-    earlier = sorted(
-        other for other in path.parent.iterdir() if _EARLIER.fullmatch(other.name)
-    )
+    there = {entry.name for entry in folder.path.iterdir()}
+    if FILE_NAME in there and keep:
+        status = folder.status(FILE_NAME)
+        if stat.S_ISREG(status.st_mode):
+            ended = datetime.fromtimestamp(status.st_mtime, UTC).astimezone()
+            stem = f"{Path(FILE_NAME).stem}-{ended:%Y%m%d-%H%M%S}"
+            names = [f"{stem}{letter}.log" for letter in ("", *"bcdefghij")]
+            free = next((name for name in names if name not in there), names[-1])
+            folder.rename(FILE_NAME, free)
+            there.add(free)
+    earlier = sorted(name for name in there if _EARLIER.fullmatch(name))
     for old in earlier[: max(len(earlier) - keep, 0)]:
-        old.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            folder.remove(old)
+
+
+def _started(folder: Folder) -> int:
+    """Return the handle of a new log; what has its name is removed, never written."""
+    with suppress(FileNotFoundError, PermissionError):
+        folder.remove(FILE_NAME)
+    try:
+        return folder.open(FILE_NAME, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PUBLIC)
+    except FileExistsError:  # on Windows, a program that shows it may keep it open
+        handle = folder.open_ours(FILE_NAME, os.O_WRONLY)
+        os.ftruncate(handle, 0)
+        return handle

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 from letsencrypt_mdaemon.errors import Error
-from letsencrypt_mdaemon.system.disk import explained, remove
+from letsencrypt_mdaemon.system.disk import create, explained, remove, rename
+from letsencrypt_mdaemon.system.handles import PUBLIC
 from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:
@@ -84,8 +85,10 @@ class RawQueue:
         final = unfinished.with_suffix(".raw")
         with explained(f"write the RAW message {final}"):
             try:
-                unfinished.write_bytes(f"{head}\r\n{mail.body}".encode("ascii"))
-                unfinished.rename(final)
+                # The server may use another account.
+                data = f"{head}\r\n{mail.body}".encode("ascii")
+                create(unfinished, data, mode=PUBLIC)
+                rename(unfinished, final)
             except OSError:
                 remove(unfinished)
                 raise
@@ -176,9 +179,6 @@ class Smtp:
         except UnicodeEncodeError:
             message = "mail-user or its password is not ASCII, as a login requires."
             raise Error(message, hint=hint) from None
-
-
-Transport = RawQueue | Smtp
 
 
 def failure(

@@ -4,19 +4,48 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from pathlib import Path
+from typing import NamedTuple, Protocol
 
-from letsencrypt_mdaemon.errors import Error
+from letsencrypt_mdaemon.errors import ConfigError, Error
 from letsencrypt_mdaemon.system.disk import explained
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 _log = logging.getLogger(__name__)
 
 TIMEOUT_SECONDS = 60.0
+FOLDERS = ("/usr/bin", "/bin", "/usr/sbin", "/sbin")
+"""Where the system's programs are; who starts us decides about `PATH`."""
 # Windows' own programs write in the code page of the console, also into a pipe.
 _ENCODING = "oem" if sys.platform == "win32" else "utf-8"
+
+
+def system_program(name: str) -> Path:
+    """Return the path of a program of the system, whatever `PATH` says.
+
+    Args:
+        name: Without `.exe`; on Windows also a path below System32.
+
+    Raises:
+        ConfigError: If there is no such program.
+    """
+    if sys.platform == "win32":
+        return windows_system() / f"{name}.exe"
+    for folder in FOLDERS:
+        if (path := Path(folder, name)).is_file():
+            return path
+    raise ConfigError(
+        f"Could not find the program {name} in {', '.join(FOLDERS)}.",
+        hint=f"Install {name}.",
+    )
+
+
+def windows_system() -> Path:
+    """Return Windows' System32, as Windows says and not the environment."""
+    if sys.platform == "win32":
+        import win32api  # noqa: PLC0415 - Windows only
+
+        return Path(win32api.GetSystemDirectory())
+    return Path("C:/Windows/System32")
 
 
 class Ended(NamedTuple):

@@ -8,7 +8,9 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from letsencrypt_mdaemon.system.disk import create, neighbour, remove
+from letsencrypt_mdaemon.system import handles
+from letsencrypt_mdaemon.system.disk import neighbour, remove
+from letsencrypt_mdaemon.system.handles import Folder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,28 +31,31 @@ def swap(fresh: Path, target: Path) -> Path:
         OSError: If it cannot; `target` is unchanged.
     """
     out = neighbour(target)
-    try:
-        if sys.platform == "win32":
-            _replace_file(fresh, target, out)
-        elif _exchange(fresh, target):
-            return fresh
-        else:
-            _keep(target, out)
-            fresh.replace(target)
-    except BaseException:
-        if target.exists():
-            remove(out)
-        elif out.exists():
-            out.replace(target)
-        raise
+    with Folder(target.parent) as folder:
+        try:
+            if sys.platform == "win32":
+                _replace_file(fresh, target, out)
+            elif _exchange(fresh, target, folder):
+                return fresh
+            else:
+                _keep(folder, target, out)
+                folder.rename(fresh.name, target.name)
+        except BaseException:
+            if target.exists():
+                remove(out)
+            elif out.exists():
+                folder.rename(out.name, target.name)
+            raise
     return out
 
 
-def _keep(target: Path, out: Path) -> None:
+def _keep(folder: Folder, target: Path, out: Path) -> None:
     try:
-        os.link(target, out)
+        folder.link(target.name, out.name)
     except OSError:
-        create(out, target.read_bytes(), like=target)
+        with handles.opened(target) as like:
+            data = handles.read(like, os.fstat(like).st_size)
+            folder.create(out.name, data, like=like)
 
 
 if sys.platform == "win32":
@@ -72,17 +77,18 @@ if sys.platform == "win32":
 
 else:
 
-    def _exchange(one: Path, other: Path) -> bool:
+    def _exchange(one: Path, other: Path, folder: Folder) -> bool:
         """Exchange two files; False if the system or the file system cannot."""
         import ctypes  # noqa: PLC0415 - slow to import
 
         libc = ctypes.CDLL(None, use_errno=True)
-        paths = os.fsencode(one), os.fsencode(other)
+        at = folder.handle
+        paths = os.fsencode(one.name), os.fsencode(other.name)
         try:
             if sys.platform == "darwin":
-                failed = libc.renamex_np(*paths, 2)  # RENAME_SWAP
-            else:  # -100: paths are relative to the working directory
-                failed = libc.renameat2(-100, paths[0], -100, paths[1], 2)
+                failed = libc.renameatx_np(at, paths[0], at, paths[1], 2)  # RENAME_SWAP
+            else:  # RENAME_EXCHANGE
+                failed = libc.renameat2(at, paths[0], at, paths[1], 2)
         except AttributeError:
             return False
         if not failed:

@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from letsencrypt_mdaemon.system.disk import reason
+from letsencrypt_mdaemon.system.parallel import is_lack
 from letsencrypt_mdaemon.text import printable
 from letsencrypt_mdaemon.verify import starttls
 from letsencrypt_mdaemon.verify.served import Answer, Served
@@ -42,6 +43,9 @@ def ask(endpoint: Endpoint, server_name: str, key: str, timeout: float) -> Serve
     Args:
         key: The only kind of key to accept, `RSA` or `ECDSA`; empty for both.
         timeout: Seconds to connect, and again for the rest without the greeting.
+
+    Raises:
+        Exception: If this machine lacks what it needs; see `is_lack`.
     """
     start = time.monotonic()
     address = endpoint.host, endpoint.port
@@ -69,9 +73,12 @@ def ask(endpoint: Endpoint, server_name: str, key: str, timeout: float) -> Serve
         if version in _OUTDATED:
             outcome = Answer.HANDSHAKE_FAILED
             detail = f"offers only {_OUTDATED[version]}, which clients refuse"
-    except Exception as exc:  # noqa: BLE001 - the answers of the others count
+    except Exception as exc:
+        if is_lack(exc):
+            raise  # It says nothing about the port.
+        # Whatever it is: the answers of the others count.
         outcome, detail = _failure(exc, line, timeout)
-        unheard = line is not None and not line.received
+        unheard = line is None or not line.received
         if unheard and outcome is Answer.HANDSHAKE_FAILED and "+" in endpoint.scheme:
             # Before the greeting, no certificate matters: a screening blocks us.
             outcome, detail = Answer.TURNED_AWAY, f"{detail} without a greeting"

@@ -52,6 +52,7 @@ def observe(
     *,
     timeout: float = TIMEOUT_SECONDS,
     briefly: bool = False,
+    within: float | None = None,
 ) -> dict[Endpoint, Served]:
     """Return what each endpoint answers; all are asked at once, for the first name.
 
@@ -63,12 +64,13 @@ def observe(
     Args:
         timeout: Seconds for a conversation, without its greeting.
         briefly: Ask for the first name only, with one connection to each endpoint.
+        within: Seconds for all of it; None = as long as the ports need.
     """
     deadline = time.monotonic() + timeout * LOOK_TIMEOUTS
     names = {endpoint: _names(endpoint, server_names) for endpoint in endpoints}
 
     def ask_for(questions: list[_Question]) -> None:
-        answers.update(_ask_all(questions, timeout, deadline))
+        answers.update(_ask_all(questions, timeout, deadline, within))
 
     answers: dict[_Question, Served] = {}
     ask_for([_Question(at, row[0]) for at, row in names.items()])
@@ -150,7 +152,10 @@ def _names(endpoint: Endpoint, server_names: Sequence[str]) -> Sequence[str]:
 
 
 def _ask_all(
-    questions: Sequence[_Question], timeout: float, deadline: float
+    questions: Sequence[_Question],
+    timeout: float,
+    deadline: float,
+    within: float | None = None,
 ) -> dict[_Question, Served]:
     """Return the answers, in the order of the questions, `LANES` at a time from a port.
 
@@ -171,6 +176,7 @@ def _ask_all(
     most = timeout * (2 + GREETING_TIMEOUTS) + OVERTIME_SECONDS
     if len(questions) > len(lanes):
         most += max(deadline - time.monotonic(), 0)
+    most = most if within is None else min(most, within)
     rows = [tuple(lane) for lane in lanes.values()]
     found = ask_all(ask_lane, rows, timeout=most)
     late = Served(

@@ -6,6 +6,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from OpenSSL import SSL
+from OpenSSL._util import lib
 
 from letsencrypt_mdaemon.text import printable
 from letsencrypt_mdaemon.verify import starttls
@@ -26,7 +27,12 @@ _REFUSALS = {
     "unsupported protocol": "offers none of TLS 1.0 to 1.3",
     "unexpected eof while reading": "closes the connection during the handshake",
 }
-
+# RSA without PSS is no signature of TLS 1.3, only of a certificate's issuer.
+_BY_RSA = b"RSA+SHA256:RSA+SHA384:RSA+SHA512:RSA+SHA1"
+_SIGNATURES = {
+    "RSA": b"RSA-PSS+SHA256:RSA-PSS+SHA384:RSA-PSS+SHA512:" + _BY_RSA,
+    "ECDSA": b"ECDSA+SHA256:ECDSA+SHA384:ECDSA+SHA512:ECDSA+SHA1:" + _BY_RSA,
+}
 
 WANTS_CLIENT = "wants a client certificate"
 
@@ -35,8 +41,7 @@ def handshake(line: Line, server_name: str, key: str) -> tuple[SSL.Connection, s
     """Begin TLS.
 
     Args:
-        key: The only kind of key to accept, `RSA` or `ECDSA`, which only TLS up to 1.2
-            can say by its cipher suites; empty for both.
+        key: The only kind of key to accept, `RSA` or `ECDSA`; empty for both.
 
     Returns:
         The session, and what is odd about the port. If the server refuses us because we
@@ -115,7 +120,11 @@ def _state(tls: SSL.Connection) -> str:
 
 
 def _context(key: str) -> SSL.Context:
-    """Return the settings that show us as many certificates as possible."""
+    """Return the settings that show us as many certificates as possible.
+
+    The kind of key is said by the cipher suites up to TLS 1.2, and by the signatures in
+    TLS 1.3 (RFC 8446, 4.2.3).
+    """
     context = SSL.Context(SSL.TLS_CLIENT_METHOD)
     context.set_verify(SSL.VERIFY_NONE)
     context.set_min_proto_version(0)
@@ -123,7 +132,8 @@ def _context(key: str) -> SSL.Context:
     without = {"RSA": b":!aECDSA", "ECDSA": b":!aRSA"}.get(key, b"")
     context.set_cipher_list(b"DEFAULT%s:@SECLEVEL=0" % without)
     if key:
-        context.set_max_proto_version(SSL.TLS1_2_VERSION)
+        # pyOpenSSL has no method for it.
+        lib.SSL_CTX_set1_sigalgs_list(context._context, _SIGNATURES[key])  # noqa: SLF001
     # Some old servers do not know RFC 5746.
     context.set_options(SSL.OP_LEGACY_SERVER_CONNECT)
     return context

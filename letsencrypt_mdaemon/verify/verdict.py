@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from letsencrypt_mdaemon.pki import chain as chains
 from letsencrypt_mdaemon.pki.certificate import dns_names, thumbprint
 from letsencrypt_mdaemon.pki.chain import Chain, Ending, Roots, title
-from letsencrypt_mdaemon.text import printable
+from letsencrypt_mdaemon.text import day, printable, when
 from letsencrypt_mdaemon.verify.observe import failing
 from letsencrypt_mdaemon.verify.served import Answer
 
@@ -127,12 +127,13 @@ def assess(  # noqa: PLR0913 - what a verdict depends on
         answers = [row for it in observed.values() for row in (it, *it.differently)]
         wanted = {row.thumbprint for row in answers if row.leaf}
     bad = set(failing(observed, wanted, given))
+    sent = dict.fromkeys(one for it in observed.values() for one in it.chain)
     ports = []
     for endpoint, served in observed.items():
         chain = None
         if served.chain:
             leaf = thumbprint(served.chain[0])
-            chain = chains.trace(served.chain, roots, issued(leaf))
+            chain = chains.trace(served.chain, roots, issued(leaf), sent)
         untrusted = require_trusted and chain is not None and bool(chain.distrust)
         flaw = _flaw(served, chain, now)
         knows = expected is not None and served.leaf is not None
@@ -204,9 +205,9 @@ def remarks(port: Port, *, now: datetime, require_trusted: bool) -> list[str]:
         if name and not served.covers(name):
             phrases.append(f"its certificate does not cover {name}")
         if end <= now:
-            phrases.append(f"its certificate expired on {end:%Y-%m-%d}")
+            phrases.append(f"its certificate expired on {day(end, now)}")
         if (start := leaf.not_valid_before_utc) > now:
-            phrases.append(f"its certificate is not valid before {start:%Y-%m-%d}")
+            phrases.append(f"its certificate is not valid before {when(start, now)}")
         phrases += _remarks_on_chain(chain)
         if require_trusted and chain.distrust:
             phrases.append(f"its certificate is not trusted: {chain.distrust}")
@@ -317,8 +318,8 @@ def described(leaf: x509.Certificate) -> str:
     names = dns_names(leaf)
     shown = ", ".join(printable(name, 60) for name in names[:3]) or "no name"
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""  # noqa: PLR2004
-    issuer, until = title(leaf, "issuer"), f"{leaf.not_valid_after_utc:%Y-%m-%d}"
-    return f"{thumbprint(leaf)} for {shown}{more}, by {issuer}, until {until}"
+    issuer, until = title(leaf, "issuer"), leaf.not_valid_after_utc.astimezone()
+    return f"{thumbprint(leaf)} for {shown}{more}, by {issuer}, until {until:%Y-%m-%d}"
 
 
 def _number(port: Port) -> tuple[bool, str, int]:

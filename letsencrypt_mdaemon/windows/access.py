@@ -10,12 +10,15 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from letsencrypt_mdaemon.errors import ConfigError, DeployError
+from letsencrypt_mdaemon.errors import DeployError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterable
 
 SYSTEM, ADMINISTRATORS, EVERYONE = "S-1-5-18", "S-1-5-32-544", "S-1-1-0"
+CREATOR_OWNER, OWNER_RIGHTS = "S-1-3-0", "S-1-3-4"
+TRUSTED_INSTALLER = "S-1-5-80-956008885-3418522649-1831038044-1853292631-2271478464"
+_TRUSTED = {SYSTEM, ADMINISTRATORS, TRUSTED_INSTALLER}
 
 _ALIASES = {
     "SY": SYSTEM,
@@ -30,8 +33,8 @@ _ALIASES = {
     "BU": "S-1-5-32-545",
     "BG": "S-1-5-32-546",
     "SU": "S-1-5-6",
-    "CO": "S-1-3-0",
-    "OW": "S-1-3-4",
+    "CO": CREATOR_OWNER,
+    "OW": OWNER_RIGHTS,
 }
 EVERYBODY = {
     EVERYONE: "Everyone",
@@ -42,7 +45,7 @@ EVERYBODY = {
     "S-1-5-7": "ANONYMOUS LOGON",
     "S-1-5-32-546": "Guests",
 }
-"""Groups whose members are not all trusted."""
+"""Groups whose names are the same in any language of Windows."""
 
 # The names of single rights, from this bit upwards, and of several together.
 _BITS = {0: "CC DC LC SW RP WP DT LO CR", 16: "SD RC WD WO", 28: "GA GX GW GR"}
@@ -66,8 +69,14 @@ READ = 0x1
 # The rights to add files and folders, to remove its content or the folder itself, and
 # to change its access list and owner.
 CHANGE = (0x2, 0x4, 0x40, 0x10000, 0x40000, 0x80000)
+EXCHANGE = CHANGE[2:]
+"""Those of a parent that let others put another folder in its place."""
 _GENERIC = {0x10000000: 0x1F01FF, 0x40000000: 0x120116, 0x80000000: 0x120089}
-_LIST = re.compile(r"D:([A-Z_]*?)((?:\(.*\))?)(?:S:.*)?\Z", re.DOTALL)
+_OWNER = re.compile(r"O:(S-1-[0-9-]+|[A-Z]{2})")
+# Each step leaves one way to go on: a list that a stranger made may be long.
+_LIST = re.compile(
+    r"(?:[OG]:[^:()]*)*D:([A-Z_]*)((?:\([^()]*\))*)(?:S:.*)?\Z", re.DOTALL
+)
 _ENTRY = re.compile(r"\(([A-Z]+);([A-Z]*);([^;()]*);[^;()]*;[^;()]*;([^;()]+)\)")
 
 
@@ -97,8 +106,11 @@ class Entry(NamedTuple):
     sid: str
 
 
-def entries(descriptor: str) -> list[Entry]:
+def entries(descriptor: str, *, inherited: bool = False) -> list[Entry]:
     """Return the entries that apply to the object itself.
+
+    Args:
+        inherited: Return those that files and folders made in it get.
 
     Raises:
         ValueError: If it is not a descriptor, or has entries of an unknown kind.
@@ -112,14 +124,15 @@ def entries(descriptor: str) -> list[Entry]:
     for kind, flags, rights, sid in _ENTRY.findall(listed):
         if kind not in {"A", "D"}:
             raise ValueError(f"{descriptor!r} has entries of the kind {kind}")
-        if "IO" not in re.findall("..", flags):  # only for new files and folders in it
+        marks = set(re.findall("..", flags))
+        if marks & {"OI", "CI"} if inherited else "IO" not in marks:
             found.append(Entry(kind == "A", _mask(rights), _ALIASES.get(sid, sid)))
     return found
 
 
 def _split(descriptor: str) -> tuple[str, str]:
     """Return the flags of an access list, and its entries."""
-    match = _LIST.search(descriptor)
+    match = _LIST.match(descriptor)
     if match is None:
         raise ValueError(f"{descriptor!r} has no access list")
     return match[1], match[2]
@@ -146,19 +159,54 @@ def may(descriptor: str, sid: str, right: int) -> bool:
     Args:
         right: One bit of a mask.
     """
-    for entry in entries(descriptor):
+    return _may(entries(descriptor), sid, right)
+
+
+def _may(listed: Iterable[Entry], sid: str, right: int) -> bool:
+    for entry in listed:
         if entry.sid in {sid, EVERYONE} and entry.rights & right:
             return entry.allows
     return False
 
 
-def strangers(descriptor: str) -> list[str]:
-    """Return the groups in `EVERYBODY` that may change a folder or its content."""
-    return [
-        name
-        for sid, name in EVERYBODY.items()
-        if any(may(descriptor, sid, right) for right in CHANGE)
-    ]
+def owner(descriptor: str) -> str:
+    """Return the owner's SID.
+
+    Raises:
+        ValueError: If it names none.
+    """
+    match = _OWNER.match(descriptor)
+    if match is None:
+        raise ValueError(f"{descriptor!r} has no owner")
+    return _ALIASES.get(match[1], match[1])
+
+
+def is_trusted(sid: str, others: Collection[str] = ()) -> bool:
+    """Whether it is SYSTEM, Administrators, Windows' installer, or one of others."""
+    return sid in _TRUSTED or sid in others
+
+
+def strangers(
+    descriptor: str, trusted: Collection[str] = (), *, is_parent: bool = False
+) -> list[str]:
+    """Return the SIDs that may change a folder, or what will be made in it.
+
+    Args:
+        trusted: SIDs besides those of `is_trusted`.
+        is_parent: Return only who may delete, rename or take over the folder.
+    """
+    # The owner is looked at by whom he is; whoever makes a file here, is listed.
+    known = {OWNER_RIGHTS, *trusted}
+    rights, found = EXCHANGE if is_parent else CHANGE, {}
+    for inherited in (False,) if is_parent else (False, True):
+        listed = entries(descriptor, inherited=inherited)
+        spared = {*known, CREATOR_OWNER} if inherited else known
+        for sid in dict.fromkeys(entry.sid for entry in listed if entry.allows):
+            if is_trusted(sid, spared):
+                continue
+            if any(_may(listed, sid, right) for right in rights):
+                found[sid] = True
+    return list(found)
 
 
 def readers(descriptor: str) -> list[str]:
@@ -167,16 +215,17 @@ def readers(descriptor: str) -> list[str]:
     return [sid for sid in sids if may(descriptor, sid, READ)]
 
 
-def private(sids: Collection[str]) -> str:
-    """Return an access list for SYSTEM, administrators and these SIDs only."""
-    owners = dict.fromkeys([SYSTEM, ADMINISTRATORS, *sids])
-    return "D:PAI" + "".join(f"(A;OICI;FA;;;{sid})" for sid in owners)
+def private(sids: Collection[str], owner: str = ADMINISTRATORS) -> str:
+    """Return owner and access list for SYSTEM, administrators and these SIDs only."""
+    allowed = dict.fromkeys([SYSTEM, ADMINISTRATORS, *sids])
+    listed = "".join(f"(A;OICI;FA;;;{sid})" for sid in allowed)
+    return f"O:{owner}D:PAI{listed}"
 
 
 def is_private(descriptor: str, sids: Collection[str]) -> bool:
     """Whether an access list allows nothing to anybody else."""
-    owners = {SYSTEM, ADMINISTRATORS, *sids}
-    return all(entry.sid in owners for entry in entries(descriptor) if entry.allows)
+    allowed = {SYSTEM, ADMINISTRATORS, OWNER_RIGHTS, *sids}
+    return all(entry.sid in allowed for entry in entries(descriptor) if entry.allows)
 
 
 def with_reader(descriptor: str, sid: str) -> str:
@@ -209,53 +258,24 @@ def let_read(key: Guarded, sids: Collection[str]) -> None:
         )
 
 
-def keep_private(folder: Guarded, sids: Collection[str]) -> None:
+def keep_private(folder: Guarded, sids: Collection[str], owner: str) -> None:
     """Make sure that nobody else has access to a folder, and check the result.
 
     Args:
         sids: Accounts besides SYSTEM and the administrators that keep their access.
+        owner: The SID that it gets together with a new list.
 
     Raises:
         DeployError: If others still have access.
-        OSError: If the access list cannot be read or replaced.
+        OSError: If owner and access list cannot be read or replaced.
         ValueError: If the access list is malformed.
     """
     if is_private(folder.access_list(), sids):
         return
-    folder.set_access_list(private(sids))
+    folder.set_access_list(private(sids, owner))
     found = folder.access_list()
     if not is_private(found, sids):
         raise DeployError(
             f"Others may still read or write there: {found}.",
             hint="Use a file system with access lists, such as NTFS.",
         )
-
-
-def refuse_shared(places: Mapping[str, Guarded]) -> None:
-    """Refuse to run as SYSTEM while others may change one of these folders.
-
-    Anyone who can change those files could run code as SYSTEM.
-
-    Args:
-        places: The folders by path: of the program, and of files it trusts.
-
-    Raises:
-        ConfigError: If there are such folders; it lists them, and who may change them.
-    """
-    shared = {}
-    for path, folder in places.items():
-        try:
-            found = strangers(folder.access_list())
-        except (OSError, ValueError) as exc:
-            found = [f"unknown ({exc})"]
-        if found:
-            shared[path] = found
-    if not shared:
-        return
-    lines = "".join(f"\n  - {path}: {', '.join(who)}" for path, who in shared.items())
-    only = f"*{SYSTEM}:(OI)(CI)F *{ADMINISTRATORS}:(OI)(CI)F"
-    raise ConfigError(
-        f"SYSTEM must not run programs from folders that others may change:{lines}",
-        hint=r"Install it below C:\Program Files, or run as an administrator: icacls "
-        f'"FOLDER" /inheritance:r /grant {only}',
-    )

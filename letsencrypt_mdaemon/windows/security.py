@@ -5,8 +5,9 @@ Whatever Windows refuses raises `OSError`, with its code and message.
 
 from __future__ import annotations
 
+import re
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 assert sys.platform == "win32"  # noqa: S101 - tells the type checker
@@ -15,6 +16,7 @@ import pywintypes  # noqa: E402 - Windows only
 import win32api  # noqa: E402
 import win32con  # noqa: E402
 import win32crypt  # noqa: E402
+import win32file  # noqa: E402
 import win32security  # noqa: E402
 
 if TYPE_CHECKING:
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from _win32typing import PySECURITY_DESCRIPTOR
 
 DACL = win32security.DACL_SECURITY_INFORMATION
+OWNER = win32security.OWNER_SECURITY_INFORMATION
+_ALREADY_EXISTS = 183
 # dpapi.h: every account that runs the program has to read it, without a dialog.
 UI_FORBIDDEN, LOCAL_MACHINE = 0x1, 0x4
 
@@ -38,14 +42,29 @@ def as_os_errors() -> Iterator[None]:
         raise OSError(None, text, None, exc.winerror) from exc
 
 
-def as_text(descriptor: PySECURITY_DESCRIPTOR | bytes) -> str:
-    """Return the access list of a security descriptor, or of its bytes, as SDDL."""
+def as_text(descriptor: PySECURITY_DESCRIPTOR | bytes, parts: int = DACL) -> str:
+    """Return the access list of a security descriptor, or of its bytes, as SDDL.
+
+    Windows writes some SIDs as two letters, of which a few name another account on each
+    machine and in each domain, such as `LA`. They are replaced by the SIDs.
+
+    Args:
+        parts: What to return of it.
+    """
     make: Any = pywintypes.SECURITY_DESCRIPTOR  # its stub takes no arguments
     with as_os_errors():
         found = make(descriptor) if isinstance(descriptor, bytes) else descriptor
-        return win32security.ConvertSecurityDescriptorToStringSecurityDescriptor(
-            found, win32security.SDDL_REVISION_1, DACL
+        text = win32security.ConvertSecurityDescriptorToStringSecurityDescriptor(
+            found, win32security.SDDL_REVISION_1, parts
         )
+    return re.sub(r"(?<=;)[A-Z]{2}(?=\))|(?<=\AO:)[A-Z]{2}", _without_alias, text)
+
+
+def _without_alias(match: re.Match[str]) -> str:
+    with suppress(pywintypes.error):
+        sid = win32security.ConvertStringSidToSid(match[0])
+        return win32security.ConvertSidToStringSid(sid)
+    return match[0]
 
 
 def from_text(text: str) -> PySECURITY_DESCRIPTOR:
@@ -69,26 +88,48 @@ class Folder:
         self.path = path
 
     def access_list(self) -> str:
-        """Return the access list as SDDL."""
+        """Return owner and access list as SDDL."""
         with as_os_errors():
             found = win32security.GetNamedSecurityInfo(
-                str(self.path), win32security.SE_FILE_OBJECT, DACL
+                str(self.path), win32security.SE_FILE_OBJECT, OWNER | DACL
             )
-        return as_text(found)
+        return as_text(found, OWNER | DACL)
 
     def set_access_list(self, text: str) -> None:
-        """Replace the access list; it inherits nothing from the folder above."""
-        wanted = from_text(text).GetSecurityDescriptorDacl()
+        """Replace owner and list; it inherits nothing from the folder above."""
+        wanted = from_text(text)
         with as_os_errors():
             win32security.SetNamedSecurityInfo(
                 str(self.path),
                 win32security.SE_FILE_OBJECT,
-                DACL | win32security.PROTECTED_DACL_SECURITY_INFORMATION,
+                OWNER | DACL | win32security.PROTECTED_DACL_SECURITY_INFORMATION,
+                wanted.GetSecurityDescriptorOwner(),
                 None,
-                None,
-                wanted,
+                wanted.GetSecurityDescriptorDacl(),
                 None,
             )
+
+
+def make_folder(path: Path, text: str) -> None:
+    """Make a folder, and missing ones above it, with owner and list from the start."""
+    if path.is_dir():
+        return
+    make_folder(path.parent, text)
+    attributes = win32security.SECURITY_ATTRIBUTES()
+    attributes.SECURITY_DESCRIPTOR = from_text(text)
+    try:
+        with as_os_errors():
+            win32file.CreateDirectory(str(path), attributes)
+    except OSError as exc:
+        if exc.winerror != _ALREADY_EXISTS:
+            raise
+
+
+def is_administrator() -> bool:
+    """Whether this process has the rights of the administrators."""
+    with as_os_errors():
+        sid = win32security.ConvertStringSidToSid("S-1-5-32-544")
+        return bool(win32security.CheckTokenMembership(0, sid))
 
 
 def own_sid() -> str:

@@ -729,6 +729,21 @@ def test_an_external_account_that_is_not_complete_is_told_before_any_request(
     assert not key or key not in ran.output + ran.messages
 
 
+def test_a_key_file_over_the_limit_is_refused_and_the_limit_named(
+    binding: Program, tmp_path: Path
+) -> None:
+    (tmp_path / "eab.txt").write_bytes(b"x" * ((64 << 10) + 1))
+
+    ran = binding.here(
+        "renew", "--eab-kid", KID, "--eab-key-file", str(tmp_path / "eab.txt")
+    )
+
+    assert ran.exit_code == 2
+    assert ran.report["error"]["message"].endswith(
+        "(eab-key-file): it is larger than 64 kB, the limit for a secret"
+    )
+
+
 @pytest.mark.parametrize("content", [None, b"\xff\xfe\0\1", b""])
 def test_a_key_file_that_cannot_be_used_is_told(
     binding: Program, tmp_path: Path, content: bytes | None

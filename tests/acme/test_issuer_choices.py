@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from letsencrypt_mdaemon.acme.transport import ATTEMPTS
 from letsencrypt_mdaemon.errors import AcmeError
@@ -318,6 +319,23 @@ def test_a_chain_that_is_not_offered_is_warned_of_and_the_first_used(
     assert root_of(forked, preferred_chain=wanted) == "Sandbox Root 0"
 
     assert f"no chain that leads to {wanted} (preferred-chain)" in caplog.text
+
+
+def test_a_chain_with_a_malformed_name_leads_nowhere(
+    forked: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    def spoil(answer: Answer) -> Answer:
+        der = answer.chain[0].public_bytes(Encoding.DER)
+        name = b"Sandbox Intermediate"
+        assert der.count(name) == 1
+        spoilt = x509.load_der_x509_certificate(der.replace(name, b"\xff" * len(name)))
+        pem = spoilt.public_bytes(Encoding.PEM)
+        return Answer(200, headers=answer.headers, body=pem)
+
+    forked.ca.faults.after("certificate", spoil)
+
+    assert len(forked.obtain(preferred_chain="Nobody").chain) == 1
+    assert "no chain that leads to Nobody" in caplog.text
 
 
 def test_links_to_other_chains_may_be_relative(forked: Scene) -> None:

@@ -290,7 +290,17 @@ MANY = [f"host-{number}.example.test" for number in range(20)]
 def test_many_names_are_proven_together(scene: Scene) -> None:
     assert scene.obtain(*MANY).names == tuple(MANY)
 
-    # Before the names that are left, the CA is asked about those before them.
+    # This CA decides in its answers: it need not be asked again.
+    assert scene.count("authorization", "challenge", "order") == (20, 20, 1)
+
+
+def test_before_further_names_the_ca_is_asked_about_those_before_them(
+    scene: Scene,
+) -> None:
+    scene.ca.faults.after("challenge", showing(status="processing"))
+
+    assert scene.obtain(*MANY).names == tuple(MANY)
+
     assert scene.count("authorization", "challenge", "order") == (20 + 18, 20, 1)
 
 
@@ -304,6 +314,7 @@ def test_no_more_names_are_validated_at_once_than_a_web_server_can_bear(
         nonlocal most
         under_way.add(answer.document["token"])
         most = max(most, len(under_way))
+        answer.document["status"] = "processing"
 
     def slow(answer: Answer) -> None:
         (challenge,) = answer.document["challenges"][-1:]

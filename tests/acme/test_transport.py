@@ -16,9 +16,14 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from josepy.jwk import JWKEC
 
-from letsencrypt_mdaemon.acme.http import MAX_BODY_BYTES, Reply, TransientError
+from letsencrypt_mdaemon.acme.http import Reply, TransientError
 from letsencrypt_mdaemon.acme.jws import Signer
-from letsencrypt_mdaemon.acme.transport import ATTEMPTS, NONCE_ATTEMPTS, Session
+from letsencrypt_mdaemon.acme.transport import (
+    ATTEMPTS,
+    MAX_BODY_BYTES,
+    NONCE_ATTEMPTS,
+    Session,
+)
 from letsencrypt_mdaemon.errors import ACME_ERROR, AcmeError
 from tests.peer import (
     PAGE,
@@ -26,7 +31,6 @@ from tests.peer import (
     Step,
     Talk,
     bringing,
-    broken_gzip,
     cut,
     cut_chunk,
     endless,
@@ -283,7 +287,7 @@ def test_a_ca_that_gives_no_usable_nonce_is_named(
 
 # Requests that get lost
 
-LOSSES = [reset, hang_up, cut, cut_chunk, gibberish, broken_gzip]
+LOSSES = [reset, hang_up, cut, cut_chunk, gibberish]
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -629,7 +633,7 @@ def test_a_url_from_the_ca_cannot_act_on_a_terminal(
 def test_a_url_that_is_none_is_refused_without_asking_anybody(
     session: Session, clock: Clock, url: str
 ) -> None:
-    with pytest.raises(AcmeError, match="Could not send a request to"):
+    with pytest.raises(AcmeError, match="is refused: it must begin with https"):
         session.post(url, None, SIGNER)
 
     assert clock.slept == []

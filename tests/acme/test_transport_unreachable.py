@@ -7,21 +7,21 @@ import ssl
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from socketserver import BaseRequestHandler, ThreadingTCPServer
 from urllib.parse import urlsplit
 
 import pytest
 import requests
 from josepy.jwk import JWKEC
 
-from letsencrypt_mdaemon.acme.http import Reply, TransientError, unanswered
+from letsencrypt_mdaemon.acme.exchange import unanswered
+from letsencrypt_mdaemon.acme.http import Reply, TransientError
 from letsencrypt_mdaemon.acme.jws import Signer
 from letsencrypt_mdaemon.acme.transport import ATTEMPTS, Session
 from letsencrypt_mdaemon.errors import AcmeError
 from letsencrypt_mdaemon.sandbox.ca.messages import Answer
-from tests.peer import PAGE, ok, reset, serving_peer
+from tests.peer import PAGE, ok, reset, serving_peer, tunnel
 from tests.program import LOCALHOST
 from tests.scene import STRANGER, Clock, Scene, scene_in
 
@@ -206,40 +206,6 @@ def test_a_proxy_that_refuses_is_told_from_a_ca_that_refuses(
     assert "HTTPS_PROXY" in error.hint
     assert "pass-phrase" not in f"{error.message}{error.hint}"
     assert scene.ca.requests == []
-
-
-@contextmanager
-def tunnel(port: int) -> Iterator[tuple[int, list[bytes]]]:
-    """Yield the port of a proxy that leads to one port, and what it was asked."""
-    asked: list[bytes] = []
-
-    def forward(source: socket.socket, target: socket.socket) -> None:
-        with suppress(OSError):
-            while data := source.recv(65536):
-                target.sendall(data)
-            target.shutdown(socket.SHUT_WR)
-
-    class Proxy(BaseRequestHandler):
-        def handle(self) -> None:
-            request = b""
-            while b"\r\n\r\n" not in request:
-                request += self.request.recv(4096)
-            asked.append(request)
-            self.request.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
-            with socket.create_connection(("127.0.0.1", port)) as there:
-                back = threading.Thread(target=forward, args=(there, self.request))
-                back.start()
-                forward(self.request, there)
-                back.join()
-
-    with ThreadingTCPServer(("127.0.0.1", 0), Proxy) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.005,))
-        thread.start()
-        try:
-            yield server.server_address[1], asked
-        finally:
-            server.shutdown()
-            thread.join()
 
 
 def test_a_proxy_that_inspects_tls_is_named_with_who_signed_what_came(

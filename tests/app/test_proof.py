@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import ssl
 import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from typing import Any
 
 import pytest
 
@@ -16,7 +18,9 @@ from letsencrypt_mdaemon.config.settings import Config
 from letsencrypt_mdaemon.renewal.climb import MAX_CONNECTIONS
 from letsencrypt_mdaemon.sandbox import folder as sandbox
 from letsencrypt_mdaemon.verify.endpoints import Endpoint
+from letsencrypt_mdaemon.verify.observe import observe
 from tests import certificates, servers
+from tests.limits import in_time
 from tests.program import LOCALHOST, Program, Ran
 from tests.servers import Serve, honest
 
@@ -63,6 +67,14 @@ def test_without_proof_no_superseded_certificate_is_removed(secure: Program) -> 
 # Ports that cannot be seen
 
 
+def context_of(program: Program, thumbprint: str = "") -> ssl.SSLContext:
+    """Return the TLS of a port with a certificate of the store: that in use."""
+    thumbprint = thumbprint or sandbox.bound(program.layout.folder)["webmail"]
+    found = sandbox.find(program.layout.certificates, thumbprint)
+    assert found is not None
+    return sandbox.tls_context(found)
+
+
 def context() -> ssl.SSLContext:
     made = certificates.certificate()
     return servers.context(made.chain, made.key)
@@ -97,10 +109,15 @@ ODD: dict[str, tuple[str, Serve, str]] = {
 }
 
 
+def these(program: Program, *urls: str) -> tuple[str, str]:
+    """Return the option that names more endpoints than those of the server."""
+    here = program.server.endpoints.values()
+    return "--endpoint", ",".join([*here, *urls])
+
+
 def renew_with(program: Program, *urls: str) -> Ran:
     """Renew, with more endpoints than those of the server."""
-    here = program.server.endpoints.values()
-    return program.here("renew", "--endpoint", ",".join([*here, *urls]))
+    return program.here("renew", *these(program, *urls))
 
 
 @pytest.mark.parametrize("name", ODD)
@@ -121,8 +138,7 @@ def test_a_named_port_that_cannot_be_seen_is_not_proven_and_fails_the_run(
         assert "9 of 10 ports proven; not proven: " in secure.log()
         # The certificate is in use, and verify says the same.
         assert secure.bound() == {ran.report["certificate"]["thumbprint"]}
-        urls = ",".join([*secure.server.endpoints.values(), at.url])
-        assert secure.here("verify", "--endpoint", urls).exit_code == 5
+        assert secure.here("verify", *these(secure, at.url)).exit_code == 5
         # So does the next run, until it is proven; it places no order.
         again = renew_with(secure, at.url)
         assert again.exit_code == 5
@@ -227,6 +243,158 @@ def test_the_expired_certificate_of_another_program_is_said(
     assert warning.endswith(", which has expired.")
 
 
+# All of it, in every form
+
+
+def within(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Let a conversation with a port take no more than this, in every look."""
+    monkeypatch.setitem(observe.__kwdefaults__ or {}, "timeout", seconds)
+
+
+def proven(ran: Ran) -> set[str]:
+    """Return the ports that a run has proven."""
+    return set(ran.report["proof"]["new"])
+
+
+def test_every_odd_port_is_counted_and_named_in_text_log_json_and_status(
+    secure: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = set(secure.server.endpoints.values())
+    down = f"pop3s://{LOCALHOST}:{servers.free_port()}"
+    with ExitStack() as exits:
+        odd = {down: "not listening: refuses the connection"}
+        for name in ("turned away", "no starttls", "not tls"):
+            scheme, serve, reason = ODD[name]
+            odd[exits.enter_context(servers.endpoint(scheme, serve)).url] = reason
+        mute = exits.enter_context(servers.endpoint("smtp+starttls", servers.says()))
+        urls = these(secure, *odd, mute.url)
+
+        def renew(seconds: float) -> Ran:
+            within(monkeypatch, seconds)
+            ran = secure.here("renew", "--force", *urls)
+            odd[mute.url] = f"timed out: no answer within {3.5 * seconds:g} s"
+            return ran
+
+        ran = in_time(renew, lambda ran: proven(ran) == here)
+        log = secure.log()
+        status = secure.here("status", *urls).report
+        shown = secure.here("status", *urls, as_json=False).output
+        text = secure.here("renew", "--force", *urls, as_json=False)
+
+    assert ran.exit_code == text.exit_code == 5
+    rows = {row["endpoint"]: row for row in ran.report["proof"]["ports"]}
+    assert {at: rows[at]["verdict"] for at in odd} == dict.fromkeys(odd, "unproven")
+    assert {at: rows[at]["reason"] for at in odd} == odd
+    assert set(ran.report["proof"]["unproven"]) == set(odd)
+    assert set(status["proof"]["unproven"]) == set(odd)
+    _, _, headline = log.partition(f"In use ({len(here)} of 14 ports proven; not pro")
+    headline = headline.partition("\n")[0]
+    for at, reason in odd.items():
+        assert f"{at} ({reason})" in headline
+        assert f"{at} ({reason})" in ran.report["error"]["message"]
+        assert f"Not proven: {at}: {reason}." in ran.report["warnings"]
+        assert f"{at}: {reason}\n" in text.output
+        assert f"{at}: {reason}\n" in shown
+    assert text.output.splitlines()[0].endswith("; 9 of 14 ports proven")
+    assert len(here) == 9
+
+
+# Ports that take their time, or want something of us
+
+
+def test_a_slow_greeting_is_waited_for_in_the_whole_run(
+    secure: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The port greets when a conversation without its greeting would be over."""
+    here = set(secure.server.endpoints.values())
+    late = threading.Event()  # Nobody sets it: it only takes its time.
+    pause = 0.0
+
+    def slow(connection: socket.socket) -> None:
+        late.wait(pause)
+        honest("smtp+starttls", context_of(secure))(connection)
+
+    with servers.endpoint("smtp+starttls", slow) as at:
+
+        def renew(seconds: float) -> Ran:
+            nonlocal pause
+            pause = 1.5 * seconds
+            within(monkeypatch, seconds)
+            return secure.here("renew", "--force", *these(secure, at.url))
+
+        ran = in_time(renew, lambda ran: ran.exit_code == 0)
+
+    assert ran.exit_code == 0, ran.messages
+    assert proven(ran) == {*here, at.url}
+    assert "In use (10 of 10 ports proven): " in secure.log()
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_port_that_wants_a_client_certificate_is_judged_by_the_one_that_it_shows(
+    secure: Program, version: ssl.TLSVersion
+) -> None:
+    (former,) = secure.bound()
+    stale = ""
+
+    def wants(connection: socket.socket) -> None:
+        made = servers.only(context_of(secure, stale), version)
+        made.verify_mode = ssl.CERT_REQUIRED
+        honest("https", made)(connection)
+
+    with servers.endpoint("https", wants) as at:
+        ran = renew_with(secure, at.url)
+        assert ran.exit_code == 0, ran.messages
+        (row,) = (row for row in ran.report["proof"]["ports"] if row["reason"])
+        reason = "wants a client certificate"
+        assert row == {"endpoint": at.url, "verdict": "new", "reason": reason}
+        assert "In use (10 of 10 ports proven): " in secure.log()
+        stale = former
+        failed = secure.here("renew", "--force", *these(secure, at.url))
+
+    assert failed.exit_code == 5
+    message = failed.report["error"]["message"]
+    assert f"still serve the old one: {at.url}. 9 of 10 ports proven." in message
+
+
+class Screening:
+    """A port that bans us after some connections."""
+
+    def __init__(self, program: Program, lets_in: int) -> None:
+        self.program = program
+        self.left = lets_in
+        self.lock = threading.Lock()
+
+    def __call__(self, connection: socket.socket) -> None:
+        with self.lock:
+            self.left -= 1
+            serve = ODD["too many"][1]
+            if self.left >= 0:
+                serve = honest("smtp+starttls", context_of(self.program))
+        serve(connection)
+
+
+@pytest.mark.parametrize("lets_in", range(1, 6))
+def test_a_port_that_bans_us_on_the_way_is_unproven_and_nothing_is_rolled_back(
+    secure: Program, lets_in: int
+) -> None:
+    screening = Screening(secure, lets_in)
+    reason = ODD["too many"][2]
+    with servers.endpoint("smtp+starttls", screening) as at:
+        ran, log = renew_with(secure, at.url), secure.log()
+        shown = secure.here("status", *these(secure, at.url), as_json=False).output
+        screening.left = 1000
+        done = renew_with(secure, at.url)
+
+    assert ran.exit_code == 5
+    assert ran.report["proof"]["unproven"] == [at.url]
+    assert f"{at.url} ({reason})" in ran.report["error"]["message"]
+    assert f"In use (9 of 10 ports proven; not proven: {at.url} ({reason})): " in log
+    assert secure.bound() == {ran.report["certificate"]["thumbprint"]}
+    assert f"not proven   {at.url}: {reason}" in shown
+    assert done.exit_code == 0, done.messages
+    assert done.report["certificate"] == ran.report["certificate"]
+
+
 # All names
 
 
@@ -234,27 +402,18 @@ class ByName:
     """A port that serves a certificate of the sandbox for each name."""
 
     def __init__(self, program: Program) -> None:
-        self.store = program.layout.certificates
         self.program = program
         self.stale: dict[str, str] = {}
-        self.connections = 0
 
     def __call__(self, connection: socket.socket) -> None:
-        self.connections += 1
-        current = sandbox.bound(self.program.layout.folder)["webmail"]
-        made = self._context(current)
+        made = context_of(self.program)
 
         def choose(tls: ssl.SSLObject, name: str | None, _: object) -> None:
             if name in self.stale:
-                tls.context = self._context(self.stale[name])
+                tls.context = context_of(self.program, self.stale[name])
 
         made.sni_callback = choose
         honest("https", made)(connection)
-
-    def _context(self, thumbprint: str) -> ssl.SSLContext:
-        found = sandbox.find(self.store, thumbprint)
-        assert found is not None
-        return sandbox.tls_context(found)
 
 
 IMAP = "imap.example.test"
@@ -268,14 +427,19 @@ def test_a_stale_certificate_under_the_second_name_is_old_and_not_removed(
     port = ByName(secure)
     port.stale[IMAP] = first
     with servers.endpoint("https", port) as at:
-        urls = ",".join([*secure.server.endpoints.values(), at.url])
-        options = ("--endpoint", urls, "--force", "--remove-old-certificates")
+        options = (*these(secure, at.url), "--force", "--remove-old-certificates")
 
         ran = secure.here("renew", *options)
-        checked = secure.here("verify", "--endpoint", urls)
+        log = secure.log()
+        checked = secure.here("verify", *these(secure, at.url))
+        status = secure.here("status", *these(secure, at.url)).report
 
     assert ran.exit_code == checked.exit_code == 5
-    assert f"still serve the old one: {at.url}." in ran.report["error"]["message"]
+    said = f"still serve the old one: {at.url}. 9 of 10 ports proven."
+    assert said in ran.report["error"]["message"]
+    assert said in log
+    assert status["due"] is True
+    assert status["reason"].startswith("an earlier run obtained a certificate that is")
     assert (secure.layout.certificates).exists()
     assert sandbox.find(secure.layout.certificates, first) is not None
     (bad,) = (row for row in checked.report["ports"] if not row["good"])
@@ -298,8 +462,7 @@ def test_a_port_that_never_changes_is_asked_few_times(secure: Program) -> None:
             serve(connection)
 
     with servers.endpoint("imaps", stale) as at:
-        urls = ",".join([*secure.server.endpoints.values(), at.url])
-        options = ("--endpoint", urls, "--verify-timeout", "8")
+        options = (*these(secure, at.url), "--verify-timeout", "8")
         ran = secure.here("renew", *options)
 
     assert ran.exit_code == 5
@@ -315,8 +478,7 @@ def test_a_port_that_never_changes_is_asked_few_times(secure: Program) -> None:
 def test_a_restart_that_did_not_help_is_not_tried_again(secure: Program) -> None:
     serve = honest("https", context())
     with servers.endpoint("https", serve) as at:
-        urls = ",".join([*secure.server.endpoints.values(), at.url])
-        options = ("--endpoint", urls, "--allow-restart")
+        options = (*these(secure, at.url), "--allow-restart")
 
         first = secure.here("renew", *options)
         taken = [*secure.server.semaphores]
@@ -337,8 +499,7 @@ def test_the_server_is_restarted_once_a_day_whatever_the_certificate(
 ) -> None:
     serve = honest("https", context())
     with servers.endpoint("https", serve) as at:
-        urls = ",".join([*secure.server.endpoints.values(), at.url])
-        options = ("--endpoint", urls, "--allow-restart")
+        options = (*these(secure, at.url), "--allow-restart")
         secure.here("renew", *options)
         # A new certificate, for another name: a new attempt.
         ran = secure.here("renew", *options, "--alternate-host-names", IMAP)
@@ -350,9 +511,38 @@ def test_the_server_is_restarted_once_a_day_whatever_the_certificate(
 def test_what_a_person_types_may_restart_again(secure: Program) -> None:
     serve = honest("https", context())
     with servers.endpoint("https", serve) as at:
-        urls = ",".join([*secure.server.endpoints.values(), at.url])
-        options = ("--endpoint", urls, "--allow-restart")
+        options = (*these(secure, at.url), "--allow-restart")
         secure.here("renew", *options)
         secure.here("renew", "--force", *options)
 
     assert secure.server.semaphores.count("RESTART.SEM") == 2
+
+
+# This machine's own lack
+
+
+def test_too_many_open_files_are_no_broken_port(
+    secure: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the new certificate is looked for: nothing is rolled back for that."""
+    (old,) = secure.bound()
+    connect = socket.create_connection
+    ours = {Endpoint.parse(url).port for url in secure.server.endpoints.values()}
+
+    def lacks(address: tuple[str, int], *more: Any) -> socket.socket:  # noqa: ANN401
+        if address[1] in ours and old not in secure.bound():
+            raise OSError(errno.EMFILE, "Too many open files")
+        return connect(address, *more)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(socket, "create_connection", lacks)
+        ran = secure.here("renew")
+
+    assert ran.exit_code == 1
+    assert "Too many open files" in ran.report["error"]["message"]
+    (new,) = secure.bound()
+    assert new != old
+    done = secure.here("renew")
+    assert done.exit_code == 0, done.messages
+    assert secure.bound() == {new}
+    assert set(done.report["proof"]["new"]) == set(secure.server.endpoints.values())

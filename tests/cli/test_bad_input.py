@@ -899,10 +899,14 @@ def test_a_raw_queue_that_is_not_there_is_a_warning_and_changes_no_exit_code(
     ca.resolve = lambda _: None
     program.layout.raw.rename(program.layout.raw.with_name("Elsewhere"))
 
-    ran = renew(program, *TO)
+    ran = renew(program, *TO, "--smtp-address", "127.0.0.1:1")
 
     assert ran.exit_code == 4
-    assert any("Could not send the mail" in line for line in ran.report["warnings"])
+    (warning,) = (
+        line for line in ran.report["warnings"] if "Could not send the mail" in line
+    )
+    assert "[Directories] Raw" in warning
+    assert "smtp://127.0.0.1:1 did not accept the mail" in warning
     program.layout.raw.with_name("Elsewhere").rename(program.layout.raw)
 
 

@@ -19,6 +19,7 @@ from unittest.mock import Mock
 import click
 import pytest
 from click.shell_completion import ShellComplete
+from click.testing import CliRunner
 
 from letsencrypt_mdaemon import errors
 from letsencrypt_mdaemon.acme import transport
@@ -29,6 +30,7 @@ from letsencrypt_mdaemon.cli.text import when
 from letsencrypt_mdaemon.config import load
 from letsencrypt_mdaemon.config.settings import Config
 from letsencrypt_mdaemon.renewal import revoke as revocation
+from letsencrypt_mdaemon.sandbox import demo as story
 from letsencrypt_mdaemon.sandbox.ca.server import CertificateAuthority
 from letsencrypt_mdaemon.sandbox.folder import TARGETS, bound
 from letsencrypt_mdaemon.system import disk, files
@@ -46,7 +48,7 @@ from tests.program import (
     unmeasured,
 )
 
-COMMON = {"schema", "command", "exit_code", "warnings", "log"}
+COMMON = {"schema", "command", "generator", "exit_code", "warnings", "log"}
 THIS = [sys.executable, "-m", "letsencrypt_mdaemon"]
 EXIT_CODES = Path(__file__).parents[2] / "docs" / "exit-codes.md"
 
@@ -55,7 +57,7 @@ EXIT_CODES = Path(__file__).parents[2] / "docs" / "exit-codes.md"
 
 
 STATUS = COMMON | {
-    *("mdaemon_dir", "directory_url", "names", "due", "reason", "due_at"),
+    *("mdaemon_dir", "store", "directory_url", "names", "due", "reason", "due_at"),
     *("certificate", "pending", "targets", "served", "proof", "dropped"),
     *("rule", "advice", "waiting", "tlsa", "key_readers", "ledger", "schedule"),
 }
@@ -138,7 +140,9 @@ def test_discover_shows_every_place_that_names_a_certificate(program: Program) -
 
     assert ran.exit_code == 0, ran.messages
     report = ran.report
-    assert report.keys() == COMMON | {"mdaemon_dir", "certificates", "served", "found"}
+    keys = {"mdaemon_dir", "store", "certificates", "served", "found"}
+    assert report.keys() == COMMON | keys
+    assert report["store"] == f"pem:{program.layout.certificates}"
     assert [item["thumbprint"] for item in report["certificates"]] == [in_use]
     found = {(item["file"], item["section"], item["key"]) for item in report["found"]}
     assert found == {*TARGETS.values(), ("App/Notes.dat", None, None)}
@@ -151,23 +155,47 @@ def test_discover_shows_every_place_that_names_a_certificate(program: Program) -
 def test_discover_shows_the_places_to_people_as_well(program: Program) -> None:
     shown = program.here("discover", as_json=False).output
 
-    assert shown.startswith("3 places in ")
+    assert shown.startswith(f"Places in {program.layout.folder} that name a cert")
+    store = program.layout.certificates
+    assert f"\nSearched for the certificates from the store pem:{store} and" in shown
+    assert "No place" not in shown
     assert "App/MDaemon.ini [SSL] Certificate, line 13, as sha1:upper: " in shown
 
 
 def test_discover_without_a_place_says_what_to_do(
     program: Program, tmp_path: Path
 ) -> None:
-    shown = program.here(
-        "discover", "--store", f"pem:{tmp_path / 'empty'}", as_json=False
-    )
+    store = f"pem:{tmp_path / 'empty'}"
+    advice = "Choose any certificate of the store once in MDaemon's SSL & TLS dialog, "
+    advice += "then run this again. Or name the INI values in the config file."
+
+    shown = program.here("discover", "--store", store, as_json=False)
 
     assert shown.exit_code == 0
-    assert shown.output.startswith("0 places in ")
-    assert (
-        "Choose any certificate of the store once in MDaemon's SSL & TLS dialog"
-        in shown.output
-    )
+    assert shown.output.splitlines() == [
+        f"There is no certificate in the store {store}, and no port serves one.",
+        f"No place in {program.layout.folder} names a known certificate. {advice}",
+    ]
+
+
+def test_what_names_no_certificate_is_said_with_the_store_that_was_searched(
+    program: Program, tmp_path: Path
+) -> None:
+    store = f"pem:{tmp_path / 'empty'}"
+
+    ran = program.here("status", "--store", store)
+
+    assert ran.exit_code == 0
+    assert ran.report["targets"] == []
+    text = program.here("status", "--store", store, as_json=False).output
+    assert "  INI value    none names a certificate of the store yet\n" in text
+    assert f"  store        {store}\n" in text
+
+
+def test_the_status_shows_the_store_to_people_as_well(program: Program) -> None:
+    shown = program.here("status", as_json=False).output
+
+    assert f"  store        pem:{program.layout.certificates}\n" in shown
 
 
 # config show
@@ -310,8 +338,8 @@ def test_demo_shows_its_result_as_json_and_keeps_the_folder_if_asked(
     assert ran.exit_code == 0, ran.messages
     report = ran.report
     assert report.keys() == {
-        *("schema", "command", "exit_code", "directory", "command_line"),
-        *("first", "second", "checks", "log"),
+        *("schema", "command", "generator", "exit_code", "directory"),
+        *("command_line", "first", "second", "checks", "log"),
     }
     assert (report["schema"], report["command"]) == (1, "demo")
     assert report["directory"] == str(folder)
@@ -346,6 +374,38 @@ def test_demo_leaves_alone_what_is_in_its_way(tmp_path: Path) -> None:
     assert ran.exit_code == 1
     assert f"{tmp_path / 'mdaemon'} already exists" in ran.messages
     assert (tmp_path / "mdaemon" / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="tests/windows has it")
+@pytest.mark.parametrize("uid", [0, 1000])
+@pytest.mark.parametrize("there", [True, False])
+def test_demo_refuses_root_beside_an_mdaemon_unless_told_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uid: int, *, there: bool
+) -> None:
+    (tmp_path / "App").mkdir()
+    if there:
+        (tmp_path / "App" / "MDaemon.ini").touch()
+    ran: list[Path | None] = []
+    monkeypatch.setattr(os, "geteuid", lambda: uid)
+
+    def run(folder: Path | None, **_: object) -> dict[str, int]:
+        ran.append(folder)
+        return {"exit_code": 0}
+
+    monkeypatch.setattr(story, "run", run)
+    monkeypatch.setenv(f"{PREFIX}MDAEMON_DIR", str(tmp_path))
+
+    found = CliRunner().invoke(cli, ["demo"])
+
+    if there and uid == 0:
+        assert (found.exit_code, ran) == (2, [])
+        assert f"because {tmp_path} is an MDaemon" in found.stderr
+        assert "demo --directory DIR" in found.stderr
+    else:
+        assert (found.exit_code, ran) == (0, [None])
+    folder = tmp_path / "demo"
+    found = CliRunner().invoke(cli, ["demo", "--directory", str(folder)])
+    assert (found.exit_code, ran[-1]) == (0, folder)
 
 
 @pytest.mark.parametrize("part", ["WebAdmin.ini", "attempt.json"])
@@ -416,13 +476,8 @@ def a_full_disk(
     return []
 
 
-def an_unknown_certificate_everywhere(program: Program, *_: object) -> list[str]:
-    for target in TARGETS.values():
-        file = program.layout.folder / target.file
-        file.write_bytes(
-            re.sub(rb"(?im)^(Certificates?=).*", rb"\1", file.read_bytes())
-        )
-    return []
+def a_profile_that_is_missing(*_: object) -> list[str]:
+    return ["--require-profile"]
 
 
 def a_ca_that_is_down(
@@ -450,7 +505,7 @@ def a_file_that_cannot_be_replaced(
 REACHED: dict[int, Arrange] = {
     0: nothing,
     1: a_full_disk,
-    2: an_unknown_certificate_everywhere,
+    2: a_profile_that_is_missing,
     3: a_ca_that_is_down,
     4: a_name_that_is_nowhere,
     5: a_file_that_cannot_be_replaced,
@@ -804,11 +859,13 @@ except SystemExit as end:
 PACKAGE = "letsencrypt_mdaemon."
 HELP = {
     *("_version", "cli", "cli.accounts", "cli.checks", "cli.commands", "cli.legacy"),
+    *("cli.monitoring", "cli.setup"),
     *("cli.main", "cli.options", "errors"),
 }
 """The modules of the package that --help imports."""
 STATUS_MODULES = HELP | {
     *("app", "app.adapters", "app.build", "app.installation", "app.status"),
+    "app.trust",
     "authorities",
     *("cli.context", "cli.document", "cli.run", "cli.status", "cli.text"),
     *("config", "config.load", "config.parsers", "config.settings"),
@@ -818,11 +875,11 @@ STATUS_MODULES = HELP | {
     *("pki", "pki.certificate", "pki.chain", "pki.names"),
     *("renewal", "renewal.adapters", "renewal.climb", "renewal.deploy"),
     *("renewal.due", "renewal.ladder", "renewal.obtain", "renewal.proof"),
-    *("renewal.run", "renewal.snapshot", "renewal.spare"),
+    *("renewal.revoke", "renewal.run", "renewal.snapshot", "renewal.spare"),
     *("state", "state.codec", "state.folder", "state.ledger"),
     *("state.memory", "stores", "stores.pem"),
     *("system", "system.disk", "system.files", "system.locks", "system.log"),
-    "system.swap",
+    *("system.handles", "system.owners", "system.swap"),
     *("system.parallel", "text"),
     *("verify", "verify.endpoints", "verify.handshake", "verify.observe"),
     *("verify.served", "verify.starttls", "verify.verdict"),

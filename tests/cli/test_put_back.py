@@ -17,14 +17,17 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
+from letsencrypt_mdaemon.app import scheduling
 from letsencrypt_mdaemon.sandbox.ca.messages import Problem
 from letsencrypt_mdaemon.sandbox.ca.server import CertificateAuthority
-from letsencrypt_mdaemon.sandbox.folder import INI_FILES
+from letsencrypt_mdaemon.sandbox.folder import INI_FILES, find
+from letsencrypt_mdaemon.system.schedule import Cron
 from tests.ca_faults import shifted
 from tests.crls import crl, serving
 from tests.dying import KILL
 from tests.fakes import touched
 from tests.program import Program, Ran, unmeasured
+from tests.schedulers import Crontab
 
 
 def ini_files(program: Program) -> dict[str, bytes]:
@@ -66,6 +69,24 @@ def test_five_times_the_values_are_put_back_and_one_certificate_is_ordered(
     assert "MDaemon's own Let's Encrypt scheduler" in error["hint"]
     issued = secure.here("status").report["ledger"]["issued_this_week"]
     assert len(issued) == 1
+
+
+def test_a_second_line_of_the_crontab_is_the_first_suspect(
+    program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [f"{hour} 3 * * * letsencrypt-mdaemon renew" for hour in (1, 2)]
+    crontab = Cron(Path("crontab"), Crontab("\n".join([*lines, ""])))
+    monkeypatch.setattr(scheduling, "of_this_system", lambda: crontab)
+    former = ini_files(program)
+    ran = program.here("renew")
+    for _ in range(3):
+        put_back(program, former)
+        ran = program.here("renew")
+
+    assert ran.exit_code == 5
+    _, _, steps = ran.report["error"]["hint"].partition("most probable first. ")
+    assert steps.startswith("this program ran on another machine or with another ")
+    assert f"({', '.join(lines)})" in steps
 
 
 def test_what_was_put_back_is_mended_while_the_ca_is_down(
@@ -189,6 +210,40 @@ def test_a_certificate_on_the_crl_that_it_names_is_renewed_and_a_wait_for_it_fai
     assert renewed.exit_code == 0, renewed.messages
     assert program.bound().isdisjoint({former})
     assert program.here("renew").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    "reason", [x509.ReasonFlags.superseded, x509.ReasonFlags.key_compromise]
+)
+def test_a_key_that_the_crl_calls_compromised_is_not_reused(
+    program: Program, ca: CertificateAuthority, reason: x509.ReasonFlags
+) -> None:
+    listed: list[int] = []
+
+    def answer(_: str) -> bytes:
+        now = datetime.now(UTC)
+        return crl(ca.intermediates[0], ca.key, listed, at=now, reason=reason)
+
+    def leaf_in_use() -> x509.Certificate:
+        (digest,) = program.bound()
+        found = find(program.layout.certificates, digest)
+        assert found is not None
+        return found.leaf
+
+    with serving(answer) as url:
+        ca.faults.draft = lambda draft: replace(draft, crl=url)
+        program.options += ["--key-policy", "reuse"]
+        program.here("renew", "--force")
+        former = leaf_in_use()
+        listed.append(former.serial_number)
+        renewed = program.here("renew")
+
+    assert renewed.exit_code == 0, renewed.messages
+    assert leaf_in_use() != former
+    is_reused = leaf_in_use().public_key() == former.public_key()
+    assert is_reused == (reason is x509.ReasonFlags.superseded)
+    said = "because its key is compromised. That key is not used again."
+    assert any(said in line for line in renewed.report["warnings"]) != is_reused
 
 
 def test_activate_with_nothing_to_do_does_not_call_a_bad_certificate_good(

@@ -670,10 +670,11 @@ def leave_a_token(program: Program) -> None:
 def test_a_dry_run_that_fails_leaves_no_trace_and_mails_nobody(
     program: Program, tmp_path: Path
 ) -> None:
-    choose(program, UNKNOWN)
     seen = tree(tmp_path)
 
-    ran = program.here("renew", "--dry-run", "--to", "root@example.test")
+    ran = program.here(
+        "renew", "--dry-run", "--require-profile", "--to", "root@example.test"
+    )
 
     assert ran.exit_code == 2
     assert tree(tmp_path) == seen
@@ -911,19 +912,47 @@ def test_a_certificate_that_only_a_port_serves_tells_the_targets(
     assert stored(program) == {new}
 
 
-def test_without_any_target_the_one_thing_to_do_is_said(
+def test_a_new_server_gets_a_certificate_and_waits_until_somebody_chooses_it(
     program: Program, ca: CertificateAuthority
 ) -> None:
     choose(program, UNKNOWN)
+    before = stored(program)
 
-    ran = program.here("renew")
+    first = program.here("renew")
+    assert "newOrder" in asked(ca)
+    again = program.here("renew")
+    assert asked(ca) == []
 
-    assert ran.exit_code == 2
-    error = ran.report["error"]
-    assert error["type"] == "ConfigError"
-    assert "Could not find the INI values that select" in error["message"]
-    assert error["hint"].startswith("Choose any certificate of the store once in MDae")
-    assert error["message"] in program.log()
+    assert (first.exit_code, again.exit_code) == (5, 5)
+    error = first.report["error"]
+    assert error["message"].startswith("The certificate is issued and in the store")
+    (new,) = stored(program) - before
+    assert re.search(f"select 'letsencrypt-mdaemon {HOST_NAME} .*?' on", error["hint"])
+    assert "Security > Security Manager > SSL & TLS" in error["hint"]
+    assert again.report["error"] == error
+
+    choose(program, new)
+    chosen = program.here("renew")
+
+    assert chosen.exit_code == 0, chosen.messages
+    assert program.bound() == {new}
+    assert "newOrder" not in asked(ca)
+    assert not program.here("renew").report["renewed"]
+
+
+def test_a_new_server_whose_state_is_lost_waits_with_the_certificate_of_the_store(
+    program: Program, ca: CertificateAuthority
+) -> None:
+    choose(program, UNKNOWN)
+    assert program.here("renew").exit_code == 5
+    asked(ca)
+    (pending,) = program.state.rglob("pending.pem")
+    pending.unlink()
+
+    again = program.here("renew")
+
+    assert again.exit_code == 5, again.messages
+    assert "its files name no certificate" in again.report["error"]["message"]
     assert asked(ca) == []
 
 

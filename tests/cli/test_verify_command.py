@@ -141,8 +141,11 @@ def test_the_ports_of_a_server_that_serves_what_its_files_name_are_proven(
         assert port["good"]
         assert port["expected"] is True
         assert port["certificate"]["thumbprint"] == named
+    # The path may be longer than a line.
+    store = f"pem:{program.layout.certificates}"
+    assert " ".join(table.output.split()).startswith(f"Store: {store} Expected: ")
     lines = table.output.splitlines()
-    assert lines[0].startswith(f"Expected: {named}, valid until ")
+    assert any(line.startswith(f"Expected: {named}, valid until ") for line in lines)
     assert len([line for line in lines if line.startswith("ok ")]) == 9
     assert lines[-1] == "Every port: its certificate is self-signed."
 
@@ -158,14 +161,26 @@ def test_the_table_shows_until_when_in_local_time(scene: Scene) -> None:
         assert f" {end.year}-{day} " in row
 
 
+def test_the_remarks_show_days_in_local_time(scene: Scene) -> None:
+    end = datetime(START.year - 1, 2, 25, 22, 30, tzinfo=UTC)
+    old = certificates.certificate((NAME,), start=end - timedelta(days=90))
+    scene.open("imaps", old)
+    command = [sys.executable, "-m", "letsencrypt_mdaemon", "verify", *scene.options]
+
+    for zone, day in (("UTC0", "02-25"), ("XXX-5:30", "02-26")):
+        text = " ".join(run(command, {"TZ": zone}).output.split())
+        assert f"its certificate expired on {end.year}-{day} (" in text
+        assert f"by CN=Example R1, until {end.year}-{day}." in text
+
+
 def test_the_json_tells_everything_of_a_port(scene: Scene) -> None:
     at = scene.open("imaps")
 
     report = scene.verify().report
 
     assert report.keys() == {
-        *("schema", "command", "exit_code", "warnings", "log"),
-        *("mdaemon_dir", "names", "expected", "proven", "ports"),
+        *("schema", "command", "generator", "exit_code", "warnings", "log"),
+        *("mdaemon_dir", "store", "names", "expected", "proven", "ports"),
     }
     assert (report["schema"], report["command"], report["exit_code"]) == (
         1,
@@ -328,7 +343,8 @@ def test_a_port_with_another_certificate_is_named_with_what_to_do(scene: Scene) 
     text = " ".join(table.output.split())
     assert (
         f"{wrong.port} smtp+starttls: serves {WRONG.thumbprint} for old.example.test, "
-        f"by CN=Example R1, until {START + timedelta(days=90):%Y-%m-%d}." in text
+        f"by CN=Example R1, until {(START + timedelta(days=90)).astimezone():%Y-%m-%d}."
+        in text
     )
 
 
@@ -458,7 +474,8 @@ def test_where_the_files_are_not_known_to_name_one_it_is_only_reported(
     (port,) = report["ports"]
     assert port["expected"] is None
     assert port["certificate"]["thumbprint"] == WRONG.thumbprint
-    assert table.output.startswith("The expected certificate is unknown: no known INI")
+    unknown = "\nThe expected certificate is unknown: no known INI"
+    assert unknown in table.output
     assert f"{WRONG.thumbprint[:8]}..." in table.output
 
 
@@ -615,20 +632,46 @@ def test_a_chain_that_is_not_kept_is_not_known_to_lack_anything(scene: Scene) ->
     assert ran.exit_code == 0, ran.messages
     assert port["chain"]["as_issued"] is None
     assert "its chain ends before CN=Example R1, neither sent nor known." in ran.output
+    # Another port shows that it is an intermediate.
+    scene.open("https")
+    assert scene.verify().exit_code == 5
+    assert [port["flaw"] for port in scene.ports()] == ["incomplete chain", None]
+
+
+def test_a_public_certificate_without_its_intermediate_is_not_good(
+    scene: Scene,
+) -> None:
+    """Its own policy says that no root signed it; the store does not know it."""
+    key = certificates.key(21)
+    public = certificates.leaf(
+        (NAME,), own_key=key, start=START, policies=["2.23.140.1.2.1"]
+    )
+    scene.open("imaps", honest("imaps", context([public], key)))
+
+    (port,) = scene.ports()
+
+    assert port["flaw"] == "incomplete chain"
+    assert port["chain"]["ending"] == "missing"
+    assert port["chain"]["missing"] == ["CN=Example R1"]
+    assert scene.verify().exit_code == 5
 
 
 @pytest.mark.parametrize(
     ("starts", "fault", "remark"),
     [
-        (-300, "expired certificate", "expired on {end:%Y-%m-%d}."),
-        (30, "certificate not yet valid", "is not valid before {start:%Y-%m-%d}."),
+        (-300, "expired certificate", "expired on {end:%Y-%m-%d} ("),
+        (
+            30,
+            "certificate not yet valid",
+            "is not valid before {start:%Y-%m-%d}",
+        ),
     ],
 )
 @pytest.mark.parametrize("known", [True, False])
 def test_a_certificate_out_of_its_time_is_a_failure(
     starts: int, fault: str, remark: str, scene: Scene, *, known: bool
 ) -> None:
-    start = START + timedelta(days=starts)
+    start = (START + timedelta(days=starts)).astimezone()
     other = certificates.certificate((NAME,), start=start)
     if known:
         name_everywhere(scene.layout, RIGHT.thumbprint, other.thumbprint)
@@ -641,7 +684,7 @@ def test_a_certificate_out_of_its_time_is_a_failure(
     assert ran.exit_code == 5, ran.messages
     assert f"({fault})" in ran.messages
     said = remark.format(start=start, end=start + timedelta(days=90))
-    assert f"its certificate {said}" in ran.output
+    assert f"its certificate {said}" in ran.output.replace("\n    ", " ")
 
 
 # Through DNS

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Mapping
 from dataclasses import FrozenInstanceError
 from pathlib import Path
@@ -12,11 +14,12 @@ from hypothesis import event, example, given
 from hypothesis import strategies as st
 
 from letsencrypt_mdaemon.authorities import AUTHORITIES, LETSENCRYPT
+from letsencrypt_mdaemon.config import load as load_module
 from letsencrypt_mdaemon.config.load import PREFIX, Loaded, load, settings
-from letsencrypt_mdaemon.config.parsers import TargetText
-from letsencrypt_mdaemon.config.settings import Config
+from letsencrypt_mdaemon.config.settings import Config, TargetText
 from letsencrypt_mdaemon.errors import ConfigError
 from letsencrypt_mdaemon.pki.certificate import KeyType
+from letsencrypt_mdaemon.system import disk
 
 # A text for each setting, and the value it means. Paths are those below the base.
 EXAMPLES: dict[str, tuple[str, object]] = {
@@ -553,7 +556,7 @@ def test_an_empty_file_changes_nothing(tmp_path: Path) -> None:
             [f"{FILE} is not UTF-8 text; save it as UTF-8"],
         ),
         (
-            HEAD.encode("utf-16"),
+            b"\xff\xfe[",
             [f"{FILE} is not UTF-8 text; save it as UTF-8"],
         ),
     ],
@@ -567,10 +570,10 @@ def test_a_file_that_is_no_ini_is_refused_without_quoting_it(
 def test_an_error_that_the_system_has_no_words_for_is_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: object) -> str:
+    def refuse(*_: object) -> bytes:
         raise OSError("the reader is odd")
 
-    monkeypatch.setattr(Path, "read_text", refuse)
+    monkeypatch.setattr(disk, "read_limited", refuse)
 
     with pytest.raises(ConfigError, match=r"x\.ini: the reader is odd$"):
         load({}, {}, tmp_path / "x.ini")
@@ -876,3 +879,48 @@ def test_any_value_is_understood_or_refused(name: str, text: str) -> None:
     except ConfigError as exc:
         message = exc.message
     assert all(line.isprintable() for line in message.split("\n  - "))
+
+
+# Files that are no config files
+
+
+def test_a_file_over_the_limit_is_refused_and_the_limit_named(tmp_path: Path) -> None:
+    with (tmp_path / FILE).open("wb") as file:
+        file.truncate(200 << 20)
+
+    with pytest.raises(ConfigError) as caught:
+        load({}, {}, tmp_path / FILE)
+
+    assert caught.value.message.endswith(
+        f"Could not read {tmp_path / FILE}: it is larger than 1 MB, the limit for a "
+        "config file"
+    )
+
+
+def test_a_file_of_many_mistakes_compares_and_shows_only_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared: list[str] = []
+
+    def matches(word: str, words: list[str], _: int) -> list[str]:
+        compared.extend([word] if words else [])
+        return []
+
+    monkeypatch.setattr(load_module, "get_close_matches", matches)
+    with pytest.raises(ConfigError) as caught:
+        loaded(tmp_path, HEAD + "".join(f"x{n}=1\n[{n}]\n" for n in range(900)))
+
+    assert len(compared) == 100
+    head, *lines = caught.value.message.split("\n  - ")
+    assert head == "The configuration has 901 problems:"
+    assert len(lines) == 101
+    assert lines[-1] == "and 801 more"
+
+
+if sys.platform != "win32":
+
+    def test_a_pipe_is_refused_without_waiting(tmp_path: Path) -> None:
+        os.mkfifo(tmp_path / FILE)
+
+        with pytest.raises(ConfigError, match="it is not a regular file"):
+            load({}, {}, tmp_path / FILE)

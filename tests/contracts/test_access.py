@@ -93,12 +93,13 @@ def test_a_folder_of_ours_becomes_private_and_stays_so(
     if "real" in make.__name__:
         expect_difference(request, "Wine takes a new list and keeps the old one")
     folder = make(tmp_path)
-    access.keep_private(folder, [SOMEBODY])
+    access.keep_private(folder, [SOMEBODY], ADMINISTRATORS)
     listed = folder.access_list()
     assert access.is_private(listed, [SOMEBODY])
     assert access.may(listed, SOMEBODY, READ)
-    assert not access.strangers(listed)
-    access.keep_private(folder, [SOMEBODY])
+    assert not access.strangers(listed, [SOMEBODY])
+    assert access.owner(listed) == ADMINISTRATORS
+    access.keep_private(folder, [SOMEBODY], ADMINISTRATORS)
     assert folder.access_list() == listed
 
 
@@ -119,4 +120,4 @@ def test_a_list_that_is_not_kept_is_an_error_and_not_believed() -> None:
     with pytest.raises(DeployError, match=SOMEBODY):
         access.let_read(Listed(MACHINE_KEY, deaf=True), [SOMEBODY])
     with pytest.raises(DeployError, match="Others may still"):
-        access.keep_private(Listed(OPEN, deaf=True), [])
+        access.keep_private(Listed(OPEN, deaf=True), [], ADMINISTRATORS)

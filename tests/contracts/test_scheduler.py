@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from letsencrypt_mdaemon.app import scheduling
+from letsencrypt_mdaemon.app.scheduling import Scheduler
 from letsencrypt_mdaemon.errors import ConfigError
 from letsencrypt_mdaemon.system import process, schedule
-from letsencrypt_mdaemon.system.schedule import Cron, Scheduler, TaskScheduler
+from letsencrypt_mdaemon.system.schedule import Cron
+from letsencrypt_mdaemon.system.tasks import TaskScheduler
 from letsencrypt_mdaemon.windows.access import SYSTEM
 from tests.schedulers import Crontab, Schtasks
 from tests.wine import expect_difference
@@ -40,7 +41,7 @@ SCHEDULERS: list[Callable[[Path], Scheduler]] = [a_crontab, a_task_scheduler]
 if sys.platform == "win32":
 
     def windows_own(_: Path) -> Scheduler:
-        return scheduling.of_this_system("C:\\windows")
+        return scheduling.of_this_system()
 
     SCHEDULERS.append(windows_own)
 
@@ -86,7 +87,7 @@ if sys.platform == "win32":
 
     def test_windows_own_program_takes_the_definition_and_deletes_it() -> None:
         stored = Path("C:\\windows\\System32\\Tasks") / schedule.NAME
-        scheduler = scheduling.of_this_system("C:\\windows")
+        scheduler = scheduling.of_this_system()
         scheduler.install(COMMAND)
         assert stored.is_file()
         program = Path("C:\\windows\\System32\\schtasks.exe")
@@ -94,7 +95,9 @@ if sys.platform == "win32":
         assert not stored.exists()
 
 
-def test_a_machine_without_cron_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shutil, "which", lambda _: None)
-    with pytest.raises(ConfigError, match="find the program crontab"):
-        scheduling.of_this_system("")
+if sys.platform != "win32":
+
+    def test_a_machine_without_cron_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(process, "FOLDERS", ("/nowhere",))
+        with pytest.raises(ConfigError, match="find the program crontab"):
+            scheduling.of_this_system()

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.hostile.attacker import Attacker
+from tests.program import Program, beside_sandbox
 
 LEFT_OUT = "only root can try what another user may do: run this as root"
 
@@ -46,3 +47,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(
             f"NOT TRIED: {len(skipped)} attacks of another user; {LEFT_OUT}", red=True
         )
+
+
+@pytest.fixture
+def beside(ground: Path) -> Iterator[Program]:
+    """The program beside a sandbox where others may go and look."""
+    with beside_sandbox(ground / "MDaemon") as program:
+        yield program

@@ -403,3 +403,38 @@ def test_names_that_no_line_can_hold_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=r"no line can hold|lacks a character"):
         ini.set_value(b"[x]\n", section, key, value)
+
+
+def parses(monkeypatch: pytest.MonkeyPatch, count: int) -> int:
+    """Return how often a merge of so many changes of each kind reads a file."""
+    read = ini._read  # noqa: SLF001 - whoever reads, does it by this
+    calls: list[int] = []
+
+    def counted(data: bytes) -> tuple[ini.Encoding, list[ini.Line]]:
+        calls.append(len(data))
+        return read(data)
+
+    rows = range(count)
+    base = b"".join(b"[s%d]\nk=1\ngone=1\n" % row for row in rows)
+    late = b"".join(b"[s%d]\nk=2\nnew=1\n[t%d]\nk=3\n" % (row, row) for row in rows)
+    with monkeypatch.context() as patch:
+        patch.setattr(ini, "_read", counted)
+        result = ini.merged(base, late, base)
+    assert ini.merged(base, late, result) == result
+    assert len(ini.entries(result)) == 3 * count
+    return len(calls)
+
+
+def test_a_merge_reads_a_file_as_often_for_many_changes_as_for_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert parses(monkeypatch, 100) == parses(monkeypatch, 1)
+
+
+def test_several_new_keys_come_in_order_after_the_last_one_of_their_section() -> None:
+    base = b"[a]\nx=1\n[b]\ny=1"
+    late = b"[c]\nk=1\n[a]\nm=1\nx=1\nn=2\n[b]\ny=1\nz=3\n[c]\nl=2\n"
+
+    assert ini.merged(base, late, base) == (
+        b"[a]\nx=1\nm=1\nn=2\n[b]\ny=1\nz=3\n[c]\nk=1\nl=2\n"
+    )

@@ -105,6 +105,31 @@ def test_what_is_missing_is_not_known_where_nothing_was_issued() -> None:
     assert found.ends_at == "CN=Example R1"
 
 
+def test_a_leaf_by_the_rules_of_public_cas_lacks_its_intermediate() -> None:
+    validated = "2.23.140.1.2.1"
+    found = looked_at(certificates.leaf(policies=["1.2.3", validated]))
+
+    assert found.ending is Ending.MISSING
+    assert found.is_complete is False
+    assert found.as_issued is None
+    assert found.missing == ("CN=Example R1",)
+    own = looked_at(certificates.leaf(policies=["1.2.3", "2.23.140.11"]))
+    assert own.ending is Ending.UNKNOWN
+
+
+def test_an_intermediate_that_is_seen_elsewhere_is_missing() -> None:
+    there = trace([LEAF], Roots(now=NOW), known=[ROOT, LEAF, ISSUER])
+
+    assert there.ending is Ending.MISSING
+    assert there.missing == ("CN=Example R1",)
+
+
+def test_a_private_root_that_is_seen_elsewhere_need_not_be_sent() -> None:
+    signed = certificates.leaf(issuer=certificates.root())
+
+    assert trace([signed], Roots(now=NOW), known=[ROOT]).ending is Ending.UNKNOWN
+
+
 def test_a_self_signed_certificate_is_its_own_end() -> None:
     found = looked_at(STRANGER.certificate)
 

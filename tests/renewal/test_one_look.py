@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeAlias
 
 import pytest
 
@@ -13,15 +14,17 @@ from letsencrypt_mdaemon.sandbox.folder import INI_FILES, TARGETS
 from letsencrypt_mdaemon.state import folder as state
 from tests.program import Program
 
+Read: TypeAlias = Callable[[Path, int, str], bytes]
+
 
 @pytest.fixture
 def read(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How often each file of the server and of the state was read."""
     counts: Counter[str] = Counter()
 
-    def counting(read: Callable[[Path, int], bytes]) -> Callable[[Path, int], bytes]:
-        def counted(path: Path, limit: int) -> bytes:
-            data = read(path, limit)
+    def counting(read: Read) -> Read:
+        def counted(path: Path, limit: int, kind: str) -> bytes:
+            data = read(path, limit, kind)
             counts[path.name] += 1
             return data
 

@@ -23,7 +23,7 @@ from letsencrypt_mdaemon.renewal import due, run
 from letsencrypt_mdaemon.renewal import snapshot as snapshots
 from letsencrypt_mdaemon.renewal.adapters import Adapters, Outcome, Request
 from letsencrypt_mdaemon.state.folder import State
-from letsencrypt_mdaemon.state.memory import Window
+from letsencrypt_mdaemon.state.memory import OpenOrder, Revocation, Window
 from tests.certificates import START, certificate, leaf
 from tests.fakes import PORTS, RUNGS, MemoryIssuer, MemoryServer, MemoryStore, contents
 
@@ -682,22 +682,25 @@ class Crls:
     revoked: set[str]
     asked: list[str]
     fails: bool = False
+    is_compromised: bool = False
 
     def __call__(
         self, leaf: x509.Certificate, issuer: x509.Certificate
-    ) -> datetime | None:
+    ) -> Revocation | None:
         leaf.verify_directly_issued_by(issuer)
         self.asked.append(thumbprint(leaf))
         if self.fails:
             raise AcmeError("Could not reach it.")
-        return NOW if thumbprint(leaf) in self.revoked else None
+        if thumbprint(leaf) not in self.revoked:
+            return None
+        return Revocation(NOW, self.is_compromised)
 
 
 @pytest.fixture
 def crls(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> Crls:
     monkeypatch.setattr(snapshots, "crl_urls", lambda _: ["http://ca.test/1.crl"])
     made = Crls(set(), [])
-    scene.parts = scene.parts._replace(revoked=made)
+    scene.parts = scene.parts._replace(revocation=made)
     return made
 
 
@@ -742,6 +745,43 @@ def test_a_spare_that_the_ca_revoked_is_not_used(scene: Scene, crls: Crls) -> No
 
     assert new(scene.renew()) == first
     assert set(crls.asked) >= {first, second}
+
+
+@pytest.mark.parametrize("compromised", [False, True])
+def test_a_key_that_the_ca_calls_compromised_is_not_used_again(
+    scene: Scene, crls: Crls, *, compromised: bool
+) -> None:
+    first = new(scene.renew(reuse_key=True))
+    crls.revoked.add(first)
+    crls.is_compromised = compromised
+
+    assert new(scene.renew(reuse_key=True)) != first
+
+    assert (scene.issuer.keys[-1] is None) == compromised
+    assert len(scene.parts.state.load().compromised) == int(compromised)
+
+
+def test_what_waits_with_a_key_that_the_ca_calls_compromised_is_forgotten(
+    scene: Scene, crls: Crls
+) -> None:
+    """A pending certificate and the open order may have that key, too."""
+    first = new(scene.renew())
+    scene.renew(reuse_key=True, force=True, issue_only=True)
+    pending = scene.parts.ca.pending()
+    assert pending is not None
+    order = OpenOrder("https://ca.test/1", "https://ca.test/2", NAMES, "p256", "")
+    scene.parts.ca.save(order)
+    scene.now += DAY
+    crls.revoked.add(first)
+    crls.is_compromised = True
+
+    scene.renew(dry_run=True)
+    assert scene.parts.ca.order() == order
+    assert scene.parts.state.load().compromised == ()
+    new_one = new(scene.renew())
+
+    assert new_one not in {first, pending.thumbprint}
+    assert scene.parts.ca.order() is None
 
 
 def test_a_dry_run_does_not_remember_what_the_crl_says(

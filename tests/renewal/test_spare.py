@@ -222,14 +222,17 @@ def test_nobody_is_suspected_where_nothing_was_put_back() -> None:
 # The same value again and again
 
 
-def returns(*days: float, named: x509.Certificate = FOREIGN) -> DeployError | None:
+def returns(
+    *days: float, tasks: tuple[list[str], list[str]] = ([], [])
+) -> DeployError | None:
     """Let the same value be put back on some days, and return the last complaint."""
+    named = FOREIGN
     memory = found(named).memory
     error = None
     for at in days:
         seen = found(named, memory=memory, now=START + at * DAY)
         memory = spare.noted(seen)
-        error = spare.complaint(seen, memory)
+        error = spare.complaint(seen, memory, lambda: tasks)
     return error
 
 
@@ -260,6 +263,25 @@ def test_the_error_lists_the_values_and_the_suspects_most_probable_first() -> No
     assert "3 times in 7 days: x.ini [SSL] Certificate0." in error.message
     places = [error.hint.index(remedy) for remedy in spare.REMEDIES]
     assert min(places) == error.hint.index(spare.RESTORED)
+
+
+@pytest.mark.parametrize(
+    ("tasks", "first"),
+    [
+        (([r"\MDaemon"], []), rf"{spare.REMEDIES[spare.SCRIPT]} (\MDaemon). "),
+        (([], ["a", "b"]), f"{spare.REMEDIES[spare.TWIN]} (a, b). "),
+    ],
+)
+def test_a_task_that_is_there_is_the_first_suspect_and_named(
+    tasks: tuple[list[str], list[str]], first: str
+) -> None:
+    error = returns(1, 2, 3, tasks=tasks)
+
+    assert error is not None
+    _, _, steps = error.hint.partition("most probable first. ")
+    assert steps.partition(": ")[2].startswith(first)
+    assert error.hint.index(spare.RESTORED) < error.hint.index(spare.KEPT)
+    assert [steps.count(remedy) for remedy in spare.REMEDIES] == [1] * 5
 
 
 # What is bad about the certificate in use

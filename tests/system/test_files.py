@@ -28,6 +28,7 @@ from letsencrypt_mdaemon.system.disk import (
     write_private,
 )
 from letsencrypt_mdaemon.system.files import Edits
+from letsencrypt_mdaemon.system.handles import Folder
 from letsencrypt_mdaemon.system.locks import courtesy_lock, exclusive_lock
 from tests.wine import wine_differs
 
@@ -924,7 +925,8 @@ if sys.platform != "win32":
 
         def in_another_group(handle: int) -> os.stat_result:
             status = list(real(handle))
-            status[stat.ST_GID] += 1
+            if not status[stat.ST_SIZE]:  # the new one
+                status[stat.ST_GID] += 1
             return os.stat_result(status)
 
         monkeypatch.setattr(os, "fstat", in_another_group)
@@ -943,12 +945,18 @@ if sys.platform != "win32":
         path = tmp_path / "pipe"
         os.mkfifo(path)
         regular = Path(__file__).stat()
-        monkeypatch.setattr(Path, "stat", lambda _: regular)
+        monkeypatch.setattr(Folder, "status", lambda *_: regular)
         with pytest.raises(ValueError, match="it is not a regular file"):
             read_limited(path, 100)
 
     def test_a_device_is_not_even_opened(monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(os, "open", lambda *_: pytest.fail("it was opened"))
+        real = os.open
+
+        def of_a_folder(name: str, flags: int, *, dir_fd: int | None = None) -> int:
+            assert name != "zero", "it was opened"
+            return real(name, flags, dir_fd=dir_fd)
+
+        monkeypatch.setattr(os, "open", of_a_folder)
         with pytest.raises(ValueError, match="it is not a regular file"):
             read_limited(Path("/dev/zero"), 100)
 
@@ -998,7 +1006,7 @@ def test_what_a_killed_process_left_unfinished_is_swept_up_and_nothing_else(
 def test_what_sweep_looks_for_is_what_a_writer_leaves(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def die(*_: object) -> None:
+    def die(*_: object, **__: object) -> None:
         raise OSError(errno.EIO, "killed")
 
     monkeypatch.setattr(os, "replace", die)
@@ -1010,3 +1018,41 @@ def test_what_sweep_looks_for_is_what_a_writer_leaves(
     disk.sweep(tmp_path)
 
     assert list(tmp_path.iterdir()) == []
+
+
+# Asked beforehand
+
+
+def test_asking_whether_a_file_can_be_written_changes_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "a.ini"
+    file.write_bytes(b"[a]\n")
+    before = file.stat(), tmp_path.stat().st_mtime_ns
+
+    for path in (file, tmp_path / "new", tmp_path / "far" / "below" / "new"):
+        disk.ask_to_write(path)
+
+    assert [*tmp_path.iterdir()] == [file]
+    assert (file.stat(), tmp_path.stat().st_mtime_ns) == before
+    assert file.read_bytes() == b"[a]\n"
+
+
+def test_asking_names_what_is_read_only_or_in_the_way(tmp_path: Path) -> None:
+    file = tmp_path / "a.ini"
+    file.write_bytes(b"[a]\n")
+    with pytest.raises(NotADirectoryError):
+        disk.ask_to_write(file / "state" / "x")
+    file.chmod(0o444)
+    with pytest.raises(PermissionError, match="it is read-only"):
+        disk.ask_to_write(file)
+    file.chmod(0o644)
+
+
+@pytest.mark.skipif(sys.platform != "win32", reason="an open file can be replaced")
+def test_asking_notices_who_has_a_file_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(disk, "SHARING_TIMEOUT_SECONDS", 0.1)
+    file = tmp_path / "a.ini"
+    with file.open("wb"), pytest.raises(PermissionError):
+        disk.ask_to_write(file)
+    disk.ask_to_write(file)

@@ -204,7 +204,7 @@ def test_an_earlier_log_that_cannot_be_renamed_is_a_warning(
 ) -> None:
     # Somebody may have it open, on Windows.
     run(tmp_path, "first")
-    with read_only(tmp_path, allowed=1, refused=1):
+    with read_only(tmp_path, refused=1):
         written = run(tmp_path, "second")
     assert "second" in written
     assert "first" not in written

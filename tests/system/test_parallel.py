@@ -120,3 +120,13 @@ def test_a_system_that_allows_no_thread_is_an_error(
 
     with pytest.raises(RuntimeError, match="can't start new thread"):
         ask_all(str, [1], timeout=HANG_SECONDS)
+
+
+def test_what_a_question_raises_is_raised() -> None:
+    def ask(number: int) -> int:
+        if number == 2:
+            raise MemoryError
+        return number
+
+    with pytest.raises(MemoryError):
+        ask_all(ask, range(4), timeout=HANG_SECONDS)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import subprocess
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -12,14 +14,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from letsencrypt_mdaemon.errors import ConfigError, DeployError
-from letsencrypt_mdaemon.system import schedule
-from letsencrypt_mdaemon.system.schedule import NAME, NAMESPACE, Cron, TaskScheduler
+from letsencrypt_mdaemon.system import process, tasks
+from letsencrypt_mdaemon.system.schedule import NAME, Cron
+from letsencrypt_mdaemon.system.tasks import NAMESPACE, TaskScheduler
 from letsencrypt_mdaemon.windows.access import SYSTEM
 from tests.limits import HANG_SECONDS
 from tests.program import Program
 from tests.schedulers import Crontab, Schtasks
 
-COMMAND = [r"C:\Program Files\x\python.exe", "-m", "letsencrypt_mdaemon", "renew"]
+COMMAND = [
+    r"C:\Program Files\x\python.exe",
+    *("-I", "-m", "letsencrypt_mdaemon", "renew"),
+]
 THEIRS = "MAILTO=x\r\n# remarks\n*/5 * * * * other \udcff\n"
 THEIRS += f"#7 3,15 * * * ours, and taken out by hand # {NAME}\n@reboot last"
 
@@ -36,7 +42,7 @@ def text_of(root: ET.Element, path: str) -> list[str | None]:
 
 
 def test_a_task_is_what_task_scheduler_wants() -> None:
-    data = schedule.task(COMMAND, 3, 7, SYSTEM)
+    data = tasks.task(COMMAND, 3, 7, SYSTEM)
     assert data[:2] == b"\xff\xfe"
     root = read(data)
     assert root.tag == f"{{{NAMESPACE}}}Task"
@@ -67,11 +73,13 @@ def test_a_task_is_what_task_scheduler_wants() -> None:
     assert principal is not None
     assert actions.get("Context") == principal.get("id") == "Author"
     assert text_of(root, "Actions/Exec/Command") == [COMMAND[0]]
-    assert text_of(root, "Actions/Exec/Arguments") == ["-m letsencrypt_mdaemon renew"]
+    assert text_of(root, "Actions/Exec/Arguments") == [
+        "-I -m letsencrypt_mdaemon renew"
+    ]
 
 
 printable_text = st.text(
-    st.characters(codec="utf-8", exclude_categories=["C"]), min_size=1
+    st.characters(codec="utf-8", exclude_categories=["C", "Zl", "Zp"]), min_size=1
 )
 
 
@@ -79,10 +87,70 @@ printable_text = st.text(
 def test_whatever_the_command_is_called_it_comes_out_as_it_went_in(
     command: list[str],
 ) -> None:
-    root = read(schedule.task(command, 0, 1, SYSTEM))
+    texts = (command[0], subprocess.list2cmdline(command[1:]))
+    if any(re.search("%[^%]+%", text) for text in texts):
+        with pytest.raises(ConfigError, match="between % signs"):
+            tasks.task(command, 0, 1, SYSTEM)
+        return
+    root = read(tasks.task(command, 0, 1, SYSTEM))
     assert text_of(root, "Actions/Exec/Command") == [command[0]]
     (arguments,) = text_of(root, "Actions/Exec/Arguments")
     assert (arguments or "") == subprocess.list2cmdline(command[1:])
+
+
+def as_cron_runs(line: str) -> str:
+    """Return what cron gives to the shell: cron(8)'s own loop over the command."""
+    command, escaped = "", False
+    for char in line.split(" ", 5)[5]:
+        if escaped and char in "%\\":
+            command = command[:-1] + char
+        elif char == "%" and not escaped:
+            break
+        else:
+            command += char
+        escaped = char == "\\" and not escaped
+    return command
+
+
+@given(
+    st.lists(st.text(st.sampled_from("a %\\'\"$\n\x0b\u2028#"), min_size=1), min_size=1)
+)
+def test_cron_runs_the_very_command_or_it_is_refused(command: list[str]) -> None:
+    crontab = Crontab(THEIRS)
+    try:
+        Cron(Path("crontab"), crontab).install(command)
+    except ConfigError:
+        assert crontab.text == THEIRS
+        assert re.search(r"[\n\x0b\u2028]|\\[\\%]", shlex.join(command))
+        return
+    assert crontab.text is not None
+    (line,) = crontab.text.removeprefix(THEIRS + "\n").splitlines()
+    ran = as_cron_runs(line).partition(" >/dev/null")[0]
+    assert shlex.split(ran) == command
+
+
+@pytest.mark.parametrize("odd", ["\n", "\r", "\0", "\x1b", "\x85", "\u2028"])
+def test_a_line_break_in_whatever_part_of_a_command_is_refused(odd: str) -> None:
+    crontab, schtasks = Crontab(THEIRS), Schtasks()
+    evil = f"/x{odd}* * * * * touch y"
+    for command in ([evil, "renew"], ["/python", f"--webroot={evil}"]):
+        with pytest.raises(ConfigError, match="line break") as caught:
+            Cron(Path("crontab"), crontab).install(command)
+        assert odd not in str(caught.value)
+        tasks = TaskScheduler(Path("schtasks.exe"), schtasks, account=SYSTEM)
+        with pytest.raises(ConfigError, match="line break"):
+            tasks.install(command)
+    assert crontab.text == THEIRS
+    assert not schtasks.tasks
+
+
+def test_a_task_with_a_name_that_windows_would_replace_is_refused() -> None:
+    command = ["C:\\python.exe", "--webroot=C:\\%TEMP%\\web"]
+    schtasks = Schtasks()
+    tasks = TaskScheduler(Path("schtasks.exe"), schtasks, account=SYSTEM)
+    with pytest.raises(ConfigError, match="between % signs"):
+        tasks.install(command)
+    assert not schtasks.tasks
 
 
 def test_the_example_is_what_is_installed() -> None:
@@ -92,7 +160,7 @@ def test_the_example_is_what_is_installed() -> None:
     (arguments,) = text_of(example, "Actions/Exec/Arguments")
     assert program
     assert arguments
-    made = read(schedule.task([program, *arguments.split()], 3, 17, SYSTEM))
+    made = read(tasks.task([program, *arguments.split()], 3, 17, SYSTEM))
     assert ET.canonicalize(ET.tostring(example), strip_text=True) == ET.canonicalize(
         ET.tostring(made), strip_text=True
     )
@@ -137,6 +205,33 @@ def test_tasks_that_run_the_old_script_are_named_and_left_alone() -> None:
     assert schtasks.tasks == before
 
 
+def test_several_tasks_of_this_program_are_named_and_one_is_the_usual_one() -> None:
+    schtasks = Schtasks()
+    scheduler = TaskScheduler(Path("schtasks.exe"), schtasks, account=SYSTEM)
+    scheduler.install(COMMAND)
+    schtasks.tasks["Backup"] = "<Task>x</Task>"
+    assert scheduler.twins() == []
+    own = r"<Task><Command>C:\x\LetsEncrypt-MDaemon.exe</Command></Task>"
+    schtasks.tasks["A\\B"] = own
+    assert scheduler.twins() == [f"\\{NAME}", "\\A\\B"]
+    assert scheduler.rivals() == []
+
+
+def test_several_lines_of_this_program_are_named_and_one_is_the_usual_one() -> None:
+    crontab = Crontab(THEIRS)
+    scheduler = Cron(Path("crontab"), crontab)
+    scheduler.install(COMMAND)
+    assert scheduler.twins() == []
+    assert crontab.text is not None
+    crontab.text += "# 1 2 * * * letsencrypt-mdaemon renew\n"
+    assert scheduler.twins() == []
+    crontab.text += "1 2 * * * letsencrypt-mdaemon renew\n"
+    ours, theirs = scheduler.twins()
+    assert ours.endswith(f"# {NAME}")
+    assert theirs == "1 2 * * * letsencrypt-mdaemon renew"
+    assert scheduler.rivals() == []
+
+
 def test_what_windows_refuses_is_told_in_its_words() -> None:
     schtasks = Schtasks()
     scheduler = TaskScheduler(Path("schtasks.exe"), schtasks, account=SYSTEM)
@@ -171,7 +266,7 @@ def test_a_crontab_that_may_not_be_used_is_told_in_its_words(act: str) -> None:
 
 @pytest.fixture
 def crontab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A program crontab on PATH that keeps its lines in a file."""
+    """A program crontab of the system that keeps its lines in a file."""
     folder = tmp_path / "bin"
     folder.mkdir()
     kept = tmp_path / "kept"
@@ -185,7 +280,7 @@ esac
 """
     )
     program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+    monkeypatch.setattr(process, "FOLDERS", (str(folder),))
     return kept
 
 
@@ -195,7 +290,7 @@ def test_the_command_installs_itself_with_its_options_and_shows_how_it_ran(
     ran = program.here("schedule install")
     assert ran.exit_code == 0, ran.messages
     line = crontab.read_text()
-    assert " -m letsencrypt_mdaemon renew " in line
+    assert " -I -m letsencrypt_mdaemon renew " in line
     assert f"--mdaemon-dir={program.layout.folder}" in line
     assert "--agree-tos " in line
     assert "json" not in line

@@ -1,5 +1,6 @@
 """What each port serves, asked by real TLS; and what ports do that mean no good."""
 
+import errno
 import re
 import socket
 import ssl
@@ -264,11 +265,14 @@ def test_a_port_is_talked_to_by_four_at_a_time() -> None:
     assert 1 < most[0] <= 2 * LANES
 
 
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 @pytest.mark.parametrize("stale", ["rsa2048", "p256"])
-def test_both_kinds_of_key_are_asked_for(stale: KeyType) -> None:
+def test_both_kinds_of_key_are_asked_for(
+    stale: KeyType, version: ssl.TLSVersion
+) -> None:
     """What was preferred is said first; the other one is not overlooked."""
     kinds: tuple[KeyType, KeyType] = ("rsa2048", "p256")
-    made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    made = servers.only(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), version)
     leaves = {}
     for kind in kinds:
         own = new_key(kind)
@@ -511,6 +515,26 @@ def test_what_cannot_be_connected_to_is_not_listening(at: Endpoint) -> None:
     assert answer.detail.isprintable()
 
 
+@pytest.mark.parametrize(
+    "lack",
+    [
+        MemoryError(),
+        RuntimeError("can't start new thread"),
+        OSError(errno.EMFILE, "Too many open files"),
+    ],
+)
+def test_what_this_machine_lacks_says_nothing_about_a_port(
+    lack: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise lack
+
+    monkeypatch.setattr(socket, "create_connection", fail)
+
+    with pytest.raises(type(lack)):
+        observe([Endpoint("https", LOCALHOST, 443)], [NAME])
+
+
 # Silence, noise, and hanging up
 
 
@@ -580,6 +604,24 @@ def test_a_port_that_resets_the_connection_is_said_to(scheme: str) -> None:
     # The certificate has no part in it.
     detail = failed(scheme, reset, outcome=Answer.TURNED_AWAY)
     assert detail == "resets the connection without a greeting"
+
+
+@EVERY_STARTTLS
+def test_a_port_that_resets_the_connection_before_it_stands_turns_us_away(
+    scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the server is faster than we are."""
+
+    def reset(*_: object) -> None:
+        raise ConnectionResetError
+
+    monkeypatch.setattr(socket, "create_connection", reset)
+    at = Endpoint(scheme, LOCALHOST, 993)
+
+    answer = observe([at], [NAME])[at]
+
+    assert answer.outcome is Answer.TURNED_AWAY
+    assert answer.detail == "resets the connection without a greeting"
 
 
 @EVERY_STARTTLS

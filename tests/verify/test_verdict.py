@@ -188,11 +188,11 @@ def test_nothing_is_said_of_what_is_as_it_should_be() -> None:
 
 
 def test_answers_for_other_names_are_told() -> None:
-    until = f"{certificates.START + certificates.LIFETIME:%Y-%m-%d}"
+    until = (certificates.START + certificates.LIFETIME).astimezone()
     (remark,) = remarks(MIXED)
     assert remark == (
         f"for the name {OTHER}, it serves {WRONG.thumbprint} for {NAME}, by CN=Example "
-        f"R1, until {until}"
+        f"R1, until {until:%Y-%m-%d}"
     )
     assert remarks(HALF) == [f"for the name {OTHER}, it fails: handshake failed: why"]
 
@@ -267,7 +267,9 @@ def test_colours_are_for_terminals_and_those_who_like_them(no_color: str) -> Non
         now=NOW,
         require_trusted=False,
     )
-    command = click.Command("show", callback=lambda: print_verification(found))
+    command = click.Command(
+        "show", callback=lambda: print_verification(found, "windows")
+    )
 
     def shown(*, terminal: bool) -> str:
         ran = CliRunner().invoke(command, env={"NO_COLOR": no_color}, color=terminal)
@@ -289,7 +291,9 @@ def test_a_remark_on_very_many_ports_counts_them() -> None:
         now=NOW,
         require_trusted=False,
     )
-    command = click.Command("show", callback=lambda: print_verification(found))
+    command = click.Command(
+        "show", callback=lambda: print_verification(found, "windows")
+    )
 
     text = " ".join(CliRunner().invoke(command).output.split())
 

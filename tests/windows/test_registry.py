@@ -9,15 +9,17 @@ from pathlib import Path
 
 import pytest
 
+from letsencrypt_mdaemon.app import build
 from letsencrypt_mdaemon.config.parsers import parse_path
 from letsencrypt_mdaemon.errors import ConfigError
 from letsencrypt_mdaemon.mdaemon import folders
+from letsencrypt_mdaemon.windows import access
 
 assert sys.platform == "win32"  # tells the type checker
 
 import winreg  # noqa: E402 - Windows only
 
-from letsencrypt_mdaemon.windows import registry  # noqa: E402
+from letsencrypt_mdaemon.windows import registry, security  # noqa: E402
 
 NATIVE, OF_32_BITS = registry.KEYS
 Value = int | str | bytes | list[str]
@@ -51,6 +53,17 @@ def root(tmp_path: Path) -> Path:
 
 def found() -> Path:
     return folders.find(folders.places(None, ""))
+
+
+def test_the_demo_refuses_system_where_the_registry_has_an_mdaemon(
+    root: Path, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(NATIVE, "AppPath", f"{root}\\APP\\")
+    build.refuse_demo(None)  # an administrator
+    monkeypatch.setattr(security, "own_sid", lambda: access.SYSTEM)
+
+    with pytest.raises(ConfigError, match="does not run as SYSTEM"):
+        build.refuse_demo(None)
 
 
 def test_the_folder_of_app_ends_in_a_backslash(root: Path, write: Write) -> None:

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from letsencrypt_mdaemon.errors import ConfigError
 from letsencrypt_mdaemon.windows import access
 from letsencrypt_mdaemon.windows.access import ADMINISTRATORS, READ, SYSTEM
 
@@ -23,26 +22,80 @@ PROGRAM_FILES = (
 )
 
 
+BOB = "S-1-5-21-1-2-3-1105"
+
+
 @pytest.mark.parametrize(
     ("listed", "who"),
     [
-        (MADE_IN_C, ["Authenticated Users"]),
+        (MADE_IN_C, ["S-1-5-11"]),
         (PROGRAM_FILES, []),
-        ("D:(A;;FW;;;WD)", list(access.EVERYBODY.values())),
-        ("D:(A;;GA;;;BU)", ["Users"]),
-        ("D:(A;;WD;;;IU)", ["INTERACTIVE"]),
+        ("D:(A;;FW;;;WD)", [access.EVERYONE]),
+        ("D:(A;;GA;;;BU)", ["S-1-5-32-545"]),
+        ("D:(A;;WD;;;IU)", ["S-1-5-4"]),
         ("D:(A;;FR;;;BU)(A;;FX;;;AU)", []),
         ("D:(D;;FA;;;BU)(A;;FA;;;BU)", []),
-        ("D:(A;OICIIO;FA;;;BU)", []),
-        ("D:NO_ACCESS_CONTROL", list(access.EVERYBODY.values())),
+        ("D:(A;OICIIO;FA;;;BU)", ["S-1-5-32-545"]),
+        ("D:(D;OICIIO;FA;;;BU)(A;;FA;;;BU)", ["S-1-5-32-545"]),
+        ("D:NO_ACCESS_CONTROL", [access.EVERYONE]),
         ("D:P", []),
         (access.private([]), []),
+        # One user, groups of a domain, and others that nobody has to know.
+        (f"D:(A;;FA;;;{BOB})", [BOB]),
+        ("D:(A;;FA;;;DU)(A;;FA;;;PU)(A;;FA;;;LA)", ["DU", "PU", "LA"]),
+        ("D:(A;;FA;;;S-1-15-2-1)", ["S-1-15-2-1"]),
+        # Who makes a file owns it; what is not inherited means nobody.
+        ("D:(A;OICIIO;GA;;;CO)(A;;FA;;;OW)", []),
+        ("D:(A;OICI;GA;;;CO)", [access.CREATOR_OWNER]),
+        (f"D:(A;;FA;;;{access.TRUSTED_INSTALLER})(A;;FA;;;SY)(A;;FA;;;BA)", []),
+        # What a folder made in C:\\ has on a server.
+        ("D:(A;OICIID;0x1200a9;;;BU)(A;CIID;LC;;;BU)", ["S-1-5-32-545"]),
+        ("D:(A;CIIOID;DC;;;BU)", ["S-1-5-32-545"]),
     ],
 )
-def test_just_anybody_who_may_change_a_folder_is_named(
+def test_whoever_may_change_a_folder_and_is_not_trusted_is_named(
     listed: str, who: list[str]
 ) -> None:
     assert access.strangers(listed) == who
+    assert access.strangers(listed, who) == []
+
+
+@pytest.mark.parametrize(
+    ("listed", "who"),
+    [
+        (MADE_IN_C, ["S-1-5-11"]),  # they may delete it, and so rename it
+        (PROGRAM_FILES, []),
+        ("D:(A;OICI;0x1200a9;;;BU)(A;CI;LC;;;BU)(A;CIIO;DC;;;BU)", []),
+        ("D:(A;;DT;;;BU)", ["S-1-5-32-545"]),
+        ("D:(A;;WD;;;BU)", ["S-1-5-32-545"]),
+        ("D:(A;;WO;;;BU)", ["S-1-5-32-545"]),
+        ("D:(A;;SD;;;BU)", ["S-1-5-32-545"]),
+        ("D:(A;OICIIO;FA;;;BU)", []),
+        (f"D:(A;;FA;;;{BOB})", [BOB]),
+    ],
+)
+def test_of_a_parent_only_the_rights_to_exchange_it_count(
+    listed: str, who: list[str]
+) -> None:
+    assert access.strangers(listed, is_parent=True) == who
+
+
+@pytest.mark.parametrize(
+    ("listed", "sid"),
+    [
+        (MADE_IN_C, ADMINISTRATORS),
+        ("O:SYD:", SYSTEM),
+        (f"O:{BOB}G:DUD:P", BOB),
+        (access.private([], BOB), BOB),
+    ],
+)
+def test_the_owner_is_read(listed: str, sid: str) -> None:
+    assert access.owner(listed) == sid
+
+
+def test_without_an_owner_nobody_is_trusted() -> None:
+    with pytest.raises(ValueError, match="has no owner"):
+        access.owner("D:P")
 
 
 @pytest.mark.parametrize(
@@ -82,6 +135,17 @@ def test_what_is_not_understood_is_refused(text: str) -> None:
         access.entries(text)
 
 
+@pytest.mark.parametrize("piece", ["D:(A;;FR;;;SY)D:", "O:G", "O:", "(A;;FA;;;SY)S:"])
+def test_a_long_list_of_a_stranger_is_refused_and_keeps_nobody_busy(piece: str) -> None:
+    with pytest.raises(ValueError, match="has no access list"):
+        access.strangers(piece * 50_000)
+
+
+def test_what_is_audited_is_no_entry() -> None:
+    listed = "O:SYG:BAD:PAI(A;;FA;;;SY)S:AI(AU;SA;FA;;;WD)"
+    assert [entry.sid for entry in access.entries(listed)] == [SYSTEM]
+
+
 @given(st.text(alphabet="ADOPIC;:()0x1fSYBUWG-", max_size=60))
 def test_any_text_is_a_list_or_an_error(text: str) -> None:
     with suppress(ValueError):
@@ -96,6 +160,7 @@ def test_the_list_of_our_folders_lets_in_whom_it_names_alone(sids: list[str]) ->
         assert access.may(listed, sid, READ)
         assert listed.count(f";{sid})") == 1
     assert not access.is_private(access.with_reader(listed, "S-1-5-21-9"), sids)
+    assert access.owner(listed) == ADMINISTRATORS
 
 
 def test_a_reader_that_is_added_may_read_unless_he_is_denied() -> None:
@@ -121,27 +186,6 @@ class Listed:
     def set_access_list(self, text: str) -> None:
         """Take no other."""
         raise AssertionError(text)
-
-
-def test_folders_that_others_may_change_are_all_named_with_what_to_do() -> None:
-    access.refuse_shared({"C:\\Program Files\\x": Listed(PROGRAM_FILES)})
-    with pytest.raises(ConfigError) as caught:
-        access.refuse_shared(
-            {
-                "C:\\x": Listed(MADE_IN_C),
-                "C:\\Program Files\\x": Listed(PROGRAM_FILES),
-                "C:\\y": Listed("D:(A;;GA;;;BU)"),
-                "C:\\z": Listed(""),
-            }
-        )
-    lines = caught.value.message.splitlines()[1:]
-    assert lines == [
-        "  - C:\\x: Authenticated Users",
-        "  - C:\\y: Users",
-        "  - C:\\z: unknown ([Errno 13] Access is denied)",
-    ]
-    assert "icacls" in caught.value.hint
-    assert "Program Files" in caught.value.hint
 
 
 def test_who_may_read_is_listed() -> None:

@@ -1,0 +1,1 @@
+"""Fuzz whatever reads foreign input, guided by coverage: `python -m fuzz`."""

@@ -1,0 +1,278 @@
+"""Judge an installation for a monitor: read it, contact no CA, change nothing."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from datetime import timedelta
+from enum import IntEnum
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from letsencrypt_mdaemon.app import scheduling, status
+from letsencrypt_mdaemon.errors import Error
+from letsencrypt_mdaemon.pki.certificate import thumbprint
+from letsencrypt_mdaemon.renewal import spare
+from letsencrypt_mdaemon.renewal.due import lifetime
+from letsencrypt_mdaemon.renewal.proof import Judge
+from letsencrypt_mdaemon.text import days, printable
+from letsencrypt_mdaemon.verify.observe import observe
+from letsencrypt_mdaemon.verify.served import Answer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from datetime import datetime
+
+    from letsencrypt_mdaemon.app.installation import Installation
+    from letsencrypt_mdaemon.app.status import Status
+    from letsencrypt_mdaemon.renewal.adapters import Proof
+    from letsencrypt_mdaemon.renewal.snapshot import Snapshot
+    from letsencrypt_mdaemon.system.schedule import Job
+    from letsencrypt_mdaemon.verify.endpoints import Endpoint
+    from letsencrypt_mdaemon.verify.served import Served
+
+MAX_PAUSE = timedelta(hours=36)
+"""Without a scheduled run: three times the usual interval."""
+
+CRITICAL_DAYS, CRITICAL_PART = 7, 8
+WARNING_DAYS, WARNING_PART = 21, 4
+"""Days left, or that part of the certificate's lifetime if it is less."""
+
+MAX_REASON = 80
+"""Characters of a CA's message: monitors show one line."""
+
+
+class Grade(IntEnum):
+    """The state of a service, by the exit codes of monitoring plugins.
+
+    Monitoring Plugins Development Guidelines, "Plugin Return Codes".
+    """
+
+    OK = 0
+    WARNING = 1
+    CRITICAL = 2
+    UNKNOWN = 3
+
+
+class Problem(NamedTuple):
+    """What is not good about an installation, as a clause."""
+
+    grade: Grade
+    text: str
+
+
+class Health(NamedTuple):
+    """The state of an installation.
+
+    Args:
+        name: The server's own name.
+        left: Until the first certificate in use expires; None if none is known.
+        warning: The least of that which is no reason to warn.
+        critical: The least of that which is not critical.
+        proof: What the ports show; None if they were not asked.
+        last_run: The time since the last scheduled run began; None if there was none.
+        problems: The worst first.
+    """
+
+    name: str
+    left: timedelta | None
+    warning: timedelta
+    critical: timedelta
+    proof: Proof | None
+    last_run: timedelta | None
+    problems: tuple[Problem, ...]
+
+    @property
+    def grade(self) -> Grade:
+        """That of the worst problem."""
+        return max((item.grade for item in self.problems), default=Grade.OK)
+
+
+class Limits(NamedTuple):
+    """What a monitor was told: days, None = the usual ones."""
+
+    warning: float | None = None
+    critical: float | None = None
+
+    def of(self, span: timedelta) -> tuple[timedelta, timedelta]:
+        """Return the warning and the critical time left for a lifetime."""
+        usual = (
+            min(timedelta(days=WARNING_DAYS), span / WARNING_PART),
+            min(timedelta(days=CRITICAL_DAYS), span / CRITICAL_PART),
+        )
+        given = (self.warning, self.critical)
+        warning, critical = (
+            least if number is None else timedelta(days=number)
+            for number, least in zip(given, usual, strict=True)
+        )
+        return warning, critical
+
+
+def check(
+    installation: Installation,
+    limits: Limits,
+    *,
+    now: datetime,
+    port_timeout: float | None,
+) -> Health:
+    """Judge an installation.
+
+    Args:
+        installation: Opened without a look at its ports.
+        port_timeout: Seconds for all ports together; None = ask no port.
+
+    Raises:
+        Error: If the state, the store or the server's files cannot be read.
+    """
+    found = status.read(installation, now=now)
+    snapshot = found.snapshot
+    leaves = [leaf for leaf in dict.fromkeys(snapshot.named.values()) if leaf]
+    first = min(leaves, key=lambda leaf: leaf.not_valid_after_utc, default=None)
+    span = lifetime(first) if first else timedelta(days=90)
+    warning, critical = limits.of(span)
+    left = first.not_valid_after_utc - now if first else None
+    runs = [at for at in snapshot.memory.runs if at <= now]
+    proof = None
+    problems = [*_certificate_problems(snapshot, left, warning, critical)]
+    if port_timeout is not None and snapshot.in_use is not None:
+        seen = _look(installation, snapshot, port_timeout)
+        proof, more = _ports(snapshot, seen, port_timeout)
+        problems += more
+    problems += _name_problems(found)
+    problems += _schedule_problems(found, now - runs[-1] if runs else None)
+    return Health(
+        name=snapshot.request.names[0],
+        left=left,
+        warning=warning,
+        critical=critical,
+        proof=proof,
+        last_run=now - runs[-1] if runs else None,
+        problems=tuple(sorted(problems, key=lambda item: -item.grade)),
+    )
+
+
+def _certificate_problems(
+    snapshot: Snapshot,
+    left: timedelta | None,
+    warning: timedelta,
+    critical: timedelta,
+) -> Iterator[Problem]:
+    if not snapshot.named or None in snapshot.named.values():
+        yield Problem(
+            Grade.WARNING,
+            "the server's files name a certificate that is not in the store",
+        )
+    known = {at: leaf for at, leaf in snapshot.named.items() if leaf is not None}
+    if flaw := spare.fault(snapshot._replace(named=known)):
+        yield Problem(Grade.CRITICAL, f"the certificate in use {flaw}")
+    elif len(set(known.values())) > 1:
+        text = "the server's files name different certificates"
+        yield Problem(Grade.WARNING, text)
+    if left is not None and timedelta() < left < max(warning, critical):
+        grade = Grade.CRITICAL if left < critical else Grade.WARNING
+        yield Problem(grade, f"expires in {days(left)}")
+
+
+def _look(
+    installation: Installation, snapshot: Snapshot, timeout: float
+) -> dict[Endpoint, Served]:
+    """Ask one address of each port for the first name.
+
+    An address that served the certificate when it was activated is preferred.
+    """
+    proven = set(snapshot.memory.proven)
+    ports: dict[tuple[str, int], Endpoint] = {}
+    for at in sorted(installation.endpoints, key=lambda at: str(at) not in proven):
+        ports.setdefault((at.scheme, at.port), at)
+    names = snapshot.request.names
+    given = bool(installation.config.endpoint)
+    asked = installation.endpoints if given else ports.values()
+    return observe(asked, names, briefly=True, within=timeout)
+
+
+def _ports(
+    snapshot: Snapshot, seen: Mapping[Endpoint, Served], timeout: float
+) -> tuple[Proof, list[Problem]]:
+    """Return what the ports show, and what is not good about that."""
+    leaf = snapshot.in_use
+    assert leaf is not None  # noqa: S101 - `check` made sure
+    digest, memory = thumbprint(leaf), snapshot.memory
+    late = {
+        str(at)
+        for at, served in seen.items()
+        if served.outcome is Answer.TIMED_OUT or served.seconds >= timeout
+    }
+    before = {at: digest for at in memory.proven if at not in late}
+    ours = {item.thumbprint for item in memory.issued} | {digest}
+    judge = Judge(before, digest, ours, given=snapshot.request.given, now=snapshot.now)
+    proof = judge(seen)
+    together: dict[tuple[Grade, str, str], list[str]] = {}
+    for row in proof.rows:
+        if row.verdict in {"new", "foreign"}:
+            continue
+        lost = row.endpoint in before
+        what = "not proven" if row.verdict != "old" else "a former certificate"
+        kind = (Grade.CRITICAL, "no longer served") if lost else (Grade.WARNING, what)
+        together.setdefault((*kind, row.reason), []).append(row.endpoint)
+    return proof, [
+        Problem(grade, f"{what} at {', '.join(at)} ({printable(reason, MAX_REASON)})")
+        for (grade, what, reason), at in together.items()
+    ]
+
+
+def _name_problems(found: Status) -> Iterator[Problem]:
+    snapshot = found.snapshot
+    dropped = {item.name: item for item in snapshot.memory.dropped}
+    for item in dropped.values():
+        why = printable(item.why, MAX_REASON)
+        text = f"{item.name} is not in the certificate since {item.since:%Y-%m-%d}"
+        yield Problem(Grade.WARNING, f"{text} ({why})")
+    for failure in snapshot.ledger.failing(snapshot.request.names):
+        if failure.name not in dropped:
+            who, since = failure.name or "the order", failure.times[0]
+            why = printable(failure.why, MAX_REASON)
+            text = f"{who} fails since {since:%Y-%m-%d} ({why})"
+            yield Problem(Grade.WARNING, text)
+    if found.pending is not None:
+        yield Problem(Grade.WARNING, "a certificate is issued and not in use")
+
+
+def _schedule_problems(found: Status, last: timedelta | None) -> Iterator[Problem]:
+    try:
+        scheduler = scheduling.of_this_system()
+        job, rivals = scheduler.show(), scheduler.rivals()
+    except Error as exc:
+        yield Problem(Grade.WARNING, f"the schedule is unknown ({exc.message})")
+        return
+    if job is None:
+        yield Problem(Grade.WARNING, "no renewal is scheduled")
+    else:
+        for path in missing_files(job):
+            text = f"the scheduled command needs {path}, which is not there"
+            yield Problem(Grade.WARNING, text)
+        if last is None:
+            yield Problem(Grade.WARNING, "no scheduled run was seen yet")
+    if last is not None and last > MAX_PAUSE:
+        yield Problem(Grade.WARNING, f"the last scheduled run was {days(last)} ago")
+    if found.sparse:
+        yield Problem(Grade.WARNING, "the schedule is too infrequent")
+    for name in rivals:
+        yield Problem(Grade.WARNING, f"the task {name} runs the old script, too")
+
+
+def missing_files(job: Job) -> Iterable[str]:
+    """Return the program and the config file of a scheduled command that are gone."""
+    try:
+        words = shlex.split(job.command, posix=sys.platform != "win32")
+    except ValueError:
+        return [job.command]
+    words = [word.strip('"') for word in words]
+    return [path for path in _files(words) if not Path(path).exists()]
+
+
+def _files(words: Sequence[str]) -> Iterator[str]:
+    yield from words[:1]
+    for option, value in pairwise(words):
+        if option == "--config":
+            yield value

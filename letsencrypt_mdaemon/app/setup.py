@@ -1,0 +1,332 @@
+"""Set up a server: what each step of `setup` does, and the config file."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, NamedTuple
+
+from letsencrypt_mdaemon import authorities
+from letsencrypt_mdaemon.app import build, renewal, scheduling, selftest, survey
+from letsencrypt_mdaemon.app.installation import open_installation
+from letsencrypt_mdaemon.config import load
+from letsencrypt_mdaemon.config.settings import Config
+from letsencrypt_mdaemon.errors import ConfigError, DeployError
+from letsencrypt_mdaemon.mdaemon import folders, ini
+from letsencrypt_mdaemon.system import mail
+from letsencrypt_mdaemon.system.disk import explained, read_limited, write_private
+from letsencrypt_mdaemon.text import day
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from letsencrypt_mdaemon.app.installation import Installation
+    from letsencrypt_mdaemon.app.scheduling import Scheduler
+    from letsencrypt_mdaemon.app.survey import Offer
+    from letsencrypt_mdaemon.config.load import Loaded
+    from letsencrypt_mdaemon.renewal.adapters import Outcome
+    from letsencrypt_mdaemon.system.schedule import Job
+
+ONCE = ("staging", "dry-run", "force", "no-activate", "json")
+"""Settings of one run: they never go into the config file."""
+
+MAX_CONFIG_BYTES = 1_000_000
+
+ELEVATE = {
+    "win32": "Run this in a Command Prompt opened as administrator.",
+}
+
+
+class Ended(NamedTuple):
+    """How a step ended.
+
+    Args:
+        result: A word or two: ok, written, left out, unchanged.
+        detail: More, or "".
+    """
+
+    result: str
+    detail: str = ""
+
+
+def require_rights(root: Path) -> None:
+    """Require the rights to change the server's files.
+
+    Raises:
+        ConfigError: If this account has not.
+    """
+    app = folders.child(root, "App")
+    is_elevated = os.access(app, os.W_OK)
+    if sys.platform == "win32":
+        import ctypes  # noqa: PLC0415 - Windows only
+
+        is_elevated = bool(ctypes.windll.shell32.IsUserAnAdmin())
+    if not is_elevated:
+        message = f"This account may not change MDaemon's files in {app}."
+        hint = "Run this as root, or as the account that owns that folder."
+        raise ConfigError(message, hint=ELEVATE.get(sys.platform, hint))
+
+
+def config_file(loaded: Loaded, root: Path) -> Path:
+    """Return the config file that is there, else where it belongs."""
+    return loaded.file or folders.child(root, "LetsEncrypt") / load.FILE_NAME
+
+
+def config_text(file: Path, values: Mapping[str, str]) -> bytes:
+    """Return the config file with these settings; the rest stays byte by byte.
+
+    Args:
+        values: Texts by setting name. A setting that is not in the file, and has the
+            default, is left out.
+
+    Raises:
+        ConfigError: If the file cannot be read, or cannot hold a value.
+    """
+    table = dict(load.settings())
+    with explained(f"read {file}", failure=ConfigError):
+        data = read_limited(file, MAX_CONFIG_BYTES) if file.exists() else b""
+    if not data.strip():
+        data += _HEAD
+    for name, text in values.items():
+        found = ini.lookup(data, load.SECTION, name)
+        if [entry.value for entry in found] == [text]:
+            continue
+        try:
+            data = ini.set_value(data, load.SECTION, name, text)
+            if not found:
+                data = _with_comment(data, name, table[name].help)
+        except ValueError as exc:
+            message = f"{file} cannot hold {name} = {text}: {exc}."
+            raise ConfigError(message, hint="Correct it in the file.") from exc
+    return data
+
+
+_HEAD = (
+    b"; Settings of letsencrypt-mdaemon: what differs from the defaults.\r\n"
+    b"; `letsencrypt-mdaemon config show` shows all of them. Made by `setup`.\r\n"
+    b"\r\n[letsencrypt-mdaemon]\r\n"
+)
+
+
+def _with_comment(data: bytes, name: str, text: str) -> bytes:
+    """Return the file with a comment above a setting that was added to it."""
+    (entry,) = ini.lookup(data, load.SECTION, name)
+    start = max(data.rfind(b"\n", 0, entry.start) + 1, 0)
+    ending = b"\r\n" if b"\r\n" in data else b"\n"
+    return data[:start] + b"; " + text.encode() + ending + data[start:]
+
+
+def wanted(
+    loaded: Loaded, options: Mapping[str, Sequence[str]], answers: Mapping[str, str]
+) -> dict[str, str]:
+    """Return the settings for the config file: texts by name.
+
+    Args:
+        options: Those of the command line.
+        answers: What was asked; they override the options.
+    """
+    given = {
+        name: load.absolute(name, texts)
+        for name, texts in options.items()
+        if name not in ONCE
+    }
+    values = {**given, **answers}
+    kept = {
+        name for name, at in loaded.origins.items() if at.startswith(str(loaded.file))
+    }
+    new, usual = (
+        load.load({k: (text,) for k, text in values.items()}, {}, None),
+        Config(),
+    )
+    fields = {name: name.replace("-", "_") for name in values}
+    return {
+        name: text
+        for name, text in values.items()
+        if name in kept
+        or getattr(new.config, fields[name]) != getattr(usual, fields[name])
+    }
+
+
+def write_config(file: Path, data: bytes) -> Ended:
+    """Write the config file, unless it is the same.
+
+    Raises:
+        ConfigError: If it cannot be written, or its settings are invalid.
+    """
+    with explained(f"write {file}", failure=ConfigError):
+        if file.exists() and read_limited(file, MAX_CONFIG_BYTES) == data:
+            return Ended("unchanged", str(file))
+        file.parent.mkdir(exist_ok=True)
+        write_private(file, data)
+    return Ended("written", str(file))
+
+
+def machine(installation: Installation, file: Path | None) -> Ended:
+    """Test what the program needs on this machine.
+
+    Raises:
+        DeployError: If something does not work.
+    """
+    with build.locked_state(installation.config, installation.root, file):
+        report = selftest.run(list(selftest.checks(installation)))
+    if report.failed:
+        failed = [check for check in report.checks if check.result == "failed"]
+        text = "; ".join(f"{check.name}: {check.detail}" for check in failed)
+        raise DeployError(f"The self-test failed: {text}", hint="Correct that.")
+    return Ended("ok")
+
+
+def names(installation: Installation, loaded: Loaded, offers: Sequence[Offer]) -> Ended:
+    """Let the doctor look at the names that nobody has looked at yet.
+
+    What it sees does not stop the setup: the rehearsal decides.
+
+    Raises:
+        ConfigError: If the server's own name is unclear.
+    """
+    wanted_names = installation._replace(config=loaded.config).wanted_names()
+    known = {item.name: item for item in offers}
+    new = {name: "" for name in wanted_names if name not in known}
+    if new:
+        with build.locked_state(loaded.config, installation.root, loaded.file):
+            more = survey.examine(installation, new, now=now())
+        known |= {item.name: item for item in more}
+    bad = [known[name].verdict for name in wanted_names if known[name].verdict]
+    return Ended("doubtful", "; ".join(bad)) if bad else Ended("ok")
+
+
+def rehearse(config: Config) -> Ended:
+    """Obtain a certificate from the CA's staging service, and put it to no use.
+
+    Raises:
+        Error: If the CA cannot validate a name, or the rehearsal fails otherwise.
+    """
+    if not authorities.at(config.ca).staging:
+        return Ended("left out", "this CA has no staging service")
+    began = time.monotonic()
+    renewal.renew(replace(config, staging=True))
+    return Ended("ok", f"{time.monotonic() - began:.0f} s")
+
+
+def obtain(config: Config) -> Outcome:
+    """Renew, if a certificate is due.
+
+    Raises:
+        Error: If the renewal fails; on a new server, a DeployError once the certificate
+            is in the store, and nobody has chosen it yet.
+    """
+    return renewal.renew(config)
+
+
+def is_new(config: Config, root: Path) -> bool:
+    """Whether MDaemon's files name no known certificate yet."""
+    return not open_installation(config, root, look=False).targets()
+
+
+def schedule(scheduler: Scheduler, loaded: Loaded, root: Path) -> Job:
+    """Schedule `renew` with the config file, unless it is scheduled like that.
+
+    Raises:
+        Error: If the scheduler refuses.
+    """
+    return scheduler.install(scheduling.command(loaded, {}, root))
+
+
+def disable(
+    scheduler: Scheduler, config: Config, root: Path, names: Sequence[str]
+) -> None:
+    """Disable tasks, and remember them for `setup --undo`.
+
+    Raises:
+        Error: If the scheduler refuses.
+    """
+    state = build.state_of(config, root)
+    for name in names:
+        memory = state.load()
+        disabled = tuple(dict.fromkeys([*memory.disabled, name]))
+        state.save(memory._replace(disabled=disabled))
+        scheduler.switch(name, on=False)
+
+
+def undo(scheduler: Scheduler, config: Config, root: Path) -> list[str]:
+    """Remove our schedule, and enable the tasks that `setup` disabled.
+
+    Returns:
+        What was done.
+
+    Raises:
+        Error: If the scheduler refuses.
+    """
+    done = ["removed the schedule"] if scheduler.remove() else []
+    state = build.state_of(config, root)
+    for name in state.load().disabled:
+        scheduler.switch(name, on=True)
+        memory = state.load()
+        left = tuple(other for other in memory.disabled if other != name)
+        state.save(memory._replace(disabled=left))
+        done.append(f'enabled the task "{survey.title(name)}"')
+    return done
+
+
+def test_mail(config: Config, root: Path) -> Ended:
+    """Send the mail that `notify-test` sends.
+
+    Raises:
+        Error: If it cannot be sent.
+    """
+    if not config.to:
+        return Ended("left out", "nobody is to be mailed (to)")
+    *recipients, where = build.send_mail(config, lambda: root, *mail.trial())
+    return Ended("sent", f"to {', '.join(recipients)} {where}")
+
+
+def configured(
+    file: Path | None,
+    options: Mapping[str, Sequence[str]],
+    answers: Mapping[str, str] | None = None,
+) -> Loaded:
+    """Return the configuration with the answers, before or after they are written.
+
+    Raises:
+        ConfigError: With every problem and its place.
+    """
+    given = {name: (text,) for name, text in (answers or {}).items()}
+    return load.load({**options, **given}, os.environ, file)
+
+
+def issued(outcome: Outcome) -> Ended:
+    """Return how the certificate's step ended."""
+    leaf = outcome.certificate
+    until = f"valid until {day(leaf.not_valid_after_utc)}" if leaf else ""
+    return Ended("in use" if outcome.renewed else "unchanged", until)
+
+
+def values(config: Config, root: Path) -> str:
+    """Return how many INI values name the certificate."""
+    targets = open_installation(config, root, look=False).targets()
+    return f"{len(targets)} INI value{'s' * (len(targets) != 1)}"
+
+
+def ports(outcome: Outcome | None) -> Ended:
+    """Return what the ports showed."""
+    if outcome is None:
+        return Ended("left out", "the certificate is not in use yet")
+    if outcome.proof is None:
+        return Ended("unchanged" if not outcome.renewed else "not checked")
+    return Ended(outcome.proof.headline)
+
+
+def farewell(outcome: Outcome | None) -> str:
+    """Return the last line."""
+    due = outcome.next_at if outcome else None
+    when_due = f" Next renewal: about {day(due)}." if due else ""
+    return f"Ready.{when_due} `letsencrypt-mdaemon status` shows it."
+
+
+def now() -> datetime:
+    """Return the time."""
+    return datetime.now(UTC)

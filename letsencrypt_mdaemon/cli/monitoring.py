@@ -1,0 +1,245 @@
+"""The command for monitors, in the formats that they read."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING
+
+import click
+
+from letsencrypt_mdaemon.cli import options
+from letsencrypt_mdaemon.cli.options import Result, command, offer
+from letsencrypt_mdaemon.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import timedelta
+
+    from letsencrypt_mdaemon.app.health import Health
+    from letsencrypt_mdaemon.cli.context import Context
+    from letsencrypt_mdaemon.cli.document import Document
+
+UNKNOWN = 3
+"""The exit code of a check that could not be made."""
+
+FORMATS = ("text", "json", "prtg", "prometheus")
+DAY = 86_400
+
+
+def unknown(message: str) -> int:
+    """Print that the check could not be made; return the exit code of that."""
+    click.echo(f"UNKNOWN - {_one_line(message)}")
+    return UNKNOWN
+
+
+@command(
+    *("json", "mdaemon-dir", "store", "endpoint"),
+    takes=options.SERVER,
+    own=(
+        click.Option(
+            ["--warning"],
+            type=click.FloatRange(min=0),
+            metavar="DAYS",
+            help="Warn below this.  [default: 21, or a quarter of the lifetime]",
+        ),
+        click.Option(
+            ["--critical"],
+            type=click.FloatRange(min=0),
+            metavar="DAYS",
+            help="Critical below this.  [default: 7, or an eighth of the lifetime]",
+        ),
+        click.Option(["--no-ports"], is_flag=True, help="Do not ask the ports."),
+        click.Option(
+            ["--timeout"],
+            type=click.FloatRange(min=0.1, max=600),
+            default=8,
+            metavar="SECONDS",
+            help="For all ports together.  [default: 8]",
+        ),
+        click.Option(
+            ["--format", "form"],
+            metavar="FORMAT",
+            default=FORMATS[0],
+            shell_complete=offer(FORMATS),
+            help=f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}.  [default: text]",
+        ),
+    ),
+    helps=options.STAGING,
+    example="check --critical 5",
+    on_failure=unknown,
+)
+def check(  # noqa: PLR0913 - its options
+    context: Context,
+    *,
+    warning: float | None,
+    critical: float | None,
+    no_ports: bool,
+    timeout: float,
+    form: str,
+) -> Result:
+    """Report the state to a monitor.
+
+    Prints one line and exits as monitoring plugins do: 0 OK, 1 warning, 2 critical, 3
+    unknown. The usual exit codes do not apply here. Changes nothing, contacts no CA,
+    and works beside a run. Asks one address of each port, once.
+    """
+    from letsencrypt_mdaemon.app import health  # noqa: PLC0415 - slow
+
+    if form not in FORMATS:
+        message = f"--format: {form!r} is not valid; use {', '.join(FORMATS)}."
+        raise ConfigError(message)
+    found = health.check(
+        context.open(look=False),
+        health.Limits(warning, critical),
+        now=context.now,
+        port_timeout=None if no_ports else timeout,
+    )
+    prints = {
+        "text": lambda _: click.echo(line(found)),
+        "json": lambda document: click.echo(json.dumps(document, indent=2)),
+        "prtg": lambda _: click.echo(json.dumps(prtg(found), indent=2)),
+        "prometheus": lambda _: click.echo(prometheus(found), nl=False),
+    }
+    return Result(_document(found), prints[form], exit_code=int(found.grade))
+
+
+def line(found: Health) -> str:
+    """Return the state in one line, with performance data behind the bar.
+
+    Monitoring Plugins Development Guidelines, "Plugin Output for Nagios".
+    """
+    problems = "; ".join(item.text for item in found.problems)
+    text = ", ".join(_facts(found)) + (f"; {problems}" if problems else "")
+    data = " ".join(f"{name}={value}" for name, value in _measured(found).items())
+    return f"{found.grade.name} - {_one_line(f'{found.name}: {text}')} | {data}"
+
+
+def _one_line(text: str) -> str:
+    return re.sub(r"\s+", " ", text).replace("|", "/").strip()
+
+
+def _facts(found: Health) -> list[str]:
+    """Return what is known, as phrases."""
+    from letsencrypt_mdaemon.text import days  # noqa: PLC0415
+
+    facts = ["no known certificate in use"]
+    if found.left is not None:
+        is_valid = found.left.total_seconds() > 0
+        facts = [f"{_days(found.left)} days left" if is_valid else "expired"]
+    if ports := _counted(found):
+        facts.append("{} of {} ports proven".format(*ports))
+    last = found.last_run
+    ran = "no scheduled run" if last is None else f"last run {days(last)} ago"
+    return [*facts, ran]
+
+
+def _counted(found: Health) -> tuple[int, int] | None:
+    """Return how many ports are proven, of how many of ours; None if none was asked."""
+    proof = found.proof
+    if proof is None:
+        return None
+    return len(proof.new), len(proof.rows) - len(proof.foreign)
+
+
+def _measured(found: Health) -> dict[str, str]:
+    """Return the performance data: values with their limits."""
+    data = {}
+    if found.left is not None:
+        limits = f"{_days(found.warning)}:;{_days(found.critical)}:"
+        data["days"] = f"{_days(found.left)};{limits};0"
+    if ports := _counted(found):
+        data["ports_unproven"] = str(ports[1] - ports[0])
+    if found.last_run is not None:
+        data["last_run"] = f"{found.last_run.total_seconds():.0f}s"
+    return data
+
+
+def _days(span: timedelta) -> str:
+    """Return whole days, or a decimal more if they are few."""
+    number = span.total_seconds() / DAY
+    return f"{number:.1f}" if abs(number) < 10 and number % 1 else f"{number // 1:.0f}"  # noqa: PLR2004
+
+
+def _rounded(span: timedelta) -> float:
+    return round(span.total_seconds() / DAY, 2)
+
+
+def _document(found: Health) -> Document:
+    proven, ports = _counted(found) or (None, None)
+    left, last = found.left, found.last_run
+    return {
+        "state": found.grade.name,
+        "name": found.name,
+        "days_left": None if left is None else _rounded(left),
+        "warning_days": _rounded(found.warning),
+        "critical_days": _rounded(found.critical),
+        "ports": ports,
+        "ports_proven": proven,
+        "last_run_seconds": None if last is None else round(last.total_seconds()),
+        "problems": [
+            {"state": item.grade.name, "text": item.text} for item in found.problems
+        ],
+    }
+
+
+def prtg(found: Health) -> Mapping[str, object]:
+    """Return the state as PRTG's custom sensors read it (JSON, Advanced)."""
+    document, channels = _document(found), []
+    if found.left is not None:
+        channels.append(
+            {
+                "channel": "Days left",
+                "value": document["days_left"],
+                "float": 1,
+                "limitmode": 1,
+                "limitminwarning": document["warning_days"],
+                "limitminerror": document["critical_days"],
+            }
+        )
+    if ports := _counted(found):
+        unproven = ports[1] - ports[0]
+        channels.append({"channel": "Ports not proven", "value": unproven})
+    if found.last_run is not None:
+        seconds, unit = document["last_run_seconds"], "TimeSeconds"
+        channels.append(
+            {"channel": "Since the last run", "value": seconds, "unit": unit}
+        )
+    state = {
+        "channel": "State",
+        "value": int(found.grade),
+        "limitmode": 1,
+        "limitmaxwarning": 0.5,
+        "limitmaxerror": 1.5,
+    }
+    text = line(found).rpartition(" | ")[0]
+    return {"prtg": {"result": [*channels, state], "text": text}}
+
+
+def prometheus(found: Health) -> str:
+    """Return the state in Prometheus' text format."""
+    proven, ports = _counted(found) or (0, None)
+    left, last = found.left, found.last_run
+    rows = {
+        "state": ("0 OK, 1 warning, 2 critical.", int(found.grade)),
+        "seconds_left": (
+            "Until the certificate in use expires.",
+            None if left is None else left.total_seconds(),
+        ),
+        "ports_unproven": (
+            "Ports that were not seen to serve it.",
+            None if ports is None else ports - proven,
+        ),
+        "last_run_age_seconds": (
+            "Since the last scheduled run began.",
+            None if last is None else last.total_seconds(),
+        ),
+    }
+    label = json.dumps(found.name, ensure_ascii=False)
+    lines = []
+    for short, (text, value) in rows.items():
+        if value is not None:
+            name = f"letsencrypt_mdaemon_{short}"
+            lines += [f"# HELP {name} {text}", f"# TYPE {name} gauge"]
+            lines.append(f"{name}{{name={label}}} {value:.0f}")
+    return "\n".join([*lines, ""])

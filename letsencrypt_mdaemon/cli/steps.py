@@ -1,0 +1,175 @@
+"""The steps of `setup` after the questions, each said when it ends."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from letsencrypt_mdaemon.app import setup as steps
+from letsencrypt_mdaemon.app import survey
+from letsencrypt_mdaemon.app.setup import Ended
+from letsencrypt_mdaemon.cli import text
+from letsencrypt_mdaemon.errors import DeployError, Error
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from letsencrypt_mdaemon.app.scheduling import Scheduler
+    from letsencrypt_mdaemon.app.survey import Survey
+    from letsencrypt_mdaemon.cli.context import Context
+    from letsencrypt_mdaemon.config.load import Loaded
+    from letsencrypt_mdaemon.renewal.adapters import Outcome
+
+WIDTH = 100
+"""Columns of a line; a longer one is broken."""
+
+AGAIN = "Then run `setup` again: what is done is kept."
+
+TITLES = {
+    1: "rights, certificate store, keys, semaphores",
+    2: "names, as the CA will see them",
+    3: "rehearsal at the staging CA",
+    4: "configuration",
+    5: "certificate",
+    6: "MDaemon's choice of certificate",
+    7: "ports",
+    8: "schedule",
+    9: "test mail",
+}
+
+
+class Steps:
+    """The steps after the questions, each said when it ends.
+
+    Attributes:
+        done: Number, title, result and detail of each, as JSON.
+        error: Why the server is not ready, although the steps were taken.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        scheduler: Scheduler | None,
+        disable: Sequence[str],
+        say: Callable[[str], object],
+        *,
+        is_asking: bool,
+    ) -> None:
+        self.context = context
+        self.scheduler = scheduler
+        self.disable = disable
+        self.say = say
+        self.is_asking = is_asking
+        self.done: list[Mapping[str, object]] = []
+        self.error: Error | None = None
+
+    def go(
+        self,
+        found: Survey,
+        answers: Mapping[str, str],
+        data: bytes,
+        *,
+        no_rehearsal: bool,
+    ) -> None:
+        """Take the steps.
+
+        Args:
+            data: The new content of the config file.
+
+        Raises:
+            Error: If one fails; those before it are done.
+        """
+        root, options, former = (
+            self.context.root,
+            self.context.options,
+            self.context.loaded.file,
+        )
+        installation = self.context.open(look=False)
+        self._step(1, lambda: steps.machine(installation, former))
+        loaded = steps.configured(former, options, answers)
+        self._step(2, lambda: steps.names(installation, loaded, found.offers))
+        skipped = Ended("left out", "--no-rehearsal")
+        self._step(
+            3, lambda: skipped if no_rehearsal else steps.rehearse(loaded.config)
+        )
+        file = steps.config_file(loaded, root)
+        self._step(4, lambda: steps.write_config(file, data))
+        loaded = steps.configured(file, options)
+        outcome = self._certificate(loaded)
+        self._step(7, lambda: steps.ports(outcome))
+        self._schedule(loaded)
+        self._step(9, lambda: steps.test_mail(loaded.config, root))
+        self.say(text.SWITCH_OFF)
+        if self.error is None:
+            self.say(steps.farewell(outcome))
+
+    def _certificate(self, loaded: Loaded) -> Outcome | None:
+        """Obtain the certificate; on a new server, let the person choose it."""
+        root, config = self.context.root, loaded.config
+        outcome: Outcome | None = None
+        missing: DeployError | None = None
+
+        def obtain() -> Ended:
+            nonlocal outcome, missing
+            was_new = steps.is_new(config, root)
+            try:
+                outcome = steps.obtain(config)
+            except DeployError as exc:
+                if not was_new:
+                    raise
+                missing = exc
+                return Ended("issued", "in the store")
+            return steps.issued(outcome)
+
+        self._step(5, obtain)
+
+        def choose() -> Ended:
+            nonlocal outcome, missing
+            while missing is not None and self.is_asking:
+                self.say(f"    {missing.hint}")
+                click.prompt(
+                    "    Then press Enter here", default="", show_default=False
+                )
+                if not steps.is_new(config, root):
+                    outcome, missing = steps.obtain(config), None
+            if missing is not None:
+                self.error = missing
+                return Ended("missing", missing.hint)
+            return Ended("found", steps.values(config, root))
+
+        self._step(6, choose)
+        return outcome
+
+    def _schedule(self, loaded: Loaded) -> None:
+
+        def act() -> Ended:
+            if self.scheduler is None:
+                return Ended("left out", "--no-schedule")
+            job = steps.schedule(self.scheduler, loaded, self.context.root)
+            steps.disable(
+                self.scheduler, loaded.config, self.context.root, self.disable
+            )
+            off = "".join(
+                f'; the task "{survey.title(name)}" is disabled'
+                for name in self.disable
+            )
+            return Ended(job.when, f"daily{off}")
+
+        self._step(8, act)
+
+    def _step(self, number: int, act: Callable[[], Ended]) -> None:
+        title = TITLES[number]
+        try:
+            ended = act()
+        except Error as exc:
+            self.say(f"{number} {title:<44}failed")
+            exc.hint = f"{exc.hint} {AGAIN}".strip()
+            raise
+        line = f"{number} {title:<44}{ended.result:<12}  {ended.detail}".rstrip()
+        if len(line) > WIDTH:
+            self.say(f"{number} {title:<44}{ended.result}")
+            line = f"    {ended.detail}"
+        self.say(line)
+        row = {"number": number, "title": title, **ended._asdict()}
+        self.done.append(row)

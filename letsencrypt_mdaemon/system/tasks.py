@@ -1,0 +1,255 @@
+"""Run a command twice a day by Windows' Task Scheduler.
+
+A mark makes a task ours; others are never changed, but for being switched off and on.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+import subprocess
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+from xml.etree import ElementTree as ET
+from xml.sax.saxutils import unescape
+
+from letsencrypt_mdaemon.errors import ConfigError
+from letsencrypt_mdaemon.system import disk, process
+from letsencrypt_mdaemon.system.schedule import (
+    NAME,
+    THIS_PROGRAM,
+    Job,
+    random_time,
+    refused,
+    require_one_line,
+    several,
+    twice,
+    unfit,
+)
+from letsencrypt_mdaemon.text import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+OLD_SCRIPT = re.compile(r"letsencrypt\.ps1|scheduled-renew\.cmd", re.IGNORECASE)
+MAX_DURATION = "PT2H"
+"""Of a run, which may wait more than an hour for the CA (ISO 8601)."""
+NAMESPACE = "http://schemas.microsoft.com/windows/2004/02/mit/task"
+_AS_ADMINISTRATOR = "Run as an administrator."
+# PowerShell takes any unambiguous prefix; the names end before the next parameter.
+_OLD_NAMES = re.compile(r"(?is)-al[a-z]*[\s:]+(.*?)(?=\s-[a-z]|</|$)")
+_FIRST_DAY = "2026-01-01"  # any day in the past
+# Task Scheduler's own codes for a task that has no result yet.
+_NO_RESULT = {267009, 267011}  # SCHED_S_TASK_RUNNING, SCHED_S_TASK_HAS_NOT_RUN
+
+
+def task(command: Sequence[str], hour: int, minute: int, account: str) -> bytes:
+    """Return a task's definition as XML in UTF-16 ([MS-TSCH], 2.5).
+
+    It runs twice a day with a random delay of up to an hour, and as soon as possible
+    after a missed start.
+
+    Raises:
+        ConfigError: If the command would not be run as it is.
+    """
+    ET.register_namespace("", NAMESPACE)
+
+    def add(
+        parent: ET.Element, name: str, text: str = "", **attributes: str
+    ) -> ET.Element:
+        child = ET.SubElement(parent, f"{{{NAMESPACE}}}{name}", attributes)
+        child.text = text or None
+        return child
+
+    root = ET.Element(f"{{{NAMESPACE}}}Task", version="1.2")
+    info = add(root, "RegistrationInfo")
+    add(info, "Source", NAME)
+    add(info, "Description", "Renews the certificate of MDaemon when it is due.")
+    triggers = add(root, "Triggers")
+    for each in (hour, hour + 12):
+        trigger = add(triggers, "CalendarTrigger")
+        add(trigger, "StartBoundary", f"{_FIRST_DAY}T{each:02}:{minute:02}:00")
+        add(trigger, "Enabled", "true")
+        add(trigger, "RandomDelay", "PT1H")
+        add(add(trigger, "ScheduleByDay"), "DaysInterval", "1")
+    principal = add(add(root, "Principals"), "Principal", id="Author")
+    add(principal, "UserId", account)
+    add(principal, "RunLevel", "HighestAvailable")
+    settings = add(root, "Settings")
+    for name, value in {
+        "MultipleInstancesPolicy": "IgnoreNew",
+        "DisallowStartIfOnBatteries": "false",
+        "StopIfGoingOnBatteries": "false",
+        "StartWhenAvailable": "true",
+        "RunOnlyIfNetworkAvailable": "true",
+        "ExecutionTimeLimit": MAX_DURATION,
+        "Enabled": "true",
+    }.items():
+        add(settings, name, value)
+    action = add(add(root, "Actions", Context="Author"), "Exec")
+    program, *arguments = command
+    line = subprocess.list2cmdline(arguments)
+    for text in (program, line):
+        require_one_line(text)
+        if re.search("%[^%]+%", text):
+            raise unfit(text, "the Task Scheduler replaces names between % signs")
+    add(action, "Command", program)
+    add(action, "Arguments", line)
+    ET.indent(root)
+    text = ET.tostring(root, encoding="unicode")
+    return f'<?xml version="1.0" encoding="UTF-16"?>\n{text}\n'.encode("utf-16")
+
+
+class TaskScheduler:
+    """Windows' Task Scheduler.
+
+    Args:
+        account: The SID of a system account, which needs no password.
+        name: The name of the task.
+    """
+
+    def __init__(
+        self,
+        schtasks: Path,
+        run: process.Run = process.run,
+        *,
+        account: str,
+        name: str = NAME,
+    ) -> None:
+        self.schtasks = schtasks
+        self.account = account
+        self.name = name
+        self._run = run
+
+    def install(self, command: Sequence[str]) -> Job:
+        """Register the task, or update it.
+
+        Raises:
+            ConfigError: If another program's task has its name, or the command would
+                not be run as it is.
+            DeployError: If Windows refuses.
+        """
+        there = self._definition()
+        hour, minute = random_time()
+        if there is not None:
+            start = there.findtext(".//{*}StartBoundary") or ""
+            if match := re.search(r"T(\d\d):(\d\d)", start):
+                hour, minute = int(match[1]) % 12, int(match[2])
+        with TemporaryDirectory(prefix=NAME) as folder:
+            file = Path(folder) / "task.xml"
+            disk.create(file, task(command, hour, minute, self.account))
+            over = ["/F"] if there is not None else []
+            ended = self._run(
+                self.schtasks, "/Create", "/TN", self.name, "/XML", str(file), *over
+            )
+        if ended.code:
+            raise refused(f"register the task {self.name}", ended, _AS_ADMINISTRATOR)
+        return Job(when=twice(hour, minute), command=subprocess.list2cmdline(command))
+
+    def show(self) -> Job | None:
+        """Return our task, and the result of its last run.
+
+        Raises:
+            ConfigError: If another program's task has its name.
+        """
+        there = self._definition()
+        if there is None:
+            return None
+        starts = [start.text or "" for start in there.iterfind(".//{*}StartBoundary")]
+        program = there.findtext(".//{*}Command") or ""
+        arguments = there.findtext(".//{*}Arguments") or ""
+        # By position, as Windows translates the names of the columns.
+        ended = self._run(
+            self.schtasks, "/Query", "/TN", self.name, "/V", "/FO", "CSV", "/NH"
+        )
+        rows = [row for row in csv.reader(ended.output.splitlines()) if len(row) > 8]  # noqa: PLR2004
+        _, _, following, _, _, last, result, *_ = rows[0] if rows else [""] * 9
+        code = int(result) if re.fullmatch(r"-?\d+", result) else None
+        ran = code is not None and code not in _NO_RESULT
+        return Job(
+            when=", ".join(start.partition("T")[2][:5] for start in starts),
+            command=f"{subprocess.list2cmdline([program])} {arguments}".strip(),
+            next_run=printable(following),
+            last_run=printable(last) if ran else "",
+            last_code=code if ran else None,
+        )
+
+    def remove(self) -> bool:
+        """Delete our task; return whether there was one.
+
+        Raises:
+            ConfigError: If another program's task has its name.
+            DeployError: If Windows refuses.
+        """
+        if self._definition() is None:
+            return False
+        ended = self._run(self.schtasks, "/Delete", "/TN", self.name, "/F")
+        if ended.code:
+            raise refused(f"delete the task {self.name}", ended, _AS_ADMINISTRATOR)
+        return True
+
+    def rivals(self) -> list[str]:
+        """Return the names of the tasks that run the vendor's script."""
+        return self._naming(OLD_SCRIPT)
+
+    def old_names(self) -> dict[str, list[str]]:
+        """Return the alternate names of each task that runs the vendor's script."""
+        found = {}
+        for name, text in self._definitions(OLD_SCRIPT):
+            match = _OLD_NAMES.search(unescape(text, {"&quot;": '"'}))
+            found[name] = re.findall(r"[\w*.-]+", match[1]) if match else []
+        return found
+
+    def switch(self, name: str, *, on: bool) -> None:
+        """Enable or disable another program's task.
+
+        Raises:
+            DeployError: If Windows refuses.
+        """
+        switch = "/ENABLE" if on else "/DISABLE"
+        ended = self._run(self.schtasks, "/Change", "/TN", name, switch)
+        if ended.code:
+            doing = f"{switch[1:].lower()} the task {name}"
+            raise refused(doing, ended, _AS_ADMINISTRATOR)
+
+    def twins(self) -> list[str]:
+        """Return the names of the tasks that run this program, if there are several."""
+        return several(self._naming(THIS_PROGRAM))
+
+    def _naming(self, program: re.Pattern[str]) -> list[str]:
+        return [name for name, _ in self._definitions(program)]
+
+    def _definitions(self, program: re.Pattern[str]) -> list[tuple[str, str]]:
+        """Return name and definition of the enabled tasks that run a program."""
+        ended = self._run(self.schtasks, "/Query", "/XML", "ONE")
+        found = re.findall(
+            r"<!--\s*(.*?)\s*-->\s*(<Task\b.*?</Task>)", ended.output, re.DOTALL
+        )
+        return [
+            (printable(name), text)
+            for name, text in found
+            if program.search(text) and not _is_disabled(text)
+        ]
+
+    def _definition(self) -> ET.Element | None:
+        ended = self._run(self.schtasks, "/Query", "/TN", self.name, "/XML")
+        # The declared encoding is not the one that comes out of a pipe.
+        text = re.sub(r"\A.*?<\?xml.*?\?>", "", ended.output, flags=re.DOTALL).strip()
+        if ended.code or not text:
+            return None
+        try:
+            found = ET.fromstring(text)  # noqa: S314 - it comes from Windows itself
+        except ET.ParseError:
+            found = None
+        if found is None or found.findtext(".//{*}Source") != NAME:
+            raise ConfigError(
+                f"Another program made the scheduled task {self.name}.",
+                hint="Rename or delete that task in the Task Scheduler.",
+            )
+        return found
+
+
+def _is_disabled(definition: str) -> bool:
+    settings = definition.partition("<Settings")[2]
+    return re.search(r"<Enabled>\s*false", settings, re.IGNORECASE) is not None

@@ -1,0 +1,331 @@
+"""`check`: one line and one exit code for every monitor."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from letsencrypt_mdaemon.app import scheduling
+from letsencrypt_mdaemon.app.health import Limits
+from letsencrypt_mdaemon.cli.monitoring import FORMATS
+from letsencrypt_mdaemon.state.folder import State
+from letsencrypt_mdaemon.state.ledger import Ledger
+from letsencrypt_mdaemon.state.memory import Dropped, Memory
+from letsencrypt_mdaemon.system.locks import exclusive_lock
+from letsencrypt_mdaemon.system.schedule import NAME, Cron
+from tests.limits import HANG_SECONDS
+from tests.program import HOST_NAME, Program, Ran
+from tests.schedulers import Crontab
+
+DAY, HOUR = timedelta(days=1), timedelta(hours=1)
+
+
+@pytest.fixture
+def crontab(monkeypatch: pytest.MonkeyPatch) -> Crontab:
+    """A crontab with our line, and nothing else."""
+    fake = Crontab(
+        f"5 3,15 * * * {shlex.quote(sys.executable)} -m x renew >/dev/null 2>&1 "
+        f"# {NAME}\n"
+    )
+    cron = Cron(Path("crontab"), fake)
+    monkeypatch.setattr(scheduling, "of_this_system", lambda: cron)
+    return fake
+
+
+@pytest.fixture
+def healthy(secure: Program, crontab: Crontab) -> Program:
+    """A server that was renewed, is scheduled, and whose last run was an hour ago."""
+    assert crontab.text
+    ran = secure.here("renew")
+    assert ran.exit_code == 0, ran.messages
+    change(secure, lambda memory: memory._replace(runs=(datetime.now(UTC) - HOUR,)))
+    return secure
+
+
+def change(program: Program, act: Callable[[Memory], Memory]) -> None:
+    """Change what is remembered."""
+    state = State(program.state)
+    state.save(act(state.load()))
+
+
+def check(program: Program, *options: str) -> Ran:
+    """Run `check` as a monitor does."""
+    return program.here("check", *options, as_json=False)
+
+
+def test_a_good_server_is_ok_in_one_line_with_performance_data(
+    healthy: Program,
+) -> None:
+    ran = check(healthy)
+
+    assert ran.exit_code == 0, ran.output
+    assert re.fullmatch(
+        rf"OK - {HOST_NAME}: 8\d days left, (\d+) of \1 ports proven, last run "
+        r"\d+ minutes ago \| days=8\d;21:;7:;0 ports_unproven=0 last_run=3\d\d\ds\n",
+        ran.output,
+    )
+
+
+def test_a_check_changes_nothing_and_works_beside_a_run(healthy: Program) -> None:
+    before = files(healthy.layout.folder)
+
+    with exclusive_lock(State(healthy.state).lock):
+        ran = check(healthy)
+
+    assert ran.exit_code == 0, ran.output
+    before.pop(str(State(healthy.state).lock), None)
+    after = files(healthy.layout.folder)
+    after.pop(str(State(healthy.state).lock), None)
+    assert after == before
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """Return every file below a folder."""
+    return {str(at): at.read_bytes() for at in folder.rglob("*") if at.is_file()}
+
+
+def test_a_port_that_served_the_certificate_and_is_off_is_critical(
+    healthy: Program,
+) -> None:
+    proven = State(healthy.state).load().proven
+    gone = next(at for at in proven if at.startswith("imaps"))
+    healthy.server.downtime = HANG_SECONDS
+    healthy.server.go_down("mail")
+
+    ran = check(healthy)
+
+    assert ran.exit_code == 2, ran.output
+    assert ran.output.startswith("CRITICAL - ")
+    (problem,) = re.findall(r"; ([^|;]*)", ran.output)
+    assert problem.startswith("no longer served at ")
+    assert gone in problem
+    assert "not listening" in problem
+
+
+def test_a_port_that_is_slow_is_unproven_in_time(healthy: Program) -> None:
+    with silent_port() as (port, connections):
+        ran = check(
+            healthy, "--endpoint", f"imaps://127.0.0.1:{port}", "--timeout", "0.5"
+        )
+
+    assert ran.exit_code == 1, ran.output
+    assert f"not proven at imaps://127.0.0.1:{port} (" in ran.output
+    assert len(connections) <= 1
+
+
+@contextmanager
+def silent_port() -> Iterator[tuple[int, list[socket.socket]]]:
+    """A port that lets connections wait."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        connections: list[socket.socket] = []
+        yield server.getsockname()[1], connections
+        server.settimeout(0)
+        try:
+            while True:
+                connections.append(server.accept()[0])
+        except BlockingIOError:
+            pass
+        finally:
+            for each in connections:
+                each.close()
+
+
+def test_no_port_is_asked_when_none_should_be(healthy: Program) -> None:
+    healthy.server.go_down("mail", "webmail", "admin")
+
+    ran = check(healthy, "--no-ports")
+
+    assert ran.exit_code == 0, ran.output
+    assert "ports" not in ran.output
+
+
+def test_a_self_signed_certificate_in_use_is_critical(
+    secure: Program, crontab: Crontab
+) -> None:
+    assert crontab.text
+
+    ran = check(secure)
+
+    assert ran.exit_code == 2, ran.output
+    assert "the certificate in use is self-signed" in ran.output
+
+
+def test_what_is_not_scheduled_is_a_warning(healthy: Program, crontab: Crontab) -> None:
+    crontab.text = None
+
+    ran = check(healthy)
+
+    assert ran.exit_code == 1, ran.output
+    assert "; no renewal is scheduled |" in ran.output
+
+
+def test_a_scheduled_program_that_is_gone_is_a_warning(
+    healthy: Program, crontab: Crontab, tmp_path: Path
+) -> None:
+    gone = tmp_path / "gone one" / "python"
+    command = f"{shlex.quote(str(gone))} --config {sys.executable} renew"
+    crontab.text = f"5 3,15 * * * {command} >/dev/null 2>&1 # {NAME}\n"
+
+    ran = check(healthy)
+
+    assert ran.exit_code == 1, ran.output
+    assert f"the scheduled command needs {gone}, which is not there" in ran.output
+
+
+def test_a_schedule_that_cannot_be_read_is_a_warning(
+    healthy: Program, crontab: Crontab
+) -> None:
+    crontab.refuses = True
+
+    ran = check(healthy)
+
+    assert ran.exit_code == 1, ran.output
+    assert "the schedule is unknown (Could not read the crontab" in ran.output
+
+
+@pytest.mark.parametrize(
+    ("runs", "said"),
+    [((), "no scheduled run was seen yet"), ((2 * DAY,), "last scheduled run was")],
+)
+def test_no_run_for_36_hours_is_a_warning(
+    healthy: Program, runs: tuple[timedelta, ...], said: str
+) -> None:
+    began = tuple(datetime.now(UTC) - ago for ago in runs)
+    change(healthy, lambda memory: memory._replace(runs=began))
+
+    ran = check(healthy)
+
+    assert ran.exit_code == 1, ran.output
+    assert said in ran.output
+
+
+def test_names_that_fail_or_are_dropped_are_a_warning_since_when_and_why(
+    healthy: Program,
+) -> None:
+    since = datetime(2026, 11, 3, tzinfo=UTC)
+    names = ("imap.example.test", "pop.example.test")
+    url = healthy.options[healthy.options.index("--directory-url") + 1]
+    failed = Ledger().failed({names[0]: "no | answer\non port 80"}, since)
+    State(healthy.state).ca(url, staging=False).save(failed)
+    dropped = (Dropped(names[1], since, since, "CAA"),)
+    change(healthy, lambda memory: memory._replace(dropped=dropped))
+
+    ran = check(healthy, "--alternate-host-names", ",".join(names))
+
+    assert ran.exit_code == 1, ran.output
+    text, _, _ = ran.output.partition(" | ")
+    assert f"{names[0]} fails since 2026-11-03 (no / answer on port 80)" in text
+    assert f"{names[1]} is not in the certificate since 2026-11-03 (CAA)" in text
+
+
+def test_few_days_left_are_a_warning_and_fewer_are_critical(healthy: Program) -> None:
+    warned = check(healthy, "--warning", "100")
+    alarmed = check(healthy, "--critical", "100")
+
+    assert (warned.exit_code, alarmed.exit_code) == (1, 2)
+    assert "expires in 8" in warned.output
+    assert ";100:;7:;0" in warned.output
+    assert alarmed.output.startswith("CRITICAL - ")
+
+
+def test_a_certificate_issued_and_not_in_use_is_a_warning(healthy: Program) -> None:
+    assert healthy.here("renew", "--force", "--no-activate").exit_code == 0
+
+    ran = check(healthy)
+
+    assert ran.exit_code == 1, ran.output
+    assert "a certificate is issued and not in use" in ran.output
+
+
+@pytest.mark.parametrize(
+    ("days", "warning", "critical"),
+    [(90, 21, 7), (45, 11.25, 5.625), (6, 1.5, 0.75), (398, 21, 7)],
+)
+def test_a_short_lifetime_has_shorter_limits(
+    days: int, warning: float, critical: float
+) -> None:
+    limits = timedelta(days=warning), timedelta(days=critical)
+    assert Limits().of(timedelta(days=days)) == limits
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--bogus",),
+        ("--timeout", "soon"),
+        ("--format", "xml"),
+        ("--config", "/nowhere/at/all.ini"),
+        ("--mdaemon-dir", "/nowhere/at/all"),
+        ("--store", "pem:/dev/null/no"),
+    ],
+)
+def test_whatever_keeps_it_from_checking_is_unknown(
+    healthy: Program, options: tuple[str, ...]
+) -> None:
+    ran = check(healthy, *options)
+
+    assert ran.exit_code == 3, ran.output
+    assert ran.output.startswith("UNKNOWN - ")
+    assert ran.output.count("\n") == 1
+
+
+def test_a_bug_is_unknown(healthy: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("letsencrypt_mdaemon.app.health.check", fail)
+
+    assert check(healthy).exit_code == 3
+
+
+@pytest.mark.parametrize("option", ["--json", "--format=json"])
+def test_json_has_every_problem_with_its_state(
+    secure: Program, crontab: Crontab, option: str
+) -> None:
+    crontab.text = None
+
+    ran = check(secure, option)
+
+    report = json.loads(ran.output)
+    assert (report["state"], report["exit_code"], ran.exit_code) == ("CRITICAL", 2, 2)
+    assert [item["state"] for item in report["problems"]][:1] == ["CRITICAL"]
+    text = "no renewal is scheduled"
+    assert {"state": "WARNING", "text": text} in report["problems"]
+
+
+def test_prtg_gets_channels_with_limits(healthy: Program) -> None:
+    sensor = json.loads(check(healthy, "--format", "prtg").output)["prtg"]
+
+    channels = {row["channel"]: row for row in sensor["result"]}
+    assert channels["Days left"]["limitminerror"] == 7
+    assert channels["Ports not proven"]["value"] == 0
+    assert channels["State"]["value"] == 0
+    assert sensor["text"].startswith("OK - ")
+
+
+def test_prometheus_gets_a_gauge_for_each_value(healthy: Program) -> None:
+    text = check(healthy, "--format", "prometheus").output
+
+    rows = [line for line in text.splitlines() if not line.startswith("#")]
+    names = [row.partition("{")[0] for row in rows]
+    assert f'letsencrypt_mdaemon_state{{name="{HOST_NAME}"}} 0' in rows
+    assert len(names) == len(set(names)) == 4
+    for name in names:
+        assert f"# TYPE {name} gauge" in text
+
+
+def test_its_help_says_the_codes_and_formats(healthy: Program) -> None:
+    ran = check(healthy, "--help")
+
+    text = " ".join(ran.output.split())
+    assert "0 OK, 1 warning, 2 critical, 3 unknown" in text
+    assert all(form in text for form in FORMATS)
