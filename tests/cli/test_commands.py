@@ -879,7 +879,7 @@ STATUS_MODULES = HELP | {
     *("state", "state.codec", "state.folder", "state.ledger"),
     *("state.memory", "stores", "stores.pem"),
     *("system", "system.disk", "system.files", "system.locks", "system.log"),
-    *("system.handles", "system.owners", "system.swap"),
+    *("system.backups", "system.handles", "system.owners", "system.swap"),
     *("system.parallel", "text"),
     *("verify", "verify.endpoints", "verify.handshake", "verify.observe"),
     *("verify.served", "verify.starttls", "verify.verdict"),
