@@ -193,9 +193,132 @@ FAULTS = (
     ),
     Fault(
         "host-name-not-saved",
-        "_replace(in_use=thumbprint(leaf), host_name=host, proven=proven)",
-        "_replace(in_use=thumbprint(leaf), proven=proven)",
+        "in_use=thumbprint(leaf), host_name=host, proven",
+        "in_use=thumbprint(leaf), proven",
         "test_bad_input.py -k default_domain",
+    ),
+    # A person's choice of certificate
+    Fault(
+        "hold-never-ends",
+        "return held if snapshot.now < held.until else None",
+        "return held",
+        "test_hold.py",
+    ),
+    Fault(
+        "hold-counts-though-nobody-names-it",
+        "if held and thumbprint(x) == held.thumbprint), None)",
+        "if held), None)",
+        "test_hold.py",
+    ),
+    Fault(
+        "hold-of-an-expired-certificate",
+        "if fault(alone) or rules",
+        "if rules",
+        "test_hold.py",
+    ),
+    Fault(
+        "hold-orders-though-one-waits",
+        "if at <= now and not waits:",
+        "if at <= now:",
+        "test_hold.py",
+    ),
+    Fault(
+        "hold-is-lost-by-a-choice-that-fails",
+        "memory._replace(hold=former)",
+        "memory._replace(hold=None)",
+        "test_hold.py",
+    ),
+    Fault(
+        "hold-begins-after-the-change",
+        "    adapters.state.save(snapshot.memory)\n    try:\n        yield",
+        "    try:\n        yield",
+        "test_hold.py",
+    ),
+    Fault(
+        "hold-is-not-ended-by-another-activation",
+        "if held is not None and held.thumbprint != thumbprint(leaf):",
+        "if False:",
+        "test_hold.py",
+    ),
+    Fault(
+        "hold-lets-superseded-certificates-be-removed",
+        "proof.new and not proof.unproven and held is None",
+        "proof.new and not proof.unproven",
+        "test_hold.py",
+    ),
+    Fault(
+        "hold-makes-a-rejected-certificate-ours",
+        'if issued is None and leaf is not None and name.startswith(f"{OURS} "):',
+        "if issued is None and leaf is not None:",
+        "test_hold.py",
+    ),
+    Fault(
+        "hold-does-not-continue-an-unfinished-choice",
+        "return leaf if is_left or snapshot.in_use is None else None",
+        "return None",
+        "test_hold.py",
+    ),
+    Fault(
+        "hold-begins-by-the-schedule",
+        "if leaf is not None and not snapshot.request.scheduled:",
+        "if leaf is not None:",
+        "test_hold.py",
+    ),
+    # Certificates of the store
+    Fault(
+        "certificates-remove-what-a-port-serves",
+        "    found += [at for at, each in installation.served.items() "
+        "if each == digest]\n",
+        "",
+        "test_certificates.py",
+    ),
+    Fault(
+        "certificates-remove-what-some-file-names",
+        "if not found and digest in server.references():",
+        "if not found and not server.references():",
+        "test_certificates.py",
+    ),
+    Fault(
+        "certificates-ambiguous",
+        "if len(found) > 1:\n        listed",
+        "if False:\n        listed",
+        "test_certificates.py",
+    ),
+    Fault(
+        "certificates-without-consent",
+        "if not all(stream and stream.isatty() for stream in (sys.stdin, sys.stderr)):",
+        "if False:",
+        "test_certificates.py test_use.py",
+    ),
+    Fault(
+        "use-a-certificate-with-a-flaw",
+        "if flaw := certificates.flaw(installation, leaf, now=now):",
+        "if flaw := '':",
+        "test_certificates.py",
+    ),
+    Fault(
+        "use-an-untrusted-one-without-consent",
+        'found.append(f"Clients do not trust it: {why}.")',
+        "pass",
+        "test_use.py",
+    ),
+    Fault(
+        "reload-restarts-unasked",
+        "if restart and ladder.is_restart(each)]:",
+        "if ladder.is_restart(each)]:",
+        "test_use.py",
+    ),
+    Fault(
+        "reload-of-nothing-is-good",
+        "    if not taken:\n        return DeployError(",
+        "    if False:\n        return DeployError(",
+        "test_use.py",
+    ),
+    Fault(
+        "self-signed-with-a-short-key",
+        "if weak and int(weak[1]) < 2048:",
+        "if False:",
+        "test_use.py",
     ),
     # The ACME client
     Fault(
@@ -532,7 +655,7 @@ FAULTS = (
     ),
     Fault(
         "spare-older-than-the-one-in-use",
-        "if end > last}",
+        "if end >= last}",
         "if end != last}",
         "test_spare.py",
     ),
@@ -763,8 +886,8 @@ FAULTS = (
     ),
     Fault(
         "proof-removes-while-unproven",
-        "proof is not None and proof.new and not proof.unproven",
-        "proof is not None and proof.new",
+        "proof and proof.new and not proof.unproven and held is None",
+        "proof and proof.new and held is None",
         "test_proof.py",
     ),
     Fault(

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     *("to", "remove-old-certificates", "no-activate", "no-reload", "skip-port-check"),
     *(*options.ONCE, "json", "mdaemon-dir", "webroot", "store"),
     takes=options.RENEW,
+    own=(click.Option(["--scheduled", "is_marked"], is_flag=True, hidden=True),),
     example="renew --agree-tos --to me@example.com",
     is_logged=True,
 )
@@ -35,7 +36,19 @@ def renew(context: Context) -> Result:
 
     Then make MDaemon use it, and check that every port serves it.
     """
-    return _carry_out(context, lambda run: run.renew(context.now))
+    from letsencrypt_mdaemon.app import rehearsal  # noqa: PLC0415 - slow
+
+    result = carry_out(context, lambda run: run.renew(context.now))
+    prepared, outcome = context.prepared, context.outcome
+    if context.is_scheduled:
+        if prepared and outcome and context.config.rehearse == "yes":
+            rehearsal.rehearse(prepared.installation, outcome, context.now)
+        return result
+    from letsencrypt_mdaemon.app import scheduling  # noqa: PLC0415 - by hand only
+
+    runs = prepared.installation.memory.runs if prepared else ()
+    found = scheduling.is_scheduled(context.job, runs, context.now)
+    return result._replace(items={**result.items, "scheduled": found})
 
 
 @command(
@@ -48,9 +61,10 @@ def renew(context: Context) -> Result:
 def activate(context: Context) -> Result:
     """Use a certificate that is issued, but unused.
 
-    One that `renew --no-activate` obtained, or that was rolled back.
+    One that `renew --no-activate` obtained, that was rolled back, or that waits because
+    you chose another one with `use`.
     """
-    return _carry_out(context, lambda run: run.activate(context.now))
+    return carry_out(context, lambda run: run.activate(context.now))
 
 
 @command(
@@ -61,11 +75,14 @@ def activate(context: Context) -> Result:
     is_logged=True,
 )
 def rollback(context: Context) -> Result:
-    """Return to the last verified certificate."""
-    return _carry_out(context, lambda run: run.roll_back(context.now))
+    """Return to the last verified certificate.
+
+    Runs keep it until it is nearly over; `activate` ends that.
+    """
+    return carry_out(context, lambda run: run.roll_back(context.now))
 
 
-def _carry_out(context: Context, act: Callable[[Prepared], Outcome]) -> Result:
+def carry_out(context: Context, act: Callable[[Prepared], Outcome]) -> Result:
     """Change which certificate the server uses."""
     from letsencrypt_mdaemon.app import status as overview  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.cli import document, text  # noqa: PLC0415 - slow
@@ -74,7 +91,7 @@ def _carry_out(context: Context, act: Callable[[Prepared], Outcome]) -> Result:
     config = context.config
     prepared = context.prepare()
     overview.warn(prepared.installation, prepared.named.values())
-    outcome = act(prepared)
+    outcome = context.outcome = act(prepared)
     leaf = outcome.certificate
     pinned = config.key_policy == "reuse" and leaf is not None
     items = {
@@ -84,6 +101,7 @@ def _carry_out(context: Context, act: Callable[[Prepared], Outcome]) -> Result:
         "staging": config.staging,
         "directory_url": config.ca,
         "targets": [document.target(item) for item in prepared.named],
+        "scheduled": True if context.is_scheduled else None,
     }
     return Result(items, text.print_outcome, outcome.error)
 
@@ -101,13 +119,17 @@ def status(context: Context) -> Result:
     Shows the certificate in use, its expiry date, when and why it is due, and which
     ports do not serve it. Does not contact the CA.
     """
+    from letsencrypt_mdaemon.app import scheduling  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.app import status as overview  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.cli import status as shown  # noqa: PLC0415 - slow
 
     installation = context.open(look=False)
     installation = installation.look(installation.names())
     found = overview.read(installation, now=context.now)
-    return Result(shown.status(found, installation), shown.print_status)
+    runs = installation.memory.runs
+    is_scheduled = scheduling.is_scheduled(context.job, runs, context.now)
+    document = shown.status(found, installation, is_scheduled=is_scheduled)
+    return Result(document, shown.print_status)
 
 
 @command(

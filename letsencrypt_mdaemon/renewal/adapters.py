@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.state.memory import (
         Change,
         Dropped,
+        Hold,
         Revocation,
         Target,
         Window,
@@ -326,11 +327,13 @@ class Outcome(NamedTuple):
         certificate: The certificate in use afterwards; in a rehearsal the new one.
         next_at: When the certificate will be due; None if nothing waits for activation.
         waits_until: When the next attempt is allowed, after a failure.
+        waits_for: Why it has to wait; "" if it has not.
         changes: The changes of the server's files; in a dry run, the planned ones.
         reloaded: The rungs that the server took.
         proof: What the ports serve; None if nothing could be verified.
         removed: The thumbprints of the removed certificates.
         dropped: The names that the certificate lacks for now.
+        held: A person's choice of certificate that is in force.
         error: What is not good in spite of it; the command ends with its exit code.
         pending: The certificate that was issued, and waits for `activate`.
     """
@@ -341,10 +344,12 @@ class Outcome(NamedTuple):
     certificate: x509.Certificate | None = None
     next_at: datetime | None = None
     waits_until: datetime | None = None
+    waits_for: str = ""
     changes: tuple[Change, ...] = ()
     reloaded: tuple[str, ...] = ()
     proof: Proof | None = None
     removed: tuple[str, ...] = ()
     dropped: tuple[Dropped, ...] = ()
+    held: Hold | None = None
     error: Error | None = None
     pending: x509.Certificate | None = None

@@ -18,8 +18,9 @@ from letsencrypt_mdaemon.errors import (
 )
 from letsencrypt_mdaemon.pki.certificate import thumbprint
 from letsencrypt_mdaemon.renewal import due as rules
-from letsencrypt_mdaemon.renewal import spare
+from letsencrypt_mdaemon.renewal import hold, spare
 from letsencrypt_mdaemon.renewal.adapters import Outcome
+from letsencrypt_mdaemon.renewal.by_hand import holding
 from letsencrypt_mdaemon.renewal.deploy import put_into_use, undo, without
 from letsencrypt_mdaemon.renewal.obtain import obtain, with_advice
 from letsencrypt_mdaemon.renewal.snapshot import (
@@ -83,19 +84,17 @@ def _act(snapshot: Snapshot, due: Due, adapters: Adapters) -> Outcome:
     if leaf is None and pending is None:
         snapshot = obtain(snapshot, adapters)
         pending = snapshot.pending
-        if pending is None:
-            return _unchanged(snapshot, rules.by_rule(snapshot, snapshot.names))
+    leaf = pending.leaf if pending else leaf
+    if leaf is None:
+        return _unchanged(snapshot, rules.by_rule(snapshot, snapshot.names))
     with after_issuance():
         if pending is not None:
-            leaf = pending.leaf
             snapshot = _keep(snapshot, pending, due, adapters)
-        if leaf is not None and not request.issue_only:
-            if not snapshot.named:
-                raise _unchosen(snapshot, leaf, pending)
-            return _put_into_use(snapshot, leaf, due, adapters)
-    reason = f"{due.reason}; the new certificate waits for `activate`"
-    names, in_use = request.names, snapshot.in_use
-    return Outcome(reason=reason, names=names, certificate=in_use, pending=leaf)
+        if request.issue_only or hold.binding(snapshot):
+            return _only_issued(snapshot, leaf, due, adapters)
+        if not snapshot.named:
+            raise _unchosen(snapshot, leaf, pending)
+        return _put_into_use(snapshot, leaf, due, adapters)
 
 
 def _refusal(snapshot: Snapshot, adapters: Adapters) -> Error | None:
@@ -106,6 +105,27 @@ def _refusal(snapshot: Snapshot, adapters: Adapters) -> Error | None:
     if found is None or leaf is None:
         return found
     return DeployError(found.message, hint=found.hint)
+
+
+def _only_issued(
+    snapshot: Snapshot, waiting: x509.Certificate, due: Due, adapters: Adapters
+) -> Outcome:
+    """Let a new certificate wait; if a person asked for that, hold the one in use."""
+    if held := hold.binding(snapshot):
+        return _unchanged(snapshot, hold.decide(snapshot, held))
+    reason = f"{due.reason}; the new certificate waits for `activate`"
+    memory, leaf = snapshot.memory, snapshot.in_use
+    if leaf is not None and not snapshot.request.scheduled:
+        held = hold.begin(leaf, "no-activate", snapshot.now)
+        snapshot = snapshot._replace(memory=memory._replace(hold=held))
+    if held := hold.in_force(snapshot):
+        adapters.state.save(snapshot.memory)
+        until = day(held.until, snapshot.now)
+        reason += f", and runs keep the certificate in use until {until}"
+    names = snapshot.request.names
+    return Outcome(
+        reason=reason, names=names, certificate=leaf, held=held, pending=waiting
+    )
 
 
 def _unchosen(
@@ -135,6 +155,9 @@ def _put_into_use(
 
 def plan(snapshot: Snapshot) -> tuple[Due, Wait | None]:
     """Return whether a certificate is due, and why the renewal has to wait, if so."""
+    if held := hold.binding(snapshot):
+        due = hold.decide(snapshot, held)
+        return due, rules.wait(snapshot) if due.due else None
     due = spare.choose(snapshot, rules.decide(snapshot))
     if due.ignores is not None:
         _log.warning(
@@ -151,7 +174,7 @@ def plan(snapshot: Snapshot) -> tuple[Due, Wait | None]:
 def roll_back(
     request: Request, adapters: Adapters, memory: Memory, *, now: datetime
 ) -> Outcome:
-    """Restore the last certificate that every port served, and verify it.
+    """Restore the last certificate that every port served, verify it, and hold it.
 
     Raises:
         ConfigError: If no such certificate is still valid and in the store.
@@ -183,9 +206,10 @@ def roll_back(
         item.thumbprint for item in memory.issued
     }
     snapshot = snapshot._replace(memory=without(snapshot, left - {thumbprint(leaf)}))
-    adapters.state.save(snapshot.memory)
     adapters.ca.forget_pending()
-    return put_into_use(snapshot, leaf, reason, adapters)
+    held = hold.begin(leaf, "rollback", now)
+    with holding(snapshot, leaf, held, adapters) as snapshot:
+        return put_into_use(snapshot, leaf, reason, adapters)
 
 
 def _keep(
@@ -242,7 +266,9 @@ def _unchanged(snapshot: Snapshot, due: Due, wait: Wait | None = None) -> Outcom
         certificate=snapshot.in_use,
         next_at=None if is_idle else due.at,
         waits_until=wait.until if wait else None,
+        waits_for=wait.reason if wait else "",
         dropped=snapshot.dropped,
+        held=hold.in_force(snapshot),
         error=_not_good(snapshot, due, wait),
     )
 

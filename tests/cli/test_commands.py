@@ -60,6 +60,7 @@ STATUS = COMMON | {
     *("mdaemon_dir", "store", "directory_url", "names", "due", "reason", "due_at"),
     *("certificate", "pending", "targets", "served", "proof", "dropped"),
     *("rule", "advice", "waiting", "tlsa", "key_readers", "ledger", "schedule"),
+    *("would_fail", "held"),
 }
 
 
@@ -268,7 +269,7 @@ def test_notify_test_sends_a_mail_by_the_raw_queue(program: Program) -> None:
     program.server.wait_for(lambda: program.server.delivered)
     text = program.server.delivered[0].read_text("ascii")
     assert "To: a@example.test,b@example.test" in text
-    assert "a test of the error mail" in text
+    assert "a test of the mail" in text
     assert list(program.layout.bad.iterdir()) == []
 
 
@@ -674,7 +675,7 @@ def test_the_program_lists_its_commands_in_sections() -> None:
     titles = [line for line in lines if re.fullmatch(r"\w[^:]*:", line)]
     assert titles == [
         *("Options:", "Every day:", "Setting up:", "When something is wrong:"),
-        "Seldom:",
+        *("Certificates:", "Seldom:"),
     ]
     everyday = lines[lines.index("Every day:") + 1 :][:3]
     assert [line.split()[0] for line in everyday] == ["renew", "status", "verify"]
@@ -859,21 +860,22 @@ except SystemExit as end:
 PACKAGE = "letsencrypt_mdaemon."
 HELP = {
     *("_version", "cli", "cli.accounts", "cli.checks", "cli.commands", "cli.legacy"),
-    *("cli.monitoring", "cli.setup"),
+    *("cli.certificates", "cli.monitoring", "cli.self_signed", "cli.setup"),
+    "cli.streams",
     *("cli.main", "cli.options", "errors"),
 }
 """The modules of the package that --help imports."""
 STATUS_MODULES = HELP | {
     *("app", "app.adapters", "app.build", "app.installation", "app.status"),
-    "app.trust",
-    "authorities",
+    *("app.rehearsal", "app.trust", "authorities"),
     *("cli.context", "cli.document", "cli.run", "cli.status", "cli.text"),
     *("config", "config.load", "config.parsers", "config.settings"),
     *("mdaemon", "mdaemon.bindings", "mdaemon.discovery", "mdaemon.folders"),
     *("mdaemon.forms", "mdaemon.host_name"),
     *("mdaemon.ini", "mdaemon.server"),
     *("pki", "pki.certificate", "pki.chain", "pki.names"),
-    *("renewal", "renewal.adapters", "renewal.climb", "renewal.deploy"),
+    *("renewal", "renewal.adapters", "renewal.by_hand", "renewal.climb"),
+    *("renewal.deploy", "renewal.hold"),
     *("renewal.due", "renewal.ladder", "renewal.obtain", "renewal.proof"),
     *("renewal.revoke", "renewal.run", "renewal.snapshot", "renewal.spare"),
     *("state", "state.codec", "state.folder", "state.ledger"),
@@ -884,9 +886,12 @@ STATUS_MODULES = HELP | {
     *("verify", "verify.endpoints", "verify.handshake", "verify.observe"),
     *("verify.served", "verify.starttls", "verify.verdict"),
 }
-"""The modules that `status` imports."""
+"""The modules that `status` imports, and those for the schedule."""
+SCHEDULE_MODULES = {"app.scheduling", "system.process", "system.schedule"}
+SCHEDULE_MODULES |= {"system.tasks"}
+SCHEDULE_MODULES |= {"windows", "windows.access"}
 RENEW_MODULES = STATUS_MODULES - {"cli.status"} | {"app.renewal", "mdaemon.webroot"}
-"""The modules that `renew` imports if nothing is due."""
+"""The modules that a scheduled `renew` imports if nothing is due."""
 HEAVY = {
     *("acme", "josepy", "cryptography", "requests", "urllib3", "dns", "ctypes"),
     *("asyncio", "concurrent", "configparser", "http", "smtplib", "sqlite3", "ssl"),
@@ -936,11 +941,12 @@ def test_nothing_is_imported_by_accident(program: Program) -> None:
 
     for name, ours, heavy in (
         ("--help", HELP, set()),
-        ("status", STATUS_MODULES, {"cryptography"}),
+        ("status", STATUS_MODULES | SCHEDULE_MODULES, {"cryptography", "xml"}),
         ("renew", RENEW_MODULES, {"cryptography"}),
     ):
         words = name.split()
         options = [] if name == "--help" else taken(words, program.options)
+        options += ["--scheduled"] if name == "renew" else []
         code, modules = imports(*words, *options)
         assert code == 0
         found = {item for item in modules if item.startswith(PACKAGE)}
