@@ -89,11 +89,7 @@ class Store(Protocol):
         """Return the accounts that may read a certificate's key; None if unknown."""
 
     def writes(self) -> list[Path]:
-        """Return the files that `install` needs to write.
-
-        Raises:
-            ConfigError: If it is certain that it would fail.
-        """
+        """Return the files that `install` writes; a `ConfigError` if it must fail."""
         ...
 
     def install(self, certificate: Certificate) -> None:
@@ -235,9 +231,7 @@ class Adapters(NamedTuple):
         lambda *_: None
     )
     suspects: Callable[[], tuple[Sequence[str], Sequence[str]]] = lambda: ((), ())
-    refusal: Callable[[Request, x509.Certificate | None], Error | None] = lambda *_: (
-        None
-    )
+    refusal: Callable[..., Error | None] = lambda *_: None
 
 
 class Row(NamedTuple):
