@@ -14,7 +14,6 @@ from letsencrypt_mdaemon.errors import ConfigError, DeployError
 from letsencrypt_mdaemon.mdaemon import folders
 from letsencrypt_mdaemon.renewal import by_hand, hold, run
 from letsencrypt_mdaemon.renewal.due import lifetime
-from letsencrypt_mdaemon.system.disk import sweep
 from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:
@@ -49,7 +48,7 @@ def renew(config: Config) -> Outcome:
     root = folders.find(folders.places(config.mdaemon_dir, "mdaemon_dir"))
     with ExitStack() as exits:
         if not config.dry_run:
-            sweep(exits.enter_context(build.locked_state(config, root, None)).folder)
+            exits.enter_context(build.locked_state(config, root, None))
         installation = open_installation(config, root)
         return prepare(installation, installation.names()).renew(now)
 
@@ -97,8 +96,10 @@ class Prepared(NamedTuple):
         """Activate the certificate that an earlier run obtained or rolled back.
 
         Raises:
+            ConfigError: In a rehearsal: its certificate is for nobody's use.
             Error: If the certificate is not in use everywhere.
         """
+        self._refuse_rehearsal("activate")
         request = self.request._replace(
             activate_only=True, issue_only=False, force=False
         )
@@ -112,12 +113,19 @@ class Prepared(NamedTuple):
         """Restore the last certificate that every port served.
 
         Raises:
+            ConfigError: In a rehearsal.
             Error: If there is none, or it is not in use everywhere afterwards.
         """
+        self._refuse_rehearsal("roll back")
         memory = self.installation.memory
         self._require_all(now)
         outcome = run.roll_back(self.request, self.adapters, memory, now=now)
         return self._with_error(outcome)
+
+    def _refuse_rehearsal(self, doing: str) -> None:
+        if self.request.rehearse:
+            message = f"Cannot {doing}: with staging = yes, nothing in use is changed."
+            raise ConfigError(message, hint="Remove staging from the settings.")
 
     def use(
         self,

@@ -68,7 +68,8 @@ def activate(context: Context) -> Result:
 
 
 @command(
-    *("host-name", "alternate-host-names", "no-reload", "json", "mdaemon-dir", "store"),
+    *("host-name", "alternate-host-names", "no-reload", "dry-run", "json"),
+    *("mdaemon-dir", "store"),
     takes=options.DEPLOY,
     example="rollback",
     is_logged=True,
@@ -115,14 +116,15 @@ def carry_out(context: Context, act: Callable[[Prepared], Outcome]) -> Result:
 def status(context: Context) -> Result:
     """Show the certificate, and when it is due.
 
-    Shows the certificate in use, its expiry date, and when and why it is due. Does not
-    contact the CA.
+    Shows the certificate in use, its expiry date, when and why it is due, and which
+    ports do not serve it. Does not contact the CA.
     """
     from letsencrypt_mdaemon.app import scheduling  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.app import status as overview  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.cli import status as shown  # noqa: PLC0415 - slow
 
-    installation = context.open()
+    installation = context.open(look=False)
+    installation = installation.look(installation.names())
     found = overview.read(installation, now=context.now)
     runs = installation.memory.runs
     is_scheduled = scheduling.is_scheduled(context.job, runs, context.now)

@@ -53,8 +53,8 @@ def print_outcome(document: Document) -> None:
     changes = [f"{place(c)} = {c['after']}" for c in document["changes"]]
     if not document["dry_run"]:
         row("changed", *changes)
-    elif document["due_at"]:
-        row("CA", document["directory_url"])
+    elif document["due_at"] or changes:
+        row("CA", document["due_at"] and document["directory_url"])
         row("would change", *(changes or map(place, document["targets"])))
     row("reloaded", *document["reloaded"])
     if item := document["proof"]:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         Sequence,
     )
     from datetime import datetime, timedelta
+    from pathlib import Path
 
     from cryptography import x509
 
@@ -86,6 +87,10 @@ class Store(Protocol):
 
     def key_readers(self, wanted: str) -> list[str] | None:
         """Return the accounts that may read a certificate's key; None if unknown."""
+
+    def writes(self) -> list[Path]:
+        """Return the files that `install` writes; a `ConfigError` if it must fail."""
+        ...
 
     def install(self, certificate: Certificate) -> None:
         """Install a certificate with its key and friendly name, if it is missing."""
@@ -212,6 +217,8 @@ class Adapters(NamedTuple):
             `AcmeError` if the CRL cannot be fetched or trusted.
         suspects: Returns the scheduled tasks that may put values back: those that run
             the old script, and those that run this program if there are several.
+        refusal: Returns what this machine does not let a run write, or None. Takes the
+            request, and the certificate to put into use; without one, it is ordered.
     """
 
     store: Store
@@ -224,6 +231,7 @@ class Adapters(NamedTuple):
         lambda *_: None
     )
     suspects: Callable[[], tuple[Sequence[str], Sequence[str]]] = lambda: ((), ())
+    refusal: Callable[..., Error | None] = lambda *_: None
 
 
 class Row(NamedTuple):

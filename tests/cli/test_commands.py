@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -13,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
+from unittest.mock import Mock
 
 import click
 import pytest
@@ -31,7 +33,9 @@ from letsencrypt_mdaemon.renewal import revoke as revocation
 from letsencrypt_mdaemon.sandbox import demo as story
 from letsencrypt_mdaemon.sandbox.ca.server import CertificateAuthority
 from letsencrypt_mdaemon.sandbox.folder import TARGETS, bound
+from letsencrypt_mdaemon.system import disk, files
 from letsencrypt_mdaemon.system.locks import exclusive_lock
+from tests.fakes import read_only
 from tests.limits import HANG_SECONDS
 from tests.program import (
     HOST_NAME,
@@ -105,9 +109,8 @@ def test_status_tells_when_it_will_be_due_without_asking_the_ca(
 
 
 def test_status_shows_a_certificate_that_is_not_in_use_yet(program: Program) -> None:
-    ini = program.layout.app / "MDaemon.ini"
-    ini.chmod(0o444)
-    assert program.here("renew", "--no-reload").exit_code == 5
+    with read_only(program.layout.app, allowed=1, refused=3):
+        assert program.here("renew", "--no-reload").exit_code == 5
 
     pending = program.here("status").report["pending"]
 
@@ -466,8 +469,12 @@ def nothing(*_: object) -> list[str]:
     return []
 
 
-def a_file_in_the_place_of_the_state(program: Program, *_: object) -> list[str]:
-    return ["--state-dir", str(program.layout.app / "MDaemon.ini" / "state")]
+def a_full_disk(
+    _: Program, __: CertificateAuthority, patch: pytest.MonkeyPatch
+) -> list[str]:
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    patch.setattr(disk, "_ask", Mock(side_effect=full))
+    return []
 
 
 def a_profile_that_is_missing(*_: object) -> list[str]:
@@ -488,18 +495,21 @@ def a_name_that_is_nowhere(
     return []
 
 
-def a_file_that_is_read_only(program: Program, *_: object) -> list[str]:
-    (program.layout.app / "MDaemon.ini").chmod(0o444)
+def a_file_that_cannot_be_replaced(
+    _: Program, __: CertificateAuthority, patch: pytest.MonkeyPatch
+) -> list[str]:
+    error = PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    patch.setattr(files, "swap", Mock(side_effect=error))
     return []
 
 
 REACHED: dict[int, Arrange] = {
     0: nothing,
-    1: a_file_in_the_place_of_the_state,
+    1: a_full_disk,
     2: a_profile_that_is_missing,
     3: a_ca_that_is_down,
     4: a_name_that_is_nowhere,
-    5: a_file_that_is_read_only,
+    5: a_file_that_cannot_be_replaced,
     6: nothing,
 }
 
@@ -702,7 +712,7 @@ def test_the_short_help_of_a_command_is_a_short_phrase(group: tuple[str, ...]) -
         ("schedule install", "--staging"),
         ("activate", "--force"),
         ("activate", "--agree-tos"),
-        ("rollback", "--dry-run"),
+        ("rollback", "--force"),
         ("status", "--force"),
         ("renew", "--public"),
         ("account show", "--host-name=a.example.test"),
@@ -871,7 +881,7 @@ STATUS_MODULES = HELP | {
     *("state", "state.codec", "state.folder", "state.ledger"),
     *("state.memory", "state.told", "stores", "stores.pem"),
     *("system", "system.disk", "system.files", "system.locks", "system.log"),
-    *("system.handles", "system.owners", "system.swap"),
+    *("system.backups", "system.handles", "system.owners", "system.swap"),
     *("system.parallel", "text"),
     *("verify", "verify.endpoints", "verify.handshake", "verify.observe"),
     *("verify.served", "verify.starttls", "verify.verdict"),

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from letsencrypt_mdaemon.errors import DeployError, Error
+from letsencrypt_mdaemon.errors import ConfigError, DeployError, Error
 from letsencrypt_mdaemon.pki.certificate import Certificate, key_pem
 from letsencrypt_mdaemon.state.folder import CaState, State
 from letsencrypt_mdaemon.state.ledger import Failure, Issuance, Ledger
@@ -525,7 +525,8 @@ def test_what_cannot_be_saved_is_an_error_and_the_former_stays(
 ) -> None:
     save(state, name, SAMPLES[name])
     before = contents(state.folder)
-    expected = DeployError if name == "pending.pem" else Error
+    expected = Error if failing is full_disk else ConfigError
+    expected = DeployError if name == "pending.pem" else expected
     with (
         failing(state.folder),
         pytest.raises(Error, match="Could not write") as error,
