@@ -142,10 +142,7 @@ def authorize(order: Order, present: Present, count: int) -> None:
         ChallengeError: If names could not be validated.
         AcmeError: If the CA refuses otherwise, or does not finish in time.
     """
-    session = order.session
-    urls = order.document.get("authorizations")
-    urls = urls if isinstance(urls, list) else []
-    urls = [url for url in urls if isinstance(url, str)]
+    session, urls = order.session, _urls(order)
     most = 2 * count + MORE_AUTHORIZATIONS
     if len(urls) > most:
         order.state.forget_order()
@@ -185,6 +182,30 @@ def authorize(order: Order, present: Present, count: int) -> None:
                 _let_pass(undecided, session.deadline)
         _settle(order, todo, failed)
         _log.info("Validated in %.1f s", session.deadline.clock() - started)
+
+
+def renounce(order: Order, most: int) -> bool:
+    """Deactivate the valid authorizations of an order (RFC 8555, 7.5.2).
+
+    Args:
+        most: How many authorizations are looked at.
+
+    Returns:
+        Whether there were any. Then the order is of no use any more, and the next one
+        has to prove control of these names again.
+    """
+    session, gone = order.session, {"status": "deactivated"}
+    found = _each(lambda url: Authorization(session, url), _urls(order)[:most])
+    valid = [item for item in found if item.status == "valid"]
+    _each(lambda item: session.post(item.url, gone), valid)
+    return bool(valid)
+
+
+def _urls(order: Order) -> list[str]:
+    """Return the URLs of the authorizations of an order."""
+    urls = order.document.get("authorizations")
+    urls = urls if isinstance(urls, list) else []
+    return [url for url in urls if isinstance(url, str)]
 
 
 def _let_pass(batch: Iterable[Authorization], deadline: Deadline) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from letsencrypt_mdaemon.acme import certificate as certificates
-from letsencrypt_mdaemon.acme.authorization import authorize
+from letsencrypt_mdaemon.acme.authorization import authorize, renounce
 from letsencrypt_mdaemon.acme.exchange import check_url
 from letsencrypt_mdaemon.acme.order import Order
 from letsencrypt_mdaemon.acme.problem import about_names, may_pass
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.state.memory import Window
 
 _log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
 
 
 class Issuer:
@@ -102,11 +105,17 @@ class Issuer:
             AcmeError: If the CA refuses otherwise, or its certificate is not usable.
             ConfigError: If the CA's terms of service have to be agreed to first.
         """
+        return self._within(
+            names, lambda deadline: self._obtain(names, replaces, key, deadline)
+        )
+
+    def _within(self, names: Sequence[str], act: Callable[[Deadline], _T]) -> _T:
+        """Act until a deadline; say which names a refusal is about."""
         self._compare_clocks()
         deadline = Deadline(self.timeout, self._sleep, self._clock)
         self.session.deadline = deadline
         try:
-            return self._obtain(names, replaces, key, deadline)
+            return act(deadline)
         except AcmeError as exc:
             # The names may be refused with the order, with the CSR, or in between.
             refusal = about_names(exc, names)
@@ -115,6 +124,31 @@ class Issuer:
             raise refusal from exc
         finally:
             self.session.deadline = None
+
+    def validate(self, names: Sequence[str]) -> None:
+        """Let the CA validate every name afresh; no certificate is issued.
+
+        Raises:
+            ChallengeError: If the CA could not validate names, or refuses them.
+            AcmeError: If it fails otherwise.
+            ConfigError: If the CA's terms of service have to be agreed to first.
+        """
+        self._within(names, lambda deadline: self._validate(names, deadline))
+
+    def _validate(self, names: Sequence[str], deadline: Deadline) -> None:
+        session = AccountSession(self.session, self.accounts.signer(), deadline)
+        key, most = new_key("p256"), len(names)  # nothing is certified
+        order, _ = self._place(session, names, None, key)
+        try:
+            if renounce(order, most):
+                # The CA would have taken former validations for new ones.
+                order, _ = self._place(session, names, None, key)
+            if order.status == "pending":
+                authorize(order, self.present, most)
+        finally:
+            self.state.forget_order()
+            with suppress(AcmeError):
+                renounce(order, most)
 
     def _obtain(
         self,

@@ -32,9 +32,6 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.verify.endpoints import Endpoint
     from letsencrypt_mdaemon.verify.served import Served
 
-MAX_PAUSE = timedelta(hours=36)
-"""Without a scheduled run: three times the usual interval."""
-
 CRITICAL_DAYS, CRITICAL_PART = 7, 8
 WARNING_DAYS, WARNING_PART = 21, 4
 """Days left, or that part of the certificate's lifetime if it is less."""
@@ -234,6 +231,9 @@ def _name_problems(found: Status) -> Iterator[Problem]:
             why = printable(failure.why, MAX_REASON)
             text = f"{who} fails since {since:%Y-%m-%d} ({why})"
             yield Problem(Grade.WARNING, text)
+    for row in found.failing:
+        text = f"{row} would fail at the next renewal, since {row.since:%Y-%m-%d}"
+        yield Problem(Grade.WARNING, text)
     if found.pending is not None:
         yield Problem(Grade.WARNING, "a certificate is issued and not in use")
 
@@ -253,7 +253,7 @@ def _schedule_problems(found: Status, last: timedelta | None) -> Iterator[Proble
             yield Problem(Grade.WARNING, text)
         if last is None:
             yield Problem(Grade.WARNING, "no scheduled run was seen yet")
-    if last is not None and last > MAX_PAUSE:
+    if last is not None and last > scheduling.MAX_PAUSE:
         yield Problem(Grade.WARNING, f"the last scheduled run was {days(last)} ago")
     if found.sparse:
         yield Problem(Grade.WARNING, "the schedule is too infrequent")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from letsencrypt_mdaemon.app import build, trust
 from letsencrypt_mdaemon.config import load
 from letsencrypt_mdaemon.errors import ConfigError, Error
 from letsencrypt_mdaemon.system import process
-from letsencrypt_mdaemon.system.schedule import Cron
+from letsencrypt_mdaemon.system.schedule import MARK, Cron
 from letsencrypt_mdaemon.system.tasks import TaskScheduler
 from letsencrypt_mdaemon.text import printable
 from letsencrypt_mdaemon.windows import access
@@ -21,8 +22,12 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from letsencrypt_mdaemon.config.settings import Config
+    from letsencrypt_mdaemon.system.schedule import Job
 
 _log = logging.getLogger(__name__)
+
+MAX_PAUSE = timedelta(hours=36)
+"""Without a scheduled run: three times the usual interval."""
 
 Scheduler = TaskScheduler | Cron
 
@@ -75,7 +80,22 @@ def command(
             "Scheduled runs do not get this environment. Set %s in the config file.",
             ", ".join(lost),
         )
-    return (*program, "renew", *(load.as_option(*item) for item in options.items()))
+    flags = (load.as_option(*item) for item in options.items())
+    return (*program, "renew", MARK, *flags)
+
+
+def our_job() -> Job | None:
+    """Return our job as the scheduler shows it; None if there is none, or unknown."""
+    try:
+        return of_this_system().show()
+    except Error as exc:
+        _log.debug("Could not read the schedule: %s", exc)
+        return None
+
+
+def is_scheduled(job: Job | None, runs: Sequence[datetime], now: datetime) -> bool:
+    """Whether something runs `renew`: our job, or another scheduler not long ago."""
+    return job is not None or any(timedelta() <= now - at < MAX_PAUSE for at in runs)
 
 
 def _require_isolated(python: Path) -> None:

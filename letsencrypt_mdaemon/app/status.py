@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
 from letsencrypt_mdaemon import authorities
-from letsencrypt_mdaemon.app import adapters
+from letsencrypt_mdaemon.app import adapters, rehearsal
 from letsencrypt_mdaemon.pki.certificate import thumbprint, tlsa
 from letsencrypt_mdaemon.renewal import due as rules
 from letsencrypt_mdaemon.renewal import run
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.renewal.due import Due
     from letsencrypt_mdaemon.renewal.snapshot import Snapshot
     from letsencrypt_mdaemon.state.ledger import Wait
-    from letsencrypt_mdaemon.state.memory import Draw
+    from letsencrypt_mdaemon.state.memory import Draw, WouldFail
 
 _log = logging.getLogger(__name__)
 
@@ -55,6 +55,7 @@ class Status(NamedTuple):
         tlsa: Its TLSA record, if the key is reused.
         pending: The issued certificate that is not in use yet.
         proof: What the ports show of it; None if the targets differ.
+        failing: The names that failed when the next renewal was rehearsed.
         sparse: A warning that the runs are too infrequent; empty if they are not.
     """
 
@@ -66,6 +67,7 @@ class Status(NamedTuple):
     tlsa: str | None
     pending: x509.Certificate | None
     proof: Proof | None
+    failing: Sequence[WouldFail]
     sparse: str
     outlook: Sequence[Outlook]
 
@@ -92,6 +94,9 @@ def read(installation: Installation, *, now: datetime) -> Status:
         tlsa=tlsa(leaf, names[0]) if request.reuse_key and leaf else None,
         pending=pending.leaf if pending else None,
         proof=_proof(installation, snapshot),
+        failing=rehearsal.failing(
+            installation.memory, installation.config, names, [leaf] if leaf else []
+        ),
         sparse=_sparse(request.interval, leaf),
         outlook=list(_outlook(request, leaf)),
     )

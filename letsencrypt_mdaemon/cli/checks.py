@@ -7,12 +7,18 @@ from typing import TYPE_CHECKING
 import click
 
 from letsencrypt_mdaemon.cli import options
-from letsencrypt_mdaemon.cli.options import Result, command
+from letsencrypt_mdaemon.cli.options import Result, command, offer
 from letsencrypt_mdaemon.errors import BusyError, ConfigError, Error
 
 if TYPE_CHECKING:
     from letsencrypt_mdaemon.cli.context import Context
 
+
+EVENTS = (
+    *("failed", "again", "recovered", "expiring", "would-fail"),
+    *("renewed", "every-run"),
+)
+"""The events that are mailed."""
 
 _FORGET = click.Option(
     ["--forget"],
@@ -141,14 +147,25 @@ def selftest(context: Context) -> Result:
 @command(
     *("to", "mail-server", "mdaemon-dir", "json"),
     takes=(*options.MAIL, "smtp-address"),
+    own=(
+        click.Option(
+            ["--event"],
+            metavar="EVENT",
+            shell_complete=offer(EVENTS),
+            help=f"Send the mail about it: {', '.join(EVENTS)}.",
+        ),
+    ),
     example="notify-test --to me@example.com",
 )
-def notify_test(context: Context) -> Result:
-    """Send the mail that a failed run sends."""
-    from letsencrypt_mdaemon.system import mail as notify  # noqa: PLC0415 - slow
+def notify_test(context: Context, event: str | None) -> Result:
+    """Send a test mail, or an example of one."""
+    from letsencrypt_mdaemon.cli import letter  # noqa: PLC0415 - slow
 
+    if event is not None and event not in EVENTS:
+        message = f"--event: {event!r} is not valid; use {', '.join(EVENTS)}."
+        raise ConfigError(message)
     if not context.config.to:
         raise ConfigError("No recipient is set.", hint="Use --to ADDRESS.")
-    *recipients, where = context.mail(*notify.trial())
+    *recipients, where = context.mail(*letter.example(event))
     sent = f"Sent to {', '.join(recipients)} {where}."
     return Result({"to": recipients, "sent": where}, lambda _: click.echo(sent))

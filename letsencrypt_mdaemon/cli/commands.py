@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     *("to", "remove-old-certificates", "no-activate", "no-reload", "skip-port-check"),
     *(*options.ONCE, "json", "mdaemon-dir", "webroot", "store"),
     takes=options.RENEW,
+    own=(click.Option(["--scheduled", "is_marked"], is_flag=True, hidden=True),),
     example="renew --agree-tos --to me@example.com",
     is_logged=True,
 )
@@ -35,7 +36,19 @@ def renew(context: Context) -> Result:
 
     Then make MDaemon use it, and check that every port serves it.
     """
-    return _carry_out(context, lambda run: run.renew(context.now))
+    from letsencrypt_mdaemon.app import rehearsal  # noqa: PLC0415 - slow
+
+    result = _carry_out(context, lambda run: run.renew(context.now))
+    prepared, outcome = context.prepared, context.outcome
+    if context.is_scheduled:
+        if prepared and outcome and context.config.rehearse == "yes":
+            rehearsal.rehearse(prepared.installation, outcome, context.now)
+        return result
+    from letsencrypt_mdaemon.app import scheduling  # noqa: PLC0415 - by hand only
+
+    runs = prepared.installation.memory.runs if prepared else ()
+    found = scheduling.is_scheduled(context.job, runs, context.now)
+    return result._replace(items={**result.items, "scheduled": found})
 
 
 @command(
@@ -73,7 +86,7 @@ def _carry_out(context: Context, act: Callable[[Prepared], Outcome]) -> Result:
     config = context.config
     prepared = context.prepare()
     overview.warn(prepared.installation, prepared.named.values())
-    outcome = act(prepared)
+    outcome = context.outcome = act(prepared)
     leaf = outcome.certificate
     pinned = config.key_policy == "reuse" and leaf is not None
     items = {
@@ -83,6 +96,7 @@ def _carry_out(context: Context, act: Callable[[Prepared], Outcome]) -> Result:
         "staging": config.staging,
         "directory_url": config.ca,
         "targets": [document.target(item) for item in prepared.named],
+        "scheduled": True if context.is_scheduled else None,
     }
     return Result(items, text.print_outcome, outcome.error)
 
@@ -100,12 +114,16 @@ def status(context: Context) -> Result:
     Shows the certificate in use, its expiry date, and when and why it is due. Does not
     contact the CA.
     """
+    from letsencrypt_mdaemon.app import scheduling  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.app import status as overview  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.cli import status as shown  # noqa: PLC0415 - slow
 
     installation = context.open()
     found = overview.read(installation, now=context.now)
-    return Result(shown.status(found, installation), shown.print_status)
+    runs = installation.memory.runs
+    is_scheduled = scheduling.is_scheduled(context.job, runs, context.now)
+    document = shown.status(found, installation, is_scheduled=is_scheduled)
+    return Result(document, shown.print_status)
 
 
 @command(

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.app.installation import Installation
     from letsencrypt_mdaemon.app.renewal import Prepared
     from letsencrypt_mdaemon.config.settings import Config
+    from letsencrypt_mdaemon.renewal.adapters import Outcome
     from letsencrypt_mdaemon.state.folder import State
+    from letsencrypt_mdaemon.system.schedule import Job
 
 _log = logging.getLogger(__name__)
 
@@ -41,35 +43,59 @@ class Context:
         command: The command's name.
         options: The options of the command line: texts by setting name.
         file: The config file that the command line names.
+        is_marked: Whether the command line has the mark of a scheduled job.
 
     Attributes:
         exits: Releases the lock at the end.
         installation: The installation, once it is open.
         prepared: The run that changes the server, once it is prepared.
         names: The names of the certificate, once they are known.
+        state: The state, once the lock is held.
+        outcome: How a run that changes the server ended, unless it failed.
         now: When the command began.
     """
 
     def __init__(
-        self, command: str, options: Mapping[str, Sequence[str]], *, file: str | None
+        self,
+        command: str,
+        options: Mapping[str, Sequence[str]],
+        *,
+        file: str | None,
+        is_marked: bool = False,
     ) -> None:
         self.command = command
         self.options = options
+        self.is_marked = is_marked
         self.exits = ExitStack()
         self.installation: Installation | None = None
         self.prepared: Prepared | None = None
         self.names: tuple[str, ...] = ()
+        self.state: State | None = None
+        self.outcome: Outcome | None = None
         self.now = datetime.now(UTC)
         self._file = file
         self._is_noted = False
 
     @cached_property
-    def loaded(self) -> load.Loaded:
-        """The configuration, and the origin of each value."""
+    def _read(self) -> tuple[load.Loaded, list[str]]:
         file = self._config_file()
         if file is not None:
             trust.require_settings(file.absolute())
-        return load.load(self.options, os.environ, file)
+        return load.read(self.options, os.environ, file)
+
+    @cached_property
+    def loaded(self) -> load.Loaded:
+        """The configuration, and the origin of each value."""
+        return load.checked(self._read)
+
+    @property
+    def valid(self) -> load.Loaded:
+        """The configuration without the settings that are invalid.
+
+        Raises:
+            ConfigError: If others can change the config file.
+        """
+        return self._read[0]
 
     @property
     def config(self) -> Config:
@@ -86,14 +112,38 @@ class Context:
     @cached_property
     def root(self) -> Path:
         """MDaemon's folder."""
-        return build.find_root(self.loaded)
+        return build.find_root(self.valid)
+
+    @cached_property
+    def job(self) -> Job | None:
+        """Our job as the scheduler shows it; None if there is none, as far as known."""
+        from letsencrypt_mdaemon.app import scheduling  # noqa: PLC0415 - seldom
+
+        return scheduling.our_job()
+
+    @cached_property
+    def is_typed(self) -> bool:
+        """Whether a person most likely typed this command.
+
+        Without a terminal that is so only if our job would have its mark: over SSH, or
+        with the output redirected.
+        """
+        if self.is_marked:
+            return False
+        if sys.stderr.isatty():
+            return True
+        if self.command != "renew" or self.job is None:
+            return False
+        from letsencrypt_mdaemon.system import schedule  # noqa: PLC0415 - seldom
+
+        return schedule.MARK in self.job.command
 
     @property
     def is_scheduled(self) -> bool:
         """Whether this is most likely a job of the schedule."""
         config = self.config
         by_hand = config.dry_run or config.force or config.staging
-        return self.command == "renew" and not by_hand and not sys.stderr.isatty()
+        return self.command == "renew" and not by_hand and not self.is_typed
 
     def open(self, *, look: bool = True) -> Installation:
         """Open the installation.
@@ -119,8 +169,11 @@ class Context:
         return self.prepared
 
     def mail(self, subject: str, lines: Iterable[str]) -> tuple[str, ...]:
-        """Send a mail to the recipients in the settings (`build.send_mail`)."""
-        return build.send_mail(self.config, lambda: self.root, subject, lines)
+        """Send a mail to the recipients in the settings (`build.send_mail`).
+
+        Settings that are invalid stop no mail to those that are valid.
+        """
+        return build.send_mail(self.valid.config, lambda: self.root, subject, lines)
 
     def note_end(self, exit_code: int) -> None:
         """Remember how a scheduled run ended; a failure here is only a warning."""
@@ -138,9 +191,10 @@ class Context:
             BusyError: If another run holds the lock.
             Error: If the state folder cannot be used, or is not trusted.
         """
-        return self.exits.enter_context(
-            build.locked_state(self.config, self.root, self.loaded.file)
+        self.state = self.exits.enter_context(
+            build.locked_state(self.valid.config, self.root, self.valid.file)
         )
+        return self.state
 
     def _config_file(self) -> Path | None:
         """Return the config file that is named, else the one in MDaemon's folder."""

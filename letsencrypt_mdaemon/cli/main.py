@@ -11,7 +11,14 @@ from typing import NoReturn
 import click
 
 from letsencrypt_mdaemon._version import __version__
-from letsencrypt_mdaemon.cli import accounts, checks, commands, legacy, monitoring
+from letsencrypt_mdaemon.cli import (
+    accounts,
+    checks,
+    commands,
+    legacy,
+    monitoring,
+    streams,
+)
 from letsencrypt_mdaemon.cli import setup as setting_up
 from letsencrypt_mdaemon.cli.options import CONTEXT, Group, general_options
 from letsencrypt_mdaemon.errors import ConfigError, Error
@@ -100,9 +107,7 @@ click.version_option(__version__, prog_name="letsencrypt-mdaemon")(cli)
 def main() -> None:
     """Run the program: `letsencrypt-mdaemon`."""
     arguments = sys.argv[1:]
-    for stream in (sys.stdout, sys.stderr):
-        # A redirected console on Windows can print some 250 characters only.
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    streams.prepare()
     # A run is short and makes little garbage. To collect it, during the run and at its
     # end, would take a quarter of the time.
     gc.disable()

@@ -31,14 +31,22 @@ INSTALLATION = (
 NAMES = ("host-name", "alternate-host-names", "profile", "directory-url", "staging")
 IIS = ("iis-site-name", "iis-add-binding")
 SERVER = (*INSTALLATION, *NAMES, *IIS)
-DUE = ("key-type", "renew-days", "on-name-failure")
+DUE = ("key-type", "renew-days", "on-name-failure", "rehearse")
 ACCOUNT = ("directory-url", "ca-bundle", "staging", "mdaemon-dir", "state-dir", "json")
 PORT_80 = ("webroot", "skip-port-check", "validation-port", "validation-dns")
 MAIL = ("to", "mail-from", "mail-server", "mail-user", "mail-password-file")
 DEPLOY = (
     *INSTALLATION,
     *(name for name in NAMES if name != "staging"),
-    *(*IIS, *DUE, *MAIL, "log-dir", "keep-logs", "remove-old-certificates"),
+    *(
+        *IIS,
+        *DUE,
+        *MAIL,
+        "notify-on",
+        "log-dir",
+        "keep-logs",
+        "remove-old-certificates",
+    ),
     *("reload-semaphores", "reload-timeout", "allow-restart", "verify-timeout"),
     *("no-reload", "json"),
 )
@@ -256,7 +264,8 @@ def command(  # noqa: PLR0913 - what a command consists of
                 if value is not None and value != ()
             }
             name = current.command_path.split(" ", 1)[1]
-            context = Context(name, options, file=file)
+            is_marked = bool(mine.pop("is_marked", False))
+            context = Context(name, options, file=file, is_marked=is_marked)
             with Run(
                 context, verbose=verbose, is_logged=is_logged, on_failure=on_failure
             ) as run:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NoReturn, Self
 
 from letsencrypt_mdaemon.app import build
 from letsencrypt_mdaemon.cli import document as report
-from letsencrypt_mdaemon.cli import text
+from letsencrypt_mdaemon.cli import streams, text
 from letsencrypt_mdaemon.errors import AcmeError, BusyError, ChallengeError, Error
 from letsencrypt_mdaemon.mdaemon import folders
 from letsencrypt_mdaemon.system import log
@@ -19,7 +19,7 @@ from letsencrypt_mdaemon.system.parallel import is_lack
 from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from letsencrypt_mdaemon.cli.context import Context
@@ -79,15 +79,17 @@ class Run:
                 _log.error("Interrupted. The next run continues.")
             else:
                 self.context.note_end(0)
+                self._tell(None, {}, list(self._lines))
 
     def begin(self) -> None:
         """Take the lock and open the log, if the command is logged; then mail failures.
 
         A dry run leaves no trace.
         """
-        if not self._is_logged or self.context.config.dry_run:
+        if not self._is_logged or self.context.valid.config.dry_run:
             return
         self._mails = True
+        _ = self.context.config  # raises if it is invalid
         server: Path | None = None
         try:
             server = folders.child(self.context.root, "Logs")
@@ -110,6 +112,11 @@ class Run:
             result.print_text(self._document(result.exit_code))
         elif result.error is None:
             report.print_json(self._document(result.exit_code))
+        if (lost := streams.failure()) is not None:
+            message = f"Could not print the result: {reason(lost)}"
+            if not self._is_logged:
+                raise Error(message, hint="Print it elsewhere.") from lost
+            _log.warning(message)
         if result.error is not None:
             raise result.error
 
@@ -140,10 +147,11 @@ class Run:
 
     def _fail(self, error: Error) -> NoReturn:
         self.context.note_end(error.exit_code)
-        findings: dict[str, object] = {}
+        findings: dict[str, Document] = {}
         # A run with a result only waits: it has validated no name now.
         if isinstance(error, ChallengeError) and not self._items:
             findings = self._consult(error)
+        lines = list(self._lines)
         _log.error("%s", error.message)
         if error.hint:
             _log.info("%s", error.hint)
@@ -151,8 +159,7 @@ class Run:
         if self._on_failure is not None:
             code = self._on_failure(f"{error.message} {error.hint}".strip())
         if self._mails:
-            if self.context.config.to:
-                self._mail(error)
+            self._tell(error, findings, lines)
             self._write_event(error)
         if self.context.is_json:
             details: dict[str, object] = {
@@ -167,7 +174,7 @@ class Run:
             report.print_json(self._document(code, error=details))
         sys.exit(code)
 
-    def _consult(self, error: ChallengeError) -> dict[str, object]:
+    def _consult(self, error: ChallengeError) -> dict[str, Document]:
         """Add the doctor's findings to the CA's error; a failure here is ignored.
 
         Returns:
@@ -197,21 +204,23 @@ class Run:
             error.names[row.name] += f" - seen from here: {seen}" if seen else ""
         return {row.name: report.examined(row) for row in found.names}
 
-    def _mail(self, error: Error) -> None:
-        """Mail the failure; a failure here is only a warning."""
-        from letsencrypt_mdaemon.system import mail as notify  # noqa: PLC0415 - seldom needed
+    def _tell(
+        self,
+        error: Error | None,
+        findings: Mapping[str, Document],
+        lines: Sequence[str],
+    ) -> None:
+        """Mail how the run ended, if that is news to the recipients.
 
-        context, prepared = self.context, self.context.prepared
-        in_use = text.in_use(prepared.named.values()) if prepared else ""
-        subject, lines = notify.failure(
-            error, names=context.names, in_use=in_use, lines=self._lines
-        )
-        try:
-            *recipients, where = context.mail(subject, lines)
-        except Error as exc:
-            _log.warning("Could not send the mail about it: %s %s", exc, exc.hint)
-        else:
-            _log.info("Sent a mail to %s %s", ", ".join(recipients), where)
+        Args:
+            lines: Those of the log, without the error.
+        """
+        if not self._mails or not self.context.valid.config.to:
+            return
+        from letsencrypt_mdaemon.cli import notice  # noqa: PLC0415 - not every run
+
+        codes = {name: text.first_code(row) for name, row in findings.items()}
+        notice.tell(self.context, error, codes=codes, log=lines)
 
     def _write_event(self, error: Error) -> None:
         """Write the failure to the system's log; a failure here is only a warning."""

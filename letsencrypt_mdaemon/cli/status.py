@@ -9,7 +9,15 @@ import click
 
 from letsencrypt_mdaemon.cli import document
 from letsencrypt_mdaemon.cli.document import iso
-from letsencrypt_mdaemon.cli.text import day, dropped, place, print_unproven, row, when
+from letsencrypt_mdaemon.cli.text import (
+    NOT_SCHEDULED,
+    day,
+    dropped,
+    place,
+    print_unproven,
+    row,
+    when,
+)
 from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:
@@ -17,10 +25,12 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.app.status import Status
     from letsencrypt_mdaemon.cli.document import Document
     from letsencrypt_mdaemon.renewal.snapshot import Snapshot
-    from letsencrypt_mdaemon.state.memory import Draw
+    from letsencrypt_mdaemon.state.memory import Draw, WouldFail
 
 
-def status(value: Status, installation: Installation) -> Document:
+def status(
+    value: Status, installation: Installation, *, is_scheduled: bool
+) -> Document:
     """Return the JSON document of a status."""
     due, wait, snapshot = value.due, value.wait, value.snapshot
     memory, every = installation.memory, snapshot.request.interval
@@ -46,8 +56,10 @@ def status(value: Status, installation: Installation) -> Document:
         "dropped": [document.dropped(item) for item in memory.dropped],
         "served": installation.served,
         "proof": document.proof(value.proof),
+        "would_fail": [_would_fail(item) for item in value.failing],
         "ledger": _ledger(snapshot),
         "schedule": {
+            "scheduled": is_scheduled,
             "last_run": iso(memory.runs[-1]) if memory.runs else None,
             "every_hours": every and round(every / timedelta(hours=1), 1),
             "warning": value.sparse or None,
@@ -96,6 +108,16 @@ def _ledger(snapshot: Snapshot) -> Document:
     }
 
 
+def _would_fail(value: WouldFail) -> Document:
+    return {
+        "name": value.name,
+        "since": iso(value.since),
+        "code": value.code or None,
+        "why": printable(value.why),
+        "change": value.change or None,
+    }
+
+
 def print_status(found: Document) -> None:
     """Print what is in use, and when it is due."""
     click.echo(f"MDaemon in {found['mdaemon_dir']}")
@@ -117,6 +139,9 @@ def print_status(found: Document) -> None:
     row("key read by", *(found["key_readers"] or []))
     row("TLSA record", found["tlsa"])
     row("dropped", *map(dropped, found["dropped"]))
+    for item in found["would_fail"]:
+        who = f"{item['name']}, since {when(item['since'])}: {item['why']}"
+        row("would fail", who, item["change"])
     if item := found["pending"]:
         row("pending", f"{item['thumbprint']}, issued and not in use yet")
     if not found["targets"]:
@@ -150,6 +175,8 @@ def _print_outlook(found: Document) -> None:
             times += f" ({item['this_hour']} of {limit} in this hour)"
         who = item["name"] or "the order"
         row("failed", f"{who}, {times}, last {when(item['last'])}: {item['why']}")
+    if not schedule["scheduled"]:
+        row("schedule", NOT_SCHEDULED)
     if schedule["last_run"]:
         every = schedule["every_hours"]
         often = f", usually every {every:g} hours" if every else ""

@@ -28,6 +28,7 @@ WIDTH = 100
 MAX_HINTS = 3
 """The pieces of the doctor's advice that a failed run shows."""
 
+NOT_SCHEDULED = "Not scheduled. `schedule install` schedules `renew` twice a day."
 SWITCH_OFF = (
     "Switch off MDaemon's own scheduler: Security, Security Manager, SSL & TLS, Let's "
     "Encrypt."
@@ -62,6 +63,8 @@ def print_outcome(document: Document) -> None:
     row("removed", *document["removed"])
     row("TLSA record", document["tlsa"])
     row("dropped", *map(dropped, document["dropped"]))
+    if document["scheduled"] is False:
+        row("schedule", NOT_SCHEDULED)
     row("log", document["log"])
 
 
@@ -169,6 +172,12 @@ def second_opinion(found: Examination) -> tuple[str, list[str]]:
     return "This machine finds no problem in DNS. It did not check port 80.", hints
 
 
+def first_code(item: Document) -> str:
+    """Return the code of the first finding about a name that is wrong, or ""."""
+    bad = (row["code"] for row in item["findings"] if row["weight"] != "note")
+    return next(bad, "")
+
+
 def _cause(name: str, code: str, seen: str) -> tuple[str, str]:
     """Return what findings with the same cause have in common: all but the name."""
     return code, seen.replace(name, "")
@@ -250,7 +259,7 @@ def print_job(document: Document) -> None:
     """Print the scheduled task."""
     found = document["job"]
     if found is None:
-        click.echo("Not scheduled. `schedule install` schedules `renew` twice a day.")
+        click.echo(NOT_SCHEDULED)
         return
     click.echo("Scheduled:")
     row("daily at", found["when"])

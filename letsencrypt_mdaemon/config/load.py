@@ -89,6 +89,19 @@ class Loaded(NamedTuple):
 def load(
     options: Mapping[str, Sequence[str]], environ: Mapping[str, str], file: Path | None
 ) -> Loaded:
+    """Return the settings; see `read`.
+
+    Raises:
+        ConfigError: With every problem and its place.
+    """
+    return checked(read(options, environ, file))
+
+
+def read(
+    options: Mapping[str, Sequence[str]],
+    environ: Mapping[str, str],
+    file: Path | None,
+) -> tuple[Loaded, list[str]]:
     """Merge file, environment and command line; each overrides the one before.
 
     Args:
@@ -96,8 +109,8 @@ def load(
         environ: The environment; an empty variable counts as unset.
         file: The config file, if there is one.
 
-    Raises:
-        ConfigError: With every problem and its place.
+    Returns:
+        The settings that are valid, and every problem with its place.
     """
     draft = _Draft()
     if file is not None:
@@ -105,7 +118,19 @@ def load(
     draft.take_environment(environ)
     for name, texts in options.items():
         draft.take(name, ",".join(texts), f"command line --{name}", Path())
-    return Loaded(draft.config(), draft.origins, file)
+    return Loaded(draft.valid(), draft.origins, file), draft.problems
+
+
+def checked(found: tuple[Loaded, list[str]]) -> Loaded:
+    """Return what was read, if there are no problems.
+
+    Raises:
+        ConfigError: With every problem and its place.
+    """
+    loaded, problems = found
+    if problems:
+        raise _error(problems)
+    return loaded
 
 
 def load_config(file: str | Path | None = None, **settings: object) -> Config:
@@ -142,6 +167,9 @@ class _Draft:
     def config(self) -> Config:
         if self.problems:
             raise _error(self.problems)
+        return self.valid()
+
+    def valid(self) -> Config:
         given = {name.replace("-", "_"): value for name, value in self.values.items()}
         return Config(**given, targets=tuple(self.targets))
 
@@ -258,27 +286,38 @@ def _read(file: Path) -> tuple[dict[str, dict[str, str]], list[str]]:
     parser = configparser.ConfigParser(
         interpolation=None, delimiters=("=",), default_section=""
     )
+    mail: dict[str, dict[str, str]] = {}
     try:
         data = read_limited(file, MAX_FILE_BYTES, "a config file")
         # As Notepad and PowerShell write it; other encodings cannot be told apart.
         is_utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
         encoding = "utf-16" if is_utf16 else "utf-8-sig"
-        parser.read_file(io.TextIOWrapper(io.BytesIO(data), encoding))
+        text = io.TextIOWrapper(io.BytesIO(data), encoding).read()
+        mail = _about_mail(text)
+        parser.read_string(text)
     except UnicodeDecodeError:
         return {}, [f"{file} is not UTF-8 text; save it as UTF-8"]
     except (OSError, ValueError) as exc:
         return {}, [f"Could not read {file}: {reason(exc)}"]
     except configparser.MissingSectionHeaderError as exc:
-        return {}, [f"{file} line {exc.lineno}: add [{SECTION}] above it"]
+        return mail, [f"{file} line {exc.lineno}: add [{SECTION}] above it"]
     except configparser.ParsingError as exc:
-        return {}, [f"{file} line {line}: write name = value" for line, _ in exc.errors]
+        problems = [f"{file} line {line}: write name = value" for line, _ in exc.errors]
+        return mail, problems
     except (
         configparser.DuplicateSectionError,
         configparser.DuplicateOptionError,
     ) as exc:
         what = getattr(exc, "option", f"[{exc.section}]")
-        return {}, [f"{file} line {exc.lineno}: {printable(what)} appears twice"]
+        return mail, [f"{file} line {exc.lineno}: {printable(what)} appears twice"]
     return {name: dict(parser[name]) for name in parser.sections()}, []
+
+
+def _about_mail(text: str) -> dict[str, dict[str, str]]:
+    """Return the settings about mail in a file that is no INI: its owner is told."""
+    rows = re.findall(r"(?m)^[ \t]*(to|mail-[a-z-]+)[ \t]*=(.*)$", text)
+    table = dict(settings())
+    return {SECTION: {name: value for name, value in rows if name in table}}
 
 
 def _error(problems: Sequence[str]) -> ConfigError:

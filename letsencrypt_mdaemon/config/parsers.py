@@ -191,6 +191,14 @@ def parse_list(text: str, _: Path) -> tuple[str, ...]:
     return tuple(dict.fromkeys(split([text])))
 
 
+def parse_events(text: str, base: Path) -> tuple[str, ...]:
+    """Parse the further events that are mailed."""
+    events = tuple(word.lower() for word in parse_list(text, base))
+    for event in events:
+        parse_one_of("renewed", "every-run")(event, base)
+    return events
+
+
 def parse_semaphores(text: str, base: Path) -> tuple[str, ...]:
     """Parse names of semaphore files."""
     names = parse_list(text, base)

@@ -157,6 +157,11 @@ class Config:
     renew_days: int = number(
         "Renew when this number of days is left.", (0, 365), 0, "DAYS", "off"
     )
+    rehearse: str = one_of(
+        "Let the staging CA check the names before a renewal is due: yes or no.",
+        *("yes", "no"),
+        metavar="ANSWER",
+    )
     on_name_failure: str = one_of(
         "If a name fails validation: fail the run, or drop the name.", "fail", "drop"
     )
@@ -251,12 +256,19 @@ class Config:
     public: bool = flag("Also check the ports at the addresses in DNS.")
     require_trusted: bool = flag("Fail if a chain is not trusted.")
 
-    # Mail when a run fails
+    # Mail when something changes
 
     to: tuple[str, ...] = setting(
         "Recipients of the mail when a run fails.",
         parsers.parse_addresses,
         "ADDRESSES",
+        many=True,
+    )
+    notify_on: tuple[str, ...] = setting(
+        "More events to mail: renewed, every-run.",
+        parsers.parse_events,
+        "EVENTS",
+        choices=("renewed", "every-run"),
         many=True,
     )
     mail_from: tuple[str, ...] = setting(

@@ -312,6 +312,7 @@ class Outcome(NamedTuple):
         certificate: The certificate in use afterwards; in a rehearsal the new one.
         next_at: When the certificate will be due; None if nothing waits for activation.
         waits_until: When the next attempt is allowed, after a failure.
+        waits_for: Why it has to wait; "" if it has not.
         changes: The changes of the server's files; in a dry run, the planned ones.
         reloaded: The rungs that the server took.
         proof: What the ports serve; None if nothing could be verified.
@@ -327,6 +328,7 @@ class Outcome(NamedTuple):
     certificate: x509.Certificate | None = None
     next_at: datetime | None = None
     waits_until: datetime | None = None
+    waits_for: str = ""
     changes: tuple[Change, ...] = ()
     reloaded: tuple[str, ...] = ()
     proof: Proof | None = None

@@ -195,6 +195,7 @@ def _unchanged(snapshot: Snapshot, due: Due, wait: Wait | None = None) -> Outcom
         certificate=snapshot.in_use,
         next_at=None if is_idle else due.at,
         waits_until=wait.until if wait else None,
+        waits_for=wait.reason if wait else "",
         dropped=snapshot.dropped,
         error=_not_good(snapshot, due, wait),
     )

@@ -1,8 +1,7 @@
-"""Mail about a failed run: into the server's RAW queue, or by SMTP."""
+"""Send mail: into the server's RAW queue, or by SMTP."""
 
 from __future__ import annotations
 
-import os
 import re
 import secrets
 import smtplib
@@ -181,36 +180,12 @@ class Smtp:
             raise Error(message, hint=hint) from None
 
 
-def failure(
-    error: Error, *, names: Sequence[str], in_use: str, lines: Iterable[str]
-) -> tuple[str, list[str]]:
-    """Return subject and lines of the mail about a failed run.
-
-    Args:
-        names: The requested names, as far as known.
-        in_use: The certificate in use, and until when; empty if unknown.
-        lines: The log of this run.
-    """
-    about = names[0] if names else "the certificate"
-    subject = f"letsencrypt-mdaemon: renewing {about} failed (exit {error.exit_code})"
-    text = [f"On {socket.gethostname()} the renewal of the certificate failed.", ""]
-    text += ["What failed:", *(f"  {line}" for line in error.message.splitlines()), ""]
-    if error.hint:
-        text += ["What to do:", f"  {error.hint}", ""]
-    if in_use:
-        text += ["In use now:", f"  {in_use}", ""]
-    text += ["The next scheduled run tries again. The log of this run:", ""]
-    return subject, [*text, *(f"  {line}" for line in lines)]
-
-
 def trial() -> tuple[str, list[str]]:
     """Return subject and lines of the mail that `notify-test` sends."""
-    subject = "letsencrypt-mdaemon: a test of the error mail"
-    lines = [
-        f"This is a test from {socket.gethostname()} (process {os.getpid()}).",
-        "When a renewal fails, a mail like this one shows the cause and what to do.",
+    return "letsencrypt-mdaemon: a test of the mail", [
+        f"This is a test from {socket.gethostname()}.",
+        "When a renewal fails, a mail shows the cause and what to do.",
     ]
-    return subject, lines
 
 
 def _ascii(text: str, limit: int) -> str:

@@ -22,6 +22,9 @@ NAME = "letsencrypt-mdaemon"
 """The name of the task, and the mark of a task or a line of ours."""
 
 
+MARK = "--scheduled"
+"""The option that marks the command of our jobs, so that others are a person's."""
+
 _ALLOW_CRON = "Allow this account to use cron; see crontab(1)."
 THIS_PROGRAM = re.compile("letsencrypt[-_]mdaemon", re.IGNORECASE)
 # What ends a line or is not shown, in whatever program.

@@ -6,13 +6,13 @@ A mark makes a task ours; others are never changed, but for being switched off a
 from __future__ import annotations
 
 import csv
+import html
 import re
 import subprocess
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
-from xml.sax.saxutils import unescape
 
 from letsencrypt_mdaemon.errors import ConfigError
 from letsencrypt_mdaemon.system import disk, process
@@ -197,7 +197,7 @@ class TaskScheduler:
         """Return the alternate names of each task that runs the vendor's script."""
         found = {}
         for name, text in self._definitions(OLD_SCRIPT):
-            match = _OLD_NAMES.search(unescape(text, {"&quot;": '"'}))
+            match = _OLD_NAMES.search(html.unescape(text))
             found[name] = re.findall(r"[\w*.-]+", match[1]) if match else []
         return found
 

@@ -22,7 +22,7 @@ OTHER = "imap.example.test"
 NOWHERE = "nowhere.example.test"
 CA = "ca.example.test"
 KEYS = {
-    *("schema", "command", "exit_code", "names", "machine", "account"),
+    *("schema", "command", "generator", "exit_code", "names", "machine", "account"),
     *("fetched", "warnings", "log"),
 }
 

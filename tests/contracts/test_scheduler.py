@@ -95,8 +95,9 @@ if sys.platform == "win32":
         assert not stored.exists()
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no cron")
-def test_a_machine_without_cron_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process, "FOLDERS", ("/nowhere",))
-    with pytest.raises(ConfigError, match="find the program crontab"):
-        scheduling.of_this_system()
+if sys.platform != "win32":
+
+    def test_a_machine_without_cron_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(process, "FOLDERS", ("/nowhere",))
+        with pytest.raises(ConfigError, match="find the program crontab"):
+            scheduling.of_this_system()

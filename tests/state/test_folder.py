@@ -26,11 +26,15 @@ from letsencrypt_mdaemon.state.memory import (
     Draw,
     Dropped,
     Issued,
+    Mailed,
     Memory,
     OpenOrder,
     PutBack,
+    Rehearsed,
     Rung,
     Target,
+    Told,
+    WouldFail,
 )
 from tests.certificates import certificate, key, leaf
 from tests.fakes import (
@@ -65,6 +69,17 @@ ISSUED = st.builds(
 PUT_BACK = st.builds(PutBack, TEXT, TEXT, MOMENTS)
 CHECKED = st.builds(Checked, TEXT, MOMENTS, st.none() | MOMENTS)
 DROPPED = st.builds(Dropped, TEXT, MOMENTS, MOMENTS, TEXT)
+TOLD = st.builds(
+    Told,
+    since=st.none() | MOMENTS,
+    mailed=st.lists(st.builds(Mailed, TEXT, MOMENTS), max_size=2).map(tuple),
+    begins=st.none() | MOMENTS,
+    ends=st.none() | MOMENTS,
+)
+WOULD_FAIL = st.builds(WouldFail, TEXT, MOMENTS, TEXT, TEXT, TEXT)
+REHEARSED = st.builds(
+    Rehearsed, TEXT, MOMENTS, st.lists(WOULD_FAIL, max_size=2).map(tuple)
+)
 CHANGES = st.builds(Change, TARGETS, st.integers(0, 9), TEXT, TEXT)
 RUNGS = st.builds(Rung, TEXT, st.lists(TEXT, max_size=2).map(tuple), st.integers(0, 9))
 
@@ -191,6 +206,8 @@ def test_files_of_earlier_versions_lack_what_was_added(
                 restarted=st.none() | MOMENTS,
                 put_back=st.lists(PUT_BACK, max_size=2).map(tuple),
                 checked=st.lists(CHECKED, max_size=2).map(tuple),
+                told=TOLD,
+                rehearsed=st.none() | REHEARSED,
             ),
             "attempt.json": st.builds(
                 Attempt,

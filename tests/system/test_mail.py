@@ -26,10 +26,9 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from letsencrypt_mdaemon.errors import ChallengeError, ConfigError, Error
+from letsencrypt_mdaemon.errors import ConfigError, Error
 from letsencrypt_mdaemon.pki.certificate import key_pem
 from letsencrypt_mdaemon.sandbox.folder import parse_raw
-from letsencrypt_mdaemon.system import mail as notify
 from letsencrypt_mdaemon.system.mail import Mail, RawQueue, Smtp
 from tests.certificates import sign
 from tests.fakes import LOCALHOST, full_disk, read_only, talker, watched
@@ -79,35 +78,6 @@ def test_a_long_line_is_broken_and_ends_somewhere() -> None:
     body = mail("x", "\N{PILE OF POO}" * 10_000).body
     assert body.startswith(r"\U0001f4a9\U0001f4a9")
     assert 1000 < len(body) < 5000
-
-
-def test_a_mail_about_a_failure_says_what_failed_and_what_to_do() -> None:
-    error = ChallengeError(
-        "The CA refused:\n  - mail.example.test", hint="Open port 80."
-    )
-    subject, lines = notify.failure(
-        error, names=["mail.example.test"], in_use="AB CD, until May", lines=["a", "b"]
-    )
-    assert subject == (
-        "letsencrypt-mdaemon: renewing mail.example.test failed (exit 4)"
-    )
-    text = "\n".join(lines)
-    assert "What failed:\n  The CA refused:\n    - mail.example.test\n" in text
-    assert "What to do:\n  Open port 80.\n" in text
-    assert "In use now:\n  AB CD, until May\n" in text
-    assert text.endswith("The log of this run:\n\n  a\n  b")
-
-
-def test_a_mail_about_a_failure_leaves_out_what_is_not_known() -> None:
-    subject, lines = notify.failure(Error("No."), names=[], in_use="", lines=[])
-    assert "the certificate failed (exit 1)" in subject
-    assert not {"What to do:", "In use now:"} & set(lines)
-
-
-def test_the_trial_mail_says_that_it_is_one() -> None:
-    subject, lines = notify.trial()
-    assert "test" in subject
-    assert "test" in lines[0]
 
 
 # The RAW queue

@@ -290,7 +290,7 @@ def test_the_command_installs_itself_with_its_options_and_shows_how_it_ran(
     ran = program.here("schedule install")
     assert ran.exit_code == 0, ran.messages
     line = crontab.read_text()
-    assert " -I -m letsencrypt_mdaemon renew " in line
+    assert " -I -m letsencrypt_mdaemon renew --scheduled " in line
     assert f"--mdaemon-dir={program.layout.folder}" in line
     assert "--agree-tos " in line
     assert "json" not in line
@@ -345,7 +345,7 @@ def test_a_scheduled_run_that_fails_leaves_its_exit_code(
     program: Program, crontab: Path
 ) -> None:
     program.here("schedule install")
-    failed = program.renew("--webroot", str(crontab.parent))
+    failed = program.renew("--scheduled", "--webroot", str(crontab.parent))
     assert failed.exit_code == 4
     job = program.here("schedule show").report["job"]
     assert job["last_exit_code"] == 4

@@ -1,0 +1,134 @@
+"""Send the mail about a run, if it is news to the recipients."""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from letsencrypt_mdaemon.app import build, rehearsal
+from letsencrypt_mdaemon.cli import letter
+from letsencrypt_mdaemon.cli.text import in_use
+from letsencrypt_mdaemon.errors import BusyError, Error
+from letsencrypt_mdaemon.state import news
+from letsencrypt_mdaemon.state.memory import Memory
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from cryptography import x509
+
+    from letsencrypt_mdaemon.cli.context import Context
+    from letsencrypt_mdaemon.cli.letter import Cause
+    from letsencrypt_mdaemon.state.folder import State
+
+_log = logging.getLogger(__name__)
+
+
+def tell(
+    context: Context,
+    error: Error | None,
+    *,
+    codes: Mapping[str, str],
+    log: Sequence[str],
+) -> None:
+    """Mail how a run ended; a failure here is only a warning.
+
+    Args:
+        error: Why the run failed; None if it did not.
+        codes: What the doctor found first about each name that failed.
+        log: The lines of the log, without the failure itself.
+    """
+    config = context.valid.config
+    if context.is_typed and "to" not in context.options:
+        return
+    # Only the usual run can tell that all is well again.
+    is_usual = context.command == "renew" and not config.staging
+    if error is None and not is_usual:
+        return
+    try:
+        state = _state(context, error) if is_usual else None
+        memory = state.load() if state is not None else Memory()
+        now, cause = _ended(context, memory, error, codes)
+        told = news.count(memory.told, now)
+        if event := news.decide(told, now, config.notify_on):
+            outcome = context.outcome
+            about = letter.About(
+                name=(*context.names, config.host_name)[0],
+                at=now.at,
+                told=told,
+                cause=cause,
+                in_use=in_use(_in_use(context)),
+                result=outcome.reason if outcome else "",
+                log=log,
+            )
+            if _send(context, *letter.write(event, about)):
+                told = news.note(told, now)
+        if state is not None and told != memory.told:
+            state.save(memory._replace(told=told))
+    except Error as exc:
+        _log.warning("What was mailed could not be saved: %s", exc)
+
+
+def _ended(
+    context: Context, memory: Memory, error: Error | None, codes: Mapping[str, str]
+) -> tuple[news.Now, Cause | None]:
+    """Return how the run ended, and why it failed, or the next renewal would."""
+    outcome, leaves = context.outcome, _in_use(context)
+    first = min(leaves, key=lambda leaf: leaf.not_valid_after_utc, default=None)
+    failure: str | None = ""
+    cause = None
+    if error is not None:
+        cause = letter.cause(error, codes)
+    elif outcome is not None and outcome.waits_until is not None:
+        failure = None
+        cause = letter.waiting(outcome.waits_for)
+    elif failing := rehearsal.failing(
+        memory, context.valid.config, context.names, leaves
+    ):
+        cause = letter.foreseen(failing)
+    if cause is not None and failure is not None:
+        failure = cause.key
+    now = news.Now(
+        at=datetime.now(UTC),
+        failure=failure,
+        renewed=outcome is not None and outcome.renewed,
+        begins=first.not_valid_before_utc if first else None,
+        ends=first.not_valid_after_utc if first else None,
+    )
+    return now, cause
+
+
+def _in_use(context: Context) -> list[x509.Certificate]:
+    """Return the certificates that the server's files name, as far as known."""
+    outcome, prepared = context.outcome, context.prepared
+    if outcome is not None and outcome.renewed and outcome.certificate is not None:
+        return [outcome.certificate]
+    named = prepared.named.values() if prepared else ()
+    return [leaf for leaf in dict.fromkeys(named) if leaf is not None]
+
+
+def _state(context: Context, error: Error | None) -> State | None:
+    """Return the state, with the lock held; None if it cannot be had.
+
+    Without it nothing is known of earlier mails, so that each failure is mailed.
+    """
+    if context.state is not None or isinstance(error, BusyError):
+        return context.state
+    try:
+        return context.lock()
+    except Error as exc:
+        _log.debug("Nothing is known of earlier mails: %s", exc)
+        return None
+
+
+def _send(context: Context, subject: str, lines: Sequence[str]) -> bool:
+    try:
+        *recipients, where = build.send_mail(
+            context.valid.config, lambda: context.root, subject, lines
+        )
+    except Error as exc:
+        _log.warning("Could not send the mail about it: %s %s", exc, exc.hint)
+        return False
+    _log.info("Sent a mail to %s %s", ", ".join(recipients), where)
+    return True
