@@ -6,6 +6,7 @@ import json
 import socket
 import ssl
 import sys
+import threading
 import time
 import tracemalloc
 import zlib
@@ -134,9 +135,9 @@ def listening(talk: Callable[[socket.socket], object]) -> Iterator[int]:
         ended.set()
         socket.create_connection(listener.getsockname()).close()
 
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        with mdaemon.thread(accept, end):
-            yield listener.getsockname()[1]
+    listener = socket.create_server(("127.0.0.1", 0))
+    with listener, mdaemon.thread(accept, end):
+        yield listener.getsockname()[1]
 
 
 def drip_to(connection: socket.socket, before: bytes, piece: bytes) -> None:
