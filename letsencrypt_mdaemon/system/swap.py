@@ -34,7 +34,7 @@ def swap(fresh: Path, target: Path) -> Path:
     with Folder(target.parent) as folder:
         try:
             if sys.platform == "win32":
-                _replace_file(fresh, target, out)
+                _replace_file(fresh, target, out, folder)
             elif _exchange(fresh, target, folder):
                 return fresh
             else:
@@ -61,7 +61,7 @@ def _keep(folder: Folder, target: Path, out: Path) -> None:
 
 if sys.platform == "win32":
 
-    def _replace_file(fresh: Path, target: Path, out: Path) -> None:
+    def _replace_file(fresh: Path, target: Path, out: Path, folder: Folder) -> None:
         # Not pywin32's: it hands the first two names over in the wrong order.
         replace = ctypes.WinDLL("kernel32", use_last_error=True).ReplaceFileW
         names = [ctypes.c_wchar_p(str(path)) for path in (target, fresh, out)]
@@ -72,7 +72,8 @@ if sys.platform == "win32":
         # unless somebody has put a new file there, which is replaced the next time.
         if out.exists():
             with contextlib.suppress(FileExistsError):
-                fresh.rename(target)
+                folder.link(fresh.name, target.name)
+                remove(fresh)
                 return
         raise error
 
