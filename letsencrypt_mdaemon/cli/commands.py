@@ -111,14 +111,19 @@ def carry_out(context: Context, act: Callable[[Prepared], Outcome]) -> Result:
     *("key-type", "directory-url"),
     takes=(*options.SERVER, *options.DUE),
     helps=options.STAGING,
-    example="status --json",
+    own=(
+        click.Option(["--ports"], is_flag=True, help="List each INI value and port."),
+    ),
+    example="status --ports",
 )
-def status(context: Context) -> Result:
+def status(context: Context, *, ports: bool) -> Result:
     """Show the certificate, and when it is due.
 
     Shows the certificate in use, its expiry date, when and why it is due, and which
     ports do not serve it. Does not contact the CA.
     """
+    from functools import partial  # noqa: PLC0415
+
     from letsencrypt_mdaemon.app import scheduling  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.app import status as overview  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.cli import status as shown  # noqa: PLC0415 - slow
@@ -129,7 +134,7 @@ def status(context: Context) -> Result:
     runs = installation.memory.runs
     is_scheduled = scheduling.is_scheduled(context.job, runs, context.now)
     document = shown.status(found, installation, is_scheduled=is_scheduled)
-    return Result(document, shown.print_status)
+    return Result(document, partial(shown.print_status, each=ports))
 
 
 @command(

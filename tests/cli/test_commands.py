@@ -105,7 +105,9 @@ def test_status_tells_when_it_will_be_due_without_asking_the_ca(
     assert report["rule"] == third
     assert f"{when(report['due_at'])}: {third}" in shown
     assert "the certificate in use is valid until" in shown
-    assert "App/MDaemon.ini [SSL] Certificate" in shown
+    assert "  named by     3 INI values\n" in shown
+    each = program.here("status", "--ports", as_json=False).output
+    assert f"App/MDaemon.ini [SSL] Certificate: {new['thumbprint']}" in each
 
 
 def test_status_shows_a_certificate_that_is_not_in_use_yet(program: Program) -> None:
