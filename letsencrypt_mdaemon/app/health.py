@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from letsencrypt_mdaemon.app import scheduling, status
 from letsencrypt_mdaemon.errors import Error
 from letsencrypt_mdaemon.pki.certificate import thumbprint
-from letsencrypt_mdaemon.renewal import spare
+from letsencrypt_mdaemon.renewal import hold, spare
 from letsencrypt_mdaemon.renewal.due import lifetime
 from letsencrypt_mdaemon.renewal.proof import Judge
 from letsencrypt_mdaemon.text import days, printable
@@ -234,6 +234,8 @@ def _name_problems(found: Status) -> Iterator[Problem]:
     for row in found.failing:
         text = f"{row} would fail at the next renewal, since {row.since:%Y-%m-%d}"
         yield Problem(Grade.WARNING, text)
+    if held := hold.in_force(snapshot):
+        yield Problem(Grade.WARNING, f"held by you since {held.since:%Y-%m-%d}")
     if found.pending is not None:
         yield Problem(Grade.WARNING, "a certificate is issued and not in use")
 

@@ -38,7 +38,7 @@ def renew(context: Context) -> Result:
     """
     from letsencrypt_mdaemon.app import rehearsal  # noqa: PLC0415 - slow
 
-    result = _carry_out(context, lambda run: run.renew(context.now))
+    result = carry_out(context, lambda run: run.renew(context.now))
     prepared, outcome = context.prepared, context.outcome
     if context.is_scheduled:
         if prepared and outcome and context.config.rehearse == "yes":
@@ -61,23 +61,28 @@ def renew(context: Context) -> Result:
 def activate(context: Context) -> Result:
     """Use a certificate that is issued, but unused.
 
-    One that `renew --no-activate` obtained, or that was rolled back.
+    One that `renew --no-activate` obtained, that was rolled back, or that waits because
+    you chose another one with `use`.
     """
-    return _carry_out(context, lambda run: run.activate(context.now))
+    return carry_out(context, lambda run: run.activate(context.now))
 
 
 @command(
-    *("host-name", "alternate-host-names", "no-reload", "json", "mdaemon-dir", "store"),
+    *("host-name", "alternate-host-names", "no-reload", "dry-run", "json"),
+    *("mdaemon-dir", "store"),
     takes=options.DEPLOY,
     example="rollback",
     is_logged=True,
 )
 def rollback(context: Context) -> Result:
-    """Return to the last verified certificate."""
-    return _carry_out(context, lambda run: run.roll_back(context.now))
+    """Return to the last verified certificate.
+
+    Runs keep it until it is nearly over; `activate` ends that.
+    """
+    return carry_out(context, lambda run: run.roll_back(context.now))
 
 
-def _carry_out(context: Context, act: Callable[[Prepared], Outcome]) -> Result:
+def carry_out(context: Context, act: Callable[[Prepared], Outcome]) -> Result:
     """Change which certificate the server uses."""
     from letsencrypt_mdaemon.app import status as overview  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.cli import document, text  # noqa: PLC0415 - slow
@@ -111,14 +116,15 @@ def _carry_out(context: Context, act: Callable[[Prepared], Outcome]) -> Result:
 def status(context: Context) -> Result:
     """Show the certificate, and when it is due.
 
-    Shows the certificate in use, its expiry date, and when and why it is due. Does not
-    contact the CA.
+    Shows the certificate in use, its expiry date, when and why it is due, and which
+    ports do not serve it. Does not contact the CA.
     """
     from letsencrypt_mdaemon.app import scheduling  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.app import status as overview  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.cli import status as shown  # noqa: PLC0415 - slow
 
-    installation = context.open()
+    installation = context.open(look=False)
+    installation = installation.look(installation.names())
     found = overview.read(installation, now=context.now)
     runs = installation.memory.runs
     is_scheduled = scheduling.is_scheduled(context.job, runs, context.now)

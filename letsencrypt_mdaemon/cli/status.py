@@ -13,11 +13,13 @@ from letsencrypt_mdaemon.cli.text import (
     NOT_SCHEDULED,
     day,
     dropped,
+    held,
     place,
     print_unproven,
     row,
     when,
 )
+from letsencrypt_mdaemon.renewal import hold
 from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:
@@ -25,7 +27,8 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.app.status import Status
     from letsencrypt_mdaemon.cli.document import Document
     from letsencrypt_mdaemon.renewal.snapshot import Snapshot
-    from letsencrypt_mdaemon.state.memory import Draw, WouldFail
+    from letsencrypt_mdaemon.state.memory import Draw
+    from letsencrypt_mdaemon.state.told import WouldFail
 
 
 def status(
@@ -49,6 +52,7 @@ def status(
         "key_readers": value.key_readers,
         "tlsa": value.tlsa,
         "pending": document.certificate(value.pending),
+        "held": document.hold(hold.in_force(snapshot)),
         "targets": [
             document.target(item) | {"certificate": document.certificate(leaf)}
             for item, leaf in snapshot.named.items()
@@ -142,6 +146,8 @@ def print_status(found: Document) -> None:
     for item in found["would_fail"]:
         who = f"{item['name']}, since {when(item['since'])}: {item['why']}"
         row("would fail", who, item["change"])
+    if item := found["held"]:
+        row("held", f"by you since {when(item['since'])}", held(item))
     if item := found["pending"]:
         row("pending", f"{item['thumbprint']}, issued and not in use yet")
     if not found["targets"]:

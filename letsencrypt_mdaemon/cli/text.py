@@ -53,8 +53,8 @@ def print_outcome(document: Document) -> None:
     changes = [f"{place(c)} = {c['after']}" for c in document["changes"]]
     if not document["dry_run"]:
         row("changed", *changes)
-    elif document["due_at"]:
-        row("CA", document["directory_url"])
+    elif document["due_at"] or changes:
+        row("CA", document["due_at"] and document["directory_url"])
         row("would change", *(changes or map(place, document["targets"])))
     row("reloaded", *document["reloaded"])
     if item := document["proof"]:
@@ -65,6 +65,7 @@ def print_outcome(document: Document) -> None:
     row("dropped", *map(dropped, document["dropped"]))
     if document["scheduled"] is False:
         row("schedule", NOT_SCHEDULED)
+    row("held", document["held"] and held(document["held"]))
     row("log", document["log"])
 
 
@@ -93,9 +94,11 @@ def _headline(document: Document) -> str:
         until = day(item["not_after"])
         return f"Issued, not in use: {names}, valid until {until}."
     if not document["renewed"]:
-        due = document["due_at"]
-        return f"Nothing due until {when(due)}." if due else "Nothing to do."
+        due, item = document["due_at"], document["held"]
+        idle = f"Nothing due until {when(due)}." if due else "Nothing to do."
+        return f"Held by you since {when(item['since'])}." if item else idle
     done = {"activate": "Activated", "rollback": "Rolled back"}
+    done |= dict.fromkeys(("use", "self-signed"), "In use")
     proven = ""
     if (item := document["proof"]) and item["unproven"]:
         ports = len(item["new"]) + len(item["unproven"])
@@ -170,12 +173,6 @@ def second_opinion(found: Examination) -> tuple[str, list[str]]:
     if found.fetched:
         return "This machine finds no problem.", hints
     return "This machine finds no problem in DNS. It did not check port 80.", hints
-
-
-def first_code(item: Document) -> str:
-    """Return the code of the first finding about a name that is wrong, or ""."""
-    bad = (row["code"] for row in item["findings"] if row["weight"] != "note")
-    return next(bad, "")
 
 
 def _cause(name: str, code: str, seen: str) -> tuple[str, str]:
@@ -312,6 +309,11 @@ def place(item: Document) -> str:
 def dropped(item: Document) -> str:
     """Return a name that the certificate does not have, since when, and why."""
     return f"{item['name']}, since {when(item['since'])}: {item['why']}"
+
+
+def held(item: Document) -> str:
+    """Return until when a person's choice of certificate stands."""
+    return f"runs keep it until {day(item['until'])}; `use --release` ends that"
 
 
 def when(stamp: str) -> str:
