@@ -70,6 +70,7 @@ def drip(talk: Talk, before: bytes, piece: bytes, after: bytes) -> None:
     talk.close_connection = True
     for data in (before, *[piece] * PIECES, after):
         talk.wfile.write(data)
+        talk.wfile.flush()
         time.sleep(PAUSE_SECONDS if data == piece else 0)
 
 
@@ -142,7 +143,7 @@ def listening(talk: Callable[[socket.socket], object]) -> Iterator[int]:
 
 def drip_to(connection: socket.socket, before: bytes, piece: bytes) -> None:
     connection.sendall(before)
-    while True:
+    for _ in range(PIECES):
         connection.sendall(piece)
         time.sleep(PAUSE_SECONDS)
 
