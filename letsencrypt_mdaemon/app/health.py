@@ -243,12 +243,14 @@ def _name_problems(found: Status) -> Iterator[Problem]:
 def _schedule_problems(found: Status, last: timedelta | None) -> Iterator[Problem]:
     try:
         scheduler = scheduling.of_this_system()
-        job, rivals = scheduler.show(), scheduler.rivals()
+        job, rivals, twins = scheduler.show(), scheduler.rivals(), scheduler.twins()
     except Error as exc:
         yield Problem(Grade.WARNING, f"the schedule is unknown ({exc.message})")
         return
     if job is None:
-        yield Problem(Grade.WARNING, "no renewal is scheduled")
+        # Another scheduler may run it.
+        if last is None or last > scheduling.MAX_PAUSE:
+            yield Problem(Grade.WARNING, "no renewal is scheduled")
     else:
         for path in missing_files(job):
             text = f"the scheduled command needs {path}, which is not there"
@@ -261,6 +263,9 @@ def _schedule_problems(found: Status, last: timedelta | None) -> Iterator[Proble
         yield Problem(Grade.WARNING, "the schedule is too infrequent")
     for name in rivals:
         yield Problem(Grade.WARNING, f"the task {name} runs the old script, too")
+    if twins:
+        text = f"several schedules run this program: {'; '.join(twins)}"
+        yield Problem(Grade.WARNING, text)
 
 
 def missing_files(job: Job) -> Iterable[str]:
