@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID as EKU
+from cryptography.x509.oid import NameOID
 
 from letsencrypt_mdaemon.pki.certificate import (
     MALFORMED,
@@ -64,7 +65,8 @@ def self_signed(  # noqa: PLR0913 - what a certificate consists of
     extensions: list[tuple[x509.ExtensionType, bool]] = [
         (x509.BasicConstraints(ca=False, path_length=None), True),
         (x509.KeyUsage(*(bit == "1" for bit in usage)), True),
-        (x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), False),
+        # MDaemon also shows it to the servers that it sends mail to.
+        (x509.ExtendedKeyUsage([EKU.SERVER_AUTH, EKU.CLIENT_AUTH]), False),
         (x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False),
         # Critical without a subject (RFC 5280, 4.2.1.6).
         (x509.SubjectAlternativeName(map(x509.DNSName, names)), not list(name)),
