@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.x509.oid import ExtendedKeyUsageOID as EKU
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from letsencrypt_mdaemon.pki.certificate import (
     MALFORMED,
@@ -31,6 +30,8 @@ HASHES: dict[str, hashes.SHA256 | hashes.SHA384] = {
 MIN_RSA_BITS = 2048
 WEAK_RSA = "its RSA key is shorter than 2048 bits: clients refuse it"
 WEAK_HASH = "it is signed with SHA-1 or MD5: clients refuse it"
+_USES = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
+
 MAX_COMMON_NAME = 64
 """In characters (RFC 5280, A.1: ub-common-name)."""
 
@@ -66,7 +67,7 @@ def self_signed(  # noqa: PLR0913 - what a certificate consists of
         (x509.BasicConstraints(ca=False, path_length=None), True),
         (x509.KeyUsage(*(bit == "1" for bit in usage)), True),
         # MDaemon also shows it to the servers that it sends mail to.
-        (x509.ExtendedKeyUsage([EKU.SERVER_AUTH, EKU.CLIENT_AUTH]), False),
+        (x509.ExtendedKeyUsage(_USES), False),
         (x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False),
         # Critical without a subject (RFC 5280, 4.2.1.6).
         (x509.SubjectAlternativeName(map(x509.DNSName, names)), not list(name)),
