@@ -89,6 +89,9 @@ def check(  # noqa: PLR0913 - its options
     if form not in FORMATS:
         message = f"--format: {form!r} is not valid; use {', '.join(FORMATS)}."
         raise ConfigError(message)
+    if warning is not None and critical is not None and critical > warning:
+        message = f"--critical {critical:g} is more than --warning {warning:g}."
+        raise ConfigError(message, hint="Warn first: --warning is the larger one.")
     found = health.check(
         context.open(look=False),
         health.Limits(warning, critical),

@@ -59,7 +59,9 @@ class Run:
         self._mails = False
         self._items: Mapping[str, object] = {}
         self._file_log: log.FileLog | None = None
-        self._logger, self._lines = log.start(sys.stderr, verbose=verbose)
+        # A monitor gets one line.
+        stream = sys.stderr if on_failure is None or verbose else None
+        self._logger, self._lines = log.start(stream, verbose=verbose)
 
     def __enter__(self) -> Self:
         """Begin."""
