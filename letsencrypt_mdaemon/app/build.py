@@ -66,20 +66,24 @@ def event_log() -> Callable[[int, str], None] | None:
     return None
 
 
-def state_of(config: Config, root: Path) -> State:
+def state_of(config: Config, root: Path, *, read_only: bool = False) -> State:
     """Return the state folder; by default a folder beside the old script.
+
+    Args:
+        read_only: Leave a damaged file where it is, as a dry run does.
 
     Raises:
         ConfigError: If others made it, or can change it.
     """
+    read_only = read_only or config.dry_run
     default = folders.child(root, "LetsEncrypt") / "letsencrypt-mdaemon"
     folder = config.state_dir or default
     trust.require_state(folder, root)
     if sys.platform == "win32":
         from letsencrypt_mdaemon.windows.security import MachineSeal  # noqa: PLC0415
 
-        return State(folder, read_only=config.dry_run, seal=MachineSeal())
-    return State(folder, read_only=config.dry_run)
+        return State(folder, read_only=read_only, seal=MachineSeal())
+    return State(folder, read_only=read_only)
 
 
 @contextmanager

@@ -136,6 +136,10 @@ def check(
         seen = _look(installation, snapshot, port_timeout)
         proof, more = _ports(snapshot, seen, port_timeout)
         problems += more
+    problems += [
+        Problem(Grade.WARNING, f"{path} is damaged, so that less is known")
+        for path in installation.state.damaged
+    ]
     problems += _name_problems(found)
     problems += _schedule_problems(found, now - runs[-1] if runs else None)
     return Health(

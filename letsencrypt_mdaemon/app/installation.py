@@ -272,18 +272,24 @@ class Installation(NamedTuple):
 
 
 def open_installation(
-    config: Config, root: Path, *, look: bool = True, scheduled: bool = False
+    config: Config,
+    root: Path,
+    *,
+    look: bool = True,
+    scheduled: bool = False,
+    read_only: bool = False,
 ) -> Installation:
     """Read an installation: its store, its ports.
 
     Args:
         look: Whether to check the ports.
         scheduled: Whether a scheduler most likely started this run.
+        read_only: Leave damaged state files where they are.
 
     Raises:
         ConfigError: If the store or an endpoint cannot be used.
     """
-    state = build.state_of(config, root)
+    state = build.state_of(config, root, read_only=read_only)
     store = build.certificate_store(config, state, root)
     installation = Installation(
         config=config,

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
     Action = Callable[..., "Result"]  # of a Context, and own options
+    Failure = Callable[[str, Sequence[str]], int]  # of a message and a command line
 
 _HELP = ["-h", "--help"]
 CONTEXT = {"help_option_names": _HELP}
@@ -104,6 +105,7 @@ class Group(click.Group):
             **attributes,
         )
         self.sections, self.default = sections, default
+        self.words: list[str] = []  # the command line, while one is run
         for command in chain.from_iterable(sections.values()):
             self.add_command(command, str(command.name).removeprefix(f"{name}-"))
 
@@ -118,16 +120,19 @@ class Group(click.Group):
         """Run a command line; its mistakes are shown as all other errors are."""
         options["standalone_mode"] = False
         words = options.pop("args", None) or (arguments or [sys.argv[1:]])[0]
-        words = _as_options(words)
+        self.words = words = _as_options(words)
         try:
             sys.exit(super().main(words, *arguments[1:], **options) or 0)
         except click.ClickException as exc:
             context = getattr(exc, "ctx", None)
             row = context and context.command
             if isinstance(row, _Command) and row.on_failure is not None:
-                sys.exit(row.on_failure(exc.format_message()))
+                code = row.on_failure(exc.format_message(), words)
+                if "--json" in words:
+                    _print_as_json(exc, code)
+                sys.exit(code)
             if "--json" in words:
-                _print_as_json(exc)
+                _print_as_json(exc, exc.exit_code)
                 sys.exit(exc.exit_code)
             shown = io.StringIO()
             exc.show(shown)
@@ -156,7 +161,7 @@ def _as_options(words: Sequence[str]) -> list[str]:
     return ["--version"] if words == ["version"] else list(words)
 
 
-def _print_as_json(error: click.ClickException) -> None:
+def _print_as_json(error: click.ClickException, code: int) -> None:
     """Print wrong usage as the JSON of any other failure."""
     from letsencrypt_mdaemon.cli import document  # noqa: PLC0415 - seldom needed
 
@@ -165,7 +170,7 @@ def _print_as_json(error: click.ClickException) -> None:
     details = {"type": "UsageError", "message": error.format_message(), "hint": ""}
     document.print_json(
         {
-            **document.common(path, error.exit_code),
+            **document.common(path, code),
             "error": details,
             "warnings": [],
             "log": None,
@@ -184,7 +189,7 @@ class _Command(click.Command):
     own: Sequence[click.Parameter] = ()
     helps: Mapping[str, str] = {}
     example = ""
-    on_failure: Callable[[str], int] | None = None
+    on_failure: Failure | None = None
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         """Return the options."""
@@ -248,7 +253,7 @@ def command(  # noqa: PLR0913 - what a command consists of
     example: str,
     is_logged: bool = False,
     first: Callable[..., object] | None = None,
-    on_failure: Callable[[str], int] | None = None,
+    on_failure: Failure | None = None,
 ) -> Callable[[Action], click.Command]:
     """Make a command of a function, with settings as its options.
 
@@ -271,6 +276,9 @@ def command(  # noqa: PLR0913 - what a command consists of
 
             mine = {str(option.name): given.pop(str(option.name)) for option in own}
             current = click.get_current_context()
+            words = getattr(current.find_root().command, "words", ())
+            fail = on_failure
+            failed = (lambda said: fail(said, words)) if fail is not None else None
             outer = current.find_root().obj
             file = given.pop("config_file") or outer["config_file"]
             verbose = bool(given.pop("verbose") or outer["verbose"])
@@ -283,7 +291,7 @@ def command(  # noqa: PLR0913 - what a command consists of
             is_marked = bool(mine.pop("is_marked", False))
             context = Context(name, options, file=file, is_marked=is_marked)
             with Run(
-                context, verbose=verbose, is_logged=is_logged, on_failure=on_failure
+                context, verbose=verbose, is_logged=is_logged, on_failure=failed
             ) as run:
                 if first is not None:
                     first(context, **mine)

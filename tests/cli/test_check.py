@@ -282,6 +282,8 @@ def test_a_short_lifetime_has_shorter_limits(
     [
         ("--bogus",),
         ("--timeout", "soon"),
+        ("--timeout", "nan"),
+        ("--warning", "inf"),
         ("--format", "xml"),
         ("--config", "/nowhere/at/all.ini"),
         ("--mdaemon-dir", "/nowhere/at/all"),
@@ -297,6 +299,34 @@ def test_whatever_keeps_it_from_checking_is_unknown(
     assert ran.exit_code == 3, ran.output
     assert ran.output.startswith("UNKNOWN - ")
     assert (ran.output.count("\n"), ran.messages) == (1, "")
+
+
+@pytest.mark.parametrize("wrong", [("--bogus",), ("--store", "pem:/dev/null/no")])
+@pytest.mark.parametrize("form", ["--json", "--format=json", "--format=prtg"])
+def test_a_check_that_fails_keeps_its_format(
+    healthy: Program, form: str, wrong: tuple[str, ...]
+) -> None:
+    ran = check(healthy, *wrong, form)
+
+    report = json.loads(ran.output)
+    assert ran.exit_code == 3
+    if form == "--format=prtg":
+        assert report["prtg"]["error"] == 1
+    elif form == "--json":
+        assert (report["exit_code"], report["command"]) == (3, "check")
+    else:
+        assert report["state"] == "UNKNOWN"
+
+
+def test_a_damaged_state_is_a_warning_and_left_where_it_is(healthy: Program) -> None:
+    file = healthy.state / "installation.json"
+    file.write_bytes(b"{")
+
+    for _ in range(2):
+        ran = check(healthy)
+        assert ran.exit_code == 1, ran.output
+        assert f"{file} is damaged" in ran.output
+        assert file.read_bytes() == b"{"
 
 
 def test_a_bug_is_unknown(healthy: Program, monkeypatch: pytest.MonkeyPatch) -> None:
