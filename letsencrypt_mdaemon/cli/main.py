@@ -20,7 +20,8 @@ from letsencrypt_mdaemon.cli import (
     streams,
 )
 from letsencrypt_mdaemon.cli import setup as setting_up
-from letsencrypt_mdaemon.cli.options import CONTEXT, Group, general_options
+from letsencrypt_mdaemon.cli.options import CONTEXT, Group
+from letsencrypt_mdaemon.cli.parameters import general_options
 from letsencrypt_mdaemon.errors import ConfigError, Error
 
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from letsencrypt_mdaemon.cli.options import RENEW, Result, command, offer
+from letsencrypt_mdaemon.cli.options import RENEW, Result, command
+from letsencrypt_mdaemon.cli.parameters import offer
 from letsencrypt_mdaemon.errors import ConfigError
 
 if TYPE_CHECKING:

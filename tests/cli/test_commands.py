@@ -851,7 +851,7 @@ PACKAGE = "letsencrypt_mdaemon."
 HELP = {
     *("_version", "cli", "cli.accounts", "cli.checks", "cli.commands", "cli.legacy"),
     *("cli.monitoring", "cli.setup", "cli.streams"),
-    *("cli.main", "cli.options", "errors"),
+    *("cli.main", "cli.options", "cli.parameters", "errors"),
 }
 """The modules of the package that --help imports."""
 STATUS_MODULES = HELP | {
