@@ -97,7 +97,12 @@ def _carry_out(context: Context, act: Callable[[Prepared], Outcome]) -> Result:
         "directory_url": config.ca,
         "targets": [document.target(item) for item in prepared.named],
         "scheduled": True if context.is_scheduled else None,
+        "days_left": document.days_left(
+            prepared.named.values() if config.staging else [leaf]
+        ),
+        "command": context.command,
     }
+    items["verdict"] = text.headline(items)
     return Result(items, text.print_outcome, outcome.error)
 
 
@@ -116,14 +121,17 @@ def status(context: Context) -> Result:
     """
     from letsencrypt_mdaemon.app import scheduling  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.app import status as overview  # noqa: PLC0415 - slow
+    from letsencrypt_mdaemon.cli import document, verdict  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.cli import status as shown  # noqa: PLC0415 - slow
 
     installation = context.open()
     found = overview.read(installation, now=context.now)
     runs = installation.memory.runs
     is_scheduled = scheduling.is_scheduled(context.job, runs, context.now)
-    document = shown.status(found, installation, is_scheduled=is_scheduled)
-    return Result(document, shown.print_status)
+    items = shown.status(found, installation, is_scheduled=is_scheduled)
+    items["days_left"] = document.days_left(found.snapshot.named.values())
+    items["verdict"] = verdict.status(items)
+    return Result(items, shown.print_status)
 
 
 @command(
@@ -148,7 +156,7 @@ def schedule_install(context: Context) -> Result:
     command = scheduling.command(context.loaded, given, context.root)
     job = scheduler.install(command)
     last = scheduling.last_run(context.config, context.root)
-    items = {"job": document.job(job, last), "rivals": rivals}
+    items = text.schedule(document.job(job, last), rivals)
     return Result(items, text.print_installed)
 
 
@@ -174,8 +182,7 @@ def schedule_show(context: Context) -> Result:
 
     scheduler = scheduling.of_this_system()
     last = scheduling.last_run(context.config, context.root)
-    job = document.job(scheduler.show(), last)
-    items = {"job": job, "rivals": scheduler.rivals()}
+    items = text.schedule(document.job(scheduler.show(), last), scheduler.rivals())
     return Result(items, text.print_job)
 
 
@@ -189,7 +196,8 @@ def schedule_remove(_: Context) -> Result:
 
     removed = scheduling.of_this_system().remove()
     done = "Removed the scheduled task." if removed else "There was no scheduled task."
-    return Result({"removed": removed}, lambda _: click.echo(done))
+    items = {"removed": removed, "verdict": done}
+    return Result(items, lambda _: click.echo(done))
 
 
 schedule_group = Group(

@@ -148,15 +148,8 @@ def _print_as_json(error: click.ClickException) -> None:
 
     context = getattr(error, "ctx", None)
     path = context.command_path.partition(" ")[2] if context else ""
-    details = {"type": "UsageError", "message": error.format_message(), "hint": ""}
-    document.print_json(
-        {
-            **document.common(path, error.exit_code),
-            "error": details,
-            "warnings": [],
-            "log": None,
-        }
-    )
+    message, code = error.format_message(), error.exit_code
+    document.print_json(document.failure(path, code, message, kind="UsageError"))
 
 
 class _Command(click.Command):

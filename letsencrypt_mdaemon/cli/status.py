@@ -120,7 +120,7 @@ def _would_fail(value: WouldFail) -> Document:
 
 def print_status(found: Document) -> None:
     """Print what is in use, and when it is due."""
-    click.echo(f"MDaemon in {found['mdaemon_dir']}")
+    click.echo(f"{found['verdict']}\nMDaemon in {found['mdaemon_dir']}")
     row("store", found["store"])
     row("names", *found["names"])
     row("CA", found["directory_url"])

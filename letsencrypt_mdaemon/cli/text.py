@@ -42,7 +42,7 @@ _FIREWALL_HINT = (
 
 def print_outcome(document: Document) -> None:
     """Print what a run did, or would do."""
-    click.echo(_headline(document))
+    click.echo(document["verdict"])
     row("reason", document["reason"])
     row("names", *document["names"])
     if item := document["certificate"]:
@@ -79,7 +79,7 @@ def print_unproven(proof: Document | None) -> None:
         row(word, *lines)
 
 
-def _headline(document: Document) -> str:
+def headline(document: Document) -> str:
     """Return the result of a run in a line."""
     if document["dry_run"]:
         return "Dry run: nothing was changed, and no certificate was ordered."
@@ -207,7 +207,7 @@ def print_checkup(document: Document) -> None:
         click.echo("To allow only this account to get certificates, publish in DNS:")
         for record in records:
             click.echo(f"  {record}")
-    click.echo(_verdict(document))
+    click.echo(document["verdict"])
 
 
 def _result(item: Document, *, fetched: bool = True) -> str:
@@ -222,7 +222,7 @@ def _result(item: Document, *, fetched: bool = True) -> str:
     return "no problem found" if fetched else "no problem in DNS, port 80 not checked"
 
 
-def _verdict(document: Document) -> str:
+def checkup_verdict(document: Document) -> str:
     """Return the result of a checkup in a sentence."""
     results = {item["name"]: _result(item) for item in document["names"]}
     parts = []
@@ -253,6 +253,12 @@ def print_selftest(document: Document) -> None:
     for check in document["checks"]:
         mark = {"ok": "ok", "failed": "FAIL"}.get(check["result"], "-")
         print_wrapped(f"{mark:<4}  {check['name']}: {check['detail']}", indent=6)
+
+
+def schedule(job: Document | None, rivals: Iterable[str]) -> Document:
+    """Return the scheduled task and the tasks of the old script, as JSON."""
+    verdict = f"Scheduled daily at {job['when']}." if job else NOT_SCHEDULED
+    return {"verdict": verdict, "job": job, "rivals": rivals}
 
 
 def print_job(document: Document) -> None:
