@@ -10,10 +10,11 @@ Error                     1  an unexpected error
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 ACME_ERROR = "urn:ietf:params:acme:error:"
@@ -98,6 +99,20 @@ class BusyError(Error):
     """Another run holds the lock of this installation."""
 
     exit_code = 6
+
+
+@contextmanager
+def after_issuance() -> Iterator[None]:
+    """Raise what this machine refuses as a `DeployError`, whatever the cause.
+
+    The CA has issued, and the next run continues with that certificate.
+    """
+    try:
+        yield
+    except Error as exc:
+        if type(exc) not in {Error, ConfigError}:
+            raise
+        raise DeployError(exc.message, hint=exc.hint) from exc
 
 
 def problem_kind(problem: Mapping[str, object]) -> str:

@@ -28,7 +28,7 @@ from letsencrypt_mdaemon.renewal.adapters import Request
 from letsencrypt_mdaemon.renewal.snapshot import Snapshot
 from letsencrypt_mdaemon.state.ledger import Ledger
 from letsencrypt_mdaemon.state.memory import Attempt, Change, Memory, Target, Window
-from letsencrypt_mdaemon.system import swap
+from letsencrypt_mdaemon.system import disk, swap
 from letsencrypt_mdaemon.verify.endpoints import Endpoint
 from letsencrypt_mdaemon.verify.served import Answer, Served
 from letsencrypt_mdaemon.windows.service import (
@@ -63,6 +63,10 @@ class MemoryStore:
     def certificates(self) -> list[tuple[x509.Certificate, str]]:
         """Return each certificate with its friendly name."""
         return list(self.kept.values())
+
+    def writes(self) -> list[Path]:
+        """Return no files: it has none."""
+        return []
 
     def install(self, certificate: Certificate) -> None:
         """Make sure that it is there."""
@@ -367,6 +371,13 @@ def watched(folder: Path, rule: Rule) -> Iterator[None]:
 
 
 @contextmanager
+def touched(rule: Rule) -> Iterator[None]:
+    """Call `rule` before each change of a file, and before each one that is read."""
+    with _told(rule, of_reads=False), _told(rule, of_reads=True):
+        yield
+
+
+@contextmanager
 def unreadable(file: Path) -> Iterator[None]:
     """Let nobody read a file, not even root."""
 
@@ -394,7 +405,12 @@ def read_only(
         if allowed <= next(count) < allowed + refused:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
 
-    with watched(folder, refuse):
+    def asked(path: Path) -> None:
+        if path.is_relative_to(folder) and not allowed and refused == sys.maxsize:
+            refuse(path)
+
+    # Once it refuses only some, whoever asks beforehand hears nothing of it.
+    with patch.object(disk, "_ask", asked), watched(folder, refuse):
         yield
 
 

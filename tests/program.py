@@ -53,10 +53,12 @@ class Program:
     Args:
         options: Given to every command that takes them.
         server: The running sandbox.
+        agrees: Whether every command that asks gets --yes.
     """
 
     server: mdaemon.Server
     options: list[str] = field(default_factory=list)
+    agrees: bool = True
 
     @property
     def layout(self) -> sandbox_folder.Layout:
@@ -72,7 +74,7 @@ class Program:
         """Return the command line of one run."""
         program = [sys.executable, "-m", "letsencrypt_mdaemon"]
         words = name.split()
-        return [*program, *words, *taken(words, self.options), *options, "--json"]
+        return [*program, *words, *self._taken(words), *options, "--json"]
 
     def run(
         self, name: str, *options: str, environ: Mapping[str, str] | None = None
@@ -93,8 +95,13 @@ class Program:
     ) -> Ran:
         """Run a command in this process: that is faster, and can be patched."""
         reports, words = ["--json"] if as_json else [], name.split()
-        common = taken(words, self.options)
+        common = self._taken(words)
         return here([*words, *common, *options, *reports], environ)
+
+    def _taken(self, words: Sequence[str]) -> list[str]:
+        # `setup` asks other questions.
+        agrees = self.agrees and words != ["setup"]
+        return taken(words, [*self.options, *["--yes"] * agrees])
 
     def bound(self) -> set[str]:
         """Return the thumbprints that the server's files name now."""

@@ -32,6 +32,7 @@ from letsencrypt_mdaemon import authorities
 from letsencrypt_mdaemon.errors import AcmeError, ChallengeError
 from letsencrypt_mdaemon.pki.certificate import Certificate, PrivateKey
 from letsencrypt_mdaemon.pki.checks import check
+from letsencrypt_mdaemon.renewal import by_hand, hold
 from letsencrypt_mdaemon.renewal import due as lifetimes
 from letsencrypt_mdaemon.renewal import run as workflow
 from letsencrypt_mdaemon.renewal.adapters import Adapters, Outcome, Request
@@ -349,6 +350,14 @@ class Installation:
         self.server.done.clear()
         return workflow.renew(self.order, self.parts, self.state.load(), now=now)
 
+    def hold(
+        self, leaf: x509.Certificate, now: datetime, until: datetime | None
+    ) -> None:
+        """Choose the certificate in use by hand, so that runs keep it."""
+        held = hold.begin(leaf, "use", now, until)
+        memory = self.state.load()
+        by_hand.use(leaf, self.order, self.parts, memory, now=now, held=held)
+
 
 @dataclass(frozen=True, slots=True)
 class Renewal:
@@ -373,6 +382,7 @@ class Story:
         failed: How many runs ended with an error.
         expired: The certificates that did while they were in use: when.
         passed: How often each limit of the CA would have been passed.
+        holds: How often a person chose the certificate in use by hand.
     """
 
     lifetime: timedelta
@@ -383,6 +393,7 @@ class Story:
     troubles: Counter[Kind] = field(default_factory=Counter)
     expired: list[datetime] = field(default_factory=list)
     passed: Counter[str] = field(default_factory=Counter)
+    holds: int = 0
 
     @property
     def is_told(self) -> bool:
@@ -454,7 +465,7 @@ class Weather:
         return self._next if self._next and self._next.start <= now else None
 
 
-def live(  # noqa: PLR0913 - what a life is made of
+def live(  # noqa: PLR0913, C901 - what a life is made of
     lifetime: timedelta,
     years: float,
     seed: int,
@@ -465,6 +476,8 @@ def live(  # noqa: PLR0913 - what a life is made of
     every: timedelta | None = None,
     compares: bool = True,
     idle: bool = False,
+    holds: float = 0.0,
+    early: bool = True,
 ) -> Story:
     """Tell the story of a server.
 
@@ -477,6 +490,9 @@ def live(  # noqa: PLR0913 - what a life is made of
         compares: See `SimulatedCa`.
         idle: Whether runs are left out as long as nothing is wrong, and the program
             itself has said that nothing will be due for days.
+        holds: How probable it is after a run that a person holds what is in use.
+        early: Whether that ends before a certificate is due by its lifetime; else it
+            ends as usual.
     """
     generator = random.Random(f"{seed} {lifetime}")  # noqa: S311 - not for secrets
     story = Story(lifetime, years)
@@ -506,6 +522,13 @@ def live(  # noqa: PLR0913 - what a life is made of
                 story.renewals += _renewal(ca, in_use)
                 in_use = outcome.certificate
                 rest = START
+            elif ca.trouble is None and in_use and holds and generator.random() < holds:
+                span = lifetimes.backstop(in_use) - now
+                until = now + span * generator.random() if early else None
+                if until is None or until > now:
+                    installation.hold(in_use, now, until)
+                    story.holds += 1
+                    rest = START
             elif idle and ca.trouble is None and outcome.next_at is not None:
                 rest = outcome.next_at - 3 * DAY
     story.expired = [item.ended for item in story.renewals if item.ended <= item.at]
@@ -535,7 +558,8 @@ def quiet(generator: random.Random) -> Iterator[None]:
 
 def ordinary(lifetime: timedelta, seed: int) -> Story:
     """Tell one of the thousand years' stories."""
-    return live(lifetime, YEARS, seed, idle=lifetime > lifetimes.SHORT_LIVED)
+    idle = lifetime > lifetimes.SHORT_LIVED
+    return live(lifetime, YEARS, seed, idle=idle, holds=0.02)
 
 
 def main() -> int:
@@ -554,6 +578,7 @@ def main() -> int:
                 f"{sum(story.runs for story in stories)} runs, "
                 f"{sum(story.failed for story in stories)} of them failed, "
                 f"{sum(len(story.renewals) for story in stories)} renewals, "
+                f"{sum(story.holds for story in stories)} choices by hand, "
                 f"{expired} expired, {passed} limits passed",
                 flush=True,
             )

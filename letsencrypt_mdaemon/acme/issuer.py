@@ -15,7 +15,7 @@ from letsencrypt_mdaemon.acme.exchange import check_url
 from letsencrypt_mdaemon.acme.order import Order
 from letsencrypt_mdaemon.acme.problem import about_names, may_pass
 from letsencrypt_mdaemon.acme.transport import AccountSession, Deadline
-from letsencrypt_mdaemon.errors import AcmeError
+from letsencrypt_mdaemon.errors import AcmeError, after_issuance
 from letsencrypt_mdaemon.pki.certificate import key_pem, load_key, new_key
 from letsencrypt_mdaemon.state.ledger import CLOCK_ERROR
 from letsencrypt_mdaemon.state.memory import OpenOrder
@@ -203,11 +203,12 @@ class Issuer:
         This comes before the download, and happens once, though the order may be
         resumed.
         """
-        saved, now = self.state.order(), datetime.now(UTC)
-        if saved is None or not saved.issued:
-            self.state.save(self.state.ledger().settled(now).issued(names, now))
-        if saved is not None:
-            self.state.save(saved._replace(issued=True))
+        with after_issuance():
+            saved, now = self.state.order(), datetime.now(UTC)
+            if saved is None or not saved.issued:
+                self.state.save(self.state.ledger().settled(now).issued(names, now))
+            if saved is not None:
+                self.state.save(saved._replace(issued=True))
 
     # The order (RFC 8555, 7.4): an open one, or a new one
 

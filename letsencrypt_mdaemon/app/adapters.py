@@ -6,20 +6,22 @@ import logging
 import sys
 from datetime import UTC, datetime
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from letsencrypt_mdaemon import authorities
 from letsencrypt_mdaemon.app import build
-from letsencrypt_mdaemon.errors import Error
+from letsencrypt_mdaemon.errors import ConfigError, Error
 from letsencrypt_mdaemon.mdaemon import folders
 from letsencrypt_mdaemon.mdaemon.bindings import Bindings
 from letsencrypt_mdaemon.mdaemon.server import MailServer, Semaphores
 from letsencrypt_mdaemon.renewal import due
 from letsencrypt_mdaemon.renewal.adapters import Adapters, Request
+from letsencrypt_mdaemon.system import disk
 from letsencrypt_mdaemon.verify.observe import observe
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from cryptography import x509
 
@@ -52,16 +54,81 @@ def adapters(
     def look(only: Collection[Endpoint] = ()) -> dict[Endpoint, Served]:
         return observe(only or installation.endpoints, names, briefly=bool(only))
 
+    mail_server = server(installation, targets)
     return Adapters(
         store=installation.store,
-        server=server(installation, targets),
+        server=mail_server,
         observe=look,
         state=installation.state,
         ca=installation.ca,
         issuer=cache(lambda: issuer(installation)),
         revocation=revocation,
         suspects=suspects,
+        refusal=lambda request, leaf: as_error(
+            refusals(
+                installation,
+                mail_server,
+                leaf,
+                orders=leaf is None and not request.activate_only,
+                binds=not (request.issue_only or request.rehearse),
+            )
+        ),
     )
+
+
+def refusals(
+    installation: Installation,
+    mail_server: MailServer,
+    leaf: x509.Certificate | None,
+    *,
+    orders: bool = True,
+    binds: bool = True,
+) -> dict[tuple[str, Path], Error]:
+    """Ask whether a run could write all its files, and change nothing.
+
+    Args:
+        leaf: The certificate to put into use; None if it is not issued yet.
+        orders: Whether the run orders a certificate.
+        binds: Whether it puts one into use.
+
+    Returns:
+        What refuses by its kind (state, webroot, store, files) and folder.
+    """
+    asks = [("state", installation.state.writes), ("state", installation.ca.writes)]
+    if orders:
+        asks.append(("webroot", webroot(installation).writes))
+    is_stored = any(leaf == each for each, _ in installation.stored)
+    if not (installation.config.staging or is_stored):
+        asks.append(("store", installation.store.writes))
+    if binds:
+        asks.append(("files", lambda: mail_server.writes(leaf)))
+    found: dict[tuple[str, Path], Error] = {}
+    for kind, writes in asks:
+        try:
+            paths = writes()
+        except Error as exc:
+            found[kind, Path()] = exc
+            continue
+        for path in paths:
+            try:
+                with disk.explained(f"write {path}"):
+                    disk.ask_to_write(path)
+            except Error as exc:
+                found.setdefault((kind, path.parent), exc)
+    return found
+
+
+def as_error(found: Mapping[tuple[str, Path], Error]) -> Error | None:
+    """Return what refuses as one error; None if nothing does."""
+    errors = list({error.message: error for error in found.values()}.values())
+    if not errors:
+        return None
+    if len(errors) == 1:
+        return errors[0]
+    kind = next((type(x) for x in errors if isinstance(x, ConfigError)), Error)
+    lines = "".join(f"\n  - {error.message}" for error in errors)
+    message = f"This machine does not let the run write what it has to:{lines}"
+    return kind(message, hint=errors[0].hint)
 
 
 def revocation(

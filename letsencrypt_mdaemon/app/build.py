@@ -14,7 +14,7 @@ from letsencrypt_mdaemon.errors import ConfigError, Error
 from letsencrypt_mdaemon.mdaemon import folders
 from letsencrypt_mdaemon.state.folder import State
 from letsencrypt_mdaemon.stores.pem import PemStore
-from letsencrypt_mdaemon.system.disk import read_limited, reason
+from letsencrypt_mdaemon.system.disk import read_limited, reason, sweep
 from letsencrypt_mdaemon.system.locks import exclusive_lock
 from letsencrypt_mdaemon.verify import endpoints
 
@@ -84,7 +84,9 @@ def state_of(config: Config, root: Path) -> State:
 
 @contextmanager
 def locked_state(config: Config, root: Path, file: Path | None) -> Iterator[State]:
-    """Hold the lock of the state folder; make the folder if it is missing.
+    """Hold the lock of the state folder, and tidy up what a killed run left there.
+
+    A missing folder is made.
 
     Args:
         file: The config file, if there is one.
@@ -99,6 +101,7 @@ def locked_state(config: Config, root: Path, file: Path | None) -> Iterator[Stat
     state = state_of(config, root)
     trust.make_state(state.folder, root)
     with exclusive_lock(state.lock):
+        sweep(state.folder)
         yield state
 
 

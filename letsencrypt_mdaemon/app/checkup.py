@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
@@ -16,7 +17,6 @@ from letsencrypt_mdaemon.doctor.examination import Doctor, is_public_name
 from letsencrypt_mdaemon.doctor.findings import Code, Finding, Weight
 from letsencrypt_mdaemon.doctor.nameservers import Nameservers, is_public
 from letsencrypt_mdaemon.errors import AcmeError, ChallengeError, ConfigError, Error
-from letsencrypt_mdaemon.mdaemon import folders
 from letsencrypt_mdaemon.mdaemon.webroot import webmail_ports
 from letsencrypt_mdaemon.system.parallel import ask_all
 from letsencrypt_mdaemon.text import when
@@ -28,7 +28,14 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.app.installation import Installation
     from letsencrypt_mdaemon.config.settings import Config
     from letsencrypt_mdaemon.doctor.examination import Examination, Examined
+    from letsencrypt_mdaemon.state.memory import Target
 
+_REFUSED = {
+    "state": Code.STATE_UNUSABLE,
+    "webroot": Code.WEBROOT_NOT_WRITABLE,
+    "store": Code.STORE_UNUSABLE,
+    "files": Code.INI_NOT_WRITABLE,
+}
 CA_SECONDS = 10.0
 """The time limit for the CA's directory."""
 
@@ -40,12 +47,14 @@ class Checkup(NamedTuple):
         machine: The findings that concern all names.
         account: The URL of the account at the CA; empty if there is none.
         fetched: Whether a test file was fetched, or tried to be.
+        refusal: What this machine does not let a renewal write; None if nothing.
     """
 
     names: tuple[Examined, ...]
     machine: tuple[Finding, ...]
     account: str
     fetched: bool
+    refusal: Error | None = None
 
     @property
     def failures(self) -> dict[str, str]:
@@ -89,13 +98,23 @@ def check(
         found.append(Finding(kind=Code.TOO_MANY_NAMES, seen=seen, certain=True))
     doctor = _doctor(installation, authority, shows=unlocked is None)
     examination = doctor.examine(names, timeout=timeout)
-    if unlocked is not None:
-        found.append(Finding(kind=Code.STATE_UNUSABLE, seen=unlocked.message))
     found += _ledger(installation, names, now)
     found += examination.server
-    found += _files(installation, names, public=authority.public)
-    account, fetched = authority.account, examination.fetched
-    return Checkup(examination.names, tuple(found), account, fetched)
+    refused = {} if unlocked is None else {("state", Path()): unlocked}
+    found += _files(installation, names, refused, public=authority.public)
+    known = {finding.kind for finding in found}
+    found += [
+        Finding(kind=_REFUSED[kind], seen=error.message)
+        for (kind, _), error in refused.items()
+        if _REFUSED[kind] not in known
+    ]
+    return Checkup(
+        examination.names,
+        tuple(found),
+        authority.account,
+        examination.fetched,
+        adapters.as_error(refused),
+    )
 
 
 def check_names(
@@ -183,17 +202,24 @@ def _ledger(
 
 
 def _files(
-    installation: Installation, names: Sequence[str], *, public: bool
+    installation: Installation,
+    names: Sequence[str],
+    refused: dict[tuple[str, Path], Error],
+    *,
+    public: bool,
 ) -> list[Finding]:
-    """Return what would prevent a new certificate from being used."""
+    """Return what would prevent a new certificate from being used.
+
+    Args:
+        refused: Gets what a renewal could not write, in addition to what it has.
+    """
     found = []
+    targets: tuple[Target, ...] = ()
     try:
         targets = installation.targets()
         if not targets:
             seen = f"no INI file below {installation.root} names a known certificate"
             found.append(Finding(kind=Code.TARGETS_UNKNOWN, seen=seen))
-        paths = [folders.file_below(installation.root, row.file) for row in targets]
-        found += machine.ini_files(paths)
         named = adapters.server(installation, targets).named(names).values()
         for leaf in dict.fromkeys(named):
             found += machine.client_auth(leaf, public=public)
@@ -201,13 +227,13 @@ def _files(
         found.append(Finding(kind=Code.TARGETS_UNKNOWN, seen=exc.message))
     except Error as exc:
         found.append(Finding(kind=Code.INI_NOT_WRITABLE, seen=exc.message))
+    server = adapters.server(installation, targets)
+    asked = adapters.refusals(installation, server, None)
+    known = {kind for kind, _ in refused}
+    refused |= {at: error for at, error in asked.items() if at[0] not in known}
     if installation.config.to and installation.config.mail_server == "raw":
         try:
             trust.raw_queue(installation.root)
         except Error as exc:
             found.append(Finding(kind=Code.RAW_QUEUE_UNUSABLE, seen=exc.message))
-    found += machine.folder(installation.state.folder, Code.STATE_UNUSABLE)
-    store = getattr(installation.store, "folder", None)
-    if store is not None:
-        found += machine.folder(store, Code.STORE_UNUSABLE)
     return found

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from letsencrypt_mdaemon.app import scheduling, status
 from letsencrypt_mdaemon.errors import Error
 from letsencrypt_mdaemon.pki.certificate import thumbprint
-from letsencrypt_mdaemon.renewal import spare
+from letsencrypt_mdaemon.renewal import hold, spare
 from letsencrypt_mdaemon.renewal.due import lifetime
 from letsencrypt_mdaemon.renewal.proof import Judge
 from letsencrypt_mdaemon.text import days, printable
@@ -234,6 +234,8 @@ def _name_problems(found: Status) -> Iterator[Problem]:
     for row in found.failing:
         text = f"{row} would fail at the next renewal, since {row.since:%Y-%m-%d}"
         yield Problem(Grade.WARNING, text)
+    if held := hold.in_force(snapshot):
+        yield Problem(Grade.WARNING, f"held by you since {held.since:%Y-%m-%d}")
     if found.pending is not None:
         yield Problem(Grade.WARNING, "a certificate is issued and not in use")
 
@@ -241,12 +243,14 @@ def _name_problems(found: Status) -> Iterator[Problem]:
 def _schedule_problems(found: Status, last: timedelta | None) -> Iterator[Problem]:
     try:
         scheduler = scheduling.of_this_system()
-        job, rivals = scheduler.show(), scheduler.rivals()
+        job, rivals, twins = scheduler.show(), scheduler.rivals(), scheduler.twins()
     except Error as exc:
         yield Problem(Grade.WARNING, f"the schedule is unknown ({exc.message})")
         return
     if job is None:
-        yield Problem(Grade.WARNING, "no renewal is scheduled")
+        # Another scheduler may run it.
+        if last is None or last > scheduling.MAX_PAUSE:
+            yield Problem(Grade.WARNING, "no renewal is scheduled")
     else:
         for path in missing_files(job):
             text = f"the scheduled command needs {path}, which is not there"
@@ -259,6 +263,9 @@ def _schedule_problems(found: Status, last: timedelta | None) -> Iterator[Proble
         yield Problem(Grade.WARNING, "the schedule is too infrequent")
     for name in rivals:
         yield Problem(Grade.WARNING, f"the task {name} runs the old script, too")
+    if twins:
+        text = f"several schedules run this program: {'; '.join(twins)}"
+        yield Problem(Grade.WARNING, text)
 
 
 def missing_files(job: Job) -> Iterable[str]:

@@ -17,7 +17,8 @@ from letsencrypt_mdaemon.errors import AcmeError, ChallengeError, Error
 from letsencrypt_mdaemon.pki.certificate import thumbprint
 from letsencrypt_mdaemon.renewal.due import lifetime
 from letsencrypt_mdaemon.state.ledger import RETRY_INTERVAL
-from letsencrypt_mdaemon.state.memory import Rehearsed, WouldFail, utc
+from letsencrypt_mdaemon.state.memory import utc
+from letsencrypt_mdaemon.state.told import Rehearsed, WouldFail
 from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:

@@ -12,9 +12,8 @@ from letsencrypt_mdaemon.app import adapters, build
 from letsencrypt_mdaemon.app.installation import Installation, open_installation
 from letsencrypt_mdaemon.errors import ConfigError, DeployError
 from letsencrypt_mdaemon.mdaemon import folders
-from letsencrypt_mdaemon.renewal import run
+from letsencrypt_mdaemon.renewal import by_hand, hold, run
 from letsencrypt_mdaemon.renewal.due import lifetime
-from letsencrypt_mdaemon.system.disk import sweep
 from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:
@@ -49,7 +48,7 @@ def renew(config: Config) -> Outcome:
     root = folders.find(folders.places(config.mdaemon_dir, "mdaemon_dir"))
     with ExitStack() as exits:
         if not config.dry_run:
-            sweep(exits.enter_context(build.locked_state(config, root, None)).folder)
+            exits.enter_context(build.locked_state(config, root, None))
         installation = open_installation(config, root)
         return prepare(installation, installation.names()).renew(now)
 
@@ -97,23 +96,71 @@ class Prepared(NamedTuple):
         """Activate the certificate that an earlier run obtained or rolled back.
 
         Raises:
+            ConfigError: In a rehearsal: its certificate is for nobody's use.
             Error: If the certificate is not in use everywhere.
         """
+        self._refuse_rehearsal("activate")
         request = self.request._replace(
             activate_only=True, issue_only=False, force=False
         )
-        return self._replace(request=request).renew(now)
+        outcome = self._replace(request=request).renew(now)
+        state = self.installation.state
+        if not request.dry_run and (memory := state.load()).hold is not None:
+            state.save(memory._replace(hold=None))
+        return outcome
 
     def roll_back(self, now: datetime) -> Outcome:
         """Restore the last certificate that every port served.
 
         Raises:
+            ConfigError: In a rehearsal.
             Error: If there is none, or it is not in use everywhere afterwards.
         """
+        self._refuse_rehearsal("roll back")
         memory = self.installation.memory
         self._require_all(now)
         outcome = run.roll_back(self.request, self.adapters, memory, now=now)
         return self._with_error(outcome)
+
+    def _refuse_rehearsal(self, doing: str) -> None:
+        if self.request.rehearse:
+            message = f"Cannot {doing}: with staging = yes, nothing in use is changed."
+            raise ConfigError(message, hint="Remove staging from the settings.")
+
+    def use(
+        self,
+        leaf: x509.Certificate,
+        now: datetime,
+        *,
+        until: datetime | None = None,
+    ) -> Outcome:
+        """Make the server use a certificate of the store, and hold it.
+
+        Args:
+            leaf: A self-signed one is not held.
+            until: When the hold ends; None = when the certificate is nearly over.
+
+        Raises:
+            Error: If it is not in use everywhere afterwards.
+        """
+        self._require_all(now)
+        held = hold.begin(leaf, "use", now, until)
+        memory = self.installation.memory
+        outcome = by_hand.use(
+            leaf, self.request, self.adapters, memory, now=now, held=held
+        )
+        return self._with_error(outcome)
+
+    def reload(self, now: datetime, *, restart: bool) -> by_hand.Reloaded:
+        """Make the server reload its certificate, and look at its ports.
+
+        Raises:
+            Error: If a restart fails.
+        """
+        memory = self.installation.memory
+        return by_hand.reload(
+            self.request, self.adapters, memory, now=now, restart=restart
+        )
 
     def _require_all(self, now: datetime) -> None:
         """Stop before anything is changed if a target cannot be seen for now.

@@ -14,16 +14,13 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
-
 from letsencrypt_mdaemon._version import __version__
 from letsencrypt_mdaemon.app import build
 from letsencrypt_mdaemon.errors import DeployError, Error
 from letsencrypt_mdaemon.mdaemon import folders
 from letsencrypt_mdaemon.mdaemon.server import PROBE, Semaphores
-from letsencrypt_mdaemon.pki.certificate import Certificate, new_key, thumbprint
+from letsencrypt_mdaemon.pki.certificate import thumbprint
+from letsencrypt_mdaemon.pki.self_signed import self_signed
 from letsencrypt_mdaemon.system import process
 from letsencrypt_mdaemon.system.tasks import TaskScheduler
 
@@ -31,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from letsencrypt_mdaemon.app.installation import Installation
-    from letsencrypt_mdaemon.pki.certificate import KeyType
+    from letsencrypt_mdaemon.pki.certificate import Certificate, KeyType
     from letsencrypt_mdaemon.renewal.adapters import Store
     from letsencrypt_mdaemon.state.folder import Seal
 
@@ -112,23 +109,8 @@ def run(checks: Sequence[tuple[str, Callable[[], str]]]) -> Report:
 
 def temporary_certificate(kind: KeyType) -> Certificate:
     """Return a self-signed certificate that is valid for a day."""
-    key, now = new_key(kind), datetime.now(UTC)
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, NAME)])
-    names = x509.SubjectAlternativeName([x509.DNSName(NAME)])
-    usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])
-    leaf = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(names, critical=False)
-        .add_extension(usage, critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    return Certificate((leaf,), key)
+    start = datetime.now(UTC) - timedelta(hours=1)
+    return self_signed([NAME], kind, start=start, days=1)
 
 
 def store(store: Store, kind: KeyType, *more: Callable[[str], str]) -> str:

@@ -17,7 +17,12 @@ from letsencrypt_mdaemon.config.settings import Config
 from letsencrypt_mdaemon.errors import ConfigError, DeployError
 from letsencrypt_mdaemon.mdaemon import folders, ini
 from letsencrypt_mdaemon.system import mail
-from letsencrypt_mdaemon.system.disk import explained, read_limited, write_private
+from letsencrypt_mdaemon.system.disk import (
+    explained,
+    make_private_folder,
+    read_limited,
+    write_private,
+)
 from letsencrypt_mdaemon.text import day
 
 if TYPE_CHECKING:
@@ -33,8 +38,6 @@ if TYPE_CHECKING:
 
 ONCE = ("staging", "dry-run", "force", "no-activate", "json")
 """Settings of one run: they never go into the config file."""
-
-MAX_CONFIG_BYTES = 1_000_000
 
 ELEVATE = {
     "win32": "Run this in a Command Prompt opened as administrator.",
@@ -88,7 +91,7 @@ def config_text(file: Path, values: Mapping[str, str]) -> bytes:
     """
     table = dict(load.settings())
     with explained(f"read {file}", failure=ConfigError):
-        data = read_limited(file, MAX_CONFIG_BYTES) if file.exists() else b""
+        data = read_limited(file, load.MAX_FILE_BYTES) if file.exists() else b""
     if not data.strip():
         data += _HEAD
     for name, text in values.items():
@@ -158,9 +161,9 @@ def write_config(file: Path, data: bytes) -> Ended:
         ConfigError: If it cannot be written, or its settings are invalid.
     """
     with explained(f"write {file}", failure=ConfigError):
-        if file.exists() and read_limited(file, MAX_CONFIG_BYTES) == data:
+        if file.exists() and read_limited(file, load.MAX_FILE_BYTES) == data:
             return Ended("unchanged", str(file))
-        file.parent.mkdir(exist_ok=True)
+        make_private_folder(file.parent, 0o755)
         write_private(file, data)
     return Ended("written", str(file))
 

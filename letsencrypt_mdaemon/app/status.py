@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.renewal.due import Due
     from letsencrypt_mdaemon.renewal.snapshot import Snapshot
     from letsencrypt_mdaemon.state.ledger import Wait
-    from letsencrypt_mdaemon.state.memory import Draw, WouldFail
+    from letsencrypt_mdaemon.state.memory import Draw
+    from letsencrypt_mdaemon.state.told import WouldFail
 
 _log = logging.getLogger(__name__)
 

@@ -39,17 +39,19 @@ _REASON = click.Option(
 @command(
     *("directory-url", "ca-bundle", "json", "mdaemon-dir", "store"),
     takes=(*options.INSTALLATION, *options.ACCOUNT),
-    own=(_THUMBPRINT, _REASON),
+    own=(_THUMBPRINT, _REASON, options.YES),
     helps=options.STAGING,
     example="revoke --thumbprint HEX --reason keyCompromise",
 )
-def revoke(context: Context, thumbprint: str | None, reason: str) -> Result:
+def revoke(
+    context: Context, *, thumbprint: str | None, reason: str, yes: bool
+) -> Result:
     """Ask the CA to revoke a certificate.
 
     The server uses the certificate until `renew` replaces it: run that afterwards.
     After keyCompromise its key is never used again, whatever key-policy says.
     """
-    from letsencrypt_mdaemon.app import adapters  # noqa: PLC0415 - slow
+    from letsencrypt_mdaemon.app import adapters, certificates  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.cli import document, text  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.pki.certificate import thumbprint as thumbprint_of  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.renewal import revoke as revocation  # noqa: PLC0415 - slow
@@ -61,10 +63,13 @@ def revoke(context: Context, thumbprint: str | None, reason: str) -> Result:
     if not thumbprint:
         hint = "Use --thumbprint HEX; `status` and `discover` show thumbprints."
         raise ConfigError("No certificate given.", hint=hint)
+    wanted = thumbprint.replace(":", "").replace(" ", "").upper()
+    if not yes:
+        context.confirm(certificates.described(context.open(), wanted), yes=yes)
     context.lock()
     installation = context.open(look=False)
     leaf = revocation.revoke(
-        thumbprint.replace(":", "").replace(" ", "").upper(),
+        wanted,
         reasons[reason.lower()],
         adapters.adapters(installation),
         directory_url=context.config.ca,
@@ -93,12 +98,19 @@ def account_show(context: Context) -> Result:
     return Result(items, text.print_account)
 
 
-@command(*options.ACCOUNT, helps=options.STAGING, example="account deactivate")
-def account_deactivate(context: Context) -> Result:
+@command(
+    *options.ACCOUNT,
+    own=(options.YES,),
+    helps=options.STAGING,
+    example="account deactivate",
+)
+def account_deactivate(context: Context, *, yes: bool) -> Result:
     """Close the account for good.
 
     The next `renew` creates another one.
     """
+    question = f"This closes the account at {context.config.ca} for good."
+    context.confirm([question], yes=yes)
     return _change(context, "is closed", lambda accounts: accounts.deactivate())
 
 

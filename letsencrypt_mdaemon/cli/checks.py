@@ -104,7 +104,8 @@ def verify(context: Context) -> Result:
 def doctor(context: Context) -> Result:
     """Check every name as the CA does.
 
-    Shows why a name would fail validation, and what to do.
+    Shows why a name would fail validation, and what to do. Also shows which files a
+    renewal could not write.
     """
     from letsencrypt_mdaemon.app import checkup  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.cli import document, text  # noqa: PLC0415 - slow
@@ -124,7 +125,7 @@ def doctor(context: Context) -> Result:
         timeout=45,
         unlocked=unlocked,
     )
-    error = found.error() if found.failures else None
+    error = found.error() if found.failures else found.refusal
     items = document.checkup(found)
     items["verdict"] = text.checkup_verdict(items)
     return Result(items, text.print_checkup, error)

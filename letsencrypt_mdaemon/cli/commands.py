@@ -38,7 +38,7 @@ def renew(context: Context) -> Result:
     """
     from letsencrypt_mdaemon.app import rehearsal  # noqa: PLC0415 - slow
 
-    result = _carry_out(context, lambda run: run.renew(context.now))
+    result = carry_out(context, lambda run: run.renew(context.now))
     prepared, outcome = context.prepared, context.outcome
     if context.is_scheduled:
         if prepared and outcome and context.config.rehearse == "yes":
@@ -61,26 +61,31 @@ def renew(context: Context) -> Result:
 def activate(context: Context) -> Result:
     """Use a certificate that is issued, but unused.
 
-    One that `renew --no-activate` obtained, or that was rolled back.
+    One that `renew --no-activate` obtained, that was rolled back, or that waits because
+    you chose another one with `use`.
     """
-    return _carry_out(context, lambda run: run.activate(context.now))
+    return carry_out(context, lambda run: run.activate(context.now))
 
 
 @command(
-    *("host-name", "alternate-host-names", "no-reload", "json", "mdaemon-dir", "store"),
+    *("host-name", "alternate-host-names", "no-reload", "dry-run", "json"),
+    *("mdaemon-dir", "store"),
     takes=options.DEPLOY,
     example="rollback",
     is_logged=True,
 )
 def rollback(context: Context) -> Result:
-    """Return to the last verified certificate."""
-    return _carry_out(context, lambda run: run.roll_back(context.now))
+    """Return to the last verified certificate.
+
+    Runs keep it until it is nearly over; `activate` ends that.
+    """
+    return carry_out(context, lambda run: run.roll_back(context.now))
 
 
-def _carry_out(context: Context, act: Callable[[Prepared], Outcome]) -> Result:
+def carry_out(context: Context, act: Callable[[Prepared], Outcome]) -> Result:
     """Change which certificate the server uses."""
     from letsencrypt_mdaemon.app import status as overview  # noqa: PLC0415 - slow
-    from letsencrypt_mdaemon.cli import document, text  # noqa: PLC0415 - slow
+    from letsencrypt_mdaemon.cli import document, text, verdict  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.pki.certificate import tlsa  # noqa: PLC0415 - slow
 
     config = context.config
@@ -102,7 +107,7 @@ def _carry_out(context: Context, act: Callable[[Prepared], Outcome]) -> Result:
         ),
         "command": context.command,
     }
-    items["verdict"] = text.headline(items)
+    items["verdict"] = verdict.outcome(items)
     return Result(items, text.print_outcome, outcome.error)
 
 
@@ -111,27 +116,33 @@ def _carry_out(context: Context, act: Callable[[Prepared], Outcome]) -> Result:
     *("key-type", "directory-url"),
     takes=(*options.SERVER, *options.DUE),
     helps=options.STAGING,
-    example="status --json",
+    own=(
+        click.Option(["--ports"], is_flag=True, help="List each INI value and port."),
+    ),
+    example="status --ports",
 )
-def status(context: Context) -> Result:
+def status(context: Context, *, ports: bool) -> Result:
     """Show the certificate, and when it is due.
 
-    Shows the certificate in use, its expiry date, and when and why it is due. Does not
-    contact the CA.
+    Shows the certificate in use, its expiry date, when and why it is due, and which
+    ports do not serve it. Does not contact the CA.
     """
+    from functools import partial  # noqa: PLC0415
+
     from letsencrypt_mdaemon.app import scheduling  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.app import status as overview  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.cli import document, verdict  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.cli import status as shown  # noqa: PLC0415 - slow
 
-    installation = context.open()
+    installation = context.open(look=False)
+    installation = installation.look(installation.names())
     found = overview.read(installation, now=context.now)
     runs = installation.memory.runs
     is_scheduled = scheduling.is_scheduled(context.job, runs, context.now)
     items = shown.status(found, installation, is_scheduled=is_scheduled)
     items["days_left"] = document.days_left(found.snapshot.named.values())
     items["verdict"] = verdict.status(items)
-    return Result(items, shown.print_status)
+    return Result(items, partial(shown.print_status, each=ports))
 
 
 @command(
@@ -147,7 +158,7 @@ def schedule_install(context: Context) -> Result:
     catches up on a missed start. Run it again to update the command.
     """
     from letsencrypt_mdaemon.app import scheduling  # noqa: PLC0415 - slow
-    from letsencrypt_mdaemon.cli import document, text  # noqa: PLC0415 - slow
+    from letsencrypt_mdaemon.cli import document, text, verdict  # noqa: PLC0415 - slow
 
     scheduler = scheduling.of_this_system()
     given = {name: row for name, row in context.options.items() if name != "json"}
@@ -156,7 +167,7 @@ def schedule_install(context: Context) -> Result:
     command = scheduling.command(context.loaded, given, context.root)
     job = scheduler.install(command)
     last = scheduling.last_run(context.config, context.root)
-    items = text.schedule(document.job(job, last), rivals)
+    items = verdict.schedule(document.job(job, last), rivals)
     return Result(items, text.print_installed)
 
 
@@ -178,11 +189,11 @@ def offer_to_keep_others_out(context: Context) -> None:
 def schedule_show(context: Context) -> Result:
     """Show the schedule and the last run."""
     from letsencrypt_mdaemon.app import scheduling  # noqa: PLC0415 - slow
-    from letsencrypt_mdaemon.cli import document, text  # noqa: PLC0415 - slow
+    from letsencrypt_mdaemon.cli import document, text, verdict  # noqa: PLC0415 - slow
 
     scheduler = scheduling.of_this_system()
     last = scheduling.last_run(context.config, context.root)
-    items = text.schedule(document.job(scheduler.show(), last), scheduler.rivals())
+    items = verdict.schedule(document.job(scheduler.show(), last), scheduler.rivals())
     return Result(items, text.print_job)
 
 

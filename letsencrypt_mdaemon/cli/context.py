@@ -12,11 +12,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
+
 from letsencrypt_mdaemon.app import build, trust
 from letsencrypt_mdaemon.app.installation import open_installation
 from letsencrypt_mdaemon.config import load
 from letsencrypt_mdaemon.config.parsers import parse_path
-from letsencrypt_mdaemon.errors import Error
+from letsencrypt_mdaemon.errors import ConfigError, Error
 from letsencrypt_mdaemon.mdaemon import folders
 
 if TYPE_CHECKING:
@@ -167,6 +169,28 @@ class Context:
         self.names = installation.names()
         self.prepared = renewal.prepare(installation, self.names)
         return self.prepared
+
+    def confirm(self, lines: Sequence[str], *, yes: bool) -> None:
+        """Show what is about to happen, and ask whether it should.
+
+        Args:
+            yes: Whether the command line agrees to it, so that nobody is asked.
+
+        Raises:
+            ConfigError: If the answer is no, or nobody can be asked.
+        """
+        if yes:
+            return
+        if not all(stream and stream.isatty() for stream in (sys.stdin, sys.stderr)):
+            message = f"`{self.command}` needs your consent. {' '.join(lines)}"
+            raise ConfigError(message, hint="Nothing was changed. Add --yes.")
+        click.echo("\n".join(lines), err=True)
+        try:
+            agrees = click.confirm("Go on?", err=True)
+        except click.Abort:
+            agrees = False
+        if not agrees:
+            raise ConfigError("You did not agree. Nothing was changed.")
 
     def mail(self, subject: str, lines: Iterable[str]) -> tuple[str, ...]:
         """Send a mail to the recipients in the settings (`build.send_mail`).

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.doctor.findings import Finding
     from letsencrypt_mdaemon.mdaemon.discovery import Found
     from letsencrypt_mdaemon.renewal.adapters import Outcome, Proof
-    from letsencrypt_mdaemon.state.memory import Account, Change, Dropped, Target
+    from letsencrypt_mdaemon.state.memory import Account, Change, Dropped, Hold, Target
     from letsencrypt_mdaemon.system.schedule import Job
 
 SCHEMA = 1
@@ -139,6 +139,19 @@ def outcome(value: Outcome) -> Document:
         "proof": proof(value.proof),
         "removed": list(value.removed),
         "dropped": [dropped(item) for item in value.dropped],
+        "held": hold(value.held),
+    }
+
+
+def hold(value: Hold | None) -> Document | None:
+    """Return which certificate a person chose, and until when runs keep it."""
+    if value is None:
+        return None
+    return {
+        "thumbprint": value.thumbprint,
+        "since": iso(value.since),
+        "until": iso(value.until),
+        "by": value.why,
     }
 
 

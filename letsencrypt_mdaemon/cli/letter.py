@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
 from letsencrypt_mdaemon.errors import AcmeError, ChallengeError, DeployError
-from letsencrypt_mdaemon.state.memory import Told, WouldFail
 from letsencrypt_mdaemon.state.news import Event
+from letsencrypt_mdaemon.state.told import Told, WouldFail
 from letsencrypt_mdaemon.system import mail
 from letsencrypt_mdaemon.text import day, days, printable, when
 

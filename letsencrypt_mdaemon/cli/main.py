@@ -13,10 +13,12 @@ import click
 from letsencrypt_mdaemon._version import __version__
 from letsencrypt_mdaemon.cli import (
     accounts,
+    certificates,
     checks,
     commands,
     legacy,
     monitoring,
+    self_signed,
     streams,
 )
 from letsencrypt_mdaemon.cli import setup as setting_up
@@ -122,6 +124,12 @@ cli = Group(
             checks.doctor,
             commands.activate,
             commands.rollback,
+            certificates.reload,
+        ],
+        "Certificates": [
+            certificates.certificates_group,
+            certificates.use,
+            self_signed.self_signed,
         ],
         "Seldom": [accounts.revoke, accounts.account_group],
     },

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
     Action = Callable[..., "Result"]  # of a Context, and own options
 
-CONTEXT = {"help_option_names": ["-h", "--help"]}
+_HELP = ["-h", "--help"]
+CONTEXT = {"help_option_names": _HELP}
 
 # What the commands read: the first names everything that opens an installation.
 INSTALLATION = (
@@ -55,6 +56,7 @@ RENEW = (
 )
 ONCE = ("staging", "dry-run", "force")
 """For a run by hand; never for a scheduled one."""
+YES = click.Option(["--yes"], is_flag=True, help="Do not ask.")
 STAGING = {"staging": "Use the staging CA, and the account there."}
 """The help of that option where there is nothing to rehearse."""
 
@@ -81,12 +83,15 @@ class Group(click.Group):
     Args:
         sections: The commands by title of their section. A command's name loses the
             group's: `schedule-show` becomes `show`.
+        default: The command that runs if none is given; "" = show the help.
     """
 
     def __init__(
         self,
         name: str,
         sections: Mapping[str, Sequence[click.Command]],
+        *,
+        default: str = "",
         **attributes: Any,  # noqa: ANN401 - click's own
     ) -> None:
         super().__init__(
@@ -96,9 +101,16 @@ class Group(click.Group):
             subcommand_metavar="COMMAND [OPTIONS]",
             **attributes,
         )
-        self.sections = sections
+        self.sections, self.default = sections, default
         for command in chain.from_iterable(sections.values()):
             self.add_command(command, str(command.name).removeprefix(f"{name}-"))
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the options; add the default command."""
+        is_option = args[:1] and args[0].startswith("-") and args[0] not in _HELP
+        if self.default and (not args or is_option):
+            args = [self.default, *args]
+        return super().parse_args(ctx, args)
 
     def main(self, *arguments: Any, **options: Any) -> NoReturn:  # noqa: ANN401
         """Run a command line; its mistakes are shown as all other errors are."""
@@ -160,7 +172,7 @@ class _Command(click.Command):
 
     shown: Sequence[str] = ()
     takes: Sequence[str] | None = ()
-    own: Sequence[click.Option] = ()
+    own: Sequence[click.Parameter] = ()
     helps: Mapping[str, str] = {}
     example = ""
     on_failure: Callable[[str], int] | None = None
@@ -204,7 +216,8 @@ class _Command(click.Command):
         rows = [
             option.get_help_record(ctx)
             for option in self.get_params(ctx)
-            if ctx.meta.get(ALL) or option.name not in seldom
+            if isinstance(option, click.Option)
+            and (ctx.meta.get(ALL) or option.name not in seldom)
         ]
         with formatter.section("Options"):
             formatter.write_dl([row for row in rows if row])
@@ -221,10 +234,11 @@ class _Command(click.Command):
 def command(  # noqa: PLR0913 - what a command consists of
     *shown: str,
     takes: Sequence[str] | None = (),
-    own: Sequence[click.Option] = (),
+    own: Sequence[click.Parameter] = (),
     helps: Mapping[str, str] | None = None,
     example: str,
     is_logged: bool = False,
+    first: Callable[..., object] | None = None,
     on_failure: Callable[[str], int] | None = None,
 ) -> Callable[[Action], click.Command]:
     """Make a command of a function, with settings as its options.
@@ -232,10 +246,12 @@ def command(  # noqa: PLR0913 - what a command consists of
     Args:
         shown: The settings that -h shows.
         takes: All settings that it takes, or the further ones; None = every setting.
-        own: Options that are not settings; the function gets their values by name.
+        own: Options and arguments that are not settings; the function gets their
+            values by name.
         helps: The help of settings that mean something else here.
         example: A command line without the name of the program.
         is_logged: Whether it writes a log, and mails a failure.
+        first: Called like the function before the lock is taken: asks for consent.
         on_failure: Prints why it failed, and returns the exit code; None = as usual.
     """
 
@@ -260,6 +276,8 @@ def command(  # noqa: PLR0913 - what a command consists of
             with Run(
                 context, verbose=verbose, is_logged=is_logged, on_failure=on_failure
             ) as run:
+                if first is not None:
+                    first(context, **mine)
                 run.begin()
                 result = act(context, **mine)
                 run.show(result)

@@ -14,7 +14,7 @@ from letsencrypt_mdaemon.cli import streams, text
 from letsencrypt_mdaemon.errors import AcmeError, BusyError, ChallengeError, Error
 from letsencrypt_mdaemon.mdaemon import folders
 from letsencrypt_mdaemon.system import log
-from letsencrypt_mdaemon.system.disk import reason, sweep
+from letsencrypt_mdaemon.system.disk import reason
 from letsencrypt_mdaemon.system.parallel import is_lack
 from letsencrypt_mdaemon.text import printable
 
@@ -93,7 +93,7 @@ class Run:
         server: Path | None = None
         try:
             server = folders.child(self.context.root, "Logs")
-            sweep(self.context.lock().folder)
+            self.context.lock()
         except BusyError:
             raise  # The log belongs to the run that holds the lock.
         except Error:
@@ -225,7 +225,11 @@ class Run:
             return
         from letsencrypt_mdaemon.cli import notice  # noqa: PLC0415 - not every run
 
-        codes = {name: text.first_code(row) for name, row in findings.items()}
+        bad = {
+            name: [item["code"] for item in row["findings"] if item["weight"] != "note"]
+            for name, row in findings.items()
+        }
+        codes = {name: rows[0] for name, rows in bad.items() if rows}
         notice.tell(self.context, error, codes=codes, log=lines)
 
     def _write_event(self, error: Error) -> None:

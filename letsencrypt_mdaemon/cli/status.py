@@ -13,11 +13,13 @@ from letsencrypt_mdaemon.cli.text import (
     NOT_SCHEDULED,
     day,
     dropped,
+    held,
     place,
     print_unproven,
     row,
     when,
 )
+from letsencrypt_mdaemon.renewal import hold
 from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:
@@ -25,7 +27,8 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.app.status import Status
     from letsencrypt_mdaemon.cli.document import Document
     from letsencrypt_mdaemon.renewal.snapshot import Snapshot
-    from letsencrypt_mdaemon.state.memory import Draw, WouldFail
+    from letsencrypt_mdaemon.state.memory import Draw
+    from letsencrypt_mdaemon.state.told import WouldFail
 
 
 def status(
@@ -49,6 +52,7 @@ def status(
         "key_readers": value.key_readers,
         "tlsa": value.tlsa,
         "pending": document.certificate(value.pending),
+        "held": document.hold(hold.in_force(snapshot)),
         "targets": [
             document.target(item) | {"certificate": document.certificate(leaf)}
             for item, leaf in snapshot.named.items()
@@ -118,8 +122,12 @@ def _would_fail(value: WouldFail) -> Document:
     }
 
 
-def print_status(found: Document) -> None:
-    """Print what is in use, and when it is due."""
+def print_status(found: Document, *, each: bool = False) -> None:
+    """Print what is in use, and when it is due.
+
+    Args:
+        each: List each INI value and port, also those that agree.
+    """
     click.echo(f"{found['verdict']}\nMDaemon in {found['mdaemon_dir']}")
     row("store", found["store"])
     row("names", *found["names"])
@@ -142,17 +150,35 @@ def print_status(found: Document) -> None:
     for item in found["would_fail"]:
         who = f"{item['name']}, since {when(item['since'])}: {item['why']}"
         row("would fail", who, item["change"])
+    if item := found["held"]:
+        row("held", f"by you since {when(item['since'])}", held(item))
     if item := found["pending"]:
         row("pending", f"{item['thumbprint']}, issued and not in use yet")
-    if not found["targets"]:
-        row("INI value", "none names a certificate of the store yet")
-    for item in found["targets"]:
-        leaf = item["certificate"]
-        named = leaf["thumbprint"] if leaf else "no certificate of the store"
-        row("INI value", f"{place(item)}: {named}")
-    for endpoint, thumbprint in found["served"].items():
-        row("served", f"{endpoint}: {thumbprint}")
+    _print_places(found, each=each)
     print_unproven(found["proof"])
+
+
+def _print_places(found: Document, *, each: bool) -> None:
+    """Print the INI values and the ports: what agrees in one line."""
+    leaf, targets, served = found["certificate"], found["targets"], found["served"]
+    if not targets:
+        row("INI value", "none names a certificate of the store yet")
+    if leaf and not each:  # all of them name it
+        row("named by", _count(len(targets), "INI value"))
+        targets = []
+        alike = [at for at in served if served[at] == leaf["thumbprint"]]
+        row("served at", alike and _count(len(alike), "port"))
+        served = {at: served[at] for at in served if at not in alike}
+    for item in targets:
+        named = item["certificate"]
+        digest = named["thumbprint"] if named else "no certificate of the store"
+        row("INI value", f"{place(item)}: {digest}")
+    for endpoint, digest in served.items():
+        row("served", f"{endpoint}: {digest}")
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def _print_outlook(found: Document) -> None:

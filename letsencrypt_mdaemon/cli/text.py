@@ -53,8 +53,8 @@ def print_outcome(document: Document) -> None:
     changes = [f"{place(c)} = {c['after']}" for c in document["changes"]]
     if not document["dry_run"]:
         row("changed", *changes)
-    elif document["due_at"]:
-        row("CA", document["directory_url"])
+    elif document["due_at"] or changes:
+        row("CA", document["due_at"] and document["directory_url"])
         row("would change", *(changes or map(place, document["targets"])))
     row("reloaded", *document["reloaded"])
     if item := document["proof"]:
@@ -65,6 +65,7 @@ def print_outcome(document: Document) -> None:
     row("dropped", *map(dropped, document["dropped"]))
     if document["scheduled"] is False:
         row("schedule", NOT_SCHEDULED)
+    row("held", document["held"] and held(document["held"]))
     row("log", document["log"])
 
 
@@ -77,33 +78,6 @@ def print_unproven(proof: Document | None) -> None:
             rows[word].append(f"{item['endpoint']}: {item['reason']}")
     for word, lines in rows.items():
         row(word, *lines)
-
-
-def headline(document: Document) -> str:
-    """Return the result of a run in a line."""
-    if document["dry_run"]:
-        return "Dry run: nothing was changed, and no certificate was ordered."
-    if document["staging"]:
-        return "Rehearsal: nothing in use was changed."
-    if until := document["waiting_until"]:
-        return f"Waiting: due, next try after {when(until)}. --force tries now."
-    first, *more = document["names"]
-    names = first + (f" and {len(more)} more" if more else "")
-    if item := document["pending"]:
-        until = day(item["not_after"])
-        return f"Issued, not in use: {names}, valid until {until}."
-    if not document["renewed"]:
-        due = document["due_at"]
-        return f"Nothing due until {when(due)}." if due else "Nothing to do."
-    done = {"activate": "Activated", "rollback": "Rolled back"}
-    proven = ""
-    if (item := document["proof"]) and item["unproven"]:
-        ports = len(item["new"]) + len(item["unproven"])
-        proven = f"; {len(item['new'])} of {ports} ports proven"
-    return (
-        f"{done.get(document['command'], 'Renewed')}: {names}, "
-        f"valid until {day(document['certificate']['not_after'])}{proven}"
-    )
 
 
 def print_account(document: Document) -> None:
@@ -170,12 +144,6 @@ def second_opinion(found: Examination) -> tuple[str, list[str]]:
     if found.fetched:
         return "This machine finds no problem.", hints
     return "This machine finds no problem in DNS. It did not check port 80.", hints
-
-
-def first_code(item: Document) -> str:
-    """Return the code of the first finding about a name that is wrong, or ""."""
-    bad = (row["code"] for row in item["findings"] if row["weight"] != "note")
-    return next(bad, "")
 
 
 def _cause(name: str, code: str, seen: str) -> tuple[str, str]:
@@ -255,12 +223,6 @@ def print_selftest(document: Document) -> None:
         print_wrapped(f"{mark:<4}  {check['name']}: {check['detail']}", indent=6)
 
 
-def schedule(job: Document | None, rivals: Iterable[str]) -> Document:
-    """Return the scheduled task and the tasks of the old script, as JSON."""
-    verdict = f"Scheduled daily at {job['when']}." if job else NOT_SCHEDULED
-    return {"verdict": verdict, "job": job, "rivals": rivals}
-
-
 def print_job(document: Document) -> None:
     """Print the scheduled task."""
     found = document["job"]
@@ -318,6 +280,11 @@ def place(item: Document) -> str:
 def dropped(item: Document) -> str:
     """Return a name that the certificate does not have, since when, and why."""
     return f"{item['name']}, since {when(item['since'])}: {item['why']}"
+
+
+def held(item: Document) -> str:
+    """Return until when a person's choice of certificate stands."""
+    return f"runs keep it until {day(item['until'])}; `use --release` ends that"
 
 
 def when(stamp: str) -> str:

@@ -4,11 +4,42 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from letsencrypt_mdaemon.cli.text import day, when
+from letsencrypt_mdaemon.cli.text import NOT_SCHEDULED, day, when
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from letsencrypt_mdaemon.cli.document import Document
     from letsencrypt_mdaemon.verify.verdict import Verification
+
+
+def outcome(document: Document) -> str:
+    """Return what a run did, or would do."""
+    if document["dry_run"]:
+        return "Dry run: nothing was changed, and no certificate was ordered."
+    if document["staging"]:
+        return "Rehearsal: nothing in use was changed."
+    if until := document["waiting_until"]:
+        return f"Waiting: due, next try after {when(until)}. --force tries now."
+    first, *more = document["names"]
+    names = first + (f" and {len(more)} more" if more else "")
+    if item := document["pending"]:
+        until = day(item["not_after"])
+        return f"Issued, not in use: {names}, valid until {until}."
+    if not document["renewed"]:
+        due, item = document["due_at"], document["held"]
+        idle = f"Nothing due until {when(due)}." if due else "Nothing to do."
+        return f"Held by you since {when(item['since'])}." if item else idle
+    done = {"activate": "Activated", "rollback": "Rolled back"}
+    done |= dict.fromkeys(("use", "self-signed"), "In use")
+    proven = ""
+    if (item := document["proof"]) and item["unproven"]:
+        ports = len(item["new"]) + len(item["unproven"])
+        proven = f"; {len(item['new'])} of {ports} ports proven"
+    return (
+        f"{done.get(document['command'], 'Renewed')}: {names}, "
+        f"valid until {day(document['certificate']['not_after'])}{proven}"
+    )
 
 
 def status(found: Document) -> str:
@@ -34,3 +65,9 @@ def verification(found: Verification) -> str:
     if found.expected is None:
         return f"{serve} a valid certificate; the expected one is unknown."
     return f"{serve} the expected certificate."
+
+
+def schedule(job: Document | None, rivals: Iterable[str]) -> Document:
+    """Return the scheduled task and the tasks of the old script, with the verdict."""
+    verdict = f"Scheduled daily at {job['when']}." if job else NOT_SCHEDULED
+    return {"verdict": verdict, "job": job, "rivals": rivals}

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections import defaultdict
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from letsencrypt_mdaemon.errors import ConfigError, DeployError
@@ -14,14 +16,15 @@ from letsencrypt_mdaemon.mdaemon import folders, forms, ini
 from letsencrypt_mdaemon.mdaemon.discovery import form_of
 from letsencrypt_mdaemon.pki.certificate import dns_names, thumbprint
 from letsencrypt_mdaemon.state.memory import Change, Target
-from letsencrypt_mdaemon.system.files import Backups, Edits
+from letsencrypt_mdaemon.system import disk
+from letsencrypt_mdaemon.system.backups import Backups, tidy
+from letsencrypt_mdaemon.system.files import Edits
 from letsencrypt_mdaemon.system.locks import courtesy_lock
 from letsencrypt_mdaemon.text import CHOOSE_ONCE, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
     from datetime import datetime
-    from pathlib import Path
 
     from cryptography import x509
 
@@ -78,6 +81,19 @@ class Bindings:
         for path, targets in self._by_file(self.targets).items():
             self._bind_one(folders.read_ini(path), targets, certificate, changes)
         return changes
+
+    def writes(self, certificate: x509.Certificate | None) -> list[Path]:
+        """Return the files that `bind` writes; without a certificate, for any new one.
+
+        The program writes beside each file; and the file may be a link to another.
+        """
+        targets = self.targets
+        if certificate is not None:
+            targets = [change.target for change in self.planned(certificate)]
+        files = list(self._by_file(targets))
+        beside = [disk.neighbour(file) for file in files]
+        places = [Path(os.path.realpath(file)) for file in files]
+        return [*places, *beside, self.backups / "new"]
 
     def bind(
         self,
@@ -142,8 +158,21 @@ class Bindings:
         with ExitStack() as locks:
             if edits.have_late_changes:
                 for path in self._by_file(self.targets):
-                    locks.enter_context(courtesy_lock(path))
+                    try:
+                        locks.enter_context(courtesy_lock(path))
+                    except DeployError as exc:  # better without than not at all
+                        _log.warning("%s", exc)
             edits.settle()
+        for path in self._by_file(self.targets):
+            with suppress(OSError):  # it can wait
+                for left in tidy(path, self.backups):
+                    _log.warning(
+                        "%s is left of a run that was killed. What another program "
+                        "wrote into %s then may be only there: compare the two, copy "
+                        "what is missing, and remove it.",
+                        left,
+                        path,
+                    )
 
     def strays(self, certificate: x509.Certificate) -> list[Target]:
         """Return the targets that do not name a certificate now.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from letsencrypt_mdaemon.errors import ConfigError
 from letsencrypt_mdaemon.mdaemon import ini
-from letsencrypt_mdaemon.system.disk import read_limited, reason
+from letsencrypt_mdaemon.system.disk import read_limited, reason, when_free
 from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:
@@ -111,14 +111,19 @@ def child(folder: Path, *names: str) -> Path:
     return folder
 
 
-def read_ini(path: Path) -> bytes:
+def read_ini(path: Path, *, waits: bool = True) -> bytes:
     """Return an INI file's bytes.
+
+    Args:
+        waits: On Windows, wait some seconds while a program keeps others from reading.
 
     Raises:
         ConfigError: If the file is missing, unreadable or too large.
     """
     try:
-        return read_limited(path, MAX_INI_BYTES, "an INI file")
+        if not waits:
+            return read_limited(path, MAX_INI_BYTES, "an INI file")
+        return when_free(lambda: read_limited(path, MAX_INI_BYTES, "an INI file"))
     except FileNotFoundError:
         message = f"{path} does not exist."
     except ValueError as exc:
@@ -168,7 +173,7 @@ class IniFiles:
         while True:
             error, former, now = None, seen, time.monotonic()
             try:
-                seen = read_ini(path)
+                seen = read_ini(path, waits=False)
                 self._parsed[path] = seen, ini.entries(seen)
                 if not is_wrong(*self._parsed[path]):
                     break

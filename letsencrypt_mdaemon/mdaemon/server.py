@@ -153,6 +153,13 @@ class MailServer(NamedTuple):
             changes += self.site.bind(certificate, dry_run=True)
         return changes
 
+    def writes(self, certificate: x509.Certificate | None) -> list[Path]:
+        """Return the files that `bind` writes; without a certificate, for any new one.
+
+        IIS shows its bindings only to whom it lets change them.
+        """
+        return self.bindings.writes(certificate)
+
     def bind(
         self,
         certificate: x509.Certificate,

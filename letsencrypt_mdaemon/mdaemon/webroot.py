@@ -79,6 +79,15 @@ class Webroot:
     journal: Path
     web_config: bool = False
 
+    def writes(self) -> list[Path]:
+        """Return the files that validation needs here: the journal, and a token's.
+
+        Raises:
+            ConfigError: If the webroot is missing, or has something else in the way.
+        """
+        self._missing_folders()
+        return [self.journal, self._file("token")]
+
     @contextmanager
     def present(self, tokens: Mapping[str, str]) -> Iterator[None]:
         """Serve the token files while the context lasts.
@@ -88,7 +97,8 @@ class Webroot:
 
         Raises:
             AcmeError: If a token is not allowed as a file name; no file is written.
-            ConfigError: If the files cannot be written.
+            ConfigError: If the files must not be written, or the webroot is missing.
+            Error: If they cannot, because the disk is full or fails.
         """
         for token in tokens:
             if not _is_file_name(token):
@@ -107,7 +117,7 @@ class Webroot:
             texts[WEB_CONFIG] = _WEB_CONFIG
             absent.append(WEB_CONFIG)
         try:
-            with disk.explained(f"write {self.journal}", failure=ConfigError):
+            with disk.explained(f"write {self.journal}"):
                 disk.make_private_folder(self.journal.parent)
                 disk.write_private(self.journal, json.dumps(journal).encode())
             for name in missing:
@@ -216,14 +226,14 @@ class Webroot:
 
     def _make(self, path: Path) -> None:
         with (
-            disk.explained(f"create the folder {path}", failure=ConfigError),
+            disk.explained(f"create the folder {path}"),
             self._inside(path.parent) as folder,
         ):
             folder.make_folder(path.name, 0o755)
 
     def _create(self, file: Path, text: bytes) -> None:
         with (
-            disk.explained(f"write the token file {file}", failure=ConfigError),
+            disk.explained(f"write the token file {file}"),
             self._inside(file.parent) as folder,
         ):
             folder.create(file.name, text, mode=PUBLIC, durable=False)

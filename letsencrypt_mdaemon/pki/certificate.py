@@ -72,6 +72,7 @@ class Certificate(NamedTuple):
         Short enough for a file name; the serial number makes it unique.
         """
         first = self.names[0][:150] if self.names else "no name"
+        first = first.replace("*", "_")
         date = self.leaf.not_valid_before_utc.date().isoformat()
         return f"{OURS} {first} {date} {self.leaf.serial_number:X}"
 
@@ -158,6 +159,12 @@ def dns_names(certificate: x509.Certificate) -> tuple[str, ...]:
     """
     names = alternative_names(certificate)
     return tuple(name.value.lower() for name in names if isinstance(name, x509.DNSName))
+
+
+def covers(certificate: x509.Certificate, name: str) -> bool:
+    """Whether a certificate covers a name (RFC 9525, 6.3)."""
+    held = dns_names(certificate)
+    return name in held or f"*.{name.partition('.')[2]}" in held
 
 
 def is_self_signed(certificate: x509.Certificate) -> bool:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         Sequence,
     )
     from datetime import datetime, timedelta
+    from pathlib import Path
 
     from cryptography import x509
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.state.memory import (
         Change,
         Dropped,
+        Hold,
         Revocation,
         Target,
         Window,
@@ -85,6 +87,10 @@ class Store(Protocol):
 
     def key_readers(self, wanted: str) -> list[str] | None:
         """Return the accounts that may read a certificate's key; None if unknown."""
+
+    def writes(self) -> list[Path]:
+        """Return the files that `install` writes; a `ConfigError` if it must fail."""
+        ...
 
     def install(self, certificate: Certificate) -> None:
         """Install a certificate with its key and friendly name, if it is missing."""
@@ -211,6 +217,8 @@ class Adapters(NamedTuple):
             `AcmeError` if the CRL cannot be fetched or trusted.
         suspects: Returns the scheduled tasks that may put values back: those that run
             the old script, and those that run this program if there are several.
+        refusal: Returns what this machine does not let a run write, or None. Takes the
+            request, and the certificate to put into use; without one, it is ordered.
     """
 
     store: Store
@@ -223,6 +231,7 @@ class Adapters(NamedTuple):
         lambda *_: None
     )
     suspects: Callable[[], tuple[Sequence[str], Sequence[str]]] = lambda: ((), ())
+    refusal: Callable[..., Error | None] = lambda *_: None
 
 
 class Row(NamedTuple):
@@ -318,6 +327,7 @@ class Outcome(NamedTuple):
         proof: What the ports serve; None if nothing could be verified.
         removed: The thumbprints of the removed certificates.
         dropped: The names that the certificate lacks for now.
+        held: A person's choice of certificate that is in force.
         error: What is not good in spite of it; the command ends with its exit code.
         pending: The certificate that was issued, and waits for `activate`.
     """
@@ -334,5 +344,6 @@ class Outcome(NamedTuple):
     proof: Proof | None = None
     removed: tuple[str, ...] = ()
     dropped: tuple[Dropped, ...] = ()
+    held: Hold | None = None
     error: Error | None = None
     pending: x509.Certificate | None = None

@@ -49,7 +49,11 @@ def put_into_use(
     if proof is None or not proof.new:
         kept = " Superseded certificates are kept." if request.remove_old else ""
         _log.warning("Nothing could be verified: no port serves TLS.%s", kept)
-    may_remove = proof is not None and proof.new and not proof.unproven
+    held = memory.hold
+    if held is not None and held.thumbprint != thumbprint(leaf):
+        held = None
+    # A person's choice may be undone by hand.
+    may_remove = proof and proof.new and not proof.unproven and held is None
     error = None
     if request.given and proof is not None and proof.unproven:
         error = _unproven(proof)
@@ -62,7 +66,9 @@ def put_into_use(
     host = first if first in dns_names(leaf) else memory.host_name
     proven = tuple(proof.new) if proof else memory.proven
     adapters.state.save(
-        memory._replace(in_use=thumbprint(leaf), host_name=host, proven=proven)
+        memory._replace(
+            in_use=thumbprint(leaf), host_name=host, proven=proven, hold=held
+        )
     )
     # In this order: an attempt that outlives its certificate would harm the next one.
     # While a port that the administrator named is unproven, the next run looks again.
@@ -87,6 +93,7 @@ def put_into_use(
         reloaded=deployed.rungs,
         proof=proof,
         dropped=memory.dropped,
+        held=held,
         removed=_remove_old(snapshot, leaf, adapters) if may_remove else (),
         error=error,
     )
@@ -175,10 +182,12 @@ def undo(
         message += f"their previous certificate: {', '.join(lost)}."
         raise DeployError(message, hint="Restart MDaemon, then check these ports.")
     served = ", ".join(attempt.before)
+    is_ours = snapshot.memory.find(attempt.thumbprint)
+    again = " The program tries it again in a day." if is_ours else ""
     raise DeployError(
         f"Rolled back: {what}. Every port serves its previous certificate: {served}.",
         hint="Check why the server rejects the new certificate: its key (key-type), "
-        "its chain, the server's log. The program tries it again in a day.",
+        f"its chain, the server's log.{again}",
     )
 
 
@@ -186,9 +195,9 @@ def without(snapshot: Snapshot, thumbprints: Collection[str]) -> Memory:
     """Return the memory in which these certificates were rolled back."""
     memory = snapshot.memory
     for digest in thumbprints:
-        leaf, _ = snapshot.stored.get(digest, (None, ""))
+        leaf, name = snapshot.stored.get(digest, (None, ""))
         issued = memory.find(digest)
-        if issued is None and leaf is not None:
+        if issued is None and leaf is not None and name.startswith(f"{OURS} "):
             issued = Issued(digest, snapshot.request.directory_url, dns_names(leaf))
         if issued is not None:
             issued = issued._replace(rolled_back=utc(snapshot.now))

@@ -109,7 +109,7 @@ def by_rule(
         return Due(due=True, reason=_unclear(snapshot.named.values()), at=now)
     if reason := _unwanted(snapshot, certificate, names) or _spoiled(snapshot):
         return Due(due=True, reason=reason, at=now)
-    at, rule = _first(certificate, drawn, snapshot.request.days_left)
+    at, rule = first(certificate, drawn, snapshot.request.days_left)
     end = certificate.not_valid_after_utc
     if end <= now:
         reason = f"the certificate in use expired on {day(end, now)}"
@@ -236,7 +236,7 @@ def _is_urgent(snapshot: Snapshot) -> bool:
     return leaf is not None and leaf.not_valid_after_utc - snapshot.now < URGENT
 
 
-def _first(
+def first(
     certificate: x509.Certificate, drawn: datetime | None, days_left: int
 ) -> tuple[datetime, str]:
     """Return when a certificate is due by time, and by which rule."""

@@ -7,7 +7,7 @@ import random
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from letsencrypt_mdaemon.errors import AcmeError, ChallengeError
+from letsencrypt_mdaemon.errors import AcmeError, ChallengeError, after_issuance
 from letsencrypt_mdaemon.pki.certificate import key_type, thumbprint
 from letsencrypt_mdaemon.renewal import due
 from letsencrypt_mdaemon.state.memory import Draw, Dropped, utc
@@ -94,10 +94,11 @@ def obtain(snapshot: Snapshot, adapters: Adapters) -> Snapshot:
             names, failed = rest, failed | exc.names
             snapshot = _drop(snapshot, failed, tried, adapters)
         else:
-            snapshot = _drop(snapshot, failed, tried, adapters)
-            # Before anything else can fail: an issued certificate is never lost.
-            if certificate is not None:
-                adapters.ca.keep(certificate)
+            with after_issuance():
+                snapshot = _drop(snapshot, failed, tried, adapters)
+                # Before anything else can fail: an issued certificate is never lost.
+                if certificate is not None:
+                    adapters.ca.keep(certificate)
             return snapshot._replace(pending=certificate)
 
 

@@ -14,11 +14,13 @@ from letsencrypt_mdaemon.errors import (
     ChallengeError,
     ConfigError,
     DeployError,
+    after_issuance,
 )
 from letsencrypt_mdaemon.pki.certificate import thumbprint
 from letsencrypt_mdaemon.renewal import due as rules
-from letsencrypt_mdaemon.renewal import spare
+from letsencrypt_mdaemon.renewal import hold, spare
 from letsencrypt_mdaemon.renewal.adapters import Outcome
+from letsencrypt_mdaemon.renewal.by_hand import holding
 from letsencrypt_mdaemon.renewal.deploy import put_into_use, undo, without
 from letsencrypt_mdaemon.renewal.obtain import obtain, with_advice
 from letsencrypt_mdaemon.renewal.snapshot import (
@@ -53,7 +55,8 @@ def renew(
         AcmeError: If the CA issues no certificate; nothing is changed.
         DeployError: If the new certificate is not in use everywhere; it is kept, and
             the next run continues with it.
-        ConfigError: If the server's files or the settings do not allow it.
+        ConfigError: If the server's files or the settings do not allow it, or a file
+            that it would have to write.
     """
     snapshot = take_snapshot(request, adapters, memory, now)
     if request.rehearse:
@@ -61,31 +64,68 @@ def renew(
     attempt = snapshot.attempt
     if attempt is not None and attempt.undoing and not request.dry_run:
         undo(snapshot, attempt, (), adapters)
-    snapshot = with_advice(with_revocations(snapshot, adapters), adapters)
+    snapshot = with_revocations(snapshot, adapters)
+    refusal = _refusal(snapshot, adapters)
+    if refusal is None:
+        snapshot = with_advice(snapshot, adapters)
     due, wait = plan(snapshot)
     waiting = "Nothing is due" if snapshot.pending is None else "Waiting"
     _log.info("%s: %s", "Due" if due.due else waiting, due.reason)
-    if wait is not None and not request.force:
-        return _postponed(snapshot, due, wait)
-    pending = snapshot.pending
-    leaf = pending.leaf if pending else snapshot.spare
-    if request.dry_run or not due.due:
-        return _planned(snapshot, due, leaf, adapters)
-    if leaf is None:
+    if request.dry_run or not due.due or (wait is not None and not request.force):
+        return _idle(snapshot, due, wait, refusal, adapters)
+    if refusal is not None:
+        raise refusal
+    return _act(snapshot, due, adapters)
+
+
+def _act(snapshot: Snapshot, due: Due, adapters: Adapters) -> Outcome:
+    """Obtain a certificate unless one is there, and put it into use."""
+    request, leaf, pending = snapshot.request, snapshot.spare, snapshot.pending
+    if leaf is None and pending is None:
         snapshot = obtain(snapshot, adapters)
         pending = snapshot.pending
-        if pending is None:
-            return _unchanged(snapshot, rules.by_rule(snapshot, snapshot.names))
-        leaf = pending.leaf
-    if pending is not None:
-        snapshot = _keep(snapshot, pending, due, adapters)
-    if request.issue_only:
-        reason = f"{due.reason}; the new certificate waits for `activate`"
-        names, in_use = request.names, snapshot.in_use
-        return Outcome(reason=reason, names=names, certificate=in_use, pending=leaf)
-    if not snapshot.named:
-        raise _unchosen(snapshot, leaf, pending)
-    return _put_into_use(snapshot, leaf, due, adapters)
+    leaf = pending.leaf if pending else leaf
+    if leaf is None:
+        return _unchanged(snapshot, rules.by_rule(snapshot, snapshot.names))
+    with after_issuance():
+        if pending is not None:
+            snapshot = _keep(snapshot, pending, due, adapters)
+        if request.issue_only or hold.binding(snapshot):
+            return _only_issued(snapshot, leaf, due, adapters)
+        if not snapshot.named:
+            raise _unchosen(snapshot, leaf, pending)
+        return _put_into_use(snapshot, leaf, due, adapters)
+
+
+def _refusal(snapshot: Snapshot, adapters: Adapters) -> Error | None:
+    """Return what this machine does not let the run write, if anything."""
+    pending = snapshot.pending
+    leaf = pending.leaf if pending else snapshot.spare
+    found = adapters.refusal(snapshot.request, leaf)
+    if found is None or leaf is None:
+        return found
+    return DeployError(found.message, hint=found.hint)
+
+
+def _only_issued(
+    snapshot: Snapshot, waiting: x509.Certificate, due: Due, adapters: Adapters
+) -> Outcome:
+    """Let a new certificate wait; if a person asked for that, hold the one in use."""
+    if held := hold.binding(snapshot):
+        return _unchanged(snapshot, hold.decide(snapshot, held))
+    reason = f"{due.reason}; the new certificate waits for `activate`"
+    memory, leaf = snapshot.memory, snapshot.in_use
+    if leaf is not None and not snapshot.request.scheduled:
+        held = hold.begin(leaf, "no-activate", snapshot.now)
+        snapshot = snapshot._replace(memory=memory._replace(hold=held))
+    if held := hold.in_force(snapshot):
+        adapters.state.save(snapshot.memory)
+        until = day(held.until, snapshot.now)
+        reason += f", and runs keep the certificate in use until {until}"
+    names = snapshot.request.names
+    return Outcome(
+        reason=reason, names=names, certificate=leaf, held=held, pending=waiting
+    )
 
 
 def _unchosen(
@@ -115,6 +155,9 @@ def _put_into_use(
 
 def plan(snapshot: Snapshot) -> tuple[Due, Wait | None]:
     """Return whether a certificate is due, and why the renewal has to wait, if so."""
+    if held := hold.binding(snapshot):
+        due = hold.decide(snapshot, held)
+        return due, rules.wait(snapshot) if due.due else None
     due = spare.choose(snapshot, rules.decide(snapshot))
     if due.ignores is not None:
         _log.warning(
@@ -131,7 +174,7 @@ def plan(snapshot: Snapshot) -> tuple[Due, Wait | None]:
 def roll_back(
     request: Request, adapters: Adapters, memory: Memory, *, now: datetime
 ) -> Outcome:
-    """Restore the last certificate that every port served, and verify it.
+    """Restore the last certificate that every port served, verify it, and hold it.
 
     Raises:
         ConfigError: If no such certificate is still valid and in the store.
@@ -146,14 +189,27 @@ def roll_back(
             hint="Run `renew --force` to obtain a new certificate.",
         )
     leaf, verified = found
+    reason = f"rolled back to the certificate verified on {day(verified, now)}"
+    refusal = _refusal(snapshot._replace(pending=None, spare=leaf), adapters)
+    if request.dry_run:
+        snapshot = snapshot.searched(adapters)
+        return Outcome(
+            reason=reason.replace("rolled", "would roll"),
+            names=request.names,
+            certificate=snapshot.in_use,
+            changes=tuple(adapters.server.planned(leaf)),
+            error=refusal,
+        )
+    if refusal is not None:
+        raise refusal
     left = {thumbprint(each) for each in snapshot.named.values() if each} & {
         item.thumbprint for item in memory.issued
     }
     snapshot = snapshot._replace(memory=without(snapshot, left - {thumbprint(leaf)}))
-    adapters.state.save(snapshot.memory)
     adapters.ca.forget_pending()
-    reason = f"rolled back to the certificate verified on {day(verified, now)}"
-    return put_into_use(snapshot, leaf, reason, adapters)
+    held = hold.begin(leaf, "rollback", now)
+    with holding(snapshot, leaf, held, adapters) as snapshot:
+        return put_into_use(snapshot, leaf, reason, adapters)
 
 
 def _keep(
@@ -176,15 +232,30 @@ def _keep(
     return snapshot._replace(memory=memory)
 
 
-def _planned(
-    snapshot: Snapshot, due: Due, leaf: x509.Certificate | None, adapters: Adapters
+def _idle(
+    snapshot: Snapshot,
+    due: Due,
+    wait: Wait | None,
+    refusal: Error | None,
+    adapters: Adapters,
 ) -> Outcome:
-    """Return what a run would do, without what only the CA can tell."""
-    if leaf is None or not due.due:
-        return _unchanged(snapshot, due)
-    snapshot = snapshot.searched(adapters)
-    changes = tuple(adapters.server.planned(leaf))
-    return _unchanged(snapshot, due)._replace(changes=changes)
+    """Return why a run does nothing, and what it would do.
+
+    Without what only the CA can tell.
+    """
+    request = snapshot.request
+    if refusal is not None and not request.dry_run:
+        _log.warning("The next renewal would fail. %s", refusal)
+    if wait is not None and not request.force:
+        outcome = _postponed(snapshot, due, wait)
+    else:
+        outcome = _unchanged(snapshot, due)
+        leaf = snapshot.pending.leaf if snapshot.pending else snapshot.spare
+        if leaf is not None and due.due:
+            snapshot = snapshot.searched(adapters)
+            changes = tuple(adapters.server.planned(leaf))
+            outcome = outcome._replace(changes=changes)
+    return outcome._replace(error=refusal) if request.dry_run else outcome
 
 
 def _unchanged(snapshot: Snapshot, due: Due, wait: Wait | None = None) -> Outcome:
@@ -197,6 +268,7 @@ def _unchanged(snapshot: Snapshot, due: Due, wait: Wait | None = None) -> Outcom
         waits_until=wait.until if wait else None,
         waits_for=wait.reason if wait else "",
         dropped=snapshot.dropped,
+        held=hold.in_force(snapshot),
         error=_not_good(snapshot, due, wait),
     )
 
@@ -248,6 +320,9 @@ def _postponed(snapshot: Snapshot, due: Due, wait: Wait) -> Outcome:
 def _rehearse(snapshot: Snapshot, adapters: Adapters) -> Outcome:
     """Obtain a certificate from the staging CA, but do not install it."""
     request, pending = snapshot.request, snapshot.pending
+    refusal = None if pending else adapters.refusal(request, None)
+    if refusal is not None and not request.dry_run:
+        raise refusal
     if pending is not None:
         reason = "an earlier rehearsal is still valid; --force repeats it"
     elif request.dry_run:
@@ -257,4 +332,4 @@ def _rehearse(snapshot: Snapshot, adapters: Adapters) -> Outcome:
         adapters.ca.keep(pending)
         reason = "the CA issued a certificate; a rehearsal does not install it"
     leaf = pending.leaf if pending else None
-    return Outcome(reason=reason, names=request.names, certificate=leaf)
+    return Outcome(reason=reason, names=request.names, certificate=leaf, error=refusal)

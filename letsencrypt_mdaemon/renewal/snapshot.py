@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from letsencrypt_mdaemon.errors import AcmeError
 from letsencrypt_mdaemon.pki.certificate import OURS, crl_urls, thumbprint
-from letsencrypt_mdaemon.renewal import due
+from letsencrypt_mdaemon.renewal import due, hold
 from letsencrypt_mdaemon.renewal.revoke import forget_key, without_key
 from letsencrypt_mdaemon.renewal.spare import spares
 from letsencrypt_mdaemon.state.memory import Checked, utc
@@ -191,11 +191,13 @@ def _checked(
 def with_spare(snapshot: Snapshot, adapters: Adapters) -> Snapshot:
     """Return the snapshot with the best spare certificate whose key can be used.
 
-    It takes the place of a pending certificate that has to wait.
+    It takes the place of a pending certificate that has to wait. So does a certificate
+    that is held, and has to be put into use again.
     """
+    held = hold.unfinished(snapshot)
     usable = (
         leaf
-        for leaf in spares(snapshot)
+        for leaf in ([held] if held is not None else spares(snapshot))
         if adapters.store.is_key_usable(thumbprint(leaf))
     )
     spare = next(usable, None)

@@ -55,8 +55,9 @@ def spares(snapshot: Snapshot) -> list[x509.Certificate]:
 
     Whether their keys can be used is not known. Nothing would be due if one of them
     were in use. A certificate that is only old gives way to one that ends later, and
-    a good one only on `activate`, to a newer one that was rolled back. The certificate
-    in use is put into use again if an earlier run did not see it on every port.
+    a good one only on `activate`, to a newer one that was rolled back, or that waits
+    because of a hold. The certificate in use is put into use again if an earlier run
+    did not see it on every port.
     """
     request, in_use, memory = snapshot.request, snapshot.in_use, snapshot.memory
     if in_use is not None and _is_unfinished(snapshot, in_use):
@@ -73,12 +74,12 @@ def spares(snapshot: Snapshot) -> list[x509.Certificate]:
         if leaf != in_use
         # `_would_do` says the same, slower: a store may hold thousands of others.
         and (memory.find(digest) or name.startswith(f"{OURS} "))
-        and (due.due or is_rolled_back(memory, digest))
+        and (due.due or memory.hold or is_rolled_back(memory, digest))
         and _would_do(snapshot, leaf)
     }
     if in_use is not None and is_only_old:
         last = in_use.not_valid_after_utc
-        ends = {digest: end for digest, end in ends.items() if end > last}
+        ends = {digest: end for digest, end in ends.items() if end >= last}
 
     def rank(digest: str) -> tuple[object, ...]:
         known = memory.find(digest)

@@ -5,16 +5,15 @@ from __future__ import annotations
 import re
 import ssl
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import rsa
 
 from letsencrypt_mdaemon.errors import Error
+from letsencrypt_mdaemon.pki import self_signed as certificates
 from letsencrypt_mdaemon.pki.certificate import Certificate, load_key
 
 FOREIGN = "0F1E2D3C4B5A69788796A5B4C3D2E1F001234567"
@@ -250,18 +249,7 @@ def waiting(folder: Path, suffix: str) -> list[Path]:
 
 def self_signed(host_name: str, now: datetime) -> Certificate:
     """Return a new certificate, valid for ten years, and its key."""
-    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, host_name)])
-    names = x509.SubjectAlternativeName([x509.DNSName(host_name)])
-    certificate = (
-        x509.CertificateBuilder(name, name, key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now)
-        .not_valid_after(now + timedelta(days=3652))
-        .add_extension(names, critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    return Certificate((certificate,), key)
+    return certificates.self_signed([host_name], "rsa2048", start=now, days=3652)
 
 
 def write(certificate: Certificate, place: Path) -> None:

@@ -90,6 +90,12 @@ class _Files:
         self.read_only = read_only
         self.seal = seal
 
+    def writes(self) -> list[Path]:
+        """Return the files that a run writes here."""
+        return [
+            self.folder / name for name in (*_NAMES.values(), "pending.pem", "lock")
+        ]
+
     def save(self, record: object) -> None:
         """Keep a record in the file of its kind, before anything depends on it."""
         self._write(_NAMES[type(record)], encode(record))
@@ -131,7 +137,9 @@ class _Files:
             raise ValueError
         return self.seal.open(data.removeprefix(SEALED))
 
-    def _write(self, name: str, data: bytes, failure: type[Error] = Error) -> None:
+    def _write(
+        self, name: str, data: bytes, failure: type[Error] | None = None
+    ) -> None:
         if self.seal and name in _WITH_KEY:
             data = SEALED + self.seal.close(data)
         path = self.folder / name

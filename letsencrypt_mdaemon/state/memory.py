@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
+from letsencrypt_mdaemon.state.told import Rehearsed, Told
+
 if TYPE_CHECKING:
     import random
 
@@ -156,68 +158,18 @@ class Dropped(NamedTuple):
     why: str
 
 
-class Mailed(NamedTuple):
-    """A failure that was mailed last at that time; `what` tells it from others."""
-
-    what: str
-    at: datetime
-
-
-class Told(NamedTuple):
-    """What the recipients of the mails know; `state.news` decides by it.
+class Hold(NamedTuple):
+    """A person's choice of certificate, which no run replaces for a while.
 
     Args:
-        failure: The failure of the last run; "" if it was good.
-        since: When runs began to fail; None if they do not, and that is known.
-        runs: How many failed since then.
-        open: Whether it was mailed that they fail, and not yet that they do not.
-        mailed: The failures that were mailed, oldest first.
-        begins: The validity of the certificate in use that expires first.
-        ends: See `begins`.
-        limits: How many limits of the time left were mailed for that certificate.
-    """
-
-    failure: str = ""
-    since: datetime | None = None
-    runs: int = 0
-    open: bool = False
-    mailed: tuple[Mailed, ...] = ()
-    begins: datetime | None = None
-    ends: datetime | None = None
-    limits: int = 0
-
-
-class WouldFail(NamedTuple):
-    """A name that failed in a rehearsal.
-
-    Args:
-        since: When it first did.
-        code: What the doctor found first; "" if nothing.
-        why: The words of the CA and of the doctor.
-        change: What to do.
-    """
-
-    name: str
-    since: datetime
-    code: str
-    why: str
-    change: str
-
-    def __str__(self) -> str:
-        """Return the name with the code."""
-        return f"{self.name} ({self.code})" if self.code else self.name
-
-
-class Rehearsed(NamedTuple):
-    """The last rehearsal of the next renewal.
-
-    Args:
-        thumbprint: Of the certificate to be renewed.
+        until: When runs may replace it again; they may earlier if it turns bad.
+        why: The command that began it: use, no-activate, or rollback.
     """
 
     thumbprint: str
-    at: datetime
-    failing: tuple[WouldFail, ...] = ()
+    since: datetime
+    until: datetime
+    why: str
 
 
 class Memory(NamedTuple):
@@ -238,6 +190,7 @@ class Memory(NamedTuple):
         told: What was mailed.
         rehearsed: The last rehearsal; None if there was none.
         disabled: The scheduled tasks that `setup` disabled.
+        hold: The certificate that a person chose last; None after its release.
     """
 
     targets: tuple[Target, ...] = ()
@@ -257,6 +210,7 @@ class Memory(NamedTuple):
     told: Told = Told()
     rehearsed: Rehearsed | None = None
     disabled: tuple[str, ...] = ()
+    hold: Hold | None = None
 
     def revoked(self, thumbprint: str) -> datetime | None:
         """Return when this program or the CA revoked a certificate; None if not."""

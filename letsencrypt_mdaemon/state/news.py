@@ -10,7 +10,8 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
-from letsencrypt_mdaemon.state.memory import Mailed, Told, utc
+from letsencrypt_mdaemon.state.memory import utc
+from letsencrypt_mdaemon.state.told import Mailed, Told
 
 if TYPE_CHECKING:
     from collections.abc import Collection

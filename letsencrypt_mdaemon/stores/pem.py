@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from cryptography import x509
 
-from letsencrypt_mdaemon.errors import ConfigError, DeployError
+from letsencrypt_mdaemon.errors import DeployError
 from letsencrypt_mdaemon.pki.certificate import load_key, thumbprint
 from letsencrypt_mdaemon.system import disk
 from letsencrypt_mdaemon.system.disk import explained
@@ -80,6 +80,10 @@ class PemStore:
         """Return None: the files are private from the start."""
         return
 
+    def writes(self) -> list[Path]:
+        """Return a file that the next certificate needs."""
+        return [self.folder / "new"]
+
     def install(self, certificate: Certificate) -> None:
         """Put a certificate into the store unless it is there; all of it or nothing.
 
@@ -137,7 +141,7 @@ class PemStore:
         """Yield each folder with its certificate; only those with this thumbprint."""
         hint = "Set the store to a folder that this account can read."
         doing = f"read the store {self.folder}"
-        with explained(doing, failure=ConfigError, hint=hint):
+        with explained(doing, hint=hint):
             try:
                 found = sorted(self.folder.iterdir())
             except FileNotFoundError:

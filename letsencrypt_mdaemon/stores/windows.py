@@ -30,6 +30,7 @@ from letsencrypt_mdaemon.windows.key_access import Key  # noqa: E402
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from contextlib import AbstractContextManager
+    from pathlib import Path
 
     from letsencrypt_mdaemon.pki.certificate import Certificate, PrivateKey
 
@@ -125,6 +126,22 @@ class WindowsStore:
                 "Could not read the access list of the key of %s: %s", wanted, exc
             )
             return None
+
+    def writes(self) -> list[Path]:
+        """Return no files, but make sure that Windows opens its stores for writing.
+
+        Whether it creates keys is known only when it does.
+
+        Raises:
+            ConfigError: If it refuses.
+        """
+        for name in (CA, MY):
+            with (
+                _explained("write", name, ConfigError),
+                crypt32.opened(name, provider=crypt32.PHYSICAL),
+            ):
+                pass
+        return []
 
     def install(self, certificate: Certificate) -> None:
         """Put a certificate with its key into My, and its issuers into CA.

@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
+import os
 import re
 import secrets
+import shutil
 import sys
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from letsencrypt_mdaemon.errors import Error
+from letsencrypt_mdaemon.errors import ConfigError, Error
 from letsencrypt_mdaemon.system import handles
 from letsencrypt_mdaemon.system.handles import PRIVATE, Folder
 
@@ -20,15 +22,32 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
+    from letsencrypt_mdaemon.system.handles import Status
+
+if sys.platform == "win32":
+    import pywintypes
+    import win32con
+    import win32file
+
 _log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
 
 SHARING_TIMEOUT_SECONDS = 3.0
 """How long another program may keep a file open before we give up."""
 
 POLL_SECONDS = 0.05
 
-# Windows' codes for "access denied" and "in use by another process".
-_SHARING_ERRORS = (5, 32)
+# Windows' rights to add to a folder (FILE_ADD_FILE, FILE_ADD_SUBDIRECTORY).
+_ADD_FILE, _ADD_FOLDER = 2, 4
+
+# Windows' codes for "access denied" and "in use by another process", and three for the
+# same when one file replaces another.
+_SHARING_ERRORS = (5, 32, 1175, 1176, 1177)
+_REFUSALS = {
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR),
+    *(errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EEXIST),
+}
 _UNFINISHED = re.compile(r"\..{1,40}\.[0-9a-f]{12}\.tmp", re.DOTALL)
 
 
@@ -39,13 +58,14 @@ def reason(error: OSError | ValueError) -> str:
 
 @contextmanager
 def explained(
-    doing: str, *, failure: type[Error] = Error, hint: str = ""
+    doing: str, *, failure: type[Error] | None = None, hint: str = ""
 ) -> Iterator[None]:
     """Raise an error of the system as one of ours: `Could not DOING: REASON`.
 
     Args:
         doing: A verb and its object, such as `write PATH`.
-        failure: The class of error to raise.
+        failure: The class of error to raise; by default a `ConfigError` if something is
+            missing, read-only or not allowed, else an `Error`.
         hint: What to do; by default advice for a file that cannot be written. A full
             disk always gets its own.
 
@@ -61,6 +81,7 @@ def explained(
             hint = "Close the program that has it open, or let this account write it."
         message = f"Could not {doing}: {reason(exc)}."
         hint = hint or "Let this account write to it and to its folder."
+        failure = failure or (ConfigError if exc.errno in _REFUSALS else Error)
         raise failure(message, hint=hint) from exc
 
 
@@ -150,10 +171,22 @@ def neighbour(path: Path) -> Path:
     return path.with_name(f".{path.name[:40]}.{secrets.token_hex(6)}.tmp")
 
 
-def create(path: Path, data: bytes, *, mode: int = PRIVATE) -> None:
+def neighbours(path: Path) -> list[Path]:
+    """Return the existing paths that `neighbour` may have given."""
+    head = f".{path.name[:40]}."
+    return [
+        other
+        for other in path.parent.iterdir()
+        if other.name.startswith(head) and _UNFINISHED.fullmatch(other.name)
+    ]
+
+
+def create(
+    path: Path, data: bytes, *, mode: int = PRIVATE, like: Status | None = None
+) -> None:
     """Write a new file; see `Folder.create`."""
     with Folder(path.parent) as folder:
-        folder.create(path.name, data, mode=mode)
+        folder.create(path.name, data, mode=mode, like=like)
 
 
 def rename(path: Path, to: Path) -> None:
@@ -165,18 +198,86 @@ def rename(path: Path, to: Path) -> None:
         when_free(lambda: folder.rename(path.name, to.name))
 
 
-def when_free(act: Callable[[], object]) -> None:
+def ask_to_write(path: Path) -> None:
+    """Ask whether a file could be made or replaced, and change nothing.
+
+    Folders above it that do not exist would be made.
+
+    Raises:
+        OSError: If it could not: no permission, read-only, a full disk.
+    """
+    folder = path.parent
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    if not folder.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
+    _ask(folder)
+    if path.exists():
+        refuse_read_only(path, path.stat())
+        _ask(path)
+
+
+def refuse_read_only(path: Path, status: os.stat_result) -> None:
+    """Respect that somebody made a file read-only on purpose.
+
+    Root may write to it all the same, and replacing it needs the permission of its
+    folder only.
+
+    Raises:
+        PermissionError: If nobody may write to the file.
+    """
+    if not status.st_mode & 0o222:
+        raise PermissionError(errno.EACCES, "it is read-only", str(path))
+
+
+if sys.platform == "win32":
+
+    def _ask(path: Path) -> None:
+        # `os.access` knows no access lists. Whoever opens it like this changes nothing.
+        wanted = win32con.DELETE | win32con.GENERIC_READ
+        if path.is_dir():
+            if not shutil.disk_usage(path).free:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+            wanted = _ADD_FILE | _ADD_FOLDER
+        when_free(lambda: _open(path, wanted))
+
+    def _open(path: Path, wanted: int) -> None:
+        everybody = 7  # may read, write and delete it meanwhile
+        how = win32con.OPEN_EXISTING, win32con.FILE_FLAG_BACKUP_SEMANTICS
+        try:
+            win32file.CreateFile(str(path), wanted, everybody, None, *how, None).Close()
+        except pywintypes.error as exc:
+            raise OSError(None, exc.strerror, str(path), exc.winerror) from exc
+
+else:
+
+    def _ask(path: Path) -> None:
+        status, system = path.stat(), os.statvfs(path)
+        # Replacing a file needs the folder's permission only, unless it is immutable,
+        # which not even its owner or root may change.
+        matters = path.is_dir() or os.geteuid() in {0, status.st_uid}
+        code = 0
+        if system.f_flag & os.ST_RDONLY:
+            code = errno.EROFS
+        elif matters and not os.access(path, os.W_OK):
+            code = errno.EACCES
+        elif system.f_blocks and not system.f_bfree:
+            code = errno.ENOSPC
+        if code:
+            raise OSError(code, os.strerror(code), str(path))
+
+
+def when_free(act: Callable[[], _T]) -> _T:
     """Act on a file; on Windows, wait until nobody has it open."""
-    deadline = time.monotonic() + SHARING_TIMEOUT_SECONDS
+    deadline, pause = time.monotonic() + SHARING_TIMEOUT_SECONDS, 0.001
     while True:
         try:
-            act()
-        except PermissionError as exc:
-            if not _is_in_use(exc) or time.monotonic() >= deadline:
+            return act()
+        except OSError as exc:
+            if not may_be_in_use(exc) or time.monotonic() >= deadline:
                 raise
-            time.sleep(POLL_SECONDS)
-        else:
-            return
+            time.sleep(pause)
+            pause = min(2 * pause, POLL_SECONDS)
 
 
 def _is_in_use(error: OSError) -> bool:

@@ -8,24 +8,22 @@ its own (the new file inherits its folder's), and hard links.
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
-import re
 import shutil
 import time
 from contextlib import suppress
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from letsencrypt_mdaemon.errors import DeployError, Error
 from letsencrypt_mdaemon.system import disk
-from letsencrypt_mdaemon.system.handles import Folder, opened, read, resolved
+from letsencrypt_mdaemon.system.backups import Backups, back_up, prune
+from letsencrypt_mdaemon.system.handles import Folder, Status, opened, read, resolved
 from letsencrypt_mdaemon.system.swap import swap
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     Edit = Callable[[bytes], bytes]
     Read = Callable[[Path], bytes]
@@ -71,20 +69,14 @@ class _File:
             disk.remove(self.fresh)
         self.fresh = disk.neighbour(self.target)
         for _ in range(MAX_ROUNDS):
-            with (
-                opened(self.target) as like,
-                Folder(self.target.parent) as folder,
-            ):
-                # Root may write to it all the same, and replacing needs the folder's
-                # permission only; but somebody removed the permission on purpose.
-                if not os.fstat(like).st_mode & 0o222:
-                    message = f"{self.path} is read-only."
-                    hint = "Allow writing (attrib -r, or chmod u+w) and run again."
-                    raise DeployError(message, hint=hint)
-                # What another file lets others read, this one may not.
-                if read(like, len(self.expected) + 1) == self.expected:
-                    folder.create(self.fresh.name, self.data, like=like)
-                    return
+            with opened(self.target) as handle:
+                like = Status.of(handle)
+                content = read(handle, len(self.expected) + 1)
+            disk.refuse_read_only(self.target, like.found)
+            # Those who may read another file may not read this one.
+            if content == self.expected:
+                disk.create(self.fresh, self.data, like=like)
+                return
             self._take_over()
         raise self._is_busy()
 
@@ -100,8 +92,9 @@ class _File:
             DeployError: If he does not stop.
         """
         for _ in range(MAX_ROUNDS):
-            if self.read() == self.expected:
-                out = swap(self.fresh, self.target)
+            # Who has it open is about to write it, so what he wrote is read first.
+            out = disk.when_free(self._swap_if_expected)
+            if out is not None:
                 self.outs[out] = self.expected
                 if not self._start_over(out):
                     return
@@ -116,12 +109,21 @@ class _File:
             hint="Find out which one (MDaemon's settings window?), and run again.",
         )
 
+    def _swap_if_expected(self) -> Path | None:
+        as_expected = self.read() == self.expected
+        return swap(self.fresh, self.target) if as_expected else None
+
     def carry_over(self) -> None:
         """Take over what was written into the swapped-out files since."""
         for out in list(self.outs):
-            if self._start_over(out):
-                self.prepare()
-                self.put_in_place()
+            before = self.outs[out], self.former, self.expected, self.data
+            try:
+                if self._start_over(out):
+                    self.prepare()
+                    self.put_in_place()
+            except BaseException:  # it is looked at again
+                self.outs[out], self.former, self.expected, self.data = before
+                raise
 
     def _start_over(self, out: Path) -> bool:
         """Edit again what somebody else wrote, if he did; return whether he did."""
@@ -152,8 +154,9 @@ class _File:
         if current != self.data or self.outs[back] != self.original:
             back = disk.neighbour(self.target)
             content = self.merge(self.data, self.former, current)
-            with opened(self.target) as like, Folder(back.parent) as folder:
-                folder.create(back.name, content, like=like)
+            with opened(self.target) as handle:
+                like = Status.of(handle)
+            disk.create(back, content, like=like)
         disk.rename(back, self.target)
         self.outs.pop(back, None)
 
@@ -162,21 +165,6 @@ class _File:
         for path in {self.fresh, *self.outs}:
             if not self.is_stuck or path not in self.outs:
                 disk.remove(path)
-
-
-class Backups(NamedTuple):
-    """Where the former contents of edited files are kept.
-
-    Args:
-        folder: Each time it gets a folder with the time in UTC as its name, and the
-            files' whole paths in it.
-        keep: How many of those folders stay; the new one always does.
-        now: The time for that name.
-    """
-
-    folder: Path
-    keep: int
-    now: datetime
 
 
 class Edits:
@@ -200,11 +188,14 @@ class Edits:
     @property
     def have_late_changes(self) -> bool:
         """Whether somebody wrote into a replaced file after the swap."""
-        return any(
-            item.content_of(out) != content
-            for item in self._files
-            for out, content in item.outs.items()
-        )
+        try:
+            return any(
+                item.content_of(out) != content
+                for item in self._files
+                for out, content in item.outs.items()
+            )
+        except (OSError, Error):
+            return True  # nobody knows
 
     def make(self, backups: Backups | None = None) -> Path | None:
         """Edit the files.
@@ -224,7 +215,8 @@ class Edits:
                 with disk.explained(f"write {item.path}", failure=DeployError):
                     item.prepare()
             if backups and self._files:
-                saved = _back_up(self._files, backups)
+                former = {item.target: item.former for item in self._files}
+                saved = back_up(former, backups)
             _put_in_place(self._files)
         except BaseException:
             if saved and not any(item.is_stuck for item in self._files):
@@ -235,7 +227,7 @@ class Edits:
             with Folder(path) as folder:
                 folder.sync()
         if backups and saved:
-            _prune(backups, saved)
+            prune(backups, saved)
         return saved
 
     def settle(self) -> None:
@@ -246,10 +238,23 @@ class Edits:
         Raises:
             DeployError: If that cannot be written; then the replaced files stay.
         """
+        problems = []
         for item in self._files:
-            with disk.explained(f"write {item.path}", failure=DeployError):
-                item.carry_over()
+            try:
+                with suppress(OSError, Error):
+                    item.carry_over()
+                    continue
+                # Once more: what failed may be over, and there is no later time.
+                with disk.explained(f"write {item.path}", failure=DeployError):
+                    item.carry_over()
+            except Error as exc:
+                item.is_stuck = True
+                kept = ", ".join(map(str, item.outs))
+                problems.append(f"{exc} What it held meanwhile is in {kept}.")
         self._clean()
+        if problems:
+            hint = "Compare the files, and copy what is missing by hand."
+            raise DeployError(" ".join(problems), hint=hint)
 
     def _clean(self) -> None:
         for item in self._files:
@@ -309,55 +314,3 @@ def _written(path: Path, read: Read) -> bytes:
         if content == former and content:
             break
     return content
-
-
-# Backups
-
-
-def _back_up(files: list[_File], backups: Backups) -> Path:
-    with disk.explained(f"write {backups.folder}", failure=DeployError):
-        saved = _new_folder(backups)
-        try:
-            for item in files:
-                copy = saved / _path_inside(item.target)
-                disk.make_private_folder(copy.parent)
-                disk.create(copy, item.former)
-        except BaseException:
-            shutil.rmtree(saved, ignore_errors=True)
-            raise
-    return saved
-
-
-def _new_folder(backups: Backups) -> Path:
-    disk.make_private_folder(backups.folder)
-    name = f"{backups.now.astimezone(UTC):%Y%m%d-%H%M%S}"
-    with Folder(backups.folder) as folder:
-        for fresh in (name, *(f"{name}-{number:03}" for number in range(2, 1000))):
-            with suppress(FileExistsError):
-                folder.make_folder(fresh, 0o700)
-                return backups.folder / fresh
-    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), name)
-
-
-def _path_inside(target: Path) -> Path:
-    r"""Return a relative path that names the file: ``C\MDaemon\App\MDaemon.ini``."""
-    target = Path(os.path.abspath(target))  # noqa: PTH100 - only a name: follow no link
-    drive = [part for part in re.split(r"[\\/:?]+", target.drive) if part]
-    return Path(*drive, *target.relative_to(target.anchor).parts)
-
-
-def _prune(backups: Backups, saved: Path) -> None:
-    """Remove the oldest folders whose names are like ours."""
-    try:
-        others = sorted(
-            folder
-            for folder in backups.folder.iterdir()
-            if re.fullmatch(r"\d{8}-\d{6}(-\d{3,})?", folder.name)
-            and folder != saved
-            and folder.is_dir()
-            and not folder.is_symlink()
-        )
-        for folder in others[: max(0, len(others) + 1 - backups.keep)]:
-            shutil.rmtree(folder)
-    except OSError as exc:
-        _log.warning("Could not remove old backups in %s: %s", backups.folder, exc)

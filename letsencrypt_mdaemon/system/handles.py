@@ -18,7 +18,7 @@ import threading
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,6 +40,41 @@ _SAFE |= getattr(os, "O_NOFOLLOW", 0)
 _STEP = getattr(os, "O_PATH", os.O_RDONLY) | getattr(os, "O_NOFOLLOW", 0)
 _FLAG_OPEN_REPARSE_POINT = 0x00200000  # winbase.h; not in pywin32's stubs
 _UMASK = threading.Lock()
+
+
+class Status(NamedTuple):
+    """Owner, mode, labels and access list, from an open file for another one."""
+
+    found: os.stat_result
+    labels: list[tuple[str, bytes]]
+
+    @classmethod
+    def of(cls, handle: int) -> Status:
+        """Return those of an open file."""
+        labels: list[tuple[str, bytes]] = []
+        if sys.platform == "linux":
+            with contextlib.suppress(OSError):
+                names = os.listxattr(handle)
+                labels += [(name, os.getxattr(handle, name)) for name in names]
+        return cls(os.fstat(handle), labels)
+
+    def give(self, handle: int) -> None:
+        """Give them to an open file; on Windows it inherits its folder's list."""
+        if sys.platform == "win32":
+            return
+        # Only root may give files away; others may at least keep the group.
+        for owner in (self.found.st_uid, -1):
+            with contextlib.suppress(OSError):
+                os.fchown(handle, owner, self.found.st_gid)
+                break
+        if sys.platform == "linux":
+            for name, value in self.labels:
+                with contextlib.suppress(OSError):
+                    os.setxattr(handle, name, value)
+        # The permissions of one group must not pass to another.
+        is_same = os.fstat(handle).st_gid == self.found.st_gid
+        mode = stat.S_IMODE(self.found.st_mode)
+        os.fchmod(handle, mode if is_same else mode & ~0o070)
 
 
 class Folder:
@@ -88,14 +123,16 @@ class Folder:
                 os.fchmod(handle, mode)  # in spite of the umask
         return handle
 
-    def open_ours(self, name: str, flags: int) -> int:
-        """Open a regular file of this account alone, which has no second name."""
+    def open_single(self, name: str, flags: int, *, ours: bool) -> int:
+        """Open a regular file that has no second name, and that may have to be ours."""
         handle = self.open(name, flags)
         with _closed_on_failure(handle):
             status = os.fstat(handle)
-            is_ours = sys.platform == "win32" or status.st_uid == os.geteuid()
-            if not (is_ours and stat.S_ISREG(status.st_mode) and status.st_nlink == 1):
-                raise OSError(errno.EPERM, "Not a file of this account alone", name)
+            good = stat.S_ISREG(status.st_mode) and status.st_nlink == 1
+            if sys.platform != "win32" and ours:
+                good = good and status.st_uid == os.geteuid()
+            if not good:
+                raise OSError(errno.EPERM, "Another file or account is behind it", name)
         return handle
 
     def create(
@@ -104,20 +141,20 @@ class Folder:
         data: bytes,
         *,
         mode: int = PRIVATE,
-        like: int | None = None,
+        like: Status | None = None,
         durable: bool = True,
     ) -> None:
         """Write a new file, whole or not at all.
 
         Args:
-            like: The handle of a file whose mode and owner the new one gets.
+            like: Of the file whose mode and owner the new one gets.
             durable: Whether the content has to survive a power cut from now on.
         """
         handle = self.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
         try:
             with _closed_on_failure(handle):
                 if like is not None:
-                    _copy_status(like, handle)
+                    like.give(handle)
                 write(handle, data)
                 if durable:
                     os.fsync(handle)
@@ -242,26 +279,6 @@ def _closed_on_failure(handle: int) -> Iterator[None]:
         raise
 
 
-def _copy_status(like: int, handle: int) -> None:
-    """Give an open file the owner, labels, access list and mode of another one."""
-    if sys.platform == "win32":
-        return  # a file inherits its folder's access list
-    status = os.fstat(like)
-    # Only root may give files away; others may at least keep the group.
-    for owner in (status.st_uid, -1):
-        with contextlib.suppress(OSError):
-            os.fchown(handle, owner, status.st_gid)
-            break
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError):
-            for name in os.listxattr(like):
-                with contextlib.suppress(OSError):
-                    os.setxattr(handle, name, os.getxattr(like, name))
-    # The permissions of one group must not pass to another.
-    is_same = os.fstat(handle).st_gid == status.st_gid
-    os.fchmod(handle, stat.S_IMODE(status.st_mode) & (~0 if is_same else ~0o070))
-
-
 def _must_be_regular(status: os.stat_result) -> None:
     if stat.S_ISDIR(status.st_mode):
         raise ValueError("it is a folder")
@@ -292,12 +309,15 @@ if sys.platform == "win32":
                 str(path), access, share, None, win32con.OPEN_EXISTING, flags, None
             )
         except pywintypes.error as exc:
-            raise OSError(None, exc.strerror, str(path), exc.winerror) from exc
+            code = OSError(None, "", None, exc.winerror).errno or 0  # as of `os.open`
+            raise OSError(code, os.strerror(code), str(path)) from exc
         # Only now can no part of the path become a junction any more.
-        if path == Path(os.path.realpath(path)) and path.is_dir():
+        is_folder = path.is_dir()
+        if is_folder and path == Path(os.path.realpath(path)):
             return pin
         pin.Close()
-        raise _is_link(path.name)
+        missing = NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        raise _is_link(path.name) if is_folder else missing
 
 else:
 

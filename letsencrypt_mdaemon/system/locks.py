@@ -81,7 +81,8 @@ def exclusive_lock(path: Path) -> Iterator[None]:
         disk.make_private_folder(path.parent)
         # Python opens files so that programs it starts do not inherit them.
         with Folder(path.parent) as folder:
-            handle = folder.open_ours(path.name, os.O_RDWR | os.O_CREAT)
+            flags = os.O_RDWR | os.O_CREAT
+            handle = folder.open_single(path.name, flags, ours=False)
     try:
         with disk.explained(f"lock {path}"):
             held = _lock(handle)

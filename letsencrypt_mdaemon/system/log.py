@@ -223,6 +223,6 @@ def _started(folder: Folder) -> int:
     try:
         return folder.open(FILE_NAME, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PUBLIC)
     except FileExistsError:  # on Windows, a program that shows it may keep it open
-        handle = folder.open_ours(FILE_NAME, os.O_WRONLY)
+        handle = folder.open_single(FILE_NAME, os.O_WRONLY, ours=True)
         os.ftruncate(handle, 0)
         return handle

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sys
 from typing import TYPE_CHECKING
 
 from letsencrypt_mdaemon.system import handles
-from letsencrypt_mdaemon.system.disk import neighbour, remove, when_free
+from letsencrypt_mdaemon.system.disk import neighbour, remove
 from letsencrypt_mdaemon.system.handles import Folder
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ def swap(fresh: Path, target: Path) -> Path:
     So one can see what was replaced, even if somebody wrote it at the last moment, and
     whoever still has it open goes on writing to it. Where the file system cannot swap,
     a hard link keeps it; where it has no links either (CIFS), a copy made just before.
+    On Windows it fails while somebody has `target` open (see `disk.when_free`).
 
     Raises:
         OSError: If it cannot; `target` is unchanged.
@@ -32,7 +34,7 @@ def swap(fresh: Path, target: Path) -> Path:
     with Folder(target.parent) as folder:
         try:
             if sys.platform == "win32":
-                when_free(lambda: _replace_file(fresh, target, out, folder))
+                _replace_file(fresh, target, out, folder)
             elif _exchange(fresh, target, folder):
                 return fresh
             else:
@@ -51,9 +53,10 @@ def _keep(folder: Folder, target: Path, out: Path) -> None:
     try:
         folder.link(target.name, out.name)
     except OSError:
-        with handles.opened(target) as like:
-            data = handles.read(like, os.fstat(like).st_size)
-            folder.create(out.name, data, like=like)
+        with handles.opened(target) as handle:
+            like = handles.Status.of(handle)
+            data = handles.read(handle, like.found.st_size)
+        folder.create(out.name, data, like=like)
 
 
 if sys.platform == "win32":
@@ -65,10 +68,13 @@ if sys.platform == "win32":
         if replace(*names, 0, None, None):
             return
         error = ctypes.WinError(ctypes.get_last_error())
-        # It moves `target` away first. If that is all it did (1177), finish the work.
-        if out.exists() and not target.exists():
-            folder.rename(fresh.name, target.name)
-            return
+        # It moves `target` away first. If that is all it did (1177), finish the work;
+        # unless somebody has put a new file there, which is replaced the next time.
+        if out.exists():
+            with contextlib.suppress(FileExistsError):
+                folder.link(fresh.name, target.name)
+                remove(fresh)
+                return
         raise error
 
 else:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from letsencrypt_mdaemon.pki.certificate import dns_names, thumbprint
+from letsencrypt_mdaemon.pki.certificate import covers, thumbprint
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -81,5 +81,4 @@ class Served:
 
     def covers(self, name: str) -> bool:
         """Whether the certificate covers a name (RFC 9525, 6.3)."""
-        held = dns_names(self.leaf) if self.leaf else ()
-        return name in held or f"*.{name.partition('.')[2]}" in held
+        return self.leaf is not None and covers(self.leaf, name)

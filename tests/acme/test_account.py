@@ -703,7 +703,7 @@ def test_the_external_key_is_no_argument(binding: Program) -> None:
     ran = binding.here("renew", "--eab-kid", KID, "--eab-key", TEXT)
 
     assert ran.exit_code == 2
-    assert "No such option" in ran.messages
+    assert "No such option" in ran.report["error"]["message"]
 
 
 @pytest.mark.parametrize(

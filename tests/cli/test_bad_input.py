@@ -471,7 +471,7 @@ def test_a_webroot_that_cannot_be_written_is_named_and_left_clean(
 # INI files
 
 
-def test_an_ini_file_that_is_read_only_leaves_all_as_they_were(
+def test_an_ini_file_that_is_read_only_is_found_before_the_ca_is_asked(
     program: Program, ca: CertificateAuthority
 ) -> None:
     file = program.layout.folder / "WebAdmin" / "WebAdmin.ini"
@@ -480,10 +480,12 @@ def test_an_ini_file_that_is_read_only_leaves_all_as_they_were(
 
     ran = renew(program, *TO)
 
-    assert ran.exit_code == 5
-    assert f"{file} is read-only" in ran.report["error"]["message"]
+    assert ran.exit_code == 2
+    message = f"Could not write {file}: it is read-only."
+    assert ran.report["error"]["message"] == message
     assert own(program) == before
-    assert "is read-only" in mail(program)
+    assert ca.requests == []
+    assert "it is read-only" in mail(program)
     file.chmod(0o644)
     converges(program, ca, orders=1)
 
@@ -578,7 +580,7 @@ def test_a_list_of_unknown_certificates_is_asked_about_and_nothing_lost(
 
     ran = renew(program)
 
-    assert ran.exit_code == 2
+    assert ran.exit_code == 5
     assert f"{target.file} [SSL] Certificates" in ran.report["error"]["message"]
     assert own(program) == before
     file.write_bytes(
@@ -592,10 +594,8 @@ def test_a_list_of_unknown_certificates_is_asked_about_and_nothing_lost(
 
 def leave_pending(program: Program, _: CertificateAuthority) -> None:
     """Leave a certificate that is issued and not in use."""
-    ini = program.layout.folder / INI
-    ini.chmod(0o444)
-    assert renew(program).exit_code == 5
-    ini.chmod(0o644)
+    with read_only(program.layout.app, allowed=1, refused=3):
+        assert renew(program).exit_code == 5
 
 
 def leave_order(program: Program, ca: CertificateAuthority) -> None:
@@ -658,7 +658,7 @@ def test_a_state_folder_that_cannot_be_made_fails_with_a_log_and_a_mail(
 
     ran = renew(program, "--state-dir", str(state), *TO)
 
-    assert ran.exit_code == 1
+    assert ran.exit_code == 2
     assert str(state) in ran.report["error"]["message"]
     assert ran.report["error"]["message"] in program.log()
     assert str(state) in mail(program)

@@ -161,11 +161,30 @@ def test_a_self_signed_certificate_in_use_is_critical(
 
 def test_what_is_not_scheduled_is_a_warning(healthy: Program, crontab: Crontab) -> None:
     crontab.text = None
+    began = (datetime.now(UTC) - 2 * DAY,)
+    change(healthy, lambda memory: memory._replace(runs=began))
 
     ran = check(healthy)
 
     assert ran.exit_code == 1, ran.output
-    assert "; no renewal is scheduled |" in ran.output
+    assert "; no renewal is scheduled; " in ran.output
+
+
+def test_another_scheduler_counts_while_it_runs(
+    healthy: Program, crontab: Crontab
+) -> None:
+    crontab.text = None
+
+    assert check(healthy).exit_code == 0
+
+
+def test_two_schedules_are_a_warning(healthy: Program, crontab: Crontab) -> None:
+    crontab.text = (crontab.text or "") + "1 1 * * * letsencrypt-mdaemon renew\n"
+
+    ran = check(healthy)
+
+    assert ran.exit_code == 1, ran.output
+    assert "several schedules run this program: " in ran.output
 
 
 def test_a_scheduled_program_that_is_gone_is_a_warning(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -13,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
+from unittest.mock import Mock
 
 import click
 import pytest
@@ -31,7 +33,9 @@ from letsencrypt_mdaemon.renewal import revoke as revocation
 from letsencrypt_mdaemon.sandbox import demo as story
 from letsencrypt_mdaemon.sandbox.ca.server import CertificateAuthority
 from letsencrypt_mdaemon.sandbox.folder import TARGETS, bound
+from letsencrypt_mdaemon.system import disk, files
 from letsencrypt_mdaemon.system.locks import exclusive_lock
+from tests.fakes import read_only
 from tests.limits import HANG_SECONDS
 from tests.program import (
     HOST_NAME,
@@ -59,7 +63,7 @@ STATUS = COMMON | {
     *("mdaemon_dir", "store", "directory_url", "names", "due", "reason", "due_at"),
     *("certificate", "pending", "targets", "served", "proof", "dropped"),
     *("rule", "advice", "waiting", "tlsa", "key_readers", "ledger", "schedule"),
-    "would_fail",
+    *("would_fail", "held"),
 }
 
 
@@ -104,13 +108,14 @@ def test_status_tells_when_it_will_be_due_without_asking_the_ca(
     assert report["rule"] == third
     assert f"{when(report['due_at'])}: {third}" in shown
     assert "the certificate in use is valid until" in shown
-    assert "App/MDaemon.ini [SSL] Certificate" in shown
+    assert "  named by     3 INI values\n" in shown
+    each = program.here("status", "--ports", as_json=False).output
+    assert f"App/MDaemon.ini [SSL] Certificate: {new['thumbprint']}" in each
 
 
 def test_status_shows_a_certificate_that_is_not_in_use_yet(program: Program) -> None:
-    ini = program.layout.app / "MDaemon.ini"
-    ini.chmod(0o444)
-    assert program.here("renew", "--no-reload").exit_code == 5
+    with read_only(program.layout.app, allowed=1, refused=3):
+        assert program.here("renew", "--no-reload").exit_code == 5
 
     pending = program.here("status").report["pending"]
 
@@ -567,8 +572,12 @@ def nothing(*_: object) -> list[str]:
     return []
 
 
-def a_file_in_the_place_of_the_state(program: Program, *_: object) -> list[str]:
-    return ["--state-dir", str(program.layout.app / "MDaemon.ini" / "state")]
+def a_full_disk(
+    _: Program, __: CertificateAuthority, patch: pytest.MonkeyPatch
+) -> list[str]:
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    patch.setattr(disk, "_ask", Mock(side_effect=full))
+    return []
 
 
 def a_profile_that_is_missing(*_: object) -> list[str]:
@@ -589,18 +598,21 @@ def a_name_that_is_nowhere(
     return []
 
 
-def a_file_that_is_read_only(program: Program, *_: object) -> list[str]:
-    (program.layout.app / "MDaemon.ini").chmod(0o444)
+def a_file_that_cannot_be_replaced(
+    _: Program, __: CertificateAuthority, patch: pytest.MonkeyPatch
+) -> list[str]:
+    error = PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    patch.setattr(files, "swap", Mock(side_effect=error))
     return []
 
 
 REACHED: dict[int, Arrange] = {
     0: nothing,
-    1: a_file_in_the_place_of_the_state,
+    1: a_full_disk,
     2: a_profile_that_is_missing,
     3: a_ca_that_is_down,
     4: a_name_that_is_nowhere,
-    5: a_file_that_is_read_only,
+    5: a_file_that_cannot_be_replaced,
     6: nothing,
 }
 
@@ -766,7 +778,7 @@ def test_the_program_lists_its_commands_in_sections() -> None:
     titles = [line for line in lines if re.fullmatch(r"\w[^:]*:", line)]
     assert titles == [
         *("Options:", "Every day:", "Setting up:", "When something is wrong:"),
-        "Seldom:",
+        *("Certificates:", "Seldom:"),
     ]
     everyday = lines[lines.index("Every day:") + 1 :][:3]
     assert [line.split()[0] for line in everyday] == ["renew", "status", "verify"]
@@ -803,7 +815,7 @@ def test_the_short_help_of_a_command_is_a_short_phrase(group: tuple[str, ...]) -
         ("schedule install", "--staging"),
         ("activate", "--force"),
         ("activate", "--agree-tos"),
-        ("rollback", "--dry-run"),
+        ("rollback", "--force"),
         ("status", "--force"),
         ("renew", "--public"),
         ("account show", "--host-name=a.example.test"),
@@ -951,7 +963,8 @@ except SystemExit as end:
 PACKAGE = "letsencrypt_mdaemon."
 HELP = {
     *("_version", "cli", "cli.accounts", "cli.checks", "cli.commands", "cli.legacy"),
-    *("cli.monitoring", "cli.setup", "cli.streams"),
+    *("cli.certificates", "cli.monitoring", "cli.self_signed", "cli.setup"),
+    "cli.streams",
     *("cli.main", "cli.options", "cli.parameters", "errors"),
 }
 """The modules of the package that --help imports."""
@@ -965,13 +978,14 @@ STATUS_MODULES = HELP | {
     *("mdaemon.forms", "mdaemon.host_name"),
     *("mdaemon.ini", "mdaemon.server"),
     *("pki", "pki.certificate", "pki.chain", "pki.names"),
-    *("renewal", "renewal.adapters", "renewal.climb", "renewal.deploy"),
+    *("renewal", "renewal.adapters", "renewal.by_hand", "renewal.climb"),
+    *("renewal.deploy", "renewal.hold"),
     *("renewal.due", "renewal.ladder", "renewal.obtain", "renewal.proof"),
     *("renewal.revoke", "renewal.run", "renewal.snapshot", "renewal.spare"),
     *("state", "state.codec", "state.folder", "state.ledger"),
-    *("state.memory", "stores", "stores.pem"),
+    *("state.memory", "state.told", "stores", "stores.pem"),
     *("system", "system.disk", "system.files", "system.locks", "system.log"),
-    *("system.handles", "system.owners", "system.swap"),
+    *("system.backups", "system.handles", "system.owners", "system.swap"),
     *("system.parallel", "text"),
     *("verify", "verify.endpoints", "verify.handshake", "verify.observe"),
     *("verify.served", "verify.starttls", "verify.verdict"),
@@ -980,7 +994,7 @@ STATUS_MODULES = HELP | {
 SCHEDULE_MODULES = {"app.scheduling", "system.process", "system.schedule"}
 SCHEDULE_MODULES |= {"system.tasks"}
 SCHEDULE_MODULES |= {"windows", "windows.access"}
-RENEW_MODULES = STATUS_MODULES - {"cli.status", "cli.verdict"} | {
+RENEW_MODULES = STATUS_MODULES - {"cli.status"} | {
     "app.renewal",
     "mdaemon.webroot",
 }

@@ -347,15 +347,16 @@ def test_a_ca_that_is_down_is_a_warning(
     assert machine(ran) == ["ca-unreachable"]
 
 
-def test_files_and_folders_that_cannot_be_written_are_warnings(
+def test_files_and_folders_that_a_renewal_could_not_write_are_found(
     patient: Program,
 ) -> None:
     with read_only(patient.layout.folder):
         ran = patient.here("doctor")
 
-    assert ran.exit_code == 0
+    assert ran.exit_code == 2
     assert set(machine(ran)) == {
         *("state-unusable", "ini-not-writable", "store-unusable"),
+        "webroot-not-writable",
     }
     # As it is not sure that nobody else does, no file is shown.
     assert patient.server.requests == []
@@ -378,12 +379,12 @@ def test_targets_that_are_not_known_are_a_warning(patient: Program) -> None:
     assert machine(ran) == ["targets-unknown"]
 
 
-def test_a_webroot_that_is_not_there_is_a_warning(patient: Program) -> None:
+def test_a_webroot_that_is_not_there_is_found(patient: Program) -> None:
     missing = patient.layout.folder / "missing"
 
     ran = patient.here("doctor", "--webroot", str(missing))
 
-    assert ran.exit_code == 0
+    assert ran.exit_code == 2
     assert machine(ran) == ["webroot-not-writable"]
 
 

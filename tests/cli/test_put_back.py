@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import itertools
 import json
-from collections.abc import Callable
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,7 +24,9 @@ from letsencrypt_mdaemon.sandbox.folder import INI_FILES, find
 from letsencrypt_mdaemon.system.schedule import Cron
 from tests.ca_faults import shifted
 from tests.crls import crl, serving
-from tests.program import Program, Ran
+from tests.dying import KILL
+from tests.fakes import touched
+from tests.program import Program, Ran, unmeasured
 from tests.schedulers import Crontab
 
 
@@ -272,3 +280,89 @@ def ran_at(program: Program, monkeypatch: pytest.MonkeyPatch, moment: datetime) 
         renewal.Prepared, "renew", lambda prepared, _: renew(prepared, moment)
     )
     return program.here("renew")
+
+
+# The CRL, while something fails
+
+
+@pytest.fixture
+def on_crl(program: Program, ca: CertificateAuthority) -> Iterator[Program]:
+    """The program with a certificate in use whose CRL was not fetched today."""
+
+    def answer(_: str) -> bytes:
+        return crl(ca.intermediates[0], ca.key, [], at=datetime.now(UTC))
+
+    with serving(answer) as url:
+        ca.faults.draft = lambda draft: replace(draft, crl=url)
+        assert program.here("renew", "--no-reload").exit_code == 0
+        assert checked(program) == 0
+        yield program
+
+
+def checked(program: Program) -> int:
+    """Return how many answers of CRLs are remembered."""
+    text = (program.state / "installation.json").read_text("utf-8")
+    return len(json.loads(text)["checked"])
+
+
+@contextmanager
+def failing(part: str, number: int) -> Iterator[list[Path]]:
+    """Let the n-th touch of a file with this in its name fail; yields what failed."""
+    count, failed = itertools.count(), list[Path]()
+
+    def fail(path: Path) -> None:
+        if part in path.name and next(count) == number:
+            failed.append(path)
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+
+    with touched(fail):
+        yield failed
+
+
+def test_whatever_fails_while_the_crl_is_asked_the_next_run_asks_again(
+    on_crl: Program,
+) -> None:
+    former, state = on_crl.bound(), on_crl.state / "installation.json"
+    before = state.read_bytes()
+    codes = set()
+    for number in itertools.count():
+        with failing("installation.json", number) as failed:
+            ran = on_crl.here("renew", "--no-reload")
+
+        codes.add(ran.exit_code)
+        assert "Traceback" not in ran.messages
+        assert on_crl.bound() == former
+        json.loads(state.read_bytes())
+        again = on_crl.here("renew", "--no-reload")
+        assert again.exit_code == 0, again.messages
+        assert checked(on_crl) == 1
+        assert not [*on_crl.state.glob(".*.tmp")]
+        if not failed:
+            break
+        state.write_bytes(before)
+    assert codes == {0, 1}
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_a_run_killed_while_it_remembers_what_the_crl_says_is_finished_by_the_next(
+    number: int, on_crl: Program
+) -> None:
+    former = on_crl.bound()
+    dying = [sys.executable, "-m", "tests.dying", str(on_crl.layout.folder)]
+    died = subprocess.run(
+        [*dying, "/.installation.json", str(number), "renew", *on_crl.options],
+        cwd=Path(__file__).parents[2],
+        env=unmeasured(),
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+    )
+    assert abs(died.returncode) == KILL, died.stderr
+
+    ran = on_crl.here("renew", "--no-reload")
+
+    assert ran.exit_code == 0, ran.messages
+    assert "Nothing is due" in ran.messages
+    assert checked(on_crl) == 1
+    assert on_crl.bound() == former
+    assert not [*on_crl.state.glob(".*.tmp")]

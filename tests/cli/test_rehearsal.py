@@ -14,7 +14,7 @@ from letsencrypt_mdaemon.authorities import Authority
 from letsencrypt_mdaemon.sandbox.ca.messages import Problem
 from letsencrypt_mdaemon.sandbox.ca.server import CertificateAuthority
 from letsencrypt_mdaemon.state.folder import State
-from letsencrypt_mdaemon.state.memory import Rehearsed
+from letsencrypt_mdaemon.state.told import Rehearsed
 from letsencrypt_mdaemon.system.schedule import MARK
 from tests.cli.test_notice import mails, subjects
 from tests.program import HOST_NAME, Program, Ran

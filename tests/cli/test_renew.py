@@ -28,7 +28,7 @@ from letsencrypt_mdaemon.sandbox.ca.messages import Problem
 from letsencrypt_mdaemon.sandbox.ca.server import CertificateAuthority
 from letsencrypt_mdaemon.sandbox.folder import FOREIGN, INI_FILES, TARGETS, bound
 from letsencrypt_mdaemon.windows.service import STOPPED, Status
-from tests.fakes import MemoryEventLog, MemoryService
+from tests.fakes import MemoryEventLog, MemoryService, read_only
 from tests.program import HOST_NAME, PREFIX, Program, Ran, here, run
 
 IMAP, POP = "imap.example.test", "pop.example.test"
@@ -407,6 +407,46 @@ def test_rollback_goes_back_to_the_certificate_before(secure: Program) -> None:
     assert secure.bound() == {first["thumbprint"]}
 
 
+@pytest.mark.parametrize("how", ["the config file", "the command line"])
+def test_a_dry_run_of_rollback_changes_no_byte(
+    how: str, secure: Program, tmp_path: Path
+) -> None:
+    assert secure.here("renew").exit_code == 0
+    assert secure.here("renew", "--force").exit_code == 0
+    file = secure.layout.letsencrypt / "letsencrypt-mdaemon.ini"
+    options = ["--dry-run"] if how == "the command line" else []
+    if not options:
+        file.write_text("[letsencrypt-mdaemon]\ndry-run = yes\n", "utf-8")
+    seen = tree(tmp_path)
+
+    ran = secure.here("rollback", *options)
+
+    assert ran.exit_code == 0, ran.messages
+    assert tree(tmp_path) == seen
+    assert ran.report["dry_run"]
+    assert len(ran.report["changes"]) == 3
+    assert ran.report["reason"].startswith("would roll back to the certificate")
+    shown = secure.here("rollback", *options, as_json=False).output
+    assert "Dry run: nothing was changed" in shown
+    assert "would change" in shown
+
+
+@pytest.mark.parametrize("command", ["activate", "rollback"])
+def test_a_rehearsal_puts_nothing_into_use(
+    command: str, program: Program, ca: CertificateAuthority
+) -> None:
+    assert program.here("renew", "--no-reload").exit_code == 0
+    asked(ca)
+    before = program.snapshot()
+
+    ran = program.here(command, environ={f"{PREFIX}STAGING": "yes"})
+
+    assert ran.exit_code == 2
+    assert "with staging = yes, nothing in use is changed" in ran.messages
+    assert asked(ca) == []
+    assert program.snapshot() == before
+
+
 def test_a_certificate_may_be_obtained_now_and_put_into_use_later(
     program: Program, ca: CertificateAuthority
 ) -> None:
@@ -569,10 +609,8 @@ def test_a_dry_run_changes_no_byte_and_orders_nothing(
     if before == "a run":
         renewed(program)
     if before == "a run that failed":
-        ini = program.layout.app / "MDaemon.ini"
-        ini.chmod(0o444)
-        assert program.here("renew", "--no-reload").exit_code == 5
-        ini.chmod(0o644)
+        with read_only(program.layout.app, allowed=1, refused=3):
+            assert program.here("renew", "--no-reload").exit_code == 5
     if before == "a run that was killed":
         leave_a_token(program)
     asked(ca)
@@ -1083,7 +1121,6 @@ def test_no_secret_is_in_a_log_a_message_or_a_mail(
     options = ["-v", "--no-reload", "--to", "anna@example.test", "--force"]
     options += ["--pfx-password-file", str(password)]
     environ = {f"{PREFIX}MAIL_PASSWORD": "mail-secret"}
-    ini = program.layout.app / "MDaemon.ini"
     hidden, rans = {"pfx-secret", "mail-secret"}, []
 
     def renew(exit_code: int) -> None:
@@ -1093,9 +1130,8 @@ def test_no_secret_is_in_a_log_a_message_or_a_mail(
         hidden.update(secrets(program))
 
     renew(0)
-    ini.chmod(0o444)
-    renew(5)  # with a pending certificate
-    ini.chmod(0o644)
+    with read_only(program.layout.app, allowed=1, refused=3):
+        renew(5)  # with a pending certificate
     ca.faults.before("finalize", Problem("rateLimited", "Later", 429), times=1)
     renew(3)  # with an open order
     (account,) = program.state.glob("*/account.json")

@@ -527,3 +527,28 @@ def test_nothing_goes_back_to_what_was_revoked(secure: Program, reason: str) -> 
     else:
         assert ran.exit_code == 2
         assert secure.bound() == {prints[2]}
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("revoke", f" for {HOST_NAME}, by "),
+        ("account deactivate", "This closes the account at https://"),
+    ],
+)
+def test_without_consent_nothing_is_asked_of_the_ca(
+    program: Program, ca: CertificateAuthority, command: str, said: str
+) -> None:
+    digest = print_of(renewed(program))
+    program.agrees = False
+    before = len(ca.requests)
+    options = ["--thumbprint", digest] if command == "revoke" else []
+
+    ran = program.here(command, *options)
+
+    assert ran.exit_code == 2
+    message = ran.report["error"]["message"]
+    assert message.startswith(f"`{command}` needs your consent. ")
+    assert said in message
+    assert ("Used by: mail, webmail, Remote Administration" in message) is bool(options)
+    assert len(ca.requests) == before

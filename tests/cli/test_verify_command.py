@@ -411,6 +411,27 @@ def test_a_name_that_gets_another_certificate_is_told(scene: Scene) -> None:
     assert "(another certificate for some names)" in table.messages
 
 
+def test_status_judges_a_port_by_all_names_as_verify_does(scene: Scene) -> None:
+    made = context(RIGHT.chain, RIGHT.key)
+    other = context(WRONG.chain, WRONG.key)
+
+    def choose(connection: ssl.SSLObject, name: str | None, _: object) -> None:
+        if name == OTHER:
+            connection.context = other
+
+    made.sni_callback = choose
+    at = scene.open("https", honest("https", made))
+
+    one = here(["status", *scene.options, "--json"])
+    both = here(["status", *scene.options, "--alternate-host-names", OTHER, "--json"])
+
+    assert one.report["proof"]["new"] == [str(at)]
+    assert both.report["proof"]["new"] == []
+    (port,) = both.report["proof"]["ports"]
+    assert f"for the name {OTHER}" in port["reason"]
+    assert WRONG.thumbprint in port["reason"]
+
+
 def test_an_endpoint_by_name_is_asked_for_that_name_wherever_it_is(
     scene: Scene,
 ) -> None:

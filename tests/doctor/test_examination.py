@@ -1208,35 +1208,6 @@ def test_both_clocks_are_shown_in_local_time() -> None:
     )
 
 
-def test_ini_files_that_cannot_be_written_are_told(tmp_path: Path) -> None:
-    good, bad = tmp_path / "good", tmp_path / "bad"
-    for folder in (good, bad):
-        folder.mkdir()
-        (folder / "a.ini").write_bytes(b"[x]\n")
-    missing = tmp_path / "good" / "missing.ini"
-
-    with read_only(bad):
-        found = machine.ini_files([good / "a.ini", bad / "a.ini", missing])
-
-    assert [finding.code for finding in found] == ["ini-not-writable"] * 2
-    assert str(bad / "a.ini") in found[0].seen
-    assert str(missing) in found[1].seen
-    assert (good / "a.ini").read_bytes() == b"[x]\n"
-    assert [path.name for path in good.iterdir()] == ["a.ini"]
-
-
-def test_a_folder_that_takes_no_files_is_told(tmp_path: Path) -> None:
-    file = tmp_path / "file"
-    file.touch()
-
-    assert machine.folder(tmp_path / "new" / "store", Code.STORE_UNUSABLE) == []
-    assert machine.folder(tmp_path, Code.STORE_UNUSABLE) == []
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
-    (finding,) = machine.folder(file, Code.STORE_UNUSABLE)
-    assert finding.code == "store-unusable"
-    assert str(file) in finding.seen
-
-
 CLIENT, SERVER = ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH
 
 

@@ -114,6 +114,17 @@ if sys.platform != "win32":
             log_in(his)
             assert file.read() == "his"
 
+    def test_a_log_that_he_keeps_putting_back_is_not_cut_off(
+        attacker: Attacker, his: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        attacker.run("open(sys.argv[1], 'w').write('his')", his / FILE_NAME)
+        monkeypatch.setattr(handles.Folder, "remove", lambda *_: None)
+
+        with pytest.raises(OSError, match="Another file or account"):
+            log_in(his)
+
+        assert (his / FILE_NAME).read_text() == "his"
+
     def test_a_log_behind_a_folder_that_is_his_link_is_refused(
         attacker: Attacker, his: Path, secret: Path
     ) -> None:

@@ -6,6 +6,7 @@ import json
 import socket
 import ssl
 import sys
+import threading
 import time
 import tracemalloc
 import zlib
@@ -69,6 +70,7 @@ def drip(talk: Talk, before: bytes, piece: bytes, after: bytes) -> None:
     talk.close_connection = True
     for data in (before, *[piece] * PIECES, after):
         talk.wfile.write(data)
+        talk.wfile.flush()
         time.sleep(PAUSE_SECONDS if data == piece else 0)
 
 
@@ -120,23 +122,28 @@ def test_what_drips_and_ends_in_time_is_an_answer(
 @contextmanager
 def listening(talk: Callable[[socket.socket], object]) -> Iterator[int]:
     """Talk to everybody who comes, one after the other; yield the port."""
+    ended = threading.Event()
 
     def accept() -> None:
-        with suppress(OSError):
-            while True:
-                connection, _ = listener.accept()
-                with connection, suppress(OSError):
-                    talk(connection)
+        while True:
+            connection, _ = listener.accept()
+            with connection, suppress(OSError):
+                if ended.is_set():
+                    return
+                talk(connection)
 
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        stop = partial(listener.shutdown, socket.SHUT_RDWR)
-        with mdaemon.thread(accept, stop):
-            yield listener.getsockname()[1]
+    def end() -> None:
+        ended.set()
+        socket.create_connection(listener.getsockname()).close()
+
+    listener = socket.create_server(("127.0.0.1", 0))
+    with listener, mdaemon.thread(accept, end):
+        yield listener.getsockname()[1]
 
 
 def drip_to(connection: socket.socket, before: bytes, piece: bytes) -> None:
     connection.sendall(before)
-    while True:
+    for _ in range(PIECES):
         connection.sendall(piece)
         time.sleep(PAUSE_SECONDS)
 

@@ -717,7 +717,7 @@ def test_a_folder_in_a_files_place_is_an_error_and_nothing_changes(root: Path) -
 def test_a_read_only_file_is_an_error_and_nothing_changes(root: Path) -> None:
     (root / WEB.file).chmod(0o444)
     before = contents(root.parent)
-    with pytest.raises(DeployError, match="is read-only") as caught:
+    with pytest.raises(DeployError, match="it is read-only") as caught:
         bind(root)
     assert str(root / WEB.file) in caught.value.message
     assert contents(root.parent) == before

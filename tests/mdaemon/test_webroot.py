@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from letsencrypt_mdaemon.errors import AcmeError, ConfigError
+from letsencrypt_mdaemon.errors import AcmeError, ConfigError, Error
 from letsencrypt_mdaemon.mdaemon.webroot import Webroot
 from tests.fakes import contents, full_disk, huge, read_only, unreadable, watched
 from tests.limits import HANG_SECONDS
@@ -539,31 +539,32 @@ if sys.platform != "win32":  # there no disk can be made full
         html: Path, webroot: Webroot, journal: Path
     ) -> None:
         with (
-            pytest.raises(
-                ConfigError, match=r"Could not write the token file"
-            ) as caught,
+            pytest.raises(Error, match=r"Could not write the token file") as caught,
             full_disk(html / FOLDER),
             webroot.present(TOKENS),
         ):
             pytest.fail("presented")
+        assert caught.value.exit_code == 1
         assert "Make room" in caught.value.hint
         assert everything(html) == {"index.html"}
         assert not journal.exists()
 
 
-@pytest.mark.parametrize("failing", [full_disk, read_only])
+@pytest.mark.parametrize(("failing", "code"), [(full_disk, 1), (read_only, 2)])
 def test_a_journal_that_cannot_be_written_is_an_error_and_no_token_is_shown(
     html: Path,
     webroot: Webroot,
     journal: Path,
     failing: Callable[..., contextlib.AbstractContextManager[None]],
+    code: int,
 ) -> None:
     with (
-        pytest.raises(ConfigError, match=r"Could not write .*presented\.json"),
+        pytest.raises(Error, match=r"Could not write .*presented\.json") as caught,
         failing(journal.parent.parent),
         webroot.present(TOKENS),
     ):
         pytest.fail("presented")
+    assert caught.value.exit_code == code
     assert everything(html) == {"index.html"}
 
 

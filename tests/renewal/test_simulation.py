@@ -61,6 +61,20 @@ def test_in_years_of_troubles_nothing_expires_and_no_limit_is_passed(
     assert story.is_told
 
 
+@pytest.mark.parametrize("lifetime", LIFETIMES)
+def test_what_a_person_holds_until_its_usual_end_is_replaced_in_time(
+    lifetime: timedelta,
+) -> None:
+    kinds = (Kind.CA, Kind.NAME)
+    years = 2 if lifetime > 10 * DAY else 0.5
+
+    story = live(lifetime, years, 0, kinds=kinds, holds=0.05, early=False)
+
+    assert story.holds > 3
+    assert not story.expired
+    assert not story.passed
+
+
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("off", [2 * DAY, 2 * DAY - 12 * HOUR])
 @pytest.mark.parametrize("lifetime", LIFETIMES)

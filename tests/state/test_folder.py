@@ -13,7 +13,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from letsencrypt_mdaemon.errors import DeployError, Error
+from letsencrypt_mdaemon.errors import ConfigError, DeployError, Error
 from letsencrypt_mdaemon.pki.certificate import Certificate, key_pem
 from letsencrypt_mdaemon.state.folder import CaState, State
 from letsencrypt_mdaemon.state.ledger import Failure, Issuance, Ledger
@@ -25,17 +25,15 @@ from letsencrypt_mdaemon.state.memory import (
     Checked,
     Draw,
     Dropped,
+    Hold,
     Issued,
-    Mailed,
     Memory,
     OpenOrder,
     PutBack,
-    Rehearsed,
     Rung,
     Target,
-    Told,
-    WouldFail,
 )
+from letsencrypt_mdaemon.state.told import Mailed, Rehearsed, Told, WouldFail
 from tests.certificates import certificate, key, leaf
 from tests.fakes import (
     contents,
@@ -68,6 +66,7 @@ ISSUED = st.builds(
 )
 PUT_BACK = st.builds(PutBack, TEXT, TEXT, MOMENTS)
 CHECKED = st.builds(Checked, TEXT, MOMENTS, st.none() | MOMENTS)
+HOLDS = st.builds(Hold, TEXT, MOMENTS, MOMENTS, TEXT)
 DROPPED = st.builds(Dropped, TEXT, MOMENTS, MOMENTS, TEXT)
 TOLD = st.builds(
     Told,
@@ -89,7 +88,7 @@ SAMPLES: dict[str, Any] = {
         compromised=("ab",), runs=(NOW,), in_use="AB",
         rungs=(Rung("RELOADCACHE.SEM", ("mail",), 1),), restarted=NOW,
         put_back=(PutBack("x.ini [SSL] Certificate", "AB", NOW),),
-        checked=(Checked("AB", NOW, None),),
+        checked=(Checked("AB", NOW, None),), hold=Hold("AB", NOW, NOW, "use"),
     ),
     "attempt.json": Attempt("AB", {"https://127.0.0.1:443": "CD"}, (
         Change(TARGET, 3, "CD", "AB"),
@@ -208,6 +207,7 @@ def test_files_of_earlier_versions_lack_what_was_added(
                 checked=st.lists(CHECKED, max_size=2).map(tuple),
                 told=TOLD,
                 rehearsed=st.none() | REHEARSED,
+                hold=st.none() | HOLDS,
             ),
             "attempt.json": st.builds(
                 Attempt,
@@ -525,7 +525,8 @@ def test_what_cannot_be_saved_is_an_error_and_the_former_stays(
 ) -> None:
     save(state, name, SAMPLES[name])
     before = contents(state.folder)
-    expected = DeployError if name == "pending.pem" else Error
+    expected = Error if failing is full_disk else ConfigError
+    expected = DeployError if name == "pending.pem" else expected
     with (
         failing(state.folder),
         pytest.raises(Error, match="Could not write") as error,

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from letsencrypt_mdaemon.state.codec import decode, encode
-from letsencrypt_mdaemon.state.memory import Memory, Told
+from letsencrypt_mdaemon.state.memory import Memory
 from letsencrypt_mdaemon.state.news import (
     MORE,
     PAUSE,
@@ -21,6 +21,7 @@ from letsencrypt_mdaemon.state.news import (
     is_urgent,
     note,
 )
+from letsencrypt_mdaemon.state.told import Told
 
 START = datetime(2027, 1, 1, tzinfo=UTC)
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)

@@ -21,12 +21,13 @@ import pytest
 from letsencrypt_mdaemon.errors import BusyError, DeployError, Error
 from letsencrypt_mdaemon.system import disk, files, locks
 from letsencrypt_mdaemon.system import swap as system_swap
+from letsencrypt_mdaemon.system.backups import Backups
 from letsencrypt_mdaemon.system.disk import (
     make_private_folder,
     read_limited,
     write_private,
 )
-from letsencrypt_mdaemon.system.files import Backups, Edits
+from letsencrypt_mdaemon.system.files import Edits
 from letsencrypt_mdaemon.system.handles import Folder
 from letsencrypt_mdaemon.system.locks import courtesy_lock, exclusive_lock
 from tests.wine import wine_differs
@@ -387,7 +388,7 @@ def test_a_read_only_file_is_refused_even_where_it_could_be_replaced(
 ) -> None:
     path = server / "WorldClient" / "W.ini"
     path.chmod(0o444)
-    assert refused(server, path).message == f"{path} is read-only."
+    assert refused(server, path).message == f"Could not write {path}: it is read-only."
     path.chmod(0o644)
 
 
@@ -1017,3 +1018,41 @@ def test_what_sweep_looks_for_is_what_a_writer_leaves(
     disk.sweep(tmp_path)
 
     assert list(tmp_path.iterdir()) == []
+
+
+# Asked beforehand
+
+
+def test_asking_whether_a_file_can_be_written_changes_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "a.ini"
+    file.write_bytes(b"[a]\n")
+    before = file.stat(), tmp_path.stat().st_mtime_ns
+
+    for path in (file, tmp_path / "new", tmp_path / "far" / "below" / "new"):
+        disk.ask_to_write(path)
+
+    assert [*tmp_path.iterdir()] == [file]
+    assert (file.stat(), tmp_path.stat().st_mtime_ns) == before
+    assert file.read_bytes() == b"[a]\n"
+
+
+def test_asking_names_what_is_read_only_or_in_the_way(tmp_path: Path) -> None:
+    file = tmp_path / "a.ini"
+    file.write_bytes(b"[a]\n")
+    with pytest.raises(NotADirectoryError):
+        disk.ask_to_write(file / "state" / "x")
+    file.chmod(0o444)
+    with pytest.raises(PermissionError, match="it is read-only"):
+        disk.ask_to_write(file)
+    file.chmod(0o644)
+
+
+@pytest.mark.skipif(sys.platform != "win32", reason="an open file can be replaced")
+def test_asking_notices_who_has_a_file_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(disk, "SHARING_TIMEOUT_SECONDS", 0.1)
+    file = tmp_path / "a.ini"
+    with file.open("wb"), pytest.raises(PermissionError):
+        disk.ask_to_write(file)
+    disk.ask_to_write(file)

@@ -96,3 +96,41 @@ def test_the_log_is_utf8_with_the_line_ends_of_windows(root: Path) -> None:
     assert UMLAUT in log.decode("utf-8")
     assert log.count(b"\r\n") == log.count(b"\n") > 1
     assert b"\r\r" not in log
+
+
+@pytest.mark.parametrize("flag", ["DETACHED_PROCESS", "CREATE_NO_WINDOW"])
+def test_a_process_without_a_console_runs(root: Path, flag: str) -> None:
+    options = [*beside(root), "--agree-tos", "--json"]
+
+    done = subprocess.run(
+        [sys.executable, "-m", "letsencrypt_mdaemon", "renew", *options],
+        stdin=None,
+        stdout=None,
+        stderr=None,
+        creationflags=getattr(subprocess, flag),
+        timeout=HANG_SECONDS,
+        check=False,
+    )
+
+    assert done.returncode == 2
+    log = (root / "Logs" / "LetsEncrypt.log").read_text("utf-8")
+    assert "Traceback" not in log
+
+
+def test_a_pipe_that_nobody_reads_fails_nothing(root: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "letsencrypt_mdaemon", "config", "show"],
+            stdin=subprocess.DEVNULL,
+            stdout=writer,
+            stderr=writer,
+            timeout=HANG_SECONDS,
+            check=False,
+        )
+    finally:
+        os.close(writer)
+
+    assert done.returncode == 0
+    assert root.is_dir()

@@ -1,0 +1,253 @@
+"""List, judge and remove the certificates of the store."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, NamedTuple
+
+from letsencrypt_mdaemon.app import adapters
+from letsencrypt_mdaemon.errors import ConfigError
+from letsencrypt_mdaemon.pki.certificate import (
+    OURS,
+    covers,
+    is_self_signed,
+    key_type,
+    thumbprint,
+)
+from letsencrypt_mdaemon.pki.chain import Roots
+from letsencrypt_mdaemon.pki.self_signed import weakness
+from letsencrypt_mdaemon.renewal import due
+from letsencrypt_mdaemon.state.memory import IIS
+from letsencrypt_mdaemon.text import day, printable, when
+from letsencrypt_mdaemon.verify import verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    from cryptography import x509
+
+    from letsencrypt_mdaemon.app.installation import Installation
+    from letsencrypt_mdaemon.state.memory import Target
+
+SERVICES = {
+    "mdaemon.ini": "mail",
+    "worldclient.ini": "webmail",
+    "webadmin.ini": "Remote Administration",
+}
+"""The server's INI file -> the service that uses its certificate."""
+
+MIN_DIGITS = 4
+"""The shortest beginning of a thumbprint that may name a certificate."""
+
+
+class Entry(NamedTuple):
+    """A certificate of the store.
+
+    Args:
+        name: Its friendly name.
+        key: The type of its key.
+        used_by: The services that use it, by the server's files.
+        served_at: The ports that serve it.
+        is_ours: Whether this program obtained or made it.
+        flaw: Why the server cannot use it; empty if it can.
+    """
+
+    leaf: x509.Certificate
+    name: str
+    key: str
+    used_by: tuple[str, ...]
+    served_at: tuple[str, ...]
+    is_ours: bool
+    flaw: str
+
+    @property
+    def actions(self) -> tuple[str, ...]:
+        """The commands that take it."""
+        is_free = not (self.used_by or self.served_at)
+        return ("use",) * (not self.flaw) + ("remove",) * is_free
+
+
+def entries(installation: Installation, *, now: datetime) -> list[Entry]:
+    """Return the certificates of the store: those in use first, then by their end.
+
+    Raises:
+        ConfigError: If the server's files or the store cannot be read.
+    """
+    named, ours = services(installation), installation.ours
+    found = []
+    for leaf, name in installation.stored:
+        digest = thumbprint(leaf)
+        ports = [at for at, each in installation.served.items() if each == digest]
+        found.append(
+            Entry(
+                leaf=leaf,
+                name=printable(name),
+                key=key_type(leaf),
+                used_by=named.get(digest, ()),
+                served_at=tuple(ports),
+                is_ours=digest in ours or name.startswith(f"{OURS} "),
+                flaw=flaw(installation, leaf, now=now),
+            )
+        )
+
+    def rank(entry: Entry) -> tuple[bool, float]:
+        in_use = bool(entry.used_by or entry.served_at)
+        return not in_use, -entry.leaf.not_valid_after_utc.timestamp()
+
+    return sorted(found, key=rank)
+
+
+def services(installation: Installation) -> dict[str, tuple[str, ...]]:
+    """Return the services that use each certificate, by its thumbprint."""
+    try:
+        targets = installation.targets()
+    except ConfigError:
+        if installation.config.targets:
+            raise
+        targets = ()
+    try:
+        names = installation.wanted_names()
+    except ConfigError:
+        names = ()
+    named: Mapping[Target, x509.Certificate | None]
+    named = adapters.server(installation, targets).named(names)
+    found: dict[str, set[str]] = {}
+    for target, leaf in named.items():
+        if leaf is not None:
+            found.setdefault(thumbprint(leaf), set()).add(service(target))
+    order = [*SERVICES.values(), IIS]
+    return {
+        digest: (
+            *(each for each in order if each in names),
+            *sorted(names.difference(order)),
+        )
+        for digest, names in found.items()
+    }
+
+
+def service(target: Target) -> str:
+    """Return the service that uses a target's certificate."""
+    if target.file == IIS:
+        return IIS
+    file = target.file.rpartition("/")[2].lower()
+    return SERVICES.get(file, str(target))
+
+
+def find(installation: Installation, text: str) -> x509.Certificate:
+    """Return the only certificate of the store whose thumbprint begins like that.
+
+    Raises:
+        ConfigError: If there is none, or more than one.
+    """
+    # Windows' dialog adds a mark (U+200E) to what is copied.
+    wanted = re.sub(r"[\s:\u200e]", "", text).upper()
+    if not re.fullmatch(rf"[0-9A-F]{{{MIN_DIGITS},40}}", wanted):
+        raise ConfigError(
+            f"{printable(text, 60)!r} is not the beginning of a thumbprint.",
+            hint=f"Give at least {MIN_DIGITS} hex digits; `certificates` shows them.",
+        )
+    known = {thumbprint(leaf): leaf for leaf, _ in installation.stored}
+    found = [leaf for digest, leaf in known.items() if digest.startswith(wanted)]
+    if not found:
+        raise ConfigError(
+            f"The store holds no certificate {wanted}.",
+            hint="`certificates` shows all of them.",
+        )
+    if len(found) > 1:
+        listed = "; ".join(map(verdict.described, found))
+        raise ConfigError(
+            f"{wanted} is the beginning of {len(found)} thumbprints: {listed}.",
+            hint="Give more digits.",
+        )
+    return found[0]
+
+
+def flaw(installation: Installation, leaf: x509.Certificate, *, now: datetime) -> str:
+    """Return why the server cannot use a certificate, as a clause; "" if it can."""
+    digest, memory = thumbprint(leaf), installation.memory
+    begin, end = leaf.not_valid_before_utc, leaf.not_valid_after_utc
+    if end <= now:
+        return f"it expired on {day(end, now)}"
+    if begin > now:
+        return f"it is not valid before {when(begin, now)}"
+    if memory.revoked(digest) or due.is_compromised(leaf, memory):
+        return "it was revoked, or its key was"
+    weak, is_usable = weakness(leaf), installation.store.is_key_usable(digest)
+    return weak or ("" if is_usable else "its private key is missing or unusable")
+
+
+def doubts(
+    installation: Installation, leaf: x509.Certificate, *, now: datetime
+) -> list[str]:
+    """Return why clients may not accept a certificate that the server can use."""
+    found = []
+    if is_self_signed(leaf):
+        found.append("It is self-signed: clients warn of it.")
+    else:
+        chain = installation.issued_chain(thumbprint(leaf)) or (leaf,)
+        try:
+            roots = Roots(installation.config.ca_bundle, now=now)
+        except ValueError as exc:
+            raise ConfigError(
+                f"ca-bundle: {exc}.",
+                hint="Set ca-bundle to a PEM file of root certificates.",
+            ) from exc
+        why, _ = roots.distrust(chain)
+        if why:
+            found.append(f"Clients do not trust it: {why}.")
+    missing = [name for name in _names(installation) if not covers(leaf, name)]
+    if missing:
+        found.append(f"It does not cover {', '.join(missing)}.")
+    return found
+
+
+def _names(installation: Installation) -> tuple[str, ...]:
+    try:
+        return installation.wanted_names()
+    except ConfigError:
+        return ()
+
+
+def uses(installation: Installation, leaf: x509.Certificate) -> str:
+    """Return what uses a certificate; "" if nothing does.
+
+    Raises:
+        ConfigError: If the server's files cannot be read.
+    """
+    digest = thumbprint(leaf)
+    found = [*services(installation).get(digest, ())]
+    found += [at for at, each in installation.served.items() if each == digest]
+    server = adapters.server(installation, ())
+    if not found and digest in server.references():
+        found.append("a file of the server")
+    pending = installation.ca.pending()
+    if pending is not None and pending.thumbprint == digest:
+        found.append("it waits for `activate`")
+    return ", ".join(found)
+
+
+def require_unused(installation: Installation, leaf: x509.Certificate) -> None:
+    """Refuse to remove a certificate that something uses.
+
+    Raises:
+        ConfigError: If the server's files name it, or a port serves it.
+    """
+    if used := uses(installation, leaf):
+        raise ConfigError(
+            f"The certificate {thumbprint(leaf)} is not removed, because it is in use: "
+            f"{used}.",
+            hint="Choose another certificate with `use` first.",
+        )
+
+
+def described(installation: Installation, wanted: str) -> list[str]:
+    """Return which certificate has a thumbprint, and what uses it, for a question."""
+    known = [leaf for leaf, _ in installation.stored]
+    pending = installation.ca.pending()
+    known += [pending.leaf] if pending else []
+    leaf = next((leaf for leaf in known if thumbprint(leaf) == wanted), None)
+    if leaf is None:
+        return [f"The certificate {wanted}: it is not in the store."]
+    used = uses(installation, leaf) or "nothing that is known"
+    return [f"The certificate {verdict.described(leaf)}.", f"Used by: {used}."]
