@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from letsencrypt_mdaemon.cli import options
-from letsencrypt_mdaemon.cli.options import Result, command, offer
+from letsencrypt_mdaemon.cli.options import Result, command
+from letsencrypt_mdaemon.cli.parameters import offer
 from letsencrypt_mdaemon.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -202,6 +203,7 @@ def _document(found: Health) -> Document:
     proven, ports = _counted(found) or (None, None)
     left, last = found.left, found.last_run
     return {
+        "verdict": line(found).rpartition(" | ")[0],
         "state": found.grade.name,
         "name": found.name,
         "days_left": None if left is None else _rounded(left),
@@ -245,8 +247,7 @@ def prtg(found: Health) -> Mapping[str, object]:
         "limitmaxwarning": 0.5,
         "limitmaxerror": 1.5,
     }
-    text = line(found).rpartition(" | ")[0]
-    return {"prtg": {"result": [*channels, state], "text": text}}
+    return {"prtg": {"result": [*channels, state], "text": document["verdict"]}}
 
 
 def prometheus(found: Health) -> str:

@@ -9,21 +9,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import click
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+from letsencrypt_mdaemon.cli.parameters import ALL, identifiers, of_settings
 
-    from click.shell_completion import CompletionItem
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
 
     from letsencrypt_mdaemon.cli.document import Document
     from letsencrypt_mdaemon.errors import Error
 
-    Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
     Action = Callable[..., "Result"]  # of a Context, and own options
     Failure = Callable[[str, Sequence[str]], int]  # of a message and a command line
 
 _HELP = ["-h", "--help"]
 CONTEXT = {"help_option_names": _HELP}
-_ALL = f"{__name__}.all"
 
 # What the commands read: the first names everything that opens an installation.
 INSTALLATION = (
@@ -167,15 +165,8 @@ def _print_as_json(error: click.ClickException, code: int) -> None:
 
     context = getattr(error, "ctx", None)
     path = context.command_path.partition(" ")[2] if context else ""
-    details = {"type": "UsageError", "message": error.format_message(), "hint": ""}
-    document.print_json(
-        {
-            **document.common(path, code),
-            "error": details,
-            "warnings": [],
-            "log": None,
-        }
-    )
+    message = error.format_message()
+    document.print_json(document.failure(path, code, message, kind="UsageError"))
 
 
 class _Command(click.Command):
@@ -194,7 +185,7 @@ class _Command(click.Command):
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         """Return the options."""
         if not self.params:
-            rows = _options(self.shown, self.takes, self.helps)
+            rows = of_settings(self.shown, self.takes, self.helps)
             self.params = [*self.own, *rows]
         return super().get_params(ctx)
 
@@ -225,13 +216,13 @@ class _Command(click.Command):
         self, ctx: click.Context, formatter: click.HelpFormatter
     ) -> None:
         """Write the options that matter most, or all of them."""
-        few = {*_identifiers(self.shown), *(option.name for option in self.own)}
+        few = {*identifiers(self.shown), *(option.name for option in self.own)}
         seldom = {option.name for option in self.params} - few - {"help_all"}
         rows = [
             option.get_help_record(ctx)
             for option in self.get_params(ctx)
             if isinstance(option, click.Option)
-            and (ctx.meta.get(_ALL) or option.name not in seldom)
+            and (ctx.meta.get(ALL) or option.name not in seldom)
         ]
         with formatter.section("Options"):
             formatter.write_dl([row for row in rows if row])
@@ -241,7 +232,7 @@ class _Command(click.Command):
         with formatter.indentation():
             formatter.write_paragraph()
             formatter.write_text(f"Example:  letsencrypt-mdaemon {self.example}")
-            if not ctx.meta.get(_ALL):
+            if not ctx.meta.get(ALL):
                 formatter.write_text(f"All options:  {ctx.command_path} --help-all")
 
 
@@ -311,81 +302,6 @@ def command(  # noqa: PLR0913 - what a command consists of
         return made
 
     return decorate
-
-
-def offer(values: Sequence[str], *, path: str = "") -> Complete:
-    """Return what completes an option's value.
-
-    Args:
-        path: "dir" or "file" if the shell completes a path.
-    """
-
-    def complete(
-        _: click.Context, __: click.Parameter, incomplete: str
-    ) -> list[CompletionItem]:
-        from click.shell_completion import CompletionItem  # noqa: PLC0415 - seldom
-
-        if path:
-            return [CompletionItem(incomplete, type=path)]
-        fitting = [value for value in values if value.startswith(incomplete)]
-        return [CompletionItem(value) for value in fitting]
-
-    return complete
-
-
-def _options(
-    shown: Sequence[str], takes: Sequence[str] | None, helps: Mapping[str, str]
-) -> Iterator[click.Option]:
-    from letsencrypt_mdaemon.config import load  # noqa: PLC0415 - slow to import
-
-    table = {name: row for name, row in load.settings() if not row.secret}
-    more = [name for name in table if takes is None or name in takes]
-    for name in dict.fromkeys([*shown, *more]):
-        row = table[name]
-        # A flag's value on any other option would make its argument optional.
-        kind: dict[str, Any] = {"is_flag": True, "flag_value": "yes"}
-        if not row.flag:
-            path = {"DIR": "dir", "FILE": "file"}.get(row.metavar, "")
-            complete = offer(row.choices, path=path)
-            kind = {"metavar": row.metavar, "shell_complete": complete}
-        yield click.Option(
-            [f"--{name}", *_identifiers([name])],
-            type=str,
-            default=None,
-            multiple=row.many,
-            help=helps.get(name, row.help),
-            **kind,
-        )
-    yield from general_options()
-    yield click.Option(
-        ["--help-all"],
-        is_flag=True,
-        is_eager=True,
-        expose_value=False,
-        callback=_show_all,
-        help="Show all options and exit.",
-    )
-
-
-def general_options() -> Iterator[click.Option]:
-    """Return the options that may stand before the command or behind it."""
-    yield click.Option(
-        ["-c", "--config", "config_file"],
-        metavar="FILE",
-        help="Config file.  [default: MDaemon\\LetsEncrypt\\letsencrypt-mdaemon.ini]",
-    )
-    yield click.Option(["-v", "--verbose"], is_flag=True, help="Show debug output.")
-
-
-def _show_all(ctx: click.Context, _: click.Parameter, value: object) -> None:
-    if value and not ctx.resilient_parsing:
-        ctx.meta[_ALL] = True
-        click.echo(ctx.get_help(), color=ctx.color)
-        ctx.exit()
-
-
-def _identifiers(names: Sequence[str]) -> list[str]:
-    return [name.replace("-", "_") for name in names]
 
 
 def _summary(command: click.Command) -> str:

@@ -164,7 +164,7 @@ class Run:
             self._tell(error, findings, lines)
             self._write_event(error)
         if self.context.is_json:
-            details: dict[str, object] = {
+            details: Document = {
                 "type": type(error).__name__,
                 "message": error.message,
                 "hint": error.hint,
@@ -173,7 +173,13 @@ class Run:
                 details["names"] = error.names
             if isinstance(error, ChallengeError):
                 details["findings"] = findings
-            report.print_json(self._document(code, error=details))
+            more: Document = {
+                "verdict": report.first_sentence(error.message),
+                "error": details,
+            }
+            if (prepared := self.context.prepared) is not None:
+                more["days_left"] = report.days_left(prepared.named.values())
+            report.print_json(self._document(code, **more))
         sys.exit(code)
 
     def _consult(self, error: ChallengeError) -> dict[str, Document]:
