@@ -90,9 +90,14 @@ class ChallengeError(AcmeError):
 
 
 class DeployError(Error):
-    """A certificate is issued, but not (everywhere) in use."""
+    """A certificate is issued, but not (everywhere) in use.
+
+    Attributes:
+        unchosen: Whether nobody has chosen a certificate in MDaemon yet.
+    """
 
     exit_code = 5
+    unchosen = False
 
 
 class BusyError(Error):

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import sys
 import time
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
 from letsencrypt_mdaemon import authorities
-from letsencrypt_mdaemon.app import build, renewal, scheduling, selftest, survey
+from letsencrypt_mdaemon.app import build, renewal, scheduling, selftest, survey, trust
 from letsencrypt_mdaemon.app.installation import open_installation
 from letsencrypt_mdaemon.config import load
 from letsencrypt_mdaemon.config.settings import Config
 from letsencrypt_mdaemon.errors import ConfigError, DeployError
 from letsencrypt_mdaemon.mdaemon import folders, ini
-from letsencrypt_mdaemon.system import mail
+from letsencrypt_mdaemon.system import handles, mail
 from letsencrypt_mdaemon.system.disk import (
+    create,
     explained,
     make_private_folder,
+    neighbour,
     read_limited,
-    write_private,
+    remove,
+    rename,
 )
 from letsencrypt_mdaemon.text import day
 
@@ -38,6 +42,9 @@ if TYPE_CHECKING:
 
 ONCE = ("staging", "dry-run", "force", "no-activate", "json")
 """Settings of one run: they never go into the config file."""
+
+SHORT_WAIT = timedelta(hours=2)
+"""The longest wait of our own before the daily one (`ledger.RETRY_DELAYS`)."""
 
 ELEVATE = {
     "win32": "Run this in a Command Prompt opened as administrator.",
@@ -90,8 +97,11 @@ def config_text(file: Path, values: Mapping[str, str]) -> bytes:
         ConfigError: If the file cannot be read, or cannot hold a value.
     """
     table = dict(load.settings())
-    with explained(f"read {file}", failure=ConfigError):
-        data = read_limited(file, load.MAX_FILE_BYTES) if file.exists() else b""
+    data = _content(file)
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        message = f"{file} is UTF-16 text, which `setup` does not change."
+        raise ConfigError(message, hint="Save it as UTF-8, then run `setup` again.")
+    expected = {**load.own_settings(data, file), **values}
     if not data.strip():
         data += _HEAD
     for name, text in values.items():
@@ -105,7 +115,15 @@ def config_text(file: Path, values: Mapping[str, str]) -> bytes:
         except ValueError as exc:
             message = f"{file} cannot hold {name} = {text}: {exc}."
             raise ConfigError(message, hint="Correct it in the file.") from exc
+    if load.own_settings(data, file) != expected:
+        message = f"{file} has values over several lines, which `setup` cannot change."
+        raise ConfigError(message, hint="Write each value on one line.")
     return data
+
+
+def _content(file: Path) -> bytes:
+    with explained(f"read {file}", failure=ConfigError):
+        return read_limited(file, load.MAX_FILE_BYTES) if file.exists() else b""
 
 
 _HEAD = (
@@ -138,9 +156,8 @@ def wanted(
         if name not in ONCE
     }
     values = {**given, **answers}
-    kept = {
-        name for name, at in loaded.origins.items() if at.startswith(str(loaded.file))
-    }
+    file = loaded.file
+    kept = load.own_settings(_content(file), file) if file else {}
     new, usual = (
         load.load({k: (text,) for k, text in values.items()}, {}, None),
         Config(),
@@ -157,14 +174,26 @@ def wanted(
 def write_config(file: Path, data: bytes) -> Ended:
     """Write the config file, unless it is the same.
 
+    It keeps its mode and owner; where it is a link of ours, the target is written. A
+    new one can be read by everybody: `setup` writes no secret into it.
+
     Raises:
-        ConfigError: If it cannot be written, or its settings are invalid.
+        ConfigError: If it cannot be written.
     """
     with explained(f"write {file}", failure=ConfigError):
-        if file.exists() and read_limited(file, load.MAX_FILE_BYTES) == data:
+        if _content(file) == data:
             return Ended("unchanged", str(file))
         make_private_folder(file.parent, 0o755)
-        write_private(file, data)
+        target, like = handles.resolved(file), None
+        if target.exists():
+            with handles.opened(target) as handle:
+                like = handles.Status.of(handle)
+        fresh = neighbour(target)
+        try:
+            create(fresh, data, mode=0o644, like=like)
+            rename(fresh, target)
+        finally:
+            remove(fresh)
     return Ended("written", str(file))
 
 
@@ -173,7 +202,9 @@ def machine(installation: Installation, file: Path | None) -> Ended:
 
     Raises:
         DeployError: If something does not work.
+        ConfigError: If SYSTEM must not run this program, because others can change it.
     """
+    trust.require_program(file, installation.root)
     with build.locked_state(installation.config, installation.root, file):
         report = selftest.run(list(selftest.checks(installation)))
     if report.failed:
@@ -211,18 +242,26 @@ def rehearse(config: Config) -> Ended:
     if not authorities.at(config.ca).staging:
         return Ended("left out", "this CA has no staging service")
     began = time.monotonic()
-    renewal.renew(replace(config, staging=True))
+    # An earlier rehearsal says nothing of today.
+    renewal.renew(replace(config, staging=True, force=True))
     return Ended("ok", f"{time.monotonic() - began:.0f} s")
 
 
 def obtain(config: Config) -> Outcome:
     """Renew, if a certificate is due.
 
+    A person who runs `setup` again has mended something: a short wait after a failure
+    is cut, but no limit of the CA.
+
     Raises:
         Error: If the renewal fails; on a new server, a DeployError once the certificate
             is in the store, and nobody has chosen it yet.
     """
-    return renewal.renew(config)
+    outcome = renewal.renew(config)
+    until = outcome.waits_until
+    if until is not None and until - now() < SHORT_WAIT:
+        return renewal.renew(replace(config, force=True))
+    return outcome
 
 
 def is_new(config: Config, root: Path) -> bool:
@@ -239,23 +278,38 @@ def schedule(scheduler: Scheduler, loaded: Loaded, root: Path) -> Job:
     return scheduler.install(scheduling.command(loaded, {}, root))
 
 
+def refuse_once(loaded: Loaded) -> None:
+    """Refuse settings of one run, with which nothing would be put into use.
+
+    Raises:
+        ConfigError: If there are some.
+    """
+    for name in ONCE[:-1]:
+        if getattr(loaded.config, name.replace("-", "_")):
+            origin = loaded.origins.get(name, name)
+            message = f"{origin}: with this setting, nothing would be put into use."
+            raise ConfigError(message, hint="Remove it, then run `setup` again.")
+
+
 def disable(
-    scheduler: Scheduler, config: Config, root: Path, names: Sequence[str]
+    scheduler: Scheduler, loaded: Loaded, root: Path, names: Sequence[str]
 ) -> None:
     """Disable tasks, and remember them for `setup --undo`.
 
     Raises:
         Error: If the scheduler refuses.
     """
-    state = build.state_of(config, root)
-    for name in names:
-        memory = state.load()
-        disabled = tuple(dict.fromkeys([*memory.disabled, name]))
-        state.save(memory._replace(disabled=disabled))
-        scheduler.switch(name, on=False)
+    if not names:
+        return
+    with build.locked_state(loaded.config, root, loaded.file) as state:
+        for name in names:
+            memory = state.load()
+            disabled = tuple(dict.fromkeys([*memory.disabled, name]))
+            state.save(memory._replace(disabled=disabled))
+            scheduler.switch(name, on=False)
 
 
-def undo(scheduler: Scheduler, config: Config, root: Path) -> list[str]:
+def undo(scheduler: Scheduler, loaded: Loaded, root: Path) -> list[str]:
     """Remove our schedule, and enable the tasks that `setup` disabled.
 
     Returns:
@@ -265,13 +319,13 @@ def undo(scheduler: Scheduler, config: Config, root: Path) -> list[str]:
         Error: If the scheduler refuses.
     """
     done = ["removed the schedule"] if scheduler.remove() else []
-    state = build.state_of(config, root)
-    for name in state.load().disabled:
-        scheduler.switch(name, on=True)
-        memory = state.load()
-        left = tuple(other for other in memory.disabled if other != name)
-        state.save(memory._replace(disabled=left))
-        done.append(f'enabled the task "{survey.title(name)}"')
+    with build.locked_state(loaded.config, root, loaded.file) as state:
+        for name in state.load().disabled:
+            scheduler.switch(name, on=True)
+            memory = state.load()
+            left = tuple(other for other in memory.disabled if other != name)
+            state.save(memory._replace(disabled=left))
+            done.append(f'enabled the task "{survey.title(name)}"')
     return done
 
 

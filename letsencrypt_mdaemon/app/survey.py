@@ -64,6 +64,7 @@ class Survey(NamedTuple):
         mail: The address that failures are mailed to; "" if nobody's is known.
         terms: The URL of the CA's terms of service, if nobody agreed to them yet.
         rivals: The tasks that run the vendor's script.
+        running: Whether MDaemon runs; None if that is unknown.
     """
 
     root: Path
@@ -73,21 +74,24 @@ class Survey(NamedTuple):
     mail: str
     terms: str
     rivals: tuple[str, ...]
+    running: bool | None = None
 
 
-def look(
+def look(  # noqa: PLR0913 - what there is to look at
     installation: Installation,
     loaded: Loaded,
     scheduler: Scheduler | None,
     source: str,
     *,
     now: datetime,
+    examines: bool = True,
 ) -> Survey:
     """Look around, and let the doctor look at each name.
 
     Args:
         scheduler: None if this system has none.
         source: One of `SOURCES`.
+        examines: Whether the doctor looks at the names, with the lock held.
 
     Raises:
         Error: If the server's own name is unclear, or the CA cannot be reached.
@@ -95,7 +99,14 @@ def look(
     config, root = installation.config, installation.root
     origin, others = _origins(loaded, root)
     found = _names(installation, scheduler, source)
-    offers = examine(installation, found, now=now)
+    ours = installation.wanted_names()
+    offers = tuple(Offer(name, origin) for name, origin in found.items())
+    if examines:
+        # What the settings name is never dropped for what is seen today.
+        offers = tuple(
+            row._replace(chosen=row.chosen or row.name in ours)
+            for row in examine(installation, found, now=now)
+        )
     files = host_name.witnesses(installation.files, "")
     domain = min(files.default_domains(), default=offers[0].name.partition(".")[2])
     return Survey(
@@ -106,6 +117,7 @@ def look(
         mail=", ".join(config.to) or (f"postmaster@{domain}" if domain else ""),
         terms=_terms(installation),
         rivals=tuple(scheduler.rivals()) if scheduler else (),
+        running=is_running(installation),
     )
 
 

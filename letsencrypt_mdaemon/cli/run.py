@@ -8,6 +8,8 @@ import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NoReturn, Self
 
+import click
+
 from letsencrypt_mdaemon.app import build
 from letsencrypt_mdaemon.cli import document as report
 from letsencrypt_mdaemon.cli import streams, text
@@ -72,7 +74,7 @@ class Run:
         with self.context.exits:
             if isinstance(error, Error):
                 self._fail(error)
-            elif isinstance(error, Exception):
+            elif isinstance(error, Exception) and not isinstance(error, click.Abort):
                 if self._file_log is not None:
                     self._file_log.emit_traceback(error)
                 _log.debug("Unexpected", exc_info=error)

@@ -6,13 +6,14 @@ It may be run again as often as wanted: what is done stays done.
 from __future__ import annotations
 
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 import click
 
 from letsencrypt_mdaemon.cli.options import RENEW, Result, command
 from letsencrypt_mdaemon.cli.parameters import offer
-from letsencrypt_mdaemon.errors import ConfigError
+from letsencrypt_mdaemon.errors import ConfigError, Error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -83,18 +84,23 @@ def setup(  # noqa: PLR0913 - its options
     if source not in SOURCES:
         message = f"--import: {source!r} is not valid; use {', '.join(SOURCES)}."
         raise ConfigError(message)
+    if only_print and undo:
+        raise ConfigError("--print and --undo exclude each other.", hint="Use one.")
     if not only_print:
         steps.require_rights(context.root)
     if undo:
-        done = steps.undo(_scheduler(), context.config, context.root)
+        done = steps.undo(_scheduler(), context.loaded, context.root)
         text = f"{'; '.join(done) or 'There was nothing to undo'}."
         return Result({"verdict": text, "undone": done}, lambda _: click.echo(text))
-    is_asking = not (yes or only_print or context.config.json)
-    if is_asking and not sys.stdin.isatty():
+    steps.refuse_once(context.loaded)
+    is_asking = not (yes or only_print)
+    if is_asking and (context.config.json or not sys.stdin.isatty()):
         message = "`setup` asks questions, and this is no terminal."
+        if context.config.json:
+            message = "`setup` asks questions, which JSON cannot show."
         raise ConfigError(message, hint="Use --yes to take every default.")
     scheduler = None if no_schedule else _scheduler()
-    found = _survey(context, scheduler, source)
+    found = _survey(context, scheduler, source, examines=not only_print)
     say = _mute if context.config.json or only_print else click.echo
     _introduce(found, say)
     answers, disable = _ask(context.loaded, found, is_asking=is_asking)
@@ -107,7 +113,10 @@ def setup(  # noqa: PLR0913 - its options
         return Result({"config_file": data.decode()}, lambda _: _show(data))
     say("")
     run = Steps(context, scheduler, disable, say, is_asking=is_asking)
-    run.go(found, answers, data, no_rehearsal=no_rehearsal)
+    try:
+        run.go(found, answers, data, no_rehearsal=no_rehearsal)
+    except Error as exc:
+        run.error = exc
     items: Document = {
         "days_left": run.days_left,
         "verdict": run.verdict,
@@ -132,19 +141,31 @@ def _scheduler() -> Scheduler:
     return scheduling.of_this_system()
 
 
-def _survey(context: Context, scheduler: Scheduler | None, source: str) -> Survey:
+def _survey(
+    context: Context, scheduler: Scheduler | None, source: str, *, examines: bool
+) -> Survey:
     from letsencrypt_mdaemon.app import build, survey  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.app import setup as steps  # noqa: PLC0415 - slow
 
-    installation = context.open(look=False)
-    with build.locked_state(context.config, context.root, context.loaded.file):
+    installation = context.open(look=False, read_only=not examines)
+    lock: AbstractContextManager[object] = nullcontext()
+    if examines:
+        lock = build.locked_state(context.config, context.root, context.loaded.file)
+    with lock:
         return survey.look(
-            installation, context.loaded, scheduler, source, now=steps.now()
+            installation,
+            context.loaded,
+            scheduler,
+            source,
+            now=steps.now(),
+            examines=examines,
         )
 
 
 def _introduce(found: Survey, say: Callable[[str], object]) -> None:
-    say(f"MDaemon in {found.root} ({found.origin}).")
+    running = {True: " It is running.", False: " It is not running."}
+    state = running.get(found.running, "") if found.running is not None else ""
+    say(f"MDaemon in {found.root} ({found.origin}).{state}")
     for other in found.others:
         say(f"Another MDaemon is in {other}; --mdaemon-dir DIR sets that one up.")
     heading = "Names found:"
@@ -192,7 +213,8 @@ def _ask(
         answers["host-name"] = first
     answers["alternate-host-names"] = ", ".join(more)
     answers["to"] = to
-    answers["agree-tos"] = "yes"
+    if found.terms or config.agree_tos:  # asked, or --yes
+        answers["agree-tos"] = "yes"
     answers["allow-restart"] = "yes" if restart else "no"
     return answers, disable
 

@@ -99,7 +99,7 @@ class Steps:
         )
         file = steps.config_file(loaded, root)
         self._step(4, lambda: steps.write_config(file, data))
-        loaded = steps.configured(file, options)
+        loaded = steps.configured(file, options, answers)
         outcome = self._certificate(loaded)
         self._step(7, lambda: steps.ports(outcome))
         self._schedule(loaded)
@@ -119,14 +119,14 @@ class Steps:
 
         def obtain() -> Ended:
             nonlocal outcome, missing
-            was_new = steps.is_new(config, root)
             try:
                 outcome = steps.obtain(config)
             except DeployError as exc:
-                if not was_new:
+                if not exc.unchosen:
                     raise
                 missing = exc
                 return Ended("issued", "in the store")
+            self.error = outcome.error
             return steps.issued(outcome)
 
         self._step(5, obtain)
@@ -135,11 +135,15 @@ class Steps:
             nonlocal outcome, missing
             while missing is not None and self.is_asking:
                 self.say(f"    {missing.hint}")
-                click.prompt(
-                    "    Then press Enter here", default="", show_default=False
-                )
+                try:
+                    click.prompt(
+                        "    Then press Enter here", default="", show_default=False
+                    )
+                except click.Abort:  # Ctrl-C: the rest is done all the same
+                    break
                 if not steps.is_new(config, root):
                     outcome, missing = steps.obtain(config), None
+                    self.error = outcome.error
             if missing is not None:
                 self.error = missing
                 return Ended("missing", missing.hint)
@@ -154,9 +158,7 @@ class Steps:
             if self.scheduler is None:
                 return Ended("left out", "--no-schedule")
             job = steps.schedule(self.scheduler, loaded, self.context.root)
-            steps.disable(
-                self.scheduler, loaded.config, self.context.root, self.disable
-            )
+            steps.disable(self.scheduler, loaded, self.context.root, self.disable)
             off = "".join(
                 f'; the task "{survey.title(name)}" is disabled'
                 for name in self.disable

@@ -17,7 +17,7 @@ from letsencrypt_mdaemon.errors import ConfigError
 from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 _log = logging.getLogger(__name__)
 
@@ -269,26 +269,49 @@ def _unquoted(text: str) -> str:
     return text[1:-1] if is_quoted else text
 
 
+def own_settings(data: bytes, file: Path) -> dict[str, str]:
+    """Return what the section of this program in a config file sets: texts by name.
+
+    Raises:
+        ConfigError: If that is no config file.
+    """
+    sections, problems = _parse(lambda: data, file)
+    if problems:
+        raise _error(problems)
+    return {
+        key: _unquoted(text)
+        for section, keys in sections.items()
+        if section.lower() == SECTION
+        for key, text in keys.items()
+    }
+
+
 def _read(file: Path) -> tuple[dict[str, dict[str, str]], list[str]]:
-    """Read the config file: INI, where a backslash has no special meaning.
+    """Read the config file.
 
     Returns:
         The sections, and the problems. They quote no line: it may hold a password.
     """
+    from letsencrypt_mdaemon.system.disk import read_limited  # noqa: PLC0415 - slow
+
+    return _parse(lambda: read_limited(file, MAX_FILE_BYTES, "a config file"), file)
+
+
+def _parse(
+    read: Callable[[], bytes], file: Path
+) -> tuple[dict[str, dict[str, str]], list[str]]:
+    """Parse a config file: INI, where a backslash has no special meaning."""
     # --help needs neither.
     import configparser  # noqa: PLC0415
 
-    from letsencrypt_mdaemon.system.disk import (  # noqa: PLC0415
-        read_limited,
-        reason,
-    )
+    from letsencrypt_mdaemon.system.disk import reason  # noqa: PLC0415
 
     parser = configparser.ConfigParser(
         interpolation=None, delimiters=("=",), default_section=""
     )
     mail: dict[str, dict[str, str]] = {}
     try:
-        data = read_limited(file, MAX_FILE_BYTES, "a config file")
+        data = read()
         # As Notepad and PowerShell write it; other encodings cannot be told apart.
         is_utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
         encoding = "utf-16" if is_utf16 else "utf-8-sig"

@@ -133,12 +133,14 @@ def _unchosen(
 ) -> DeployError:
     """Return what is left to do on a new server, whose files name no certificate."""
     _, name = snapshot.stored.get(thumbprint(leaf), (leaf, ""))
-    return DeployError(
+    error = DeployError(
         "The certificate is issued and in the store, but MDaemon does not use it yet: "
         "its files name no certificate.",
         hint=f"{CHOOSE} {(pending.friendly_name if pending else name)!r} on each. The "
         "next run then goes on by itself, and places no order.",
     )
+    error.unchosen = True
+    return error
 
 
 def _put_into_use(

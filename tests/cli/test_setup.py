@@ -18,11 +18,13 @@ from letsencrypt_mdaemon.pki.certificate import OURS
 from letsencrypt_mdaemon.sandbox.ca.server import CertificateAuthority
 from letsencrypt_mdaemon.sandbox.folder import TARGETS, bound
 from letsencrypt_mdaemon.state.folder import State
+from letsencrypt_mdaemon.system.locks import exclusive_lock
 from letsencrypt_mdaemon.system.schedule import Cron
 from letsencrypt_mdaemon.system.tasks import TaskScheduler, task
 from tests.limits import HANG_SECONDS
 from tests.program import HOST_NAME, Program, Ran, environment
 from tests.schedulers import Crontab, Schtasks
+from tests.servers import free_port
 
 IMAP = "imap.example.test"
 UNKNOWN = "AA" * 20
@@ -355,3 +357,133 @@ def test_who_does_not_agree_to_the_terms_gets_nothing_done(secure: Program) -> N
     terminal.close()
     assert terminal.exitstatus == 2
     assert secure.snapshot() == before
+
+
+# What a second look found
+
+
+def test_what_renew_would_fail_for_setup_fails_for(
+    secure: Program, crontab: Crontab
+) -> None:
+    assert crontab.text is None
+    port = free_port()
+    ran = setup(secure, "--yes", "--endpoint", f"https://127.0.0.1:{port}")
+
+    assert ran.exit_code == 5, ran.output
+    assert "Ready." not in ran.output
+    assert re.search(r"9 test mail +sent", ran.output)
+
+
+def test_json_is_no_consent(secure: Program, crontab: Crontab) -> None:
+    before = secure.snapshot()
+
+    ran = setup(secure, "--json")
+
+    assert ran.exit_code == 2
+    assert "asks questions" in ran.report["error"]["message"]
+    assert (secure.snapshot(), crontab.text) == (before, None)
+
+
+def test_a_value_over_several_lines_is_refused_and_the_file_kept(
+    secure: Program, crontab: Crontab
+) -> None:
+    file = config_of(secure)
+    text = "[letsencrypt-mdaemon]\nalternate-host-names =\n  a.example.test,\n"
+    file.write_text(f"{text}  b.example.test\n")
+    before = file.read_bytes()
+
+    ran = setup(secure, "--yes", "--import", "none")
+
+    assert (ran.exit_code, crontab.text) == (2, None)
+    assert "values over several lines" in ran.messages
+    assert file.read_bytes() == before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such modes")
+def test_an_existing_config_file_keeps_its_mode_and_its_link(
+    secure: Program, crontab: Crontab, tmp_path: Path
+) -> None:
+    assert crontab.text is None
+    real = tmp_path / "real.ini"
+    real.write_text("[letsencrypt-mdaemon]\nkeep-logs = 7\n")
+    real.chmod(0o640)
+    config_of(secure).symlink_to(real)
+
+    assert setup(secure, "--yes", "--keep-logs", "30").exit_code == 0
+
+    assert config_of(secure).is_symlink()
+    assert real.stat().st_mode & 0o777 == 0o640
+    # An option that is the default counts where the file says otherwise.
+    assert "keep-logs = 30\n" in real.read_text()
+
+
+def test_names_of_the_settings_are_never_dropped_for_what_is_seen_today(
+    secure: Program, crontab: Crontab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert crontab.text is None
+    config_of(secure).write_text(
+        f"[letsencrypt-mdaemon]\nalternate-host-names = {IMAP}\n"
+    )
+    examine = survey.examine
+
+    def doubt(*args: object, **more: object) -> tuple[survey.Offer, ...]:
+        rows = examine(*args, **more)  # type: ignore[arg-type]
+        return tuple(row._replace(chosen=row.name != IMAP) for row in rows)
+
+    monkeypatch.setattr(survey, "examine", doubt)
+
+    assert setup(secure, "--yes").exit_code == 0
+
+    names = secure.here("status").report["certificate"]["names"]
+    assert set(names) == {HOST_NAME, IMAP}
+    assert IMAP in config_of(secure).read_text()
+
+
+@pytest.mark.parametrize("name", ["staging", "dry-run", "no-activate"])
+def test_a_setting_with_which_nothing_would_be_used_is_refused(
+    secure: Program, crontab: Crontab, name: str
+) -> None:
+    config_of(secure).write_text(f"[letsencrypt-mdaemon]\n{name} = yes\n")
+
+    ran = setup(secure, "--yes")
+
+    assert (ran.exit_code, crontab.text) == (2, None)
+    assert "nothing would be put into use" in ran.messages
+
+
+def test_print_takes_no_lock_and_makes_nothing(secure: Program) -> None:
+    with exclusive_lock(secure.layout.folder / "lock"):
+        ran = setup(secure, "--print", "--no-schedule")
+
+    assert ran.exit_code == 0, ran.messages
+    assert not secure.state.exists()
+    assert setup(secure, "--print", "--undo").exit_code == 2
+
+
+def test_json_of_a_failure_has_the_steps_that_are_done(
+    program: Program, ca: CertificateAuthority, crontab: Crontab
+) -> None:
+    assert crontab.text is None
+    ca.resolve = lambda _: None
+
+    ran = setup(program, "--yes", "--json")
+
+    assert ran.exit_code == 4
+    assert [row["number"] for row in ran.report["steps"]] == [1, 2, 3, 4]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such terminal")
+def test_ctrl_c_at_a_question_is_no_bug(secure: Program) -> None:
+    import pexpect  # noqa: PLC0415 - not on Windows
+
+    program, *words = secure.command("setup", "--no-schedule")
+    words.remove("--json")
+    terminal = pexpect.spawn(
+        program, words, env=environment(), encoding="utf-8", timeout=HANG_SECONDS
+    )
+    terminal.expect_exact("Names of the certificate [")
+    terminal.sendcontrol("c")
+    terminal.expect(pexpect.EOF)
+    terminal.close()
+    assert terminal.exitstatus == 1
+    assert "bug" not in (terminal.before or "")
