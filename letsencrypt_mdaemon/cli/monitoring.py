@@ -28,9 +28,14 @@ FORMATS = ("text", "json", "prtg", "prometheus")
 DAY = 86_400
 
 
-def unknown(message: str) -> int:
-    """Print that the check could not be made; return the exit code of that."""
-    click.echo(f"UNKNOWN - {_one_line(message)}")
+def unknown(message: str, *, is_json: bool) -> int:
+    """Print that the check could not be made, unless it is printed as JSON.
+
+    Returns:
+        The exit code of that.
+    """
+    if not is_json:
+        click.echo(f"UNKNOWN - {_one_line(message)}")
     return UNKNOWN
 
 

@@ -122,11 +122,14 @@ class Group(click.Group):
         except click.ClickException as exc:
             context = getattr(exc, "ctx", None)
             row = context and context.command
+            is_json, code = "--json" in words, exc.exit_code
             if isinstance(row, _Command) and row.on_failure is not None:
-                sys.exit(row.on_failure(exc.format_message()))
-            if "--json" in words:
-                _print_as_json(exc)
-                sys.exit(exc.exit_code)
+                code = row.on_failure(exc.format_message(), is_json=is_json)
+                if not is_json:
+                    sys.exit(code)
+            if is_json:
+                _print_as_json(exc, code)
+                sys.exit(code)
             shown = io.StringIO()
             exc.show(shown)
             text = shown.getvalue().replace("Error: ", "error: ", 1)
@@ -154,13 +157,13 @@ def _as_options(words: Sequence[str]) -> list[str]:
     return ["--version"] if words == ["version"] else list(words)
 
 
-def _print_as_json(error: click.ClickException) -> None:
+def _print_as_json(error: click.ClickException, code: int) -> None:
     """Print wrong usage as the JSON of any other failure."""
     from letsencrypt_mdaemon.cli import document  # noqa: PLC0415 - seldom needed
 
     context = getattr(error, "ctx", None)
     path = context.command_path.partition(" ")[2] if context else ""
-    message, code = error.format_message(), error.exit_code
+    message = error.format_message()
     document.print_json(document.failure(path, code, message, kind="UsageError"))
 
 
@@ -175,7 +178,7 @@ class _Command(click.Command):
     own: Sequence[click.Parameter] = ()
     helps: Mapping[str, str] = {}
     example = ""
-    on_failure: Callable[[str], int] | None = None
+    on_failure: Callable[..., int] | None = None
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         """Return the options."""
@@ -239,7 +242,7 @@ def command(  # noqa: PLR0913 - what a command consists of
     example: str,
     is_logged: bool = False,
     first: Callable[..., object] | None = None,
-    on_failure: Callable[[str], int] | None = None,
+    on_failure: Callable[..., int] | None = None,
 ) -> Callable[[Action], click.Command]:
     """Make a command of a function, with settings as its options.
 
@@ -252,7 +255,8 @@ def command(  # noqa: PLR0913 - what a command consists of
         example: A command line without the name of the program.
         is_logged: Whether it writes a log, and mails a failure.
         first: Called like the function before the lock is taken: asks for consent.
-        on_failure: Prints why it failed, and returns the exit code; None = as usual.
+        on_failure: Prints why it failed, unless `is_json`, and returns the exit code;
+            None = as usual.
     """
 
     def decorate(act: Action) -> click.Command:

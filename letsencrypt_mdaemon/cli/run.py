@@ -39,7 +39,8 @@ class Run:
 
     Args:
         is_logged: Whether it writes a log, and mails a failure.
-        on_failure: Prints why it failed, and returns the exit code; None = as usual.
+        on_failure: Prints why it failed, unless `is_json`, and returns the exit code;
+            None = as usual.
 
     Raises:
         SystemExit: On leaving after an error, with its exit code.
@@ -51,7 +52,7 @@ class Run:
         *,
         verbose: bool,
         is_logged: bool,
-        on_failure: Callable[[str], int] | None = None,
+        on_failure: Callable[..., int] | None = None,
     ) -> None:
         self.context = context
         self._on_failure = on_failure
@@ -157,7 +158,8 @@ class Run:
             _log.info("%s", error.hint)
         code = error.exit_code
         if self._on_failure is not None:
-            code = self._on_failure(f"{error.message} {error.hint}".strip())
+            message = f"{error.message} {error.hint}".strip()
+            code = self._on_failure(message, is_json=self.context.is_json)
         if self._mails:
             self._tell(error, findings, lines)
             self._write_event(error)
