@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -106,7 +107,8 @@ def certificates_remove(context: Context, *, identifier: str, yes: bool) -> Resu
     ]
     if unseen:
         lines.append(f"These ports could not be checked: {', '.join(unseen)}.")
-    lines.append("It is removed with its key, and cannot be restored.")
+    key = "; Windows keeps its key" if sys.platform == "win32" else " with its key"
+    lines.append(f"It is removed{key}, and cannot be restored.")
     context.confirm(lines, yes=yes)
     context.lock()
     # Somebody may have chosen it meanwhile.

@@ -134,7 +134,7 @@ def status(context: Context, *, ports: bool) -> Result:
     from letsencrypt_mdaemon.cli import document, verdict  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.cli import status as shown  # noqa: PLC0415 - slow
 
-    installation = context.open(look=False)
+    installation = context.open(look=False, read_only=True)
     installation = installation.look(installation.names())
     found = overview.read(installation, now=context.now)
     runs = installation.memory.runs

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.errors import Error
 
     Action = Callable[..., "Result"]  # of a Context, and own options
+    Failure = Callable[[str, Sequence[str]], int]  # of a message and a command line
 
 _HELP = ["-h", "--help"]
 CONTEXT = {"help_option_names": _HELP}
@@ -102,6 +103,7 @@ class Group(click.Group):
             **attributes,
         )
         self.sections, self.default = sections, default
+        self.words: list[str] = []  # the command line, while one is run
         for command in chain.from_iterable(sections.values()):
             self.add_command(command, str(command.name).removeprefix(f"{name}-"))
 
@@ -116,20 +118,20 @@ class Group(click.Group):
         """Run a command line; its mistakes are shown as all other errors are."""
         options["standalone_mode"] = False
         words = options.pop("args", None) or (arguments or [sys.argv[1:]])[0]
-        words = _as_options(words)
+        self.words = words = _as_options(words)
         try:
             sys.exit(super().main(words, *arguments[1:], **options) or 0)
         except click.ClickException as exc:
             context = getattr(exc, "ctx", None)
             row = context and context.command
-            is_json, code = "--json" in words, exc.exit_code
             if isinstance(row, _Command) and row.on_failure is not None:
-                code = row.on_failure(exc.format_message(), is_json=is_json)
-                if not is_json:
-                    sys.exit(code)
-            if is_json:
-                _print_as_json(exc, code)
+                code = row.on_failure(exc.format_message(), words)
+                if "--json" in words:
+                    _print_as_json(exc, code)
                 sys.exit(code)
+            if "--json" in words:
+                _print_as_json(exc, exc.exit_code)
+                sys.exit(exc.exit_code)
             shown = io.StringIO()
             exc.show(shown)
             text = shown.getvalue().replace("Error: ", "error: ", 1)
@@ -178,7 +180,7 @@ class _Command(click.Command):
     own: Sequence[click.Parameter] = ()
     helps: Mapping[str, str] = {}
     example = ""
-    on_failure: Callable[..., int] | None = None
+    on_failure: Failure | None = None
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         """Return the options."""
@@ -242,7 +244,7 @@ def command(  # noqa: PLR0913 - what a command consists of
     example: str,
     is_logged: bool = False,
     first: Callable[..., object] | None = None,
-    on_failure: Callable[..., int] | None = None,
+    on_failure: Failure | None = None,
 ) -> Callable[[Action], click.Command]:
     """Make a command of a function, with settings as its options.
 
@@ -255,8 +257,7 @@ def command(  # noqa: PLR0913 - what a command consists of
         example: A command line without the name of the program.
         is_logged: Whether it writes a log, and mails a failure.
         first: Called like the function before the lock is taken: asks for consent.
-        on_failure: Prints why it failed, unless `is_json`, and returns the exit code;
-            None = as usual.
+        on_failure: Prints why it failed, and returns the exit code; None = as usual.
     """
 
     def decorate(act: Action) -> click.Command:
@@ -266,6 +267,9 @@ def command(  # noqa: PLR0913 - what a command consists of
 
             mine = {str(option.name): given.pop(str(option.name)) for option in own}
             current = click.get_current_context()
+            words = getattr(current.find_root().command, "words", ())
+            fail = on_failure
+            failed = (lambda said: fail(said, words)) if fail is not None else None
             outer = current.find_root().obj
             file = given.pop("config_file") or outer["config_file"]
             verbose = bool(given.pop("verbose") or outer["verbose"])
@@ -278,7 +282,7 @@ def command(  # noqa: PLR0913 - what a command consists of
             is_marked = bool(mine.pop("is_marked", False))
             context = Context(name, options, file=file, is_marked=is_marked)
             with Run(
-                context, verbose=verbose, is_logged=is_logged, on_failure=on_failure
+                context, verbose=verbose, is_logged=is_logged, on_failure=failed
             ) as run:
                 if first is not None:
                     first(context, **mine)

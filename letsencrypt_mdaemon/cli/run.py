@@ -39,8 +39,7 @@ class Run:
 
     Args:
         is_logged: Whether it writes a log, and mails a failure.
-        on_failure: Prints why it failed, unless `is_json`, and returns the exit code;
-            None = as usual.
+        on_failure: Prints why it failed, and returns the exit code; None = as usual.
 
     Raises:
         SystemExit: On leaving after an error, with its exit code.
@@ -52,7 +51,7 @@ class Run:
         *,
         verbose: bool,
         is_logged: bool,
-        on_failure: Callable[..., int] | None = None,
+        on_failure: Callable[[str], int] | None = None,
     ) -> None:
         self.context = context
         self._on_failure = on_failure
@@ -60,7 +59,9 @@ class Run:
         self._mails = False
         self._items: Mapping[str, object] = {}
         self._file_log: log.FileLog | None = None
-        self._logger, self._lines = log.start(sys.stderr, verbose=verbose)
+        # A monitor gets one line.
+        stream = sys.stderr if on_failure is None or verbose else None
+        self._logger, self._lines = log.start(stream, verbose=verbose)
 
     def __enter__(self) -> Self:
         """Begin."""
@@ -158,8 +159,7 @@ class Run:
             _log.info("%s", error.hint)
         code = error.exit_code
         if self._on_failure is not None:
-            message = f"{error.message} {error.hint}".strip()
-            code = self._on_failure(message, is_json=self.context.is_json)
+            code = self._on_failure(f"{error.message} {error.hint}".strip())
         if self._mails:
             self._tell(error, findings, lines)
             self._write_event(error)

@@ -171,6 +171,8 @@ def _ask(
     names = [item.name for item in found.offers if item.chosen]
     to, restart, disable = found.mail, config.allow_restart, found.rivals
     if is_asking:
+        if found.others and not click.confirm(f"Set up {found.root}?", default=True):
+            raise ConfigError("Nothing was done.", hint="Use --mdaemon-dir DIR.")
         names = _names(names, found.offers)
         to = click.prompt("Mail when something fails", default=to).strip()
         if found.terms:

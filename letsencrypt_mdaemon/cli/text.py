@@ -182,7 +182,7 @@ def print_checkup(document: Document) -> None:
         row("served at", *item["served_at"])
         _print_findings(new)
     good = "good" if document["fetched"] else "good, but port 80 was not checked"
-    click.echo("This machine and the CA: " + ("" if document["machine"] else good))
+    click.echo("This machine and the CA:" + ("" if document["machine"] else f" {good}"))
     _print_findings(document["machine"])
     if records := [x["caa_record"] for x in document["names"] if x["caa_record"]]:
         click.echo("To allow only this account to get certificates, publish in DNS:")

@@ -1,0 +1,72 @@
+"""What commands print at terminals of any width, in colour or not, in old encodings."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from tests.limits import HANG_SECONDS
+from tests.program import HOST_NAME, Program, environment
+
+pytestmark = pytest.mark.skipif(
+    sys.platform == "win32", reason="Windows has no such terminal"
+)
+
+SHOWN = {
+    "status": "valid until",
+    "certificates list": "valid until",
+    "check --no-ports": "days left",
+    "setup --yes --no-schedule": "9 test mail",
+    "renew": "Nothing due until",
+    "renew --help": "Renew the certificate if it is due",
+}
+
+
+@pytest.fixture
+def renewed(secure: Program) -> Program:
+    """A server with a certificate of ours in use."""
+    ran = secure.here("renew", "--to", "postmaster@example.test")
+    assert ran.exit_code == 0, ran.messages
+    return secure
+
+
+@pytest.mark.parametrize(
+    ("columns", "environ"),
+    [
+        (60, {"NO_COLOR": "1"}),
+        (80, {"NO_COLOR": "1", "PYTHONIOENCODING": "cp437"}),
+        (200, {"NO_COLOR": "1", "PYTHONIOENCODING": "utf-8", "PYTHONUTF8": "1"}),
+        (80, {"TERM": "dumb"}),
+    ],
+)
+def test_commands_print_whole_sentences_without_escapes(
+    renewed: Program, columns: int, environ: dict[str, str]
+) -> None:
+    import pexpect  # noqa: PLC0415 - not on Windows
+
+    for words, expected in SHOWN.items():
+        name, dash, options = words.partition(" --")
+        program, *rest = renewed.command(name, *f"{dash}{options}".split())
+        rest.remove("--json")
+        terminal = pexpect.spawn(
+            program,
+            rest,
+            env={**environment(), **environ},
+            dimensions=(24, columns),
+            timeout=HANG_SECONDS,
+        )
+        terminal.expect(pexpect.EOF)
+        terminal.close()
+        assert isinstance(terminal.before, bytes)
+        output = terminal.before.decode("cp437" if columns == 80 else "utf-8")
+        # 1 = check's warning: nothing is scheduled here.
+        assert terminal.exitstatus in {0, 1}, output
+        text = " ".join(output.split())
+        assert expected in text
+        assert "\x1b" not in output.replace("\x1b[K", "")
+        assert "Traceback" not in output
+        if "help" not in words:
+            assert HOST_NAME in text or words == "renew"
+        else:
+            assert max(map(len, output.splitlines())) <= columns
