@@ -1814,6 +1814,36 @@ FAULTS = (
         "hostile/test_commands.py",
     ),
     Fault(
+        "shape-shows-every-name",
+        "return text if not text or _NAME.fullmatch(text) else MASK",
+        "return text",
+        "test_shape.py",
+    ),
+    Fault(
+        "shape-shows-what-is-between-certificates",
+        'return text if re.fullmatch(r"[ ,;|]{0,2}", text) else TEXT',
+        "return text",
+        "test_shape.py",
+    ),
+    Fault(
+        "shape-shows-the-host",
+        '["generator"] | {"host": None}',
+        '["generator"]',
+        "test_shape.py",
+    ),
+    Fault(
+        "shape-warns-with-paths",
+        "logging.disable(logging.WARNING)",
+        "logging.disable(logging.DEBUG)",
+        "test_shape.py",
+    ),
+    Fault(
+        "the-verdict-of-a-failure-is-missing",
+        '"verdict": report.first_sentence(error.message),',
+        "",
+        "test_schemas.py",
+    ),
+    Fault(
         "demo-looks-into-the-working-directory",
         '["-I", "-X", "utf8", "-c", _START,',
         '["-X", "utf8", "-c", _START,',

@@ -24,6 +24,7 @@ from letsencrypt_mdaemon.cli.main import cli
 from letsencrypt_mdaemon.sandbox import folder as sandbox_folder
 from letsencrypt_mdaemon.sandbox import mdaemon
 from letsencrypt_mdaemon.system import log
+from tests import schemas
 from tests.limits import HANG_SECONDS
 
 LOCALHOST = "127.0.0.1"
@@ -41,8 +42,9 @@ class Ran:
 
     @property
     def report(self) -> dict[str, Any]:
-        """What --json printed."""
+        """What --json printed, which is as its schema says."""
         document: dict[str, Any] = json.loads(self.output)
+        schemas.check(document)
         return document
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from letsencrypt_mdaemon.config.settings import Config
     from letsencrypt_mdaemon.mdaemon.discovery import Unseen
+    from letsencrypt_mdaemon.mdaemon.shape import Shape
     from letsencrypt_mdaemon.renewal.adapters import Store
     from letsencrypt_mdaemon.state.folder import CaState, State
     from letsencrypt_mdaemon.verify.endpoints import Endpoint
@@ -117,6 +118,13 @@ class Installation(NamedTuple):
         """
         skip, known = [self.state.folder], self.known.values()
         return discovery.discover(self.files, known, skip=skip, everywhere=everywhere)
+
+    def shape(self) -> Shape:
+        """Return what may be published of the server's files."""
+        from letsencrypt_mdaemon.mdaemon import shape  # noqa: PLC0415 - seldom needed
+
+        skip, used = [self.state.folder], self.config.reload_semaphores
+        return shape.describe(self.files, self.known.values(), used, skip=skip)
 
     def targets(self) -> tuple[Target, ...]:
         """Return the targets that can be seen; see `known_targets`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 import click
@@ -28,19 +29,28 @@ _FORGET = click.Option(
 )
 
 
+_SHAPE = click.Option(
+    ["--shape", "only_shape"],
+    is_flag=True,
+    help="Show names of files and keys, and forms of values: to publish.",
+)
+
+
 @command(
     *("json", "mdaemon-dir", "store"),
     takes=(*options.INSTALLATION, "host-name", "alternate-host-names"),
-    own=(_FORGET,),
+    own=(_FORGET, _SHAPE),
     example=r"discover --store pem:C:\Certificates",
 )
-def discover(context: Context, forget: str | None) -> Result:
+def discover(context: Context, *, forget: str | None, only_shape: bool) -> Result:
     """Show the INI values that name a certificate.
 
     Searches the server's files for the certificates from the store and the ports.
     """
     from letsencrypt_mdaemon.cli import document, text  # noqa: PLC0415 - slow
 
+    if only_shape:
+        return _shape(context)
     if forget:
         context.lock()
     installation = context.open()
@@ -58,6 +68,26 @@ def discover(context: Context, forget: str | None) -> Result:
         "found": [document.found(item) for item in found],
     }
     return Result(items, text.print_found)
+
+
+def _shape(context: Context) -> Result:
+    """Show what may be published of the server's files, and nothing else."""
+    from letsencrypt_mdaemon.cli import document, text  # noqa: PLC0415 - slow
+
+    logging.disable(logging.WARNING)  # warnings have paths
+    try:
+        found = context.open().shape()
+    finally:
+        logging.disable(logging.NOTSET)
+    generator = document.common("", 0)["generator"] | {"host": None}
+    items = {
+        "generator": generator,
+        "verdict": "Nothing here is a value, or a name of your own: publish it.",
+        "files": found.files,
+        "values": [value._asdict() for value in found.values],
+        "semaphores": {"used": found.used, "present": found.present},
+    }
+    return Result(items, text.print_shape)
 
 
 @command(

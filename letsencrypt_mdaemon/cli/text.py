@@ -116,6 +116,19 @@ def print_found(document: Document) -> None:
         )
 
 
+def print_shape(document: Document) -> None:
+    """Print what may be published of the server's files."""
+    values, semaphores = document["values"], document["semaphores"]
+    for file in document["files"]:
+        click.echo(file)
+        for item in values:
+            if item["file"] == file:
+                click.echo(f"  [{item['section']}] {item['key']} = {item['form']}")
+    row("semaphores", *semaphores["used"])
+    row("there now", *semaphores["present"])
+    click.echo(document["verdict"])
+
+
 def second_opinion(found: Examination) -> tuple[str, list[str]]:
     """Return the doctor's findings about names that the CA refused, and the advice.
 

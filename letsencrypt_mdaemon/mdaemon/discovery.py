@@ -62,7 +62,7 @@ def discover(
         everywhere: Else only the server's settings folders, without those in them.
     """
     found = []
-    paths = _files(files.root, skip, everywhere=everywhere)
+    paths = ini_files(files.root, skip, everywhere=everywhere)
     for path, data, named in _naming(files, certificates, paths):
         is_below_root = path.is_relative_to(files.root)
         name = (path.relative_to(files.root) if is_below_root else path).as_posix()
@@ -89,7 +89,7 @@ def references(
     return {
         thumbprint(certificate)
         for _, _, named in _naming(
-            IniFiles(root), certificates, _files(root, skip, everywhere=True)
+            IniFiles(root), certificates, ini_files(root, skip, everywhere=True)
         )
         for certificate in named
     }
@@ -188,7 +188,8 @@ def _is_gone(root: Path, name: str) -> bool:
         return True
 
 
-def _files(root: Path, skip: Sequence[Path], *, everywhere: bool) -> Iterator[Path]:
+def ini_files(root: Path, skip: Sequence[Path], *, everywhere: bool) -> Iterator[Path]:
+    """Yield the INI and DAT files; see `discover`."""
     if not (main := main_ini(root)).is_relative_to(root):
         yield main
     ours = {path.resolve() for path in skip}
