@@ -1243,6 +1243,18 @@ FAULTS = (
         "test_files.py",
     ),
     Fault(
+        "pipes-beside-a-file-are-read",
+        "return None if path.is_symlink() else disk.read_limited(path, MAX_BYTES)",
+        "return path.read_bytes()",
+        "test_files.py",
+    ),
+    Fault(
+        "backups-by-an-unescaped-name",
+        "glob.escape(_path_inside(target).as_posix())",
+        "_path_inside(target).as_posix()",
+        "test_carry_over.py",
+    ),
+    Fault(
         "files-one-backup-too-many",
         "len(others) + 1 - backups.keep",
         "len(others) - backups.keep",
