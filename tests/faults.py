@@ -1195,6 +1195,24 @@ FAULTS = (
         "test_writers.py",
     ),
     Fault(
+        "files-brought-back-over-what-came-meanwhile",
+        "            if self.content_of(out) == current:\n                return\n",
+        "            return\n",
+        "test_files.py",
+    ),
+    Fault(
+        "files-lost-by-an-interrupted-swap",
+        "if self.read() == self.data != self.content_of(self.fresh):",
+        "if not self.fresh:",
+        "test_files.py",
+    ),
+    Fault(
+        "files-lost-by-an-interrupted-rename",
+        "if target.exists() and fresh.exists():",
+        "if target.exists():",
+        "test_files.py",
+    ),
+    Fault(
         "files-late-changes-lost-at-the-end",
         "            edits.settle()\n",
         "            _ = edits\n",
@@ -1241,6 +1259,18 @@ FAULTS = (
         "if len(data) > limit:",
         "if not limit:",
         "test_files.py",
+    ),
+    Fault(
+        "pipes-beside-a-file-are-read",
+        "return None if path.is_symlink() else disk.read_limited(path, MAX_BYTES)",
+        "return path.read_bytes()",
+        "test_files.py",
+    ),
+    Fault(
+        "backups-by-an-unescaped-name",
+        "glob.escape(_path_inside(target).as_posix())",
+        "_path_inside(target).as_posix()",
+        "test_carry_over.py",
     ),
     Fault(
         "files-one-backup-too-many",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import glob
 import logging
 import os
 import re
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _log = logging.getLogger(__name__)
+
+MAX_BYTES = 16 << 20
+"""The largest file of which a killed run may have left something."""
 
 
 class Backups(NamedTuple):
@@ -41,21 +45,31 @@ def tidy(path: Path, backups: Path) -> list[Path]:
     """Remove what a killed run left beside a file, unless only there is its content.
 
     Returns:
-        What stays: it is neither what the file holds, nor a backup.
+        What stays: it is neither what the file holds, nor a backup. What no run can
+        have left stays as well, and is not returned: a link, a pipe, a huge file.
     """
     target = Path(os.path.realpath(path))
-    left = disk.neighbours(target)
-    known = (
-        [target, *backups.glob(f"*/{_path_inside(target).as_posix()}")] if left else []
-    )
-    contents = [each.read_bytes() for each in known]
+    found = ((other, _content(other)) for other in disk.neighbours(target))
+    left = [(other, content) for other, content in found if content is not None]
+    name = glob.escape(_path_inside(target).as_posix())
+    known = [target, *backups.glob(f"*/{name}")] if left else []
+    contents = [_content(each) for each in known]
     kept = []
-    for other in left:
-        if (content := other.read_bytes()) and content not in contents:
+    for other, content in left:
+        if content and content not in contents:
             kept.append(other)
         else:
             disk.remove(other)
     return kept
+
+
+def _content(path: Path) -> bytes | None:
+    """Return what a file holds; None if it is not regular, too large, or unreadable."""
+    try:
+        # Who could put a link there meanwhile that is followed is root or ourselves.
+        return None if path.is_symlink() else disk.read_limited(path, MAX_BYTES)
+    except (OSError, ValueError):
+        return None
 
 
 def back_up(contents: Mapping[Path, bytes], backups: Backups) -> Path:

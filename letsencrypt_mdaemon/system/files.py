@@ -13,6 +13,7 @@ import os
 import shutil
 import time
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 from letsencrypt_mdaemon.errors import DeployError, Error
@@ -146,19 +147,40 @@ class _File:
 
         Raises:
             OSError: If this cannot be written.
+            DeployError: If somebody else does not stop writing.
         """
+        if not self.outs:
+            # An interrupted swap may have been made all the same.
+            with suppress(OSError, Error):
+                if self.read() == self.data != self.content_of(self.fresh):
+                    self.outs[self.fresh] = self.expected
         if not self.outs:
             return
         current = self.read()
         back = next(iter(self.outs))
         if current != self.data or self.outs[back] != self.original:
-            back = disk.neighbour(self.target)
-            content = self.merge(self.data, self.former, current)
-            with opened(self.target) as handle:
-                like = Status.of(handle)
-            disk.create(back, content, like=like)
-        disk.rename(back, self.target)
-        self.outs.pop(back, None)
+            back = self._beside(self.merge(self.data, self.former, current))
+        for _ in range(MAX_ROUNDS):
+            out = disk.when_free(partial(swap, back, self.target))
+            self.outs.pop(back, None)
+            self.outs[out] = current
+            if self.content_of(out) == current:
+                return
+            late, now = (_written(path, self.content_of) for path in (out, self.target))
+            self.outs[out] = late
+            back = self._beside(self.merge(current, late, now))
+            current = now
+        raise self._is_busy()
+
+    def _beside(self, content: bytes) -> Path:
+        """Write some content beside the file, for those who may read the file."""
+        if self.fresh not in self.outs:
+            disk.remove(self.fresh)
+        self.fresh = disk.neighbour(self.target)
+        with opened(self.target) as handle:
+            like = Status.of(handle)
+        disk.create(self.fresh, content, like=like)
+        return self.fresh
 
     def clean(self) -> None:
         """Remove what is left beside the file, but never the last copy."""

@@ -41,7 +41,7 @@ def swap(fresh: Path, target: Path) -> Path:
                 _keep(folder, target, out)
                 folder.rename(fresh.name, target.name)
         except BaseException:
-            if target.exists():
+            if target.exists() and fresh.exists():
                 remove(out)
             elif out.exists():
                 folder.rename(out.name, target.name)

@@ -15,7 +15,8 @@ import pytest
 from letsencrypt_mdaemon.errors import DeployError, Error
 from letsencrypt_mdaemon.mdaemon.server import Semaphores
 from letsencrypt_mdaemon.mdaemon.webroot import FOLDERS, Webroot
-from letsencrypt_mdaemon.system import disk, files, handles, locks
+from letsencrypt_mdaemon.system import backups, disk, files, handles, locks
+from letsencrypt_mdaemon.system.backups import tidy
 from letsencrypt_mdaemon.system.log import FILE_NAME, FileLog
 from letsencrypt_mdaemon.system.mail import Mail, RawQueue
 from tests.hostile.attacker import Attacker
@@ -72,6 +73,39 @@ if sys.platform != "win32":
 
     def log_in(folder: Path) -> None:
         FileLog(folder, now=NOW, keep=0).close()
+
+    # What a killed run seems to have left
+
+    @pytest.mark.parametrize(
+        "put", ["os.mkfifo(sys.argv[1])", "os.symlink('pipe', sys.argv[1])"]
+    )
+    def test_what_seems_to_be_left_of_a_killed_run_is_not_waited_for(
+        attacker: Attacker, his: Path, put: str
+    ) -> None:
+        ini = his / "MDaemon.ini"
+        ini.write_bytes(b"now")
+        attacker.run("os.mkfifo(sys.argv[1])", his / "pipe")
+        planted, ours = disk.neighbour(ini), disk.neighbour(ini)
+        attacker.run(put, planted)
+        ours.write_bytes(b"now")
+
+        in_time(lambda: tidy(ini, his / "backups"))
+
+        assert not ours.exists()
+        assert os.path.lexists(planted)
+
+    def test_a_huge_file_that_seems_to_be_left_of_a_killed_run_is_not_read_whole(
+        attacker: Attacker, his: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        ini = his / "MDaemon.ini"
+        ini.write_bytes(b"now")
+        planted = disk.neighbour(ini)
+        attacker.run("open(sys.argv[1], 'w').write('x' * 100)", planted)
+        monkeypatch.setattr(backups, "MAX_BYTES", 10)
+
+        assert tidy(ini, his / "backups") == []
+
+        assert planted.exists()
 
     # The log
 

@@ -23,6 +23,7 @@ from letsencrypt_mdaemon.mdaemon.folders import IniFiles
 from letsencrypt_mdaemon.pki.certificate import thumbprint
 from letsencrypt_mdaemon.state.memory import Target
 from letsencrypt_mdaemon.system import disk
+from letsencrypt_mdaemon.system.backups import Backups, back_up, tidy
 from tests.certificates import leaf
 from tests.fakes import touched
 from tests.limits import HANG_SECONDS
@@ -191,6 +192,19 @@ def test_what_a_killed_run_left_is_removed_if_it_is_nobody_elses(
 
     assert left(path) == [other]
     assert "left of a run" not in caplog.text
+
+
+def test_a_backup_is_found_whatever_the_folder_is_called(tmp_path: Path) -> None:
+    path = tmp_path / "MDaemon [mail]" / "App" / "MDaemon.ini"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"now")
+    kept = Backups(tmp_path / "backups", 10, NOW)
+    back_up({path: b"former"}, kept)
+    disk.neighbour(path).write_bytes(b"former")
+
+    assert tidy(path, kept.folder) == []
+
+    assert left(path) == []
 
 
 if __name__ == "__main__":
