@@ -684,6 +684,12 @@ FAULTS = (
         "test_spare.py test_run.py",
     ),
     Fault(
+        "issued-and-unused-is-a-recovery",
+        "or outcome.pending is not None or outcome.fault",
+        "or outcome.renewed",
+        "test_notice.py",
+    ),
+    Fault(
         "bad-certificate-is-good",
         "if not bad or request.dry_run or request.issue_only:",
         "if bad or request.dry_run or request.issue_only:",

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from letsencrypt_mdaemon.errors import Error
+    from letsencrypt_mdaemon.renewal.adapters import Outcome
 
 MAX_CAUSE_CHARACTERS = 90
 MAX_NAMES = 3
@@ -89,9 +90,21 @@ def cause(error: Error, codes: Mapping[str, str]) -> Cause:
     )
 
 
-def waiting(why: str) -> Cause:
+def waiting(outcome: Outcome) -> Cause:
     """Return the cause of a run that only waits after a failure."""
-    return Cause(key="", short=printable(why, 200), lines=[why])
+    if outcome.waits_until is not None:
+        why = outcome.waits_for
+        return Cause(key="", short=printable(why, 200), lines=[why])
+    lines = [f"{outcome.reason[:1].upper()}{outcome.reason[1:]}."]
+    if outcome.fault:
+        lines.append(f"The certificate in use {outcome.fault}.")
+    return Cause(
+        key="",
+        short="the new certificate waits for `activate`",
+        lines=lines,
+        advice=["Correct the cause of the failure, then run `activate`."],
+        result=NOT_IN_USE,
+    )
 
 
 def foreseen(failing: Iterable[WouldFail]) -> Cause:

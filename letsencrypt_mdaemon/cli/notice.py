@@ -80,9 +80,11 @@ def _ended(
     cause = None
     if error is not None:
         cause = letter.cause(error, codes)
-    elif outcome is not None and outcome.waits_until is not None:
+    elif outcome is not None and (
+        outcome.waits_until is not None or outcome.pending is not None or outcome.fault
+    ):
         failure = None
-        cause = letter.waiting(outcome.waits_for)
+        cause = letter.waiting(outcome)
     elif failing := rehearsal.failing(
         memory, context.valid.config, context.names, leaves
     ):

@@ -17,6 +17,8 @@ from letsencrypt_mdaemon.sandbox.ca.server import CertificateAuthority
 from letsencrypt_mdaemon.state.folder import State
 from letsencrypt_mdaemon.state.memory import Memory
 from letsencrypt_mdaemon.system.schedule import MARK, NAME, Cron
+from tests.cli.test_certificates import put
+from tests.cli.test_verify_command import name_everywhere
 from tests.program import HOST_NAME, Program, Ran, here
 from tests.schedulers import Crontab
 
@@ -159,6 +161,56 @@ def test_a_run_that_waits_after_a_failure_is_no_recovery(
     ((subject, body),) = mails(program)
     assert "certificate still not renewed" in subject
     assert f"{IMAP} could not be validated" in " ".join(body.split())
+
+
+def test_what_is_issued_and_not_in_use_is_no_recovery(
+    program: Program, ca: CertificateAuthority
+) -> None:
+    ca.resolve = lambda _: None
+    assert job(program).exit_code == 4
+    assert len(mails(program)) == 1
+    ca.resolve = lambda _: "127.0.0.1"
+    forget_waits(program)
+
+    for _ in range(2):
+        ran = job(program, "--no-activate")
+        assert ran.exit_code == 0, ran.messages
+        assert ran.report["fault"] == "is self-signed"
+        assert mails(program) == [], "a self-signed certificate is in use"
+    a_day_passes(program)
+    assert job(program, "--no-activate").exit_code == 0
+    ((subject, body),) = mails(program)
+    assert "still not properly in use: the new certificate waits for" in subject
+    assert "The certificate in use is self-signed." in body
+
+    assert job(program).exit_code == 0
+    (subject,) = subjects(program)
+    assert "recovered" in subject
+
+
+def test_a_good_certificate_in_the_store_is_no_recovery_of_an_expired_one(
+    program: Program, ca: CertificateAuthority
+) -> None:
+    assert job(program).exit_code == 0
+    (good,) = program.bound()
+    expired = put(program, "expired", start=datetime.now(UTC) - 91 * DAY).thumbprint
+    ca.resolve = lambda _: None
+    assert job(program, "--alternate-host-names", IMAP).exit_code == 4
+    assert len(mails(program)) == 1
+    ca.resolve = lambda _: "127.0.0.1"
+    forget_waits(program)
+    name_everywhere(program.layout, good, expired)
+
+    ran = job(program, "--no-activate")
+    shown = program.here("renew", MARK, "--no-activate", as_json=False).output
+
+    assert ran.exit_code == 0, ran.messages
+    assert program.bound() == {expired}
+    for subject, body in mails(program):
+        assert "recovered" not in subject
+        assert "The certificate in use expired on " in body
+    headline = rf"Issued, not in use: .*, {good}\. The certificate in use expired on "
+    assert re.match(headline, shown), shown
 
 
 def test_another_failure_is_mailed_at_once(
