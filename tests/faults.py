@@ -690,6 +690,18 @@ FAULTS = (
         "test_notice.py",
     ),
     Fault(
+        "waiting-after-a-rollback-is-a-recovery",
+        "pending=snapshot.pending.leaf if snapshot.pending else None,",
+        "pending=None,",
+        "test_notice.py",
+    ),
+    Fault(
+        "check-keeps-a-rollback-to-itself",
+        'text = f"a new certificate was rolled back on {attempt.failed:%Y-%m-%d}"',
+        "pass",
+        "test_notice.py -k rollback",
+    ),
+    Fault(
         "bad-certificate-is-good",
         "if not bad or request.dry_run or request.issue_only:",
         "if bad or request.dry_run or request.issue_only:",

@@ -323,7 +323,7 @@ class Outcome(NamedTuple):
         dropped: The names that the certificate lacks for now.
         held: A person's choice of certificate that is in force.
         error: What is not good in spite of it; the command ends with its exit code.
-        pending: The certificate that was issued, and waits for `activate`.
+        pending: The certificate that was issued and is not in use.
         fault: What is bad about the certificate in use afterwards, as a clause.
     """
 

@@ -275,6 +275,7 @@ def _unchanged(snapshot: Snapshot, due: Due, wait: Wait | None = None) -> Outcom
         dropped=snapshot.dropped,
         held=hold.in_force(snapshot),
         error=_not_good(snapshot, due, wait),
+        pending=snapshot.pending.leaf if snapshot.pending else None,
         fault=spare.fault(snapshot),
     )
 

@@ -13,6 +13,7 @@ import pytest
 from letsencrypt_mdaemon.app import scheduling
 from letsencrypt_mdaemon.cli.checks import EVENTS
 from letsencrypt_mdaemon.cli.context import Context
+from letsencrypt_mdaemon.sandbox import mdaemon
 from letsencrypt_mdaemon.sandbox.ca.server import CertificateAuthority
 from letsencrypt_mdaemon.state.folder import State
 from letsencrypt_mdaemon.state.memory import Memory
@@ -211,6 +212,38 @@ def test_a_good_certificate_in_the_store_is_no_recovery_of_an_expired_one(
         assert "The certificate in use expired on " in body
     headline = rf"Issued, not in use: .*, {good}\. The certificate in use expired on "
     assert re.match(headline, shown), shown
+
+
+def test_a_run_that_waits_after_a_rollback_is_no_recovery(secure: Program) -> None:
+    assert job(secure).exit_code == 0
+    old = secure.bound()
+    secure.server.spoil(mdaemon.Fault.NO_TLS, "webmail")
+    assert job(secure, "--force").exit_code == 5
+    assert len(mails(secure)) == 1
+
+    ran = job(secure)
+    shown = secure.here("renew", MARK, as_json=False).output
+
+    assert ran.exit_code == 0, ran.messages
+    assert "a new certificate was rolled back" in ran.report["reason"]
+    assert ran.report["pending"]["thumbprint"] not in old == secure.bound()
+    assert shown.startswith("Issued, not in use: ")
+    assert mails(secure) == []
+    checked = secure.here("check", as_json=False)
+    assert checked.exit_code == 1, checked.output
+    assert "a new certificate was rolled back on " in checked.output
+    assert "issued and not in use" not in checked.output
+    a_day_passes(secure)
+    assert job(secure).exit_code == 0
+    ((subject, body),) = mails(secure)
+    assert "certificate still not properly in use: " in subject
+    assert "A new certificate was rolled back on " in body
+
+    secure.server.faults.clear()
+    assert secure.here("activate").exit_code == 0
+    assert job(secure).exit_code == 0
+    (subject,) = subjects(secure)
+    assert "recovered" in subject
 
 
 def test_another_failure_is_mailed_at_once(
