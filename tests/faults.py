@@ -1667,6 +1667,24 @@ FAULTS = (
         "test_notice.py -k each_thing",
     ),
     Fault(
+        "mail-a-url-that-is-cut",
+        "return f\"{start.rpartition(' ')[0] or start}...\"",
+        'return f"{start}..."',
+        "test_letter.py",
+    ),
+    Fault(
+        "mail-a-list-that-hides-how-many",
+        "if rest else 0) > room:",
+        "if rest else 0) > 2 * room:",
+        "test_letter.py",
+    ),
+    Fault(
+        "mail-a-next-run-that-nobody-scheduled",
+        "AGAIN if about.scheduled else NOTHING",
+        "AGAIN if about else NOTHING",
+        "test_notice.py -k again",
+    ),
+    Fault(
         "schedule-without-its-mark",
         '(*program, "renew", MARK, *flags)',
         '(*program, "renew", *flags)',

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -61,6 +62,7 @@ def tell(
                 in_use=in_use(_in_use(context)),
                 result=outcome.reason if outcome else "",
                 log=log,
+                scheduled=_is_scheduled(context, memory, now.at),
             )
             if _send(context, *letter.write(event, about)):
                 told = news.note(told, now)
@@ -99,6 +101,20 @@ def _ended(
         ends=first.not_valid_after_utc if first else None,
     )
     return now, cause
+
+
+def _is_scheduled(context: Context, memory: Memory, now: datetime) -> bool:
+    """Whether something runs `renew`, as far as known; also beside another run."""
+    if context.is_marked:
+        return True
+    from letsencrypt_mdaemon.app import scheduling  # noqa: PLC0415 - seldom
+
+    runs = memory.runs
+    if not runs:
+        with suppress(Error):
+            last, _ = scheduling.last_run(context.valid.config, context.root)
+            runs = (last,) if last else ()
+    return scheduling.is_scheduled(context.job, runs, now)
 
 
 def _in_use(context: Context) -> list[x509.Certificate]:

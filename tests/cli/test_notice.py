@@ -17,6 +17,7 @@ from letsencrypt_mdaemon.sandbox import mdaemon
 from letsencrypt_mdaemon.sandbox.ca.server import CertificateAuthority
 from letsencrypt_mdaemon.state.folder import State
 from letsencrypt_mdaemon.state.memory import Memory
+from letsencrypt_mdaemon.system.locks import exclusive_lock
 from letsencrypt_mdaemon.system.schedule import MARK, NAME, Cron
 from tests.cli.test_certificates import put
 from tests.cli.test_verify_command import name_everywhere
@@ -122,14 +123,14 @@ def test_a_failure_is_mailed_once_a_day_and_its_end_once(
     assert job(program, *names).exit_code == 4
     (subject,) = subjects(program)
     assert "certificate still not renewed" in subject
-    assert subject.endswith(", since 24 hours, 3rd run, 89 days left")
+    assert subject.endswith(", for 24 hours, 3rd run, 89 days left")
 
     ca.resolve = lambda _: "127.0.0.1"
     forget_waits(program)
     assert job(program, *names).exit_code == 0
     ((subject, body),) = mails(program)
     assert subject.startswith(f"[{HOST_NAME}] recovered: valid until ")
-    assert "It failed since" in body
+    assert "It had failed since" in body
     assert job(program, *names).exit_code == 0
     assert mails(program) == []
 
@@ -256,7 +257,7 @@ def test_another_failure_is_mailed_at_once(
     first, second = subjects(program)
 
     assert first != second
-    assert "since" in second, "the trouble is the same"
+    assert ", 2nd run" in second, "the trouble is the same"
 
 
 def test_the_body_says_each_thing_once(
@@ -473,6 +474,39 @@ def test_what_another_scheduler_runs_is_scheduled(
     old = datetime.now(UTC) - 2 * DAY
     change(program, lambda memory: memory._replace(runs=(old,)))
     assert not program.here("status").report["schedule"]["scheduled"]
+
+
+def test_a_mail_says_what_tries_again(
+    program: Program,
+    ca: CertificateAuthority,
+    crontab: Crontab,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    again, nothing = (
+        "The next scheduled run tries again.",
+        "Nothing is scheduled: run `renew`, or `setup`.",
+    )
+    ca.resolve = lambda _: None
+    typed(monkeypatch)
+
+    def body(*words: str) -> str:
+        forget_waits(program)
+        a_day_passes(program)
+        assert program.here(*words, *ANNA).exit_code in (4, 5)
+        ((_, text),) = mails(program)
+        return text
+
+    assert nothing in body("renew")
+    assert again not in body("activate")
+    a_job(crontab)
+    assert again in body("renew")
+    crontab.text = None
+    assert again in body("renew", MARK)
+    assert again in body("renew"), "another scheduler ran it not long ago"
+    with exclusive_lock(State(program.state).lock):
+        assert program.here("renew", *ANNA).exit_code != 0
+    ((_, text),) = mails(program)
+    assert again in text, "beside another run, too"
 
 
 def test_the_mark_is_hidden() -> None:
