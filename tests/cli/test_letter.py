@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from letsencrypt_mdaemon.cli import letter
+from letsencrypt_mdaemon.cli.checks import EVENTS
 from letsencrypt_mdaemon.cli.letter import MAX_CAUSE_CHARACTERS, About, cause, write
 from letsencrypt_mdaemon.errors import ChallengeError, DeployError, Error
 from letsencrypt_mdaemon.state.news import Event
 from letsencrypt_mdaemon.state.told import Told
+from tests.program import here
 
+PAGE = (Path(__file__).parents[2] / "docs/notifications.md").read_text("utf-8")
 NAME, NOW = "mail.example.test", datetime(2027, 1, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
 START = f"[{NAME}] certificate not renewed: "
@@ -100,6 +105,22 @@ def test_the_host_has_a_line_of_its_own_and_a_sentence_follows() -> None:
     assert lines[2] == "The certificate was not renewed (exit 1)."
     _, lines = mail(cause=cause(DeployError("x"), {}))
     assert lines[2] == "The certificate is not properly in use (exit 5)."
+
+
+@pytest.mark.parametrize("kind", EVENTS)
+def test_the_docs_show_the_subject_of_each_event(kind: str) -> None:
+    (row,) = re.findall(rf"^\| `{kind}` \| .* \| `(.*)` \|$", PAGE, re.MULTILINE)
+
+    subject, _ = letter.example(kind)
+
+    assert re.sub(r"\d+", "9", f"TEST {row}") == re.sub(r"\d+", "9", subject)
+
+
+@pytest.mark.parametrize("word", ["fail", "would fail", "recover", "expiry"])
+def test_the_help_of_to_says_what_is_mailed(word: str) -> None:
+    said = " ".join(here(["renew", "--help-all"]).output.split())
+
+    assert word in said.partition("--to ")[2].partition("--notify-on")[0]
 
 
 def test_a_mail_about_the_end_says_what_to_do() -> None:
