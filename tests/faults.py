@@ -684,6 +684,24 @@ FAULTS = (
         "test_spare.py test_run.py",
     ),
     Fault(
+        "issued-and-unused-is-a-recovery",
+        "or outcome.pending is not None or outcome.fault",
+        "or outcome.renewed",
+        "test_notice.py",
+    ),
+    Fault(
+        "waiting-after-a-rollback-is-a-recovery",
+        "pending=snapshot.pending.leaf if snapshot.pending else None,",
+        "pending=None,",
+        "test_notice.py",
+    ),
+    Fault(
+        "check-keeps-a-rollback-to-itself",
+        'text = f"a new certificate was rolled back on {attempt.failed:%Y-%m-%d}"',
+        "pass",
+        "test_notice.py -k rollback",
+    ),
+    Fault(
         "bad-certificate-is-good",
         "if not bad or request.dry_run or request.issue_only:",
         "if bad or request.dry_run or request.issue_only:",
@@ -1677,6 +1695,24 @@ FAULTS = (
         "self._tell(error, findings, lines)",
         "self._tell(error, findings, list(self._lines))",
         "test_notice.py -k each_thing",
+    ),
+    Fault(
+        "mail-a-url-that-is-cut",
+        "return f\"{start.rpartition(' ')[0] or start}...\"",
+        'return f"{start}..."',
+        "test_letter.py",
+    ),
+    Fault(
+        "mail-a-list-that-hides-how-many",
+        "if rest else 0) > room:",
+        "if rest else 0) > 2 * room:",
+        "test_letter.py",
+    ),
+    Fault(
+        "mail-a-next-run-that-nobody-scheduled",
+        "AGAIN if about.scheduled else NOTHING",
+        "AGAIN if about else NOTHING",
+        "test_notice.py -k again",
     ),
     Fault(
         "schedule-without-its-mark",

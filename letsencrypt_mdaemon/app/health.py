@@ -245,7 +245,14 @@ def _name_problems(found: Status) -> Iterator[Problem]:
     if held := hold.in_force(snapshot):
         yield Problem(Grade.WARNING, f"held by you since {held.since:%Y-%m-%d}")
     if found.pending is not None:
-        yield Problem(Grade.WARNING, "a certificate is issued and not in use")
+        text, attempt = "a certificate is issued and not in use", snapshot.attempt
+        if (
+            attempt
+            and attempt.failed
+            and attempt.thumbprint == thumbprint(found.pending)
+        ):
+            text = f"a new certificate was rolled back on {attempt.failed:%Y-%m-%d}"
+        yield Problem(Grade.WARNING, text)
 
 
 def _schedule_problems(found: Status, last: timedelta | None) -> Iterator[Problem]:

@@ -132,6 +132,7 @@ def outcome(value: Outcome) -> Document:
         "names": list(value.names),
         "certificate": certificate(value.certificate),
         "pending": certificate(value.pending),
+        "fault": value.fault or None,
         "due_at": iso(value.next_at),
         "waiting_until": iso(value.waits_until),
         "changes": [change(item) for item in value.changes],

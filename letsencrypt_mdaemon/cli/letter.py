@@ -17,12 +17,25 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from letsencrypt_mdaemon.errors import Error
+    from letsencrypt_mdaemon.renewal.adapters import Outcome
 
 MAX_CAUSE_CHARACTERS = 90
 MAX_NAMES = 3
 """The names that a subject lists."""
 
+MOMENT = timedelta(minutes=2)
+"""What fails for less than that has only begun to."""
+
 NOT_RENEWED, NOT_IN_USE = "not renewed", "not properly in use"
+
+AGAIN = "The next scheduled run tries again."
+NOTHING = "Nothing is scheduled: run `renew`, or `setup`."
+
+EXPIRING = (
+    "Run `status`: it shows when the certificate is due, and what delays the renewal.",
+    "If the renewal is overdue, run `renew`.",
+)
+"""What to do about a certificate that comes near its end, whatever the cause."""
 
 
 class Cause(NamedTuple):
@@ -54,6 +67,7 @@ class About(NamedTuple):
         in_use: The certificate in use; "" if unknown.
         result: What a run that did not fail did, or why it did nothing.
         log: The lines of the log, without the failure itself.
+        scheduled: Whether something runs `renew`.
     """
 
     name: str
@@ -63,6 +77,7 @@ class About(NamedTuple):
     in_use: str = ""
     result: str = ""
     log: Sequence[str] = ()
+    scheduled: bool = True
 
 
 def cause(error: Error, codes: Mapping[str, str]) -> Cause:
@@ -89,9 +104,21 @@ def cause(error: Error, codes: Mapping[str, str]) -> Cause:
     )
 
 
-def waiting(why: str) -> Cause:
+def waiting(outcome: Outcome) -> Cause:
     """Return the cause of a run that only waits after a failure."""
-    return Cause(key="", short=printable(why, 200), lines=[why])
+    if outcome.waits_until is not None:
+        why = outcome.waits_for
+        return Cause(key="", short=printable(why, 200), lines=[why])
+    lines = [_sentence(outcome.reason)]
+    if outcome.fault:
+        lines.append(f"The certificate in use {outcome.fault}.")
+    return Cause(
+        key="",
+        short="the new certificate waits for `activate`",
+        lines=lines,
+        advice=["Correct the cause of the failure, then run `activate`."],
+        result=NOT_IN_USE,
+    )
 
 
 def foreseen(failing: Iterable[WouldFail]) -> Cause:
@@ -111,28 +138,37 @@ def write(event: Event, about: About) -> tuple[str, list[str]]:
     told, found = about.told, about.cause
     left = told.ends - about.at if told.ends else None
     subject = f"[{about.name or 'letsencrypt-mdaemon'}] {_headline(event, about, left)}"
-    happened = about.result
-    if found is not None:
-        exit_code = f" (exit {found.code})" if found.code else ""
-        happened = f"The certificate was {found.result}{exit_code}."
-        if not found.result:
-            happened = "The next renewal would fail. Nothing in use has changed."
-    lines = [f"Host {socket.gethostname()}. {happened}".strip(), ""]
+    lines = [f"Host: {socket.gethostname()}", ""]
+    lines += [text, ""] if (text := _happened(about)) else []
+    advice: Sequence[str] = EXPIRING if event is Event.EXPIRING else ()
     if found is not None:
         lines += [*(f"  {line}" for line in found.lines), ""]
-        if found.advice:
-            lines += ["What to do:", *(f"  {line}" for line in found.advice), ""]
+        advice = found.advice or advice
+    if advice:
+        lines += ["What to do:", *(f"  {line}" for line in advice), ""]
     if about.in_use:
         lines += ["In use now:", f"  {about.in_use}", ""]
     if told.since is not None and (told.runs > 1 or found is None):
-        word = "It fails since" if found else "It failed since"
-        runs = f", {told.runs} run{'s' * (told.runs > 1)}"
-        lines += [f"{word} {when(told.since, about.at)}{runs}.", ""]
+        has = ("has" if found.result else "would have") if found else "had"
+        runs = f"{told.runs} run{'s' * (told.runs > 1)}"
+        lines += [f"It {has} failed since {when(told.since, about.at)}, {runs}.", ""]
     if found is not None:
-        lines += ["The next scheduled run tries again.", ""]
+        lines += [AGAIN if about.scheduled else NOTHING, ""]
     if about.log:
         lines += ["The log:", "", *(f"  {line}" for line in about.log)]
     return subject, lines
+
+
+def _happened(about: About) -> str:
+    """Return what the run did to the certificate, as a sentence."""
+    found = about.cause
+    if found is None:
+        return _sentence(about.result)
+    if not found.result:
+        return "The next renewal would fail. Nothing in use has changed."
+    verb = "was" if found.result == NOT_RENEWED else "is"
+    exit_code = f" (exit {found.code})" if found.code else ""
+    return f"The certificate {verb} {found.result}{exit_code}."
 
 
 def example(kind: str | None) -> tuple[str, list[str]]:
@@ -187,9 +223,11 @@ def _headline(event: Event, about: About, left: timedelta | None) -> str:
     what = f"certificate {still}{found.result}"
     if not found.result:
         what = f"a renewal would {still}fail"
-    facts = [f"{what}: {printable(found.short, MAX_CAUSE_CHARACTERS)}"]
+    facts = [f"{what}: {_cut(found.short)}"]
     if told.runs > 1 and told.since is not None:
-        facts += [f"since {days(about.at - told.since)}", f"{_ordinal(told.runs)} run"]
+        span = about.at - told.since
+        facts += [f"for {days(span)}"] if span >= MOMENT else []
+        facts.append(f"{_ordinal(told.runs)} run")
     if left is not None:
         facts.append("expired" if is_over else f"{days(left)} left")
     return ", ".join(facts)
@@ -197,8 +235,45 @@ def _headline(event: Event, about: About, left: timedelta | None) -> str:
 
 def _listed(names: Mapping[str, str]) -> str:
     rows = [f"{name} ({code})" if code else name for name, code in names.items()]
-    more = [f"{len(rows) - MAX_NAMES} more"] if len(rows) > MAX_NAMES else []
-    return ", ".join([*rows[:MAX_NAMES], *more])
+    return _joined(rows, MAX_CAUSE_CHARACTERS, MAX_NAMES)
+
+
+def _joined(items: Sequence[str], room: int, most: int) -> str:
+    """Return a list with as many items as there is room for, at least one."""
+    number = 1
+    while number < min(len(items), most):
+        kept, rest = items[: number + 1], len(items) - number - 1
+        if len(", ".join(kept)) + (len(f" and {rest} more") if rest else 0) > room:
+            break
+        number += 1
+    rest = len(items) - number
+    return ", ".join(items[:number]) + (f" and {rest} more" if rest else "")
+
+
+def _cut(text: str) -> str:
+    """Return a cause for the subject: a list ends at a comma, other text at a space.
+
+    A URL that is cut leads elsewhere.
+    """
+    text, most = printable(text, 10 * MAX_CAUSE_CHARACTERS), MAX_CAUSE_CHARACTERS
+    if len(text) <= most:
+        return text
+    text, _, _ = text.partition(". ")
+    lead, colon, listed = text.rpartition(": ")
+    items = listed.split(", ")
+    if len(items) > 1 and all(re.fullmatch(r"\S+( \(\S+\))?", item) for item in items):
+        room = most - len(lead + colon)
+        return lead + colon + _joined(items, room, len(items))
+    if len(text) <= most:
+        return text
+    start = text[: most - 3]
+    return f"{start.rpartition(' ')[0] or start}..."
+
+
+def _sentence(clause: str) -> str:
+    """Return a clause as a sentence."""
+    end = "" if clause.endswith((".", "!", "?")) else "."
+    return f"{clause[:1].upper()}{clause[1:]}{end}" if clause else ""
 
 
 def _steady(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -61,6 +62,7 @@ def tell(
                 in_use=in_use(_in_use(context)),
                 result=outcome.reason if outcome else "",
                 log=log,
+                scheduled=_is_scheduled(context, memory, now.at),
             )
             if _send(context, *letter.write(event, about)):
                 told = news.note(told, now)
@@ -80,9 +82,11 @@ def _ended(
     cause = None
     if error is not None:
         cause = letter.cause(error, codes)
-    elif outcome is not None and outcome.waits_until is not None:
+    elif outcome is not None and (
+        outcome.waits_until is not None or outcome.pending is not None or outcome.fault
+    ):
         failure = None
-        cause = letter.waiting(outcome.waits_for)
+        cause = letter.waiting(outcome)
     elif failing := rehearsal.failing(
         memory, context.valid.config, context.names, leaves
     ):
@@ -97,6 +101,20 @@ def _ended(
         ends=first.not_valid_after_utc if first else None,
     )
     return now, cause
+
+
+def _is_scheduled(context: Context, memory: Memory, now: datetime) -> bool:
+    """Whether something runs `renew`, as far as known; also beside another run."""
+    if context.is_marked:
+        return True
+    from letsencrypt_mdaemon.app import scheduling  # noqa: PLC0415 - seldom
+
+    runs = memory.runs
+    if not runs:
+        with suppress(Error):
+            last, _ = scheduling.last_run(context.valid.config, context.root)
+            runs = (last,) if last else ()
+    return scheduling.is_scheduled(context.job, runs, now)
 
 
 def _in_use(context: Context) -> list[x509.Certificate]:

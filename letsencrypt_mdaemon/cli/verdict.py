@@ -25,7 +25,10 @@ def outcome(document: Document) -> str:
     names = first + (f" and {len(more)} more" if more else "")
     if item := document["pending"]:
         until = day(item["not_after"])
-        return f"Issued, not in use: {names}, valid until {until}."
+        said = f"Issued, not in use: {names}, valid until {until}"
+        bad = document["fault"]
+        said = f"{said}, {item['thumbprint']}."
+        return f"{said} The certificate in use {bad}." if bad else said
     if not document["renewed"]:
         due, item = document["due_at"], document["held"]
         idle = f"Nothing due until {when(due)}." if due else "Nothing to do."

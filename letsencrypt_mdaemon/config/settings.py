@@ -259,7 +259,7 @@ class Config:
     # Mail when something changes
 
     to: tuple[str, ...] = setting(
-        "Recipients of the mail when a run fails.",
+        "Recipients of mail when runs fail, would fail or recover, or expiry is near.",
         parsers.parse_addresses,
         "ADDRESSES",
         many=True,

@@ -5,13 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import (
-        Callable,
-        Collection,
-        Iterable,
-        Mapping,
-        Sequence,
-    )
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from datetime import datetime, timedelta
     from pathlib import Path
 
@@ -329,7 +323,8 @@ class Outcome(NamedTuple):
         dropped: The names that the certificate lacks for now.
         held: A person's choice of certificate that is in force.
         error: What is not good in spite of it; the command ends with its exit code.
-        pending: The certificate that was issued, and waits for `activate`.
+        pending: The certificate that was issued and is not in use.
+        fault: What is bad about the certificate in use afterwards, as a clause.
     """
 
     reason: str
@@ -347,3 +342,4 @@ class Outcome(NamedTuple):
     held: Hold | None = None
     error: Error | None = None
     pending: x509.Certificate | None = None
+    fault: str = ""

@@ -124,7 +124,12 @@ def _only_issued(
         reason += f", and runs keep the certificate in use until {until}"
     names = snapshot.request.names
     return Outcome(
-        reason=reason, names=names, certificate=leaf, held=held, pending=waiting
+        reason=reason,
+        names=names,
+        certificate=leaf,
+        held=held,
+        pending=waiting,
+        fault=spare.fault(snapshot),
     )
 
 
@@ -272,6 +277,8 @@ def _unchanged(snapshot: Snapshot, due: Due, wait: Wait | None = None) -> Outcom
         dropped=snapshot.dropped,
         held=hold.in_force(snapshot),
         error=_not_good(snapshot, due, wait),
+        pending=snapshot.pending.leaf if snapshot.pending else None,
+        fault=spare.fault(snapshot),
     )
 
 

@@ -47,7 +47,8 @@ class Now(NamedTuple):
 
     Args:
         failure: What tells this failure from others; "" = the run was good; None = it
-            only waits, so that whatever failed still does.
+            only waits, also with a certificate that was rolled back, so that whatever
+            failed still does.
         renewed: Whether the server uses another certificate than before.
         begins: The validity of the certificate in use that expires first; None = it is
             the one of the run before.

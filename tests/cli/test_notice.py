@@ -13,10 +13,14 @@ import pytest
 from letsencrypt_mdaemon.app import scheduling
 from letsencrypt_mdaemon.cli.checks import EVENTS
 from letsencrypt_mdaemon.cli.context import Context
+from letsencrypt_mdaemon.sandbox import mdaemon
 from letsencrypt_mdaemon.sandbox.ca.server import CertificateAuthority
 from letsencrypt_mdaemon.state.folder import State
 from letsencrypt_mdaemon.state.memory import Memory
+from letsencrypt_mdaemon.system.locks import exclusive_lock
 from letsencrypt_mdaemon.system.schedule import MARK, NAME, Cron
+from tests.cli.test_certificates import put
+from tests.cli.test_verify_command import name_everywhere
 from tests.program import HOST_NAME, Program, Ran, here
 from tests.schedulers import Crontab
 
@@ -119,14 +123,14 @@ def test_a_failure_is_mailed_once_a_day_and_its_end_once(
     assert job(program, *names).exit_code == 4
     (subject,) = subjects(program)
     assert "certificate still not renewed" in subject
-    assert subject.endswith(", since 24 hours, 3rd run, 89 days left")
+    assert subject.endswith(", for 24 hours, 3rd run, 89 days left")
 
     ca.resolve = lambda _: "127.0.0.1"
     forget_waits(program)
     assert job(program, *names).exit_code == 0
     ((subject, body),) = mails(program)
     assert subject.startswith(f"[{HOST_NAME}] recovered: valid until ")
-    assert "It failed since" in body
+    assert "It had failed since" in body
     assert job(program, *names).exit_code == 0
     assert mails(program) == []
 
@@ -161,6 +165,88 @@ def test_a_run_that_waits_after_a_failure_is_no_recovery(
     assert f"{IMAP} could not be validated" in " ".join(body.split())
 
 
+def test_what_is_issued_and_not_in_use_is_no_recovery(
+    program: Program, ca: CertificateAuthority
+) -> None:
+    ca.resolve = lambda _: None
+    assert job(program).exit_code == 4
+    assert len(mails(program)) == 1
+    ca.resolve = lambda _: "127.0.0.1"
+    forget_waits(program)
+
+    for _ in range(2):
+        ran = job(program, "--no-activate")
+        assert ran.exit_code == 0, ran.messages
+        assert ran.report["fault"] == "is self-signed"
+        assert mails(program) == [], "a self-signed certificate is in use"
+    a_day_passes(program)
+    assert job(program, "--no-activate").exit_code == 0
+    ((subject, body),) = mails(program)
+    assert "still not properly in use: the new certificate waits for" in subject
+    assert "The certificate in use is self-signed." in body
+
+    assert job(program).exit_code == 0
+    (subject,) = subjects(program)
+    assert "recovered" in subject
+
+
+def test_a_good_certificate_in_the_store_is_no_recovery_of_an_expired_one(
+    program: Program, ca: CertificateAuthority
+) -> None:
+    assert job(program).exit_code == 0
+    (good,) = program.bound()
+    expired = put(program, "expired", start=datetime.now(UTC) - 91 * DAY).thumbprint
+    ca.resolve = lambda _: None
+    assert job(program, "--alternate-host-names", IMAP).exit_code == 4
+    assert len(mails(program)) == 1
+    ca.resolve = lambda _: "127.0.0.1"
+    forget_waits(program)
+    name_everywhere(program.layout, good, expired)
+
+    ran = job(program, "--no-activate")
+    shown = program.here("renew", MARK, "--no-activate", as_json=False).output
+
+    assert ran.exit_code == 0, ran.messages
+    assert program.bound() == {expired}
+    for subject, body in mails(program):
+        assert "recovered" not in subject
+        assert "The certificate in use expired on " in body
+    headline = rf"Issued, not in use: .*, {good}\. The certificate in use expired on "
+    assert re.match(headline, shown), shown
+
+
+def test_a_run_that_waits_after_a_rollback_is_no_recovery(secure: Program) -> None:
+    assert job(secure).exit_code == 0
+    old = secure.bound()
+    secure.server.spoil(mdaemon.Fault.NO_TLS, "webmail")
+    assert job(secure, "--force").exit_code == 5
+    assert len(mails(secure)) == 1
+
+    ran = job(secure)
+    shown = secure.here("renew", MARK, as_json=False).output
+
+    assert ran.exit_code == 0, ran.messages
+    assert "a new certificate was rolled back" in ran.report["reason"]
+    assert ran.report["pending"]["thumbprint"] not in old == secure.bound()
+    assert shown.startswith("Issued, not in use: ")
+    assert mails(secure) == []
+    checked = secure.here("check", as_json=False)
+    assert checked.exit_code == 1, checked.output
+    assert "a new certificate was rolled back on " in checked.output
+    assert "issued and not in use" not in checked.output
+    a_day_passes(secure)
+    assert job(secure).exit_code == 0
+    ((subject, body),) = mails(secure)
+    assert "certificate still not properly in use: " in subject
+    assert "A new certificate was rolled back on " in body
+
+    secure.server.faults.clear()
+    assert secure.here("activate").exit_code == 0
+    assert job(secure).exit_code == 0
+    (subject,) = subjects(secure)
+    assert "recovered" in subject
+
+
 def test_another_failure_is_mailed_at_once(
     program: Program, ca: CertificateAuthority
 ) -> None:
@@ -171,7 +257,7 @@ def test_another_failure_is_mailed_at_once(
     first, second = subjects(program)
 
     assert first != second
-    assert "since" in second, "the trouble is the same"
+    assert ", 2nd run" in second, "the trouble is the same"
 
 
 def test_the_body_says_each_thing_once(
@@ -388,6 +474,39 @@ def test_what_another_scheduler_runs_is_scheduled(
     old = datetime.now(UTC) - 2 * DAY
     change(program, lambda memory: memory._replace(runs=(old,)))
     assert not program.here("status").report["schedule"]["scheduled"]
+
+
+def test_a_mail_says_what_tries_again(
+    program: Program,
+    ca: CertificateAuthority,
+    crontab: Crontab,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    again, nothing = (
+        "The next scheduled run tries again.",
+        "Nothing is scheduled: run `renew`, or `setup`.",
+    )
+    ca.resolve = lambda _: None
+    typed(monkeypatch)
+
+    def body(*words: str) -> str:
+        forget_waits(program)
+        a_day_passes(program)
+        assert program.here(*words, *ANNA).exit_code in (4, 5)
+        ((_, text),) = mails(program)
+        return text
+
+    assert nothing in body("renew")
+    assert again not in body("activate")
+    a_job(crontab)
+    assert again in body("renew")
+    crontab.text = None
+    assert again in body("renew", MARK)
+    assert again in body("renew"), "another scheduler ran it not long ago"
+    with exclusive_lock(State(program.state).lock):
+        assert program.here("renew", *ANNA).exit_code != 0
+    ((_, text),) = mails(program)
+    assert again in text, "beside another run, too"
 
 
 def test_the_mark_is_hidden() -> None:

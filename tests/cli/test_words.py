@@ -25,9 +25,10 @@ def headline(program: Program, *words: str) -> str:
 
 
 def test_the_first_line_of_a_run_is_its_result(program: Program) -> None:
-    assert headline(program, "renew", "--no-reload", "--no-activate").startswith(
-        f"Issued, not in use: {HOST_NAME}, valid until "
-    )
+    issued = headline(program, "renew", "--no-reload", "--no-activate")
+    assert issued.startswith(f"Issued, not in use: {HOST_NAME}, valid until ")
+    pending = program.here("status").report["pending"]["thumbprint"]
+    assert issued.endswith(f", {pending}. The certificate in use is self-signed.")
     assert headline(program, "activate", "--no-reload").startswith(
         f"Activated: {HOST_NAME}, valid until "
     )
