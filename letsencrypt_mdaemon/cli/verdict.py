@@ -25,10 +25,11 @@ def outcome(document: Document) -> str:
     names = first + (f" and {len(more)} more" if more else "")
     if item := document["pending"]:
         until = day(item["not_after"])
-        said = f"Issued, not in use: {names}, valid until {until}"
+        text = (
+            f"Issued, not in use: {names}, valid until {until}, {item['thumbprint']}."
+        )
         bad = document["fault"]
-        said = f"{said}, {item['thumbprint']}."
-        return f"{said} The certificate in use {bad}." if bad else said
+        return f"{text} The certificate in use {bad}." if bad else text
     if not document["renewed"]:
         due, item = document["due_at"], document["held"]
         idle = f"Nothing due until {when(due)}." if due else "Nothing to do."
