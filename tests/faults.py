@@ -1249,6 +1249,12 @@ FAULTS = (
         "test_unseen_values.py",
     ),
     Fault(
+        "unseen-value-does-not-keep-a-certificate",
+        "for item in unseen if not item.is_gone]:",
+        "for item in unseen if not unseen]:",
+        "test_certificates.py",
+    ),
+    Fault(
         "gone-value-forgotten-silently",
         "if not self.unseen or outcome.error:",
         "if self.unseen or outcome.error:",
