@@ -1703,6 +1703,18 @@ FAULTS = (
         "test_rehearsal.py -k former",
     ),
     Fault(
+        "rehearsal-used-up-by-a-service-that-is-down",
+        "said, is_known = {}, False",
+        "said, is_known = {}, True",
+        "test_rehearsal.py -k again",
+    ),
+    Fault(
+        "rehearsal-asks-for-consent-once-more",
+        "agrees = installation.config.agree_tos or bool(account and account.url)",
+        "agrees = installation.config.agree_tos",
+        "test_rehearsal.py -k consent",
+    ),
+    Fault(
         "rehearsal-at-every-run",
         "if last is None or last.thumbprint != thumbprint(leaf):",
         "if leaf:",
