@@ -849,6 +849,12 @@ FAULTS = (
     ),
     # Putting into use, and back
     Fault(
+        "deploy-rollback-forgets-its-rungs",
+        "snapshot = snapshot._replace(memory=adapters.state.load())",
+        "_ = adapters.state.load()",
+        "test_run.py -k learned",
+    ),
+    Fault(
         "deploy-without-a-note",
         "adapters.state.save(saved[-1])",
         "adapters.state.attempt()",
