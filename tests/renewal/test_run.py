@@ -23,7 +23,7 @@ from letsencrypt_mdaemon.pki.certificate import Certificate, thumbprint
 from letsencrypt_mdaemon.renewal import deploy, due, run
 from letsencrypt_mdaemon.renewal import snapshot as snapshots
 from letsencrypt_mdaemon.renewal.adapters import Adapters, Outcome, Request
-from letsencrypt_mdaemon.renewal.climb import Climbed
+from letsencrypt_mdaemon.renewal.climb import Climbed, climb
 from letsencrypt_mdaemon.state.folder import State
 from letsencrypt_mdaemon.state.memory import Attempt, OpenOrder, Revocation, Window
 from tests.certificates import START, certificate, leaf
@@ -387,8 +387,6 @@ def test_a_broken_port_puts_everything_back(scene: Scene) -> None:
 def test_what_a_roll_back_learned_of_the_rungs_is_kept(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    climb = deploy.climb
-
     def with_a_restart(*args: Any) -> Climbed:  # noqa: ANN401 - handed on
         climbed = climb(*args)
         attempt = next(arg for arg in args if isinstance(arg, Attempt))
