@@ -867,6 +867,12 @@ FAULTS = (
     ),
     # Putting into use, and back
     Fault(
+        "deploy-rollback-forgets-its-rungs",
+        "snapshot = snapshot._replace(memory=adapters.state.load())",
+        "_ = adapters.state.load()",
+        "test_run.py -k learned",
+    ),
+    Fault(
         "deploy-without-a-note",
         "adapters.state.save(saved[-1])",
         "adapters.state.attempt()",
@@ -1265,6 +1271,12 @@ FAULTS = (
         "if hidden and not any(ends):",
         "if hidden and any(ends):",
         "test_unseen_values.py",
+    ),
+    Fault(
+        "unseen-value-does-not-keep-a-certificate",
+        "for item in unseen if not item.is_gone]:",
+        "for item in unseen if not unseen]:",
+        "test_certificates.py",
     ),
     Fault(
         "gone-value-forgotten-silently",
@@ -1731,6 +1743,18 @@ FAULTS = (
         "if renounce(order, most):",
         "if most < 0:",
         "test_rehearsal.py -k former",
+    ),
+    Fault(
+        "rehearsal-used-up-by-a-service-that-is-down",
+        "said, is_known = {}, False",
+        "said, is_known = {}, True",
+        "test_rehearsal.py -k again",
+    ),
+    Fault(
+        "rehearsal-asks-for-consent-once-more",
+        "agrees = installation.config.agree_tos or bool(account and account.url)",
+        "agrees = installation.config.agree_tos",
+        "test_rehearsal.py -k consent",
     ),
     Fault(
         "rehearsal-at-every-run",

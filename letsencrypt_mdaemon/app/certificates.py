@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from cryptography import x509
 
     from letsencrypt_mdaemon.app.installation import Installation
+    from letsencrypt_mdaemon.mdaemon.discovery import Unseen
     from letsencrypt_mdaemon.state.memory import Target
 
 SERVICES = {
@@ -100,12 +101,7 @@ def entries(installation: Installation, *, now: datetime) -> list[Entry]:
 
 def services(installation: Installation) -> dict[str, tuple[str, ...]]:
     """Return the services that use each certificate, by its thumbprint."""
-    try:
-        targets = installation.targets()
-    except ConfigError:
-        if installation.config.targets:
-            raise
-        targets = ()
+    targets, _ = _targets(installation)
     try:
         names = installation.wanted_names()
     except ConfigError:
@@ -124,6 +120,17 @@ def services(installation: Installation) -> dict[str, tuple[str, ...]]:
         )
         for digest, names in found.items()
     }
+
+
+def _targets(
+    installation: Installation,
+) -> tuple[tuple[Target, ...], tuple[Unseen, ...]]:
+    try:
+        return installation.known_targets()
+    except ConfigError:
+        if installation.config.targets:
+            raise
+        return (), ()
 
 
 def service(target: Target) -> str:
@@ -228,16 +235,25 @@ def uses(installation: Installation, leaf: x509.Certificate) -> str:
 
 
 def require_unused(installation: Installation, leaf: x509.Certificate) -> None:
-    """Refuse to remove a certificate that something uses.
+    """Refuse to remove a certificate that something uses, or may use.
 
     Raises:
-        ConfigError: If the server's files name it, or a port serves it.
+        ConfigError: If the server's files name it, or a port serves it; or if a known
+            target cannot be read now.
     """
     if used := uses(installation, leaf):
         raise ConfigError(
             f"The certificate {thumbprint(leaf)} is not removed, because it is in use: "
             f"{used}.",
             hint="Choose another certificate with `use` first.",
+        )
+    _, unseen = _targets(installation)
+    if hidden := [str(item) for item in unseen if not item.is_gone]:
+        raise ConfigError(
+            f"The certificate {thumbprint(leaf)} is not removed, because it may be in "
+            f"use: could not look at {'; '.join(hidden)}.",
+            hint="Close the program that has the file open, or let this account read "
+            "it, and run again.",
         )
 
 

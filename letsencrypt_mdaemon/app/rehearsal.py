@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from letsencrypt_mdaemon import authorities
 from letsencrypt_mdaemon.app import adapters
-from letsencrypt_mdaemon.errors import AcmeError, ChallengeError, Error
+from letsencrypt_mdaemon.errors import AcmeError, ChallengeError, ConfigError, Error
 from letsencrypt_mdaemon.pki.certificate import thumbprint
 from letsencrypt_mdaemon.renewal.due import lifetime
 from letsencrypt_mdaemon.state.ledger import RETRY_INTERVAL
@@ -54,8 +54,11 @@ def rehearse(installation: Installation, outcome: Outcome, now: datetime) -> Non
             return
         without = {item.name for item in outcome.dropped}
         names = [name for name in outcome.names if name not in without]
-        said, found = _said(installation, names, now)
+        said, found, is_known = _said(installation, names, now)
         rows = tuple(_would_fail(memory, leaf, now, said, found))
+        if not (rows or is_known):
+            _log.info("No name seems to fail; the next run rehearses again")
+            return
         last = Rehearsed(thumbprint(leaf), utc(now), rows)
         installation.state.save(installation.state.load()._replace(rehearsed=last))
     except Exception as exc:  # noqa: BLE001 - the run before it succeeded
@@ -96,18 +99,22 @@ def _is_time(outcome: Outcome, last: Rehearsed | None, now: datetime) -> bool:
 
 def _said(
     installation: Installation, names: Sequence[str], now: datetime
-) -> tuple[Mapping[str, str], Mapping[str, Examined]]:
+) -> tuple[Mapping[str, str], Mapping[str, Examined], bool]:
     """Return what the CA says about names that fail, and what the doctor finds.
 
     The doctor looks at all names if the CA has no staging service, or none that
-    answers.
+    answers. The last value says whether no finding means that all is well: not if a
+    staging service is only of no help for now.
     """
     from letsencrypt_mdaemon.app import checkup  # noqa: PLC0415 - slow, and seldom
 
     said: Mapping[str, str] = {}
-    asked = list(names)
+    asked, is_known = list(names), True
     if authorities.at(installation.config.ca).staging:
-        config = replace(installation.config, staging=True)
+        account = installation.ca.account()
+        # Who has an account agreed to the terms, perhaps only once, by an option.
+        agrees = installation.config.agree_tos or bool(account and account.url)
+        config = replace(installation.config, staging=True, agree_tos=agrees)
         staging = installation._replace(config=config, scheduled=False)
         _log.info("Rehearsing the next renewal at %s", config.ca)
         try:
@@ -115,14 +122,14 @@ def _said(
             adapters.issuer(staging).validate(names)
         except ChallengeError as exc:
             said = exc.names
-        except AcmeError as exc:
+        except (AcmeError, ConfigError) as exc:
             _log.info("The staging service is of no help: %s", exc)
-            said = {}
+            said, is_known = {}, False
         else:
-            return {}, {}
+            return {}, {}, True
         asked = [name for name in names if name in said] or asked
     found = checkup.check_names(installation, asked, now=now, timeout=DOCTOR_SECONDS)
-    return said, {row.name: row for row in found.names}
+    return said, {row.name: row for row in found.names}, is_known
 
 
 def _would_fail(

@@ -90,7 +90,7 @@ def certificates_remove(context: Context, *, identifier: str, yes: bool) -> Resu
     """Remove a certificate and its key.
 
     ID is its thumbprint, or the beginning of it. Refused while the server's files name
-    it or a port serves it.
+    it or cannot be read, or a port serves it.
     """
     from letsencrypt_mdaemon.app import certificates  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.cli import document  # noqa: PLC0415 - slow

@@ -174,6 +174,8 @@ def undo(
     attempt = attempt._replace(undoing=True, rungs=())
     adapters.state.save(attempt)
     lost = put_back(snapshot, attempt, adapters)
+    # With the restart and the rungs of the roll-back.
+    snapshot = snapshot._replace(memory=adapters.state.load())
     done = Attempt(attempt.thumbprint, {}, (), failed=utc(snapshot.now))
     adapters.state.save(done)
     adapters.state.save(without(snapshot, {attempt.thumbprint}))

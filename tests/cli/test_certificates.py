@@ -232,6 +232,29 @@ def test_what_any_other_file_names_is_not_removed(secure: Program) -> None:
     assert (secure.layout.certificates / "bought").exists()
 
 
+def test_while_a_known_value_cannot_be_read_nothing_is_removed(
+    secure: Program,
+) -> None:
+    assert secure.here("renew").exit_code == 0
+    made = put(secure)
+    file = secure.layout.folder / "WebAdmin" / "WebAdmin.ini"
+    file.unlink()
+    file.mkdir()
+
+    ran = secure.here("certificates remove", made.thumbprint)
+
+    assert ran.exit_code == 2
+    assert (
+        "it may be in use: could not look at WebAdmin/WebAdmin.ini"
+        in (ran.report["error"]["message"])
+    )
+    assert (secure.layout.certificates / "bought").exists()
+
+    file.rmdir()  # as if that part of MDaemon were removed
+    ran = secure.here("certificates remove", made.thumbprint)
+    assert ran.exit_code == 0, ran.messages
+
+
 def test_what_only_a_port_serves_is_not_removed(secure: Program) -> None:
     (first,) = secure.bound()
     made = put(secure)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from letsencrypt_mdaemon import authorities
-from letsencrypt_mdaemon.app import rehearsal
+from letsencrypt_mdaemon.app import checkup, rehearsal
 from letsencrypt_mdaemon.authorities import Authority
 from letsencrypt_mdaemon.sandbox.ca.messages import Problem
 from letsencrypt_mdaemon.sandbox.ca.server import CertificateAuthority
@@ -254,6 +255,59 @@ def test_a_staging_service_that_is_of_no_help_leaves_it_to_the_doctor(
     assert {row.name for row in found.failing} == {HOST_NAME, IMAP}
     assert all(row.code.startswith("dns-") for row in found.failing)
     assert ran.exit_code == 0
+
+
+def test_a_staging_service_that_is_down_is_asked_again_by_the_next_run(
+    program: Program,
+    ca: CertificateAuthority,
+    staging: CertificateAuthority,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    renewed(program, ca)
+    problem = Problem("rateLimited", "Later", 429)
+    is_down = [True]
+    staging.faults.before("newOrder", lambda _: problem if is_down else False)
+    nothing = SimpleNamespace(names=[])
+    monkeypatch.setattr(checkup, "check_names", lambda *_, **__: nothing)
+
+    job(program)
+
+    assert last(program) is None
+    assert mails(program) == []
+
+    is_down.clear()
+    job(program)
+    assert (found := last(program))
+    assert found.failing == ()
+    assert len(staging.authorizations) == 2
+
+
+def test_an_account_at_the_ca_is_consent_to_the_terms_of_its_staging_service(
+    program: Program, ca: CertificateAuthority, staging: CertificateAuthority
+) -> None:
+    renewed(program, ca)
+    program.options.remove("--agree-tos")
+
+    job(program)
+
+    assert (found := last(program))
+    assert found.failing == ()
+    assert len(staging.authorizations) == 2
+
+
+def test_without_consent_the_doctor_looks(
+    program: Program, ca: CertificateAuthority, staging: CertificateAuthority
+) -> None:
+    renewed(program, ca)
+    program.options.remove("--agree-tos")
+    for path in program.state.rglob("account.json"):
+        path.unlink()
+
+    job(program)
+
+    assert not staging.authorizations
+    assert (found := last(program))
+    assert {row.name for row in found.failing} == {HOST_NAME, IMAP}
 
 
 def test_of_a_ca_without_a_staging_service_the_doctor_looks(

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -19,11 +20,12 @@ from letsencrypt_mdaemon.errors import (
     DeployError,
 )
 from letsencrypt_mdaemon.pki.certificate import Certificate, thumbprint
-from letsencrypt_mdaemon.renewal import due, run
+from letsencrypt_mdaemon.renewal import deploy, due, run
 from letsencrypt_mdaemon.renewal import snapshot as snapshots
 from letsencrypt_mdaemon.renewal.adapters import Adapters, Outcome, Request
+from letsencrypt_mdaemon.renewal.climb import Climbed, climb
 from letsencrypt_mdaemon.state.folder import State
-from letsencrypt_mdaemon.state.memory import OpenOrder, Revocation, Window
+from letsencrypt_mdaemon.state.memory import Attempt, OpenOrder, Revocation, Window
 from tests.certificates import START, certificate, leaf
 from tests.fakes import PORTS, RUNGS, MemoryIssuer, MemoryServer, MemoryStore, contents
 
@@ -380,6 +382,27 @@ def test_a_broken_port_puts_everything_back(scene: Scene) -> None:
     assert scene.bound == set(scene.server.ports.values()) == {scene.old}
     assert scene.server.done == ["bind", *RUNGS, "restore", *RUNGS]
     assert kept in scene.store.kept
+
+
+def test_what_a_roll_back_learned_of_the_rungs_is_kept(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def with_a_restart(*args: Any) -> Climbed:  # noqa: ANN401 - handed on
+        climbed = climb(*args)
+        attempt = next(arg for arg in args if isinstance(arg, Attempt))
+        if not attempt.undoing:
+            return climbed
+        memory = climbed.memory._replace(restarted=scene.now, rungs=())
+        return climbed._replace(memory=memory)
+
+    monkeypatch.setattr(deploy, "climb", with_a_restart)
+
+    kept = broken(scene)
+
+    memory = scene.parts.state.load()
+    assert (memory.restarted, memory.rungs) == (scene.now, ())
+    assert (issued := memory.find(kept))
+    assert issued.rolled_back is not None
 
 
 def test_what_was_rolled_back_is_tried_again_a_day_later_without_an_order(
