@@ -721,6 +721,18 @@ FAULTS = (
         "test_due.py",
     ),
     Fault(
+        "due-promised-in-the-past",
+        "return None if due.due else due.at",
+        "return due.at",
+        "test_use.py",
+    ),
+    Fault(
+        "hold-begins-when-it-is-over",
+        "if is_self_signed(leaf) or until <= now:",
+        "if is_self_signed(leaf):",
+        "test_hold.py",
+    ),
+    Fault(
         "due-window-missed",
         "return min(self.at, now) if following > self.end else self.at",
         "return self.at",

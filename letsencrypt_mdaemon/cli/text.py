@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -49,7 +49,7 @@ def print_outcome(document: Document) -> None:
         row("certificate", item["thumbprint"])
         row("issued by", item["issuer"])
         row("valid until", day(item["not_after"]))
-    row("due", document["due_at"] and when(document["due_at"]))
+    row("due", _due(document))
     changes = [f"{place(c)} = {c['after']}" for c in document["changes"]]
     if not document["dry_run"]:
         row("changed", *changes)
@@ -67,6 +67,18 @@ def print_outcome(document: Document) -> None:
         row("schedule", NOT_SCHEDULED)
     row("held", document["held"] and held(document["held"]))
     row("log", document["log"])
+
+
+def _due(document: Document) -> str:
+    """Return when the certificate is due: no moment in the past."""
+    if at := document["due_at"]:
+        return "now" if _is_over(at) else when(at)
+    is_replaced = document["renewed"] and not document["held"]
+    return "now: the next run of `renew` replaces it" if is_replaced else ""
+
+
+def _is_over(stamp: str) -> bool:
+    return datetime.fromisoformat(stamp) <= datetime.now(UTC)
 
 
 def print_unproven(proof: Document | None) -> None:

@@ -5,13 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import (
-        Callable,
-        Collection,
-        Iterable,
-        Mapping,
-        Sequence,
-    )
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from datetime import datetime, timedelta
     from pathlib import Path
 
@@ -319,7 +313,8 @@ class Outcome(NamedTuple):
         names: The names in the settings.
         renewed: Whether the server uses another certificate than before.
         certificate: The certificate in use afterwards; in a rehearsal the new one.
-        next_at: When the certificate will be due; None if nothing waits for activation.
+        next_at: When the certificate will be due; None if the next run replaces the one
+            that was put into use, or if nothing waits for activation.
         waits_until: When the next attempt is allowed, after a failure.
         waits_for: Why it has to wait; "" if it has not.
         changes: The changes of the server's files; in a dry run, the planned ones.

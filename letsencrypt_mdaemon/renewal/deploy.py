@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from letsencrypt_mdaemon.errors import DeployError
 from letsencrypt_mdaemon.pki.certificate import OURS, dns_names, thumbprint
-from letsencrypt_mdaemon.renewal import due, ladder
+from letsencrypt_mdaemon.renewal import hold, ladder
 from letsencrypt_mdaemon.renewal.adapters import Outcome
 from letsencrypt_mdaemon.renewal.climb import climb
 from letsencrypt_mdaemon.renewal.proof import Judge, restored
@@ -65,23 +65,27 @@ def put_into_use(
     first = request.names[0]
     host = first if first in dns_names(leaf) else memory.host_name
     proven = tuple(proof.new) if proof else memory.proven
-    adapters.state.save(
-        memory._replace(
-            in_use=thumbprint(leaf), host_name=host, proven=proven, hold=held
-        )
+    memory = memory._replace(
+        in_use=thumbprint(leaf), host_name=host, proven=proven, hold=held
     )
+    adapters.state.save(memory)
     # In this order: an attempt that outlives its certificate would harm the next one.
     # While a port that the administrator named is unproven, the next run looks again.
     if error is None:
         adapters.state.forget_attempt()
         adapters.ca.forget_pending()
-    next_at = due.backstop(leaf)
+    next_at = hold.next_due(snapshot._replace(memory=memory), leaf)
+    following = "the next run of renew replaces it"
+    if next_at is not None:
+        following = f"the next renewal is due about {day(next_at, snapshot.now)}"
+    elif held is not None:
+        following = f"runs keep it until {day(held.until, snapshot.now)}"
     _log.info(
-        "In use%s: %s, valid until %s; the next renewal is due about %s",
+        "In use%s: %s, valid until %s; %s",
         f" ({proof.headline})" if proof else "",
         thumbprint(leaf),
         day(leaf.not_valid_after_utc, snapshot.now),
-        day(next_at, snapshot.now),
+        following,
     )
     return Outcome(
         renewed=True,

@@ -190,6 +190,40 @@ def test_one_that_clients_trust_needs_no_consent(
     assert ran.exit_code == 0, ran.messages
 
 
+def test_one_that_is_nearly_over_is_not_held_and_nothing_is_dated_in_the_past(
+    renewed: Program,
+) -> None:
+    start = datetime.now(UTC).replace(microsecond=0) - 85 * DAY
+    bought = put(renewed, start=start, lifetime=90 * DAY)
+    said = "The next run of renew replaces it."
+    renewed.agrees = False
+    asked = renewed.here("use", bought.thumbprint)
+    renewed.agrees = True
+
+    ran = renewed.here("use", bought.thumbprint, as_json=False)
+
+    assert asked.report["error"]["message"].endswith(said)
+    assert ran.exit_code == 0, ran.messages
+    assert "; the next run of renew replaces it" in ran.messages
+    assert "  due          now: the next run of `renew` replaces it\n" in ran.output
+    assert " ago)" not in ran.output + ran.messages
+    assert hold_of(renewed) is None
+    assert renewed.here("renew").report["renewed"]
+
+
+def test_one_that_is_due_and_held_is_said_to_be_kept(renewed: Program) -> None:
+    start = datetime.now(UTC).replace(microsecond=0) - 70 * DAY
+    bought = put(renewed, start=start, lifetime=90 * DAY)
+
+    ran = renewed.here("use", bought.thumbprint, as_json=False)
+
+    held = hold_of(renewed)
+    assert held
+    assert f"; runs keep it until {held.until.astimezone():%Y-%m-%d}" in ran.messages
+    assert "  due " not in ran.output
+    assert " ago)" not in ran.output + ran.messages
+
+
 # At a terminal
 
 
@@ -353,6 +387,24 @@ def test_one_in_use_is_proven_and_the_first_real_one_replaces_it(
     assert made != {ours}
     assert again.exit_code == 0, again.messages
     assert renewed.bound() == {ours}
+
+
+@pytest.mark.parametrize("days", ["5", "365"])
+def test_of_one_in_use_no_later_renewal_is_promised(
+    renewed: Program, days: str
+) -> None:
+    said = "The next run of renew replaces it."
+    renewed.agrees = False
+    asked = renewed.here("self-signed", "--use", "--days", days)
+    renewed.agrees = True
+
+    ran = renewed.here("self-signed", "--use", "--days", days, as_json=False)
+
+    assert asked.report["error"]["message"].endswith(said)
+    assert ran.exit_code == 0, ran.messages
+    assert "; the next run of renew replaces it" in ran.messages
+    assert "  due          now: the next run of `renew` replaces it\n" in ran.output
+    assert renewed.here("status").report["due"]
 
 
 def test_one_in_use_needs_consent(secure: Program) -> None:
