@@ -733,6 +733,18 @@ FAULTS = (
         "test_hold.py",
     ),
     Fault(
+        "dry-run-agrees-to-terms",
+        "outcome = outcome._replace(error=self._disagreement())",
+        "pass",
+        "test_renew.py -k dry_run",
+    ),
+    Fault(
+        "dry-run-changes-though-it-only-issues",
+        'if not (document["no_activate"] or document["held"]):',
+        "if True:",
+        "test_renew.py -k dry_run",
+    ),
+    Fault(
         "due-window-missed",
         "return min(self.at, now) if following > self.end else self.at",
         "return self.at",

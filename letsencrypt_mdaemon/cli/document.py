@@ -94,6 +94,7 @@ def outcome(value: Outcome) -> Document:
     """Return what a run did, or would do."""
     return {
         "renewed": value.renewed,
+        "ordered": value.ordered,
         "reason": value.reason,
         "names": list(value.names),
         "certificate": certificate(value.certificate),

@@ -109,7 +109,9 @@ class Run:
         """
         self._items = result.items
         if not self.context.config.json:
-            result.print_text(self._document(result.exit_code))
+            error = result.error
+            code = error.exit_code if error is not None else result.exit_code
+            result.print_text(self._document(code))
         elif result.error is None:
             report.print_json(self._document(result.exit_code))
         if (lost := streams.failure()) is not None:

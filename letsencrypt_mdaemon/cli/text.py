@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -40,47 +40,6 @@ _FIREWALL_HINT = (
 )
 
 
-def print_outcome(document: Document) -> None:
-    """Print what a run did, or would do."""
-    click.echo(_headline(document))
-    row("reason", document["reason"])
-    row("names", *document["names"])
-    if item := document["certificate"]:
-        row("certificate", item["thumbprint"])
-        row("issued by", item["issuer"])
-        row("valid until", day(item["not_after"]))
-    row("due", _due(document))
-    changes = [f"{place(c)} = {c['after']}" for c in document["changes"]]
-    if not document["dry_run"]:
-        row("changed", *changes)
-    elif document["due_at"] or changes:
-        row("CA", document["due_at"] and document["directory_url"])
-        row("would change", *(changes or map(place, document["targets"])))
-    row("reloaded", *document["reloaded"])
-    if item := document["proof"]:
-        row("verified at", *item["new"])
-    print_unproven(document["proof"])
-    row("removed", *document["removed"])
-    row("TLSA record", document["tlsa"])
-    row("dropped", *map(dropped, document["dropped"]))
-    if document["scheduled"] is False:
-        row("schedule", NOT_SCHEDULED)
-    row("held", document["held"] and held(document["held"]))
-    row("log", document["log"])
-
-
-def _due(document: Document) -> str:
-    """Return when the certificate is due: no moment in the past."""
-    if at := document["due_at"]:
-        return "now" if _is_over(at) else when(at)
-    is_replaced = document["renewed"] and not document["held"]
-    return "now: the next run of `renew` replaces it" if is_replaced else ""
-
-
-def _is_over(stamp: str) -> bool:
-    return datetime.fromisoformat(stamp) <= datetime.now(UTC)
-
-
 def print_unproven(proof: Document | None) -> None:
     """Print which ports do not show the certificate in use, and why."""
     words = {"old": "not proven", "unproven": "not proven", "foreign": "not ours"}
@@ -90,35 +49,6 @@ def print_unproven(proof: Document | None) -> None:
             rows[word].append(f"{item['endpoint']}: {item['reason']}")
     for word, lines in rows.items():
         row(word, *lines)
-
-
-def _headline(document: Document) -> str:
-    """Return the result of a run in a line."""
-    if document["dry_run"]:
-        return "Dry run: nothing was changed, and no certificate was ordered."
-    if document["staging"]:
-        return "Rehearsal: nothing in use was changed."
-    if until := document["waiting_until"]:
-        return f"Waiting: due, next try after {when(until)}. --force tries now."
-    first, *more = document["names"]
-    names = first + (f" and {len(more)} more" if more else "")
-    if item := document["pending"]:
-        until = day(item["not_after"])
-        return f"Issued, not in use: {names}, valid until {until}."
-    if not document["renewed"]:
-        due, item = document["due_at"], document["held"]
-        idle = f"Nothing due until {when(due)}." if due else "Nothing to do."
-        return f"Held by you since {when(item['since'])}." if item else idle
-    done = {"activate": "Activated", "rollback": "Rolled back"}
-    done |= dict.fromkeys(("use", "self-signed"), "In use")
-    proven = ""
-    if (item := document["proof"]) and item["unproven"]:
-        ports = len(item["new"]) + len(item["unproven"])
-        proven = f"; {len(item['new'])} of {ports} ports proven"
-    return (
-        f"{done.get(document['command'], 'Renewed')}: {names}, "
-        f"valid until {day(document['certificate']['not_after'])}{proven}"
-    )
 
 
 def print_account(document: Document) -> None:

@@ -324,7 +324,10 @@ class Outcome(NamedTuple):
         dropped: The names that the certificate lacks for now.
         held: A person's choice of certificate that is in force.
         error: What is not good in spite of it; the command ends with its exit code.
-        pending: The certificate that was issued, and waits for `activate`.
+        ordered: Whether the certificate was ordered, or would be in a dry run; False if
+            one of the store is used again.
+        pending: The certificate that was issued, and waits for `activate`; in a dry
+            run, the one of the store that would be put into use.
     """
 
     reason: str
@@ -342,3 +345,4 @@ class Outcome(NamedTuple):
     held: Hold | None = None
     error: Error | None = None
     pending: x509.Certificate | None = None
+    ordered: bool = False

@@ -91,10 +91,12 @@ def _act(snapshot: Snapshot, due: Due, adapters: Adapters) -> Outcome:
         if pending is not None:
             snapshot = _keep(snapshot, pending, due, adapters)
         if request.issue_only or hold.binding(snapshot):
-            return _only_issued(snapshot, leaf, due, adapters)
-        if not snapshot.named:
+            outcome = _only_issued(snapshot, leaf, due, adapters)
+        elif not snapshot.named:
             raise _unchosen(snapshot, leaf, pending)
-        return _put_into_use(snapshot, leaf, due, adapters)
+        else:
+            outcome = _put_into_use(snapshot, leaf, due, adapters)
+    return outcome._replace(ordered=pending is not None)
 
 
 def _refusal(snapshot: Snapshot, adapters: Adapters) -> Error | None:
@@ -199,6 +201,7 @@ def roll_back(
             certificate=snapshot.in_use,
             changes=tuple(adapters.server.planned(leaf)),
             error=refusal,
+            pending=leaf,
         )
     if refusal is not None:
         raise refusal
@@ -253,8 +256,9 @@ def _idle(
         leaf = snapshot.pending.leaf if snapshot.pending else snapshot.spare
         if leaf is not None and due.due:
             snapshot = snapshot.searched(adapters)
-            changes = tuple(adapters.server.planned(leaf))
-            outcome = outcome._replace(changes=changes)
+            planned = () if request.issue_only else adapters.server.planned(leaf)
+            outcome = outcome._replace(changes=tuple(planned), pending=leaf)
+        outcome = outcome._replace(ordered=due.due and leaf is None)
     return outcome._replace(error=refusal) if request.dry_run else outcome
 
 
@@ -332,4 +336,10 @@ def _rehearse(snapshot: Snapshot, adapters: Adapters) -> Outcome:
         adapters.ca.keep(pending)
         reason = "the CA issued a certificate; a rehearsal does not install it"
     leaf = pending.leaf if pending else None
-    return Outcome(reason=reason, names=request.names, certificate=leaf, error=refusal)
+    return Outcome(
+        reason=reason,
+        names=request.names,
+        certificate=leaf,
+        error=refusal,
+        ordered=snapshot.pending is None,
+    )

@@ -892,7 +892,9 @@ STATUS_MODULES = HELP | {
 SCHEDULE_MODULES = {"app.scheduling", "system.process", "system.schedule"}
 SCHEDULE_MODULES |= {"system.tasks"}
 SCHEDULE_MODULES |= {"windows", "windows.access"}
-RENEW_MODULES = STATUS_MODULES - {"cli.status"} | {"app.renewal", "mdaemon.webroot"}
+RENEW_MODULES = STATUS_MODULES - {"cli.status"} | {
+    *("app.renewal", "cli.outcome", "mdaemon.webroot")
+}
 """The modules that a scheduled `renew` imports if nothing is due."""
 HEAVY = {
     *("acme", "josepy", "cryptography", "requests", "urllib3", "dns", "ctypes"),
