@@ -50,11 +50,16 @@ def with_advice(snapshot: Snapshot, adapters: Adapters) -> Snapshot:
     again = utc(now) + timedelta(seconds=seconds)
     draw = kept.asked(window, again, random.SystemRandom())
     if draw.at is not None and draw.at != kept.at:
+        at, rule = due.first(leaf, draw.at, request.days_left)
         url = draw.explanation_url
         _log.info(
-            "Renewal is planned for %s; the CA suggests %s to %s%s",
-            *(when(each, now) for each in (draw.at, draw.start, draw.end) if each),
-            f"; reason: {url}" if url else "",
+            "The CA suggests renewing between %s and %s%s; %s %s",
+            *(when(each, now) for each in (draw.start, draw.end) if each),
+            f" (reason: {url})" if url else "",
+            "renewal is planned for"
+            if at == draw.at
+            else f"the rule that {rule} comes first, on",
+            when(at, now),
         )
     if not request.dry_run:
         adapters.ca.save(draw)
