@@ -745,6 +745,18 @@ FAULTS = (
         "test_renew.py -k dry_run",
     ),
     Fault(
+        "restart-of-today-not-said",
+        "if request.scheduled and last and snapshot.now - last < RESTART_INTERVAL:",
+        "if False:",
+        "test_proof.py -k restart",
+    ),
+    Fault(
+        "used-again-said-to-be-renewed",
+        "return outcome._replace(ordered=pending is not None)",
+        "return outcome._replace(ordered=True)",
+        "test_put_back.py -k again",
+    ),
+    Fault(
         "due-window-missed",
         "return min(self.at, now) if following > self.end else self.at",
         "return self.at",

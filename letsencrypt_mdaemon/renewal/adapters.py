@@ -162,6 +162,7 @@ class Request(NamedTuple):
         issue_only: Install a certificate; a later run binds it.
         activate_only: Only bind the certificate that an earlier run obtained.
         reload: Whether to reload the server and check its ports.
+        may_restart: Whether the settings allow a restart of the server.
         given: Whether the administrator named the endpoints.
         timeout: Seconds to wait for the ports after each rung.
         scheduled: Whether a scheduler most likely started the run.
@@ -182,6 +183,7 @@ class Request(NamedTuple):
     issue_only: bool = False
     activate_only: bool = False
     reload: bool = True
+    may_restart: bool = False
     given: bool = False
     timeout: float = 60.0
     scheduled: bool = False

@@ -10,11 +10,11 @@ from letsencrypt_mdaemon.errors import DeployError
 from letsencrypt_mdaemon.pki.certificate import OURS, dns_names, thumbprint
 from letsencrypt_mdaemon.renewal import hold, ladder
 from letsencrypt_mdaemon.renewal.adapters import Outcome
-from letsencrypt_mdaemon.renewal.climb import climb
+from letsencrypt_mdaemon.renewal.climb import RESTART_INTERVAL, climb
 from letsencrypt_mdaemon.renewal.proof import Judge, restored
 from letsencrypt_mdaemon.renewal.proof import baseline as ours_before
 from letsencrypt_mdaemon.state.memory import Attempt, Issued, utc
-from letsencrypt_mdaemon.text import day
+from letsencrypt_mdaemon.text import day, when
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -123,7 +123,7 @@ def _require_in_use(snapshot: Snapshot, deployed: Deployed, adapters: Adapters) 
         hint += "scheduler. The next run tries again, and places no order."
         raise DeployError(message, hint=hint)
     if proof is not None and proof.old:
-        raise _still_old(proof, deployed.attempt)
+        raise _still_old(proof, deployed, snapshot)
 
 
 def _say(proof: Proof) -> None:
@@ -136,10 +136,17 @@ def _say(proof: Proof) -> None:
         _log.log(level, "Not ours: %s: %s.", row.endpoint, row.reason)
 
 
-def _still_old(proof: Proof, attempt: Attempt) -> DeployError:
+def _still_old(proof: Proof, deployed: Deployed, snapshot: Snapshot) -> DeployError:
     again = "The next run checks the ports again, and places no order."
-    hint = f"Restart MDaemon, or set allow-restart = yes. {again}"
-    if any(map(ladder.is_restart, attempt.rungs)):
+    request, last = snapshot.request, deployed.memory.restarted
+    hint = "Restart MDaemon, or set allow-restart = yes."
+    if request.scheduled and last and snapshot.now - last < RESTART_INTERVAL:
+        hint = f"This program restarted MDaemon already on {when(last, snapshot.now)}. "
+        hint += "Scheduled runs do that at most once a day. Restart MDaemon yourself."
+    elif request.may_restart:
+        hint = "MDaemon did not process the request to restart. Restart it yourself."
+    hint += f" {again}"
+    if any(map(ladder.is_restart, deployed.attempt.rungs)):
         hint = (
             "MDaemon was restarted, so a restart does not help: most likely another "
             "program answers there with a copy of the certificate, such as a proxy or "
