@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def print_outcome(document: Document) -> None:
     """Print what a run did, or would do."""
     click.echo(_headline(document))
-    row("reason", document["reason"])
+    row("reason", not _is_idle(document) and document["reason"])
     row("names", *document["names"])
     _print_certificates(document)
     row("due", _due(document))
@@ -77,6 +77,21 @@ def _is_over(stamp: str) -> bool:
     return datetime.fromisoformat(stamp) <= datetime.now(UTC)
 
 
+def _unchanged(document: Document) -> str:
+    """Return why a run changed nothing."""
+    if _is_idle(document):
+        return "No certificate waits for activation."
+    if item := document["held"]:
+        return f"Held by you since {when(item['since'])}."
+    return f"Nothing due until {when(document['due_at'])}."
+
+
+def _is_idle(document: Document) -> bool:
+    """Whether `activate` found nothing: the headline says all."""
+    is_kept = not (document["renewed"] or document["due_at"] or document["dry_run"])
+    return is_kept and document["command"] == "activate"
+
+
 def _headline(document: Document) -> str:
     """Return the result of a run in a line."""
     if document["dry_run"]:
@@ -92,16 +107,15 @@ def _headline(document: Document) -> str:
         until = day(item["not_after"])
         return f"Issued, not in use: {names}, valid until {until}."
     if not document["renewed"]:
-        due, item = document["due_at"], document["held"]
-        idle = f"Nothing due until {when(due)}." if due else "Nothing to do."
-        return f"Held by you since {when(item['since'])}." if item else idle
+        return _unchanged(document)
     done = {"activate": "Activated", "rollback": "Rolled back"}
     done |= dict.fromkeys(("use", "self-signed"), "In use")
+    done["renew"] = "Renewed" if document["ordered"] else "In use again"
     proven = ""
     if (item := document["proof"]) and item["unproven"]:
         ports = len(item["new"]) + len(item["unproven"])
         proven = f"; {len(item['new'])} of {ports} ports proven"
     return (
-        f"{done.get(document['command'], 'Renewed')}: {names}, "
+        f"{done[document['command']]}: {names}, "
         f"valid until {day(document['certificate']['not_after'])}{proven}"
     )

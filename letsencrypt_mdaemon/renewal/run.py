@@ -70,7 +70,8 @@ def renew(
         snapshot = with_advice(snapshot, adapters)
     due, wait = plan(snapshot)
     waiting = "Nothing is due" if snapshot.pending is None else "Waiting"
-    _log.info("%s: %s", "Due" if due.due else waiting, due.reason)
+    if due.due or not (request.activate_only and snapshot.pending is None):
+        _log.info("%s: %s", "Due" if due.due else waiting, due.reason)
     if request.dry_run or not due.due or (wait is not None and not request.force):
         return _idle(snapshot, due, wait, refusal, adapters)
     if refusal is not None:
@@ -301,7 +302,7 @@ def _not_good(snapshot: Snapshot, due: Due, wait: Wait | None) -> Error | None:
     if snapshot.pending is not None:
         hint = "Correct the cause, then run `activate`."
     elif request.activate_only:
-        hint = "Run `renew`."
+        return DeployError(f"{message[:-2]}.", hint="Run `renew`.")
     return DeployError(f"{message}{due.reason}.", hint=hint)
 
 
