@@ -487,6 +487,9 @@ def test_a_server_that_does_not_run_is_not_reloaded(secure: Program) -> None:
 
     assert ran.exit_code == 5
     assert "did not process any semaphore" in ran.report["error"]["message"]
+    warnings = " ".join(ran.report["warnings"])
+    assert "uses the certificate that its files name after its next" in warnings
+    assert "new certificate" not in warnings
 
 
 def test_files_that_name_several_certificates_prove_nothing(secure: Program) -> None:
