@@ -287,6 +287,11 @@ def test_the_server_is_restarted_only_if_that_is_allowed_and_needed(
     assert first.exit_code == 5
     assert f"still serve the old one: {admin}." in first.report["error"]["message"]
     assert secure.server.semaphores == ["RELOADCACHE.SEM"]
+    status = secure.here("status", as_json=False).output
+    ports = len(secure.server.endpoints)
+    said = f"{ports - 1} of {ports} ports; {admin} still serves the old one\n"
+    assert f"  in use on    {said}" in status
+    assert "not in use yet" not in status
     second = secure.here("renew", "--allow-restart")
     assert second.exit_code == 0, second.messages
     assert secure.server.semaphores[1:] == ["RELOADCACHE.SEM", "RESTART.SEM"]
@@ -362,8 +367,8 @@ def test_a_server_whose_service_is_stopped_is_asked_for_nothing(
 
     assert ran.exit_code == 0, ran.messages
     assert ran.report["warnings"][0] == (
-        "The service good is stopped. MDaemon uses the new certificate after its next "
-        "start."
+        "The service good is stopped. MDaemon uses the certificate that its files name "
+        "after its next start."
     )
     assert program.server.semaphores == semaphores(program) == service.done == []
 
@@ -817,7 +822,7 @@ def test_a_server_that_does_not_run_is_asked_for_nothing(program: Program) -> No
 
     assert ran.exit_code == 0, ran.messages
     assert ran.report["renewed"]
-    warning = "MDaemon uses the new certificate after its next start"
+    warning = "MDaemon uses the certificate that its files name after its next start"
     assert any(warning in line for line in ran.report["warnings"])
     assert program.server.semaphores == semaphores(program) == []
 
