@@ -156,7 +156,8 @@ def _log_budget(snapshot: Snapshot) -> None:
     ledger, request = snapshot.ledger, snapshot.request
     used = len(ledger.used(request.names, snapshot.now))
     for item in ledger.failing(request.names):
-        failed = f"{item.name or 'An order'} failed {len(item.times)} times"
+        often = "once" if len(item.times) == 1 else f"{len(item.times)} times"
+        failed = f"{item.name or 'An order'} failed {often}"
         _log.info("%s, last on %s", failed, when(item.times[-1], snapshot.now))
     if request.limits is None:
         _log.info("Certificates for exactly these names in the last 7 days: %d.", used)

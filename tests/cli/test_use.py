@@ -173,7 +173,7 @@ def test_an_untrusted_certificate_needs_consent_and_says_what_clients_miss(
     message = ran.report["error"]["message"]
     assert "Clients do not trust it" in message
     assert f"It does not cover {HOST_NAME}" in message
-    assert "Used by: nothing that is known" in message
+    assert "No service and no port uses it." in message
     assert hold_of(renewed) is None
 
 
