@@ -17,6 +17,7 @@ from letsencrypt_mdaemon.cli.text import (
     row,
     when,
 )
+from letsencrypt_mdaemon.cli.verdict import is_idle
 
 if TYPE_CHECKING:
     from letsencrypt_mdaemon.cli.document import Document
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 
 def print_outcome(document: Document) -> None:
     """Print what a run did, or would do."""
-    click.echo(_headline(document))
-    row("reason", not _is_idle(document) and document["reason"])
+    click.echo(document["verdict"])
+    row("reason", not is_idle(document) and document["reason"])
     row("names", *document["names"])
     _print_certificates(document)
     row("due", _due(document))
@@ -75,47 +76,3 @@ def _due(document: Document) -> str:
 
 def _is_over(stamp: str) -> bool:
     return datetime.fromisoformat(stamp) <= datetime.now(UTC)
-
-
-def _unchanged(document: Document) -> str:
-    """Return why a run changed nothing."""
-    if _is_idle(document):
-        return "No certificate waits for activation."
-    if item := document["held"]:
-        return f"Held by you since {when(item['since'])}."
-    return f"Nothing due until {when(document['due_at'])}."
-
-
-def _is_idle(document: Document) -> bool:
-    """Whether `activate` found nothing: the headline says all."""
-    is_kept = not (document["renewed"] or document["due_at"] or document["dry_run"])
-    return is_kept and document["command"] == "activate"
-
-
-def _headline(document: Document) -> str:
-    """Return the result of a run in a line."""
-    if document["dry_run"]:
-        fails = "the run would fail; " if document["exit_code"] else ""
-        return f"Dry run: {fails}nothing was changed, and no certificate was ordered."
-    if document["staging"]:
-        return "Rehearsal: nothing in use was changed."
-    if until := document["waiting_until"]:
-        return f"Waiting: due, next try after {when(until)}. --force tries now."
-    first, *more = document["names"]
-    names = first + (f" and {len(more)} more" if more else "")
-    if item := document["pending"]:
-        until = day(item["not_after"])
-        return f"Issued, not in use: {names}, valid until {until}."
-    if not document["renewed"]:
-        return _unchanged(document)
-    done = {"activate": "Activated", "rollback": "Rolled back"}
-    done |= dict.fromkeys(("use", "self-signed"), "In use")
-    done["renew"] = "Renewed" if document["ordered"] else "In use again"
-    proven = ""
-    if (item := document["proof"]) and item["unproven"]:
-        ports = len(item["new"]) + len(item["unproven"])
-        proven = f"; {len(item['new'])} of {ports} ports proven"
-    return (
-        f"{done[document['command']]}: {names}, "
-        f"valid until {day(document['certificate']['not_after'])}{proven}"
-    )

@@ -9,7 +9,7 @@ import click
 from letsencrypt_mdaemon.app import setup as steps
 from letsencrypt_mdaemon.app import survey
 from letsencrypt_mdaemon.app.setup import Ended
-from letsencrypt_mdaemon.cli import text
+from letsencrypt_mdaemon.cli import document, text
 from letsencrypt_mdaemon.errors import DeployError, Error
 
 if TYPE_CHECKING:
@@ -45,6 +45,8 @@ class Steps:
     Attributes:
         done: Number, title, result and detail of each, as JSON.
         error: Why the server is not ready, although the steps were taken.
+        days_left: Those of the certificate in use.
+        verdict: The result in a sentence, if the server is ready.
     """
 
     def __init__(
@@ -63,6 +65,8 @@ class Steps:
         self.is_asking = is_asking
         self.done: list[Mapping[str, object]] = []
         self.error: Error | None = None
+        self.days_left: float | None = None
+        self.verdict = ""
 
     def go(
         self,
@@ -101,8 +105,11 @@ class Steps:
         self._schedule(loaded)
         self._step(9, lambda: steps.test_mail(loaded.config, root))
         self.say(text.SWITCH_OFF)
+        leaf = outcome.certificate if outcome else None
+        self.days_left = document.days_left([leaf])
         if self.error is None:
-            self.say(steps.farewell(outcome))
+            self.verdict = steps.farewell(outcome)
+            self.say(self.verdict)
 
     def _certificate(self, loaded: Loaded) -> Outcome | None:
         """Obtain the certificate; on a new server, let the person choose it."""

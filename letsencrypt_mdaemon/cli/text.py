@@ -140,13 +140,13 @@ def print_checkup(document: Document) -> None:
         row("served at", *item["served_at"])
         _print_findings(new)
     good = "good" if document["fetched"] else "good, but port 80 was not checked"
-    click.echo("This machine and the CA: " + ("" if document["machine"] else good))
+    click.echo("This machine and the CA:" + ("" if document["machine"] else f" {good}"))
     _print_findings(document["machine"])
     if records := [x["caa_record"] for x in document["names"] if x["caa_record"]]:
         click.echo("To allow only this account to get certificates, publish in DNS:")
         for record in records:
             click.echo(f"  {record}")
-    click.echo(_verdict(document))
+    click.echo(document["verdict"])
 
 
 def _result(item: Document, *, fetched: bool = True) -> str:
@@ -161,7 +161,7 @@ def _result(item: Document, *, fetched: bool = True) -> str:
     return "no problem found" if fetched else "no problem in DNS, port 80 not checked"
 
 
-def _verdict(document: Document) -> str:
+def checkup_verdict(document: Document) -> str:
     """Return the result of a checkup in a sentence."""
     results = {item["name"]: _result(item) for item in document["names"]}
     parts = []
