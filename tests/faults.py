@@ -739,6 +739,42 @@ FAULTS = (
         "test_due.py",
     ),
     Fault(
+        "due-promised-in-the-past",
+        "return None if due.due else due.at",
+        "return due.at",
+        "test_use.py",
+    ),
+    Fault(
+        "hold-begins-when-it-is-over",
+        "if is_self_signed(leaf) or until <= now:",
+        "if is_self_signed(leaf):",
+        "test_hold.py",
+    ),
+    Fault(
+        "dry-run-agrees-to-terms",
+        "outcome = outcome._replace(error=self._disagreement())",
+        "pass",
+        "test_renew.py -k dry_run",
+    ),
+    Fault(
+        "dry-run-changes-though-it-only-issues",
+        'if not (document["no_activate"] or document["held"]):',
+        "if True:",
+        "test_renew.py -k dry_run",
+    ),
+    Fault(
+        "restart-of-today-not-said",
+        "if request.scheduled and last and snapshot.now - last < RESTART_INTERVAL:",
+        "if False:",
+        "test_proof.py -k restart",
+    ),
+    Fault(
+        "used-again-said-to-be-renewed",
+        "return outcome._replace(ordered=pending is not None)",
+        "return outcome._replace(ordered=True)",
+        "test_put_back.py -k again",
+    ),
+    Fault(
         "due-window-missed",
         "return min(self.at, now) if following > self.end else self.at",
         "return self.at",

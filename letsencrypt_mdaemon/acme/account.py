@@ -139,8 +139,12 @@ class Accounts:
         safe = "@+!$'*/=^_`{|}~.-"
         return [f"mailto:{quote(address, safe=safe)}" for address in self.contact]
 
-    def register(self, key: JWK) -> Signer:
-        """Register an account for a key, or find the one that has this key."""
+    def require_agreement(self) -> object:
+        """Return the CA's terms of service, if it has some.
+
+        Raises:
+            ConfigError: If a new account does not agree to them.
+        """
         terms = self.session.meta.get("termsOfService")
         if terms and not self.agree_tos:
             raise ConfigError(
@@ -149,6 +153,11 @@ class Accounts:
                 hint="Read them, then set --agree-tos (agree-tos = yes in the config "
                 "file).",
             )
+        return terms
+
+    def register(self, key: JWK) -> Signer:
+        """Register an account for a key, or find the one that has this key."""
+        terms = self.require_agreement()
         url = self.session.directory["newAccount"]
         request: dict[str, object] = {"termsOfServiceAgreed": True} if terms else {}
         if self.contact:

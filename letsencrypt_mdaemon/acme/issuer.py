@@ -294,7 +294,10 @@ class Issuer:
                 limited = exc.kind in {"rateLimited", "badNonce"}
                 if optional not in request or needed or limited:
                     raise
-                _log.info("Sending the order again without `%s`: %s", optional, exc)
+                left_out = "the certificate that it replaces"
+                left_out = "the profile" if optional == "profile" else left_out
+                text = "The CA refused the order; sending it again without %s: %s"
+                _log.info(text, left_out, exc)
                 del request[optional]
 
     def _new_order(self, session: AccountSession, request: dict[str, object]) -> Reply:

@@ -176,6 +176,7 @@ def request(installation: Installation, names: tuple[str, ...]) -> Request:
         rehearse=config.staging,
         issue_only=config.no_activate,
         reload=not config.no_reload,
+        may_restart=config.allow_restart,
         given=bool(config.endpoint),
         timeout=config.verify_timeout,
         scheduled=installation.scheduled,

@@ -52,6 +52,7 @@ class Entry(NamedTuple):
         served_at: The ports that serve it.
         is_ours: Whether this program obtained or made it.
         flaw: Why the server cannot use it; empty if it can.
+        is_alone: Whether every service uses it already.
     """
 
     leaf: x509.Certificate
@@ -61,12 +62,14 @@ class Entry(NamedTuple):
     served_at: tuple[str, ...]
     is_ours: bool
     flaw: str
+    is_alone: bool = False
 
     @property
     def actions(self) -> tuple[str, ...]:
         """The commands that take it."""
         is_free = not (self.used_by or self.served_at)
-        return ("use",) * (not self.flaw) + ("remove",) * is_free
+        is_useful = not (self.flaw or self.is_alone)
+        return ("use",) * is_useful + ("remove",) * is_free
 
 
 def entries(installation: Installation, *, now: datetime) -> list[Entry]:
@@ -89,6 +92,7 @@ def entries(installation: Installation, *, now: datetime) -> list[Entry]:
                 served_at=tuple(ports),
                 is_ours=digest in ours or name.startswith(f"{OURS} "),
                 flaw=flaw(installation, leaf, now=now),
+                is_alone=named.keys() == {digest},
             )
         )
 
@@ -110,8 +114,9 @@ def services(installation: Installation) -> dict[str, tuple[str, ...]]:
     named = adapters.server(installation, targets).named(names)
     found: dict[str, set[str]] = {}
     for target, leaf in named.items():
-        if leaf is not None:
-            found.setdefault(thumbprint(leaf), set()).add(service(target))
+        # Under "": the services whose certificate is unknown.
+        digest = thumbprint(leaf) if leaf is not None else ""
+        found.setdefault(digest, set()).add(service(target))
     order = [*SERVICES.values(), IIS]
     return {
         digest: (
@@ -258,12 +263,20 @@ def require_unused(installation: Installation, leaf: x509.Certificate) -> None:
 
 
 def described(installation: Installation, wanted: str) -> list[str]:
-    """Return which certificate has a thumbprint, and what uses it, for a question."""
+    """Return which certificate has a thumbprint, and what uses it, for a question.
+
+    Raises:
+        ConfigError: If the store has no such certificate.
+    """
     known = [leaf for leaf, _ in installation.stored]
     pending = installation.ca.pending()
     known += [pending.leaf] if pending else []
     leaf = next((leaf for leaf in known if thumbprint(leaf) == wanted), None)
     if leaf is None:
-        return [f"The certificate {wanted}: it is not in the store."]
-    used = uses(installation, leaf) or "nothing that is known"
-    return [f"The certificate {verdict.described(leaf)}.", f"Used by: {used}."]
+        raise ConfigError(
+            f"The store holds no certificate {printable(wanted, 60)}.",
+            hint="`certificates` shows all of them.",
+        )
+    used = uses(installation, leaf)
+    by = f"Used by: {used}." if used else "No service and no port uses it."
+    return [f"The certificate {verdict.described(leaf)}.", by]

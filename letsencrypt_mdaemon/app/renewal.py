@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from letsencrypt_mdaemon.app import adapters, build
 from letsencrypt_mdaemon.app.installation import Installation, open_installation
-from letsencrypt_mdaemon.errors import ConfigError, DeployError
+from letsencrypt_mdaemon.errors import AcmeError, ConfigError, DeployError
 from letsencrypt_mdaemon.mdaemon import folders
 from letsencrypt_mdaemon.renewal import by_hand, hold, run
 from letsencrypt_mdaemon.renewal.due import lifetime
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from cryptography import x509
 
     from letsencrypt_mdaemon.config.settings import Config
+    from letsencrypt_mdaemon.errors import Error
     from letsencrypt_mdaemon.mdaemon.discovery import Unseen
     from letsencrypt_mdaemon.renewal.adapters import Adapters, Outcome, Request
     from letsencrypt_mdaemon.state.memory import Target
@@ -80,17 +81,25 @@ class Prepared(NamedTuple):
         if not config.dry_run:
             # A killed run left its token files, which this run may not need.
             adapters.webroot(self.installation).sweep()
-        elif not (config.agree_tos or self.request.activate_only):
-            account = self.installation.ca.account()
-            if account is None or not account.url:
-                _log.warning(
-                    "A renewal would fail, because agree-tos is not set. Set it to "
-                    "accept the CA's terms of service."
-                )
         memory = self.installation.memory
         self._require_all(now)
         outcome = run.renew(self.request, self.adapters, memory, now=now)
+        if config.dry_run and outcome.ordered and outcome.error is None:
+            outcome = outcome._replace(error=self._disagreement())
         return self._with_error(outcome)
+
+    def _disagreement(self) -> Error | None:
+        """Return the error of an order that needs agree-tos, if it is not set."""
+        account = self.installation.ca.account()
+        if self.installation.config.agree_tos or (account and account.url):
+            return None
+        try:
+            adapters.accounts(self.installation).require_agreement()
+        except AcmeError as exc:
+            _log.warning("Could not ask the CA for its terms of service: %s", exc)
+        except ConfigError as exc:
+            return exc
+        return None
 
     def activate(self, now: datetime) -> Outcome:
         """Activate the certificate that an earlier run obtained or rolled back.

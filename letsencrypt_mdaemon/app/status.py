@@ -108,9 +108,9 @@ def _proof(installation: Installation, snapshot: Snapshot) -> Proof | None:
     leaf, given = snapshot.in_use, snapshot.request.given
     if leaf is None:
         return None
-    judge = Judge(
-        {}, thumbprint(leaf), installation.ours, given=given, now=snapshot.now
-    )
+    attempt, new = snapshot.attempt, thumbprint(leaf)
+    before = attempt.before if attempt and attempt.thumbprint == new else {}
+    judge = Judge(before, new, installation.ours, given=given, now=snapshot.now)
     return judge(installation.observed)
 
 

@@ -65,7 +65,12 @@ def revoke(
         raise ConfigError("No certificate given.", hint=hint)
     wanted = thumbprint.replace(":", "").replace(" ", "").upper()
     if not yes:
-        context.confirm(certificates.described(context.open(), wanted), yes=yes)
+        lines = certificates.described(context.open(), wanted)
+        lines.append(
+            f"The CA will revoke it, with the reason {reasons[reason.lower()]}. "
+            "This is final: it cannot be undone."
+        )
+        context.confirm(lines, yes=yes)
     context.lock()
     installation = context.open(look=False)
     leaf = revocation.revoke(

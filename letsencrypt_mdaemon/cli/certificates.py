@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.cli.context import Context
     from letsencrypt_mdaemon.cli.document import Document
 
+REPLACED = "The next run of renew replaces it."
+"""About a certificate that is used, but not held."""
+
 _ID = click.Argument(["identifier"], metavar="ID")
 _OPTIONAL_ID = click.Argument(["identifier"], metavar="[ID]", required=False)
 
@@ -139,6 +142,7 @@ def _ask_to_use(
     """Refuse a certificate that cannot be used; ask about one that clients doubt."""
     from letsencrypt_mdaemon.app import certificates  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.pki.certificate import thumbprint  # noqa: PLC0415 - slow
+    from letsencrypt_mdaemon.renewal import hold  # noqa: PLC0415 - slow
 
     if release:
         if identifier or until:
@@ -151,10 +155,10 @@ def _ask_to_use(
             f"The certificate {thumbprint(leaf)} cannot be used: {flaw}.",
             hint="Nothing was changed. `certificates` shows the others.",
         )
-    _moment(until, leaf, now)
+    held = hold.begin(leaf, "use", now, _moment(until, leaf, now))
     if doubts := certificates.doubts(installation, leaf, now=now):
         known = certificates.described(installation, thumbprint(leaf))
-        context.confirm([*known, *doubts], yes=yes)
+        context.confirm([*known, *doubts, *[REPLACED] * (held is None)], yes=yes)
 
 
 def _find(installation: Installation, identifier: str | None) -> x509.Certificate:

@@ -85,7 +85,8 @@ def rollback(context: Context) -> Result:
 def carry_out(context: Context, act: Callable[[Prepared], Outcome]) -> Result:
     """Change which certificate the server uses."""
     from letsencrypt_mdaemon.app import status as overview  # noqa: PLC0415 - slow
-    from letsencrypt_mdaemon.cli import document, text, verdict  # noqa: PLC0415 - slow
+    from letsencrypt_mdaemon.cli import document, verdict  # noqa: PLC0415 - slow
+    from letsencrypt_mdaemon.cli.outcome import print_outcome  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.pki.certificate import tlsa  # noqa: PLC0415 - slow
 
     config = context.config
@@ -99,6 +100,7 @@ def carry_out(context: Context, act: Callable[[Prepared], Outcome]) -> Result:
         "tlsa": tlsa(leaf, context.names[0]) if pinned and leaf else None,
         "dry_run": config.dry_run,
         "staging": config.staging,
+        "no_activate": config.no_activate,
         "directory_url": config.ca,
         "targets": [document.target(item) for item in prepared.named],
         "scheduled": True if context.is_scheduled else None,
@@ -107,8 +109,8 @@ def carry_out(context: Context, act: Callable[[Prepared], Outcome]) -> Result:
         ),
         "command": context.command,
     }
-    items["verdict"] = verdict.outcome(items)
-    return Result(items, text.print_outcome, outcome.error)
+    items["verdict"] = verdict.outcome(items, fails=outcome.error is not None)
+    return Result(items, print_outcome, outcome.error)
 
 
 @command(

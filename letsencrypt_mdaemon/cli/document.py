@@ -128,6 +128,7 @@ def outcome(value: Outcome) -> Document:
     """Return what a run did, or would do."""
     return {
         "renewed": value.renewed,
+        "ordered": value.ordered,
         "reason": value.reason,
         "names": list(value.names),
         "certificate": certificate(value.certificate),

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from letsencrypt_mdaemon.cli.certificates import REPLACED
 from letsencrypt_mdaemon.cli.options import DEPLOY, YES, Result, command
 from letsencrypt_mdaemon.errors import ConfigError
 
@@ -48,8 +49,9 @@ def _ask_to_sign(  # noqa: PLR0913 - its options
         raise ConfigError(message)
     _names(names)
     if in_use:
-        text = "Every client warns of a self-signed certificate."
-        context.confirm([f"MDaemon is to use it on all its ports. {text}"], yes=yes)
+        lines = ["MDaemon will use it on all its ports."]
+        lines.append("Every client warns of a self-signed certificate.")
+        context.confirm([*lines, REPLACED], yes=yes)
 
 
 def _names(text: str | None) -> list[str]:

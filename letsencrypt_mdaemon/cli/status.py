@@ -152,10 +152,23 @@ def print_status(found: Document, *, each: bool = False) -> None:
         row("would fail", who, item["change"])
     if item := found["held"]:
         row("held", f"by you since {when(item['since'])}", held(item))
-    if item := found["pending"]:
+    if (item := found["pending"]) and item == found["certificate"]:
+        row("in use on", _partly(found))
+    elif item:
         row("pending", f"{item['thumbprint']}, issued and not in use yet")
     _print_places(found, each=each)
     print_unproven(found["proof"])
+
+
+def _partly(found: Document) -> str:
+    """Return on which ports a new certificate is in use that is not proven yet."""
+    proof = found["proof"]
+    new, old = proof["new"], proof["old"]
+    total = _count(len(proof["ports"]) - len(proof["foreign"]), "port")
+    left = "the next run completes the renewal"
+    if old:
+        left = f"{', '.join(old)} still serve{'s' * (len(old) == 1)} the old one"
+    return f"{len(new)} of {total}; {left}"
 
 
 def _print_places(found: Document, *, each: bool) -> None:

@@ -40,35 +40,6 @@ _FIREWALL_HINT = (
 )
 
 
-def print_outcome(document: Document) -> None:
-    """Print what a run did, or would do."""
-    click.echo(document["verdict"])
-    row("reason", document["reason"])
-    row("names", *document["names"])
-    if item := document["certificate"]:
-        row("certificate", item["thumbprint"])
-        row("issued by", item["issuer"])
-        row("valid until", day(item["not_after"]))
-    row("due", document["due_at"] and when(document["due_at"]))
-    changes = [f"{place(c)} = {c['after']}" for c in document["changes"]]
-    if not document["dry_run"]:
-        row("changed", *changes)
-    elif document["due_at"] or changes:
-        row("CA", document["due_at"] and document["directory_url"])
-        row("would change", *(changes or map(place, document["targets"])))
-    row("reloaded", *document["reloaded"])
-    if item := document["proof"]:
-        row("verified at", *item["new"])
-    print_unproven(document["proof"])
-    row("removed", *document["removed"])
-    row("TLSA record", document["tlsa"])
-    row("dropped", *map(dropped, document["dropped"]))
-    if document["scheduled"] is False:
-        row("schedule", NOT_SCHEDULED)
-    row("held", document["held"] and held(document["held"]))
-    row("log", document["log"])
-
-
 def print_unproven(proof: Document | None) -> None:
     """Print which ports do not show the certificate in use, and why."""
     words = {"old": "not proven", "unproven": "not proven", "foreign": "not ours"}

@@ -13,10 +13,15 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.verify.verdict import Verification
 
 
-def outcome(document: Document) -> str:
-    """Return what a run did, or would do."""
+def outcome(document: Document, *, fails: bool = False) -> str:
+    """Return what a run did, or would do.
+
+    Args:
+        fails: Whether it ends with an error.
+    """
     if document["dry_run"]:
-        return "Dry run: nothing was changed, and no certificate was ordered."
+        how = "the run would fail; " if fails else ""
+        return f"Dry run: {how}nothing was changed, and no certificate was ordered."
     if document["staging"]:
         return "Rehearsal: nothing in use was changed."
     if until := document["waiting_until"]:
@@ -31,19 +36,33 @@ def outcome(document: Document) -> str:
         bad = document["fault"]
         return f"{text} The certificate in use {bad}." if bad else text
     if not document["renewed"]:
-        due, item = document["due_at"], document["held"]
-        idle = f"Nothing due until {when(due)}." if due else "Nothing to do."
-        return f"Held by you since {when(item['since'])}." if item else idle
+        return _unchanged(document)
     done = {"activate": "Activated", "rollback": "Rolled back"}
     done |= dict.fromkeys(("use", "self-signed"), "In use")
+    done["renew"] = "Renewed" if document["ordered"] else "In use again"
     proven = ""
     if (item := document["proof"]) and item["unproven"]:
         ports = len(item["new"]) + len(item["unproven"])
         proven = f"; {len(item['new'])} of {ports} ports proven"
     return (
-        f"{done.get(document['command'], 'Renewed')}: {names}, "
+        f"{done[document['command']]}: {names}, "
         f"valid until {day(document['certificate']['not_after'])}{proven}"
     )
+
+
+def _unchanged(document: Document) -> str:
+    """Return why a run changed nothing."""
+    if is_idle(document):
+        return "No certificate waits for activation."
+    if item := document["held"]:
+        return f"Held by you since {when(item['since'])}."
+    return f"Nothing due until {when(document['due_at'])}."
+
+
+def is_idle(document: Document) -> bool:
+    """Whether `activate` found nothing: the headline says all."""
+    is_kept = not (document["renewed"] or document["due_at"] or document["dry_run"])
+    return is_kept and document["command"] == "activate"
 
 
 def status(found: Document) -> str:
@@ -54,7 +73,8 @@ def status(found: Document) -> str:
         due = "due now"
     else:
         due = f"due {when(found['due_at'])}" if found["due_at"] else "not due"
-    issued = "; another certificate is issued and not in use" if pending else ""
+    is_waiting = pending and pending != leaf
+    issued = "; another certificate is issued and not in use" if is_waiting else ""
     return f"{found['names'][0]}: {until}, {due}{issued}."
 
 

@@ -59,8 +59,8 @@ class Semaphores(NamedTuple):
         """
         if why := self.problem(name):
             _log.warning(
-                "%s. MDaemon uses the new certificate after its next start. If it "
-                "runs, restart it.",
+                "%s. MDaemon uses the certificate that its files name after its next "
+                "start. If it runs, restart it.",
                 why,
             )
             return False
@@ -210,8 +210,8 @@ class MailServer(NamedTuple):
         names = [*self.semaphores.names]
         if names and not self.running() and self._is_stopped():
             _log.warning(
-                "The service %s is stopped. MDaemon uses the new certificate after its "
-                "next start.",
+                "The service %s is stopped. MDaemon uses the certificate that its "
+                "files name after its next start.",
                 self.service and self.service.name,
             )
             return []

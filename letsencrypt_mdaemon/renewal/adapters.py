@@ -162,6 +162,7 @@ class Request(NamedTuple):
         issue_only: Install a certificate; a later run binds it.
         activate_only: Only bind the certificate that an earlier run obtained.
         reload: Whether to reload the server and check its ports.
+        may_restart: Whether the settings allow a restart of the server.
         given: Whether the administrator named the endpoints.
         timeout: Seconds to wait for the ports after each rung.
         scheduled: Whether a scheduler most likely started the run.
@@ -182,6 +183,7 @@ class Request(NamedTuple):
     issue_only: bool = False
     activate_only: bool = False
     reload: bool = True
+    may_restart: bool = False
     given: bool = False
     timeout: float = 60.0
     scheduled: bool = False
@@ -313,7 +315,8 @@ class Outcome(NamedTuple):
         names: The names in the settings.
         renewed: Whether the server uses another certificate than before.
         certificate: The certificate in use afterwards; in a rehearsal the new one.
-        next_at: When the certificate will be due; None if nothing waits for activation.
+        next_at: When the certificate will be due; None if the next run replaces the one
+            that was put into use, or if nothing waits for activation.
         waits_until: When the next attempt is allowed, after a failure.
         waits_for: Why it has to wait; "" if it has not.
         changes: The changes of the server's files; in a dry run, the planned ones.
@@ -323,7 +326,10 @@ class Outcome(NamedTuple):
         dropped: The names that the certificate lacks for now.
         held: A person's choice of certificate that is in force.
         error: What is not good in spite of it; the command ends with its exit code.
-        pending: The certificate that was issued and is not in use.
+        ordered: Whether the certificate was ordered, or would be in a dry run; False if
+            one of the store is used again.
+        pending: The certificate that was issued and is not in use; in a dry run, the
+            one of the store that would be put into use.
         fault: What is bad about the certificate in use afterwards, as a clause.
     """
 
@@ -343,3 +349,4 @@ class Outcome(NamedTuple):
     error: Error | None = None
     pending: x509.Certificate | None = None
     fault: str = ""
+    ordered: bool = False

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from letsencrypt_mdaemon.errors import DeployError
 from letsencrypt_mdaemon.pki.certificate import OURS, dns_names, thumbprint
-from letsencrypt_mdaemon.renewal import due, ladder
+from letsencrypt_mdaemon.renewal import hold, ladder
 from letsencrypt_mdaemon.renewal.adapters import Outcome
-from letsencrypt_mdaemon.renewal.climb import climb
+from letsencrypt_mdaemon.renewal.climb import RESTART_INTERVAL, climb
 from letsencrypt_mdaemon.renewal.proof import Judge, restored
 from letsencrypt_mdaemon.renewal.proof import baseline as ours_before
 from letsencrypt_mdaemon.state.memory import Attempt, Issued, utc
-from letsencrypt_mdaemon.text import day
+from letsencrypt_mdaemon.text import day, when
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -65,23 +65,27 @@ def put_into_use(
     first = request.names[0]
     host = first if first in dns_names(leaf) else memory.host_name
     proven = tuple(proof.new) if proof else memory.proven
-    adapters.state.save(
-        memory._replace(
-            in_use=thumbprint(leaf), host_name=host, proven=proven, hold=held
-        )
+    memory = memory._replace(
+        in_use=thumbprint(leaf), host_name=host, proven=proven, hold=held
     )
+    adapters.state.save(memory)
     # In this order: an attempt that outlives its certificate would harm the next one.
     # While a port that the administrator named is unproven, the next run looks again.
     if error is None:
         adapters.state.forget_attempt()
         adapters.ca.forget_pending()
-    next_at = due.backstop(leaf)
+    next_at = hold.next_due(snapshot._replace(memory=memory), leaf)
+    following = "the next run of renew replaces it"
+    if next_at is not None:
+        following = f"the next renewal is due about {day(next_at, snapshot.now)}"
+    elif held is not None:
+        following = f"runs keep it until {day(held.until, snapshot.now)}"
     _log.info(
-        "In use%s: %s, valid until %s; the next renewal is due about %s",
+        "In use%s: %s, valid until %s; %s",
         f" ({proof.headline})" if proof else "",
         thumbprint(leaf),
         day(leaf.not_valid_after_utc, snapshot.now),
-        day(next_at, snapshot.now),
+        following,
     )
     return Outcome(
         renewed=True,
@@ -119,7 +123,7 @@ def _require_in_use(snapshot: Snapshot, deployed: Deployed, adapters: Adapters) 
         hint += "scheduler. The next run tries again, and places no order."
         raise DeployError(message, hint=hint)
     if proof is not None and proof.old:
-        raise _still_old(proof, deployed.attempt)
+        raise _still_old(proof, deployed, snapshot)
 
 
 def _say(proof: Proof) -> None:
@@ -132,10 +136,17 @@ def _say(proof: Proof) -> None:
         _log.log(level, "Not ours: %s: %s.", row.endpoint, row.reason)
 
 
-def _still_old(proof: Proof, attempt: Attempt) -> DeployError:
+def _still_old(proof: Proof, deployed: Deployed, snapshot: Snapshot) -> DeployError:
     again = "The next run checks the ports again, and places no order."
-    hint = f"Restart MDaemon, or set allow-restart = yes. {again}"
-    if any(map(ladder.is_restart, attempt.rungs)):
+    request, last = snapshot.request, deployed.memory.restarted
+    hint = "Restart MDaemon, or set allow-restart = yes."
+    if request.scheduled and last and snapshot.now - last < RESTART_INTERVAL:
+        hint = f"This program restarted MDaemon already on {when(last, snapshot.now)}. "
+        hint += "Scheduled runs do that at most once a day. Restart MDaemon yourself."
+    elif request.may_restart:
+        hint = "MDaemon did not process the request to restart. Restart it yourself."
+    hint += f" {again}"
+    if any(map(ladder.is_restart, deployed.attempt.rungs)):
         hint = (
             "MDaemon was restarted, so a restart does not help: most likely another "
             "program answers there with a copy of the certificate, such as a proxy or "

@@ -221,7 +221,7 @@ def _resume(snapshot: Snapshot, pending: Certificate) -> Due:
     attempt, now = snapshot.attempt, snapshot.now
     failed = attempt.failed if attempt else None
     if failed is None or attempt is None or attempt.thumbprint != pending.thumbprint:
-        reason = "an earlier run obtained a certificate that is not in use yet"
+        reason = "an earlier run obtained a certificate that not every port uses yet"
         return Due(due=True, reason=reason, at=now)
     again = failed + RETRY_INTERVAL
     reason = f"a new certificate was rolled back on {when(failed, now)}"

@@ -30,12 +30,32 @@ LAST_PART, LAST_DAYS = 10, timedelta(days=7)
 def begin(
     leaf: x509.Certificate, why: str, now: datetime, until: datetime | None = None
 ) -> Hold | None:
-    """Return a new hold; None for a certificate that the first real one replaces."""
-    if is_self_signed(leaf):
-        return None
+    """Return a new hold; None if the next run of `renew` replaces the certificate.
+
+    It does so if the certificate is self-signed, or if the hold would be over already.
+    """
     end = leaf.not_valid_after_utc
-    usual = end - min(rules.lifetime(leaf) / LAST_PART, LAST_DAYS)
-    return Hold(thumbprint(leaf), utc(now), utc(until or usual), why)
+    until = until or end - min(rules.lifetime(leaf) / LAST_PART, LAST_DAYS)
+    if is_self_signed(leaf) or until <= now:
+        return None
+    return Hold(thumbprint(leaf), utc(now), utc(until), why)
+
+
+def next_due(snapshot: Snapshot, leaf: x509.Certificate) -> datetime | None:
+    """Return when a certificate is due that was just put into use.
+
+    Returns:
+        None if it is due now: no date in the past.
+    """
+    after = snapshot._replace(
+        request=snapshot.request._replace(force=False),
+        named=dict.fromkeys(snapshot.named, leaf),
+        pending=None,
+        spare=None,
+    )
+    held = in_force(after)
+    due = decide(after, held) if held else rules.by_rule(after, after.names)
+    return None if due.due else due.at
 
 
 def in_force(snapshot: Snapshot) -> Hold | None:

@@ -50,11 +50,16 @@ def with_advice(snapshot: Snapshot, adapters: Adapters) -> Snapshot:
     again = utc(now) + timedelta(seconds=seconds)
     draw = kept.asked(window, again, random.SystemRandom())
     if draw.at is not None and draw.at != kept.at:
+        at, rule = due.first(leaf, draw.at, request.days_left)
         url = draw.explanation_url
         _log.info(
-            "Renewal is planned for %s; the CA suggests %s to %s%s",
-            *(when(each, now) for each in (draw.at, draw.start, draw.end) if each),
-            f"; reason: {url}" if url else "",
+            "The CA suggests renewing between %s and %s%s; %s %s",
+            *(when(each, now) for each in (draw.start, draw.end) if each),
+            f" (reason: {url})" if url else "",
+            "renewal is planned for"
+            if at == draw.at
+            else f"the rule that {rule} comes first, on",
+            when(at, now),
         )
     if not request.dry_run:
         adapters.ca.save(draw)
@@ -151,7 +156,8 @@ def _log_budget(snapshot: Snapshot) -> None:
     ledger, request = snapshot.ledger, snapshot.request
     used = len(ledger.used(request.names, snapshot.now))
     for item in ledger.failing(request.names):
-        failed = f"{item.name or 'An order'} failed {len(item.times)} times"
+        often = "once" if len(item.times) == 1 else f"{len(item.times)} times"
+        failed = f"{item.name or 'An order'} failed {often}"
         _log.info("%s, last on %s", failed, when(item.times[-1], snapshot.now))
     if request.limits is None:
         _log.info("Certificates for exactly these names in the last 7 days: %d.", used)

@@ -70,7 +70,8 @@ def renew(
         snapshot = with_advice(snapshot, adapters)
     due, wait = plan(snapshot)
     waiting = "Nothing is due" if snapshot.pending is None else "Waiting"
-    _log.info("%s: %s", "Due" if due.due else waiting, due.reason)
+    if due.due or not (request.activate_only and snapshot.pending is None):
+        _log.info("%s: %s", "Due" if due.due else waiting, due.reason)
     if request.dry_run or not due.due or (wait is not None and not request.force):
         return _idle(snapshot, due, wait, refusal, adapters)
     if refusal is not None:
@@ -91,10 +92,12 @@ def _act(snapshot: Snapshot, due: Due, adapters: Adapters) -> Outcome:
         if pending is not None:
             snapshot = _keep(snapshot, pending, due, adapters)
         if request.issue_only or hold.binding(snapshot):
-            return _only_issued(snapshot, leaf, due, adapters)
-        if not snapshot.named:
+            outcome = _only_issued(snapshot, leaf, due, adapters)
+        elif not snapshot.named:
             raise _unchosen(snapshot, leaf, pending)
-        return _put_into_use(snapshot, leaf, due, adapters)
+        else:
+            outcome = _put_into_use(snapshot, leaf, due, adapters)
+    return outcome._replace(ordered=pending is not None)
 
 
 def _refusal(snapshot: Snapshot, adapters: Adapters) -> Error | None:
@@ -206,6 +209,7 @@ def roll_back(
             certificate=snapshot.in_use,
             changes=tuple(adapters.server.planned(leaf)),
             error=refusal,
+            pending=leaf,
         )
     if refusal is not None:
         raise refusal
@@ -260,8 +264,9 @@ def _idle(
         leaf = snapshot.pending.leaf if snapshot.pending else snapshot.spare
         if leaf is not None and due.due:
             snapshot = snapshot.searched(adapters)
-            changes = tuple(adapters.server.planned(leaf))
-            outcome = outcome._replace(changes=changes)
+            planned = () if request.issue_only else adapters.server.planned(leaf)
+            outcome = outcome._replace(changes=tuple(planned), pending=leaf)
+        outcome = outcome._replace(ordered=due.due and leaf is None)
     return outcome._replace(error=refusal) if request.dry_run else outcome
 
 
@@ -306,7 +311,7 @@ def _not_good(snapshot: Snapshot, due: Due, wait: Wait | None) -> Error | None:
     if snapshot.pending is not None:
         hint = "Correct the cause, then run `activate`."
     elif request.activate_only:
-        hint = "Run `renew`."
+        return DeployError(f"{message[:-2]}.", hint="Run `renew`.")
     return DeployError(f"{message}{due.reason}.", hint=hint)
 
 
@@ -341,4 +346,10 @@ def _rehearse(snapshot: Snapshot, adapters: Adapters) -> Outcome:
         adapters.ca.keep(pending)
         reason = "the CA issued a certificate; a rehearsal does not install it"
     leaf = pending.leaf if pending else None
-    return Outcome(reason=reason, names=request.names, certificate=leaf, error=refusal)
+    return Outcome(
+        reason=reason,
+        names=request.names,
+        certificate=leaf,
+        error=refusal,
+        ordered=snapshot.pending is None,
+    )

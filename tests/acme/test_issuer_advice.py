@@ -238,8 +238,9 @@ REFUSALS = [
 
 @pytest.mark.parametrize("refusal", REFUSALS)
 def test_an_order_whose_predecessor_is_refused_is_sent_once_more_without(
-    scene: Scene, refusal: Answer | Problem
+    scene: Scene, refusal: Answer | Problem, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO")
     first = scene.obtain().leaf
     scene.ca.requests.clear()
     scene.ca.faults.before(
@@ -247,6 +248,7 @@ def test_an_order_whose_predecessor_is_refused_is_sent_once_more_without(
     )
 
     assert scene.obtain(replaces=first).names == (NAME,)
+    assert "sending it again without the certificate that it replaces" in caplog.text
 
     asked = ["replaces" in known.payload for known in scene.requests("newOrder")]
     assert asked == [True] * (len(asked) - 1) + [False]

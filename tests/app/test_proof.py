@@ -506,6 +506,25 @@ def test_the_server_is_restarted_once_a_day_whatever_the_certificate(
 
     assert ran.exit_code == 5
     assert secure.server.semaphores.count("RESTART.SEM") == 1
+    hint = ran.report["error"]["hint"]
+    assert hint.startswith("This program restarted MDaemon already on ")
+    assert "allow-restart" not in hint
+
+
+def test_a_restart_that_mdaemon_ignores_is_not_said_to_be_forbidden(
+    secure: Program,
+) -> None:
+    secure.server.ignore.add("RESTART.SEM")
+    serve = honest("https", context())
+    with servers.endpoint("https", serve) as at:
+        options = these(secure, at.url)
+        forbidden = secure.here("renew", *options)
+        ran = secure.here("renew", *options, "--allow-restart", "--reload-timeout", "1")
+
+    hints = [each.report["error"]["hint"] for each in (forbidden, ran)]
+    assert hints[0].startswith("Restart MDaemon, or set allow-restart = yes. The next")
+    assert hints[1].startswith("MDaemon did not process the request to restart. ")
+    assert "allow-restart" not in hints[1]
 
 
 def test_what_a_person_types_may_restart_again(secure: Program) -> None:

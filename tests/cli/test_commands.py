@@ -995,8 +995,7 @@ SCHEDULE_MODULES = {"app.scheduling", "system.process", "system.schedule"}
 SCHEDULE_MODULES |= {"system.tasks"}
 SCHEDULE_MODULES |= {"windows", "windows.access"}
 RENEW_MODULES = STATUS_MODULES - {"cli.status"} | {
-    "app.renewal",
-    "mdaemon.webroot",
+    *("app.renewal", "cli.outcome", "mdaemon.webroot")
 }
 """The modules that a scheduled `renew` imports if nothing is due."""
 HEAVY = {

@@ -26,7 +26,7 @@ from tests.ca_faults import shifted
 from tests.crls import crl, serving
 from tests.dying import KILL
 from tests.fakes import touched
-from tests.program import Program, Ran, unmeasured
+from tests.program import HOST_NAME, Program, Ran, unmeasured
 from tests.schedulers import Crontab
 
 
@@ -103,6 +103,19 @@ def test_what_was_put_back_is_mended_while_the_ca_is_down(
     assert program.bound() == {ours}
     assert resources(ca) == []
     assert "; a good one is in the store" in ran.report["reason"]
+    assert ran.report["ordered"] is False
+
+
+def test_what_is_used_again_without_an_order_is_not_said_to_be_renewed(
+    program: Program,
+) -> None:
+    former = ini_files(program)
+    assert program.here("renew", as_json=False).output.startswith("Renewed: ")
+    put_back(program, former)
+
+    ran = program.here("renew", as_json=False)
+
+    assert ran.output.startswith(f"In use again: {HOST_NAME}, valid until "), ran.output
 
 
 def test_the_third_time_is_mailed(program: Program) -> None:
@@ -253,10 +266,13 @@ def test_activate_with_nothing_to_do_does_not_call_a_bad_certificate_good(
 
     assert ran.exit_code == 5
     assert ran.report["error"]["message"] == (
-        "The certificate in use is self-signed, and it stays in use: no certificate "
-        "waits for activation."
+        "The certificate in use is self-signed, and it stays in use."
     )
     assert ran.report["error"]["hint"] == "Run `renew`."
+    shown = program.here("activate", as_json=False)
+    assert shown.output.startswith("No certificate waits for activation.\n")
+    assert "certificate waits" not in shown.output.partition("\n")[2] + shown.messages
+    assert "Nothing" not in shown.output + shown.messages
     assert program.here("activate", "--dry-run").exit_code == 0
 
 

@@ -287,6 +287,11 @@ def test_the_server_is_restarted_only_if_that_is_allowed_and_needed(
     assert first.exit_code == 5
     assert f"still serve the old one: {admin}." in first.report["error"]["message"]
     assert secure.server.semaphores == ["RELOADCACHE.SEM"]
+    status = secure.here("status", as_json=False).output
+    ports = len(secure.server.endpoints)
+    said = f"{ports - 1} of {ports} ports; {admin} still serves the old one\n"
+    assert f"  in use on    {said}" in status
+    assert "not in use yet" not in status
     second = secure.here("renew", "--allow-restart")
     assert second.exit_code == 0, second.messages
     assert secure.server.semaphores[1:] == ["RELOADCACHE.SEM", "RESTART.SEM"]
@@ -362,8 +367,8 @@ def test_a_server_whose_service_is_stopped_is_asked_for_nothing(
 
     assert ran.exit_code == 0, ran.messages
     assert ran.report["warnings"][0] == (
-        "The service good is stopped. MDaemon uses the new certificate after its next "
-        "start."
+        "The service good is stopped. MDaemon uses the certificate that its files name "
+        "after its next start."
     )
     assert program.server.semaphores == semaphores(program) == service.done == []
 
@@ -629,21 +634,80 @@ def test_a_dry_run_changes_no_byte_and_orders_nothing(
     assert len(ran.report["changes"]) == (3 if before == "a run that failed" else 0)
 
 
-def test_a_dry_run_warns_of_terms_of_service_that_are_not_accepted(
+def test_a_dry_run_ends_like_a_run_that_accepts_no_terms_of_service(
     program: Program,
 ) -> None:
-    assert program.here("renew", "--dry-run").report["warnings"] == []
+    assert program.here("renew", "--dry-run").exit_code == 0
     agreed = list(program.options)
     program.options.remove("--agree-tos")
 
-    (warning,) = program.here("renew", "--dry-run").report["warnings"]
+    dry = program.here("renew", "--dry-run")
+    shown = program.here("renew", "--dry-run", as_json=False)
+    real = program.here("renew")
 
-    assert "A renewal would fail, because agree-tos is not set." in warning
+    assert dry.exit_code == real.exit_code == 2
+    said = "You have not agreed to the CA's terms of service: https://"
+    assert dry.report["error"]["message"].startswith(said)
+    assert dry.report["error"]["message"] == real.report["error"]["message"]
+    assert shown.output.startswith("Dry run: the run would fail; nothing was changed")
     # Once there is an account, the CA does not ask for them.
     program.options[:] = agreed
     renewed(program)
     program.options.remove("--agree-tos")
-    assert program.here("renew", "--dry-run").report["warnings"] == []
+    again = program.here("renew", "--dry-run", "--force")
+    assert (again.exit_code, again.report["warnings"]) == (0, [])
+
+
+def test_a_dry_run_without_a_ca_cannot_ask_for_its_terms(program: Program) -> None:
+    program.options.remove("--agree-tos")
+    nobody = ("--directory-url", "https://localhost:1/directory")
+
+    ran = program.here("renew", "--dry-run", *nobody)
+
+    assert ran.exit_code == 0, ran.messages
+    (warning,) = ran.report["warnings"]
+    assert warning.startswith("Could not ask the CA for its terms of service: ")
+
+
+def shown(program: Program, *words: str) -> dict[str, str]:
+    """Return the first value of each row that a command prints."""
+    ran = program.here(*words, as_json=False)
+    assert ran.exit_code == 0, ran.messages
+    rows = [line for line in ran.output.splitlines() if line.startswith("  ")]
+    return {line[2:14].strip(): line[15:] for line in rows if line[2] != " "}
+
+
+def test_a_dry_run_with_nothing_due_would_change_nothing(secure: Program) -> None:
+    due = shown(secure, "renew", "--dry-run")
+    waiting = shown(secure, "renew", "--dry-run", "--no-activate")
+    renewed(secure)
+    idle = shown(secure, "renew", "--dry-run")
+
+    assert "would change" in due
+    assert due["due"] == "now"
+    assert not {"would change"} & {*waiting, *idle}
+    assert "CA" in waiting
+    assert "CA" not in idle
+    assert idle["due"].startswith("2")
+
+
+def test_the_certificate_in_use_and_the_new_one_have_rows_of_their_own(
+    secure: Program,
+) -> None:
+    (first, second) = (
+        secure.here("renew", "--force").report["certificate"]["thumbprint"]
+        for _ in range(2)
+    )
+
+    back = shown(secure, "rollback", "--dry-run")
+    issued = shown(secure, "renew", "--force", "--no-activate")
+    waits = shown(secure, "activate", "--dry-run")
+    still = shown(secure, "activate", "--dry-run", "--no-reload")
+
+    assert (back["in use"], back["new"]) == (second, first)
+    assert issued["in use"] == waits["in use"] == still["in use"] == second
+    assert issued["new"] == waits["new"] not in {first, second}
+    assert not {"certificate", "valid until"} & {*back, *issued, *waits}
 
 
 def test_a_dry_run_of_activate_with_nothing_pending_says_so(program: Program) -> None:
@@ -758,7 +822,7 @@ def test_a_server_that_does_not_run_is_asked_for_nothing(program: Program) -> No
 
     assert ran.exit_code == 0, ran.messages
     assert ran.report["renewed"]
-    warning = "MDaemon uses the new certificate after its next start"
+    warning = "MDaemon uses the certificate that its files name after its next start"
     assert any(warning in line for line in ran.report["warnings"])
     assert program.server.semaphores == semaphores(program) == []
 

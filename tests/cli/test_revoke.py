@@ -228,6 +228,7 @@ def test_a_thumbprint_may_be_written_as_people_write_it(
     ("options", "said"),
     [
         ((), "No certificate given"),
+        (("--thumbprint", "12"), "holds no certificate 12"),
         (("--thumbprint", "AB" * 20), "holds no certificate ABAB"),
         (("--thumbprint", "AB" * 20, "--reason", "boredom"), "'boredom'"),
     ],
@@ -235,11 +236,13 @@ def test_a_thumbprint_may_be_written_as_people_write_it(
 def test_what_cannot_be_revoked_is_told_without_asking_the_ca(
     program: Program, ca: CertificateAuthority, options: tuple[str, ...], said: str
 ) -> None:
-    ran = program.here("revoke", *options)
+    for program.agrees in (True, False):
+        ran = program.here("revoke", *options)
 
-    assert ran.exit_code == 2
-    assert said in ran.report["error"]["message"]
-    assert ca.requests == []
+        assert ran.exit_code == 2
+        assert said in ran.report["error"]["message"]
+        assert "consent" not in ran.report["error"]["message"]
+        assert ca.requests == []
 
 
 def test_a_refused_revocation_is_exit_code_3_and_changes_nothing(
@@ -550,5 +553,7 @@ def test_without_consent_nothing_is_asked_of_the_ca(
     message = ran.report["error"]["message"]
     assert message.startswith(f"`{command}` needs your consent. ")
     assert said in message
+    final = "The CA will revoke it, with the reason unspecified. This is final"
+    assert (final in message) is bool(options)
     assert ("Used by: mail, webmail, Remote Administration" in message) is bool(options)
     assert len(ca.requests) == before

@@ -173,7 +173,7 @@ def test_an_untrusted_certificate_needs_consent_and_says_what_clients_miss(
     message = ran.report["error"]["message"]
     assert "Clients do not trust it" in message
     assert f"It does not cover {HOST_NAME}" in message
-    assert "Used by: nothing that is known" in message
+    assert "No service and no port uses it." in message
     assert hold_of(renewed) is None
 
 
@@ -188,6 +188,40 @@ def test_one_that_clients_trust_needs_no_consent(
     ran = renewed.here("use", bought.thumbprint, "--ca-bundle", str(roots))
 
     assert ran.exit_code == 0, ran.messages
+
+
+def test_one_that_is_nearly_over_is_not_held_and_nothing_is_dated_in_the_past(
+    renewed: Program,
+) -> None:
+    start = datetime.now(UTC).replace(microsecond=0) - 85 * DAY
+    bought = put(renewed, start=start, lifetime=90 * DAY)
+    said = "The next run of renew replaces it."
+    renewed.agrees = False
+    asked = renewed.here("use", bought.thumbprint)
+    renewed.agrees = True
+
+    ran = renewed.here("use", bought.thumbprint, as_json=False)
+
+    assert asked.report["error"]["message"].endswith(said)
+    assert ran.exit_code == 0, ran.messages
+    assert "; the next run of renew replaces it" in ran.messages
+    assert "  due          now: the next run of `renew` replaces it\n" in ran.output
+    assert " ago)" not in ran.output + ran.messages
+    assert hold_of(renewed) is None
+    assert renewed.here("renew").report["renewed"]
+
+
+def test_one_that_is_due_and_held_is_said_to_be_kept(renewed: Program) -> None:
+    start = datetime.now(UTC).replace(microsecond=0) - 70 * DAY
+    bought = put(renewed, start=start, lifetime=90 * DAY)
+
+    ran = renewed.here("use", bought.thumbprint, as_json=False)
+
+    held = hold_of(renewed)
+    assert held
+    assert f"; runs keep it until {held.until.astimezone():%Y-%m-%d}" in ran.messages
+    assert "  due " not in ran.output
+    assert " ago)" not in ran.output + ran.messages
 
 
 # At a terminal
@@ -355,6 +389,24 @@ def test_one_in_use_is_proven_and_the_first_real_one_replaces_it(
     assert renewed.bound() == {ours}
 
 
+@pytest.mark.parametrize("days", ["5", "365"])
+def test_of_one_in_use_no_later_renewal_is_promised(
+    renewed: Program, days: str
+) -> None:
+    said = "The next run of renew replaces it."
+    renewed.agrees = False
+    asked = renewed.here("self-signed", "--use", "--days", days)
+    renewed.agrees = True
+
+    ran = renewed.here("self-signed", "--use", "--days", days, as_json=False)
+
+    assert asked.report["error"]["message"].endswith(said)
+    assert ran.exit_code == 0, ran.messages
+    assert "; the next run of renew replaces it" in ran.messages
+    assert "  due          now: the next run of `renew` replaces it\n" in ran.output
+    assert renewed.here("status").report["due"]
+
+
 def test_one_in_use_needs_consent(secure: Program) -> None:
     before = secure.bound()
     secure.agrees = False
@@ -435,6 +487,9 @@ def test_a_server_that_does_not_run_is_not_reloaded(secure: Program) -> None:
 
     assert ran.exit_code == 5
     assert "did not process any semaphore" in ran.report["error"]["message"]
+    warnings = " ".join(ran.report["warnings"])
+    assert "uses the certificate that its files name after its next" in warnings
+    assert "new certificate" not in warnings
 
 
 def test_files_that_name_several_certificates_prove_nothing(secure: Program) -> None:

@@ -267,7 +267,7 @@ def test_the_cas_advice_is_asked_for_kept_and_shown(
 
         assert later.exit_code == 0, later.messages
         assert not later.report["renewed"]
-        assert "Renewal is planned for" in later.messages
+        assert "The CA suggests renewing between " in later.messages
         advice = done(program, "status").report["advice"]
         assert advice["start"] <= advice["drawn"] <= advice["end"]
         renewed(program, "--force")

@@ -321,8 +321,8 @@ def test_a_semaphore_that_is_not_taken_up_is_withdrawn_and_said(
     assert server.waited == 20
     (message,) = caplog.messages
     assert message == (
-        "MDaemon did not process RELOADCACHE.SEM within 2 s. MDaemon uses the new "
-        "certificate after its next start. If it runs, restart it."
+        "MDaemon did not process RELOADCACHE.SEM within 2 s. MDaemon uses the "
+        "certificate that its files name after its next start. If it runs, restart it."
     )
 
 

@@ -74,6 +74,13 @@ def test_a_self_signed_certificate_is_not_held() -> None:
     assert hold.begin(sign("self").certificate, "use", START) is None
 
 
+@pytest.mark.parametrize(("left", "is_held"), [(7, False), (8, True)])
+def test_a_hold_that_would_be_over_does_not_begin(left: int, *, is_held: bool) -> None:
+    now = CHOSEN.not_valid_after_utc - left * DAY
+
+    assert (hold.begin(CHOSEN, "use", now) is not None) is is_held
+
+
 # When it is in force
 
 

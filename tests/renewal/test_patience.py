@@ -427,6 +427,19 @@ def test_what_is_spent_by_force_is_said(
     assert levels == [logging.INFO] * 3 + [little] * 3
 
 
+def test_a_failure_before_a_forced_order_is_counted_in_words(
+    scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    for _ in range(3):
+        scene.issuer.errors.append(unproven(NAMES[1]))
+        with pytest.raises(ChallengeError):
+            scene.renew(force=True)
+
+    assert f"{NAMES[1]} failed once, last on " in caplog.text
+    assert f"{NAMES[1]} failed 2 times, last on " in caplog.text
+
+
 # The limit of a week
 
 

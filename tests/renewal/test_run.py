@@ -26,6 +26,7 @@ from letsencrypt_mdaemon.renewal.adapters import Adapters, Outcome, Request
 from letsencrypt_mdaemon.renewal.climb import Climbed, climb
 from letsencrypt_mdaemon.state.folder import State
 from letsencrypt_mdaemon.state.memory import Attempt, OpenOrder, Revocation, Window
+from letsencrypt_mdaemon.text import when
 from tests.certificates import START, certificate, leaf
 from tests.fakes import PORTS, RUNGS, MemoryIssuer, MemoryServer, MemoryStore, contents
 
@@ -237,6 +238,29 @@ def test_a_window_is_drawn_from_once_and_obeyed(scene: Scene) -> None:
     assert window.start <= moment <= window.end
     scene.now = moment
     assert "ARI" in scene.renew().reason
+
+
+@pytest.mark.parametrize(
+    ("days", "said"),
+    [
+        (40, "; renewal is planned for "),
+        (80, " of the certificate's lifetime is left "),
+    ],
+)
+def test_of_the_advice_and_the_rules_only_the_earliest_is_dated(
+    scene: Scene, caplog: pytest.LogCaptureFixture, days: int, said: str
+) -> None:
+    caplog.set_level(logging.INFO)
+    scene.renew()
+    start = scene.now + days * DAY
+    scene.issuer.windows.append(Window(start, start + DAY))
+
+    outcome = scene.renew()
+
+    (line,) = [x for x in caplog.messages if x.startswith("The CA suggests renewing")]
+    assert outcome.next_at is not None
+    assert said in line
+    assert line.endswith(f" {when(outcome.next_at, scene.now)}")
 
 
 def test_changed_names_are_told_in_their_order(scene: Scene) -> None:
