@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from cryptography import x509
 
-from letsencrypt_mdaemon.errors import DeployError, Error
+from letsencrypt_mdaemon.errors import ConfigError, DeployError
 from letsencrypt_mdaemon.pki.certificate import dns_names, is_issued_by
 from letsencrypt_mdaemon.sandbox import mdaemon
 from letsencrypt_mdaemon.sandbox.ca.server import CertificateAuthority
@@ -28,6 +28,7 @@ from letsencrypt_mdaemon.sandbox.folder import (
     bound,
     create,
 )
+from letsencrypt_mdaemon.system.disk import explained
 from letsencrypt_mdaemon.text import day
 from letsencrypt_mdaemon.verify.endpoints import Endpoint
 from letsencrypt_mdaemon.verify.observe import observe
@@ -65,7 +66,8 @@ def run(
         say: Shows one line.
 
     Raises:
-        Error: If the folder cannot be used, or a part cannot be started.
+        ConfigError: If the folder cannot be used.
+        Error: If a part cannot be started.
     """
     ours = directory is None or not directory.exists()
     folder = directory or Path(tempfile.mkdtemp(prefix="letsencrypt-mdaemon-demo-"))
@@ -73,14 +75,16 @@ def run(
     for part in (server_folder, ca_folder):
         if part.exists():
             message = f"{part} already exists."
-            raise Error(message, hint="Choose another folder, or remove this one.")
+            raise ConfigError(
+                message, hint="Choose another folder, or remove this one."
+            )
     with ExitStack() as exits:
         if not keep:
             for made in [folder] if ours else [server_folder, ca_folder]:
                 exits.callback(shutil.rmtree, made, ignore_errors=True)
         say(f"1. Creating a small MDaemon in {server_folder},")
         say("   with a self-signed certificate.")
-        layout = create(server_folder, host_name=HOST_NAME)
+        layout = _created(server_folder)
         server = exits.enter_context(mdaemon.Server(server_folder, tls=True))
         before = _ini_files(server)
         say(f"   It serves the webroot on port {server.http_port}, offers TLS on")
@@ -135,6 +139,13 @@ def run(
         "checks": [{"what": what, "seen": seen} for what, seen in checks.items()],
         "log": text.splitlines(),
     }
+
+
+def _created(folder: Path) -> Layout:
+    """Create the small MDaemon's files."""
+    hint = "Choose a folder that this account can write."
+    with explained(f"create {folder}", failure=ConfigError, hint=hint):
+        return create(folder, host_name=HOST_NAME)
 
 
 def _command(server: mdaemon.Server, ca: CertificateAuthority) -> list[str]:
