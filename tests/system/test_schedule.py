@@ -19,7 +19,7 @@ from letsencrypt_mdaemon.system.schedule import NAME, Cron
 from letsencrypt_mdaemon.system.tasks import NAMESPACE, TaskScheduler
 from letsencrypt_mdaemon.windows.access import SYSTEM
 from tests.limits import HANG_SECONDS
-from tests.program import Program
+from tests.program import Program, here
 from tests.schedulers import Crontab, Schtasks
 
 COMMAND = [
@@ -329,7 +329,10 @@ def test_the_command_installs_itself_with_its_options_and_shows_how_it_ran(
     assert "exit code 0" in text
 
     assert program.here("schedule remove").report["removed"]
-    assert not program.here("schedule remove").report["removed"]
+    places = ["--mdaemon-dir", "/nowhere", "--state-dir", "/nowhere"]
+    wrong = {"LETSENCRYPT_MDAEMON_KEY_TYPE": "wrong"}
+    ran = here(["schedule", "remove", *places, "--json"], wrong)
+    assert (ran.exit_code, ran.report["removed"]) == (0, False), ran.messages
     assert crontab.read_text() == ""
     assert program.here("schedule show").report["job"] is None
 
