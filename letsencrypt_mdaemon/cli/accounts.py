@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import click
 
 from letsencrypt_mdaemon.cli import options
-from letsencrypt_mdaemon.cli.options import Group, Result, command, offer
+from letsencrypt_mdaemon.cli.options import Result, command, offer
+from letsencrypt_mdaemon.cli.parser import Group
 from letsencrypt_mdaemon.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import click
 
 from letsencrypt_mdaemon.cli import options
-from letsencrypt_mdaemon.cli.options import Group, Result, command
+from letsencrypt_mdaemon.cli.options import Result, command
+from letsencrypt_mdaemon.cli.parser import Group
 
 if TYPE_CHECKING:
     from collections.abc import Callable

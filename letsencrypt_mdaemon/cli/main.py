@@ -22,11 +22,14 @@ from letsencrypt_mdaemon.cli import (
     streams,
 )
 from letsencrypt_mdaemon.cli import setup as setting_up
-from letsencrypt_mdaemon.cli.options import CONTEXT, Group, general_options
+from letsencrypt_mdaemon.cli.options import general_options
+from letsencrypt_mdaemon.cli.parser import CONTEXT, Command, Group
 from letsencrypt_mdaemon.errors import ConfigError, Error
 
 
-@click.command(context_settings=CONTEXT, epilog="Example:  letsencrypt-mdaemon demo")
+@click.command(
+    cls=Command, context_settings=CONTEXT, epilog="Example:  letsencrypt-mdaemon demo"
+)
 @click.option(
     "--directory",
     metavar="DIR",
@@ -107,7 +110,7 @@ cli = Group(
     callback=_keep_options,
     help=_keep_options.__doc__,
     params=[*general_options()],
-    epilog="Options of a command:  letsencrypt-mdaemon COMMAND --help",
+    epilog="Options of a command:  letsencrypt-mdaemon COMMAND -h",
 )
 click.version_option(__version__, prog_name="letsencrypt-mdaemon")(cli)
 

@@ -10,6 +10,7 @@ import click
 
 from letsencrypt_mdaemon.cli import options
 from letsencrypt_mdaemon.cli.options import Result, command, offer
+from letsencrypt_mdaemon.cli.parser import number
 from letsencrypt_mdaemon.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -39,21 +40,21 @@ def unknown(message: str) -> int:
     own=(
         click.Option(
             ["--warning"],
-            type=click.FloatRange(min=0),
+            callback=number(0),
             metavar="DAYS",
             help="Warn below this.  [default: 21, or a quarter of the lifetime]",
         ),
         click.Option(
             ["--critical"],
-            type=click.FloatRange(min=0),
+            callback=number(0),
             metavar="DAYS",
             help="Critical below this.  [default: 7, or an eighth of the lifetime]",
         ),
         click.Option(["--no-ports"], is_flag=True, help="Do not ask the ports."),
         click.Option(
             ["--timeout"],
-            type=click.FloatRange(min=0.1, max=600),
-            default=8,
+            callback=number(0.1, 600),
+            default="8",
             metavar="SECONDS",
             help="For all ports together.  [default: 8]",
         ),

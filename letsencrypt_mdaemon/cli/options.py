@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import io
-import sys
-from itertools import chain
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
+
+from letsencrypt_mdaemon.cli.parser import CONTEXT, Command
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,8 +19,6 @@ if TYPE_CHECKING:
     Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
     Action = Callable[..., "Result"]  # of a Context, and own options
 
-_HELP = ["-h", "--help"]
-CONTEXT = {"help_option_names": _HELP}
 _ALL = f"{__name__}.all"
 
 # What the commands read: the first names everything that opens an installation.
@@ -79,101 +76,7 @@ class Result(NamedTuple):
     exit_code: int = 0
 
 
-class Group(click.Group):
-    """A group of commands, listed in sections.
-
-    Args:
-        sections: The commands by title of their section. A command's name loses the
-            group's: `schedule-show` becomes `show`.
-        default: The command that runs if none is given; "" = show the help.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        sections: Mapping[str, Sequence[click.Command]],
-        *,
-        default: str = "",
-        **attributes: Any,  # noqa: ANN401 - click's own
-    ) -> None:
-        super().__init__(
-            name,
-            context_settings=CONTEXT,
-            no_args_is_help=True,
-            subcommand_metavar="COMMAND [OPTIONS]",
-            **attributes,
-        )
-        self.sections, self.default = sections, default
-        for command in chain.from_iterable(sections.values()):
-            self.add_command(command, str(command.name).removeprefix(f"{name}-"))
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse the options; add the default command."""
-        is_option = args[:1] and args[0].startswith("-") and args[0] not in _HELP
-        if self.default and (not args or is_option):
-            args = [self.default, *args]
-        return super().parse_args(ctx, args)
-
-    def main(self, *arguments: Any, **options: Any) -> NoReturn:  # noqa: ANN401
-        """Run a command line; its mistakes are shown as all other errors are."""
-        options["standalone_mode"] = False
-        words = options.pop("args", None) or (arguments or [sys.argv[1:]])[0]
-        words = _as_options(words)
-        try:
-            sys.exit(super().main(words, *arguments[1:], **options) or 0)
-        except click.ClickException as exc:
-            context = getattr(exc, "ctx", None)
-            row = context and context.command
-            if isinstance(row, _Command) and row.on_failure is not None:
-                sys.exit(row.on_failure(exc.format_message()))
-            if "--json" in words:
-                _print_as_json(exc)
-                sys.exit(exc.exit_code)
-            shown = io.StringIO()
-            exc.show(shown)
-            text = shown.getvalue().replace("Error: ", "error: ", 1)
-            click.echo(text, nl=False, err=True)
-            sys.exit(exc.exit_code)
-        except click.Abort:
-            click.echo("Aborted!", err=True)
-            sys.exit(1)
-
-    def format_commands(self, _: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the commands with the first sentences of their help."""
-        names = {command: name for name, command in self.commands.items()}
-        width = max(map(len, self.commands))
-        for title, commands in self.sections.items():
-            with formatter.section(title):
-                formatter.write_dl(
-                    [(f"{names[row]:<{width}}", _summary(row)) for row in commands]
-                )
-
-
-def _as_options(words: Sequence[str]) -> list[str]:
-    """Return a command line with `help` and `version` as the options they stand for."""
-    if words[:1] == ["help"]:
-        return [*words[1:], "--help"]
-    return ["--version"] if words == ["version"] else list(words)
-
-
-def _print_as_json(error: click.ClickException) -> None:
-    """Print wrong usage as the JSON of any other failure."""
-    from letsencrypt_mdaemon.cli import document  # noqa: PLC0415 - seldom needed
-
-    context = getattr(error, "ctx", None)
-    path = context.command_path.partition(" ")[2] if context else ""
-    details = {"type": "UsageError", "message": error.format_message(), "hint": ""}
-    document.print_json(
-        {
-            **document.common(path, error.exit_code),
-            "error": details,
-            "warnings": [],
-            "log": None,
-        }
-    )
-
-
-class _Command(click.Command):
+class _Command(Command):
     """A command whose options are settings, made when they are needed.
 
     Its attributes are the arguments of `command`.
@@ -364,7 +267,8 @@ def general_options() -> Iterator[click.Option]:
     yield click.Option(
         ["-c", "--config", "config_file"],
         metavar="FILE",
-        help="Config file.  [default: MDaemon\\LetsEncrypt\\letsencrypt-mdaemon.ini]",
+        help="Config file.  [default: letsencrypt-mdaemon.ini in MDaemon's folder "
+        "LetsEncrypt]",
     )
     yield click.Option(["-v", "--verbose"], is_flag=True, help="Show debug output.")
 
@@ -378,8 +282,3 @@ def _show_all(ctx: click.Context, _: click.Parameter, value: object) -> None:
 
 def _identifiers(names: Sequence[str]) -> list[str]:
     return [name.replace("-", "_") for name in names]
-
-
-def _summary(command: click.Command) -> str:
-    """Return the first sentence of a command's help."""
-    return (command.help or "").partition("\n")[0].removesuffix(".")

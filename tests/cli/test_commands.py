@@ -25,7 +25,7 @@ from letsencrypt_mdaemon import errors
 from letsencrypt_mdaemon.acme import transport
 from letsencrypt_mdaemon.cli import legacy
 from letsencrypt_mdaemon.cli.main import cli
-from letsencrypt_mdaemon.cli.options import Group
+from letsencrypt_mdaemon.cli.parser import Group
 from letsencrypt_mdaemon.cli.text import when
 from letsencrypt_mdaemon.config import load
 from letsencrypt_mdaemon.config.settings import Config
@@ -824,7 +824,10 @@ def completed(*words: str) -> list[tuple[str, str]]:
             list(revocation.REASONS),
         ),
         (("schedule", "re"), ["remove"]),
-        (("schedule", "remove", "--"), ["--json", "--config", "--verbose"]),
+        (
+            ("schedule", "remove", "--"),
+            ["--mdaemon-dir", "--state-dir", "--json", "--config", "--verbose"],
+        ),
     ],
 )
 def test_completion_offers_values(words: tuple[str, ...], offered: list[str]) -> None:
@@ -874,7 +877,7 @@ HELP = {
     *("_version", "cli", "cli.accounts", "cli.checks", "cli.commands", "cli.legacy"),
     *("cli.certificates", "cli.monitoring", "cli.self_signed", "cli.setup"),
     "cli.streams",
-    *("cli.main", "cli.options", "errors"),
+    *("cli.main", "cli.options", "cli.parser", "errors"),
 }
 """The modules of the package that --help imports."""
 STATUS_MODULES = HELP | {

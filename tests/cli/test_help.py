@@ -1,0 +1,73 @@
+"""What help and wrong options say."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.program import here
+
+
+@pytest.mark.parametrize("columns", ["60", "80", "120"])
+@pytest.mark.parametrize("command", ["", "renew", "check", "self-signed", "schedule"])
+def test_help_breaks_no_name_at_its_hyphen(command: str, columns: str) -> None:
+    ran = here([*command.split(), "-h"], {"COLUMNS": columns})
+
+    assert ran.exit_code == 0
+    assert [line for line in ran.output.splitlines() if line.endswith("-")] == []
+    assert "\N{NON-BREAKING HYPHEN}" not in ran.output
+    if command != "schedule":
+        assert "--config" in ran.output or "--json" in ran.output
+    if not command:
+        assert "letsencrypt-mdaemon.ini" in ran.output
+        assert "letsencrypt-mdaemon COMMAND -h" in ran.output
+
+
+@pytest.mark.parametrize(
+    "command", ["check", "self-signed", "renew", "certificates list"]
+)
+def test_help_shows_no_range_in_the_notation_of_a_program(command: str) -> None:
+    text = here([*command.split(), "--help-all"]).output
+
+    assert "[x" not in text
+    assert "<=" not in text
+    assert ">=" not in text
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("self-signed --days 900", "'900' is not valid; use a number from 1 to 825."),
+        ("self-signed --days 1.5", "'1.5' is not valid; use a number from 1 to 825."),
+        ("self-signed --days x", "'x' is not valid; use a number from 1 to 825."),
+        ("check --warning -1", "'-1' is not valid; use a number of 0 or more."),
+        ("check --critical nan", "'nan' is not valid; use a number of 0 or more."),
+        ("check --timeout 601", "'601' is not valid; use a number from 0.1 to 600."),
+    ],
+)
+def test_a_number_out_of_bounds_is_refused_in_plain_words(
+    line: str, message: str
+) -> None:
+    ran = here(line.split())
+
+    assert ran.exit_code in {2, 3}
+    assert message in ran.output + ran.messages
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("--dryrun", "--dry-run"),
+        ("--host", "--host-name"),
+        ("--mail-fom", "--mail-from"),
+        ("--email", ""),
+        ("--weboot-files", ""),
+        ("--test", ""),
+    ],
+)
+def test_an_option_is_suggested_only_if_it_is_close(word: str, meant: str) -> None:
+    ran = here(["renew", word])
+
+    assert ran.exit_code == 2
+    assert f"No such option '{word}'." in ran.messages
+    assert ("Did you mean" in ran.messages) == bool(meant)
+    assert meant in ran.messages
