@@ -75,6 +75,7 @@ def setup(  # noqa: PLR0913 - its options
     renewed, verified, scheduled, and has sent a test mail. Run it again whenever you
     want: it changes only what differs.
     """
+    from letsencrypt_mdaemon.app import scheduling  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.app import setup as steps  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.cli.steps import Steps  # noqa: PLC0415 - slow
 
@@ -84,14 +85,14 @@ def setup(  # noqa: PLR0913 - its options
     if not only_print:
         steps.require_rights(context.root)
     if undo:
-        done = steps.undo(_scheduler(), context.config, context.root)
+        done = steps.undo(scheduling.of_this_system(), context.config, context.root)
         text = "; ".join(done) or "There was nothing to undo"
         return Result({"undone": done}, lambda _: click.echo(f"{text}."))
     is_asking = not (yes or only_print or context.config.json)
     if is_asking and not sys.stdin.isatty():
         message = "`setup` asks questions, and this is no terminal."
         raise ConfigError(message, hint="Use --yes to take every default.")
-    scheduler = None if no_schedule else _scheduler()
+    scheduler = None if no_schedule else _scheduler(is_needed=not only_print)
     found = _survey(context, scheduler, source)
     say = _mute if context.config.json or only_print else click.echo
     _introduce(found, say)
@@ -118,10 +119,16 @@ def _show(data: bytes) -> None:
     click.echo(data.decode().replace("\r\n", "\n"), nl=False)
 
 
-def _scheduler() -> Scheduler:
+def _scheduler(*, is_needed: bool) -> Scheduler | None:
+    """Return the system's scheduler; None if there is none, and none is needed."""
     from letsencrypt_mdaemon.app import scheduling  # noqa: PLC0415 - slow
 
-    return scheduling.of_this_system()
+    try:
+        return scheduling.of_this_system()
+    except ConfigError:
+        if is_needed:
+            raise
+        return None
 
 
 def _survey(context: Context, scheduler: Scheduler | None, source: str) -> Survey:

@@ -158,6 +158,21 @@ def test_print_shows_the_config_file_and_does_nothing(
     assert crontab.text is None
 
 
+def test_print_needs_no_scheduler(
+    secure: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def absent() -> None:
+        raise ConfigError("no cron")
+
+    monkeypatch.setattr(scheduling, "of_this_system", absent)
+
+    ran = setup(secure, "--print")
+
+    assert ran.exit_code == 0, ran.messages
+    assert f"[{SECTION}]\n" in ran.output
+    assert setup(secure, "--yes").exit_code == 2
+
+
 def test_without_a_terminal_it_asks_nothing_and_does_nothing(
     secure: Program, crontab: Crontab
 ) -> None:
