@@ -48,7 +48,7 @@ class Ended(NamedTuple):
     """How a step ended.
 
     Args:
-        result: A word or two: ok, written, left out, unchanged.
+        result: A word or two: ok, written, skipped, unchanged.
         detail: More, or "".
     """
 
@@ -209,7 +209,7 @@ def rehearse(config: Config) -> Ended:
         Error: If the CA cannot validate a name, or the rehearsal fails otherwise.
     """
     if not authorities.at(config.ca).staging:
-        return Ended("left out", "this CA has no staging service")
+        return Ended("skipped", "this CA has no staging service")
     began = time.monotonic()
     renewal.renew(replace(config, staging=True))
     return Ended("ok", f"{time.monotonic() - began:.0f} s")
@@ -282,7 +282,7 @@ def test_mail(config: Config, root: Path) -> Ended:
         Error: If it cannot be sent.
     """
     if not config.to:
-        return Ended("left out", "nobody is to be mailed (to)")
+        return Ended("skipped", "nobody is to be mailed (to)")
     *recipients, where = build.send_mail(config, lambda: root, *mail.trial())
     return Ended("sent", f"to {', '.join(recipients)} {where}")
 
@@ -317,7 +317,7 @@ def values(config: Config, root: Path) -> str:
 def ports(outcome: Outcome | None) -> Ended:
     """Return what the ports showed."""
     if outcome is None:
-        return Ended("left out", "the certificate is not in use yet")
+        return Ended("skipped", "the certificate is not in use yet")
     if outcome.proof is None:
         return Ended("unchanged" if not outcome.renewed else "not checked")
     return Ended(outcome.proof.headline)

@@ -89,7 +89,7 @@ class Steps:
         self._step(1, lambda: steps.machine(installation, former))
         loaded = steps.configured(former, options, answers)
         self._step(2, lambda: steps.names(installation, loaded, found.offers))
-        skipped = Ended("left out", "--no-rehearsal")
+        skipped = Ended("skipped", "--no-rehearsal")
         self._step(
             3, lambda: skipped if no_rehearsal else steps.rehearse(loaded.config)
         )
@@ -145,7 +145,7 @@ class Steps:
 
         def act() -> Ended:
             if self.scheduler is None:
-                return Ended("left out", "--no-schedule")
+                return Ended("skipped", "--no-schedule")
             job = steps.schedule(self.scheduler, loaded, self.context.root)
             steps.disable(
                 self.scheduler, loaded.config, self.context.root, self.disable
