@@ -13,9 +13,8 @@ from letsencrypt_mdaemon import authorities
 from letsencrypt_mdaemon.app import build, renewal, scheduling, selftest, survey
 from letsencrypt_mdaemon.app.installation import open_installation
 from letsencrypt_mdaemon.config import load
-from letsencrypt_mdaemon.config.settings import Config
 from letsencrypt_mdaemon.errors import ConfigError, DeployError
-from letsencrypt_mdaemon.mdaemon import folders, ini
+from letsencrypt_mdaemon.mdaemon import folders
 from letsencrypt_mdaemon.system import mail
 from letsencrypt_mdaemon.system.disk import (
     explained,
@@ -33,11 +32,9 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.app.scheduling import Scheduler
     from letsencrypt_mdaemon.app.survey import Offer
     from letsencrypt_mdaemon.config.load import Loaded
+    from letsencrypt_mdaemon.config.settings import Config
     from letsencrypt_mdaemon.renewal.adapters import Outcome
     from letsencrypt_mdaemon.system.schedule import Job
-
-ONCE = ("staging", "dry-run", "force", "no-activate", "json")
-"""Settings of one run: they never go into the config file."""
 
 ELEVATE = {
     "win32": "Run this in a Command Prompt opened as administrator.",
@@ -72,86 +69,6 @@ def require_rights(root: Path) -> None:
         message = f"This account may not change MDaemon's files in {app}."
         hint = "Run this as root, or as the account that owns that folder."
         raise ConfigError(message, hint=ELEVATE.get(sys.platform, hint))
-
-
-def config_file(loaded: Loaded, root: Path) -> Path:
-    """Return the config file that is there, else where it belongs."""
-    return loaded.file or folders.child(root, "LetsEncrypt") / load.FILE_NAME
-
-
-def config_text(file: Path, values: Mapping[str, str]) -> bytes:
-    """Return the config file with these settings; the rest stays byte by byte.
-
-    Args:
-        values: Texts by setting name. A setting that is not in the file, and has the
-            default, is left out.
-
-    Raises:
-        ConfigError: If the file cannot be read, or cannot hold a value.
-    """
-    table = dict(load.settings())
-    with explained(f"read {file}", failure=ConfigError):
-        data = read_limited(file, load.MAX_FILE_BYTES) if file.exists() else b""
-    if not data.strip():
-        data += _HEAD
-    for name, text in values.items():
-        found = ini.lookup(data, load.SECTION, name)
-        if [entry.value for entry in found] == [text]:
-            continue
-        try:
-            data = ini.set_value(data, load.SECTION, name, text)
-            if not found:
-                data = _with_comment(data, name, table[name].help)
-        except ValueError as exc:
-            message = f"{file} cannot hold {name} = {text}: {exc}."
-            raise ConfigError(message, hint="Correct it in the file.") from exc
-    return data
-
-
-_HEAD = (
-    b"; Settings of letsencrypt-mdaemon: what differs from the defaults.\r\n"
-    b"; `letsencrypt-mdaemon config show` shows all of them. Made by `setup`.\r\n"
-    b"\r\n[letsencrypt-mdaemon]\r\n"
-)
-
-
-def _with_comment(data: bytes, name: str, text: str) -> bytes:
-    """Return the file with a comment above a setting that was added to it."""
-    (entry,) = ini.lookup(data, load.SECTION, name)
-    start = max(data.rfind(b"\n", 0, entry.start) + 1, 0)
-    ending = b"\r\n" if b"\r\n" in data else b"\n"
-    return data[:start] + b"; " + text.encode() + ending + data[start:]
-
-
-def wanted(
-    loaded: Loaded, options: Mapping[str, Sequence[str]], answers: Mapping[str, str]
-) -> dict[str, str]:
-    """Return the settings for the config file: texts by name.
-
-    Args:
-        options: Those of the command line.
-        answers: What was asked; they override the options.
-    """
-    given = {
-        name: load.absolute(name, texts)
-        for name, texts in options.items()
-        if name not in ONCE
-    }
-    values = {**given, **answers}
-    kept = {
-        name for name, at in loaded.origins.items() if at.startswith(str(loaded.file))
-    }
-    new, usual = (
-        load.load({k: (text,) for k, text in values.items()}, {}, None),
-        Config(),
-    )
-    fields = {name: name.replace("-", "_") for name in values}
-    return {
-        name: text
-        for name, text in values.items()
-        if name in kept
-        or getattr(new.config, fields[name]) != getattr(usual, fields[name])
-    }
 
 
 def write_config(file: Path, data: bytes) -> Ended:

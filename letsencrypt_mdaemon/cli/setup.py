@@ -75,7 +75,7 @@ def setup(  # noqa: PLR0913 - its options
     renewed, verified, scheduled, and has sent a test mail. Run it again whenever you
     want: it changes only what differs.
     """
-    from letsencrypt_mdaemon.app import scheduling  # noqa: PLC0415 - slow
+    from letsencrypt_mdaemon.app import config_file, scheduling  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.app import setup as steps  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.cli.steps import Steps  # noqa: PLC0415 - slow
 
@@ -99,9 +99,9 @@ def setup(  # noqa: PLR0913 - its options
     answers, disable = _ask(context.loaded, found, is_asking=is_asking)
     if keep_task:
         disable = ()
-    values = steps.wanted(context.loaded, context.options, answers)
-    file = steps.config_file(context.loaded, context.root)
-    data = steps.config_text(file, values)
+    values = config_file.wanted(context.loaded, context.options, answers)
+    file = config_file.place(context.loaded, context.root)
+    data = config_file.content(file, values)
     if only_print:
         return Result({"config_file": data.decode()}, lambda _: _show(data))
     say("")

@@ -6,14 +6,16 @@ from typing import TYPE_CHECKING
 
 import click
 
+from letsencrypt_mdaemon.app import config_file, survey
 from letsencrypt_mdaemon.app import setup as steps
-from letsencrypt_mdaemon.app import survey
 from letsencrypt_mdaemon.app.setup import Ended
 from letsencrypt_mdaemon.cli import text
+from letsencrypt_mdaemon.config import load
 from letsencrypt_mdaemon.errors import DeployError, Error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
     from letsencrypt_mdaemon.app.scheduling import Scheduler
     from letsencrypt_mdaemon.app.survey import Survey
@@ -93,12 +95,12 @@ class Steps:
         self._step(
             3, lambda: skipped if no_rehearsal else steps.rehearse(loaded.config)
         )
-        file = steps.config_file(loaded, root)
+        file = config_file.place(loaded, root)
         self._step(4, lambda: steps.write_config(file, data))
-        loaded = steps.configured(file, options)
+        loaded = steps.configured(file, options, answers)
         outcome = self._certificate(loaded)
         self._step(7, lambda: steps.ports(outcome))
-        self._schedule(loaded)
+        self._schedule(loaded, file)
         self._step(9, lambda: steps.test_mail(loaded.config, root))
         self.say(text.SWITCH_OFF)
         if self.error is None:
@@ -141,12 +143,15 @@ class Steps:
         self._step(6, choose)
         return outcome
 
-    def _schedule(self, loaded: Loaded) -> None:
+    def _schedule(self, loaded: Loaded, file: Path) -> None:
 
         def act() -> Ended:
             if self.scheduler is None:
                 return Ended("skipped", "--no-schedule")
-            job = steps.schedule(self.scheduler, loaded, self.context.root)
+            # The scheduled command gets no environment and no options.
+            scheduled = load.load({}, {}, file)
+            config_file.require_no_secret(loaded, scheduled)
+            job = steps.schedule(self.scheduler, scheduled, self.context.root)
             steps.disable(
                 self.scheduler, loaded.config, self.context.root, self.disable
             )

@@ -102,6 +102,55 @@ def test_the_config_file_holds_only_what_differs_with_comments(
         assert re.search(rf"(?m)^; \S.*\r\n{name}=", data.decode()), name
 
 
+def test_what_the_environment_sets_goes_into_the_config_file(
+    secure: Program, crontab: Crontab
+) -> None:
+    environ = {
+        "LETSENCRYPT_MDAEMON_KEEP_LOGS": "7",
+        "LETSENCRYPT_MDAEMON_LOG_DIR": "logs",
+        "LETSENCRYPT_MDAEMON_TO": "env@example.test",
+        "LETSENCRYPT_MDAEMON_ON_NAME_FAILURE": "fail",
+        "LETSENCRYPT_MDAEMON_DRY_RUN": "no",
+    }
+    config_of(secure).write_bytes(b"[letsencrypt-mdaemon]\non-name-failure=drop\n")
+
+    ran = secure.here("setup", "--yes", environ=environ, as_json=False)
+
+    assert ran.exit_code == 0, ran.messages
+    assert "warning" not in ran.messages
+    assert crontab.text
+    data = config_of(secure).read_bytes()
+    found = {entry.key: entry.value for entry in ini.entries(data)}
+    assert found["keep-logs"] == "7"
+    assert found["log-dir"] == str(Path("logs").absolute())
+    assert found["to"] == "env@example.test"
+    assert found["on-name-failure"] == "fail"
+    assert "dry-run" not in found
+
+
+@pytest.mark.parametrize("options", [[], ["--no-schedule"]])
+def test_a_secret_of_the_environment_goes_into_no_file_and_is_not_scheduled_without(
+    secure: Program, crontab: Crontab, tmp_path: Path, options: list[str]
+) -> None:
+    environ = {"LETSENCRYPT_MDAEMON_MAIL_PASSWORD": "hidden"}
+
+    ran = secure.here("setup", "--yes", *options, environ=environ, as_json=False)
+
+    assert ran.exit_code == (0 if options else 2), ran.messages
+    assert b"hidden" not in config_of(secure).read_bytes()
+    assert "hidden" not in ran.output + ran.messages
+    assert crontab.text is None
+    if not options:
+        assert re.search(r"(?m)^8 schedule +failed$", ran.output)
+        assert "LETSENCRYPT_MDAEMON_MAIL_PASSWORD" in ran.messages
+        assert "set mail-password-file" in ran.messages
+        password = tmp_path / "password"
+        password.write_text("hidden")
+        again = setup(secure, "--yes", f"--mail-password-file={password}")
+        assert again.exit_code == 0, again.messages
+        assert crontab.text
+
+
 def test_set_up_again_it_changes_nothing(secure: Program, crontab: Crontab) -> None:
     assert setup(secure, "--yes").exit_code == 0
     before = settled(secure), crontab.text, State(secure.state).load()
