@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 from letsencrypt_mdaemon import authorities
-from letsencrypt_mdaemon.app import build, renewal, scheduling, selftest, survey
+from letsencrypt_mdaemon.app import build, health, renewal, scheduling, selftest, survey
 from letsencrypt_mdaemon.app.installation import open_installation
 from letsencrypt_mdaemon.config import load
 from letsencrypt_mdaemon.errors import ConfigError, DeployError
@@ -147,13 +147,20 @@ def is_new(config: Config, root: Path) -> bool:
     return not open_installation(config, root, look=False).targets()
 
 
-def schedule(scheduler: Scheduler, loaded: Loaded, root: Path) -> Job:
-    """Schedule `renew` with the config file, unless it is scheduled like that.
+def schedule(scheduler: Scheduler, loaded: Loaded, root: Path) -> tuple[Job, bool]:
+    """Schedule `renew` with the config file.
+
+    Returns:
+        The job, and whether it was not scheduled like that before.
 
     Raises:
         Error: If the scheduler refuses.
     """
-    return scheduler.install(scheduling.command(loaded, {}, root))
+    before = scheduler.show()
+    job = scheduler.install(scheduling.command(loaded, {}, root))
+    after = scheduler.show()
+    is_same = before and after and before.command == after.command
+    return job, not is_same
 
 
 def disable(
@@ -231,13 +238,29 @@ def values(config: Config, root: Path) -> str:
     return f"{len(targets)} INI value{'s' * (len(targets) != 1)}"
 
 
-def ports(outcome: Outcome | None) -> Ended:
-    """Return what the ports showed."""
+def ports(
+    outcome: Outcome | None, config: Config, root: Path
+) -> tuple[Ended, DeployError | None]:
+    """Return what the ports show; look at them, unless the renewal did.
+
+    Returns:
+        How the step ended, and an error if a port that served the certificate does not
+        any more.
+
+    Raises:
+        Error: If the state, the store or the server's files cannot be read.
+    """
     if outcome is None:
-        return Ended("skipped", "the certificate is not in use yet")
-    if outcome.proof is None:
-        return Ended("unchanged" if not outcome.renewed else "not checked")
-    return Ended(outcome.proof.headline)
+        return Ended("skipped", "the certificate is not in use yet"), None
+    if outcome.renewed or outcome.proof is not None:
+        return Ended(outcome.proof.headline if outcome.proof else "not checked"), None
+    installation = open_installation(config, root, look=False)
+    proof, lost = health.ports(installation, now=now())
+    if not lost:
+        return Ended(proof.headline if proof.rows else "not checked"), None
+    text = f"No longer served: {'; '.join(map(str, lost))}."
+    hint = "Check that MDaemon runs. `letsencrypt-mdaemon reload` lets it reload."
+    return Ended(proof.headline, text), DeployError(text, hint=hint)
 
 
 def farewell(outcome: Outcome | None) -> str:

@@ -42,6 +42,9 @@ _OWN = (
         shell_complete=offer(SOURCES),
         help=f"Where to look for names: {', '.join(SOURCES)}.  [default: auto]",
     ),
+    click.Option(
+        ["--test-mail"], is_flag=True, help="Send a test mail even if nothing changed."
+    ),
     click.Option(["--keep-task"], is_flag=True, help="Leave the old script's task."),
     click.Option(
         ["--undo"],
@@ -65,6 +68,7 @@ def setup(  # noqa: PLR0913 - its options
     only_print: bool,
     no_schedule: bool,
     no_rehearsal: bool,
+    test_mail: bool,
     source: str,
     keep_task: bool,
     undo: bool,
@@ -106,6 +110,7 @@ def setup(  # noqa: PLR0913 - its options
         return Result({"config_file": data.decode()}, lambda _: _show(data))
     say("")
     run = Steps(context, scheduler, disable, say, is_asking=is_asking)
+    run.is_mailing = test_mail
     run.go(found, answers, data, no_rehearsal=no_rehearsal)
     items = {"mdaemon_dir": str(context.root), "names": answers, "steps": run.done}
     return Result(items, lambda _: None, run.error)

@@ -12,7 +12,7 @@ import pytest
 from letsencrypt_mdaemon.app import scheduling, survey
 from letsencrypt_mdaemon.app import setup as steps
 from letsencrypt_mdaemon.config.load import FILE_NAME, SECTION
-from letsencrypt_mdaemon.errors import ConfigError
+from letsencrypt_mdaemon.errors import ConfigError, DeployError
 from letsencrypt_mdaemon.mdaemon import ini
 from letsencrypt_mdaemon.pki.certificate import OURS
 from letsencrypt_mdaemon.sandbox.ca.server import CertificateAuthority
@@ -160,7 +160,63 @@ def test_set_up_again_it_changes_nothing(secure: Program, crontab: Crontab) -> N
     assert ran.exit_code == 0, ran.messages
     assert re.search(r"4 configuration +unchanged", ran.output)
     assert re.search(r"5 certificate +unchanged", ran.output)
+    assert re.search(r"7 ports +9 of 9 ports proven", ran.output)
+    assert re.search(r"9 test mail +skipped +nothing changed", ran.output)
+    assert "Ready." in ran.output
     assert (settled(secure), crontab.text, State(secure.state).load()) == before
+
+
+@pytest.mark.parametrize("change", ["--test-mail", "--keep-logs=7", "schedule"])
+def test_the_test_mail_is_sent_again_when_something_changed_or_by_request(
+    secure: Program, crontab: Crontab, change: str
+) -> None:
+    assert setup(secure, "--yes").exit_code == 0
+    if change == "schedule":
+        assert crontab.text
+        crontab.text = crontab.text.replace(" renew ", " renew --force ")
+
+    ran = setup(secure, "--yes", *[change] * (change != "schedule"))
+
+    assert ran.exit_code == 0, ran.messages
+    assert re.search(r"9 test mail +sent", ran.output)
+
+
+def test_a_test_mail_that_failed_is_sent_by_the_command_that_is_named(
+    secure: Program, crontab: Crontab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise DeployError("no mail")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(steps, "test_mail", refuse)
+        ran = setup(secure, "--yes")
+    assert ran.exit_code == 5
+    assert "Then run `setup --test-mail`" in " ".join(ran.messages.split())
+    assert crontab.text
+
+    ran = setup(secure, "--yes", "--test-mail")
+
+    assert re.search(r"9 test mail +sent", ran.output)
+
+
+def test_a_port_that_serves_the_certificate_no_longer_is_found_without_a_renewal(
+    secure: Program, crontab: Crontab
+) -> None:
+    assert setup(secure, "--yes").exit_code == 0
+    assert crontab.text
+    gone = next(at for at in State(secure.state).load().proven if "https" in at)
+    secure.server.downtime = HANG_SECONDS
+    secure.server.go_down("webmail")
+
+    ran = setup(secure, "--yes")
+
+    assert ran.exit_code == 5, ran.output
+    assert re.search(r"5 certificate +unchanged", ran.output)
+    assert re.search(r"7 ports +[0-8] of 9 ports proven", ran.output)
+    assert "Ready." not in ran.output
+    for text in (ran.output, ran.messages):
+        assert "No longer served: " in text
+        assert f"{gone} (" in text
 
 
 def settled(program: Program) -> dict[str, bytes]:
@@ -311,6 +367,11 @@ def test_a_name_that_fails_ends_it_and_what_is_done_is_kept(
     assert config_of(program).is_file()
     assert crontab.text is None
     ca.resolve = find
+    ran = setup(program, "--yes")
+    assert ran.exit_code == 4, "it waits for the next attempt"
+    assert "Ready." not in ran.output
+    assert crontab.text
+    assert program.here("renew", "--force").exit_code == 0
     assert setup(program, "--yes").exit_code == 0
 
 
