@@ -108,6 +108,7 @@ class Run:
             Error: That of the result.
         """
         self._items = result.items
+        log.erase_progress()
         if not self.context.valid.config.json:
             result.print_text(self._document(result.exit_code))
         elif result.error is None:

@@ -98,7 +98,7 @@ def setup(  # noqa: PLR0913 - its options
         raise ConfigError(message, hint="Use --yes to take every default.")
     scheduler = None if no_schedule else _scheduler(is_needed=not only_print)
     found = _survey(context, scheduler, source)
-    say = _mute if context.config.json or only_print else click.echo
+    say = _mute if context.config.json or only_print else _say
     _introduce(found, say)
     answers, disable = _ask(context.loaded, found, is_asking=is_asking)
     if keep_task:
@@ -114,6 +114,14 @@ def setup(  # noqa: PLR0913 - its options
     run.go(found, answers, data, no_rehearsal=no_rehearsal)
     items = {"mdaemon_dir": str(context.root), "names": answers, "steps": run.done}
     return Result(items, lambda _: None, run.error)
+
+
+def _say(line: str) -> None:
+    """Print a line, in place of the progress line."""
+    from letsencrypt_mdaemon.system import log  # noqa: PLC0415 - slow
+
+    log.erase_progress()
+    click.echo(line)
 
 
 def _mute(_: str) -> None:
