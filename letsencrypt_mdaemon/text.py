@@ -34,7 +34,7 @@ def printable(text: object, limit: int = 2000) -> str:
 
 def when(moment: datetime, now: datetime | None = None) -> str:
     """Return a moment in local time, with the zone and the distance from now."""
-    local = moment.astimezone()
+    local = _local(moment)
     # Not %Z: on Windows its names are long, and translated.
     zone = local.isoformat()[-6:]
     return f"{local:%Y-%m-%d %H:%M} {zone} ({_distance(moment, now)})"
@@ -42,7 +42,19 @@ def when(moment: datetime, now: datetime | None = None) -> str:
 
 def day(moment: datetime, now: datetime | None = None) -> str:
     """Return the local day of a moment, with the distance from now."""
-    return f"{moment.astimezone():%Y-%m-%d} ({_distance(moment, now)})"
+    return f"{_local(moment):%Y-%m-%d} ({_distance(moment, now)})"
+
+
+def _local(moment: datetime) -> datetime:
+    """Return a moment in local time, or as it is where that has no year left.
+
+    A certificate without an end has the last second of the year 9999 (RFC 5280,
+    4.1.2.5).
+    """
+    try:
+        return moment.astimezone()
+    except (OverflowError, OSError, ValueError):
+        return moment
 
 
 def days(span: timedelta) -> str:

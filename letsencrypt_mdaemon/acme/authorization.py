@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
@@ -49,6 +50,10 @@ MAX_VALIDATION_SECONDS = 5.0
 
 AFTER_FAILURE_SECONDS = 10.0
 """How long to wait for the other names after the first one failed."""
+
+
+_DNS = re.compile(r"NXDOMAIN|SERVFAIL|DNS problem|\(dns\)")
+"""In the CA's words: it did not get as far as port 80 (RFC 8555, 6.7: `dns`)."""
 
 
 class Authorization:
@@ -282,10 +287,13 @@ def _fail(
             where = f"{printable(url, 400)}: "
         lines.append(f"\n  - {name}: {where}{said}")
     count = "1 name" if len(failed) == 1 else f"{len(failed)} names"
+    hint = "Make port 80 of each name reach, from anywhere, the web server that serves "
+    hint += "the webroot; or remove the name."
+    if all(_DNS.search(said) for said in failed.values()):
+        hint = "Correct each name in DNS, where the CA looks it up; or remove the name."
     raise ChallengeError(
         f"The CA could not validate {count}; nothing was changed:{''.join(lines)}",
-        hint="Make port 80 of each name reach, from anywhere, the web server that "
-        "serves the webroot; or remove the name.",
+        hint=hint,
         names=dict(failed),
     )
 

@@ -66,20 +66,24 @@ def event_log() -> Callable[[int, str], None] | None:
     return None
 
 
-def state_of(config: Config, root: Path) -> State:
+def state_of(config: Config, root: Path, *, read_only: bool = False) -> State:
     """Return the state folder; by default a folder beside the old script.
+
+    Args:
+        read_only: Leave a damaged file where it is, as a dry run does.
 
     Raises:
         ConfigError: If others made it, or can change it.
     """
+    read_only = read_only or config.dry_run
     default = folders.child(root, "LetsEncrypt") / "letsencrypt-mdaemon"
     folder = config.state_dir or default
     trust.require_state(folder, root)
     if sys.platform == "win32":
         from letsencrypt_mdaemon.windows.security import MachineSeal  # noqa: PLC0415
 
-        return State(folder, read_only=config.dry_run, seal=MachineSeal())
-    return State(folder, read_only=config.dry_run)
+        return State(folder, read_only=read_only, seal=MachineSeal())
+    return State(folder, read_only=read_only)
 
 
 @contextmanager
@@ -175,11 +179,16 @@ def send_mail(
         smtp = Smtp(
             f"smtp://[{host}]:{port}" if ":" in host else f"smtp://{host}:{port}"
         )
-        _log.warning("%s Sending the mail to %s instead.", exc, smtp.url)
+        _log.warning("%s: sending the mail to %s instead", _clause(exc), smtp.url)
         try:
             return (*mail.recipients, smtp.send(mail))
         except Error as second:
             raise type(exc)(f"{exc} {second}", hint=exc.hint) from second
+
+
+def _clause(error: Error) -> str:
+    """Return the first line of an error without its last mark."""
+    return error.message.partition("\n")[0].rstrip(".:")
 
 
 def certificate_store(config: Config, state: State, root: Path) -> Store:

@@ -137,6 +137,10 @@ def check(
         seen = _look(installation, snapshot, port_timeout)
         proof, more = _ports(snapshot, seen, port_timeout)
         problems += more
+    problems += [
+        Problem(Grade.WARNING, f"{path} is damaged, so that less is known")
+        for path in installation.state.damaged
+    ]
     problems += _name_problems(found)
     problems += _schedule_problems(found, now - runs[-1] if runs else None)
     return Health(
@@ -169,7 +173,8 @@ def _certificate_problems(
         yield Problem(Grade.WARNING, text)
     if left is not None and timedelta() < left < max(warning, critical):
         grade = Grade.CRITICAL if left < critical else Grade.WARNING
-        yield Problem(grade, f"expires in {days(left)}")
+        end = (snapshot.now + left).astimezone()
+        yield Problem(grade, f"expires on {end:%Y-%m-%d}")
 
 
 def _look(
@@ -251,7 +256,10 @@ def _name_problems(found: Status) -> Iterator[Problem]:
         why = printable(item.why, MAX_REASON)
         text = f"{item.name} is not in the certificate since {item.since:%Y-%m-%d}"
         yield Problem(Grade.WARNING, f"{text} ({why})")
-    for failure in snapshot.ledger.failing(snapshot.request.names):
+    # While nothing is due, a failure is history.
+    is_due = found.due.due or found.wait is not None
+    failing = snapshot.ledger.failing(snapshot.request.names) if is_due else ()
+    for failure in failing:
         if failure.name not in dropped:
             who, since = failure.name or "the order", failure.times[0]
             why = printable(failure.why, MAX_REASON)

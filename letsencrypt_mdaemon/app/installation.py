@@ -169,10 +169,14 @@ class Installation(NamedTuple):
         return seen, tuple(item.target for item in unseen)
 
     def noted(self, now: datetime) -> Installation:
-        """Remember when a scheduled run began, to compute the usual interval."""
+        """Remember when a scheduled run began, to compute the usual interval.
+
+        Of several within an hour, the first and the last are kept.
+        """
         runs = [run for run in self.memory.runs if run <= now]
-        if not runs or now - runs[-1] >= timedelta(hours=1):
-            runs = [*runs, utc(now)][-MAX_RUNS:]
+        if len(runs) > 1 and now - runs[-2] < timedelta(hours=1):
+            runs.pop()
+        runs = [*runs, utc(now)][-MAX_RUNS:]
         return self._remembering(self.memory._replace(runs=tuple(runs), exit_code=None))
 
     def learned(
@@ -209,7 +213,7 @@ class Installation(NamedTuple):
         gone = known.get(target.strip().lower())
         if gone is None:
             shown = "; ".join(map(str, self.memory.targets)) or "none"
-            message = f"{target!r} is no known INI value. Known are: {shown}."
+            message = f"{target!r} is not a known INI value. Known are: {shown}."
             raise ConfigError(message, hint="Write it as it is shown, in quotes.")
         kept = tuple(item for item in self.memory.targets if item != gone)
         return self._remembering(self.memory._replace(targets=kept))
@@ -268,18 +272,24 @@ class Installation(NamedTuple):
 
 
 def open_installation(
-    config: Config, root: Path, *, look: bool = True, scheduled: bool = False
+    config: Config,
+    root: Path,
+    *,
+    look: bool = True,
+    scheduled: bool = False,
+    read_only: bool = False,
 ) -> Installation:
     """Read an installation: its store, its ports.
 
     Args:
         look: Whether to check the ports.
         scheduled: Whether a scheduler most likely started this run.
+        read_only: Leave damaged state files where they are.
 
     Raises:
         ConfigError: If the store or an endpoint cannot be used.
     """
-    state = build.state_of(config, root)
+    state = build.state_of(config, root, read_only=read_only)
     store = build.certificate_store(config, state, root)
     installation = Installation(
         config=config,

@@ -15,8 +15,8 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from letsencrypt_mdaemon._version import __version__
-from letsencrypt_mdaemon.app import build
-from letsencrypt_mdaemon.errors import DeployError, Error
+from letsencrypt_mdaemon.app import build, scheduling
+from letsencrypt_mdaemon.errors import ConfigError, DeployError, Error
 from letsencrypt_mdaemon.mdaemon import folders
 from letsencrypt_mdaemon.mdaemon.server import PROBE, Semaphores
 from letsencrypt_mdaemon.pki.certificate import thumbprint
@@ -173,6 +173,14 @@ def seal(seal: Seal) -> str:
     return "sealed, opened"
 
 
+def _cron() -> str:
+    try:
+        job = scheduling.of_this_system().show()
+    except ConfigError as exc:
+        raise Skipped(f"{exc.message} {exc.hint}") from exc
+    return "`renew` is scheduled" if job else "the crontab can be read"
+
+
 def checks(installation: Installation) -> Iterator[tuple[str, Callable[[], str]]]:
     """Yield the checks for an installation on this system."""
     if sys.platform == "win32":
@@ -180,6 +188,7 @@ def checks(installation: Installation) -> Iterator[tuple[str, Callable[[], str]]
     else:
         kind = installation.config.key_type
         yield "store", partial(store, installation.store, kind)
+        yield "cron", _cron
     yield "semaphores", partial(semaphores, installation)
 
 

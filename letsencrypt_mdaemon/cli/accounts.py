@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import click
 
 from letsencrypt_mdaemon.cli import options
-from letsencrypt_mdaemon.cli.options import Result, command, offer
-from letsencrypt_mdaemon.cli.parser import Group
+from letsencrypt_mdaemon.cli.options import Group, Result, command
+from letsencrypt_mdaemon.cli.parameters import offer
 from letsencrypt_mdaemon.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -78,7 +78,8 @@ def revoke(
     lines = [f"Revoked: {text.in_use([leaf])}."]
     if installation.memory.in_use == thumbprint_of(leaf):
         lines.append("It is still in use. Run `letsencrypt-mdaemon renew` now.")
-    items = {"reason": reason, "certificate": document.certificate(leaf)}
+    revoked = document.certificate(leaf)
+    items = {"verdict": lines[0], "reason": reason, "certificate": revoked}
     return Result(items, lambda _: click.echo("\n".join(lines)))
 
 
@@ -93,6 +94,7 @@ def account_show(context: Context) -> Result:
     found = adapters.accounts(installation).document()
     items = document.account(found, installation.ca.account())
     items["directory_url"] = context.config.ca
+    items["verdict"] = f"The status of the account is {items['status'] or 'unknown'}."
     return Result(items, text.print_account)
 
 
@@ -125,7 +127,7 @@ def _change(context: Context, done: str, act: Callable[[Accounts], str]) -> Resu
     context.lock()
     url = printable(act(adapters.accounts(context.open(look=False))), 300)
     text = f"The account {url} {done}."
-    return Result({"account": url}, lambda _: click.echo(text))
+    return Result({"verdict": text, "account": url}, lambda _: click.echo(text))
 
 
 account_group = Group(

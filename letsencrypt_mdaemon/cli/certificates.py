@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import click
 
 from letsencrypt_mdaemon.cli import options
-from letsencrypt_mdaemon.cli.options import YES, Result, command
-from letsencrypt_mdaemon.cli.parser import Group
+from letsencrypt_mdaemon.cli.options import YES, Group, Result, command
 from letsencrypt_mdaemon.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ def certificates_list(context: Context) -> Result:
     installation = context.open()
     rows = certificates.entries(installation, now=context.now)
     items = {
+        "verdict": f"Certificates in the store: {len(rows)}.",
         "mdaemon_dir": str(installation.root),
         "certificates": [_row(row) for row in rows],
     }
@@ -106,14 +107,16 @@ def certificates_remove(context: Context, *, identifier: str, yes: bool) -> Resu
     ]
     if unseen:
         lines.append(f"These ports could not be checked: {', '.join(unseen)}.")
-    lines.append("It is removed with its key, and cannot be restored.")
+    key = "; Windows keeps its key" if sys.platform == "win32" else " with its key"
+    lines.append(f"It is removed{key}, and cannot be restored.")
     context.confirm(lines, yes=yes)
     context.lock()
     # Somebody may have chosen it meanwhile.
     certificates.require_unused(context.open(), leaf)
     installation.store.remove(thumbprint(leaf))
-    items = {"removed": document.certificate(leaf)}
-    return Result(items, lambda _: click.echo(f"Removed: {thumbprint(leaf)}"))
+    text = f"Removed: {thumbprint(leaf)}"
+    items = {"verdict": text, "removed": document.certificate(leaf)}
+    return Result(items, lambda _: click.echo(text))
 
 
 certificates_group = Group(
@@ -242,7 +245,7 @@ def _release(context: Context) -> Result:
         state.save(memory._replace(hold=None))
     done = "Released: `renew` may replace the certificate in use again."
     text = done if memory.hold else "Nothing was held."
-    items = {"released": document.hold(memory.hold)}
+    items = {"verdict": text, "released": document.hold(memory.hold)}
     return Result(items, lambda _: click.echo(text))
 
 
@@ -277,6 +280,7 @@ def reload(context: Context, *, restart: bool) -> Result:
 
     done = context.prepare().reload(context.now, restart=restart)
     items = {
+        "verdict": f"Reloaded: {', '.join(done.rungs) or 'nothing'}",
         "reloaded": list(done.rungs),
         "proof": document.proof(done.proof),
     }
@@ -286,6 +290,6 @@ def reload(context: Context, *, restart: bool) -> Result:
 def _print_reload(found: Document) -> None:
     from letsencrypt_mdaemon.cli.text import print_unproven, row  # noqa: PLC0415 - slow
 
-    click.echo(f"Reloaded: {', '.join(found['reloaded']) or 'nothing'}")
+    click.echo(found["verdict"])
     row("verified at", *found["proof"]["new"])
     print_unproven(found["proof"])

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import click
 
 from letsencrypt_mdaemon.cli import options
-from letsencrypt_mdaemon.cli.options import Result, command, offer
+from letsencrypt_mdaemon.cli.options import Result, command
+from letsencrypt_mdaemon.cli.parameters import offer
 from letsencrypt_mdaemon.errors import BusyError, ConfigError, Error
 
 if TYPE_CHECKING:
@@ -46,12 +47,15 @@ def discover(context: Context, forget: str | None) -> Result:
     if forget:
         installation = installation.forgotten(forget)
     known = installation.known.values()
+    found = installation.discover()
+    named = sum(item.target is not None for item in found)
     items = {
+        "verdict": f"INI values that name a known certificate: {named}.",
         "mdaemon_dir": str(installation.root),
         "store": str(installation.store),
         "certificates": [document.certificate(item) for item in known],
         "served": installation.served,
-        "found": [document.found(item) for item in installation.discover()],
+        "found": [document.found(item) for item in found],
     }
     return Result(items, text.print_found)
 
@@ -122,7 +126,9 @@ def doctor(context: Context) -> Result:
         unlocked=unlocked,
     )
     error = found.error() if found.failures else found.refusal
-    return Result(document.checkup(found), text.print_checkup, error)
+    items = document.checkup(found)
+    items["verdict"] = text.checkup_verdict(items)
+    return Result(items, text.print_checkup, error)
 
 
 @command(
@@ -142,7 +148,8 @@ def selftest(context: Context) -> Result:
     context.lock()
     found = trial.run(list(trial.checks(context.open(look=False))))
     error = found.error() if found.failed else None
-    return Result(document.selftest(found), text.print_selftest, error)
+    items = {"verdict": "No test failed.", **document.selftest(found)}
+    return Result(items, text.print_selftest, error)
 
 
 @command(
@@ -169,4 +176,6 @@ def notify_test(context: Context, event: str | None) -> Result:
         raise ConfigError("No recipient is set.", hint="Use --to ADDRESS.")
     *recipients, where = context.mail(*letter.example(event))
     sent = f"Sent to {', '.join(recipients)} {where}."
-    return Result({"to": recipients, "sent": where}, lambda _: click.echo(sent))
+    return Result(
+        {"verdict": sent, "to": recipients, "sent": where}, lambda _: click.echo(sent)
+    )

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from letsencrypt_mdaemon.cli import options
-from letsencrypt_mdaemon.cli.options import Result, command
-from letsencrypt_mdaemon.cli.parser import Group
+from letsencrypt_mdaemon.cli.options import Group, Result, command
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -86,7 +85,7 @@ def rollback(context: Context) -> Result:
 def carry_out(context: Context, act: Callable[[Prepared], Outcome]) -> Result:
     """Change which certificate the server uses."""
     from letsencrypt_mdaemon.app import status as overview  # noqa: PLC0415 - slow
-    from letsencrypt_mdaemon.cli import document, text  # noqa: PLC0415 - slow
+    from letsencrypt_mdaemon.cli import document, text, verdict  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.pki.certificate import tlsa  # noqa: PLC0415 - slow
 
     config = context.config
@@ -103,7 +102,12 @@ def carry_out(context: Context, act: Callable[[Prepared], Outcome]) -> Result:
         "directory_url": config.ca,
         "targets": [document.target(item) for item in prepared.named],
         "scheduled": True if context.is_scheduled else None,
+        "days_left": document.days_left(
+            prepared.named.values() if config.staging else [leaf]
+        ),
+        "command": context.command,
     }
+    items["verdict"] = verdict.outcome(items)
     return Result(items, text.print_outcome, outcome.error)
 
 
@@ -127,15 +131,18 @@ def status(context: Context, *, ports: bool) -> Result:
 
     from letsencrypt_mdaemon.app import scheduling  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.app import status as overview  # noqa: PLC0415 - slow
+    from letsencrypt_mdaemon.cli import document, verdict  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.cli import status as shown  # noqa: PLC0415 - slow
 
-    installation = context.open(look=False)
+    installation = context.open(look=False, read_only=True)
     installation = installation.look(installation.names())
     found = overview.read(installation, now=context.now)
     runs = installation.memory.runs
     is_scheduled = scheduling.is_scheduled(context.job, runs, context.now)
-    document = shown.status(found, installation, is_scheduled=is_scheduled)
-    return Result(document, partial(shown.print_status, each=ports))
+    items = shown.status(found, installation, is_scheduled=is_scheduled)
+    items["days_left"] = document.days_left(found.snapshot.named.values())
+    items["verdict"] = verdict.status(items)
+    return Result(items, partial(shown.print_status, each=ports))
 
 
 @command(
@@ -151,7 +158,7 @@ def schedule_install(context: Context) -> Result:
     catches up on a missed start. Run it again to update the command.
     """
     from letsencrypt_mdaemon.app import scheduling  # noqa: PLC0415 - slow
-    from letsencrypt_mdaemon.cli import document, text  # noqa: PLC0415 - slow
+    from letsencrypt_mdaemon.cli import document, text, verdict  # noqa: PLC0415 - slow
 
     scheduler = scheduling.of_this_system()
     given = {name: row for name, row in context.options.items() if name != "json"}
@@ -160,7 +167,7 @@ def schedule_install(context: Context) -> Result:
     command = scheduling.command(context.loaded, given, context.root)
     job = scheduler.install(command)
     last = scheduling.last_run(context.config, context.root)
-    items = {"job": document.job(job, last), "rivals": rivals}
+    items = verdict.schedule(document.job(job, last), rivals)
     return Result(items, text.print_installed)
 
 
@@ -182,12 +189,11 @@ def offer_to_keep_others_out(context: Context) -> None:
 def schedule_show(context: Context) -> Result:
     """Show the schedule and the last run."""
     from letsencrypt_mdaemon.app import scheduling  # noqa: PLC0415 - slow
-    from letsencrypt_mdaemon.cli import document, text  # noqa: PLC0415 - slow
+    from letsencrypt_mdaemon.cli import document, text, verdict  # noqa: PLC0415 - slow
 
     scheduler = scheduling.of_this_system()
     last = scheduling.last_run(context.config, context.root)
-    job = document.job(scheduler.show(), last)
-    items = {"job": job, "rivals": scheduler.rivals()}
+    items = verdict.schedule(document.job(scheduler.show(), last), scheduler.rivals())
     return Result(items, text.print_job)
 
 
@@ -201,7 +207,8 @@ def schedule_remove(_: Context) -> Result:
 
     removed = scheduling.of_this_system().remove()
     done = "Removed the scheduled task." if removed else "There was no scheduled task."
-    return Result({"removed": removed}, lambda _: click.echo(done))
+    items = {"removed": removed, "verdict": done}
+    return Result(items, lambda _: click.echo(done))
 
 
 schedule_group = Group(

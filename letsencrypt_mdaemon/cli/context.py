@@ -148,14 +148,19 @@ class Context:
         by_hand = config.dry_run or config.force or config.staging
         return self.command == "renew" and not by_hand and not self.is_typed
 
-    def open(self, *, look: bool = True) -> Installation:
+    def open(self, *, look: bool = True, read_only: bool = False) -> Installation:
         """Open the installation.
 
         Args:
             look: Whether to check what its ports serve.
+            read_only: Leave damaged state files where they are.
         """
         self.installation = open_installation(
-            self.config, self.root, look=look, scheduled=self.is_scheduled
+            self.config,
+            self.root,
+            look=look,
+            scheduled=self.is_scheduled,
+            read_only=read_only,
         )
         return self.installation
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,7 +16,7 @@ from letsencrypt_mdaemon.pki.chain import title
 from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from cryptography import x509
 
@@ -31,11 +32,17 @@ if TYPE_CHECKING:
 SCHEMA = 1
 """The version of the JSON; it rises when a key changes its meaning or disappears."""
 
+DAY = timedelta(days=1)
+
 Document = dict[str, Any]
 
 
-def common(command: str, exit_code: int) -> Document:
-    """Return what the JSON of every command begins with."""
+def common(command: str, exit_code: int, message: str = "") -> Document:
+    """Return what the JSON of every command begins with.
+
+    Args:
+        message: That of its failure.
+    """
     return {
         "schema": SCHEMA,
         "command": command,
@@ -45,7 +52,34 @@ def common(command: str, exit_code: int) -> Document:
             "time": iso(datetime.now(UTC)),
         },
         "exit_code": exit_code,
+        "days_left": None,
+        "verdict": first_sentence(message) or None,
     }
+
+
+def failure(
+    command: str, exit_code: int, message: str, *, kind: str, hint: str = ""
+) -> Document:
+    """Return the JSON of a command that failed before it began."""
+    details = {"type": kind, "message": message, "hint": hint}
+    return {
+        **common(command, exit_code, message),
+        "error": details,
+        "warnings": [],
+        "log": None,
+    }
+
+
+def days_left(leaves: Iterable[x509.Certificate | None]) -> float | None:
+    """Return the days until the first of some certificates expires; None for none."""
+    ends = [leaf.not_valid_after_utc for leaf in leaves if leaf is not None]
+    return round((min(ends) - datetime.now(UTC)) / DAY, 2) if ends else None
+
+
+def first_sentence(message: str) -> str:
+    """Return the sentence with which an error's message begins."""
+    line = message.partition("\n")[0].removesuffix(":")
+    return re.split(r"(?<=\.) ", line, maxsplit=1)[0]
 
 
 def print_json(document: Mapping[str, object]) -> None:

@@ -6,7 +6,7 @@ import atexit
 import gc
 import os
 import sys
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
@@ -22,8 +22,8 @@ from letsencrypt_mdaemon.cli import (
     streams,
 )
 from letsencrypt_mdaemon.cli import setup as setting_up
-from letsencrypt_mdaemon.cli.options import general_options
-from letsencrypt_mdaemon.cli.parser import CONTEXT, Command, Group
+from letsencrypt_mdaemon.cli.options import CONTEXT, Group
+from letsencrypt_mdaemon.cli.parameters import Command, general_options
 from letsencrypt_mdaemon.errors import ConfigError, Error
 
 
@@ -38,13 +38,36 @@ from letsencrypt_mdaemon.errors import ConfigError, Error
 )
 @click.option("--keep", is_flag=True, help="Leave the files there afterwards.")
 @click.option("--break", "broken", is_flag=True, help="Show a run that is rolled back.")
+@click.option("--serve", is_flag=True, help="Let both run until Ctrl-C.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def demo(directory: str | None, *, keep: bool, broken: bool, as_json: bool) -> None:
+def demo(
+    directory: str | None, *, keep: bool, broken: bool, serve: bool, as_json: bool
+) -> None:
     """Try a renewal with a small MDaemon and CA.
 
     Both run on this machine, in a folder of their own. As SYSTEM or root, name the
     folder if this machine has an MDaemon.
     """
+
+    def show(result: dict[str, Any]) -> None:
+        if as_json:
+            from letsencrypt_mdaemon.cli import document  # noqa: PLC0415 - slow
+
+            code = int(result["exit_code"])
+            document.print_json({**document.common("demo", code), **result})
+
+    def stay(result: dict[str, Any]) -> None:
+        import signal  # noqa: PLC0415
+        import time  # noqa: PLC0415
+
+        # An exception would be lost in a destructor.
+        asked: list[int] = []
+        signal.signal(signal.SIGINT, lambda number, _: asked.append(number))
+        show(result)
+        gc.enable()  # it may run for days
+        while not asked:
+            time.sleep(0.2)
+
     try:
         from pathlib import Path  # noqa: PLC0415 - slow to import
 
@@ -62,14 +85,19 @@ def demo(directory: str | None, *, keep: bool, broken: bool, as_json: bool) -> N
             keep=keep,
             broken=broken,
             say=lambda line: click.echo(line, err=as_json),
+            serve=stay if serve else None,
         )
     except Error as exc:
-        _fail(exc)
-    if as_json:
-        from letsencrypt_mdaemon.cli import document as report  # noqa: PLC0415 - slow
+        if as_json:
+            from letsencrypt_mdaemon.cli import document  # noqa: PLC0415 - slow
 
-        code = int(str(result["exit_code"]))
-        report.print_json({**report.common("demo", code), **result})
+            kind, (code, message) = type(exc).__name__, (exc.exit_code, exc.message)
+            document.print_json(
+                document.failure("demo", code, message, kind=kind, hint=exc.hint)
+            )
+        _fail(exc)
+    if not serve:
+        show(result)
     sys.exit(result["exit_code"])
 
 

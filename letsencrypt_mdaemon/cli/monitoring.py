@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import click
 
 from letsencrypt_mdaemon.cli import options
-from letsencrypt_mdaemon.cli.options import Result, command, offer
-from letsencrypt_mdaemon.cli.parser import number
+from letsencrypt_mdaemon.cli.options import Result, command
+from letsencrypt_mdaemon.cli.parameters import number, offer
 from letsencrypt_mdaemon.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from datetime import timedelta
 
     from letsencrypt_mdaemon.app.health import Health
@@ -26,12 +26,40 @@ UNKNOWN = 3
 
 FORMATS = ("text", "json", "prtg", "prometheus")
 DAY = 86_400
+MAX_DAYS, MAX_SECONDS = 10_000, 600
 
 
-def unknown(message: str) -> int:
-    """Print that the check could not be made; return the exit code of that."""
-    click.echo(f"UNKNOWN - {_one_line(message)}")
+def unknown(message: str, words: Sequence[str]) -> int:
+    """Print that the check could not be made; return the exit code of that.
+
+    With --json nothing is printed: the caller does.
+
+    Args:
+        words: The command line.
+    """
+    text = f"UNKNOWN - {_one_line(message)}"
+    form = _asked_format(words)
+    if form == "prtg":
+        click.echo(json.dumps({"prtg": {"error": 1, "text": text}}))
+    elif form == "prometheus":
+        lines = f"# {text}\nletsencrypt_mdaemon_state {UNKNOWN}"
+        click.echo(lines)
+    elif form == "json" and "--json" not in words:
+        problem = {"state": "UNKNOWN", "text": message}
+        click.echo(json.dumps({"state": "UNKNOWN", "problems": [problem]}, indent=2))
+    elif form != "json":
+        click.echo(text)
     return UNKNOWN
+
+
+def _asked_format(words: Sequence[str]) -> str:
+    """Return the format that a command line asks for, even if it is wrong otherwise."""
+    form = FORMATS[0]
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        name, _, value = word.partition("=")
+        if name == "--format":
+            form = value or following
+    return "json" if "--json" in words else form
 
 
 @command(
@@ -40,20 +68,20 @@ def unknown(message: str) -> int:
     own=(
         click.Option(
             ["--warning"],
-            callback=number(0),
+            callback=number(0, MAX_DAYS, int),
             metavar="DAYS",
             help="Warn below this.  [default: 21, or a quarter of the lifetime]",
         ),
         click.Option(
             ["--critical"],
-            callback=number(0),
+            callback=number(0, MAX_DAYS, int),
             metavar="DAYS",
             help="Critical below this.  [default: 7, or an eighth of the lifetime]",
         ),
         click.Option(["--no-ports"], is_flag=True, help="Do not ask the ports."),
         click.Option(
             ["--timeout"],
-            callback=number(0.1, 600),
+            callback=number(0.1, MAX_SECONDS),
             default="8",
             metavar="SECONDS",
             help="For all ports together.  [default: 8]",
@@ -73,8 +101,8 @@ def unknown(message: str) -> int:
 def check(  # noqa: PLR0913 - its options
     context: Context,
     *,
-    warning: float | None,
-    critical: float | None,
+    warning: int | None,
+    critical: int | None,
     no_ports: bool,
     timeout: float,
     form: str,
@@ -90,8 +118,11 @@ def check(  # noqa: PLR0913 - its options
     if form not in FORMATS:
         message = f"--format: {form!r} is not valid; use {', '.join(FORMATS)}."
         raise ConfigError(message)
+    if warning is not None and critical is not None and critical > warning:
+        message = f"--critical {critical} is more than --warning {warning}."
+        raise ConfigError(message, hint="Warn first: --warning is the larger one.")
     found = health.check(
-        context.open(look=False),
+        context.open(look=False, read_only=True),
         health.Limits(warning, critical),
         now=context.now,
         port_timeout=None if no_ports else timeout,
@@ -170,6 +201,7 @@ def _document(found: Health) -> Document:
     proven, ports = _counted(found) or (None, None)
     left, last = found.left, found.last_run
     return {
+        "verdict": line(found).rpartition(" | ")[0],
         "state": found.grade.name,
         "name": found.name,
         "days_left": None if left is None else _rounded(left),
@@ -213,8 +245,7 @@ def prtg(found: Health) -> Mapping[str, object]:
         "limitmaxwarning": 0.5,
         "limitmaxerror": 1.5,
     }
-    text = line(found).rpartition(" | ")[0]
-    return {"prtg": {"result": [*channels, state], "text": text}}
+    return {"prtg": {"result": [*channels, state], "text": document["verdict"]}}
 
 
 def prometheus(found: Health) -> str:

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+import io
+import sys
+from itertools import chain
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import click
 
-from letsencrypt_mdaemon.cli.parser import CONTEXT, Command
+from letsencrypt_mdaemon.cli.parameters import (
+    ALL,
+    Command,
+    close,
+    identifiers,
+    of_settings,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-
-    from click.shell_completion import CompletionItem
+    from collections.abc import Callable, Mapping, Sequence
 
     from letsencrypt_mdaemon.cli.document import Document
     from letsencrypt_mdaemon.errors import Error
 
-    Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
     Action = Callable[..., "Result"]  # of a Context, and own options
+    Failure = Callable[[str, Sequence[str]], int]  # of a message and a command line
 
-_ALL = f"{__name__}.all"
+_HELP = ["-h", "--help"]
+CONTEXT = {"help_option_names": _HELP}
 
 # What the commands read: the first names everything that opens an installation.
 INSTALLATION = (
@@ -76,6 +84,101 @@ class Result(NamedTuple):
     exit_code: int = 0
 
 
+class Group(click.Group):
+    """A group of commands, listed in sections.
+
+    Args:
+        sections: The commands by title of their section. A command's name loses the
+            group's: `schedule-show` becomes `show`.
+        default: The command that runs if none is given; "" = show the help.
+    """
+
+    context_class = Command.context_class
+
+    def __init__(
+        self,
+        name: str,
+        sections: Mapping[str, Sequence[click.Command]],
+        *,
+        default: str = "",
+        **attributes: Any,  # noqa: ANN401 - click's own
+    ) -> None:
+        super().__init__(
+            name,
+            context_settings=CONTEXT,
+            no_args_is_help=True,
+            subcommand_metavar="COMMAND [OPTIONS]",
+            **attributes,
+        )
+        self.sections, self.default = sections, default
+        self.words: list[str] = []  # the command line, while one is run
+        for command in chain.from_iterable(sections.values()):
+            self.add_command(command, str(command.name).removeprefix(f"{name}-"))
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the options; add the default command."""
+        is_option = args[:1] and args[0].startswith("-") and args[0] not in _HELP
+        if self.default and (not args or is_option):
+            args = [self.default, *args]
+        return super().parse_args(ctx, args)
+
+    def main(self, *arguments: Any, **options: Any) -> NoReturn:  # noqa: ANN401
+        """Run a command line; its mistakes are shown as all other errors are."""
+        options["standalone_mode"] = False
+        words = options.pop("args", None) or (arguments or [sys.argv[1:]])[0]
+        self.words = words = _as_options(words)
+        try:
+            sys.exit(super().main(words, *arguments[1:], **options) or 0)
+        except click.ClickException as exc:
+            if isinstance(exc, click.NoSuchOption) and exc.possibilities:
+                exc.possibilities[:] = close(exc.option_name, exc.possibilities)
+            context = getattr(exc, "ctx", None)
+            row = context and context.command
+            if isinstance(row, _Command) and row.on_failure is not None:
+                code = row.on_failure(exc.format_message(), words)
+                if "--json" in words:
+                    _print_as_json(exc, code)
+                sys.exit(code)
+            if "--json" in words:
+                _print_as_json(exc, exc.exit_code)
+                sys.exit(exc.exit_code)
+            shown = io.StringIO()
+            exc.show(shown)
+            text = shown.getvalue().replace("Error: ", "error: ", 1)
+            click.echo(text, nl=False, err=True)
+            sys.exit(exc.exit_code)
+        except click.Abort:
+            click.echo("Aborted!", err=True)
+            sys.exit(1)
+
+    def format_commands(self, _: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands with the first sentences of their help."""
+        names = {command: name for name, command in self.commands.items()}
+        width = max(map(len, self.commands))
+        for title, commands in self.sections.items():
+            with formatter.section(title):
+                formatter.write_dl(
+                    [(f"{names[row]:<{width}}", _summary(row)) for row in commands]
+                )
+
+
+def _as_options(words: Sequence[str]) -> list[str]:
+    """Return a command line with `help` and `version` as the options they stand for."""
+    if words[:1] == ["help"]:
+        return [*words[1:], "--help"]
+    return ["--version"] if words == ["version"] else list(words)
+
+
+def _print_as_json(error: click.ClickException, code: int) -> None:
+    """Print wrong usage as the JSON of any other failure."""
+    from letsencrypt_mdaemon.cli import document  # noqa: PLC0415 - seldom needed
+
+    context = getattr(error, "ctx", None)
+    path = context.command_path.partition(" ")[2] if context else ""
+    message = error.format_message()
+    document.print_json(document.failure(path, code, message, kind="UsageError"))
+
+
 class _Command(Command):
     """A command whose options are settings, made when they are needed.
 
@@ -87,12 +190,12 @@ class _Command(Command):
     own: Sequence[click.Parameter] = ()
     helps: Mapping[str, str] = {}
     example = ""
-    on_failure: Callable[[str], int] | None = None
+    on_failure: Failure | None = None
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         """Return the options."""
         if not self.params:
-            rows = _options(self.shown, self.takes, self.helps)
+            rows = of_settings(self.shown, self.takes, self.helps)
             self.params = [*self.own, *rows]
         return super().get_params(ctx)
 
@@ -123,13 +226,13 @@ class _Command(Command):
         self, ctx: click.Context, formatter: click.HelpFormatter
     ) -> None:
         """Write the options that matter most, or all of them."""
-        few = {*_identifiers(self.shown), *(option.name for option in self.own)}
+        few = {*identifiers(self.shown), *(option.name for option in self.own)}
         seldom = {option.name for option in self.params} - few - {"help_all"}
         rows = [
             option.get_help_record(ctx)
             for option in self.get_params(ctx)
             if isinstance(option, click.Option)
-            and (ctx.meta.get(_ALL) or option.name not in seldom)
+            and (ctx.meta.get(ALL) or option.name not in seldom)
         ]
         with formatter.section("Options"):
             formatter.write_dl([row for row in rows if row])
@@ -139,7 +242,7 @@ class _Command(Command):
         with formatter.indentation():
             formatter.write_paragraph()
             formatter.write_text(f"Example:  letsencrypt-mdaemon {self.example}")
-            if not ctx.meta.get(_ALL):
+            if not ctx.meta.get(ALL):
                 formatter.write_text(f"All options:  {ctx.command_path} --help-all")
 
 
@@ -151,7 +254,7 @@ def command(  # noqa: PLR0913 - what a command consists of
     example: str,
     is_logged: bool = False,
     first: Callable[..., object] | None = None,
-    on_failure: Callable[[str], int] | None = None,
+    on_failure: Failure | None = None,
 ) -> Callable[[Action], click.Command]:
     """Make a command of a function, with settings as its options.
 
@@ -174,6 +277,9 @@ def command(  # noqa: PLR0913 - what a command consists of
 
             mine = {str(option.name): given.pop(str(option.name)) for option in own}
             current = click.get_current_context()
+            words = getattr(current.find_root().command, "words", ())
+            fail = on_failure
+            failed = (lambda said: fail(said, words)) if fail is not None else None
             outer = current.find_root().obj
             file = given.pop("config_file") or outer["config_file"]
             verbose = bool(given.pop("verbose") or outer["verbose"])
@@ -186,7 +292,7 @@ def command(  # noqa: PLR0913 - what a command consists of
             is_marked = bool(mine.pop("is_marked", False))
             context = Context(name, options, file=file, is_marked=is_marked)
             with Run(
-                context, verbose=verbose, is_logged=is_logged, on_failure=on_failure
+                context, verbose=verbose, is_logged=is_logged, on_failure=failed
             ) as run:
                 if first is not None:
                     first(context, **mine)
@@ -208,77 +314,6 @@ def command(  # noqa: PLR0913 - what a command consists of
     return decorate
 
 
-def offer(values: Sequence[str], *, path: str = "") -> Complete:
-    """Return what completes an option's value.
-
-    Args:
-        path: "dir" or "file" if the shell completes a path.
-    """
-
-    def complete(
-        _: click.Context, __: click.Parameter, incomplete: str
-    ) -> list[CompletionItem]:
-        from click.shell_completion import CompletionItem  # noqa: PLC0415 - seldom
-
-        if path:
-            return [CompletionItem(incomplete, type=path)]
-        fitting = [value for value in values if value.startswith(incomplete)]
-        return [CompletionItem(value) for value in fitting]
-
-    return complete
-
-
-def _options(
-    shown: Sequence[str], takes: Sequence[str] | None, helps: Mapping[str, str]
-) -> Iterator[click.Option]:
-    from letsencrypt_mdaemon.config import load  # noqa: PLC0415 - slow to import
-
-    table = {name: row for name, row in load.settings() if not row.secret}
-    more = [name for name in table if takes is None or name in takes]
-    for name in dict.fromkeys([*shown, *more]):
-        row = table[name]
-        # A flag's value on any other option would make its argument optional.
-        kind: dict[str, Any] = {"is_flag": True, "flag_value": "yes"}
-        if not row.flag:
-            path = {"DIR": "dir", "FILE": "file"}.get(row.metavar, "")
-            complete = offer(row.choices, path=path)
-            kind = {"metavar": row.metavar, "shell_complete": complete}
-        yield click.Option(
-            [f"--{name}", *_identifiers([name])],
-            type=str,
-            default=None,
-            multiple=row.many,
-            help=helps.get(name, row.help),
-            **kind,
-        )
-    yield from general_options()
-    yield click.Option(
-        ["--help-all"],
-        is_flag=True,
-        is_eager=True,
-        expose_value=False,
-        callback=_show_all,
-        help="Show all options and exit.",
-    )
-
-
-def general_options() -> Iterator[click.Option]:
-    """Return the options that may stand before the command or behind it."""
-    yield click.Option(
-        ["-c", "--config", "config_file"],
-        metavar="FILE",
-        help="Config file.  [default: letsencrypt-mdaemon.ini in MDaemon's folder "
-        "LetsEncrypt]",
-    )
-    yield click.Option(["-v", "--verbose"], is_flag=True, help="Show debug output.")
-
-
-def _show_all(ctx: click.Context, _: click.Parameter, value: object) -> None:
-    if value and not ctx.resilient_parsing:
-        ctx.meta[_ALL] = True
-        click.echo(ctx.get_help(), color=ctx.color)
-        ctx.exit()
-
-
-def _identifiers(names: Sequence[str]) -> list[str]:
-    return [name.replace("-", "_") for name in names]
+def _summary(command: click.Command) -> str:
+    """Return the first sentence of a command's help."""
+    return (command.help or "").partition("\n")[0].removesuffix(".")

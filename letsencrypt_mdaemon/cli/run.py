@@ -59,7 +59,9 @@ class Run:
         self._mails = False
         self._items: Mapping[str, object] = {}
         self._file_log: log.FileLog | None = None
-        self._logger, self._lines = log.start(sys.stderr, verbose=verbose)
+        # A monitor gets one line.
+        stream = sys.stderr if on_failure is None or verbose else None
+        self._logger, self._lines = log.start(stream, verbose=verbose)
 
     def __enter__(self) -> Self:
         """Begin."""
@@ -163,7 +165,7 @@ class Run:
             self._tell(error, findings, lines)
             self._write_event(error)
         if self.context.is_json:
-            details: dict[str, object] = {
+            details: Document = {
                 "type": type(error).__name__,
                 "message": error.message,
                 "hint": error.hint,
@@ -172,7 +174,13 @@ class Run:
                 details["names"] = error.names
             if isinstance(error, ChallengeError):
                 details["findings"] = findings
-            report.print_json(self._document(code, error=details))
+            more: Document = {
+                "verdict": report.first_sentence(error.message),
+                "error": details,
+            }
+            if (prepared := self.context.prepared) is not None:
+                more["days_left"] = report.days_left(prepared.named.values())
+            report.print_json(self._document(code, **more))
         sys.exit(code)
 
     def _consult(self, error: ChallengeError) -> dict[str, Document]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from letsencrypt_mdaemon.cli.options import DEPLOY, YES, Result, command
-from letsencrypt_mdaemon.cli.parser import number
+from letsencrypt_mdaemon.cli.parameters import number
 from letsencrypt_mdaemon.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -137,8 +137,8 @@ def self_signed(  # noqa: PLR0913 - its options
     )
     installation.store.install(made)
     if not in_use:
-        items = {"certificate": document.certificate(made.leaf)}
-        text = f"Made: {made.thumbprint} for {', '.join(made.names)}.\n"
-        text += f"To use it:  letsencrypt-mdaemon use {made.thumbprint[:8]}"
+        text = f"Made: {made.thumbprint} for {', '.join(made.names)}."
+        items = {"verdict": text, "certificate": document.certificate(made.leaf)}
+        text += f"\nTo use it:  letsencrypt-mdaemon use {made.thumbprint[:8]}"
         return Result(items, lambda _: click.echo(text))
     return commands.carry_out(context, lambda run: run.use(made.leaf, context.now))

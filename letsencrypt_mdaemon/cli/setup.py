@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from letsencrypt_mdaemon.cli.options import RENEW, Result, command, offer
+from letsencrypt_mdaemon.cli.options import RENEW, Result, command
+from letsencrypt_mdaemon.cli.parameters import offer
 from letsencrypt_mdaemon.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.app.scheduling import Scheduler
     from letsencrypt_mdaemon.app.survey import Offer, Survey
     from letsencrypt_mdaemon.cli.context import Context
+    from letsencrypt_mdaemon.cli.document import Document
     from letsencrypt_mdaemon.config.load import Loaded
 
 SOURCES = ("auto", "script", "simple-acme", "none")
@@ -90,8 +92,8 @@ def setup(  # noqa: PLR0913 - its options
         steps.require_rights(context.root)
     if undo:
         done = steps.undo(scheduling.of_this_system(), context.config, context.root)
-        text = "; ".join(done) or "There was nothing to undo"
-        return Result({"undone": done}, lambda _: click.echo(f"{text}."))
+        text = f"{'; '.join(done) or 'There was nothing to undo'}."
+        return Result({"verdict": text, "undone": done}, lambda _: click.echo(text))
     is_asking = not (yes or only_print or context.config.json)
     if is_asking and not sys.stdin.isatty():
         message = "`setup` asks questions, and this is no terminal."
@@ -112,7 +114,13 @@ def setup(  # noqa: PLR0913 - its options
     run = Steps(context, scheduler, disable, say, is_asking=is_asking)
     run.is_mailing = test_mail
     run.go(found, answers, data, no_rehearsal=no_rehearsal)
-    items = {"mdaemon_dir": str(context.root), "names": answers, "steps": run.done}
+    items: Document = {
+        "days_left": run.days_left,
+        "verdict": run.verdict,
+        "mdaemon_dir": str(context.root),
+        "names": answers,
+        "steps": run.done,
+    }
     return Result(items, lambda _: None, run.error)
 
 

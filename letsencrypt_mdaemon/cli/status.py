@@ -128,7 +128,7 @@ def print_status(found: Document, *, each: bool = False) -> None:
     Args:
         each: List each INI value and port, also those that agree.
     """
-    click.echo(f"MDaemon in {found['mdaemon_dir']}")
+    click.echo(f"{found['verdict']}\nMDaemon in {found['mdaemon_dir']}")
     row("store", found["store"])
     row("names", *found["names"])
     row("CA", found["directory_url"])

@@ -9,7 +9,7 @@ import click
 from letsencrypt_mdaemon.app import config_file, survey
 from letsencrypt_mdaemon.app import setup as steps
 from letsencrypt_mdaemon.app.setup import Ended
-from letsencrypt_mdaemon.cli import text
+from letsencrypt_mdaemon.cli import document, text
 from letsencrypt_mdaemon.config import load
 from letsencrypt_mdaemon.errors import DeployError, Error
 
@@ -53,6 +53,8 @@ class Steps:
         is_mailing: Whether a test mail is sent: something changed, or it is asked for.
         done: Number, title, result and detail of each, as JSON.
         error: Why the server is not ready, although the steps were taken.
+        days_left: Those of the certificate in use.
+        verdict: The result in a sentence, if the server is ready.
     """
 
     def __init__(
@@ -72,6 +74,8 @@ class Steps:
         self.is_mailing = False
         self.done: list[Mapping[str, object]] = []
         self.error: Error | None = None
+        self.days_left: float | None = None
+        self.verdict = ""
 
     def go(
         self,
@@ -110,8 +114,11 @@ class Steps:
         self._schedule(loaded, file)
         self._step(9, lambda: self._mail(loaded.config))
         self.say(text.SWITCH_OFF)
+        leaf = outcome.certificate if outcome else None
+        self.days_left = document.days_left([leaf])
         if self.error is None:
-            self.say(steps.farewell(outcome))
+            self.verdict = steps.farewell(outcome)
+            self.say(self.verdict)
 
     def _certificate(self, loaded: Loaded) -> Outcome | None:
         """Obtain the certificate; on a new server, let the person choose it."""

@@ -42,7 +42,7 @@ _FIREWALL_HINT = (
 
 def print_outcome(document: Document) -> None:
     """Print what a run did, or would do."""
-    click.echo(_headline(document))
+    click.echo(document["verdict"])
     row("reason", document["reason"])
     row("names", *document["names"])
     if item := document["certificate"]:
@@ -78,35 +78,6 @@ def print_unproven(proof: Document | None) -> None:
             rows[word].append(f"{item['endpoint']}: {item['reason']}")
     for word, lines in rows.items():
         row(word, *lines)
-
-
-def _headline(document: Document) -> str:
-    """Return the result of a run in a line."""
-    if document["dry_run"]:
-        return "Dry run: nothing was changed, and no certificate was ordered."
-    if document["staging"]:
-        return "Rehearsal: nothing in use was changed."
-    if until := document["waiting_until"]:
-        return f"Waiting: due, next try after {when(until)}. --force tries now."
-    first, *more = document["names"]
-    names = first + (f" and {len(more)} more" if more else "")
-    if item := document["pending"]:
-        until = day(item["not_after"])
-        return f"Issued, not in use: {names}, valid until {until}."
-    if not document["renewed"]:
-        due, item = document["due_at"], document["held"]
-        idle = f"Nothing due until {when(due)}." if due else "Nothing to do."
-        return f"Held by you since {when(item['since'])}." if item else idle
-    done = {"activate": "Activated", "rollback": "Rolled back"}
-    done |= dict.fromkeys(("use", "self-signed"), "In use")
-    proven = ""
-    if (item := document["proof"]) and item["unproven"]:
-        ports = len(item["new"]) + len(item["unproven"])
-        proven = f"; {len(item['new'])} of {ports} ports proven"
-    return (
-        f"{done.get(document['command'], 'Renewed')}: {names}, "
-        f"valid until {day(document['certificate']['not_after'])}{proven}"
-    )
 
 
 def print_account(document: Document) -> None:
@@ -198,13 +169,13 @@ def print_checkup(document: Document) -> None:
         row("served at", *item["served_at"])
         _print_findings(new)
     good = "good" if document["fetched"] else "good, but port 80 was not checked"
-    click.echo("This machine and the CA: " + ("" if document["machine"] else good))
+    click.echo("This machine and the CA:" + ("" if document["machine"] else f" {good}"))
     _print_findings(document["machine"])
     if records := [x["caa_record"] for x in document["names"] if x["caa_record"]]:
         click.echo("To allow only this account to get certificates, publish in DNS:")
         for record in records:
             click.echo(f"  {record}")
-    click.echo(_verdict(document))
+    click.echo(document["verdict"])
 
 
 def _result(item: Document, *, fetched: bool = True) -> str:
@@ -219,7 +190,7 @@ def _result(item: Document, *, fetched: bool = True) -> str:
     return "no problem found" if fetched else "no problem in DNS, port 80 not checked"
 
 
-def _verdict(document: Document) -> str:
+def checkup_verdict(document: Document) -> str:
     """Return the result of a checkup in a sentence."""
     results = {item["name"]: _result(item) for item in document["names"]}
     parts = []

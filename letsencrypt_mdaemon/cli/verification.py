@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from letsencrypt_mdaemon.cli.document import certificate
+from letsencrypt_mdaemon.cli import verdict as sentence
+from letsencrypt_mdaemon.cli.document import certificate, days_left
 from letsencrypt_mdaemon.cli.text import print_wrapped
 from letsencrypt_mdaemon.pki.certificate import dns_names, thumbprint
 from letsencrypt_mdaemon.pki.chain import Ending, title
@@ -27,6 +28,8 @@ def verification(value: Verification) -> Document:
     """Return what the ports serve, and what they should serve."""
     expected = value.expected
     return {
+        "days_left": days_left(expected or ()),
+        "verdict": sentence.verification(value),
         "names": list(value.names),
         "expected": None
         if expected is None
@@ -111,8 +114,7 @@ def print_verification(found: Verification, store: str) -> None:
         shown = shown if len(places) < len(groups) else "Every port"
         print_wrapped(f"{shown}: {remark}.")
     if not found.is_listening:
-        why = "" if found.is_running else ": MDaemon's service is stopped"
-        print_wrapped(f"No port listens, so nothing could be verified{why}.")
+        print_wrapped(sentence.verification(found))
 
 
 def _print_expected(found: Verification) -> None:

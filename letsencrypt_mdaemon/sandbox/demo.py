@@ -10,12 +10,12 @@ import subprocess
 import sys
 import tempfile
 from contextlib import ExitStack, suppress
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cryptography import x509
 
+from letsencrypt_mdaemon.config.load import FILE_NAME
 from letsencrypt_mdaemon.errors import ConfigError, DeployError
 from letsencrypt_mdaemon.pki.certificate import dns_names, is_issued_by
 from letsencrypt_mdaemon.sandbox import mdaemon
@@ -29,18 +29,20 @@ from letsencrypt_mdaemon.sandbox.folder import (
     create,
 )
 from letsencrypt_mdaemon.system.disk import explained
-from letsencrypt_mdaemon.text import day
 from letsencrypt_mdaemon.verify.endpoints import Endpoint
 from letsencrypt_mdaemon.verify.observe import observe
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     Say = Callable[[str], None]
+    Serve = Callable[[dict[str, Any]], object]
 
 HOST_NAME = "mail.example.test"
 ALTERNATES = "imap.example.test,bücher.example.test"
 NAMES = {HOST_NAME, "imap.example.test", "xn--bcher-kva.example.test"}
+TO_TRY = (("status",), ("verify",), ("renew", "--force"))
+"""Commands for the sandbox that stays up."""
 RUN_TIMEOUT_SECONDS = 120
 _START = """
 import sys
@@ -55,7 +57,12 @@ _ended: list[subprocess.Popen[str]] = []  # Ctrl-C in a Popen's destructor is lo
 
 
 def run(
-    directory: Path | None, *, keep: bool, broken: bool, say: Say
+    directory: Path | None,
+    *,
+    keep: bool,
+    broken: bool,
+    say: Say,
+    serve: Serve | None = None,
 ) -> dict[str, Any]:
     """Run the demo in a folder; return its commands, their reports and the checks.
 
@@ -64,6 +71,7 @@ def run(
         keep: Keep the folder's content.
         broken: Let webmail crash with the new certificate, to force a rollback.
         say: Shows one line.
+        serve: Called with the result; the sandbox stays up until it returns.
 
     Raises:
         ConfigError: If the folder cannot be used.
@@ -75,9 +83,8 @@ def run(
     for part in (server_folder, ca_folder):
         if part.exists():
             message = f"{part} already exists."
-            raise ConfigError(
-                message, hint="Choose another folder, or remove this one."
-            )
+            hint = "Choose another folder, or remove this one."
+            raise ConfigError(message, hint=hint)
     with ExitStack() as exits:
         if not keep:
             for made in [folder] if ours else [server_folder, ca_folder]:
@@ -86,53 +93,70 @@ def run(
         say("   with a self-signed certificate.")
         layout = _created(server_folder)
         server = exits.enter_context(mdaemon.Server(server_folder, tls=True))
-        before = _ini_files(server)
         say(f"   It serves the webroot on port {server.http_port}, offers TLS on")
         say(f"   {len(server.endpoints)} ports, and checks for semaphore files.")
-        old = set(bound(server_folder).values())
         ca = exits.enter_context(
             CertificateAuthority(ca_folder, http_port=server.http_port)
         )
         say(f"   A small CA listens at {ca.directory_url}.")
-        if broken:
-            say("   Webmail will crash with any other certificate.")
-            server.spoil(mdaemon.Fault.DEAD, "webmail")
-        command = _command(server, ca)
-        say("2. Renewing the certificate, with the command that you would use:")
-        say(f"   $ {shlex.join(command)}")
-        first = _renew(command, say)
-        if broken:
-            checks = _check_rollback(server, before, first, old)
-        else:
-            checks = _check(server, before, first, ca.root)
-        checks["The webroot has no token file left"] = not any(
-            path.is_file() for path in layout.webroot.rglob("*")
-        )
-        say("3. Running it again, as the Task Scheduler does twice a day:")
-        second = _renew(command, say)
-        checks["The second run changed nothing and placed no order"] = (
-            second.get("renewed") is False and len(ca.orders) == 1
-        )
-        log = layout.logs / "LetsEncrypt.log"
-        earlier = sorted(layout.logs.glob("LetsEncrypt-*.log"))
-        text = earlier[-1].read_text("utf-8") if earlier else ""
-        say("4. The log of the first run:")
-        for line in text.splitlines():
-            say(f"   {line}")
-        say("5. Checking the files and the ports independently:")
-        for what, seen in checks.items():
-            say(f"   {'yes' if seen else 'NO '}  {what}")
-        good = all(checks.values())
-        say("All checks passed." if good else "A check failed.")
+        report = _renew_twice(server, ca, say, broken=broken)
+        at = str(folder) if keep or serve else None
+        result = {**report, "directory": at}
+        say(report["verdict"])
+        if serve is not None:
+            say("6. The sandbox stays up until Ctrl-C. Try in another window:")
+            for words in TO_TRY:
+                say(f"   $ {_quoted(_typed(words, layout))}")
+            serve(result)
         if keep:
             say(f"The certificates are in {layout.certificates},")
+            log = layout.logs / "LetsEncrypt.log"
             say(f"the log is {log}, and {layout.app / 'MDaemon.ini'}")
             say("names the certificate in use.")
         else:
             say("The demo removes its files. To keep them: demo --directory DIR --keep")
+    return result
+
+
+def _renew_twice(
+    server: mdaemon.Server, ca: CertificateAuthority, say: Say, *, broken: bool
+) -> dict[str, Any]:
+    """Renew, try to renew again, and check the result; return what was seen."""
+    layout = server.layout
+    before, old = _ini_files(server), set(bound(layout.folder).values())
+    if broken:
+        say("   Webmail will crash with any other certificate.")
+        server.spoil(mdaemon.Fault.DEAD, "webmail")
+    file = _configure(server, ca)
+    say("2. Renewing the certificate, with the command that you would type:")
+    command = _typed(["renew"], layout)
+    say(f"   $ {_quoted(command)}")
+    say(f"   The config file is {file}.")
+    first = _renew(layout, say)
+    if broken:
+        checks = _check_rollback(server, before, first, old)
+    else:
+        checks = _check(server, before, first, ca.root)
+    checks["The webroot has no token file left"] = not any(
+        path.is_file() for path in layout.webroot.rglob("*")
+    )
+    say("3. Running it again, as the Task Scheduler does twice a day:")
+    second = _renew(layout, say)
+    checks["The second run changed nothing and placed no order"] = (
+        second.get("renewed") is False and len(ca.orders) == 1
+    )
+    earlier = sorted(layout.logs.glob("LetsEncrypt-*.log"))
+    text = earlier[-1].read_text("utf-8") if earlier else ""
+    say("4. The log of the first run:")
+    for line in text.splitlines():
+        say(f"   {line}")
+    say("5. Checking the files and the ports independently:")
+    for what, seen in checks.items():
+        say(f"   {'yes' if seen else 'NO '}  {what}")
+    good = all(checks.values())
     return {
         "exit_code": 0 if good else 1,
-        "directory": str(folder) if keep else None,
+        "verdict": "All checks passed." if good else "A check failed.",
         "command_line": command,
         "first": first,
         "second": second,
@@ -148,29 +172,59 @@ def _created(folder: Path) -> Layout:
         return create(folder, host_name=HOST_NAME)
 
 
-def _command(server: mdaemon.Server, ca: CertificateAuthority) -> list[str]:
-    """Return the command line that renews in the sandbox."""
+def _configure(server: mdaemon.Server, ca: CertificateAuthority) -> Path:
+    """Write the config file, where the program looks for it; return its path."""
     layout = server.layout
-    return [
-        *("letsencrypt-mdaemon", "renew", "--agree-tos"),
-        *("--mdaemon-dir", str(layout.folder)),
-        *("--store", f"pem:{layout.certificates}"),
-        *("--directory-url", ca.directory_url, "--ca-bundle", str(ca.ca_bundle)),
-        *("--smtp-address", f"127.0.0.1:{server.smtp_port}"),
-        *("--endpoint", ",".join(server.endpoints.values())),
-        *("--allow-restart", "--verify-timeout", "2"),
-        *("--alternate-host-names", ALTERNATES),
-        *("--to", "postmaster@example.test", "--skip-port-check"),
-    ]
+    values = {
+        "alternate-host-names": ALTERNATES,
+        "agree-tos": "yes",
+        "to": "postmaster@example.test",
+        "allow-restart": "yes",
+        "directory-url": ca.directory_url,
+        "ca-bundle": ca.ca_bundle.absolute(),
+        "store": f"pem:{layout.certificates}",
+        "smtp-address": f"127.0.0.1:{server.smtp_port}",
+        "endpoint": ",".join(server.endpoints.values()),
+        "skip-port-check": "yes",
+        "verify-timeout": "2",
+    }
+    lines = [f"{name} = {value}\n" for name, value in values.items()]
+    file = layout.letsencrypt / FILE_NAME
+    file.touch(mode=0o600)  # what others could change would be refused
+    file.write_text("".join(["[letsencrypt-mdaemon]\n", *lines]), "utf-8")
+    return file
 
 
-def _renew(command: list[str], say: Say) -> dict[str, Any]:
+def _arguments(words: Sequence[str], layout: Layout) -> list[str]:
+    return [*words, "--mdaemon-dir", str(layout.folder)]
+
+
+def _typed(words: Sequence[str], layout: Layout) -> list[str]:
+    """Return a command line that works at a prompt in any folder."""
+    if getattr(sys, "frozen", False):
+        program = [sys.executable]
+    elif (path := Path(sys.argv[0]).absolute()).name == "__main__.py":
+        program = [sys.executable, "-m", path.parent.name]
+    else:
+        found = shutil.which(path.stem)
+        is_on_path = found and Path(found).parent.samefile(path.parent)
+        program = [path.stem if is_on_path else str(path)]
+    return [*program, *_arguments(words, layout)]
+
+
+def _quoted(command: Sequence[str]) -> str:
+    if sys.platform == "win32":
+        return subprocess.list2cmdline(command)
+    return shlex.join(command)
+
+
+def _renew(layout: Layout, say: Say) -> dict[str, Any]:
     """Run the program, show its messages, and return its report."""
     program = [sys.executable]
     if not getattr(sys, "frozen", False):
         # Only this very program, whatever is in the working directory.
         program += ["-I", "-X", "utf8", "-c", _START, str(Path(__file__).parents[2])]
-    arguments = [*program, *command[1:], "--json"]
+    arguments = [*program, *_arguments(["renew"], layout), "--json"]
     ours = "LETSENCRYPT_MDAEMON_"
     environment = {k: v for k, v in os.environ.items() if not k.startswith(ours)}
     # A proxy for the Internet does not reach this machine's loopback address.
@@ -196,13 +250,7 @@ def _renew(command: list[str], say: Say) -> dict[str, Any]:
         report: dict[str, Any] = json.loads(output)
     except ValueError:
         report = {"exit_code": process.returncode, "output": output}
-    if report.get("renewed"):
-        end = day(datetime.fromisoformat(report["certificate"]["not_after"]))
-        say(f"   = Renewed: {report['names'][0]}, valid until {end}")
-    elif "renewed" in report:
-        say(f"   = Not renewed: {report['reason']}")
-    else:
-        say(f"   = exit code {report['exit_code']}")
+    say(f"   = {report.get('verdict') or f'exit code {process.returncode}'}")
     return report
 
 

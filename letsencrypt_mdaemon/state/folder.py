@@ -81,6 +81,9 @@ class _Files:
     Args:
         read_only: Leave a damaged file where it is.
         seal: Encrypts the files with a private key, where the system can do that.
+
+    Attributes:
+        damaged: The files that could not be understood.
     """
 
     def __init__(
@@ -89,6 +92,7 @@ class _Files:
         self.folder = folder
         self.read_only = read_only
         self.seal = seal
+        self.damaged: list[Path] = []
 
     def writes(self) -> list[Path]:
         """Return the files that a run writes here."""
@@ -116,6 +120,7 @@ class _Files:
                     return None
         except DAMAGE as exc:
             reason = type(exc).__name__
+        self.damaged.append(path)
         if self.read_only:
             _log.warning("%s is damaged (%s).", path, reason)
             return None

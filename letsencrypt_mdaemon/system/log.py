@@ -165,8 +165,11 @@ class Console(logging.StreamHandler[TextIO]):
             self.stream.flush()
 
 
-def start(stream: TextIO, *, verbose: bool) -> tuple[logging.Logger, Lines]:
+def start(stream: TextIO | None, *, verbose: bool) -> tuple[logging.Logger, Lines]:
     """Start to show and to collect the package's messages.
+
+    Args:
+        stream: Where they are shown; None = nowhere.
 
     The root logger is left alone: it belongs to the importing program.
     """
@@ -177,7 +180,8 @@ def start(stream: TextIO, *, verbose: bool) -> tuple[logging.Logger, Lines]:
     logger.propagate = False
     lines = Lines()
     logger.addHandler(lines)
-    logger.addHandler(Console(stream))
+    if stream is not None:
+        logger.addHandler(Console(stream))
     return logger, lines
 
 

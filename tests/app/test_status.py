@@ -428,3 +428,20 @@ def test_more_names_than_a_profile_allows_are_refused_without_asking_the_ca(
     assert many.exit_code == 2
     assert "26 names exceed the CA's limit of 25" in many.report["error"]["message"]
     assert few.exit_code == other.exit_code == 0
+
+
+def test_of_runs_within_an_hour_the_first_and_the_last_are_remembered(
+    program: Program,
+) -> None:
+    state = State(program.state)
+    began = now() - 50 * MINUTE
+    renew(program, "--scheduled")
+    state.save(state.load()._replace(runs=(began, began + MINUTE)))
+
+    assert program.here("renew", "--scheduled", "--no-reload").exit_code == 0
+
+    memory = state.load()
+    assert memory.runs[0] == began
+    assert len(memory.runs) == 2
+    assert now() - memory.runs[-1] < 5 * MINUTE
+    assert memory.exit_code == 0

@@ -234,6 +234,7 @@ def test_names_that_fail_or_are_dropped_are_a_warning_since_when_and_why(
     names = ("imap.example.test", "pop.example.test")
     url = healthy.options[healthy.options.index("--directory-url") + 1]
     failed = Ledger().failed({names[0]: "no | answer\non port 80"}, since)
+    # Nothing was due since, so that this is history: now a name is missing.
     State(healthy.state).ca(url, staging=False).save(failed)
     dropped = (Dropped(names[1], since, since, "CAA"),)
     change(healthy, lambda memory: memory._replace(dropped=dropped))
@@ -251,7 +252,7 @@ def test_few_days_left_are_a_warning_and_fewer_are_critical(healthy: Program) ->
     alarmed = check(healthy, "--critical", "100")
 
     assert (warned.exit_code, alarmed.exit_code) == (1, 2)
-    assert "expires in 8" in warned.output
+    assert "; expires on 20" in warned.output
     assert ";100:;7:;0" in warned.output
     assert alarmed.output.startswith("CRITICAL - ")
 
@@ -281,10 +282,13 @@ def test_a_short_lifetime_has_shorter_limits(
     [
         ("--bogus",),
         ("--timeout", "soon"),
+        ("--timeout", "nan"),
+        ("--warning", "inf"),
         ("--format", "xml"),
         ("--config", "/nowhere/at/all.ini"),
         ("--mdaemon-dir", "/nowhere/at/all"),
         ("--store", "pem:/dev/null/no"),
+        ("--warning", "5", "--critical", "10"),
     ],
 )
 def test_whatever_keeps_it_from_checking_is_unknown(
@@ -294,7 +298,35 @@ def test_whatever_keeps_it_from_checking_is_unknown(
 
     assert ran.exit_code == 3, ran.output
     assert ran.output.startswith("UNKNOWN - ")
-    assert ran.output.count("\n") == 1
+    assert (ran.output.count("\n"), ran.messages) == (1, "")
+
+
+@pytest.mark.parametrize("wrong", [("--bogus",), ("--store", "pem:/dev/null/no")])
+@pytest.mark.parametrize("form", ["--json", "--format=json", "--format=prtg"])
+def test_a_check_that_fails_keeps_its_format(
+    healthy: Program, form: str, wrong: tuple[str, ...]
+) -> None:
+    ran = check(healthy, *wrong, form)
+
+    report = json.loads(ran.output)
+    assert ran.exit_code == 3
+    if form == "--format=prtg":
+        assert report["prtg"]["error"] == 1
+    elif form == "--json":
+        assert (report["exit_code"], report["command"]) == (3, "check")
+    else:
+        assert report["state"] == "UNKNOWN"
+
+
+def test_a_damaged_state_is_a_warning_and_left_where_it_is(healthy: Program) -> None:
+    file = healthy.state / "installation.json"
+    file.write_bytes(b"{")
+
+    for _ in range(2):
+        ran = check(healthy)
+        assert ran.exit_code == 1, ran.output
+        assert f"{file} is damaged" in ran.output
+        assert file.read_bytes() == b"{"
 
 
 def test_a_bug_is_unknown(healthy: Program, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,7 @@ from letsencrypt_mdaemon import errors
 from letsencrypt_mdaemon.acme import transport
 from letsencrypt_mdaemon.cli import legacy
 from letsencrypt_mdaemon.cli.main import cli
-from letsencrypt_mdaemon.cli.parser import Group
+from letsencrypt_mdaemon.cli.options import Group
 from letsencrypt_mdaemon.cli.text import when
 from letsencrypt_mdaemon.config import load
 from letsencrypt_mdaemon.config.settings import Config
@@ -48,7 +48,10 @@ from tests.program import (
     unmeasured,
 )
 
-COMMON = {"schema", "command", "generator", "exit_code", "warnings", "log"}
+COMMON = {
+    *("schema", "command", "generator", "exit_code", "days_left", "verdict"),
+    *("warnings", "log"),
+}
 THIS = [sys.executable, "-m", "letsencrypt_mdaemon"]
 EXIT_CODES = Path(__file__).parents[2] / "docs" / "exit-codes.md"
 
@@ -341,12 +344,14 @@ def test_demo_shows_its_result_as_json_and_keeps_the_folder_if_asked(
     assert ran.exit_code == 0, ran.messages
     report = ran.report
     assert report.keys() == {
-        *("schema", "command", "generator", "exit_code", "directory"),
-        *("command_line", "first", "second", "checks", "log"),
+        *("schema", "command", "generator", "exit_code", "days_left", "verdict"),
+        *("directory", "command_line", "first", "second", "checks", "log"),
     }
     assert (report["schema"], report["command"]) == (1, "demo")
     assert report["directory"] == str(folder)
-    assert report["command_line"][:2] == ["letsencrypt-mdaemon", "renew"]
+    assert report["verdict"] == "All checks passed."
+    typed = [*THIS, "renew", "--mdaemon-dir", str(folder / "mdaemon")]
+    assert report["command_line"] == typed
     assert report["first"]["renewed"]
     assert not report["second"]["renewed"]
     assert all(check["seen"] for check in report["checks"])
@@ -376,6 +381,10 @@ def test_demo_leaves_alone_what_is_in_its_way(tmp_path: Path) -> None:
 
     assert ran.exit_code == 2
     assert f"{tmp_path / 'mdaemon'} already exists" in ran.messages
+    assert ran.output == ""
+    report = run([*THIS, "demo", "--directory", str(tmp_path), "--json"]).report
+    assert (report["exit_code"], report["error"]["type"]) == (2, "ConfigError")
+    assert report["verdict"] == f"{tmp_path / 'mdaemon'} already exists."
     assert (tmp_path / "mdaemon" / "notes.txt").read_text() == "mine"
 
 
@@ -448,6 +457,98 @@ def test_demo_that_is_interrupted_leaves_no_process_and_no_folder(
     assert "Traceback" not in messages
     assert list(temporary.iterdir()) == []
     assert comes(lambda: is_gone(process.pid))
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_demo_that_serves_takes_the_commands_that_it_shows_until_a_signal(
+    name: str, temporary: Path
+) -> None:
+    with subprocess.Popen(
+        [*THIS, "demo", "--serve"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=unmeasured(),
+        encoding="utf-8",
+        start_new_session=True,
+    ) as process:
+        try:
+            assert process.stdout
+            shown: list[str] = []
+            while sum("   $ " in line for line in shown) < 4:
+                shown.append(next(process.stdout))
+            text = "".join(shown)
+            typed = re.findall(r"(?m)^   \$ (.*)$", text)
+            (file,) = re.findall(r"(?m)^   The config file is (.*)\.$", text)
+            settings = Path(file).read_text()
+            # As pasted into another window.
+            ran = [run(["/bin/sh", "-c", f"cd / && {line}"]) for line in typed]
+            process.send_signal(getattr(signal, name))
+            left, messages = process.communicate(timeout=HANG_SECONDS)
+        finally:
+            process.kill()
+
+    assert [each.exit_code for each in ran] == [0, 0, 0, 0], ran
+    nothing, status, verify, forced = (each.output for each in ran)
+    assert nothing.startswith("Nothing due until ")
+    assert status.startswith(f"{HOST_NAME}: valid until ")
+    assert verify.count("the expected one") == 9
+    assert forced.startswith(f"Renewed: {HOST_NAME} and 2 more, valid until ")
+    assert all(len(shlex.split(line)) <= len([*THIS, *"123 "]) for line in typed)
+    assert "\nagree-tos = yes\n" in settings
+    assert process.returncode == (143 if name == "SIGTERM" else 0), messages
+    assert "Traceback" not in messages
+    if name == "SIGINT":
+        assert left.startswith("The demo removes its files.")
+    assert list(temporary.iterdir()) == []
+    assert comes(lambda: is_gone(process.pid))
+
+
+def test_demo_that_serves_shows_its_result_as_json_at_once(temporary: Path) -> None:
+    with subprocess.Popen(
+        [*THIS, "demo", "--serve", "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=unmeasured(),
+        encoding="utf-8",
+    ) as process:
+        try:
+            assert process.stdout
+            text = next(process.stdout)
+            while not text.endswith("\n}\n"):
+                text += next(process.stdout)
+            directory = json.loads(text)["directory"]
+            there = [path.name for path in Path(directory).iterdir()]
+            process.send_signal(signal.SIGINT)
+            left, _ = process.communicate(timeout=HANG_SECONDS)
+        finally:
+            process.kill()
+
+    assert {"mdaemon", "ca"} <= set(there)
+    assert (process.returncode, left) == (0, "")
+    assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pip makes another program there")
+@pytest.mark.parametrize("is_on_path", [True, False])
+def test_demo_shows_the_command_line_as_it_works_where_it_was_started(
+    tmp_path: Path, *, is_on_path: bool
+) -> None:
+    program = tmp_path / "bin" / "letsencrypt-mdaemon"
+    program.parent.mkdir()
+    start = "from letsencrypt_mdaemon.cli.main import main\nmain()\n"
+    program.write_text(f"#!{sys.executable}\n{start}")
+    program.chmod(0o755)
+    path = f"{program.parent}:{os.environ['PATH']}"
+    environ = {"PATH": path} if is_on_path else {}
+
+    ran = run(
+        [str(program), "demo", "--json", "--directory", str(tmp_path / "x")], environ
+    )
+
+    assert ran.exit_code == 0, ran.messages
+    first = "letsencrypt-mdaemon" if is_on_path else str(program)
+    assert ran.report["command_line"][:2] == [first, "renew"]
+    assert f"   $ {shlex.join(ran.report['command_line'])}\n" in ran.messages
 
 
 def comes(what: Callable[[], object]) -> bool:
@@ -877,13 +978,14 @@ HELP = {
     *("_version", "cli", "cli.accounts", "cli.checks", "cli.commands", "cli.legacy"),
     *("cli.certificates", "cli.monitoring", "cli.self_signed", "cli.setup"),
     "cli.streams",
-    *("cli.main", "cli.options", "cli.parser", "errors"),
+    *("cli.main", "cli.options", "cli.parameters", "errors"),
 }
 """The modules of the package that --help imports."""
 STATUS_MODULES = HELP | {
     *("app", "app.adapters", "app.build", "app.installation", "app.status"),
     *("app.rehearsal", "app.trust", "authorities"),
     *("cli.context", "cli.document", "cli.run", "cli.status", "cli.text"),
+    "cli.verdict",
     *("config", "config.load", "config.parsers", "config.settings"),
     *("mdaemon", "mdaemon.bindings", "mdaemon.discovery", "mdaemon.folders"),
     *("mdaemon.forms", "mdaemon.host_name"),
@@ -905,7 +1007,10 @@ STATUS_MODULES = HELP | {
 SCHEDULE_MODULES = {"app.scheduling", "system.process", "system.schedule"}
 SCHEDULE_MODULES |= {"system.tasks"}
 SCHEDULE_MODULES |= {"windows", "windows.access"}
-RENEW_MODULES = STATUS_MODULES - {"cli.status"} | {"app.renewal", "mdaemon.webroot"}
+RENEW_MODULES = STATUS_MODULES - {"cli.status"} | {
+    "app.renewal",
+    "mdaemon.webroot",
+}
 """The modules that a scheduled `renew` imports if nothing is due."""
 HEAVY = {
     *("acme", "josepy", "cryptography", "requests", "urllib3", "dns", "ctypes"),

@@ -22,7 +22,17 @@ OTHER = "imap.example.test"
 NOWHERE = "nowhere.example.test"
 CA = "ca.example.test"
 KEYS = {
-    *("schema", "command", "generator", "exit_code", "names", "machine", "account"),
+    *(
+        "schema",
+        "command",
+        "generator",
+        "exit_code",
+        "days_left",
+        "verdict",
+        "names",
+        "machine",
+        "account",
+    ),
     *("fetched", "warnings", "log"),
 }
 

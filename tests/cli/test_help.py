@@ -39,8 +39,8 @@ def test_help_shows_no_range_in_the_notation_of_a_program(command: str) -> None:
         ("self-signed --days 900", "'900' is not valid; use a number from 1 to 825."),
         ("self-signed --days 1.5", "'1.5' is not valid; use a number from 1 to 825."),
         ("self-signed --days x", "'x' is not valid; use a number from 1 to 825."),
-        ("check --warning -1", "'-1' is not valid; use a number of 0 or more."),
-        ("check --critical nan", "'nan' is not valid; use a number of 0 or more."),
+        ("check --warning -1", "'-1' is not valid; use a number from 0 to 10000."),
+        ("check --critical nan", "'nan' is not valid; use a number from 0 to 10000."),
         ("check --timeout 601", "'601' is not valid; use a number from 0.1 to 600."),
     ],
 )

@@ -52,13 +52,14 @@ def test_commands_print_whole_sentences_without_escapes(
         terminal = pexpect.spawn(
             program,
             rest,
-            env={**environment(), **environ},
+            env={**environment(), **environ, "COLUMNS": str(columns)},
             dimensions=(24, columns),
             timeout=HANG_SECONDS,
         )
         terminal.expect(pexpect.EOF)
         terminal.close()
-        output = (terminal.before or b"").decode("cp437" if columns == 80 else "utf-8")
+        assert isinstance(terminal.before, bytes)
+        output = terminal.before.decode("cp437" if columns == 80 else "utf-8")
         # 1 = check's warning: nothing is scheduled here.
         assert terminal.exitstatus in {0, 1}, output
         text = " ".join(output.split())

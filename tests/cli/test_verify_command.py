@@ -179,7 +179,16 @@ def test_the_json_tells_everything_of_a_port(scene: Scene) -> None:
     report = scene.verify().report
 
     assert report.keys() == {
-        *("schema", "command", "generator", "exit_code", "warnings", "log"),
+        *(
+            "schema",
+            "command",
+            "generator",
+            "exit_code",
+            "days_left",
+            "verdict",
+            "warnings",
+            "log",
+        ),
         *("mdaemon_dir", "store", "names", "expected", "proven", "ports"),
     }
     assert (report["schema"], report["command"], report["exit_code"]) == (

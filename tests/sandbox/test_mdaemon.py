@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from email import message_from_bytes, policy
 from pathlib import Path
@@ -345,7 +346,8 @@ def test_all_ends_on_the_way_out_though_clients_hold_their_connections(
         assert mail.recv(100).startswith(b"220 ")
         assert set(threading.enumerate()) - before
     assert set(threading.enumerate()) <= before
-    assert web.recv(100) == b""
+    with suppress(ConnectionResetError):  # it was not even accepted
+        assert web.recv(100) == b""
     for port in ports:
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", port), timeout=HANG_SECONDS)

@@ -1,0 +1,73 @@
+"""Say the result of a command in a sentence."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from letsencrypt_mdaemon.cli.text import NOT_SCHEDULED, day, when
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from letsencrypt_mdaemon.cli.document import Document
+    from letsencrypt_mdaemon.verify.verdict import Verification
+
+
+def outcome(document: Document) -> str:
+    """Return what a run did, or would do."""
+    if document["dry_run"]:
+        return "Dry run: nothing was changed, and no certificate was ordered."
+    if document["staging"]:
+        return "Rehearsal: nothing in use was changed."
+    if until := document["waiting_until"]:
+        return f"Waiting: due, next try after {when(until)}. --force tries now."
+    first, *more = document["names"]
+    names = first + (f" and {len(more)} more" if more else "")
+    if item := document["pending"]:
+        until = day(item["not_after"])
+        return f"Issued, not in use: {names}, valid until {until}."
+    if not document["renewed"]:
+        due, item = document["due_at"], document["held"]
+        idle = f"Nothing due until {when(due)}." if due else "Nothing to do."
+        return f"Held by you since {when(item['since'])}." if item else idle
+    done = {"activate": "Activated", "rollback": "Rolled back"}
+    done |= dict.fromkeys(("use", "self-signed"), "In use")
+    proven = ""
+    if (item := document["proof"]) and item["unproven"]:
+        ports = len(item["new"]) + len(item["unproven"])
+        proven = f"; {len(item['new'])} of {ports} ports proven"
+    return (
+        f"{done.get(document['command'], 'Renewed')}: {names}, "
+        f"valid until {day(document['certificate']['not_after'])}{proven}"
+    )
+
+
+def status(found: Document) -> str:
+    """Return what counts of a status."""
+    leaf, pending = found["certificate"], found["pending"]
+    until = f"valid until {day(leaf['not_after'])}" if leaf else "nothing known in use"
+    if found["due"]:
+        due = "due now"
+    else:
+        due = f"due {when(found['due_at'])}" if found["due_at"] else "not due"
+    issued = "; another certificate is issued and not in use" if pending else ""
+    return f"{found['names'][0]}: {until}, {due}{issued}."
+
+
+def verification(found: Verification) -> str:
+    """Return what the ports serve, if nothing is wrong with them."""
+    if not found.is_listening:
+        why = "" if found.is_running else ": MDaemon's service is stopped"
+        return f"No port listens, so nothing could be verified{why}."
+    answering = [port for port in found.ports if port.served.is_listening]
+    count = len(answering)
+    serve = "1 port serves" if count == 1 else f"All {count} ports serve"
+    if found.expected is None:
+        return f"{serve} a valid certificate; the expected one is unknown."
+    return f"{serve} the expected certificate."
+
+
+def schedule(job: Document | None, rivals: Iterable[str]) -> Document:
+    """Return the scheduled task and the tasks of the old script, with the verdict."""
+    verdict = f"Scheduled daily at {job['when']}." if job else NOT_SCHEDULED
+    return {"verdict": verdict, "job": job, "rivals": rivals}
