@@ -2048,6 +2048,68 @@ FAULTS = (
         "finally:\n        str(digest)",
         "test_selftest.py",
     ),
+    # Setup
+    Fault(
+        "setup-is-ready-though-a-port-is-down",
+        "self.error = self.error or error",
+        "pass",
+        "test_setup.py",
+    ),
+    Fault(
+        "setup-is-ready-though-a-renewal-waits",
+        "self.error = outcome.error",
+        "pass",
+        "test_setup.py",
+    ),
+    Fault(
+        "setup-leaves-out-what-the-environment-sets",
+        "{**_environment(loaded), **options}.items()",
+        "options.items()",
+        "test_setup.py",
+    ),
+    Fault(
+        "setup-writes-secrets-of-the-environment",
+        "if not dict(load.settings())[name].secret",
+        "if name",
+        "test_setup.py",
+    ),
+    Fault(
+        "setup-schedules-without-a-secret-of-the-environment",
+        'if secret and not {name, f"{name}-file"} & scheduled.origins.keys():',
+        "if not name:",
+        "test_setup.py",
+    ),
+    Fault(
+        "setup-sends-the-test-mail-every-time",
+        "if not self.is_mailing:",
+        "if False:",
+        "test_setup.py",
+    ),
+    Fault(
+        "a-step-of-setup-is-printed-behind-the-progress-line",
+        """    log.erase_progress()
+    click.echo(line)""",
+        "    click.echo(line)",
+        "test_terminals.py",
+    ),
+    Fault(
+        "help-breaks-lines-at-hyphens",
+        'return text.replace("-", _NO_BREAK)',
+        "return text",
+        "test_help.py",
+    ),
+    Fault(
+        "options-are-suggested-that-are-not-close",
+        "cutoff=CLOSE)",
+        "cutoff=0.6)",
+        "test_help.py",
+    ),
+    Fault(
+        "any-number-is-in-bounds",
+        "if low <= found <= high:",
+        "if True:",
+        "test_help.py",
+    ),
 )
 
 

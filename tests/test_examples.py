@@ -37,6 +37,17 @@ def test_no_example_is_untested() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("index", "below"), [("README.md", "docs/"), ("docs/README.md", "")]
+)
+def test_every_page_is_in_the_tables_of_pages(index: str, below: str) -> None:
+    pages = {page.name for page in (ROOT / "docs").glob("*.md")} - {"README.md"}
+    rows = re.findall(r"(?m)^\|.*$", (ROOT / index).read_text("utf-8"))
+    listed = re.findall(rf"\({below}([a-z-]+\.md)\)", "\n".join(rows))
+
+    assert sorted(listed) == sorted(pages)
+
+
 def test_the_example_config_is_loaded_as_it_is() -> None:
     loaded = load.load({}, {}, EXAMPLES / "letsencrypt-mdaemon.ini")
 

@@ -14,6 +14,7 @@ from letsencrypt_mdaemon.app import scheduling, status
 from letsencrypt_mdaemon.errors import Error
 from letsencrypt_mdaemon.pki.certificate import thumbprint
 from letsencrypt_mdaemon.renewal import hold, spare
+from letsencrypt_mdaemon.renewal.adapters import Proof
 from letsencrypt_mdaemon.renewal.due import lifetime
 from letsencrypt_mdaemon.renewal.proof import Judge
 from letsencrypt_mdaemon.text import days, printable
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from letsencrypt_mdaemon.app.installation import Installation
     from letsencrypt_mdaemon.app.status import Status
-    from letsencrypt_mdaemon.renewal.adapters import Proof
+    from letsencrypt_mdaemon.renewal.adapters import Row
     from letsencrypt_mdaemon.renewal.snapshot import Snapshot
     from letsencrypt_mdaemon.system.schedule import Job
     from letsencrypt_mdaemon.verify.endpoints import Endpoint
@@ -191,6 +192,31 @@ def _look(
     given = bool(installation.config.endpoint)
     asked = installation.endpoints if given else ports.values()
     return observe(asked, names, briefly=True, within=timeout)
+
+
+def ports(
+    installation: Installation, *, now: datetime, timeout: float = 20
+) -> tuple[Proof, tuple[Row, ...]]:
+    """Look once at the ports, without a judgement of the rest.
+
+    Args:
+        installation: Opened without a look at its ports.
+        timeout: Seconds for all ports together.
+
+    Returns:
+        What they show; and those that served the certificate when it was activated,
+        and do not any more.
+
+    Raises:
+        Error: If the state, the store or the server's files cannot be read.
+    """
+    snapshot = status.read(installation, now=now).snapshot
+    if snapshot.in_use is None:
+        return Proof(), ()
+    seen = _look(installation, snapshot, timeout)
+    proof, _ = _ports(snapshot, seen, timeout)
+    rows = proof.of("old", "broken", "silent", "unproven")
+    return proof, tuple(x for x in rows if x.endpoint in snapshot.memory.proven)
 
 
 def _ports(

@@ -49,7 +49,7 @@ class Check(NamedTuple):
     """The result of one check.
 
     Args:
-        result: ok, failed, or left out.
+        result: ok, failed, or skipped.
         detail: What was found, or what failed and what to do.
     """
 
@@ -97,7 +97,7 @@ def run(checks: Sequence[tuple[str, Callable[[], str]]]) -> Report:
         try:
             result, detail = "ok", check()
         except Skipped as exc:
-            result, detail = "left out", str(exc)
+            result, detail = "skipped", str(exc)
         except Error as exc:
             result, detail = "failed", f"{exc.message} {exc.hint}".strip()
         except Exception as exc:  # noqa: BLE001 - shown like any other

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import os
 import sys
 import time
@@ -11,19 +10,26 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
 from letsencrypt_mdaemon import authorities
-from letsencrypt_mdaemon.app import build, renewal, scheduling, selftest, survey, trust
+from letsencrypt_mdaemon.app import (
+    build,
+    health,
+    renewal,
+    scheduling,
+    selftest,
+    survey,
+    trust,
+)
+from letsencrypt_mdaemon.app.config_file import ONCE, former
 from letsencrypt_mdaemon.app.installation import open_installation
 from letsencrypt_mdaemon.config import load
-from letsencrypt_mdaemon.config.settings import Config
 from letsencrypt_mdaemon.errors import ConfigError, DeployError
-from letsencrypt_mdaemon.mdaemon import folders, ini
+from letsencrypt_mdaemon.mdaemon import folders
 from letsencrypt_mdaemon.system import handles, mail
 from letsencrypt_mdaemon.system.disk import (
     create,
     explained,
     make_private_folder,
     neighbour,
-    read_limited,
     remove,
     rename,
 )
@@ -37,11 +43,9 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.app.scheduling import Scheduler
     from letsencrypt_mdaemon.app.survey import Offer
     from letsencrypt_mdaemon.config.load import Loaded
+    from letsencrypt_mdaemon.config.settings import Config
     from letsencrypt_mdaemon.renewal.adapters import Outcome
     from letsencrypt_mdaemon.system.schedule import Job
-
-ONCE = ("staging", "dry-run", "force", "no-activate", "json")
-"""Settings of one run: they never go into the config file."""
 
 SHORT_WAIT = timedelta(hours=2)
 """The longest wait of our own before the daily one (`ledger.RETRY_DELAYS`)."""
@@ -55,7 +59,7 @@ class Ended(NamedTuple):
     """How a step ended.
 
     Args:
-        result: A word or two: ok, written, left out, unchanged.
+        result: A word or two: ok, written, skipped, unchanged.
         detail: More, or "".
     """
 
@@ -81,96 +85,6 @@ def require_rights(root: Path) -> None:
         raise ConfigError(message, hint=ELEVATE.get(sys.platform, hint))
 
 
-def config_file(loaded: Loaded, root: Path) -> Path:
-    """Return the config file that is there, else where it belongs."""
-    return loaded.file or folders.child(root, "LetsEncrypt") / load.FILE_NAME
-
-
-def config_text(file: Path, values: Mapping[str, str]) -> bytes:
-    """Return the config file with these settings; the rest stays byte by byte.
-
-    Args:
-        values: Texts by setting name. A setting that is not in the file, and has the
-            default, is left out.
-
-    Raises:
-        ConfigError: If the file cannot be read, or cannot hold a value.
-    """
-    table = dict(load.settings())
-    data = _content(file)
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        message = f"{file} is UTF-16 text, which `setup` does not change."
-        raise ConfigError(message, hint="Save it as UTF-8, then run `setup` again.")
-    expected = {**load.own_settings(data, file), **values}
-    if not data.strip():
-        data += _HEAD
-    for name, text in values.items():
-        found = ini.lookup(data, load.SECTION, name)
-        if [entry.value for entry in found] == [text]:
-            continue
-        try:
-            data = ini.set_value(data, load.SECTION, name, text)
-            if not found:
-                data = _with_comment(data, name, table[name].help)
-        except ValueError as exc:
-            message = f"{file} cannot hold {name} = {text}: {exc}."
-            raise ConfigError(message, hint="Correct it in the file.") from exc
-    if load.own_settings(data, file) != expected:
-        message = f"{file} has values over several lines, which `setup` cannot change."
-        raise ConfigError(message, hint="Write each value on one line.")
-    return data
-
-
-def _content(file: Path) -> bytes:
-    with explained(f"read {file}", failure=ConfigError):
-        return read_limited(file, load.MAX_FILE_BYTES) if file.exists() else b""
-
-
-_HEAD = (
-    b"; Settings of letsencrypt-mdaemon: what differs from the defaults.\r\n"
-    b"; `letsencrypt-mdaemon config show` shows all of them. Made by `setup`.\r\n"
-    b"\r\n[letsencrypt-mdaemon]\r\n"
-)
-
-
-def _with_comment(data: bytes, name: str, text: str) -> bytes:
-    """Return the file with a comment above a setting that was added to it."""
-    (entry,) = ini.lookup(data, load.SECTION, name)
-    start = max(data.rfind(b"\n", 0, entry.start) + 1, 0)
-    ending = b"\r\n" if b"\r\n" in data else b"\n"
-    return data[:start] + b"; " + text.encode() + ending + data[start:]
-
-
-def wanted(
-    loaded: Loaded, options: Mapping[str, Sequence[str]], answers: Mapping[str, str]
-) -> dict[str, str]:
-    """Return the settings for the config file: texts by name.
-
-    Args:
-        options: Those of the command line.
-        answers: What was asked; they override the options.
-    """
-    given = {
-        name: load.absolute(name, texts)
-        for name, texts in options.items()
-        if name not in ONCE
-    }
-    values = {**given, **answers}
-    file = loaded.file
-    kept = load.own_settings(_content(file), file) if file else {}
-    new, usual = (
-        load.load({k: (text,) for k, text in values.items()}, {}, None),
-        Config(),
-    )
-    fields = {name: name.replace("-", "_") for name in values}
-    return {
-        name: text
-        for name, text in values.items()
-        if name in kept
-        or getattr(new.config, fields[name]) != getattr(usual, fields[name])
-    }
-
-
 def write_config(file: Path, data: bytes) -> Ended:
     """Write the config file, unless it is the same.
 
@@ -181,7 +95,7 @@ def write_config(file: Path, data: bytes) -> Ended:
         ConfigError: If it cannot be written.
     """
     with explained(f"write {file}", failure=ConfigError):
-        if _content(file) == data:
+        if former(file) == data:
             return Ended("unchanged", str(file))
         make_private_folder(file.parent, 0o755)
         target, like = handles.resolved(file), None
@@ -240,7 +154,7 @@ def rehearse(config: Config) -> Ended:
         Error: If the CA cannot validate a name, or the rehearsal fails otherwise.
     """
     if not authorities.at(config.ca).staging:
-        return Ended("left out", "this CA has no staging service")
+        return Ended("skipped", "this CA has no staging service")
     began = time.monotonic()
     # An earlier rehearsal says nothing of today.
     renewal.renew(replace(config, staging=True, force=True))
@@ -269,13 +183,20 @@ def is_new(config: Config, root: Path) -> bool:
     return not open_installation(config, root, look=False).targets()
 
 
-def schedule(scheduler: Scheduler, loaded: Loaded, root: Path) -> Job:
-    """Schedule `renew` with the config file, unless it is scheduled like that.
+def schedule(scheduler: Scheduler, loaded: Loaded, root: Path) -> tuple[Job, bool]:
+    """Schedule `renew` with the config file.
+
+    Returns:
+        The job, and whether it was not scheduled like that before.
 
     Raises:
         Error: If the scheduler refuses.
     """
-    return scheduler.install(scheduling.command(loaded, {}, root))
+    before = scheduler.show()
+    job = scheduler.install(scheduling.command(loaded, {}, root))
+    after = scheduler.show()
+    is_same = before and after and before.command == after.command
+    return job, not is_same
 
 
 def refuse_once(loaded: Loaded) -> None:
@@ -336,7 +257,7 @@ def test_mail(config: Config, root: Path) -> Ended:
         Error: If it cannot be sent.
     """
     if not config.to:
-        return Ended("left out", "nobody is to be mailed (to)")
+        return Ended("skipped", "nobody is to be mailed (to)")
     *recipients, where = build.send_mail(config, lambda: root, *mail.trial())
     return Ended("sent", f"to {', '.join(recipients)} {where}")
 
@@ -368,13 +289,29 @@ def values(config: Config, root: Path) -> str:
     return f"{len(targets)} INI value{'s' * (len(targets) != 1)}"
 
 
-def ports(outcome: Outcome | None) -> Ended:
-    """Return what the ports showed."""
+def ports(
+    outcome: Outcome | None, config: Config, root: Path
+) -> tuple[Ended, DeployError | None]:
+    """Return what the ports show; look at them, unless the renewal did.
+
+    Returns:
+        How the step ended, and an error if a port that served the certificate does not
+        any more.
+
+    Raises:
+        Error: If the state, the store or the server's files cannot be read.
+    """
     if outcome is None:
-        return Ended("left out", "the certificate is not in use yet")
-    if outcome.proof is None:
-        return Ended("unchanged" if not outcome.renewed else "not checked")
-    return Ended(outcome.proof.headline)
+        return Ended("skipped", "the certificate is not in use yet"), None
+    if outcome.renewed or outcome.proof is not None:
+        return Ended(outcome.proof.headline if outcome.proof else "not checked"), None
+    installation = open_installation(config, root, look=False)
+    proof, lost = health.ports(installation, now=now())
+    if not lost:
+        return Ended(proof.headline if proof.rows else "not checked"), None
+    text = f"No longer served: {'; '.join(map(str, lost))}."
+    hint = "Check that MDaemon runs. `letsencrypt-mdaemon reload` lets it reload."
+    return Ended(proof.headline, text), DeployError(text, hint=hint)
 
 
 def farewell(outcome: Outcome | None) -> str:

@@ -199,7 +199,7 @@ def schedule_show(context: Context) -> Result:
     return Result(items, text.print_job)
 
 
-@command("json", example="schedule remove")
+@command("mdaemon-dir", "state-dir", "json", example="schedule remove")
 def schedule_remove(_: Context) -> Result:
     """Remove the scheduled task.
 

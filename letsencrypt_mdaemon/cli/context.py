@@ -20,6 +20,7 @@ from letsencrypt_mdaemon.config import load
 from letsencrypt_mdaemon.config.parsers import parse_path
 from letsencrypt_mdaemon.errors import ConfigError, Error
 from letsencrypt_mdaemon.mdaemon import folders
+from letsencrypt_mdaemon.system import log
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -189,6 +190,7 @@ class Context:
         if not all(stream and stream.isatty() for stream in (sys.stdin, sys.stderr)):
             message = f"`{self.command}` needs your consent. {' '.join(lines)}"
             raise ConfigError(message, hint="Nothing was changed. Add --yes.")
+        log.erase_progress()
         click.echo("\n".join(lines), err=True)
         try:
             agrees = click.confirm("Go on?", err=True)

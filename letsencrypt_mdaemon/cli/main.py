@@ -23,11 +23,13 @@ from letsencrypt_mdaemon.cli import (
 )
 from letsencrypt_mdaemon.cli import setup as setting_up
 from letsencrypt_mdaemon.cli.options import CONTEXT, Group
-from letsencrypt_mdaemon.cli.parameters import general_options
+from letsencrypt_mdaemon.cli.parameters import Command, general_options
 from letsencrypt_mdaemon.errors import ConfigError, Error
 
 
-@click.command(context_settings=CONTEXT, epilog="Example:  letsencrypt-mdaemon demo")
+@click.command(
+    cls=Command, context_settings=CONTEXT, epilog="Example:  letsencrypt-mdaemon demo"
+)
 @click.option(
     "--directory",
     metavar="DIR",
@@ -136,7 +138,7 @@ cli = Group(
     callback=_keep_options,
     help=_keep_options.__doc__,
     params=[*general_options()],
-    epilog="Options of a command:  letsencrypt-mdaemon COMMAND --help",
+    epilog="Options of a command:  letsencrypt-mdaemon COMMAND -h",
 )
 click.version_option(__version__, prog_name="letsencrypt-mdaemon")(cli)
 

@@ -10,7 +10,7 @@ import click
 
 from letsencrypt_mdaemon.cli import options
 from letsencrypt_mdaemon.cli.options import Result, command
-from letsencrypt_mdaemon.cli.parameters import offer
+from letsencrypt_mdaemon.cli.parameters import number, offer
 from letsencrypt_mdaemon.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -68,21 +68,21 @@ def _asked_format(words: Sequence[str]) -> str:
     own=(
         click.Option(
             ["--warning"],
-            type=click.IntRange(0, MAX_DAYS),
+            callback=number(0, MAX_DAYS, int),
             metavar="DAYS",
             help="Warn below this.  [default: 21, or a quarter of the lifetime]",
         ),
         click.Option(
             ["--critical"],
-            type=click.IntRange(0, MAX_DAYS),
+            callback=number(0, MAX_DAYS, int),
             metavar="DAYS",
             help="Critical below this.  [default: 7, or an eighth of the lifetime]",
         ),
         click.Option(["--no-ports"], is_flag=True, help="Do not ask the ports."),
         click.Option(
             ["--timeout"],
-            type=click.FloatRange(0.1, MAX_SECONDS),
-            default=8,
+            callback=number(0.1, MAX_SECONDS),
+            default="8",
             metavar="SECONDS",
             help="For all ports together.  [default: 8]",
         ),
@@ -115,8 +115,6 @@ def check(  # noqa: PLR0913 - its options
     """
     from letsencrypt_mdaemon.app import health  # noqa: PLC0415 - slow
 
-    if timeout != timeout:  # noqa: PLR0124 - no number
-        raise ConfigError("--timeout: nan is not a number of seconds.")
     if form not in FORMATS:
         message = f"--format: {form!r} is not valid; use {', '.join(FORMATS)}."
         raise ConfigError(message)

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import click
 
-from letsencrypt_mdaemon.cli.parameters import ALL, identifiers, of_settings
+from letsencrypt_mdaemon.cli.parameters import (
+    ALL,
+    Command,
+    close,
+    identifiers,
+    of_settings,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -87,6 +93,8 @@ class Group(click.Group):
         default: The command that runs if none is given; "" = show the help.
     """
 
+    context_class = Command.context_class
+
     def __init__(
         self,
         name: str,
@@ -122,6 +130,8 @@ class Group(click.Group):
         try:
             sys.exit(super().main(words, *arguments[1:], **options) or 0)
         except click.ClickException as exc:
+            if isinstance(exc, click.NoSuchOption) and exc.possibilities:
+                exc.possibilities[:] = close(exc.option_name, exc.possibilities)
             context = getattr(exc, "ctx", None)
             row = context and context.command
             if isinstance(row, _Command) and row.on_failure is not None:
@@ -169,7 +179,7 @@ def _print_as_json(error: click.ClickException, code: int) -> None:
     document.print_json(document.failure(path, code, message, kind="UsageError"))
 
 
-class _Command(click.Command):
+class _Command(Command):
     """A command whose options are settings, made when they are needed.
 
     Its attributes are the arguments of `command`.

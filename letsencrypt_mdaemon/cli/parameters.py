@@ -1,13 +1,14 @@
-"""Make options of settings."""
+"""Make options, and lay out their help."""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from click.shell_completion import CompletionItem
 
@@ -15,6 +16,80 @@ if TYPE_CHECKING:
 
 ALL = f"{__name__}.all"
 """Where a click context notes that the help shows all options."""
+
+CLOSE = 0.8
+"""How alike an option must be to be suggested, from 0 to 1."""
+
+_NO_BREAK = "\N{NON-BREAKING HYPHEN}"
+
+
+class Formatter(click.HelpFormatter):
+    """Writes help without a line break at a hyphen, as in the name of a file."""
+
+    def write_text(self, text: str) -> None:
+        """Write a text."""
+        super().write_text(_whole(text))
+
+    def write_dl(
+        self,
+        rows: Iterable[tuple[str, str]],
+        col_max: int = 30,
+        col_spacing: int = 2,
+    ) -> None:
+        """Write a list of options or commands."""
+        whole = [(first, _whole(second)) for first, second in rows]
+        super().write_dl(whole, col_max, col_spacing)
+
+    def getvalue(self) -> str:
+        """Return the help."""
+        return super().getvalue().replace(_NO_BREAK, "-")
+
+
+class Command(click.Command):
+    """A command whose help breaks no line at a hyphen."""
+
+    class context_class(click.Context):  # noqa: N801 - click's name
+        """Makes the help."""
+
+        formatter_class = Formatter
+
+
+def number(
+    low: float, high: float, kind: type[float] = float
+) -> Callable[[click.Context, click.Parameter, str | None], float | None]:
+    """Return an option's callback: it makes a number between two bounds of the text.
+
+    Args:
+        low: The bounds are included.
+        kind: int, or float for a number with decimals.
+    """
+
+    def parse(
+        ctx: click.Context, param: click.Parameter, text: str | None
+    ) -> float | None:
+        if text is None:
+            return None
+        with suppress(ValueError):
+            found = kind(text)
+            if low <= found <= high:
+                return found
+        message = f"{text!r} is not valid; use a number from {low:g} to {high:g}."
+        raise click.BadParameter(message, ctx, param)
+
+    return parse
+
+
+def close(name: str, options: Sequence[str]) -> list[str]:
+    """Return the options that somebody may have meant by a name."""
+    from difflib import get_close_matches  # noqa: PLC0415 - seldom needed
+
+    begun = [option for option in options if option.startswith(name)]
+    return begun or get_close_matches(name, options, cutoff=CLOSE)
+
+
+def _whole(text: str) -> str:
+    """Return a text whose hyphens break no line."""
+    return text.replace("-", _NO_BREAK)
 
 
 def offer(values: Sequence[str], *, path: str = "") -> Complete:
@@ -82,7 +157,8 @@ def general_options() -> Iterator[click.Option]:
     yield click.Option(
         ["-c", "--config", "config_file"],
         metavar="FILE",
-        help="Config file.  [default: MDaemon\\LetsEncrypt\\letsencrypt-mdaemon.ini]",
+        help="Config file.  [default: letsencrypt-mdaemon.ini in MDaemon's folder "
+        "LetsEncrypt]",
     )
     yield click.Option(["-v", "--verbose"], is_flag=True, help="Show debug output.")
 

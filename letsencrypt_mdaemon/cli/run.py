@@ -112,7 +112,8 @@ class Run:
             Error: That of the result.
         """
         self._items = result.items
-        if not self.context.config.json:
+        log.erase_progress()
+        if not self.context.valid.config.json:
             result.print_text(self._document(result.exit_code))
         elif result.error is None:
             report.print_json(self._document(result.exit_code))

@@ -8,6 +8,7 @@ import click
 
 from letsencrypt_mdaemon.cli.certificates import REPLACED
 from letsencrypt_mdaemon.cli.options import DEPLOY, YES, Result, command
+from letsencrypt_mdaemon.cli.parameters import number
 from letsencrypt_mdaemon.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -91,8 +92,8 @@ def _names(text: str | None) -> list[str]:
         ),
         click.Option(
             ["--days"],
-            type=click.IntRange(1, 825),
-            default=365,
+            callback=number(1, 825, int),
+            default="365",
             metavar="DAYS",
             help="Its lifetime.  [default: 365]",
         ),

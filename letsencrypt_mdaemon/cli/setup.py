@@ -45,6 +45,9 @@ _OWN = (
         shell_complete=offer(SOURCES),
         help=f"Where to look for names: {', '.join(SOURCES)}.  [default: auto]",
     ),
+    click.Option(
+        ["--test-mail"], is_flag=True, help="Send a test mail even if nothing changed."
+    ),
     click.Option(["--keep-task"], is_flag=True, help="Leave the old script's task."),
     click.Option(
         ["--undo"],
@@ -68,6 +71,7 @@ def setup(  # noqa: PLR0913 - its options
     only_print: bool,
     no_schedule: bool,
     no_rehearsal: bool,
+    test_mail: bool,
     source: str,
     keep_task: bool,
     undo: bool,
@@ -78,6 +82,7 @@ def setup(  # noqa: PLR0913 - its options
     renewed, verified, scheduled, and has sent a test mail. Run it again whenever you
     want: it changes only what differs.
     """
+    from letsencrypt_mdaemon.app import config_file, scheduling  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.app import setup as steps  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.cli.steps import Steps  # noqa: PLC0415 - slow
 
@@ -89,7 +94,7 @@ def setup(  # noqa: PLR0913 - its options
     if not only_print:
         steps.require_rights(context.root)
     if undo:
-        done = steps.undo(_scheduler(), context.loaded, context.root)
+        done = steps.undo(scheduling.of_this_system(), context.loaded, context.root)
         text = f"{'; '.join(done) or 'There was nothing to undo'}."
         return Result({"verdict": text, "undone": done}, lambda _: click.echo(text))
     steps.refuse_once(context.loaded)
@@ -99,20 +104,21 @@ def setup(  # noqa: PLR0913 - its options
         if context.config.json:
             message = "`setup` asks questions, which JSON cannot show."
         raise ConfigError(message, hint="Use --yes to take every default.")
-    scheduler = None if no_schedule else _scheduler()
+    scheduler = None if no_schedule else _scheduler(is_needed=not only_print)
     found = _survey(context, scheduler, source, examines=not only_print)
-    say = _mute if context.config.json or only_print else click.echo
+    say = _mute if context.config.json or only_print else _say
     _introduce(found, say)
     answers, disable = _ask(context.loaded, found, is_asking=is_asking)
     if keep_task:
         disable = ()
-    values = steps.wanted(context.loaded, context.options, answers)
-    file = steps.config_file(context.loaded, context.root)
-    data = steps.config_text(file, values)
+    values = config_file.wanted(context.loaded, context.options, answers)
+    file = config_file.place(context.loaded, context.root)
+    data = config_file.content(file, values)
     if only_print:
         return Result({"config_file": data.decode()}, lambda _: _show(data))
     say("")
     run = Steps(context, scheduler, disable, say, is_asking=is_asking)
+    run.is_mailing = test_mail
     try:
         run.go(found, answers, data, no_rehearsal=no_rehearsal)
     except Error as exc:
@@ -127,6 +133,14 @@ def setup(  # noqa: PLR0913 - its options
     return Result(items, lambda _: None, run.error)
 
 
+def _say(line: str) -> None:
+    """Print a line, in place of the progress line."""
+    from letsencrypt_mdaemon.system import log  # noqa: PLC0415 - slow
+
+    log.erase_progress()
+    click.echo(line)
+
+
 def _mute(_: str) -> None:
     pass
 
@@ -135,10 +149,16 @@ def _show(data: bytes) -> None:
     click.echo(data.decode().replace("\r\n", "\n"), nl=False)
 
 
-def _scheduler() -> Scheduler:
+def _scheduler(*, is_needed: bool) -> Scheduler | None:
+    """Return the system's scheduler; None if there is none, and none is needed."""
     from letsencrypt_mdaemon.app import scheduling  # noqa: PLC0415 - slow
 
-    return scheduling.of_this_system()
+    try:
+        return scheduling.of_this_system()
+    except ConfigError:
+        if is_needed:
+            raise
+        return None
 
 
 def _survey(

@@ -6,25 +6,32 @@ from typing import TYPE_CHECKING
 
 import click
 
+from letsencrypt_mdaemon.app import config_file, survey
 from letsencrypt_mdaemon.app import setup as steps
-from letsencrypt_mdaemon.app import survey
 from letsencrypt_mdaemon.app.setup import Ended
 from letsencrypt_mdaemon.cli import document, text
+from letsencrypt_mdaemon.config import load
 from letsencrypt_mdaemon.errors import DeployError, Error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
     from letsencrypt_mdaemon.app.scheduling import Scheduler
     from letsencrypt_mdaemon.app.survey import Survey
     from letsencrypt_mdaemon.cli.context import Context
     from letsencrypt_mdaemon.config.load import Loaded
+    from letsencrypt_mdaemon.config.settings import Config
     from letsencrypt_mdaemon.renewal.adapters import Outcome
 
 WIDTH = 100
 """Columns of a line; a longer one is broken."""
 
 AGAIN = "Then run `setup` again: what is done is kept."
+AGAIN_WITH_MAIL = "Then run `setup --test-mail`: what is done is kept."
+
+CHANGES = {"written", "issued", "in use"}
+"""Results of steps that a test mail follows; a new schedule is another."""
 
 TITLES = {
     1: "rights, certificate store, keys, semaphores",
@@ -43,6 +50,7 @@ class Steps:
     """The steps after the questions, each said when it ends.
 
     Attributes:
+        is_mailing: Whether a test mail is sent: something changed, or it is asked for.
         done: Number, title, result and detail of each, as JSON.
         error: Why the server is not ready, although the steps were taken.
         days_left: Those of the certificate in use.
@@ -63,6 +71,7 @@ class Steps:
         self.disable = disable
         self.say = say
         self.is_asking = is_asking
+        self.is_mailing = False
         self.done: list[Mapping[str, object]] = []
         self.error: Error | None = None
         self.days_left: float | None = None
@@ -93,17 +102,17 @@ class Steps:
         self._step(1, lambda: steps.machine(installation, former))
         loaded = steps.configured(former, options, answers)
         self._step(2, lambda: steps.names(installation, loaded, found.offers))
-        skipped = Ended("left out", "--no-rehearsal")
+        skipped = Ended("skipped", "--no-rehearsal")
         self._step(
             3, lambda: skipped if no_rehearsal else steps.rehearse(loaded.config)
         )
-        file = steps.config_file(loaded, root)
+        file = config_file.place(loaded, root)
         self._step(4, lambda: steps.write_config(file, data))
         loaded = steps.configured(file, options, answers)
         outcome = self._certificate(loaded)
-        self._step(7, lambda: steps.ports(outcome))
-        self._schedule(loaded)
-        self._step(9, lambda: steps.test_mail(loaded.config, root))
+        self._step(7, lambda: self._ports(outcome, loaded.config))
+        self._schedule(loaded, file)
+        self._step(9, lambda: self._mail(loaded.config))
         self.say(text.SWITCH_OFF)
         leaf = outcome.certificate if outcome else None
         self.days_left = document.days_left([leaf])
@@ -126,7 +135,6 @@ class Steps:
                     raise
                 missing = exc
                 return Ended("issued", "in the store")
-            self.error = outcome.error
             return steps.issued(outcome)
 
         self._step(5, obtain)
@@ -143,21 +151,36 @@ class Steps:
                     break
                 if not steps.is_new(config, root):
                     outcome, missing = steps.obtain(config), None
-                    self.error = outcome.error
             if missing is not None:
                 self.error = missing
                 return Ended("missing", missing.hint)
             return Ended("found", steps.values(config, root))
 
         self._step(6, choose)
+        if outcome is not None:
+            self.error = outcome.error
         return outcome
 
-    def _schedule(self, loaded: Loaded) -> None:
+    def _ports(self, outcome: Outcome | None, config: Config) -> Ended:
+        ended, error = steps.ports(outcome, config, self.context.root)
+        self.error = self.error or error
+        return ended
+
+    def _mail(self, config: Config) -> Ended:
+        if not self.is_mailing:
+            return Ended("skipped", "nothing changed; --test-mail sends it")
+        return steps.test_mail(config, self.context.root)
+
+    def _schedule(self, loaded: Loaded, file: Path) -> None:
 
         def act() -> Ended:
             if self.scheduler is None:
-                return Ended("left out", "--no-schedule")
-            job = steps.schedule(self.scheduler, loaded, self.context.root)
+                return Ended("skipped", "--no-schedule")
+            # The scheduled command gets no environment and no options.
+            scheduled = load.load({}, {}, file)
+            config_file.require_no_secret(loaded, scheduled)
+            job, is_new = steps.schedule(self.scheduler, scheduled, self.context.root)
+            self.is_mailing |= is_new or bool(self.disable)
             steps.disable(self.scheduler, loaded, self.context.root, self.disable)
             off = "".join(
                 f'; the task "{survey.title(name)}" is disabled'
@@ -173,8 +196,10 @@ class Steps:
             ended = act()
         except Error as exc:
             self.say(f"{number} {title:<44}failed")
-            exc.hint = f"{exc.hint} {AGAIN}".strip()
+            again = AGAIN_WITH_MAIL if number == max(TITLES) else AGAIN
+            exc.hint = f"{exc.hint} {again}".strip()
             raise
+        self.is_mailing |= ended.result in CHANGES
         line = f"{number} {title:<44}{ended.result:<12}  {ended.detail}".rstrip()
         if len(line) > WIDTH:
             self.say(f"{number} {title:<44}{ended.result}")

@@ -221,7 +221,7 @@ class _Draft:
     def _take_settings(self, keys: Mapping[str, str], where: str, base: Path) -> None:
         for key, text in keys.items():
             if key in self.table:
-                self.take(key, _unquoted(text), f"{where} {key}", base)
+                self.take(key, parsers.unquoted(text), f"{where} {key}", base)
             else:
                 self._unknown(f"{where} {printable(key)}", key, self.table)
 
@@ -232,7 +232,7 @@ class _Draft:
                 self._unknown(f"{where} {printable(key)}", key, values)
                 continue
             try:
-                values[key] = parsers.parse_text(_unquoted(text), Path())
+                values[key] = parsers.parse_text(parsers.unquoted(text), Path())
             except ValueError as exc:
                 self.problems.append(f"{where} {key}: {exc}")
         if not values["file"] or not values["key"]:
@@ -263,12 +263,6 @@ class _Draft:
         self.problems.append(f"{where}: {kind}{hint}")
 
 
-def _unquoted(text: str) -> str:
-    """Return a value of the file without the quotes around it, as other files need."""
-    is_quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "\"'"
-    return text[1:-1] if is_quoted else text
-
-
 def own_settings(data: bytes, file: Path) -> dict[str, str]:
     """Return what the section of this program in a config file sets: texts by name.
 
@@ -279,7 +273,7 @@ def own_settings(data: bytes, file: Path) -> dict[str, str]:
     if problems:
         raise _error(problems)
     return {
-        key: _unquoted(text)
+        key: parsers.unquoted(text)
         for section, keys in sections.items()
         if section.lower() == SECTION
         for key, text in keys.items()

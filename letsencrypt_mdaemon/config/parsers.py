@@ -223,3 +223,9 @@ def shown(value: object) -> str:
             return ",".join(map(str, value))
         case _:
             return str(value)
+
+
+def unquoted(text: str) -> str:
+    """Return a value of the file without the quotes around it, as other files need."""
+    is_quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "\"'"
+    return text[1:-1] if is_quoted else text

@@ -315,8 +315,7 @@ class Outcome(NamedTuple):
         names: The names in the settings.
         renewed: Whether the server uses another certificate than before.
         certificate: The certificate in use afterwards; in a rehearsal the new one.
-        next_at: When the certificate will be due; None if the next run replaces the one
-            that was put into use, or if nothing waits for activation.
+        next_at: When the certificate will be due; None if the next run replaces it.
         waits_until: When the next attempt is allowed, after a failure.
         waits_for: Why it has to wait; "" if it has not.
         changes: The changes of the server's files; in a dry run, the planned ones.
@@ -326,8 +325,7 @@ class Outcome(NamedTuple):
         dropped: The names that the certificate lacks for now.
         held: A person's choice of certificate that is in force.
         error: What is not good in spite of it; the command ends with its exit code.
-        ordered: Whether the certificate was ordered, or would be in a dry run; False if
-            one of the store is used again.
+        ordered: Whether it was ordered, or would be; False: one of the store is used.
         pending: The certificate that was issued and is not in use; in a dry run, the
             one of the store that would be put into use.
         fault: What is bad about the certificate in use afterwards, as a clause.

@@ -29,7 +29,7 @@ from letsencrypt_mdaemon.renewal.snapshot import (
     with_revocations,
 )
 from letsencrypt_mdaemon.state.memory import Issued, utc
-from letsencrypt_mdaemon.text import CHOOSE, day, when
+from letsencrypt_mdaemon.text import day, when
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -94,7 +94,7 @@ def _act(snapshot: Snapshot, due: Due, adapters: Adapters) -> Outcome:
         if request.issue_only or hold.binding(snapshot):
             outcome = _only_issued(snapshot, leaf, due, adapters)
         elif not snapshot.named:
-            raise _unchosen(snapshot, leaf, pending)
+            raise spare.unchosen(snapshot, leaf, pending)
         else:
             outcome = _put_into_use(snapshot, leaf, due, adapters)
     return outcome._replace(ordered=pending is not None)
@@ -134,21 +134,6 @@ def _only_issued(
         pending=waiting,
         fault=spare.fault(snapshot),
     )
-
-
-def _unchosen(
-    snapshot: Snapshot, leaf: x509.Certificate, pending: Certificate | None
-) -> DeployError:
-    """Return what is left to do on a new server, whose files name no certificate."""
-    _, name = snapshot.stored.get(thumbprint(leaf), (leaf, ""))
-    error = DeployError(
-        "The certificate is issued and in the store, but MDaemon does not use it yet: "
-        "its files name no certificate.",
-        hint=f"{CHOOSE} {(pending.friendly_name if pending else name)!r} on each. The "
-        "next run then goes on by itself, and places no order.",
-    )
-    error.unchosen = True
-    return error
 
 
 def _put_into_use(

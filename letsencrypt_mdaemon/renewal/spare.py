@@ -14,7 +14,7 @@ from letsencrypt_mdaemon.pki.certificate import OURS, is_self_signed, thumbprint
 from letsencrypt_mdaemon.renewal import due as rules
 from letsencrypt_mdaemon.state.ledger import RETRY_INTERVAL, WEEK
 from letsencrypt_mdaemon.state.memory import PutBack, Target, utc
-from letsencrypt_mdaemon.text import day, when
+from letsencrypt_mdaemon.text import CHOOSE, day, when
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from cryptography import x509
 
+    from letsencrypt_mdaemon.pki.certificate import Certificate
     from letsencrypt_mdaemon.renewal.due import Due
     from letsencrypt_mdaemon.renewal.snapshot import Snapshot
     from letsencrypt_mdaemon.state.memory import Memory
@@ -236,6 +237,21 @@ def complaint(
 
 def _named(tasks: Sequence[str] | None) -> str:
     return f" ({', '.join(tasks)})" if tasks else ""
+
+
+def unchosen(
+    snapshot: Snapshot, leaf: x509.Certificate, pending: Certificate | None
+) -> DeployError:
+    """Return what is left to do on a new server, whose files name no certificate."""
+    _, name = snapshot.stored.get(thumbprint(leaf), (leaf, ""))
+    error = DeployError(
+        "The certificate is issued and in the store, but MDaemon does not use it yet: "
+        "its files name no certificate.",
+        hint=f"{CHOOSE} {(pending.friendly_name if pending else name)!r} on each. The "
+        "next run then goes on by itself, and places no order.",
+    )
+    error.unchosen = True
+    return error
 
 
 def last_verified(snapshot: Snapshot) -> tuple[x509.Certificate, datetime] | None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from cryptography import x509
 
 from letsencrypt_mdaemon.config.load import FILE_NAME
-from letsencrypt_mdaemon.errors import DeployError, Error
+from letsencrypt_mdaemon.errors import ConfigError, DeployError
 from letsencrypt_mdaemon.pki.certificate import dns_names, is_issued_by
 from letsencrypt_mdaemon.sandbox import mdaemon
 from letsencrypt_mdaemon.sandbox.ca.server import CertificateAuthority
@@ -28,6 +28,7 @@ from letsencrypt_mdaemon.sandbox.folder import (
     bound,
     create,
 )
+from letsencrypt_mdaemon.system.disk import explained
 from letsencrypt_mdaemon.verify.endpoints import Endpoint
 from letsencrypt_mdaemon.verify.observe import observe
 
@@ -73,7 +74,8 @@ def run(
         serve: Called with the result; the sandbox stays up until it returns.
 
     Raises:
-        Error: If the folder cannot be used, or a part cannot be started.
+        ConfigError: If the folder cannot be used.
+        Error: If a part cannot be started.
     """
     ours = directory is None or not directory.exists()
     folder = directory or Path(tempfile.mkdtemp(prefix="letsencrypt-mdaemon-demo-"))
@@ -81,14 +83,15 @@ def run(
     for part in (server_folder, ca_folder):
         if part.exists():
             message = f"{part} already exists."
-            raise Error(message, hint="Choose another folder, or remove this one.")
+            hint = "Choose another folder, or remove this one."
+            raise ConfigError(message, hint=hint)
     with ExitStack() as exits:
         if not keep:
             for made in [folder] if ours else [server_folder, ca_folder]:
                 exits.callback(shutil.rmtree, made, ignore_errors=True)
         say(f"1. Creating a small MDaemon in {server_folder},")
         say("   with a self-signed certificate.")
-        layout = create(server_folder, host_name=HOST_NAME)
+        layout = _created(server_folder)
         server = exits.enter_context(mdaemon.Server(server_folder, tls=True))
         say(f"   It serves the webroot on port {server.http_port}, offers TLS on")
         say(f"   {len(server.endpoints)} ports, and checks for semaphore files.")
@@ -160,6 +163,13 @@ def _renew_twice(
         "checks": [{"what": what, "seen": seen} for what, seen in checks.items()],
         "log": text.splitlines(),
     }
+
+
+def _created(folder: Path) -> Layout:
+    """Create the small MDaemon's files."""
+    hint = "Choose a folder that this account can write."
+    with explained(f"create {folder}", failure=ConfigError, hint=hint):
+        return create(folder, host_name=HOST_NAME)
 
 
 def _configure(server: mdaemon.Server, ca: CertificateAuthority) -> Path:

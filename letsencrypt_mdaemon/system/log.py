@@ -134,10 +134,10 @@ class Console(logging.StreamHandler[TextIO]):
     def emit(self, record: logging.LogRecord) -> None:
         """Show a record."""
         if _is_no_progress(record):
-            self._clear()
+            self.clear()
             super().emit(record)
         elif self._terminal and time.monotonic() - self._drawn > 0.1:  # noqa: PLR2004
-            self._clear()
+            self.clear()
             text = f"  ... {record.getMessage()}"[:78]
             self._draw(text)
             self._width = len(text)
@@ -153,7 +153,8 @@ class Console(logging.StreamHandler[TextIO]):
                 text = f"\x1b[{colour}m{text}\x1b[0m"
         return text
 
-    def _clear(self) -> None:
+    def clear(self) -> None:
+        """Erase the progress line."""
         if self._width:
             self._draw("\r" + " " * self._width + "\r")
             self._width = 0
@@ -182,6 +183,13 @@ def start(stream: TextIO | None, *, verbose: bool) -> tuple[logging.Logger, Line
     if stream is not None:
         logger.addHandler(Console(stream))
     return logger, lines
+
+
+def erase_progress() -> None:
+    """Erase the progress line, before something is printed to stdout."""
+    for handler in logging.getLogger(PACKAGE).handlers:
+        if isinstance(handler, Console):
+            handler.clear()
 
 
 def folder(given: Path | None, server: Path | None) -> Path | None:

@@ -85,9 +85,13 @@ class Cron:
             DeployError: If the crontab cannot be read.
         """
         for line in filter(_is_ours, self._lines()):
-            *when, text = line.split(" ", 5)
+            *fields, text = line.split(" ", 5)
             command = text.rpartition(" >/dev/null")[0].replace(r"\%", "%")
-            return Job(when=" ".join(when), command=printable(command))
+            when = " ".join(fields)
+            if match := re.fullmatch(r"(\d+) (\d+),(\d+) \* \* \*", when):
+                minute, *hours = map(int, match.groups())
+                when = times(minute, *hours)
+            return Job(when=when, command=printable(command))
         return None
 
     def remove(self) -> bool:
@@ -179,7 +183,12 @@ def random_time() -> tuple[int, int]:
 
 def twice(hour: int, minute: int) -> str:
     """Return two times of day, twelve hours apart."""
-    return f"{hour:02}:{minute:02}, {hour + 12:02}:{minute:02}"
+    return times(minute, hour, hour + 12)
+
+
+def times(minute: int, *hours: int) -> str:
+    """Return times of day, as people write them."""
+    return ", ".join(f"{hour:02}:{minute:02}" for hour in hours)
 
 
 def refused(doing: str, ended: process.Ended, hint: str) -> DeployError:

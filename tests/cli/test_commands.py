@@ -379,13 +379,23 @@ def test_demo_leaves_alone_what_is_in_its_way(tmp_path: Path) -> None:
 
     ran = run([*THIS, "demo", "--directory", str(tmp_path)])
 
-    assert ran.exit_code == 1
+    assert ran.exit_code == 2
     assert f"{tmp_path / 'mdaemon'} already exists" in ran.messages
     assert ran.output == ""
     report = run([*THIS, "demo", "--directory", str(tmp_path), "--json"]).report
-    assert (report["exit_code"], report["error"]["type"]) == (1, "Error")
+    assert (report["exit_code"], report["error"]["type"]) == (2, "ConfigError")
     assert report["verdict"] == f"{tmp_path / 'mdaemon'} already exists."
     assert (tmp_path / "mdaemon" / "notes.txt").read_text() == "mine"
+
+
+def test_demo_says_that_a_folder_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+
+    ran = run([*THIS, "demo", "--directory", str(tmp_path / "file" / "x")])
+
+    assert ran.exit_code == 2
+    assert "error: Could not create " in ran.messages
+    assert "Traceback" not in ran.messages
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="tests/windows has it")
@@ -915,7 +925,10 @@ def completed(*words: str) -> list[tuple[str, str]]:
             list(revocation.REASONS),
         ),
         (("schedule", "re"), ["remove"]),
-        (("schedule", "remove", "--"), ["--json", "--config", "--verbose"]),
+        (
+            ("schedule", "remove", "--"),
+            ["--mdaemon-dir", "--state-dir", "--json", "--config", "--verbose"],
+        ),
     ],
 )
 def test_completion_offers_values(words: tuple[str, ...], offered: list[str]) -> None:

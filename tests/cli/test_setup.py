@@ -12,7 +12,7 @@ import pytest
 from letsencrypt_mdaemon.app import scheduling, survey
 from letsencrypt_mdaemon.app import setup as steps
 from letsencrypt_mdaemon.config.load import FILE_NAME, SECTION
-from letsencrypt_mdaemon.errors import ConfigError
+from letsencrypt_mdaemon.errors import ConfigError, DeployError
 from letsencrypt_mdaemon.mdaemon import ini
 from letsencrypt_mdaemon.pki.certificate import OURS
 from letsencrypt_mdaemon.sandbox.ca.server import CertificateAuthority
@@ -104,6 +104,55 @@ def test_the_config_file_holds_only_what_differs_with_comments(
         assert re.search(rf"(?m)^; \S.*\r\n{name}=", data.decode()), name
 
 
+def test_what_the_environment_sets_goes_into_the_config_file(
+    secure: Program, crontab: Crontab
+) -> None:
+    environ = {
+        "LETSENCRYPT_MDAEMON_KEEP_LOGS": "7",
+        "LETSENCRYPT_MDAEMON_LOG_DIR": "logs",
+        "LETSENCRYPT_MDAEMON_TO": "env@example.test",
+        "LETSENCRYPT_MDAEMON_ON_NAME_FAILURE": "fail",
+        "LETSENCRYPT_MDAEMON_DRY_RUN": "no",
+    }
+    config_of(secure).write_bytes(b"[letsencrypt-mdaemon]\non-name-failure=drop\n")
+
+    ran = secure.here("setup", "--yes", environ=environ, as_json=False)
+
+    assert ran.exit_code == 0, ran.messages
+    assert "warning" not in ran.messages
+    assert crontab.text
+    data = config_of(secure).read_bytes()
+    found = {entry.key: entry.value for entry in ini.entries(data)}
+    assert found["keep-logs"] == "7"
+    assert found["log-dir"] == str(Path("logs").absolute())
+    assert found["to"] == "env@example.test"
+    assert found["on-name-failure"] == "fail"
+    assert "dry-run" not in found
+
+
+@pytest.mark.parametrize("options", [[], ["--no-schedule"]])
+def test_a_secret_of_the_environment_goes_into_no_file_and_is_not_scheduled_without(
+    secure: Program, crontab: Crontab, tmp_path: Path, options: list[str]
+) -> None:
+    environ = {"LETSENCRYPT_MDAEMON_MAIL_PASSWORD": "hidden"}
+
+    ran = secure.here("setup", "--yes", *options, environ=environ, as_json=False)
+
+    assert ran.exit_code == (0 if options else 2), ran.messages
+    assert b"hidden" not in config_of(secure).read_bytes()
+    assert "hidden" not in ran.output + ran.messages
+    assert crontab.text is None
+    if not options:
+        assert re.search(r"(?m)^8 schedule +failed$", ran.output)
+        assert "LETSENCRYPT_MDAEMON_MAIL_PASSWORD" in ran.messages
+        assert "set mail-password-file" in ran.messages
+        password = tmp_path / "password"
+        password.write_text("hidden")
+        again = setup(secure, "--yes", f"--mail-password-file={password}")
+        assert again.exit_code == 0, again.messages
+        assert crontab.text
+
+
 def test_set_up_again_it_changes_nothing(secure: Program, crontab: Crontab) -> None:
     assert setup(secure, "--yes").exit_code == 0
     before = settled(secure), crontab.text, State(secure.state).load()
@@ -113,7 +162,63 @@ def test_set_up_again_it_changes_nothing(secure: Program, crontab: Crontab) -> N
     assert ran.exit_code == 0, ran.messages
     assert re.search(r"4 configuration +unchanged", ran.output)
     assert re.search(r"5 certificate +unchanged", ran.output)
+    assert re.search(r"7 ports +9 of 9 ports proven", ran.output)
+    assert re.search(r"9 test mail +skipped +nothing changed", ran.output)
+    assert "Ready." in ran.output
     assert (settled(secure), crontab.text, State(secure.state).load()) == before
+
+
+@pytest.mark.parametrize("change", ["--test-mail", "--keep-logs=7", "schedule"])
+def test_the_test_mail_is_sent_again_when_something_changed_or_by_request(
+    secure: Program, crontab: Crontab, change: str
+) -> None:
+    assert setup(secure, "--yes").exit_code == 0
+    if change == "schedule":
+        assert crontab.text
+        crontab.text = crontab.text.replace(" renew ", " renew --force ")
+
+    ran = setup(secure, "--yes", *[change] * (change != "schedule"))
+
+    assert ran.exit_code == 0, ran.messages
+    assert re.search(r"9 test mail +sent", ran.output)
+
+
+def test_a_test_mail_that_failed_is_sent_by_the_command_that_is_named(
+    secure: Program, crontab: Crontab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise DeployError("no mail")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(steps, "test_mail", refuse)
+        ran = setup(secure, "--yes")
+    assert ran.exit_code == 5
+    assert "Then run `setup --test-mail`" in " ".join(ran.messages.split())
+    assert crontab.text
+
+    ran = setup(secure, "--yes", "--test-mail")
+
+    assert re.search(r"9 test mail +sent", ran.output)
+
+
+def test_a_port_that_serves_the_certificate_no_longer_is_found_without_a_renewal(
+    secure: Program, crontab: Crontab
+) -> None:
+    assert setup(secure, "--yes").exit_code == 0
+    assert crontab.text
+    gone = next(at for at in State(secure.state).load().proven if "https" in at)
+    secure.server.downtime = HANG_SECONDS
+    secure.server.go_down("webmail")
+
+    ran = setup(secure, "--yes")
+
+    assert ran.exit_code == 5, ran.output
+    assert re.search(r"5 certificate +unchanged", ran.output)
+    assert re.search(r"7 ports +[0-8] of 9 ports proven", ran.output)
+    assert "Ready." not in ran.output
+    for text in (ran.output, ran.messages):
+        assert "No longer served: " in text
+        assert f"{gone} (" in text
 
 
 def settled(program: Program) -> dict[str, bytes]:
@@ -158,6 +263,21 @@ def test_print_shows_the_config_file_and_does_nothing(
     assert "to=me@example.test\n" in ran.output
     assert secure.snapshot() == before
     assert crontab.text is None
+
+
+def test_print_needs_no_scheduler(
+    secure: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def absent() -> None:
+        raise ConfigError("no cron")
+
+    monkeypatch.setattr(scheduling, "of_this_system", absent)
+
+    ran = setup(secure, "--print")
+
+    assert ran.exit_code == 0, ran.messages
+    assert f"[{SECTION}]\n" in ran.output
+    assert setup(secure, "--yes").exit_code == 2
 
 
 def test_without_a_terminal_it_asks_nothing_and_does_nothing(
@@ -249,7 +369,10 @@ def test_a_name_that_fails_ends_it_and_what_is_done_is_kept(
     assert config_of(program).is_file()
     assert crontab.text is None
     ca.resolve = find
-    assert setup(program, "--yes").exit_code == 0
+    ran = setup(program, "--yes")
+    assert ran.exit_code == 0, "a person who tries again does not wait"
+    assert "Ready." in ran.output
+    assert crontab.text
 
 
 @pytest.mark.parametrize(

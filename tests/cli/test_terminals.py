@@ -52,7 +52,7 @@ def test_commands_print_whole_sentences_without_escapes(
         terminal = pexpect.spawn(
             program,
             rest,
-            env={**environment(), **environ},
+            env={**environment(), **environ, "COLUMNS": str(columns)},
             dimensions=(24, columns),
             timeout=HANG_SECONDS,
         )
@@ -70,3 +70,40 @@ def test_commands_print_whole_sentences_without_escapes(
             assert HOST_NAME in text or words == "renew"
         else:
             assert max(map(len, output.splitlines())) <= columns
+
+
+@pytest.mark.parametrize("words", ["setup --yes --no-schedule", "selftest"])
+def test_the_progress_line_is_erased_before_a_result_is_printed(
+    secure: Program, words: str
+) -> None:
+    import pexpect  # noqa: PLC0415 - not on Windows
+
+    name, *options = words.split()
+    program, *rest = secure.command(name, *options)
+    rest.remove("--json")
+    terminal = pexpect.spawn(
+        program,
+        rest,
+        env=environment(),
+        encoding="utf-8",
+        dimensions=(24, 80),
+        timeout=HANG_SECONDS,
+    )
+    terminal.expect(pexpect.EOF)
+    terminal.close()
+    output = str(terminal.before)
+
+    assert "  ... testing " in output
+    shown = [as_shown(line) for line in output.split("\r\n")]
+    assert [line for line in shown if line.lstrip().startswith("...")] == []
+    if name == "setup":
+        steps = [line for line in shown if line[:2] in {f"{n} " for n in range(1, 10)}]
+        assert len(steps) == 9
+
+
+def as_shown(line: str) -> str:
+    """Return what a terminal shows of a line: a carriage return starts it again."""
+    shown = ""
+    for part in line.split("\r"):
+        shown = part + shown[len(part) :]
+    return shown.rstrip()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -61,7 +62,8 @@ def test_what_is_installed_is_shown_until_it_is_removed(scheduler: Scheduler) ->
     installed = scheduler.install(COMMAND)
     shown = scheduler.show()
     assert shown is not None
-    assert shown.command == installed.command
+    assert (shown.when, shown.command) == (installed.when, installed.command)
+    assert re.fullmatch(r"\d\d:\d\d, \d\d:\d\d", shown.when)
     assert "with blank" in shown.command
     assert "a%b" in shown.command
     assert scheduler.remove()

@@ -19,7 +19,7 @@ from letsencrypt_mdaemon.system.schedule import NAME, Cron
 from letsencrypt_mdaemon.system.tasks import NAMESPACE, TaskScheduler
 from letsencrypt_mdaemon.windows.access import SYSTEM
 from tests.limits import HANG_SECONDS
-from tests.program import Program
+from tests.program import Program, here
 from tests.schedulers import Crontab, Schtasks
 
 COMMAND = [
@@ -255,6 +255,23 @@ def test_the_other_lines_of_a_crontab_stay_as_they_are() -> None:
     assert crontab.text == THEIRS + "\n"
 
 
+@pytest.mark.parametrize(
+    ("fields", "when"),
+    [
+        ("48 3,15 * * *", "03:48, 15:48"),
+        ("7 0,8,16 * * *", "7 0,8,16 * * *"),
+        ("48 3,15 * * 1", "48 3,15 * * 1"),
+    ],
+)
+def test_a_line_of_a_crontab_is_shown_as_times_of_day(fields: str, when: str) -> None:
+    crontab = Crontab(f"{fields} renew >/dev/null 2>&1 # {NAME}\n")
+
+    shown = Cron(Path("crontab"), crontab).show()
+
+    assert shown is not None
+    assert shown.when == when
+
+
 @pytest.mark.parametrize("act", ["install", "show", "remove"])
 def test_a_crontab_that_may_not_be_used_is_told_in_its_words(act: str) -> None:
     crontab = Crontab(THEIRS)
@@ -312,7 +329,10 @@ def test_the_command_installs_itself_with_its_options_and_shows_how_it_ran(
     assert "exit code 0" in text
 
     assert program.here("schedule remove").report["removed"]
-    assert not program.here("schedule remove").report["removed"]
+    places = ["--mdaemon-dir", "/nowhere", "--state-dir", "/nowhere"]
+    wrong = {"LETSENCRYPT_MDAEMON_KEY_TYPE": "wrong"}
+    ran = here(["schedule", "remove", *places, "--json"], wrong)
+    assert (ran.exit_code, ran.report["removed"]) == (0, False), ran.messages
     assert crontab.read_text() == ""
     assert program.here("schedule show").report["job"] is None
 
