@@ -403,7 +403,10 @@ def read_only(
 
     def refuse(path: Path) -> None:
         if allowed <= next(count) < allowed + refused:
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+            # On Windows: write-protected, not open elsewhere, which is tried again.
+            code = None if refused == sys.maxsize else 19
+            said = os.strerror(errno.EACCES)
+            raise PermissionError(errno.EACCES, said, str(path), code)
 
     def asked(path: Path) -> None:
         if path.is_relative_to(folder) and not allowed and refused == sys.maxsize:

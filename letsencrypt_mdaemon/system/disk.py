@@ -47,6 +47,7 @@ _SHARING_ERRORS = (5, 32, 1175, 1176, 1177)
 _REFUSALS = {
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR),
     *(errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EEXIST),
+    errno.EINVAL,  # no name for a file there
 }
 _UNFINISHED = re.compile(r"\..{1,40}\.[0-9a-f]{12}\.tmp", re.DOTALL)
 

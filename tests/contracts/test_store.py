@@ -537,7 +537,7 @@ def test_a_failure_at_any_step_of_installing_leaves_nothing_half_there(
         assert contents(folder) == (before if failed else complete)
         assert len(list(folder.iterdir())) == 2 - failed
         failures += failed
-    assert 5 < failures < STEPS
+    assert 4 < failures < STEPS  # on Windows a step is fewer calls
 
 
 def test_a_failure_at_any_step_of_mending_keeps_what_was_there(
@@ -553,7 +553,7 @@ def test_a_failure_at_any_step_of_mending_keeps_what_was_there(
         failed = fails_at(folder, step, lambda: store.install(ONE))
         assert finished(folder) == (before if failed else complete)
         failures += failed
-    assert 5 < failures < STEPS
+    assert 4 < failures < STEPS  # on Windows a step is fewer calls
 
 
 def test_what_cannot_be_removed_is_an_error_and_stays(

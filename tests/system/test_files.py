@@ -419,7 +419,8 @@ def test_a_file_that_stays_open_elsewhere_is_given_up(
 
 def test_other_refusals_are_not_tried_again(server: Path) -> None:
     path = server / "App" / "MDaemon.ini"
-    error = PermissionError(errno.EACCES, "Permission denied")
+    # On Windows: write-protected.
+    error = PermissionError(errno.EACCES, "Permission denied", str(path), 19)
     with (
         failing("replace", 1, error, times=9) as function,
         pytest.raises(PermissionError),
