@@ -179,16 +179,12 @@ def send_mail(
         smtp = Smtp(
             f"smtp://[{host}]:{port}" if ":" in host else f"smtp://{host}:{port}"
         )
-        _log.warning("%s: sending the mail to %s instead", _clause(exc), smtp.url)
+        why = exc.message if exc.message.endswith(".") else f"{exc.message}."
+        _log.warning("%s Sending the mail to %s instead.", why, smtp.url)
         try:
             return (*mail.recipients, smtp.send(mail))
         except Error as second:
             raise type(exc)(f"{exc} {second}", hint=exc.hint) from second
-
-
-def _clause(error: Error) -> str:
-    """Return the first line of an error without its last mark."""
-    return error.message.partition("\n")[0].rstrip(".:")
 
 
 def certificate_store(config: Config, state: State, root: Path) -> Store:

@@ -439,7 +439,7 @@ def test_a_stale_certificate_under_the_second_name_is_old_and_not_removed(
     assert said in ran.report["error"]["message"]
     assert said in log
     assert status["due"] is True
-    assert status["reason"].startswith("an earlier run obtained a certificate that is")
+    assert status["reason"].startswith("an earlier run obtained a certificate that not")
     assert (secure.layout.certificates).exists()
     assert sandbox.find(secure.layout.certificates, first) is not None
     (bad,) = (row for row in checked.report["ports"] if not row["good"])

@@ -522,7 +522,7 @@ def test_a_doctor_that_fails_changes_nothing(
     error = ran.report["error"]
     assert "Seen from" not in error["message"]
     assert error["findings"] == {}
-    assert error["hint"].startswith("Make port 80 of each name reach")
+    assert error["hint"].startswith("Correct each name in DNS")
     assert "Zero" not in ran.messages
 
 

@@ -80,7 +80,7 @@ def test_an_unknown_value_is_not_forgotten(renewed: Program) -> None:
     ran = renewed.here("discover", "--forget", "x.ini [a] b")
 
     assert ran.exit_code == 2
-    assert "'x.ini [a] b' is no known INI value. Known are: " in ran.messages
+    assert "'x.ini [a] b' is not a known INI value. Known are: " in ran.messages
     assert WEBMAIL in ran.messages
 
 

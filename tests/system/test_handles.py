@@ -57,7 +57,9 @@ def is_change(call: ast.Call) -> bool:
     match call.func:
         case ast.Attribute(ast.Name(module), name) if module in MODULES:
             return name in FUNCTIONS
-        case ast.Attribute(ast.Name("formatter"), "write_text"):
+        case ast.Attribute(
+            ast.Name("formatter") | ast.Call(ast.Name("super")), "write_text"
+        ):
             return False  # click's
         case ast.Attribute(_, "rename" | "replace"):
             return len(given) == len(call.args) == 1  # not of a string or a date
