@@ -96,9 +96,8 @@ class _Files:
 
     def writes(self) -> list[Path]:
         """Return the files that a run writes here."""
-        return [
-            self.folder / name for name in (*_NAMES.values(), "pending.pem", "lock")
-        ]
+        # Not the lock: this run may hold it, and Windows lets nobody else open it then.
+        return [self.folder / name for name in (*_NAMES.values(), "pending.pem")]
 
     def save(self, record: object) -> None:
         """Keep a record in the file of its kind, before anything depends on it."""
