@@ -236,8 +236,8 @@ FAULTS = (
     ),
     Fault(
         "hold-is-not-ended-by-another-activation",
-        "if held is not None and held.thumbprint != thumbprint(leaf):",
-        "if False:",
+        "held if held and held.thumbprint == thumbprint(leaf) else None",
+        "held",
         "test_hold.py",
     ),
     Fault(
@@ -952,8 +952,8 @@ FAULTS = (
     ),
     Fault(
         "proof-named-port-may-be-unproven",
-        "if request.given and proof is not None and proof.unproven:",
-        "if not request and proof is not None and proof.unproven:",
+        "if request.given and proof and proof.unproven else None",
+        "if not request and proof and proof.unproven else None",
         "test_proof.py",
     ),
     Fault(

@@ -148,7 +148,7 @@ def names(installation: Installation, loaded: Loaded, offers: Sequence[Offer]) -
 
 
 def rehearse(config: Config) -> Ended:
-    """Obtain a certificate from the CA's staging service, and put it to no use.
+    """Obtain a certificate from the CA's staging service, but do not use it.
 
     Raises:
         Error: If the CA cannot validate a name, or the rehearsal fails otherwise.

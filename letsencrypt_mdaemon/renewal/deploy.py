@@ -50,13 +50,10 @@ def put_into_use(
         kept = " Superseded certificates are kept." if request.remove_old else ""
         _log.warning("Nothing could be verified: no port serves TLS.%s", kept)
     held = memory.hold
-    if held is not None and held.thumbprint != thumbprint(leaf):
-        held = None
+    held = held if held and held.thumbprint == thumbprint(leaf) else None
     # A person's choice may be undone by hand.
     may_remove = proof and proof.new and not proof.unproven and held is None
-    error = None
-    if request.given and proof is not None and proof.unproven:
-        error = _unproven(proof)
+    error = _unproven(proof) if request.given and proof and proof.unproven else None
     if issued := memory.find(thumbprint(leaf)):
         is_proven = error is None and proof is not None and proof.new
         seen = utc(snapshot.now) if is_proven else issued.verified
