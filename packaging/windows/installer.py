@@ -14,9 +14,10 @@ from pathlib import Path
 from icon import icon
 from packaging.version import Version
 
+NAME = "letsencrypt-mdaemon"
 HERE = Path(__file__).parent
 VERSION = str(HERE.parents[1] / "letsencrypt_mdaemon" / "_version.py")
-SCRIPT = HERE / "letsencrypt-mdaemon.nsi"
+SCRIPT = HERE / f"{NAME}.nsi"
 PRE_RELEASES = {"a": 10_000, "b": 20_000, "rc": 30_000}
 FINAL = 60_000
 # Where the official installer of NSIS puts it, which is not on PATH.
@@ -64,7 +65,7 @@ def build(  # noqa: PLR0913 - what makensis is told
 
     Args:
         folder: The frozen folder.
-        out: The setup program.
+        out: The folder for the setup program.
         target: The stub: amd64-unicode with Debian's NSIS, else x86-unicode.
         sign: A command that signs the file that NSIS writes in place of %1, both the
             uninstaller and the setup program; "" = do not sign.
@@ -86,7 +87,7 @@ def build(  # noqa: PLR0913 - what makensis is told
             "FILES": len(files),
             "BYTES": sum(path.stat().st_size for path in files),
             "ICON": drawn,
-            "OUT": out.resolve(),
+            "OUT": out.resolve() / f"{NAME}-{version}-x64.exe",
         }
         if sign:
             defines["SIGN"] = sign
@@ -99,7 +100,7 @@ def main() -> None:
     """Read the command line, and make the setup program."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, help="the frozen folder")
-    parser.add_argument("out", type=Path, help="the setup program to make")
+    parser.add_argument("out", type=Path, help="the folder for the setup program")
     parser.add_argument("--version", default=runpy.run_path(VERSION)["__version__"])
     found = shutil.which("makensis") or (str(OFFICIAL) if OFFICIAL.exists() else "")
     parser.add_argument("--makensis", default=found)
@@ -109,7 +110,7 @@ def main() -> None:
     given = parser.parse_args()
     if not given.makensis:
         sys.exit("NSIS is needed: makensis was not found.")
-    if not (given.folder / "letsencrypt-mdaemon.exe").is_file():
+    if not (given.folder / f"{NAME}.exe").is_file():
         sys.exit(f"{given.folder} is not the frozen folder.")
     build(**vars(given))
 

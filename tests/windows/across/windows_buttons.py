@@ -1,0 +1,72 @@
+"""Run a setup program, press its buttons, show what it shows; Windows runs this.
+
+Its arguments are the command line, and "yes" or "no" as the answer to questions. The
+default button of each page is pressed: Next, Install, Finish, OK. Printed as JSON: the
+exit code, and every text that was to be seen.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import subprocess
+import sys
+import time
+from ctypes import wintypes
+
+assert sys.platform == "win32"
+
+user32 = ctypes.windll.user32
+Found = ctypes.WINFUNCTYPE(ctypes.c_bool, wintypes.HWND, wintypes.LPARAM)
+OK, YES, NO, CLICK = 1, 6, 7, 0x00F5  # IDOK, IDYES, IDNO, BM_CLICK
+ANSWERS = {"yes": YES, "no": NO}
+
+
+def text_of(window: int) -> str:
+    """Return the text of a window or a control."""
+    text = ctypes.create_unicode_buffer(2000)
+    user32.GetWindowTextW(window, text, len(text))
+    return text.value
+
+
+def windows_of(process: int) -> list[int]:
+    """Return the visible windows of a process."""
+    found: list[int] = []
+
+    def take(window: int, _: int) -> bool:
+        owner = wintypes.DWORD()
+        user32.GetWindowThreadProcessId(window, ctypes.byref(owner))
+        if owner.value == process and user32.IsWindowVisible(window):
+            found.append(window)
+        return True
+
+    user32.EnumWindows(Found(take), 0)
+    return found
+
+
+def controls_of(window: int) -> dict[int, int]:
+    """Return the visible controls of a window, by number."""
+    found: dict[int, int] = {}
+
+    def take(control: int, _: int) -> bool:
+        if user32.IsWindowVisible(control):
+            found[user32.GetDlgCtrlID(control)] = control
+        return True
+
+    user32.EnumChildWindows(window, Found(take), 0)
+    return found
+
+
+line, answer = sys.argv[1:]
+seen: list[str] = []
+program = subprocess.Popen(line)
+while program.poll() is None:
+    for window in windows_of(program.pid):
+        controls = controls_of(window)
+        seen += [text_of(control) for control in (window, *controls.values())]
+        wanted = ANSWERS[answer] if YES in controls else OK
+        if wanted in controls and user32.IsWindowEnabled(controls[wanted]):
+            user32.PostMessageW(controls[wanted], CLICK, 0, 0)
+    time.sleep(0.1)
+shown = {"code": program.returncode, "seen": list(dict.fromkeys(filter(None, seen)))}
+print(json.dumps(shown))  # noqa: T201
