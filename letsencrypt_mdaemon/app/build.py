@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from cryptography import x509
 
-    from letsencrypt_mdaemon.acme.account import ExternalAccount
+    from letsencrypt_mdaemon.acme.external import ExternalAccount
     from letsencrypt_mdaemon.config.load import Loaded
     from letsencrypt_mdaemon.config.settings import Config
     from letsencrypt_mdaemon.mdaemon import iis
@@ -166,7 +166,7 @@ def send_mail(
     if config.mail_server != "raw":
         password = config.mail_password
         if config.mail_password_file:
-            password = _secret(config.mail_password_file, "mail-password-file")
+            password = secret(config.mail_password_file, "mail-password-file")
         smtp = Smtp(config.mail_server, config.mail_user, password)
         return (*mail.recipients, smtp.send(mail))
     try:
@@ -206,7 +206,7 @@ def certificate_store(config: Config, state: State, root: Path) -> Store:
         raise ConfigError(message, hint="Set a folder instead: --store pem:FOLDER.")
     password = None
     if config.pfx_password_file:
-        text = _secret(config.pfx_password_file, "pfx-password-file")
+        text = secret(config.pfx_password_file, "pfx-password-file")
         if not text:
             message = f"{config.pfx_password_file} (pfx-password-file) is empty."
             raise ConfigError(message, hint="Write the password into it.")
@@ -248,11 +248,11 @@ def web_site(config: Config, known: Mapping[str, x509.Certificate]) -> iis.Site 
 
 def external_account(config: Config) -> ExternalAccount | None:
     """Return the external account at the CA, if the settings name one."""
-    from letsencrypt_mdaemon.acme.account import ExternalAccount  # noqa: PLC0415 - slow
+    from letsencrypt_mdaemon.acme.external import ExternalAccount  # noqa: PLC0415 - slow
 
     key = config.eab_key
     if config.eab_key_file:
-        key = _secret(config.eab_key_file, "eab-key-file")
+        key = secret(config.eab_key_file, "eab-key-file")
     if not config.eab_kid and not key:
         return None
     if not config.eab_kid or not key:
@@ -267,7 +267,12 @@ def external_account(config: Config) -> ExternalAccount | None:
         raise ConfigError(message, hint="Copy it from the CA's web site.") from exc
 
 
-def _secret(path: Path, setting: str) -> str:
+def secret(path: Path, setting: str) -> str:
+    """Return the text of a file with a secret, without the end of its last line.
+
+    Raises:
+        ConfigError: If it cannot be read.
+    """
     try:
         # Windows' editors may write a byte order mark.
         data = read_limited(path, MAX_SECRET_BYTES, "a secret")
