@@ -163,6 +163,8 @@ def _facts(found: Health) -> list[str]:
         facts.append("{} of {} ports proven".format(*ports))
     last = found.last_run
     ran = "no scheduled run" if last is None else f"last run {days(last)} ago"
+    if found.renewed is not None:
+        ran = f"renewed by hand {days(found.renewed)} ago, no scheduled run yet"
     return [*facts, ran]
 
 

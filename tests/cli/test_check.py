@@ -218,13 +218,36 @@ def test_a_schedule_that_cannot_be_read_is_a_warning(
 def test_no_run_for_36_hours_is_a_warning(
     healthy: Program, runs: tuple[timedelta, ...], said: str
 ) -> None:
-    began = tuple(datetime.now(UTC) - ago for ago in runs)
-    change(healthy, lambda memory: memory._replace(runs=began))
+    now = datetime.now(UTC)
+    began = tuple(now - ago for ago in runs)
+    change(
+        healthy, lambda memory: renewed(memory, now - 37 * HOUR)._replace(runs=began)
+    )
 
     ran = check(healthy)
 
     assert ran.exit_code == 1, ran.output
     assert said in ran.output
+
+
+def renewed(memory: Memory, at: datetime) -> Memory:
+    """Let the certificate in use be proven at a time."""
+    item = memory.find(memory.in_use)
+    assert item is not None
+    return memory.remember(item._replace(verified=at))
+
+
+def test_just_after_a_renewal_by_hand_the_first_scheduled_run_is_not_missed(
+    healthy: Program, crontab: Crontab
+) -> None:
+    change(healthy, lambda memory: memory._replace(runs=()))
+
+    ran = check(healthy)
+
+    assert ran.exit_code == 0, ran.output
+    assert re.search(", renewed by hand .* ago, no scheduled run yet", ran.output)
+    crontab.text = None
+    assert "; no renewal is scheduled" in check(healthy, "--no-ports").output
 
 
 def test_names_that_fail_or_are_dropped_are_a_warning_since_when_and_why(
