@@ -83,7 +83,7 @@ class About(NamedTuple):
     result: str = ""
     log: Sequence[str] = ()
     scheduled: bool = True
-    dropped: Mapping[str, str] = {}  # noqa: RUF012 - nobody changes it
+    dropped: Mapping[str, str] = {}
     returned: Sequence[str] = ()
 
 

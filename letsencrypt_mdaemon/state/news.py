@@ -101,15 +101,16 @@ def decide(told: Told, now: Now, more: Collection[str] = ()) -> Event | None:
         if is_urgent(told, now.at) or _is_old(last[-1], now.at):
             return Event.AGAIN
         return expiring
-    if told.open and now.failure is not None:
-        return Event.RECOVERED
-    if now.failure is not None and dropped(told, now):
-        return Event.DROPPED
-    if now.failure is not None and returned(told, now):
-        return Event.RETURNED
-    if now.renewed and Event.RENEWED in more:
-        return Event.RENEWED
-    return expiring or (Event.EVERY_RUN if Event.EVERY_RUN in more else None)
+    is_good = now.failure is not None
+    news = {
+        Event.RECOVERED: told.open and is_good,
+        Event.DROPPED: is_good and dropped(told, now),
+        Event.RETURNED: is_good and returned(told, now),
+        Event.RENEWED: now.renewed and Event.RENEWED in more,
+        Event.EXPIRING: expiring,
+        Event.EVERY_RUN: Event.EVERY_RUN in more,
+    }
+    return next((event for event, happened in news.items() if happened), None)
 
 
 def note(told: Told, now: Now) -> Told:

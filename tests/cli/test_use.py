@@ -309,6 +309,20 @@ def test_activate_ends_a_hold_though_nothing_waits(renewed: Program) -> None:
     assert hold_of(renewed) is None
 
 
+def test_a_self_signed_certificate_is_not_held_until_a_day(secure: Program) -> None:
+    made = secure.here("self-signed").report["certificate"]["thumbprint"]
+    before = secure.snapshot()
+    day = datetime.now(UTC) + 3 * DAY
+
+    ran = secure.here("use", made, "--until", f"{day:%Y-%m-%d}")
+
+    assert ran.exit_code == 2
+    message = ran.report["error"]["message"]
+    assert "--until: a self-signed certificate is not held" in message
+    assert "the next run of `renew` replaces" in message
+    assert secure.snapshot() == before
+
+
 # self-signed
 
 
