@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 from datetime import timedelta
@@ -333,11 +334,18 @@ def _schedule_problems(
 def missing_files(job: Job) -> Iterable[str]:
     """Return the program and the config file of a scheduled command that are gone."""
     try:
-        words = shlex.split(job.command, posix=sys.platform != "win32")
+        words = _words(job.command)
     except ValueError:
         return [job.command]
-    words = [word.strip('"') for word in words]
     return [path for path in _files(words) if not Path(path).exists()]
+
+
+def _words(command: str) -> list[str]:
+    if sys.platform != "win32":
+        return shlex.split(command)
+    # There, an apostrophe is a letter like any other.
+    found = re.findall(r'"([^"]*)"|(\S+)', command)
+    return [quoted or plain for quoted, plain in found]
 
 
 def _files(words: Sequence[str]) -> Iterator[str]:
