@@ -291,13 +291,9 @@ def _name_problems(found: Status) -> Iterator[Problem]:
     if held := hold.in_force(snapshot):
         yield Problem(Grade.WARNING, f"held by you since {held.since:%Y-%m-%d}")
     if found.pending is not None:
-        text, attempt = "a certificate is issued and not in use", snapshot.attempt
-        if (
-            attempt
-            and attempt.failed
-            and attempt.thumbprint == thumbprint(found.pending)
-        ):
-            text = f"a new certificate was rolled back on {attempt.failed:%Y-%m-%d}"
+        text = "a certificate is issued and not in use"
+        if at := found.rolled_back:
+            text = f"a new certificate was rolled back on {at:%Y-%m-%d}"
         yield Problem(Grade.WARNING, text)
 
 

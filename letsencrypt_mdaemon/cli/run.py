@@ -41,7 +41,7 @@ class Run:
 
     Args:
         is_logged: Whether it writes a log, and mails a failure.
-        on_failure: Prints why it failed, and returns the exit code; None = as usual.
+        on_failure: As `options.command` takes it, without the command line.
 
     Raises:
         SystemExit: On leaving after an error, with its exit code.
@@ -53,7 +53,7 @@ class Run:
         *,
         verbose: bool,
         is_logged: bool,
-        on_failure: Callable[[str], int] | None = None,
+        on_failure: Callable[[str], tuple[int, Document]] | None = None,
     ) -> None:
         self.context = context
         self._on_failure = on_failure
@@ -160,9 +160,10 @@ class Run:
         _log.error("%s", error.message)
         if error.hint:
             _log.info("%s", error.hint)
+        items: Document = {}
         code = error.exit_code
         if self._on_failure is not None:
-            code = self._on_failure(f"{error.message} {error.hint}".strip())
+            code, items = self._on_failure(f"{error.message} {error.hint}".strip())
         if self._mails:
             self._tell(error, findings, lines)
             self._write_event(error)
@@ -179,6 +180,7 @@ class Run:
             more: Document = {
                 "verdict": report.first_sentence(error.message),
                 "error": details,
+                **items,
             }
             if (prepared := self.context.prepared) is not None:
                 more["days_left"] = report.days_left(prepared.named.values())

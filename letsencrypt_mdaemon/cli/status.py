@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.state.told import WouldFail
 
 
+ACTIVATE = "when the cause is mended, run `activate`"
+TRY_AGAIN = f"runs try it again daily; {ACTIVATE}"
+
+
 def status(
     value: Status, installation: Installation, *, is_scheduled: bool
 ) -> Document:
@@ -52,6 +56,7 @@ def status(
         "key_readers": value.key_readers,
         "tlsa": value.tlsa,
         "pending": document.certificate(value.pending),
+        "rolled_back": iso(value.rolled_back),
         "held": document.hold(hold.in_force(snapshot)),
         "targets": [
             document.target(item) | {"certificate": document.certificate(leaf)}
@@ -139,7 +144,9 @@ def print_status(found: Document, *, each: bool = False) -> None:
         row("due", f"now: {found['reason']}")
     else:
         rule = f": {found['rule']}" if found["rule"] else ""
-        row("due", f"{when(found['due_at'])}{rule}", found["reason"])
+        # The verdict says that something was rolled back.
+        why = not found["rolled_back"] and found["reason"]
+        row("due", f"{when(found['due_at'])}{rule}", why)
     if item := found["waiting"]:
         until = f"until {when(item['until'])}" if item["until"] else "until you act"
         row("waiting", until if found["ledger"]["failing"] else item["reason"])
@@ -154,6 +161,8 @@ def print_status(found: Document, *, each: bool = False) -> None:
         row("held", f"by you since {when(item['since'])}", held(item))
     if (item := found["pending"]) and item == found["certificate"]:
         row("in use on", _partly(found))
+    elif item and found["rolled_back"]:
+        row("rolled back", item["thumbprint"], ACTIVATE if found["held"] else TRY_AGAIN)
     elif item:
         row("pending", f"{item['thumbprint']}, issued and not in use yet")
     _print_places(found, each=each)

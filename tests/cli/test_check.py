@@ -322,14 +322,14 @@ def test_a_check_that_fails_keeps_its_format(
 ) -> None:
     ran = check(healthy, *wrong, form)
 
-    report = json.loads(ran.output)
     assert ran.exit_code == 3
     if form == "--format=prtg":
-        assert report["prtg"]["error"] == 1
-    elif form == "--json":
-        assert (report["exit_code"], report["command"]) == (3, "check")
-    else:
-        assert report["state"] == "UNKNOWN"
+        assert json.loads(ran.output)["prtg"]["error"] == 1
+        return
+    report = ran.report  # as the schema says
+    assert (report["exit_code"], report["command"]) == (3, "check")
+    assert report["state"] == report["problems"][0]["state"] == "UNKNOWN"
+    assert report["error"]["message"] in report["problems"][0]["text"]
 
 
 def test_a_damaged_state_is_a_warning_and_left_where_it_is(healthy: Program) -> None:

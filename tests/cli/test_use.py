@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -147,6 +148,21 @@ def test_a_certificate_that_breaks_a_port_is_rolled_back(renewed: Program) -> No
     assert renewed.bound() == before
     assert hold_of(renewed) is None
     assert not listed(renewed)[bought.thumbprint]["ours"]
+
+
+def test_status_says_that_a_new_certificate_was_rolled_back(secure: Program) -> None:
+    secure.server.spoil(Fault.DEAD, "mail")
+    assert secure.here("renew").exit_code == 5
+
+    shown = secure.here("status", as_json=False).output
+    report = secure.here("status").report
+
+    assert report["rolled_back"]
+    assert "; a new certificate was rolled back 2" in report["verdict"]
+    assert shown.count("was rolled back") == 1
+    digest = report["pending"]["thumbprint"]
+    assert re.search(rf"rolled back  {digest}\n +runs try it again daily", shown)
+    assert "not in use" not in shown
 
 
 def test_a_revoked_certificate_is_refused(renewed: Program) -> None:
