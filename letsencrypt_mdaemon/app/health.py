@@ -340,8 +340,7 @@ def _words(command: str) -> list[str]:
     if sys.platform != "win32":
         return shlex.split(command)
     # There, an apostrophe is a letter like any other.
-    found = re.findall(r'"([^"]*)"|(\S+)', command)
-    return [quoted or plain for quoted, plain in found]
+    return [a or b for a, b in re.findall(r'"([^"]*)"|(\S+)', command)]
 
 
 def _files(words: Sequence[str]) -> Iterator[str]:

@@ -66,14 +66,14 @@ def _row(entry: Entry) -> Document:
 
 
 def _print_list(found: Document) -> None:
-    from letsencrypt_mdaemon.cli.text import day, row  # noqa: PLC0415 - slow
+    from letsencrypt_mdaemon.cli.text import day, row, say  # noqa: PLC0415 - slow
 
     rows = found["certificates"]
     if not rows:
         click.echo("The store holds no certificate. `self-signed` makes one.")
     for item in rows:
         names = ", ".join(item["names"]) or item["friendly_name"] or "no name"
-        click.echo(f"{item['thumbprint']}  {names}")
+        say(f"{item['thumbprint']}  {names}", indent=42)
         row("issued by", item["issuer"])
         row("valid until", day(item["not_after"]))
         row("key", item["key_type"])
@@ -304,8 +304,12 @@ def reload(context: Context, *, restart: bool) -> Result:
 
 
 def _print_reload(found: Document) -> None:
-    from letsencrypt_mdaemon.cli.text import print_unproven, row  # noqa: PLC0415 - slow
+    from letsencrypt_mdaemon.cli.text import (  # noqa: PLC0415 - slow
+        print_unproven,
+        row,
+        say,
+    )
 
-    click.echo(found["verdict"])
+    say(found["verdict"])
     row("verified at", *found["proof"]["new"])
     print_unproven(found["proof"])

@@ -63,7 +63,8 @@ class Run:
         self._file_log: log.FileLog | None = None
         # A monitor gets one line.
         stream = sys.stderr if on_failure is None or verbose else None
-        self._logger, self._lines = log.start(stream, verbose=verbose)
+        holds = not context.is_json
+        self._logger, self._lines = log.start(stream, verbose=verbose, holds=holds)
 
     def __enter__(self) -> Self:
         """Begin."""
@@ -80,6 +81,7 @@ class Run:
                 _log.debug("Unexpected", exc_info=error)
                 self._fail(_unexpected(error))
             elif error is not None:
+                log.settle(show=True)
                 _log.error("Interrupted. The next run continues.")
             else:
                 self.context.note_end(0)
@@ -114,6 +116,7 @@ class Run:
         self._items = result.items
         log.erase_progress()
         if not self.context.valid.config.json:
+            log.settle(show=result.error is not None)
             result.print_text(self._document(result.exit_code))
         elif result.error is None:
             report.print_json(self._document(result.exit_code))
@@ -157,6 +160,7 @@ class Run:
         if isinstance(error, ChallengeError) and not self._items:
             findings = self._consult(error)
         lines = list(self._lines)
+        log.settle(show=True)
         _log.error("%s", error.message)
         if error.hint:
             _log.info("%s", error.hint)

@@ -23,6 +23,7 @@ from letsencrypt_mdaemon.state.memory import IIS, Attempt, Change, Target
 from letsencrypt_mdaemon.system import disk
 from tests.certificates import certificate, key
 from tests.program import HOST_NAME, Program
+from tests.wine import windows_too
 
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)
 
@@ -47,6 +48,7 @@ def listed(program: Program) -> dict[str, dict[str, Any]]:
     return {item["thumbprint"]: item for item in ran.report["certificates"]}
 
 
+@windows_too
 def test_each_certificate_is_shown_with_its_uses(secure: Program) -> None:
     bought = put(secure)
     (first,) = secure.bound()
@@ -196,6 +198,7 @@ def test_what_names_no_certificate_is_refused(
 # Removed
 
 
+@windows_too
 def test_an_unused_certificate_is_removed_with_its_key(secure: Program) -> None:
     made = put(secure)
 
@@ -207,6 +210,7 @@ def test_an_unused_certificate_is_removed_with_its_key(secure: Program) -> None:
     assert made.thumbprint not in listed(secure)
 
 
+@windows_too
 def test_what_the_files_name_is_not_removed(secure: Program) -> None:
     (first,) = secure.bound()
 

@@ -22,6 +22,7 @@ from letsencrypt_mdaemon.system.locks import exclusive_lock
 from tests.limits import HANG_SECONDS
 from tests.program import HOST_NAME, Program, Ran
 from tests.schedulers import Crontab, Jobs, in_memory
+from tests.wine import windows_too
 
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)
 
@@ -53,6 +54,7 @@ def check(program: Program, *options: str) -> Ran:
     return program.here("check", *options, as_json=False)
 
 
+@windows_too
 def test_a_good_server_is_ok_in_one_line_with_performance_data(
     healthy: Program,
 ) -> None:
@@ -84,6 +86,7 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(at): at.read_bytes() for at in folder.rglob("*") if at.is_file()}
 
 
+@windows_too
 def test_a_port_that_served_the_certificate_and_is_off_is_critical(
     healthy: Program,
 ) -> None:
@@ -150,6 +153,7 @@ def test_a_self_signed_certificate_in_use_is_critical(
     assert "the certificate in use is self-signed" in ran.output
 
 
+@windows_too
 def test_what_is_not_scheduled_is_a_warning(healthy: Program, jobs: Jobs) -> None:
     jobs.text = None
     began = (datetime.now(UTC) - 2 * DAY,)
@@ -176,6 +180,7 @@ def test_two_schedules_are_a_warning(healthy: Program, jobs: Jobs) -> None:
     assert "several schedules run this program: " in ran.output
 
 
+@windows_too
 def test_a_scheduled_program_that_is_gone_is_a_warning(
     healthy: Program, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

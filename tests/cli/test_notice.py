@@ -23,6 +23,7 @@ from tests.cli.test_certificates import put
 from tests.cli.test_verify_command import name_everywhere
 from tests.program import HOST_NAME, Program, Ran, here
 from tests.schedulers import Crontab
+from tests.wine import windows_too
 
 IMAP = "imap.example.test"
 ANNA = ("--to", "anna@example.test")
@@ -100,6 +101,7 @@ def forget_waits(program: Program) -> None:
         file.unlink()
 
 
+@windows_too
 def test_a_failure_is_mailed_once_a_day_and_its_end_once(
     program: Program, ca: CertificateAuthority
 ) -> None:
@@ -403,6 +405,7 @@ def test_wrong_settings_that_name_nobody_are_mailed_to_nobody(
     assert mails(program) == []
 
 
+@windows_too
 def test_a_name_is_mailed_once_when_it_is_dropped_and_once_when_it_is_back(
     program: Program, ca: CertificateAuthority
 ) -> None:

@@ -1126,12 +1126,13 @@ def test_a_failed_run_is_one_entry_in_the_systems_log_and_a_good_one_none(
     assert good.exit_code == 0, good.messages
     assert event_log.entries == []
 
-    failed = program.here("renew", "--force", "--endpoint", "imap://%1%%2\x1b.test")
+    store = f"pem:{__file__}/%1%%2\x1b"
+    failed = program.here("renew", "--force", "--store", store)
 
     error = failed.report["error"]
     ((event, text),) = event_log.entries
     assert event == failed.exit_code == 2
-    assert r"imap://% 1% % 2\\x1b.test" in text
+    assert r"/% 1% % 2\x1b" in text
     assert text.endswith(f"\r\n{error['hint']}")
 
 

@@ -24,7 +24,7 @@ from tests.limits import HANG_SECONDS
 from tests.program import HOST_NAME, Program, Ran, environment
 from tests.schedulers import Jobs, Schtasks, in_memory
 from tests.servers import free_port
-from tests.wine import is_wine, wine_differs
+from tests.wine import is_wine, windows_too, wine_differs
 
 IMAP = "imap.example.test"
 UNKNOWN = "AA" * 20
@@ -82,6 +82,7 @@ def choose(program: Program, digest: str) -> None:
 
 
 @wine_differs("Wine's Task Scheduler shows no task")
+@windows_too
 def test_the_self_test_of_this_machine_succeeds(
     secure: Program, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -92,6 +93,7 @@ def test_the_self_test_of_this_machine_succeeds(
     assert ran.exit_code == 0, ran.report
 
 
+@windows_too
 def test_a_server_is_set_up_in_one_command(secure: Program, jobs: Jobs) -> None:
     ran = setup(secure, "--yes", "--to", "me@example.test")
 
@@ -251,6 +253,7 @@ def settled(program: Program) -> dict[str, bytes]:
     }
 
 
+@windows_too
 def test_an_existing_config_file_keeps_its_comments_order_and_line_ends(
     secure: Program, jobs: Jobs
 ) -> None:
@@ -300,6 +303,7 @@ def test_print_needs_no_scheduler(
     assert setup(secure, "--yes").exit_code == 2
 
 
+@windows_too
 def test_without_a_terminal_it_asks_nothing_and_does_nothing(
     secure: Program, jobs: Jobs
 ) -> None:
@@ -314,6 +318,7 @@ def test_without_a_terminal_it_asks_nothing_and_does_nothing(
     assert (secure.snapshot(), jobs.text) == (before, None)
 
 
+@windows_too
 def test_without_the_rights_it_says_so_before_anything_else(
     secure: Program, jobs: Jobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -327,6 +332,7 @@ def test_without_the_rights_it_says_so_before_anything_else(
     assert (ran.exit_code, ran.output, jobs.text) == (2, "", None)
 
 
+@windows_too
 def test_on_a_new_server_the_rest_is_done_and_the_next_run_goes_on(
     secure: Program, jobs: Jobs
 ) -> None:
@@ -346,6 +352,7 @@ def test_on_a_new_server_the_rest_is_done_and_the_next_run_goes_on(
     assert setup(secure, "--yes").exit_code == 0
 
 
+@windows_too
 def test_the_old_scripts_names_are_taken_and_its_task_disabled_until_undone(
     secure: Program, tasks: Schtasks
 ) -> None:

@@ -22,6 +22,7 @@ from tests.certificates import root
 from tests.cli.test_certificates import listed, put
 from tests.limits import HANG_SECONDS
 from tests.program import HOST_NAME, Program, environment
+from tests.wine import windows_too
 
 DAY = timedelta(days=1)
 
@@ -48,6 +49,7 @@ def served(program: Program) -> set[str]:
 # use
 
 
+@windows_too
 def test_a_bought_certificate_is_used_by_every_port_and_held(renewed: Program) -> None:
     bought = put(renewed)
     before = renewed.bound()
@@ -136,6 +138,7 @@ def test_a_senseless_command_line_changes_nothing(
     assert hold_of(renewed) is None
 
 
+@windows_too
 def test_a_certificate_that_breaks_a_port_is_rolled_back(renewed: Program) -> None:
     before = renewed.bound()
     bought = put(renewed)
@@ -297,6 +300,7 @@ def test_no_activate_by_hand_is_held_until_activate(
     assert hold_of(renewed) is None
 
 
+@windows_too
 def test_a_rollback_is_held_until_activate(renewed: Program) -> None:
     (first,) = renewed.bound()
     assert renewed.here("renew", "--force").exit_code == 0
@@ -342,6 +346,7 @@ def test_a_self_signed_certificate_is_not_held_until_a_day(secure: Program) -> N
 # self-signed
 
 
+@windows_too
 def test_a_self_signed_certificate_is_made_as_it_is_asked_for(secure: Program) -> None:
     ran = secure.here(
         "self-signed",
@@ -470,6 +475,7 @@ def spaced(digest: str) -> str:
     return " ".join(digest[at : at + 2] for at in range(0, 40, 2))
 
 
+@windows_too
 def test_a_reload_makes_the_ports_serve_what_the_files_name(secure: Program) -> None:
     digest = chosen_in_a_dialog(secure)
     before = secure.snapshot()
