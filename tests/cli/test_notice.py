@@ -405,7 +405,6 @@ def test_wrong_settings_that_name_nobody_are_mailed_to_nobody(
     assert mails(program) == []
 
 
-@windows_too
 def test_a_name_is_mailed_once_when_it_is_dropped_and_once_when_it_is_back(
     program: Program, ca: CertificateAuthority
 ) -> None:

@@ -300,7 +300,6 @@ def test_no_activate_by_hand_is_held_until_activate(
     assert hold_of(renewed) is None
 
 
-@windows_too
 def test_a_rollback_is_held_until_activate(renewed: Program) -> None:
     (first,) = renewed.bound()
     assert renewed.here("renew", "--force").exit_code == 0
