@@ -87,6 +87,10 @@ class MemoryStore:
         """Whether the key is there."""
         return wanted in self.keys
 
+    def usable_keys(self) -> set[str]:
+        """Return the thumbprints of the certificates with their keys."""
+        return {wanted for wanted in self.kept if wanted in self.keys}
+
     def key_readers(self, wanted: str) -> list[str] | None:
         """Return the accounts that may read the key."""
         return ["NT AUTHORITY\\SYSTEM"] if wanted in self.keys else None

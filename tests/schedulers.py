@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
+import pytest
+
+from letsencrypt_mdaemon.app import scheduling
 from letsencrypt_mdaemon.errors import Error
 from letsencrypt_mdaemon.system.process import Ended
+from letsencrypt_mdaemon.system.schedule import NAME, Cron
+from letsencrypt_mdaemon.system.tasks import TaskScheduler, task
+from letsencrypt_mdaemon.windows import access
 
 
 class Crontab:
@@ -20,6 +27,10 @@ class Crontab:
     def __init__(self, text: str | None = None) -> None:
         self.text = text
         self.refuses = False
+
+    def add(self, command: str) -> None:
+        """Schedule another command, as somebody else does."""
+        self.text = f"{self.text or ''}1 1 * * * {command}\n"
 
     def __call__(
         self,
@@ -54,6 +65,23 @@ class Schtasks:
         self.tasks: dict[str, str] = {}
         self.results: dict[str, tuple[str, str]] = {}
         self.refuses = False
+
+    @property
+    def text(self) -> str | None:
+        """The definition of our task; None if there is none."""
+        return self.tasks.get(NAME)
+
+    @text.setter
+    def text(self, definition: str | None) -> None:
+        if definition is None:
+            self.tasks.pop(NAME, None)
+        else:
+            self.tasks[NAME] = definition
+
+    def add(self, command: str) -> None:
+        """Schedule another command, as somebody else does."""
+        xml = task(command.split(), 1, 1, access.SYSTEM).decode("utf-16")
+        self.tasks["another"] = re.sub(r"\A<\?xml.*?\?>\s*", "", xml)
 
     def is_disabled(self, name: str) -> bool:
         """Whether a task is disabled."""
@@ -112,3 +140,25 @@ class Schtasks:
 
 
 HEAD = '<?xml version="1.0" encoding="UTF-16"?>\n'
+
+Jobs = Crontab | Schtasks
+
+
+def in_memory(monkeypatch: pytest.MonkeyPatch, *command: str) -> Jobs:
+    """Let the scheduler of this system be one in memory.
+
+    Args:
+        command: What it runs for us; nothing if there is none.
+    """
+    fake: Jobs
+    scheduler: scheduling.Scheduler
+    if sys.platform == "win32":
+        fake = Schtasks()
+        scheduler = TaskScheduler(Path("schtasks.exe"), fake, account=access.SYSTEM)
+    else:
+        fake = Crontab()
+        scheduler = Cron(Path("crontab"), fake)
+    if command:
+        scheduler.install(command)
+    monkeypatch.setattr(scheduling, "of_this_system", lambda: scheduler)
+    return fake

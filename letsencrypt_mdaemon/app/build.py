@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+NOT_WINDOWS = "This system is not Windows."
+
 MAX_SECRET_BYTES = 64 << 10
 """Of a file with a password or a key."""
 
@@ -202,7 +204,7 @@ def certificate_store(config: Config, state: State, root: Path) -> Store:
             readers=[access.SYSTEM, access.ADMINISTRATORS, *_service_sid(root)],
         )
     if kind == "windows":
-        message = "Cannot use store = windows: this system is not Windows."
+        message = f"Cannot use store = windows. {NOT_WINDOWS}"
         raise ConfigError(message, hint="Set a folder instead: --store pem:FOLDER.")
     password = None
     if config.pfx_password_file:
@@ -287,12 +289,30 @@ def server_endpoints(config: Config) -> list[Endpoint]:
     """Return the endpoints of the settings, else this machine's usual ones."""
     if not config.endpoint:
         return endpoints.usual(endpoints.own_addresses())
-    given, problems = [], []
+    given, wrong = _given_endpoints(config)
+    if wrong:
+        raise ConfigError("; ".join(wrong), hint="Correct the setting endpoint.")
+    return endpoints.resolved(given)
+
+
+def _given_endpoints(config: Config) -> tuple[list[Endpoint], list[str]]:
+    given, wrong = [], []
     for url in config.endpoint:
         try:
             given.append(endpoints.Endpoint.parse(url))
         except ValueError as exc:
-            problems.append(str(exc))
-    if problems:
-        raise ConfigError("; ".join(problems), hint="Correct the setting endpoint.")
-    return endpoints.resolved(given)
+            wrong.append(str(exc))
+    return given, wrong
+
+
+def problems(loaded: Loaded) -> list[str]:
+    """Return what is wrong with settings, as far as no file or port is needed for it.
+
+    What the parsers of the settings find is not among it.
+    """
+    _, wrong = _given_endpoints(loaded.config)
+    found = [f"{loaded.origins['endpoint']}: {why}" for why in wrong]
+    if loaded.config.store == "windows" and sys.platform != "win32":
+        where = loaded.origins["store"]
+        found.append(f"{where}: 'windows' is not valid; use pem:FOLDER. {NOT_WINDOWS}")
+    return found

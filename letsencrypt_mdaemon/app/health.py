@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 from datetime import timedelta
@@ -70,6 +71,8 @@ class Health(NamedTuple):
         critical: The least of that which is not critical.
         proof: What the ports show; None if they were not asked.
         last_run: The time since the last scheduled run began; None if there was none.
+        renewed: The time since every port served the certificate in use for the first
+            time, if no scheduled run was due since; else None.
         problems: The worst first.
     """
 
@@ -79,6 +82,7 @@ class Health(NamedTuple):
     critical: timedelta
     proof: Proof | None
     last_run: timedelta | None
+    renewed: timedelta | None
     problems: tuple[Problem, ...]
 
     @property
@@ -131,6 +135,8 @@ def check(
     warning, critical = limits.of(span)
     left = first.not_valid_after_utc - now if first else None
     runs = [at for at in snapshot.memory.runs if at <= now]
+    last_run = now - runs[-1] if runs else None
+    renewed = _just_renewed(snapshot) if last_run is None else None
     proof = None
     problems = [*_certificate_problems(snapshot, left, warning, critical)]
     if port_timeout is not None and snapshot.in_use is not None:
@@ -142,16 +148,30 @@ def check(
         for path in installation.state.damaged
     ]
     problems += _name_problems(found)
-    problems += _schedule_problems(found, now - runs[-1] if runs else None)
+    problems += _schedule_problems(found, last_run, renewed)
     return Health(
         name=snapshot.request.names[0],
         left=left,
         warning=warning,
         critical=critical,
         proof=proof,
-        last_run=now - runs[-1] if runs else None,
+        last_run=last_run,
+        renewed=renewed,
         problems=tuple(sorted(problems, key=lambda item: -item.grade)),
     )
+
+
+def _just_renewed(snapshot: Snapshot) -> timedelta | None:
+    """Return the time since a renewal by hand, unless a scheduled run was due since.
+
+    Just after `setup`, nobody has to wait for the first scheduled run.
+    """
+    leaf = snapshot.in_use
+    issued = snapshot.memory.find(thumbprint(leaf)) if leaf else None
+    if issued is None or issued.verified is None:
+        return None
+    span = snapshot.now - issued.verified
+    return span if timedelta() <= span <= scheduling.MAX_PAUSE else None
 
 
 def _certificate_problems(
@@ -271,17 +291,15 @@ def _name_problems(found: Status) -> Iterator[Problem]:
     if held := hold.in_force(snapshot):
         yield Problem(Grade.WARNING, f"held by you since {held.since:%Y-%m-%d}")
     if found.pending is not None:
-        text, attempt = "a certificate is issued and not in use", snapshot.attempt
-        if (
-            attempt
-            and attempt.failed
-            and attempt.thumbprint == thumbprint(found.pending)
-        ):
-            text = f"a new certificate was rolled back on {attempt.failed:%Y-%m-%d}"
+        text = "a certificate is issued and not in use"
+        if at := found.rolled_back:
+            text = f"a new certificate was rolled back on {at:%Y-%m-%d}"
         yield Problem(Grade.WARNING, text)
 
 
-def _schedule_problems(found: Status, last: timedelta | None) -> Iterator[Problem]:
+def _schedule_problems(
+    found: Status, last: timedelta | None, renewed: timedelta | None
+) -> Iterator[Problem]:
     try:
         scheduler = scheduling.of_this_system()
         job, rivals, twins = scheduler.show(), scheduler.rivals(), scheduler.twins()
@@ -296,7 +314,7 @@ def _schedule_problems(found: Status, last: timedelta | None) -> Iterator[Proble
         for path in missing_files(job):
             text = f"the scheduled command needs {path}, which is not there"
             yield Problem(Grade.WARNING, text)
-        if last is None:
+        if last is None and renewed is None:
             yield Problem(Grade.WARNING, "no scheduled run was seen yet")
     if last is not None and last > scheduling.MAX_PAUSE:
         yield Problem(Grade.WARNING, f"the last scheduled run was {days(last)} ago")
@@ -312,11 +330,17 @@ def _schedule_problems(found: Status, last: timedelta | None) -> Iterator[Proble
 def missing_files(job: Job) -> Iterable[str]:
     """Return the program and the config file of a scheduled command that are gone."""
     try:
-        words = shlex.split(job.command, posix=sys.platform != "win32")
+        words = _words(job.command)
     except ValueError:
         return [job.command]
-    words = [word.strip('"') for word in words]
     return [path for path in _files(words) if not Path(path).exists()]
+
+
+def _words(command: str) -> list[str]:
+    if sys.platform != "win32":
+        return shlex.split(command)
+    # There, an apostrophe is a letter like any other.
+    return [a or b for a, b in re.findall(r'"([^"]*)"|(\S+)', command)]
 
 
 def _files(words: Sequence[str]) -> Iterator[str]:

@@ -55,6 +55,7 @@ class Status(NamedTuple):
         key_readers: The accounts that can read its key; None if unknown.
         tlsa: Its TLSA record, if the key is reused.
         pending: The issued certificate that is not in use yet.
+        rolled_back: When that was rolled back; None if it was not.
         proof: What the ports show of it; None if the targets differ.
         failing: The names that failed when the next renewal was rehearsed.
         sparse: A warning that the runs are too infrequent; empty if they are not.
@@ -67,6 +68,7 @@ class Status(NamedTuple):
     key_readers: Sequence[str] | None
     tlsa: str | None
     pending: x509.Certificate | None
+    rolled_back: datetime | None
     proof: Proof | None
     failing: Sequence[WouldFail]
     sparse: str
@@ -94,6 +96,7 @@ def read(installation: Installation, *, now: datetime) -> Status:
         key_readers=installation.store.key_readers(thumbprint(leaf)) if leaf else None,
         tlsa=tlsa(leaf, names[0]) if request.reuse_key and leaf else None,
         pending=pending.leaf if pending else None,
+        rolled_back=_rolled_back(snapshot, pending.leaf) if pending else None,
         proof=_proof(installation, snapshot),
         failing=rehearsal.failing(
             installation.memory, installation.config, names, [leaf] if leaf else []
@@ -101,6 +104,14 @@ def read(installation: Installation, *, now: datetime) -> Status:
         sparse=_sparse(request.interval, leaf),
         outlook=list(_outlook(request, leaf)),
     )
+
+
+def _rolled_back(snapshot: Snapshot, pending: x509.Certificate) -> datetime | None:
+    digest, attempt = thumbprint(pending), snapshot.attempt
+    if attempt is not None and attempt.thumbprint == digest and attempt.failed:
+        return attempt.failed
+    issued = snapshot.memory.find(digest)
+    return issued.rolled_back if issued else None
 
 
 def _proof(installation: Installation, snapshot: Snapshot) -> Proof | None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 EVENTS = (
     *("failed", "again", "recovered", "expiring", "would-fail"),
-    *("renewed", "every-run"),
+    *("dropped", "returned", "renewed", "every-run"),
 )
 """The events that are mailed."""
 

@@ -84,7 +84,8 @@ class Context:
         file = self._config_file()
         if file is not None:
             trust.require_settings(file.absolute())
-        return load.read(self.options, os.environ, file)
+        loaded, problems = load.read(self.options, os.environ, file)
+        return loaded, problems + build.problems(loaded)
 
     @cached_property
     def loaded(self) -> load.Loaded:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-import click
-
 from letsencrypt_mdaemon.cli import document
 from letsencrypt_mdaemon.cli.document import iso
 from letsencrypt_mdaemon.cli.text import (
@@ -17,6 +15,7 @@ from letsencrypt_mdaemon.cli.text import (
     place,
     print_unproven,
     row,
+    say,
     when,
 )
 from letsencrypt_mdaemon.renewal import hold
@@ -29,6 +28,10 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.renewal.snapshot import Snapshot
     from letsencrypt_mdaemon.state.memory import Draw
     from letsencrypt_mdaemon.state.told import WouldFail
+
+
+ACTIVATE = "when the cause is mended, run `activate`"
+TRY_AGAIN = f"runs try it again daily; {ACTIVATE}"
 
 
 def status(
@@ -52,6 +55,7 @@ def status(
         "key_readers": value.key_readers,
         "tlsa": value.tlsa,
         "pending": document.certificate(value.pending),
+        "rolled_back": iso(value.rolled_back),
         "held": document.hold(hold.in_force(snapshot)),
         "targets": [
             document.target(item) | {"certificate": document.certificate(leaf)}
@@ -128,24 +132,28 @@ def print_status(found: Document, *, each: bool = False) -> None:
     Args:
         each: List each INI value and port, also those that agree.
     """
-    click.echo(f"{found['verdict']}\nMDaemon in {found['mdaemon_dir']}")
+    say(found["verdict"])
+    say(f"MDaemon in {found['mdaemon_dir']}")
     row("store", found["store"])
     row("names", *found["names"])
     row("CA", found["directory_url"])
     if item := found["certificate"]:
         row("in use", item["thumbprint"], item["issuer"])
         row("valid until", day(item["not_after"]))
+    reason = found["reason"]
     if found["due"]:
-        row("due", f"now: {found['reason']}")
+        row("due", f"now: {reason}")
     else:
         rule = f": {found['rule']}" if found["rule"] else ""
-        row("due", f"{when(found['due_at'])}{rule}", found["reason"])
+        # What the verdict says is not repeated.
+        is_said = found["rolled_back"] or (item and day(item["not_after"]) in reason)
+        row("due", f"{when(found['due_at'])}{rule}", not is_said and reason)
     if item := found["waiting"]:
         until = f"until {when(item['until'])}" if item["until"] else "until you act"
         row("waiting", until if found["ledger"]["failing"] else item["reason"])
     _print_outlook(found)
     row("key read by", *(found["key_readers"] or []))
-    row("TLSA record", found["tlsa"])
+    row("TLSA record", found["tlsa"], whole=True)
     row("dropped", *map(dropped, found["dropped"]))
     for item in found["would_fail"]:
         who = f"{item['name']}, since {when(item['since'])}: {item['why']}"
@@ -154,6 +162,8 @@ def print_status(found: Document, *, each: bool = False) -> None:
         row("held", f"by you since {when(item['since'])}", held(item))
     if (item := found["pending"]) and item == found["certificate"]:
         row("in use on", _partly(found))
+    elif item and found["rolled_back"]:
+        row("rolled back", item["thumbprint"], ACTIVATE if found["held"] else TRY_AGAIN)
     elif item:
         row("pending", f"{item['thumbprint']}, issued and not in use yet")
     _print_places(found, each=each)

@@ -75,6 +75,8 @@ def status(found: Document) -> str:
         due = f"due {when(found['due_at'])}" if found["due_at"] else "not due"
     is_waiting = pending and pending != leaf
     issued = "; another certificate is issued and not in use" if is_waiting else ""
+    if is_waiting and found["rolled_back"]:
+        issued = f"; a new certificate was rolled back {when(found['rolled_back'])}"
     return f"{found['names'][0]}: {until}, {due}{issued}."
 
 

@@ -65,7 +65,7 @@ class Semaphores(NamedTuple):
             )
             return False
         if name != PROBE:
-            _log.info("MDaemon processed %s", name)
+            _log.info("MDaemon processed %s", name, extra={"result": True})
         return True
 
     def problem(self, name: str) -> str:

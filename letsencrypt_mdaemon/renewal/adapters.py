@@ -79,6 +79,9 @@ class Store(Protocol):
     def is_key_usable(self, wanted: str) -> bool:
         """Whether a certificate's private key is there and can be used."""
 
+    def usable_keys(self) -> Collection[str]:
+        """Return the thumbprints for which that is so; read the store once."""
+
     def key_readers(self, wanted: str) -> list[str] | None:
         """Return the accounts that may read a certificate's key; None if unknown."""
 
@@ -100,11 +103,7 @@ class Server(Protocol):
         """Return the certificate that each target names; None if it is unknown."""
 
     def search(self) -> tuple[Target, ...]:
-        """Search all files for targets, and return those to remember; maybe none.
-
-        Slow where the server has many files.
-        """
-        ...
+        """Search all files (slow) for targets, and return those to remember."""
 
     def planned(self, certificate: x509.Certificate) -> Sequence[Change]:
         """Return the changes that `bind` would make."""

@@ -71,7 +71,8 @@ def renew(
     due, wait = plan(snapshot)
     waiting = "Nothing is due" if snapshot.pending is None else "Waiting"
     if due.due or not (request.activate_only and snapshot.pending is None):
-        _log.info("%s: %s", "Due" if due.due else waiting, due.reason)
+        head = "Due" if due.due else waiting
+        _log.info("%s: %s", head, due.reason, extra={"result": True})
     if request.dry_run or not due.due or (wait is not None and not request.force):
         return _idle(snapshot, due, wait, refusal, adapters)
     if refusal is not None:

@@ -19,6 +19,7 @@ from letsencrypt_mdaemon.state.memory import (
     Memory,
     OpenOrder,
 )
+from letsencrypt_mdaemon.state.told import Told
 
 _T = TypeVar("_T")
 
@@ -39,6 +40,7 @@ _ADDED: dict[type, set[str]] = {
     Account: {"next_key", "contact"},
     OpenOrder: {"issued"},
     Failure: {"limited"},
+    Told: {"dropped"},
 }
 """Fields that files of earlier versions lack: they get their default."""
 

@@ -65,16 +65,16 @@ class PemStore:
 
     def key(self, wanted: str) -> PrivateKey | None:
         """Return a certificate's private key; None if it is not available."""
-        for folder, leaf in self._read(wanted):
-            with suppress(OSError, ValueError):
-                key = load_key(_pem(folder / "privkey.pem"))
-                if key.public_key() == leaf.public_key():
-                    return key
-        return None
+        found = (_key(folder, leaf) for folder, leaf in self._read(wanted))
+        return next((key for key in found if key is not None), None)
 
     def is_key_usable(self, wanted: str) -> bool:
         """Whether the certificate's private key is beside it."""
         return self.key(wanted) is not None
+
+    def usable_keys(self) -> set[str]:
+        """Return the thumbprints of the certificates with their private key."""
+        return {thumbprint(leaf) for folder, leaf in self._read() if _key(folder, leaf)}
 
     def key_readers(self, _: str) -> None:
         """Return None: the files are private from the start."""
@@ -177,6 +177,14 @@ def _holds(path: Path, data: bytes) -> bool:
         return _pem(path) == data
     except (OSError, ValueError):
         return False
+
+
+def _key(folder: Path, leaf: x509.Certificate) -> PrivateKey | None:
+    with suppress(OSError, ValueError):
+        key = load_key(_pem(folder / "privkey.pem"))
+        if key.public_key() == leaf.public_key():
+            return key
+    return None
 
 
 def _leaf(folder: Path) -> x509.Certificate | None:

@@ -122,10 +122,16 @@ class Console(logging.StreamHandler[TextIO]):
     """Messages on stderr; on a terminal in colour, with a progress line.
 
     Without colour if NO_COLOR is set in the environment (no-color.org).
+
+    Args:
+        holds: Keep back what a printed result says, too, until it is known whether one
+            is printed: `extra={"result": True}`.
     """
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, *, holds: bool = False) -> None:
         super().__init__(stream)
+        self._holds = holds
+        self._held: list[logging.LogRecord] = []
         self._terminal = stream.isatty()
         self._colour = self._terminal and not os.environ.get("NO_COLOR")
         self._drawn = 0.0
@@ -133,7 +139,9 @@ class Console(logging.StreamHandler[TextIO]):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Show a record."""
-        if _is_no_progress(record):
+        if self._holds and getattr(record, "result", False):
+            self._held.append(record)
+        elif _is_no_progress(record):
             self.clear()
             super().emit(record)
         elif self._terminal and time.monotonic() - self._drawn > 0.1:  # noqa: PLR2004
@@ -153,6 +161,12 @@ class Console(logging.StreamHandler[TextIO]):
                 text = f"\x1b[{colour}m{text}\x1b[0m"
         return text
 
+    def settle(self, *, show: bool) -> None:
+        """Show what was held back, or forget it."""
+        held, self._held, self._holds = self._held, [], not show and self._holds
+        for record in held if show else ():
+            self.emit(record)
+
     def clear(self) -> None:
         """Erase the progress line."""
         if self._width:
@@ -165,11 +179,14 @@ class Console(logging.StreamHandler[TextIO]):
             self.stream.flush()
 
 
-def start(stream: TextIO | None, *, verbose: bool) -> tuple[logging.Logger, Lines]:
+def start(
+    stream: TextIO | None, *, verbose: bool, holds: bool = False
+) -> tuple[logging.Logger, Lines]:
     """Start to show and to collect the package's messages.
 
     Args:
         stream: Where they are shown; None = nowhere.
+        holds: See `Console`.
 
     The root logger is left alone: it belongs to the importing program.
     """
@@ -181,7 +198,7 @@ def start(stream: TextIO | None, *, verbose: bool) -> tuple[logging.Logger, Line
     lines = Lines()
     logger.addHandler(lines)
     if stream is not None:
-        logger.addHandler(Console(stream))
+        logger.addHandler(Console(stream, holds=holds and not verbose))
     return logger, lines
 
 
@@ -190,6 +207,13 @@ def erase_progress() -> None:
     for handler in logging.getLogger(PACKAGE).handlers:
         if isinstance(handler, Console):
             handler.clear()
+
+
+def settle(*, show: bool) -> None:
+    """Show what was held back for a result, or forget it: the result was printed."""
+    for handler in logging.getLogger(PACKAGE).handlers:
+        if isinstance(handler, Console):
+            handler.settle(show=show)
 
 
 def folder(given: Path | None, server: Path | None) -> Path | None:

@@ -23,6 +23,7 @@ from tests.cli.test_certificates import put
 from tests.cli.test_verify_command import name_everywhere
 from tests.program import HOST_NAME, Program, Ran, here
 from tests.schedulers import Crontab
+from tests.wine import windows_too
 
 IMAP = "imap.example.test"
 ANNA = ("--to", "anna@example.test")
@@ -100,6 +101,7 @@ def forget_waits(program: Program) -> None:
         file.unlink()
 
 
+@windows_too
 def test_a_failure_is_mailed_once_a_day_and_its_end_once(
     program: Program, ca: CertificateAuthority
 ) -> None:
@@ -401,6 +403,38 @@ def test_wrong_settings_that_name_nobody_are_mailed_to_nobody(
     assert here(["renew", MARK, "--config", str(file), *root]).exit_code == 2
 
     assert mails(program) == []
+
+
+def test_a_name_is_mailed_once_when_it_is_dropped_and_once_when_it_is_back(
+    program: Program, ca: CertificateAuthority
+) -> None:
+    names = ("--alternate-host-names", IMAP, "--on-name-failure", "drop")
+    ca.resolve = lambda name: None if name == IMAP else "127.0.0.1"
+
+    assert job(program, *names).exit_code == 0
+    ((subject, body),) = mails(program)
+    assert f"[{HOST_NAME}] certificate without {IMAP}: valid until " in subject
+    assert f"issued without these names:\n  {IMAP}: " in body
+    assert body.count("Run `doctor`") == 1
+    forget_waits(program)
+    assert job(program, *names).exit_code == 0
+    assert mails(program) == []
+
+    ca.resolve = lambda _: "127.0.0.1"
+    forget_waits(program)
+    change(program, tried_long_ago)
+    assert job(program, *names).exit_code == 0
+    ((subject, body),) = mails(program)
+    assert f"certificate with {IMAP} again: valid until " in subject
+    assert f"In the certificate again: {IMAP}." in body
+    assert job(program, *names).exit_code == 0
+    assert mails(program) == []
+
+
+def tried_long_ago(memory: Memory) -> Memory:
+    """Let the last try of the dropped names be days ago."""
+    rows = [row._replace(tried=row.tried - 3 * DAY) for row in memory.dropped]
+    return memory._replace(dropped=tuple(rows))
 
 
 @pytest.mark.parametrize("event", EVENTS)

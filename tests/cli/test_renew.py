@@ -1126,13 +1126,15 @@ def test_a_failed_run_is_one_entry_in_the_systems_log_and_a_good_one_none(
     assert good.exit_code == 0, good.messages
     assert event_log.entries == []
 
-    failed = program.here("renew", "--force", "--endpoint", "imap://%1%%2\x1b.test")
+    failed = program.here("renew", "--force", "--store", f"pem:{__file__}/x")
+    program.here("renew", "--force", "--endpoint", "imap://%1%%2\x1b.test")
 
     error = failed.report["error"]
-    ((event, text),) = event_log.entries
+    (event, text), (_, escaped) = event_log.entries
     assert event == failed.exit_code == 2
-    assert r"imap://% 1% % 2\\x1b.test" in text
     assert text.endswith(f"\r\n{error['hint']}")
+    assert error["hint"]
+    assert r"imap://% 1% % 2\\x1b.test" in escaped
 
 
 def test_a_dry_run_that_fails_is_no_entry_in_the_systems_log(
