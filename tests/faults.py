@@ -1434,9 +1434,33 @@ FAULTS = (
     ),
     Fault(
         "service-of-another-folder",
-        'startswith(str(folder).rstrip("\\\\") + "\\\\")',
-        "startswith(str(folder))",
+        "if PureWindowsPath(str(root)) in written.parents:",
+        "if str(written).startswith(str(root)):",
         "test_service.py",
+    ),
+    Fault(
+        "service-known-by-one-path-only",
+        "each.samefile(root)",
+        "each == root",
+        "test_service.py",
+    ),
+    Fault(
+        "service-left-while-it-still-stops",
+        "STOPPING_FACTOR if status.state == STOP_PENDING else 1",
+        "1",
+        "test_service.py",
+    ),
+    Fault(
+        "service-without-an-answer-is-left",
+        "{NOT_ACTIVE, CANNOT_NOW, REQUEST_TIMEOUT}",
+        "{NOT_ACTIVE, CANNOT_NOW}",
+        "test_service.py",
+    ),
+    Fault(
+        "restart-not-remembered-before-it-stops",
+        "self.note(self.service.name)",
+        "pass",
+        "test_restart.py",
     ),
     Fault(
         "iis-sni-by-address",

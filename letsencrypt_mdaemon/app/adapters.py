@@ -17,6 +17,7 @@ from letsencrypt_mdaemon.mdaemon.bindings import Bindings
 from letsencrypt_mdaemon.mdaemon.server import MailServer, Semaphores
 from letsencrypt_mdaemon.renewal import due
 from letsencrypt_mdaemon.renewal.adapters import Adapters, Request
+from letsencrypt_mdaemon.state.memory import Restart, utc
 from letsencrypt_mdaemon.system import disk
 from letsencrypt_mdaemon.verify.observe import observe
 
@@ -211,7 +212,15 @@ def server(installation: Installation, targets: Sequence[Target]) -> MailServer:
         site=build.web_site(config, installation.known),
         service=build.windows_service(root),
         may_restart=config.allow_restart and not config.no_reload,
+        note=lambda name: _note_restart(installation, name),
     )
+
+
+def _note_restart(installation: Installation, service: str) -> None:
+    if service:
+        installation.state.save(Restart(service, utc(datetime.now(UTC))))
+    else:
+        installation.state.forget_restart()
 
 
 def accounts(installation: Installation) -> Accounts:
