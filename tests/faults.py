@@ -1427,6 +1427,32 @@ FAULTS = (
         "test_folders.py",
     ),
     Fault(
+        "task-that-is-hidden-taken-for-registered",
+        'if self._query("/XML").code:',
+        "if False:",
+        "test_schedule.py",
+    ),
+    Fault(
+        "task-unread-hides-the-rest",
+        """if ended.code:
+            # It stops""",
+        """if False:
+            # It stops""",
+        "test_schedule.py",
+    ),
+    Fault(
+        "schedule-of-another-folder",
+        "if not _is_same(there, root):",
+        "if False:",
+        "test_check.py",
+    ),
+    Fault(
+        "drive-of-one-account-scheduled",
+        "if kind == REMOTE:",
+        "if kind == 0:",
+        "test_scheduling.py",
+    ),
+    Fault(
         "service-disabled-and-stopped",
         "if service.is_disabled():",
         "if not status:",
@@ -1855,7 +1881,7 @@ FAULTS = (
     ),
     Fault(
         "task-of-another-replaced",
-        'found is None or found.findtext(".//{*}Source") != NAME',
+        'found.findtext(".//{*}Source") != NAME',
         "found is None",
         "test_schedule.py test_scheduler.py",
     ),

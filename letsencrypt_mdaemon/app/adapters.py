@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,7 +63,7 @@ def adapters(
         state=installation.state,
         ca=installation.ca,
         issuer=cache(lambda: issuer(installation)),
-        revocation=revocation,
+        revocation=partial(revocation, proxy=installation.config.proxy),
         suspects=suspects,
         refusal=lambda request, leaf: as_error(
             refusals(
@@ -133,7 +133,7 @@ def as_error(found: Mapping[tuple[str, Path], Error]) -> Error | None:
 
 
 def revocation(
-    leaf: x509.Certificate, issuer_of_leaf: x509.Certificate
+    leaf: x509.Certificate, issuer_of_leaf: x509.Certificate, *, proxy: str = ""
 ) -> Revocation | None:
     """Return when and why the CA revoked a certificate, by its CRL; None if it did not.
 
@@ -142,7 +142,7 @@ def revocation(
     """
     from letsencrypt_mdaemon.acme import crl  # noqa: PLC0415 - slow, at most daily
 
-    return crl.revocation(leaf, issuer_of_leaf, now=datetime.now(UTC))
+    return crl.revocation(leaf, issuer_of_leaf, now=datetime.now(UTC), proxy=proxy)
 
 
 def suspects() -> tuple[list[str], list[str]]:
@@ -231,7 +231,7 @@ def accounts(installation: Installation) -> Accounts:
     config = installation.config
     delay = config.longest_delay if installation.scheduled else 0.0
     return Accounts(
-        Session(config.ca, ca_bundle=config.ca_bundle, delay=delay),
+        Session(config.ca, ca_bundle=config.ca_bundle, proxy=config.proxy, delay=delay),
         installation.ca,
         contact=config.contact,
         agree_tos=config.agree_tos,

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from datetime import timedelta
 from enum import IntEnum
-from itertools import pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from letsencrypt_mdaemon.app import scheduling, status
@@ -22,14 +18,14 @@ from letsencrypt_mdaemon.verify.observe import observe
 from letsencrypt_mdaemon.verify.served import Answer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping
     from datetime import datetime
+    from pathlib import Path
 
     from letsencrypt_mdaemon.app.installation import Installation
     from letsencrypt_mdaemon.app.status import Status
     from letsencrypt_mdaemon.renewal.adapters import Row
     from letsencrypt_mdaemon.renewal.snapshot import Snapshot
-    from letsencrypt_mdaemon.system.schedule import Job
     from letsencrypt_mdaemon.verify.endpoints import Endpoint
     from letsencrypt_mdaemon.verify.served import Served
 
@@ -113,12 +109,14 @@ def check(
     *,
     now: datetime,
     port_timeout: float | None,
+    file: Path | None = None,
 ) -> Health:
     """Judge an installation.
 
     Args:
         installation: Opened without a look at its ports.
         port_timeout: Seconds for all ports together; None = ask no port.
+        file: The config file, if there is one.
 
     Raises:
         Error: If the state, the store or the server's files cannot be read.
@@ -142,14 +140,15 @@ def check(
         for path in installation.state.damaged
     ]
     problems += _name_problems(found)
-    problems += _schedule_problems(found, now - runs[-1] if runs else None)
+    last = now - runs[-1] if runs else None
+    problems += _schedule_problems(found, last, file, installation.root)
     return Health(
         name=snapshot.request.names[0],
         left=left,
         warning=warning,
         critical=critical,
         proof=proof,
-        last_run=now - runs[-1] if runs else None,
+        last_run=last,
         problems=tuple(sorted(problems, key=lambda item: -item.grade)),
     )
 
@@ -281,7 +280,9 @@ def _name_problems(found: Status) -> Iterator[Problem]:
         yield Problem(Grade.WARNING, text)
 
 
-def _schedule_problems(found: Status, last: timedelta | None) -> Iterator[Problem]:
+def _schedule_problems(
+    found: Status, last: timedelta | None, file: Path | None, root: Path
+) -> Iterator[Problem]:
     try:
         scheduler = scheduling.of_this_system()
         job, rivals, twins = scheduler.show(), scheduler.rivals(), scheduler.twins()
@@ -293,8 +294,7 @@ def _schedule_problems(found: Status, last: timedelta | None) -> Iterator[Proble
         if last is None or last > scheduling.MAX_PAUSE:
             yield Problem(Grade.WARNING, "no renewal is scheduled")
     else:
-        for path in missing_files(job):
-            text = f"the scheduled command needs {path}, which is not there"
+        for text in scheduling.faults(job, file, root):
             yield Problem(Grade.WARNING, text)
         if last is None:
             yield Problem(Grade.WARNING, "no scheduled run was seen yet")
@@ -307,20 +307,3 @@ def _schedule_problems(found: Status, last: timedelta | None) -> Iterator[Proble
     if twins:
         text = f"several schedules run this program: {'; '.join(twins)}"
         yield Problem(Grade.WARNING, text)
-
-
-def missing_files(job: Job) -> Iterable[str]:
-    """Return the program and the config file of a scheduled command that are gone."""
-    try:
-        words = shlex.split(job.command, posix=sys.platform != "win32")
-    except ValueError:
-        return [job.command]
-    words = [word.strip('"') for word in words]
-    return [path for path in _files(words) if not Path(path).exists()]
-
-
-def _files(words: Sequence[str]) -> Iterator[str]:
-    yield from words[:1]
-    for option, value in pairwise(words):
-        if option == "--config":
-            yield value

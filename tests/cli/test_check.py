@@ -22,29 +22,33 @@ from letsencrypt_mdaemon.state.ledger import Ledger
 from letsencrypt_mdaemon.state.memory import Dropped, Memory
 from letsencrypt_mdaemon.system.locks import exclusive_lock
 from letsencrypt_mdaemon.system.schedule import NAME, Cron
+from letsencrypt_mdaemon.system.tasks import TaskScheduler
 from tests.limits import HANG_SECONDS
 from tests.program import HOST_NAME, Program, Ran
-from tests.schedulers import Crontab
+from tests.schedulers import Crontab, Schtasks
 
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)
 
 
 @pytest.fixture
 def crontab(monkeypatch: pytest.MonkeyPatch) -> Crontab:
-    """A crontab with our line, and nothing else."""
-    fake = Crontab(
-        f"5 3,15 * * * {shlex.quote(sys.executable)} -m x renew >/dev/null 2>&1 "
-        f"# {NAME}\n"
-    )
+    """A crontab, and nothing else."""
+    fake = Crontab()
     cron = Cron(Path("crontab"), fake)
     monkeypatch.setattr(scheduling, "of_this_system", lambda: cron)
     return fake
 
 
+def line(*command: str) -> str:
+    """Return our line of a crontab."""
+    return f"5 3,15 * * * {shlex.join(command)} >/dev/null 2>&1 # {NAME}\n"
+
+
 @pytest.fixture
 def healthy(secure: Program, crontab: Crontab) -> Program:
     """A server that was renewed, is scheduled, and whose last run was an hour ago."""
-    assert crontab.text
+    command = [sys.executable, "renew", f"--mdaemon-dir={secure.layout.folder}"]
+    crontab.text = line(*command)
     ran = secure.here("renew")
     assert ran.exit_code == 0, ran.messages
     change(secure, lambda memory: memory._replace(runs=(datetime.now(UTC) - HOUR,)))
@@ -151,7 +155,7 @@ def test_no_port_is_asked_when_none_should_be(healthy: Program) -> None:
 def test_a_self_signed_certificate_in_use_is_critical(
     secure: Program, crontab: Crontab
 ) -> None:
-    assert crontab.text
+    crontab.text = line(sys.executable, f"--mdaemon-dir={secure.layout.folder}")
 
     ran = check(secure)
 
@@ -191,13 +195,76 @@ def test_a_scheduled_program_that_is_gone_is_a_warning(
     healthy: Program, crontab: Crontab, tmp_path: Path
 ) -> None:
     gone = tmp_path / "gone one" / "python"
-    command = f"{shlex.quote(str(gone))} --config {sys.executable} renew"
-    crontab.text = f"5 3,15 * * * {command} >/dev/null 2>&1 # {NAME}\n"
+    crontab.text = line(str(gone), "--config", sys.executable, "renew")
 
     ran = check(healthy)
 
     assert ran.exit_code == 1, ran.output
     assert f"the scheduled command needs {gone}, which is not there" in ran.output
+    shown = healthy.here("schedule show")
+    (warning,) = shown.report["warnings"]
+    assert warning == (
+        f"The scheduled command needs {gone}, which is not there. Run `schedule "
+        "install`."
+    )
+
+
+@pytest.mark.parametrize("what", ["program", "config", "no config", "folder", "none"])
+def test_a_schedule_of_another_installation_is_a_warning(
+    healthy: Program, crontab: Crontab, tmp_path: Path, what: str
+) -> None:
+    here, root = sys.executable, healthy.layout.folder
+    there = tmp_path / "there"
+    other = [there / Path(here).name, there / "settings.ini", there / "App"]
+    there.mkdir()
+    other[2].mkdir()
+    for path in (*other[:2], other[2] / "MDaemon.ini", tmp_path / "settings.ini"):
+        path.touch()
+    ours = ["--config", str(tmp_path / "settings.ini")]
+    command, text = {
+        "program": ([str(other[0]), "renew", *ours], f"runs {other[0]}, not {here}"),
+        "config": (
+            [here, "renew", "--config", str(other[1])],
+            f"reads {other[1]}, not {ours[1]}",
+        ),
+        "no config": ([here, "renew"], f"does not read {ours[1]}"),
+        "folder": (
+            [here, "renew", *ours, f"--mdaemon-dir={there}"],
+            f"is for {there}, not for {root}",
+        ),
+        "none": ([here, "renew", *ours], "does not find MDaemon"),
+    }[what]
+    crontab.text = line(*command)
+
+    ran = check(healthy, *ours)
+
+    assert ran.exit_code == 1, ran.output
+    assert f"the scheduled command {text}" in ran.output
+    crontab.text = line(here, "renew", *ours, f"--mdaemon-dir={root}")
+    assert check(healthy, *ours).exit_code == 0
+
+
+def test_a_task_that_did_not_end_well_is_a_warning(
+    healthy: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks = Schtasks()
+    scheduler = TaskScheduler(Path("schtasks.exe"), tasks, account="S-1-5-18")
+    root = healthy.layout.folder
+    scheduler.install([sys.executable, "renew", f"--mdaemon-dir={root}"])
+    monkeypatch.setattr(scheduling, "of_this_system", lambda: scheduler)
+    for result in ("267011", "267009", "0"):
+        tasks.results[NAME] = ("25.11.2026 15:17:01", result)
+        assert check(healthy).exit_code == 0
+    tasks.results[NAME] = ("25.11.2026 15:17:01", "267014")
+
+    ran = check(healthy)
+
+    assert ran.exit_code == 1, ran.output
+    text = "was ended by somebody, or at the time limit (PT2H)"
+    assert f"the scheduled task {text}" in ran.output
+    shown = healthy.here("schedule show")
+    assert shown.report["job"]["last_result"] == text
+    assert text in healthy.here("schedule show", as_json=False).output
 
 
 def test_a_schedule_that_cannot_be_read_is_a_warning(
