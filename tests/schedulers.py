@@ -27,9 +27,10 @@ class Crontab:
         *arguments: str,
         given: str = "",
         failure: type[Error] = Error,
+        encoding: str = "",
     ) -> Ended:
         """Run it."""
-        assert (program.name, failure) == ("crontab", Error)
+        assert (program.name, failure, encoding) == ("crontab", Error, "")
         if self.refuses:
             return Ended(1, "You (nobody) are not allowed to use this program\n")
         if arguments == ("-",):
@@ -70,9 +71,10 @@ class Schtasks:
         *arguments: str,
         given: str = "",
         failure: type[Error] = Error,
+        encoding: str = "",
     ) -> Ended:
         """Run it."""
-        assert (program.name, failure) == ("schtasks.exe", Error)
+        assert (program.name, failure, encoding) == ("schtasks.exe", Error, "")
         if arguments[0] == "/Query" and "/TN" not in arguments:
             assert not given
             return self._listed(*arguments[1:])
