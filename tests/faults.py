@@ -1453,6 +1453,18 @@ FAULTS = (
         "test_scheduling.py",
     ),
     Fault(
+        "key-folder-for-users",
+        "*[_USERS] * bool(mode & _OTHERS_READ)",
+        "_USERS",
+        "test_identity.py",
+    ),
+    Fault(
+        "long-share-as-a-local-path",
+        'if path.startswith("\\\\\\\\"):',
+        "if False:",
+        "test_identity.py",
+    ),
+    Fault(
         "service-disabled-and-stopped",
         "if service.is_disabled():",
         "if not status:",

@@ -238,6 +238,15 @@ def certificate_store(config: Config, state: State, root: Path) -> Store:
             raise ConfigError(message, hint="Write the password into it.")
         password = text.encode()
     path = Path(folder) if folder else state.folder / "certificates"
+    if sys.platform == "win32":
+        from letsencrypt_mdaemon.windows import security  # noqa: PLC0415 - Windows only
+
+        return PemStore(
+            path,
+            pfx_password=password,
+            readers=_service_sid(root),
+            readers_of=security.readers_of,
+        )
     return PemStore(path, pfx_password=password)
 
 

@@ -33,6 +33,7 @@ from letsencrypt_mdaemon.system.disk import (
     remove,
     rename,
 )
+from letsencrypt_mdaemon.system.identity import Status
 from letsencrypt_mdaemon.text import day
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ def write_config(file: Path, data: bytes) -> Ended:
         target, like = handles.resolved(file), None
         if target.exists():
             with handles.opened(target) as handle:
-                like = handles.Status.of(handle)
+                like = Status.of(handle)
         fresh = neighbour(target)
         try:
             create(fresh, data, mode=0o644, like=like)

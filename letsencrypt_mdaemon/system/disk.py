@@ -19,10 +19,10 @@ from letsencrypt_mdaemon.system import handles
 from letsencrypt_mdaemon.system.handles import PRIVATE, Folder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
-    from letsencrypt_mdaemon.system.handles import Status
+    from letsencrypt_mdaemon.system.identity import Status
 
 if sys.platform == "win32":
     import pywintypes
@@ -89,6 +89,8 @@ def explained(
 def write_private(path: Path, data: bytes) -> None:
     """Write a file that only its owner could ever read, whole or not at all.
 
+    On Windows those who may read what is in its folder can read it.
+
     Raises:
         OSError: If it cannot be written; a former file is unchanged.
     """
@@ -102,34 +104,46 @@ def write_private(path: Path, data: bytes) -> None:
         folder.sync()
 
 
-def fill_private_folder(path: Path, contents: Mapping[str, bytes]) -> None:
+def fill_private_folder(
+    path: Path, contents: Mapping[str, bytes], readers: Iterable[str] = ()
+) -> None:
     """Make a new folder with files that only its owner can read.
+
+    Args:
+        readers: See `make_private_folder`.
 
     Raises:
         OSError: If it cannot be made or filled; an unfinished folder stays.
     """
-    make_private_folder(path)
+    make_private_folder(path, readers=readers)
     with Folder(path) as folder:
         for name, data in contents.items():
             folder.create(name, data)
         folder.sync()
 
 
-def make_private_folder(path: Path, mode: int = 0o700) -> None:
+def make_private_folder(
+    path: Path, mode: int = 0o700, readers: Iterable[str] = ()
+) -> None:
     """Make a folder, and missing ones above it, for its owner only unless asked.
+
+    On Windows for SYSTEM and the administrators, too; nobody else can change it.
+
+    Args:
+        readers: The SIDs that may read it, too, on Windows.
 
     Raises:
         OSError: If it cannot be made, or a file has its name.
     """
-    if path.is_dir():
+    if handles.extended(path).is_dir():
         return
     if path.parent != path:
-        make_private_folder(path.parent, mode)
+        make_private_folder(path.parent, mode, readers)
     with Folder(path.parent) as folder:
         try:
-            folder.make_folder(path.name, mode)
+            folder.make_folder(path.name, mode, readers=readers)
         except FileExistsError:
-            if not path.is_dir():
+            if not handles.extended(path).is_dir():
                 raise
 
 
@@ -158,7 +172,7 @@ def sweep(folder: Path) -> None:
     Only for our own folders, and only while no other run is active. A file that cannot
     be removed causes a warning; the next run tries again.
     """
-    for path in folder.rglob(".*.tmp"):
+    for path in handles.extended(folder, room=1 << 15).rglob(".*.tmp"):
         if _UNFINISHED.fullmatch(path.name) and path.is_file():
             try:
                 delete(path)
