@@ -33,8 +33,10 @@ _log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
-SHARING_TIMEOUT_SECONDS = 3.0
-"""How long another program may keep a file open before we give up."""
+SHARING_TIMEOUT_SECONDS = 15.0
+"""How long another program, such as a virus scanner, may keep a file open."""
+ASKING_TIMEOUT_SECONDS = 3.0
+"""The same before anything is written: then a refusal means a lack of permission."""
 
 POLL_SECONDS = 0.05
 
@@ -254,7 +256,7 @@ if sys.platform == "win32":
             if not shutil.disk_usage(path).free:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
             wanted = _ADD_FILE | _ADD_FOLDER
-        when_free(lambda: _open(path, wanted))
+        when_free(lambda: _open(path, wanted), ASKING_TIMEOUT_SECONDS)
 
     def _open(path: Path, wanted: int) -> None:
         everybody = 7  # may read, write and delete it meanwhile
@@ -282,9 +284,14 @@ else:
             raise OSError(code, os.strerror(code), str(path))
 
 
-def when_free(act: Callable[[], _T]) -> _T:
-    """Act on a file; on Windows, wait until nobody has it open."""
-    deadline, pause = time.monotonic() + SHARING_TIMEOUT_SECONDS, 0.001
+def when_free(act: Callable[[], _T], timeout: float | None = None) -> _T:
+    """Act on a file; on Windows, wait until nobody has it open.
+
+    Args:
+        timeout: Seconds; None = `SHARING_TIMEOUT_SECONDS`.
+    """
+    seconds = SHARING_TIMEOUT_SECONDS if timeout is None else timeout
+    deadline, pause = time.monotonic() + seconds, 0.001
     while True:
         try:
             return act()
