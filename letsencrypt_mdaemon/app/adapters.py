@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from datetime import UTC, datetime
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,7 +63,9 @@ def adapters(
         state=installation.state,
         ca=installation.ca,
         issuer=cache(lambda: issuer(installation)),
-        revocation=partial(revocation, proxy=installation.config.proxy),
+        revocation=lambda leaf, above: revocation(
+            leaf, above, proxy=installation.config.proxy
+        ),
         suspects=suspects,
         refusal=lambda request, leaf: as_error(
             refusals(
