@@ -139,6 +139,10 @@ def check(
         Problem(Grade.WARNING, f"{path} is damaged, so that less is known")
         for path in installation.state.damaged
     ]
+    if (begun := installation.state.restart()) is not None:
+        text = f"the service {begun.service} did not start after a restart on "
+        text += f"{begun.at.astimezone():%Y-%m-%d %H:%M}"
+        problems.append(Problem(Grade.WARNING, text))
     problems += _name_problems(found)
     last = now - runs[-1] if runs else None
     problems += _schedule_problems(found, last, file, installation.root)

@@ -64,7 +64,7 @@ def command(
             or if it is installed for this user or this folder only; or, on Windows,
             if something is on a drive that only this account has.
     """
-    require_drives(paths(loaded, root))
+    require_drives(paths(loaded.config, loaded.file, root))
     trust.require_program(loaded.file, root)
     program = [sys.executable]
     if not getattr(sys, "frozen", False):
@@ -94,17 +94,17 @@ def command(
     return (*program, "renew", MARK, *flags)
 
 
-def paths(loaded: load.Loaded, root: Path) -> dict[str, Path]:
+def paths(config: Config, file: Path | None, root: Path) -> dict[str, Path]:
     """Return what a scheduled run needs, by what it is."""
     found = {"Python": Path(sys.executable), "MDaemon's folder": root}
-    if loaded.file is not None:
-        found["the config file"] = loaded.file.absolute()
-    for name, field in load.settings():
-        value = getattr(loaded.config, name.replace("-", "_"))
+    if file is not None:
+        found["the config file"] = file.absolute()
+    for name, _ in load.settings():
+        value = getattr(config, name.replace("-", "_"))
         kind, _, folder = value.partition(":") if name == "store" else ("", "", "")
         if kind == "pem" and folder:
             value = Path(folder)
-        if isinstance(value, Path) and not field.flag:
+        if isinstance(value, Path):
             found[name] = value
     return found
 

@@ -117,8 +117,12 @@ def machine(installation: Installation, file: Path | None) -> Ended:
 
     Raises:
         DeployError: If something does not work.
-        ConfigError: If SYSTEM must not run this program, because others can change it.
+        ConfigError: If SYSTEM must not run this program, because others can change it,
+            or does not have its drive.
     """
+    scheduling.require_drives(
+        scheduling.paths(installation.config, file, installation.root)
+    )
     trust.require_program(file, installation.root)
     with build.locked_state(installation.config, installation.root, file):
         report = selftest.run(list(selftest.checks(installation)))

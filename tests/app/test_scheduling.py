@@ -46,7 +46,7 @@ def test_every_path_that_a_scheduled_run_needs_is_looked_at(tmp_path: Path) -> N
     )
     loaded = load.load({}, {}, file)
 
-    found = scheduling.paths(loaded, tmp_path / "MDaemon")
+    found = scheduling.paths(loaded.config, file, tmp_path / "MDaemon")
 
     del found["Python"]
     assert found == {

@@ -19,7 +19,7 @@ from letsencrypt_mdaemon.app.health import Limits
 from letsencrypt_mdaemon.cli.monitoring import FORMATS
 from letsencrypt_mdaemon.state.folder import State
 from letsencrypt_mdaemon.state.ledger import Ledger
-from letsencrypt_mdaemon.state.memory import Dropped, Memory
+from letsencrypt_mdaemon.state.memory import Dropped, Memory, Restart
 from letsencrypt_mdaemon.system.locks import exclusive_lock
 from letsencrypt_mdaemon.system.schedule import NAME, Cron
 from letsencrypt_mdaemon.system.tasks import TaskScheduler
@@ -242,6 +242,15 @@ def test_a_schedule_of_another_installation_is_a_warning(
     assert f"the scheduled command {text}" in ran.output
     crontab.text = line(here, "renew", *ours, f"--mdaemon-dir={root}")
     assert check(healthy, *ours).exit_code == 0
+
+
+def test_a_restart_that_has_not_ended_is_a_warning(healthy: Program) -> None:
+    State(healthy.state).save(Restart("MDaemon", datetime.now(UTC)))
+
+    ran = check(healthy)
+
+    assert ran.exit_code == 1, ran.output
+    assert "the service MDaemon did not start after a restart on " in ran.output
 
 
 def test_a_task_that_did_not_end_well_is_a_warning(
