@@ -1447,6 +1447,12 @@ FAULTS = (
         "test_check.py",
     ),
     Fault(
+        "proxy-of-the-settings-not-used",
+        "proxy=config.proxy, delay=delay",
+        "delay=delay",
+        "test_renew.py",
+    ),
+    Fault(
         "drive-of-one-account-scheduled",
         "if kind == REMOTE:",
         "if kind == 0:",

@@ -210,7 +210,7 @@ class TaskScheduler:
             last_run=printable(last) if ran else "",
             last_code=code if ran and not words else None,
             last_result=words,
-            words=(program, *split(arguments)),
+            words=(program.strip('"'), *split(arguments)),
         )
 
     def remove(self) -> bool:
