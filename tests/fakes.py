@@ -28,7 +28,7 @@ from letsencrypt_mdaemon.renewal.adapters import Request
 from letsencrypt_mdaemon.renewal.snapshot import Snapshot
 from letsencrypt_mdaemon.state.ledger import Ledger
 from letsencrypt_mdaemon.state.memory import Attempt, Change, Memory, Target, Window
-from letsencrypt_mdaemon.system import disk, swap
+from letsencrypt_mdaemon.system import disk, identity, swap
 from letsencrypt_mdaemon.verify.endpoints import Endpoint
 from letsencrypt_mdaemon.verify.served import Answer, Served
 from letsencrypt_mdaemon.windows.service import (
@@ -322,6 +322,8 @@ Rule: TypeAlias = Callable[[Path], None]
 _WAYS = [(builtins, "open"), (io, "open"), (os, "open")]
 _WAYS += [(os, name) for name in ("mkdir", "remove", "rename", "replace")]
 _WAYS += [(os, name) for name in ("rmdir", "unlink", "link")]
+if sys.platform == "win32":
+    _WAYS.append((identity, "make_folder"))
 _WAYS.append((swap, "_replace_file" if sys.platform == "win32" else "_exchange"))
 
 

@@ -1427,6 +1427,50 @@ FAULTS = (
         "test_folders.py",
     ),
     Fault(
+        "task-that-is-hidden-taken-for-registered",
+        'if self._query("/XML").code:',
+        "if False:",
+        "test_schedule.py",
+    ),
+    Fault(
+        "task-unread-hides-the-rest",
+        """if ended.code:
+            # It stops""",
+        """if False:
+            # It stops""",
+        "test_schedule.py",
+    ),
+    Fault(
+        "schedule-of-another-folder",
+        "if not _is_same(there, root):",
+        "if False:",
+        "test_check.py",
+    ),
+    Fault(
+        "proxy-of-the-settings-not-used",
+        "proxy=config.proxy, delay=delay",
+        "delay=delay",
+        "test_renew.py",
+    ),
+    Fault(
+        "drive-of-one-account-scheduled",
+        "if kind == REMOTE:",
+        "if kind == 0:",
+        "test_scheduling.py",
+    ),
+    Fault(
+        "key-folder-for-users",
+        "*[_USERS] * bool(mode & _OTHERS_READ)",
+        "_USERS",
+        "test_identity.py",
+    ),
+    Fault(
+        "long-share-as-a-local-path",
+        'if path.startswith("\\\\\\\\"):',
+        "if False:",
+        "test_identity.py",
+    ),
+    Fault(
         "service-disabled-and-stopped",
         "if service.is_disabled():",
         "if not status:",
@@ -1434,9 +1478,33 @@ FAULTS = (
     ),
     Fault(
         "service-of-another-folder",
-        'startswith(str(folder).rstrip("\\\\") + "\\\\")',
-        "startswith(str(folder))",
+        "if PureWindowsPath(str(root)) in written.parents:",
+        "if str(written).startswith(str(root)):",
         "test_service.py",
+    ),
+    Fault(
+        "service-known-by-one-path-only",
+        "each.samefile(root)",
+        "each == root",
+        "test_service.py",
+    ),
+    Fault(
+        "service-left-while-it-still-stops",
+        "STOPPING_FACTOR if status.state == STOP_PENDING else 1",
+        "1",
+        "test_service.py",
+    ),
+    Fault(
+        "service-without-an-answer-is-left",
+        "{NOT_ACTIVE, CANNOT_NOW, REQUEST_TIMEOUT}",
+        "{NOT_ACTIVE, CANNOT_NOW}",
+        "test_service.py",
+    ),
+    Fault(
+        "restart-not-remembered-before-it-stops",
+        "self.note(self.service.name)",
+        "pass",
+        "test_restart.py",
     ),
     Fault(
         "iis-sni-by-address",
@@ -1831,7 +1899,7 @@ FAULTS = (
     ),
     Fault(
         "task-of-another-replaced",
-        'found is None or found.findtext(".//{*}Source") != NAME',
+        'found.findtext(".//{*}Source") != NAME',
         "found is None",
         "test_schedule.py test_scheduler.py",
     ),

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from letsencrypt_mdaemon.app import trust
-from letsencrypt_mdaemon.errors import ConfigError, Error
+from letsencrypt_mdaemon.errors import ConfigError, DeployError, Error
 from letsencrypt_mdaemon.mdaemon import folders
 from letsencrypt_mdaemon.state.folder import State
 from letsencrypt_mdaemon.stores.pem import PemStore
 from letsencrypt_mdaemon.system.disk import read_limited, reason, sweep
 from letsencrypt_mdaemon.system.locks import exclusive_lock
+from letsencrypt_mdaemon.text import when
 from letsencrypt_mdaemon.verify import endpoints
 
 if TYPE_CHECKING:
@@ -108,7 +109,32 @@ def locked_state(config: Config, root: Path, file: Path | None) -> Iterator[Stat
     trust.make_state(state.folder, root)
     with exclusive_lock(state.lock):
         sweep(state.folder)
+        _finish_restart(state, root)
         yield state
+
+
+def _finish_restart(state: State, root: Path) -> None:
+    """Start the server's service if an earlier run stopped it, and could not start it.
+
+    A failure is only a warning: this run may be the one that mends the cause.
+    """
+    begun = state.restart()
+    if begun is None or (found := windows_service(root)) is None:
+        return
+    from letsencrypt_mdaemon.windows import service  # noqa: PLC0415 - seldom needed
+
+    try:
+        if service.resume(found):
+            _log.warning(
+                "The service %s was still stopped since this program restarted it on "
+                "%s. It runs again.",
+                found.name,
+                when(begun.at),
+            )
+    except DeployError as exc:
+        _log.warning("%s %s", exc.message, exc.hint)
+        return
+    state.forget_restart()
 
 
 def note_end(config: Config, root: Path, exit_code: int) -> None:
@@ -214,6 +240,15 @@ def certificate_store(config: Config, state: State, root: Path) -> Store:
             raise ConfigError(message, hint="Write the password into it.")
         password = text.encode()
     path = Path(folder) if folder else state.folder / "certificates"
+    if sys.platform == "win32":
+        from letsencrypt_mdaemon.windows import security  # noqa: PLC0415 - Windows only
+
+        return PemStore(
+            path,
+            pfx_password=password,
+            readers=_service_sid(root),
+            readers_of=security.readers_of,
+        )
     return PemStore(path, pfx_password=password)
 
 

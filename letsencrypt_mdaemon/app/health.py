@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import re
-import shlex
-import sys
 from datetime import timedelta
 from enum import IntEnum
-from itertools import pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from letsencrypt_mdaemon.app import scheduling, status
@@ -23,14 +18,14 @@ from letsencrypt_mdaemon.verify.observe import observe
 from letsencrypt_mdaemon.verify.served import Answer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping
     from datetime import datetime
+    from pathlib import Path
 
     from letsencrypt_mdaemon.app.installation import Installation
     from letsencrypt_mdaemon.app.status import Status
     from letsencrypt_mdaemon.renewal.adapters import Row
     from letsencrypt_mdaemon.renewal.snapshot import Snapshot
-    from letsencrypt_mdaemon.system.schedule import Job
     from letsencrypt_mdaemon.verify.endpoints import Endpoint
     from letsencrypt_mdaemon.verify.served import Served
 
@@ -117,12 +112,14 @@ def check(
     *,
     now: datetime,
     port_timeout: float | None,
+    file: Path | None = None,
 ) -> Health:
     """Judge an installation.
 
     Args:
         installation: Opened without a look at its ports.
         port_timeout: Seconds for all ports together; None = ask no port.
+        file: The config file, if there is one.
 
     Raises:
         Error: If the state, the store or the server's files cannot be read.
@@ -147,8 +144,12 @@ def check(
         Problem(Grade.WARNING, f"{path} is damaged, so that less is known")
         for path in installation.state.damaged
     ]
+    if (begun := installation.state.restart()) is not None:
+        text = f"the service {begun.service} did not start after a restart on "
+        text += f"{begun.at.astimezone():%Y-%m-%d %H:%M}"
+        problems.append(Problem(Grade.WARNING, text))
     problems += _name_problems(found)
-    problems += _schedule_problems(found, last_run, renewed)
+    problems += _schedule_problems(found, last_run, renewed, file, installation.root)
     return Health(
         name=snapshot.request.names[0],
         left=left,
@@ -298,7 +299,11 @@ def _name_problems(found: Status) -> Iterator[Problem]:
 
 
 def _schedule_problems(
-    found: Status, last: timedelta | None, renewed: timedelta | None
+    found: Status,
+    last: timedelta | None,
+    renewed: timedelta | None,
+    file: Path | None,
+    root: Path,
 ) -> Iterator[Problem]:
     try:
         scheduler = scheduling.of_this_system()
@@ -311,8 +316,7 @@ def _schedule_problems(
         if last is None or last > scheduling.MAX_PAUSE:
             yield Problem(Grade.WARNING, "no renewal is scheduled")
     else:
-        for path in missing_files(job):
-            text = f"the scheduled command needs {path}, which is not there"
+        for text in scheduling.faults(job, file, root):
             yield Problem(Grade.WARNING, text)
         if last is None and renewed is None:
             yield Problem(Grade.WARNING, "no scheduled run was seen yet")
@@ -325,26 +329,3 @@ def _schedule_problems(
     if twins:
         text = f"several schedules run this program: {'; '.join(twins)}"
         yield Problem(Grade.WARNING, text)
-
-
-def missing_files(job: Job) -> Iterable[str]:
-    """Return the program and the config file of a scheduled command that are gone."""
-    try:
-        words = _words(job.command)
-    except ValueError:
-        return [job.command]
-    return [path for path in _files(words) if not Path(path).exists()]
-
-
-def _words(command: str) -> list[str]:
-    if sys.platform != "win32":
-        return shlex.split(command)
-    # There, an apostrophe is a letter like any other.
-    return [a or b for a, b in re.findall(r'"([^"]*)"|(\S+)', command)]
-
-
-def _files(words: Sequence[str]) -> Iterator[str]:
-    yield from words[:1]
-    for option, value in pairwise(words):
-        if option == "--config":
-            yield value

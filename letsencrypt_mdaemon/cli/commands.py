@@ -6,6 +6,7 @@ it runs: `--help`, `--version` and a wrong option answer at once.
 
 from __future__ import annotations
 
+import logging
 import sys
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.app.renewal import Prepared
     from letsencrypt_mdaemon.cli.context import Context
     from letsencrypt_mdaemon.renewal.adapters import Outcome
+
+_log = logging.getLogger(__name__)
 
 
 @command(
@@ -195,7 +198,11 @@ def schedule_show(context: Context) -> Result:
 
     scheduler = scheduling.of_this_system()
     last = scheduling.last_run(context.config, context.root)
-    items = verdict.schedule(document.job(scheduler.show(), last), scheduler.rivals())
+    job = scheduler.show()
+    file = context.valid.file
+    for fault in scheduling.faults(job, file, context.root) if job else ():
+        _log.warning("%s%s. Run `schedule install`.", fault[:1].upper(), fault[1:])
+    items = verdict.schedule(document.job(job, last), scheduler.rivals())
     return Result(items, text.print_job)
 
 

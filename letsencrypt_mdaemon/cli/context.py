@@ -132,7 +132,8 @@ class Context:
         Without a terminal that is so only if our job would have its mark: over SSH, or
         with the output redirected.
         """
-        if self.is_marked:
+        # What SYSTEM runs has a console of its own, which nobody sees.
+        if self.is_marked or trust.is_system():
             return False
         if sys.stderr.isatty():
             return True

@@ -207,6 +207,7 @@ def job(
         "next_run": value.next_run or None,
         "last_run": value.last_run or iso(began),
         "last_exit_code": value.last_code if known else code,
+        "last_result": value.last_result or None,
     }
 
 

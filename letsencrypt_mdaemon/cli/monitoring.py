@@ -125,6 +125,7 @@ def check(  # noqa: PLR0913 - its options
         health.Limits(warning, critical),
         now=context.now,
         port_timeout=None if no_ports else timeout,
+        file=context.valid.file,
     )
     prints = {
         "text": lambda _: click.echo(line(found)),

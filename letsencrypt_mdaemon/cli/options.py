@@ -39,7 +39,10 @@ NAMES = ("host-name", "alternate-host-names", "profile", "directory-url", "stagi
 IIS = ("iis-site-name", "iis-add-binding")
 SERVER = (*INSTALLATION, *NAMES, *IIS)
 DUE = ("key-type", "renew-days", "on-name-failure", "rehearse")
-ACCOUNT = ("directory-url", "ca-bundle", "staging", "mdaemon-dir", "state-dir", "json")
+ACCOUNT = (
+    *("directory-url", "ca-bundle", "proxy", "staging", "mdaemon-dir", "state-dir"),
+    "json",
+)
 PORT_80 = ("webroot", "skip-port-check", "validation-port", "validation-dns")
 MAIL = ("to", "mail-from", "mail-server", "mail-user", "mail-password-file")
 DEPLOY = (
@@ -55,7 +58,7 @@ DEPLOY = (
         "remove-old-certificates",
     ),
     *("reload-semaphores", "reload-timeout", "allow-restart", "verify-timeout"),
-    *("no-reload", "json"),
+    *("no-reload", "proxy", "json"),
 )
 RENEW = (
     *(*DEPLOY, *PORT_80, "ca-bundle", "agree-tos", "contact", "eab-kid"),

@@ -224,6 +224,7 @@ def print_job(document: Document) -> None:
     row("next run", found["next_run"] and when(found["next_run"]))
     code = found["last_exit_code"]
     ended = "exit code unknown" if code is None else f"exit code {code}"
+    ended = found["last_result"] or ended
     last = found["last_run"]
     row("last run", f"{when(last)}, {ended}" if last else "never")
 

@@ -198,6 +198,12 @@ class Config:
     ca_bundle: Path | None = file(
         "PEM file with the only roots to trust for the CA's HTTPS."
     )
+    proxy: str = setting(
+        "HTTP proxy for everything that is asked of the CA.",
+        parsers.parse_proxy,
+        "URL",
+        usual="the environment's",
+    )
     delay: int | None = number(
         "Maximum random delay of a scheduled run.", (0, 3600), None, usual="300 or 0"
     )

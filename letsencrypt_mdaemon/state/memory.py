@@ -76,6 +76,18 @@ class Attempt(NamedTuple):
     rungs: tuple[str, ...] = ()
 
 
+class Restart(NamedTuple):
+    """A restart of the server's service: kept until it runs again.
+
+    Args:
+        service: Its name.
+        at: When this program was about to stop it.
+    """
+
+    service: str
+    at: datetime
+
+
 class Rung(NamedTuple):
     """A rung of the reload ladder, and what it did when it was taken.
 

@@ -2,8 +2,8 @@
 
 Each file is read, edited, and swapped for its edited copy. Then what was swapped out is
 looked at, and the file itself: if somebody else wrote meanwhile, that file is started
-over from what he wrote. Not kept when a file is replaced: on Windows an access list of
-its own (the new file inherits its folder's), and hard links.
+over from what he wrote. Owner, mode and access list are kept, on Windows also
+attributes and streams; hard links are not.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 from letsencrypt_mdaemon.errors import DeployError, Error
 from letsencrypt_mdaemon.system import disk
 from letsencrypt_mdaemon.system.backups import Backups, back_up, prune
-from letsencrypt_mdaemon.system.handles import Folder, Status, opened, read, resolved
+from letsencrypt_mdaemon.system.handles import Folder, opened, read, resolved
+from letsencrypt_mdaemon.system.identity import Status
 from letsencrypt_mdaemon.system.swap import swap
 
 if TYPE_CHECKING:
