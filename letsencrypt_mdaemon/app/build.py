@@ -13,6 +13,7 @@ from letsencrypt_mdaemon.app import trust
 from letsencrypt_mdaemon.errors import ConfigError, Error
 from letsencrypt_mdaemon.mdaemon import folders
 from letsencrypt_mdaemon.state.folder import State
+from letsencrypt_mdaemon.state.memory import utc
 from letsencrypt_mdaemon.stores.pem import PemStore
 from letsencrypt_mdaemon.system.disk import read_limited, reason, sweep
 from letsencrypt_mdaemon.system.locks import exclusive_lock
@@ -20,6 +21,7 @@ from letsencrypt_mdaemon.verify import endpoints
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
+    from datetime import datetime
 
     from cryptography import x509
 
@@ -109,10 +111,18 @@ def locked_state(config: Config, root: Path, file: Path | None) -> Iterator[Stat
         yield state
 
 
-def note_end(config: Config, root: Path, exit_code: int) -> None:
-    """Save the exit code of a scheduled run, because cron does not."""
+def note_end(
+    config: Config, root: Path, exit_code: int, began: datetime, *, scheduled: bool
+) -> None:
+    """Save how a run of `renew` ended: cron does not know its exit code."""
     state = state_of(config, root)
-    state.save(state.load()._replace(exit_code=exit_code))
+    former = memory = state.load()
+    if scheduled:
+        memory = memory._replace(exit_code=exit_code)
+    if not exit_code:
+        memory = memory._replace(succeeded=utc(began))
+    if memory != former:
+        state.save(memory)
 
 
 def refuse_demo(mdaemon_dir: Path | None) -> None:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.app.status import Status
     from letsencrypt_mdaemon.renewal.adapters import Row
     from letsencrypt_mdaemon.renewal.snapshot import Snapshot
+    from letsencrypt_mdaemon.state.ledger import Failure
     from letsencrypt_mdaemon.system.schedule import Job
     from letsencrypt_mdaemon.verify.endpoints import Endpoint
     from letsencrypt_mdaemon.verify.served import Served
@@ -114,17 +115,37 @@ def check(
     now: datetime,
     port_timeout: float | None,
 ) -> Health:
-    """Judge an installation.
+    """Judge an installation that was opened without a look at its ports.
 
     Args:
-        installation: Opened without a look at its ports.
         port_timeout: Seconds for all ports together; None = ask no port.
 
     Raises:
         Error: If the state, the store or the server's files cannot be read.
     """
     found = status.read(installation, now=now)
+    seen = None
+    if port_timeout is not None and found.snapshot.in_use is not None:
+        seen = _look(installation, found.snapshot, port_timeout)
+    return judge(installation, found, limits, seen, timeout=port_timeout or 0)
+
+
+def judge(
+    installation: Installation,
+    found: Status,
+    limits: Limits,
+    seen: Mapping[Endpoint, Served] | None,
+    *,
+    timeout: float = 60,
+) -> Health:
+    """Judge an installation whose status is read; see `check`.
+
+    Args:
+        seen: What the ports serve; None if they were not asked.
+        timeout: The seconds that they had.
+    """
     snapshot = found.snapshot
+    now = snapshot.now
     leaves = [leaf for leaf in dict.fromkeys(snapshot.named.values()) if leaf]
     first = min(leaves, key=lambda leaf: leaf.not_valid_after_utc, default=None)
     span = lifetime(first) if first else timedelta(days=90)
@@ -133,9 +154,8 @@ def check(
     runs = [at for at in snapshot.memory.runs if at <= now]
     proof = None
     problems = [*_certificate_problems(snapshot, left, warning, critical)]
-    if port_timeout is not None and snapshot.in_use is not None:
-        seen = _look(installation, snapshot, port_timeout)
-        proof, more = _ports(snapshot, seen, port_timeout)
+    if seen is not None and snapshot.in_use is not None:
+        proof, more = _ports(snapshot, seen, timeout)
         problems += more
     problems += [
         Problem(Grade.WARNING, f"{path} is damaged, so that less is known")
@@ -249,6 +269,13 @@ def _ports(
     ]
 
 
+def failures(found: Status) -> Sequence[Failure]:
+    """Return what failed at the CA; while nothing is due, that is history."""
+    is_due = found.due.due or found.wait is not None
+    snapshot = found.snapshot
+    return snapshot.ledger.failing(snapshot.request.names) if is_due else ()
+
+
 def _name_problems(found: Status) -> Iterator[Problem]:
     snapshot = found.snapshot
     dropped = {item.name: item for item in snapshot.memory.dropped}
@@ -256,10 +283,7 @@ def _name_problems(found: Status) -> Iterator[Problem]:
         why = printable(item.why, MAX_REASON)
         text = f"{item.name} is not in the certificate since {item.since:%Y-%m-%d}"
         yield Problem(Grade.WARNING, f"{text} ({why})")
-    # While nothing is due, a failure is history.
-    is_due = found.due.due or found.wait is not None
-    failing = snapshot.ledger.failing(snapshot.request.names) if is_due else ()
-    for failure in failing:
+    for failure in failures(found):
         if failure.name not in dropped:
             who, since = failure.name or "the order", failure.times[0]
             why = printable(failure.why, MAX_REASON)

@@ -48,7 +48,7 @@ DEPLOY = (
         *IIS,
         *DUE,
         *MAIL,
-        "notify-on",
+        *("notify-on", "metrics-file"),
         "log-dir",
         "keep-logs",
         "remove-old-certificates",

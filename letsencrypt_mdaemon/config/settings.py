@@ -214,6 +214,12 @@ class Config:
     mail_password_file: Path | None = file("File with the password of the login.")
     mail_password: str = setting("The password of the login.", secret=True)
 
+    # Monitoring
+
+    metrics_file: Path | None = file(
+        "File for Prometheus' text collector, replaced after each run."
+    )
+
     # For one run
 
     staging: bool = flag("Rehearse with the staging CA; change nothing in use.")

@@ -69,6 +69,7 @@ EXAMPLES: dict[str, tuple[str, object]] = {
     "mail-user": ("DOMAIN\\user", "DOMAIN\\user"),
     "mail-password-file": ("password.txt", Path("password.txt")),
     "mail-password": ("pass % ; word", "pass % ; word"),
+    "metrics-file": ("a.prom", Path("a.prom")),
     "staging": ("1", True),
     "dry-run": ("TRUE", True),
     "force": ("yes", True),
