@@ -28,7 +28,10 @@ from tests.limits import HANG_SECONDS
 CHECKOUT = Path(__file__).parents[1]
 PACKAGE = "letsencrypt_mdaemon"
 AT_ONCE = 2
-ELSEWHERE = ("integration", "mail_servers", "windows/test_", "windows/across")
+ELSEWHERE = (
+    *("integration", "mail_servers", "metrics/"),
+    *("windows/test_", "windows/across"),
+)
 """Folders of tests that need more than Python."""
 
 
@@ -72,6 +75,42 @@ FAULTS = (
         "    except MALFORMED:\n        return False\n\n\n# Renewal information",
         "    except KeyError:\n        return False\n\n\n# Renewal information",
         "test_issuer_choices.py -k malformed",
+    ),
+    Fault(
+        "metrics-a-link-is-replaced",
+        "if is_link or not stat.S_ISREG(found.st_mode):",
+        "if is_link:",
+        "test_metrics.py",
+    ),
+    Fault(
+        "metrics-others-cannot-read-them",
+        "content.encode(), mode=PUBLIC, durable=False",
+        "content.encode(), durable=False",
+        "test_metrics.py -k every_account",
+    ),
+    Fault(
+        "metrics-a-failed-run-writes-none",
+        "self._measure(error.exit_code)",
+        "pass",
+        "test_metrics.py -k failed",
+    ),
+    Fault(
+        "metrics-a-busy-run-writes-them",
+        "if self._mails and exit_code != BusyError.exit_code:",
+        "if self._mails:",
+        "test_metrics.py -k busy",
+    ),
+    Fault(
+        "metrics-a-quote-ends-a-label",
+        "_ESCAPES.get(c, c) for c",
+        "c for c",
+        "test_metrics.py -k labels",
+    ),
+    Fault(
+        "check-without-rights-does-not-read-the-metrics-file",
+        "if isinstance(error, PermissionError):",
+        "if isinstance(error, KeyError):",
+        "test_metrics.py -k without_rights",
     ),
     Fault(
         "demo-as-root-beside-an-mdaemon",
