@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from datetime import timedelta
 from enum import IntEnum
-from itertools import pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from letsencrypt_mdaemon.app import scheduling, status
-from letsencrypt_mdaemon.errors import Error
 from letsencrypt_mdaemon.pki.certificate import thumbprint
 from letsencrypt_mdaemon.renewal import hold, spare
 from letsencrypt_mdaemon.renewal.adapters import Proof
 from letsencrypt_mdaemon.renewal.due import lifetime
 from letsencrypt_mdaemon.renewal.proof import Judge
-from letsencrypt_mdaemon.text import days, printable
+from letsencrypt_mdaemon.text import printable
 from letsencrypt_mdaemon.verify.observe import observe
 from letsencrypt_mdaemon.verify.served import Answer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from datetime import datetime
 
     from letsencrypt_mdaemon.app.installation import Installation
@@ -30,7 +25,6 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.renewal.adapters import Row
     from letsencrypt_mdaemon.renewal.snapshot import Snapshot
     from letsencrypt_mdaemon.state.ledger import Failure
-    from letsencrypt_mdaemon.system.schedule import Job
     from letsencrypt_mdaemon.verify.endpoints import Endpoint
     from letsencrypt_mdaemon.verify.served import Served
 
@@ -162,14 +156,19 @@ def judge(
         for path in installation.state.damaged
     ]
     problems += _name_problems(found)
-    problems += _schedule_problems(found, now - runs[-1] if runs else None)
+    last = now - runs[-1] if runs else None
+    doubts = [*scheduling.doubts(last, sparse=bool(found.sparse))]
+    memory = snapshot.memory
+    if installation.config.after_activation and memory.in_use != memory.hooked:
+        doubts.append("the hook after-activation has not run for the last certificate")
+    problems += [Problem(Grade.WARNING, text) for text in doubts]
     return Health(
         name=snapshot.request.names[0],
         left=left,
         warning=warning,
         critical=critical,
         proof=proof,
-        last_run=now - runs[-1] if runs else None,
+        last_run=last,
         problems=tuple(sorted(problems, key=lambda item: -item.grade)),
     )
 
@@ -303,48 +302,3 @@ def _name_problems(found: Status) -> Iterator[Problem]:
         ):
             text = f"a new certificate was rolled back on {attempt.failed:%Y-%m-%d}"
         yield Problem(Grade.WARNING, text)
-
-
-def _schedule_problems(found: Status, last: timedelta | None) -> Iterator[Problem]:
-    try:
-        scheduler = scheduling.of_this_system()
-        job, rivals, twins = scheduler.show(), scheduler.rivals(), scheduler.twins()
-    except Error as exc:
-        yield Problem(Grade.WARNING, f"the schedule is unknown ({exc.message})")
-        return
-    if job is None:
-        # Another scheduler may run it.
-        if last is None or last > scheduling.MAX_PAUSE:
-            yield Problem(Grade.WARNING, "no renewal is scheduled")
-    else:
-        for path in missing_files(job):
-            text = f"the scheduled command needs {path}, which is not there"
-            yield Problem(Grade.WARNING, text)
-        if last is None:
-            yield Problem(Grade.WARNING, "no scheduled run was seen yet")
-    if last is not None and last > scheduling.MAX_PAUSE:
-        yield Problem(Grade.WARNING, f"the last scheduled run was {days(last)} ago")
-    if found.sparse:
-        yield Problem(Grade.WARNING, "the schedule is too infrequent")
-    for name in rivals:
-        yield Problem(Grade.WARNING, f"the task {name} runs the old script, too")
-    if twins:
-        text = f"several schedules run this program: {'; '.join(twins)}"
-        yield Problem(Grade.WARNING, text)
-
-
-def missing_files(job: Job) -> Iterable[str]:
-    """Return the program and the config file of a scheduled command that are gone."""
-    try:
-        words = shlex.split(job.command, posix=sys.platform != "win32")
-    except ValueError:
-        return [job.command]
-    words = [word.strip('"') for word in words]
-    return [path for path in _files(words) if not Path(path).exists()]
-
-
-def _files(words: Sequence[str]) -> Iterator[str]:
-    yield from words[:1]
-    for option, value in pairwise(words):
-        if option == "--config":
-            yield value

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import sys
 from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,11 +16,11 @@ from letsencrypt_mdaemon.errors import ConfigError, Error
 from letsencrypt_mdaemon.system import process
 from letsencrypt_mdaemon.system.schedule import MARK, Cron
 from letsencrypt_mdaemon.system.tasks import TaskScheduler
-from letsencrypt_mdaemon.text import printable
+from letsencrypt_mdaemon.text import days, printable
 from letsencrypt_mdaemon.windows import access
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
 
     from letsencrypt_mdaemon.config.settings import Config
@@ -124,3 +126,54 @@ def last_run(config: Config, root: Path) -> tuple[datetime | None, int | None]:
         _log.debug("Could not read the state: %s", exc)
         return None, None
     return (memory.runs[-1] if memory.runs else None), memory.exit_code
+
+
+def doubts(last: timedelta | None, *, sparse: bool) -> Iterator[str]:
+    """Yield what is not good about the schedule, as clauses.
+
+    Args:
+        last: The time since the last scheduled run began; None if there was none.
+        sparse: Whether runs are too infrequent for the certificate.
+    """
+    try:
+        scheduler = of_this_system()
+        job, rivals, twins = scheduler.show(), scheduler.rivals(), scheduler.twins()
+    except Error as exc:
+        yield f"the schedule is unknown ({exc.message})"
+        return
+    if job is None:
+        # Another scheduler may run it.
+        if last is None or last > MAX_PAUSE:
+            yield "no renewal is scheduled"
+    else:
+        for path in _missing_files(job):
+            text = f"the scheduled command needs {path}, which is not there"
+            yield text
+        if last is None:
+            yield "no scheduled run was seen yet"
+    if last is not None and last > MAX_PAUSE:
+        yield f"the last scheduled run was {days(last)} ago"
+    if sparse:
+        yield "the schedule is too infrequent"
+    for name in rivals:
+        yield f"the task {name} runs the old script, too"
+    if twins:
+        text = f"several schedules run this program: {'; '.join(twins)}"
+        yield text
+
+
+def _missing_files(job: Job) -> Iterable[str]:
+    """Return the program and the config file of a scheduled command that are gone."""
+    try:
+        words = shlex.split(job.command, posix=sys.platform != "win32")
+    except ValueError:
+        return [job.command]
+    words = [word.strip('"') for word in words]
+    return [path for path in _files(words) if not Path(path).exists()]
+
+
+def _files(words: Sequence[str]) -> Iterator[str]:
+    yield from words[:1]
+    for option, value in pairwise(words):
+        if option == "--config":
+            yield value

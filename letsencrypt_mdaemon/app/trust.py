@@ -137,6 +137,26 @@ def require_program(config_file: Path | None, root: Path) -> None:
     raise _refused(what, found, hint=" ".join(hints))
 
 
+def require_hook(path: Path, root: Path) -> None:
+    """Refuse a program of the administrator's that others can change or exchange.
+
+    Raises:
+        ConfigError: If there are others, or they cannot be seen.
+    """
+    with _explained(path):
+        if sys.platform == "win32":
+            found = _within(_examiner(us=not is_system()).places([path]), path, root)
+        else:
+            from letsencrypt_mdaemon.system import owners  # noqa: PLC0415 - POSIX only
+
+            found = owners.doubts(path, _owners(path, root))
+    if found:
+        mend = f"Keep others out: {commands(found)}. " if commands(found) else ""
+        what = f"The hook {path} is not trusted: others made or can change it"
+        hint = f"{mend}Or move it to a folder that only administrators can change."
+        raise _refused(what, found, hint=hint)
+
+
 def program_doubts(config_file: Path | None, root: Path) -> list[Doubt]:
     """Return who else can change the program or its config file, on Windows."""
     if sys.platform != "win32":

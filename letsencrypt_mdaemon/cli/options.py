@@ -54,6 +54,7 @@ DEPLOY = (
         "remove-old-certificates",
     ),
     *("reload-semaphores", "reload-timeout", "allow-restart", "verify-timeout"),
+    *("after-activation", "after-activation-timeout"),
     *("no-reload", "json"),
 )
 RENEW = (

@@ -181,6 +181,16 @@ class Config:
     public: bool = flag("Also check the ports at the addresses in DNS.")
     require_trusted: bool = flag("Fail if a chain is not trusted.")
 
+    after_activation: Path | None = setting(
+        "Program to run once a certificate is in use; it gets no arguments.",
+        parsers.parse_program,
+        "FILE",
+        default=None,
+    )
+    after_activation_timeout: int = number(
+        "Time that this program and what it starts have.", (1, 3600), 60
+    )
+
     # Mail when something changes
 
     to: tuple[str, ...] = setting(

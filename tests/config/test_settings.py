@@ -62,6 +62,8 @@ EXAMPLES: dict[str, tuple[str, object]] = {
     "verify-timeout": ("1", 1),
     "public": ("yes", True),
     "require-trusted": ("yes", True),
+    "after-activation": (sys.executable, Path(sys.executable)),
+    "after-activation-timeout": ("5", 5),
     "to": ("a@b.test, c@d.test,a@b.test", ("a@b.test", "c@d.test")),
     "notify-on": ("renewed, Every-Run", ("renewed", "every-run")),
     "mail-from": ("a@b.test", ("a@b.test",)),
