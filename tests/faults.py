@@ -77,6 +77,42 @@ FAULTS = (
         "test_issuer_choices.py -k malformed",
     ),
     Fault(
+        "hook-what-it-starts-lives-on",
+        "os.killpg(self._process.pid, signal.SIGKILL)",
+        "self._process.kill()",
+        "test_hook.py -k ended",
+    ),
+    Fault(
+        "hook-a-flood-is-kept",
+        "del output[:-MAX_OUTPUT_BYTES]",
+        "pass",
+        "test_hook.py -k flood",
+    ),
+    Fault(
+        "hook-its-failure-is-forgotten",
+        "if memory.in_use != digest or memory.hooked == digest:",
+        "if memory.in_use != digest or memory.hooked:",
+        "test_after_activation.py",
+    ),
+    Fault(
+        "hook-gets-our-secrets",
+        "if not k.upper().startswith(PREFIX)}",
+        "if k}",
+        "test_after_activation.py -k facts",
+    ),
+    Fault(
+        "hook-others-may-put-files-beside-it",
+        "list(dict.fromkeys([path, path.parent, real.parent]))",
+        "[path]",
+        "test_after_activation.py test_trust.py -k hook",
+    ),
+    Fault(
+        "hook-waits-while-the-ca-fails",
+        "            self._catch_up()\n            raise",
+        "            raise",
+        "test_after_activation.py -k failure_of_the_ca",
+    ),
+    Fault(
         "metrics-a-link-is-replaced",
         "if is_link or not stat.S_ISREG(found.st_mode):",
         "if is_link:",

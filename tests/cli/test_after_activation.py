@@ -220,6 +220,23 @@ def test_one_that_others_can_change_is_not_run(
     assert len(hook.calls()) == 1
 
 
+def test_one_where_others_may_put_files_beside_it_is_not_run(
+    program: Program, hook: Hook, tmp_path: Path
+) -> None:
+    link = tmp_path / "other" / "link"
+    link.parent.mkdir()
+    link.symlink_to(hook.program)
+    hook.program.parent.chmod(0o1777)  # as /tmp: they cannot exchange it
+
+    for path in (hook.program, link):
+        ran = program.here("renew", "--after-activation", str(path))
+
+        assert ran.exit_code == 5
+        assert hook.calls() == []
+        text = f"{hook.program.parent}: others can write to it"
+        assert text in ran.report["error"]["message"]
+
+
 def test_one_behind_a_link_is_judged_by_where_the_link_leads(
     program: Program, hook: Hook, tmp_path: Path
 ) -> None:
