@@ -28,7 +28,10 @@ from tests.limits import HANG_SECONDS
 CHECKOUT = Path(__file__).parents[1]
 PACKAGE = "letsencrypt_mdaemon"
 AT_ONCE = 2
-ELSEWHERE = ("integration", "mail_servers", "windows/test_", "windows/across")
+ELSEWHERE = (
+    *("integration", "mail_servers", "metrics/"),
+    *("windows/test_", "windows/across"),
+)
 """Folders of tests that need more than Python."""
 
 
@@ -72,6 +75,78 @@ FAULTS = (
         "    except MALFORMED:\n        return False\n\n\n# Renewal information",
         "    except KeyError:\n        return False\n\n\n# Renewal information",
         "test_issuer_choices.py -k malformed",
+    ),
+    Fault(
+        "hook-what-it-starts-lives-on",
+        "os.killpg(self._process.pid, signal.SIGKILL)",
+        "self._process.kill()",
+        "test_hook.py -k ended",
+    ),
+    Fault(
+        "hook-a-flood-is-kept",
+        "del output[:-MAX_OUTPUT_BYTES]",
+        "pass",
+        "test_hook.py -k flood",
+    ),
+    Fault(
+        "hook-its-failure-is-forgotten",
+        "if memory.in_use != digest or memory.hooked == digest:",
+        "if memory.in_use != digest or memory.hooked:",
+        "test_after_activation.py",
+    ),
+    Fault(
+        "hook-gets-our-secrets",
+        "if not k.upper().startswith(PREFIX)}",
+        "if k}",
+        "test_after_activation.py -k facts",
+    ),
+    Fault(
+        "hook-others-may-put-files-beside-it",
+        "list(dict.fromkeys([path, path.parent, real.parent]))",
+        "[path]",
+        "test_after_activation.py test_trust.py -k hook",
+    ),
+    Fault(
+        "hook-waits-while-the-ca-fails",
+        "            self._catch_up()\n            raise",
+        "            raise",
+        "test_after_activation.py -k failure_of_the_ca",
+    ),
+    Fault(
+        "metrics-a-link-is-replaced",
+        "if is_link or not stat.S_ISREG(found.st_mode):",
+        "if is_link:",
+        "test_metrics.py",
+    ),
+    Fault(
+        "metrics-others-cannot-read-them",
+        "content.encode(), mode=PUBLIC, durable=False",
+        "content.encode(), durable=False",
+        "test_metrics.py -k every_account",
+    ),
+    Fault(
+        "metrics-a-failed-run-writes-none",
+        "self._measure(error.exit_code)",
+        "pass",
+        "test_metrics.py -k failed",
+    ),
+    Fault(
+        "metrics-a-busy-run-writes-them",
+        "if self._mails and exit_code != BusyError.exit_code:",
+        "if self._mails:",
+        "test_metrics.py -k busy",
+    ),
+    Fault(
+        "metrics-a-quote-ends-a-label",
+        "_ESCAPES.get(c, c) for c",
+        "c for c",
+        "test_metrics.py -k labels",
+    ),
+    Fault(
+        "check-without-rights-does-not-read-the-metrics-file",
+        "if isinstance(error, PermissionError):",
+        "if isinstance(error, KeyError):",
+        "test_metrics.py -k without_rights",
     ),
     Fault(
         "demo-as-root-beside-an-mdaemon",

@@ -32,6 +32,7 @@ def test_no_example_is_untested() -> None:
     assert {path.name for path in EXAMPLES.iterdir()} == {
         "crontab",
         "letsencrypt-mdaemon.ini",
+        "monitoring",
         "renew.py",
         "scheduled-renew.cmd",
         "task.xml",

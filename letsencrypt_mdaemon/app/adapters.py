@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from letsencrypt_mdaemon import authorities
-from letsencrypt_mdaemon.app import build
+from letsencrypt_mdaemon.app import build, credentials
 from letsencrypt_mdaemon.errors import ConfigError, Error
 from letsencrypt_mdaemon.mdaemon import folders
 from letsencrypt_mdaemon.mdaemon.bindings import Bindings
@@ -237,7 +237,7 @@ def accounts(installation: Installation) -> Accounts:
         installation.ca,
         contact=config.contact,
         agree_tos=config.agree_tos,
-        external=lambda: build.external_account(config),
+        external=lambda: credentials.external_account(config),
     )
 
 

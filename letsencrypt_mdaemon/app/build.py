@@ -9,22 +9,23 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from letsencrypt_mdaemon.app import trust
+from letsencrypt_mdaemon.app import credentials, trust
 from letsencrypt_mdaemon.errors import ConfigError, DeployError, Error
 from letsencrypt_mdaemon.mdaemon import folders
 from letsencrypt_mdaemon.state.folder import State
+from letsencrypt_mdaemon.state.memory import utc
 from letsencrypt_mdaemon.stores.pem import PemStore
-from letsencrypt_mdaemon.system.disk import read_limited, reason, sweep
+from letsencrypt_mdaemon.system.disk import sweep
 from letsencrypt_mdaemon.system.locks import exclusive_lock
 from letsencrypt_mdaemon.text import when
 from letsencrypt_mdaemon.verify import endpoints
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
+    from datetime import datetime
 
     from cryptography import x509
 
-    from letsencrypt_mdaemon.acme.external import ExternalAccount
     from letsencrypt_mdaemon.config.load import Loaded
     from letsencrypt_mdaemon.config.settings import Config
     from letsencrypt_mdaemon.mdaemon import iis
@@ -35,9 +36,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 NOT_WINDOWS = "This system is not Windows."
-
-MAX_SECRET_BYTES = 64 << 10
-"""Of a file with a password or a key."""
 
 
 def find_root(loaded: Loaded) -> Path:
@@ -137,10 +135,18 @@ def _finish_restart(state: State, root: Path) -> None:
     state.forget_restart()
 
 
-def note_end(config: Config, root: Path, exit_code: int) -> None:
-    """Save the exit code of a scheduled run, because cron does not."""
+def note_end(
+    config: Config, root: Path, exit_code: int, began: datetime, *, scheduled: bool
+) -> None:
+    """Save how a run of `renew` ended: cron does not know its exit code."""
     state = state_of(config, root)
-    state.save(state.load()._replace(exit_code=exit_code))
+    former = memory = state.load()
+    if scheduled:
+        memory = memory._replace(exit_code=exit_code)
+    if not exit_code:
+        memory = memory._replace(succeeded=utc(began))
+    if memory != former:
+        state.save(memory)
 
 
 def refuse_demo(mdaemon_dir: Path | None) -> None:
@@ -194,7 +200,9 @@ def send_mail(
     if config.mail_server != "raw":
         password = config.mail_password
         if config.mail_password_file:
-            password = secret(config.mail_password_file, "mail-password-file")
+            password = credentials.secret(
+                config.mail_password_file, "mail-password-file"
+            )
         smtp = Smtp(config.mail_server, config.mail_user, password)
         return (*mail.recipients, smtp.send(mail))
     try:
@@ -234,7 +242,7 @@ def certificate_store(config: Config, state: State, root: Path) -> Store:
         raise ConfigError(message, hint="Set a folder instead: --store pem:FOLDER.")
     password = None
     if config.pfx_password_file:
-        text = secret(config.pfx_password_file, "pfx-password-file")
+        text = credentials.secret(config.pfx_password_file, "pfx-password-file")
         if not text:
             message = f"{config.pfx_password_file} (pfx-password-file) is empty."
             raise ConfigError(message, hint="Write the password into it.")
@@ -281,43 +289,6 @@ def web_site(config: Config, known: Mapping[str, x509.Certificate]) -> iis.Site 
     from letsencrypt_mdaemon.mdaemon import iis  # noqa: PLC0415 - Windows only
 
     return iis.Site(config.iis_site_name, known, add_binding=config.iis_add_binding)
-
-
-def external_account(config: Config) -> ExternalAccount | None:
-    """Return the external account at the CA, if the settings name one."""
-    from letsencrypt_mdaemon.acme.external import ExternalAccount  # noqa: PLC0415 - slow
-
-    key = config.eab_key
-    if config.eab_key_file:
-        key = secret(config.eab_key_file, "eab-key-file")
-    if not config.eab_kid and not key:
-        return None
-    if not config.eab_kid or not key:
-        missing = "its key (eab-key-file)" if config.eab_kid else "eab-kid"
-        message = f"The external account is incomplete: {missing} is missing."
-        raise ConfigError(message, hint="The CA's web site shows both.")
-    try:
-        return ExternalAccount.read(config.eab_kid, key)
-    except ValueError as exc:
-        where = config.eab_key_file or "eab-key"
-        message = f"The key of the external account ({where}) {exc}."
-        raise ConfigError(message, hint="Copy it from the CA's web site.") from exc
-
-
-def secret(path: Path, setting: str) -> str:
-    """Return the text of a file with a secret, without the end of its last line.
-
-    Raises:
-        ConfigError: If it cannot be read.
-    """
-    try:
-        # Windows' editors may write a byte order mark.
-        data = read_limited(path, MAX_SECRET_BYTES, "a secret")
-        return data.decode("utf-8-sig").rstrip("\r\n")
-    except (OSError, ValueError) as exc:
-        message = f"Could not read {path} ({setting}): {reason(exc)}"
-        hint = "Check the path and its permissions."
-        raise ConfigError(message, hint=hint) from exc
 
 
 def server_endpoints(config: Config) -> list[Endpoint]:

@@ -16,11 +16,11 @@ from letsencrypt_mdaemon.mdaemon import folders
 from letsencrypt_mdaemon.system import process
 from letsencrypt_mdaemon.system.schedule import MARK, RUNNING, Cron
 from letsencrypt_mdaemon.system.tasks import TaskScheduler
-from letsencrypt_mdaemon.text import printable
+from letsencrypt_mdaemon.text import days, printable
 from letsencrypt_mdaemon.windows import access
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from datetime import datetime
 
     from letsencrypt_mdaemon.config.settings import Config
@@ -259,3 +259,45 @@ def last_run(config: Config, root: Path) -> tuple[datetime | None, int | None]:
         _log.debug("Could not read the state: %s", exc)
         return None, None
     return (memory.runs[-1] if memory.runs else None), memory.exit_code
+
+
+def doubts(
+    last: timedelta | None,
+    renewed: timedelta | None,
+    file: Path | None,
+    root: Path,
+    *,
+    sparse: bool,
+) -> Iterator[str]:
+    """Yield what is not good about the schedule, as clauses.
+
+    Args:
+        last: The time since the last scheduled run began; None if there was none.
+        renewed: The time since a renewal by hand, before the first such run.
+        file: The config file that is used now.
+        root: MDaemon's folder as it is found now.
+        sparse: Whether runs are too infrequent for the certificate.
+    """
+    try:
+        scheduler = of_this_system()
+        job, rivals, twins = scheduler.show(), scheduler.rivals(), scheduler.twins()
+    except Error as exc:
+        yield f"the schedule is unknown ({exc.message})"
+        return
+    if job is None:
+        # Another scheduler may run it.
+        if last is None or last > MAX_PAUSE:
+            yield "no renewal is scheduled"
+    else:
+        yield from faults(job, file, root)
+        if last is None and renewed is None:
+            yield "no scheduled run was seen yet"
+    if last is not None and last > MAX_PAUSE:
+        yield f"the last scheduled run was {days(last)} ago"
+    if sparse:
+        yield "the schedule is too infrequent"
+    for name in rivals:
+        yield f"the task {name} runs the old script, too"
+    if twins:
+        text = f"several schedules run this program: {'; '.join(twins)}"
+        yield text

@@ -137,6 +137,41 @@ def require_program(config_file: Path | None, root: Path) -> None:
     raise _refused(what, found, hint=" ".join(hints))
 
 
+def require_hook(path: Path, root: Path) -> None:
+    """Refuse a program of the administrator's that others can change or exchange.
+
+    Its folder counts, too: a program may load from there what others put beside it.
+
+    Raises:
+        ConfigError: If there are others, or they cannot be seen.
+    """
+    with _explained(path):
+        if sys.platform == "win32":
+            found = examine_hook(_examiner(us=not is_system()), path, root)
+        else:
+            from letsencrypt_mdaemon.system import owners  # noqa: PLC0415 - POSIX only
+
+            places, trusted = _with_folders(path), _owners(path, root)
+            rows = [row for place in places for row in owners.doubts(place, trusted)]
+            found = list(dict.fromkeys(rows))
+    if found:
+        mend = f"Keep others out: {commands(found)}. " if commands(found) else ""
+        what = f"The hook {path} is not trusted: others made or can change it"
+        hint = f"{mend}Or move it to a folder that only administrators can change."
+        raise _refused(what, found, hint=hint)
+
+
+def examine_hook(examiner: Examiner, path: Path, root: Path) -> list[Doubt]:
+    """Return who else can change a hook or its folder, or exchange them (Windows)."""
+    return _within(examiner.places(_with_folders(path)), path, root)
+
+
+def _with_folders(path: Path) -> list[Path]:
+    """Return a file and the folders where it seems to be, and is."""
+    real = Path(os.path.realpath(path))
+    return list(dict.fromkeys([path, path.parent, real.parent]))
+
+
 def program_doubts(config_file: Path | None, root: Path) -> list[Doubt]:
     """Return who else can change the program or its config file, on Windows."""
     if sys.platform != "win32":

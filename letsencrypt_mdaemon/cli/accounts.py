@@ -155,11 +155,11 @@ def account_export(context: Context, *, file: Path, passphrase_file: Path) -> Re
     both can revoke the certificates of all servers that use the account.
     """
     from letsencrypt_mdaemon.acme import exported  # noqa: PLC0415 - slow
-    from letsencrypt_mdaemon.app import adapters, build  # noqa: PLC0415 - slow
+    from letsencrypt_mdaemon.app import adapters, credentials  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.system import disk  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.text import printable  # noqa: PLC0415
 
-    passphrase = build.secret(passphrase_file, "--passphrase-file")
+    passphrase = credentials.secret(passphrase_file, "--passphrase-file")
     context.lock()  # It may have to find out which key the CA knows.
     account = adapters.accounts(context.open(look=False)).exported()
     data = exported.seal(account, context.config.ca, passphrase)
@@ -195,11 +195,11 @@ def account_import(
     of that one is renamed and kept.
     """
     from letsencrypt_mdaemon.acme import exported  # noqa: PLC0415 - slow
-    from letsencrypt_mdaemon.app import adapters, build  # noqa: PLC0415 - slow
+    from letsencrypt_mdaemon.app import adapters, credentials  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.system import disk  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.text import printable  # noqa: PLC0415
 
-    passphrase = build.secret(passphrase_file, "--passphrase-file")
+    passphrase = credentials.secret(passphrase_file, "--passphrase-file")
     try:
         limit = exported.MAX_EXPORT_BYTES
         data = disk.read_limited(file, limit, "an account that was exported")

@@ -52,12 +52,13 @@ DEPLOY = (
         *IIS,
         *DUE,
         *MAIL,
-        "notify-on",
+        *("notify-on", "metrics-file"),
         "log-dir",
         "keep-logs",
         "remove-old-certificates",
     ),
     *("reload-semaphores", "reload-timeout", "allow-restart", "verify-timeout"),
+    *("after-activation", "after-activation-timeout"),
     *("no-reload", "proxy", "json"),
 )
 RENEW = (

@@ -86,6 +86,7 @@ class Run:
             else:
                 self.context.note_end(0)
                 self._tell(None, {}, list(self._lines))
+                self._measure(0)
 
     def begin(self) -> None:
         """Take the lock and open the log, if the command is logged; then mail failures.
@@ -170,6 +171,7 @@ class Run:
             code, items = self._on_failure(f"{error.message} {error.hint}".strip())
         if self._mails:
             self._tell(error, findings, lines)
+            self._measure(error.exit_code)
             self._write_event(error)
         if self.context.is_json:
             details: Document = {
@@ -242,6 +244,13 @@ class Run:
         }
         codes = {name: rows[0] for name, rows in bad.items() if rows}
         notice.tell(self.context, error, codes=codes, log=lines)
+
+    def _measure(self, exit_code: int) -> None:
+        """Replace the metrics file; it belongs to the run that holds the lock."""
+        if self._mails and exit_code != BusyError.exit_code:
+            from letsencrypt_mdaemon.cli import measured  # noqa: PLC0415 - seldom
+
+            measured.write(self.context, exit_code)
 
     def _write_event(self, error: Error) -> None:
         """Write the failure to the system's log; a failure here is only a warning."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from pathlib import PureWindowsPath
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from letsencrypt_mdaemon.authorities import AUTHORITIES
@@ -40,6 +41,15 @@ def parse_path(text: str, base: Path) -> Path:
         # Joined to the base, it would be the base itself.
         raise ValueError("the path is empty")
     return base / path
+
+
+def parse_program(text: str, base: Path) -> Path:
+    """Parse the absolute path of a program, in the notation of any system."""
+    path = parse_path(text, base)
+    word = text.strip().strip('"')
+    if not (type(path)(word).is_absolute() or PureWindowsPath(word).is_absolute()):
+        raise _invalid(word, "an absolute path; the program gets no arguments")
+    return path
 
 
 def parse_flag(text: str, _: Path) -> bool:

@@ -203,6 +203,8 @@ class Memory(NamedTuple):
         rehearsed: The last rehearsal; None if there was none.
         disabled: The scheduled tasks that `setup` disabled.
         hold: The certificate that a person chose last; None after its release.
+        succeeded: When the last run of `renew` that ended well began.
+        hooked: The thumbprint for which the hook `after-activation` ran last.
     """
 
     targets: tuple[Target, ...] = ()
@@ -223,6 +225,8 @@ class Memory(NamedTuple):
     rehearsed: Rehearsed | None = None
     disabled: tuple[str, ...] = ()
     hold: Hold | None = None
+    succeeded: datetime | None = None
+    hooked: str = ""
 
     def revoked(self, thumbprint: str) -> datetime | None:
         """Return when this program or the CA revoked a certificate; None if not."""

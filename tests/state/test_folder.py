@@ -207,6 +207,7 @@ def test_files_of_earlier_versions_lack_what_was_added(
                 exit_code=st.none() | st.integers(0, 9),
                 rungs=st.lists(RUNGS, max_size=2).map(tuple),
                 restarted=st.none() | MOMENTS,
+                succeeded=st.none() | MOMENTS,
                 put_back=st.lists(PUT_BACK, max_size=2).map(tuple),
                 checked=st.lists(CHECKED, max_size=2).map(tuple),
                 told=TOLD,
