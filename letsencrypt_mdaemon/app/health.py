@@ -6,11 +6,9 @@ import shlex
 import sys
 from datetime import timedelta
 from enum import IntEnum
-from itertools import pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from letsencrypt_mdaemon.app import scheduling, status
+from letsencrypt_mdaemon.app import scheduling, script, status
 from letsencrypt_mdaemon.errors import Error
 from letsencrypt_mdaemon.pki.certificate import thumbprint
 from letsencrypt_mdaemon.renewal import hold, spare
@@ -22,7 +20,7 @@ from letsencrypt_mdaemon.verify.observe import observe
 from letsencrypt_mdaemon.verify.served import Answer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from datetime import datetime
 
     from letsencrypt_mdaemon.app.installation import Installation
@@ -143,6 +141,8 @@ def check(
     ]
     problems += _name_problems(found)
     problems += _schedule_problems(found, now - runs[-1] if runs else None)
+    if flaw := script.flaw(snapshot.memory.script, installation.root):
+        problems.append(Problem(Grade.WARNING, flaw))
     return Health(
         name=snapshot.request.names[0],
         left=left,
@@ -309,18 +309,10 @@ def _schedule_problems(found: Status, last: timedelta | None) -> Iterator[Proble
         yield Problem(Grade.WARNING, text)
 
 
-def missing_files(job: Job) -> Iterable[str]:
+def missing_files(job: Job) -> Sequence[str]:
     """Return the program and the config file of a scheduled command that are gone."""
     try:
         words = shlex.split(job.command, posix=sys.platform != "win32")
     except ValueError:
         return [job.command]
-    words = [word.strip('"') for word in words]
-    return [path for path in _files(words) if not Path(path).exists()]
-
-
-def _files(words: Sequence[str]) -> Iterator[str]:
-    yield from words[:1]
-    for option, value in pairwise(words):
-        if option == "--config":
-            yield value
+    return scheduling.missing([word.strip('"') for word in words])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,14 +62,27 @@ def command(
         ConfigError: If others can change the program, so that SYSTEM would refuse it,
             or if it is installed for this user or this folder only.
     """
-    trust.require_program(loaded.file, root)
-    program = [sys.executable]
+    flags = (load.as_option(*item) for item in options.items())
+    return (*program(loaded, root), "renew", MARK, *flags)
+
+
+def program(loaded: load.Loaded, root: Path, *more: Path) -> tuple[str, ...]:
+    """Return how SYSTEM runs this program, up to the name of a command.
+
+    Args:
+        more: See `trust.require_program`.
+
+    Raises:
+        ConfigError: As `command` does.
+    """
+    trust.require_program(loaded.file, root, *more)
+    words = [sys.executable]
     if not getattr(sys, "frozen", False):
         # Neither the working directory nor the environment says what is imported.
-        program += ["-I", "-m", "letsencrypt_mdaemon"]
+        words += ["-I", "-m", "letsencrypt_mdaemon"]
         _require_isolated(Path(sys.executable))
     if loaded.file is not None:
-        program += ["--config", str(loaded.file.absolute())]
+        words += ["--config", str(loaded.file.absolute())]
     if not loaded.config.agree_tos:
         _log.warning(
             "The first run would fail, because agree-tos is not set. Set it in the "
@@ -80,8 +94,14 @@ def command(
             "Scheduled runs do not get this environment. Set %s in the config file.",
             ", ".join(lost),
         )
-    flags = (load.as_option(*item) for item in options.items())
-    return (*program, "renew", MARK, *flags)
+    return tuple(words)
+
+
+def missing(words: Sequence[str]) -> list[str]:
+    """Return the program and the config file of a command that are gone."""
+    files = [*words[:1]]
+    files += [value for option, value in pairwise(words) if option == "--config"]
+    return [path for path in files if not Path(path).exists()]
 
 
 def our_job() -> Job | None:

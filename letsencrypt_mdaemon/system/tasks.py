@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
 from letsencrypt_mdaemon.errors import ConfigError
-from letsencrypt_mdaemon.system import disk, process
+from letsencrypt_mdaemon.system import disk, drop_in, process
+from letsencrypt_mdaemon.system.drop_in import OLD_SCRIPT
 from letsencrypt_mdaemon.system.schedule import (
     NAME,
     THIS_PROGRAM,
@@ -32,7 +33,6 @@ from letsencrypt_mdaemon.text import printable
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-OLD_SCRIPT = re.compile(r"letsencrypt\.ps1|scheduled-renew\.cmd", re.IGNORECASE)
 MAX_DURATION = "PT2H"
 """Of a run, which may wait more than an hour for the CA (ISO 8601)."""
 NAMESPACE = "http://schemas.microsoft.com/windows/2004/02/mit/task"
@@ -191,12 +191,12 @@ class TaskScheduler:
 
     def rivals(self) -> list[str]:
         """Return the names of the tasks that run the vendor's script."""
-        return self._naming(OLD_SCRIPT)
+        return [name for name, _ in self._old()]
 
     def old_names(self) -> dict[str, list[str]]:
         """Return the alternate names of each task that runs the vendor's script."""
         found = {}
-        for name, text in self._definitions(OLD_SCRIPT):
+        for name, text in self._old():
             match = _OLD_NAMES.search(html.unescape(text))
             found[name] = re.findall(r"[\w*.-]+", match[1]) if match else []
         return found
@@ -214,22 +214,34 @@ class TaskScheduler:
             raise refused(doing, ended, _AS_ADMINISTRATOR)
 
     def twins(self) -> list[str]:
-        """Return the names of the tasks that run this program, if there are several."""
-        return several(self._naming(THIS_PROGRAM))
+        """Return the names of the tasks that run this program, if there are several.
 
-    def _naming(self, program: re.Pattern[str]) -> list[str]:
-        return [name for name, _ in self._definitions(program)]
+        One that runs it by way of `drop_in.script` is one of them.
+        """
+        return several(
+            [
+                name
+                for name, text in self._definitions()
+                if THIS_PROGRAM.search(text) or drop_in.is_run_by(text)
+            ]
+        )
 
-    def _definitions(self, program: re.Pattern[str]) -> list[tuple[str, str]]:
-        """Return name and definition of the enabled tasks that run a program."""
+    def _old(self) -> list[tuple[str, str]]:
+        """Return name and definition of the enabled tasks of the vendor's script."""
+        return [
+            (name, text)
+            for name, text in self._definitions()
+            if OLD_SCRIPT.search(text) and not drop_in.is_run_by(text)
+        ]
+
+    def _definitions(self) -> list[tuple[str, str]]:
+        """Return name and definition of the enabled tasks."""
         ended = self._run(self.schtasks, "/Query", "/XML", "ONE")
         found = re.findall(
             r"<!--\s*(.*?)\s*-->\s*(<Task\b.*?</Task>)", ended.output, re.DOTALL
         )
         return [
-            (printable(name), text)
-            for name, text in found
-            if program.search(text) and not _is_disabled(text)
+            (printable(name), text) for name, text in found if not _is_disabled(text)
         ]
 
     def _definition(self) -> ET.Element | None:
