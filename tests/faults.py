@@ -1782,8 +1782,8 @@ FAULTS = (
     ),
     Fault(
         "script-ours-is-taken-for-the-vendor-s",
-        "if OLD_SCRIPT.search(text) and not drop_in.is_run_by(text)",
-        "if OLD_SCRIPT.search(text)",
+        "if drop_in.is_run_by(text) is ours",
+        "if ours is False",
         "test_drop_in.py -k runs_our_script",
     ),
     Fault(

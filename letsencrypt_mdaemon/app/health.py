@@ -6,6 +6,8 @@ import shlex
 import sys
 from datetime import timedelta
 from enum import IntEnum
+from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from letsencrypt_mdaemon.app import scheduling, script, status
@@ -20,7 +22,7 @@ from letsencrypt_mdaemon.verify.observe import observe
 from letsencrypt_mdaemon.verify.served import Answer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
 
     from letsencrypt_mdaemon.app.installation import Installation
@@ -139,10 +141,10 @@ def check(
         Problem(Grade.WARNING, f"{path} is damaged, so that less is known")
         for path in installation.state.damaged
     ]
-    problems += _name_problems(found)
-    problems += _schedule_problems(found, now - runs[-1] if runs else None)
     if flaw := script.flaw(snapshot.memory.script, installation.root):
         problems.append(Problem(Grade.WARNING, flaw))
+    problems += _name_problems(found)
+    problems += _schedule_problems(found, now - runs[-1] if runs else None)
     return Health(
         name=snapshot.request.names[0],
         left=left,
@@ -309,10 +311,18 @@ def _schedule_problems(found: Status, last: timedelta | None) -> Iterator[Proble
         yield Problem(Grade.WARNING, text)
 
 
-def missing_files(job: Job) -> Sequence[str]:
+def missing_files(job: Job) -> Iterable[str]:
     """Return the program and the config file of a scheduled command that are gone."""
     try:
         words = shlex.split(job.command, posix=sys.platform != "win32")
     except ValueError:
         return [job.command]
-    return scheduling.missing([word.strip('"') for word in words])
+    words = [word.strip('"') for word in words]
+    return [path for path in _files(words) if not Path(path).exists()]
+
+
+def _files(words: Sequence[str]) -> Iterator[str]:
+    yield from words[:1]
+    for option, value in pairwise(words):
+        if option == "--config":
+            yield value

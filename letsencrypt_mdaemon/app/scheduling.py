@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import sys
 from datetime import timedelta
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -95,13 +94,6 @@ def program(loaded: load.Loaded, root: Path, *more: Path) -> tuple[str, ...]:
             ", ".join(lost),
         )
     return tuple(words)
-
-
-def missing(words: Sequence[str]) -> list[str]:
-    """Return the program and the config file of a command that are gone."""
-    files = [*words[:1]]
-    files += [value for option, value in pairwise(words) if option == "--config"]
-    return [path for path in files if not Path(path).exists()]
 
 
 def our_job() -> Job | None:

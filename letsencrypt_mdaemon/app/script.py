@@ -7,6 +7,8 @@ written here runs as SYSTEM, so the folder has to be trusted as the program is.
 from __future__ import annotations
 
 import sys
+from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from letsencrypt_mdaemon.app import build, scheduling
@@ -18,7 +20,6 @@ from letsencrypt_mdaemon.system.handles import PUBLIC, Folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
 
     from letsencrypt_mdaemon.config.load import Loaded
 
@@ -122,7 +123,9 @@ def flaw(command: Sequence[str], root: Path) -> str:
         return f"{place} is gone: {AGAIN}"
     if not drop_in.is_ours(place):
         return f"{place} is not this program's any more (an MDaemon update?): {AGAIN}"
-    for path in scheduling.missing(command):
+    needed = [*command[:1]]
+    needed += [value for name, value in pairwise(command) if name == "--config"]
+    for path in (path for path in needed if not Path(path).exists()):
         return f"{place} needs {path}, which is not there: {AGAIN}"
     return ""
 

@@ -191,12 +191,12 @@ class TaskScheduler:
 
     def rivals(self) -> list[str]:
         """Return the names of the tasks that run the vendor's script."""
-        return [name for name, _ in self._old()]
+        return [name for name, _ in self._old(ours=False)]
 
     def old_names(self) -> dict[str, list[str]]:
         """Return the alternate names of each task that runs the vendor's script."""
         found = {}
-        for name, text in self._old():
+        for name, text in self._old(ours=False):
             match = _OLD_NAMES.search(html.unescape(text))
             found[name] = re.findall(r"[\w*.-]+", match[1]) if match else []
         return found
@@ -216,32 +216,33 @@ class TaskScheduler:
     def twins(self) -> list[str]:
         """Return the names of the tasks that run this program, if there are several.
 
-        One that runs it by way of `drop_in.script` is one of them.
+        One that runs it by way of our script is one of them.
         """
-        return several(
-            [
-                name
-                for name, text in self._definitions()
-                if THIS_PROGRAM.search(text) or drop_in.is_run_by(text)
-            ]
-        )
+        found = [*self._definitions(THIS_PROGRAM), *self._old(ours=True)]
+        return several(list(dict.fromkeys(name for name, _ in found)))
 
-    def _old(self) -> list[tuple[str, str]]:
-        """Return name and definition of the enabled tasks of the vendor's script."""
+    def _old(self, *, ours: bool) -> list[tuple[str, str]]:
+        """Return name and definition of the enabled tasks that run the old script.
+
+        Args:
+            ours: Return those where ours is in its place.
+        """
         return [
             (name, text)
-            for name, text in self._definitions()
-            if OLD_SCRIPT.search(text) and not drop_in.is_run_by(text)
+            for name, text in self._definitions(OLD_SCRIPT)
+            if drop_in.is_run_by(text) is ours
         ]
 
-    def _definitions(self) -> list[tuple[str, str]]:
-        """Return name and definition of the enabled tasks."""
+    def _definitions(self, program: re.Pattern[str]) -> list[tuple[str, str]]:
+        """Return name and definition of the enabled tasks that run a program."""
         ended = self._run(self.schtasks, "/Query", "/XML", "ONE")
         found = re.findall(
             r"<!--\s*(.*?)\s*-->\s*(<Task\b.*?</Task>)", ended.output, re.DOTALL
         )
         return [
-            (printable(name), text) for name, text in found if not _is_disabled(text)
+            (printable(name), text)
+            for name, text in found
+            if program.search(text) and not _is_disabled(text)
         ]
 
     def _definition(self) -> ET.Element | None:

@@ -193,7 +193,7 @@ def test_a_task_that_runs_our_script_is_one_of_this_program(
     file.write_bytes(legacy.script(COMMAND))
     assert found.rivals() == []
     assert found.old_names() == {}
-    assert found.twins() == ["\\T0", "\\T1"]
+    assert found.twins() == ["\\T1", "\\T0"]
 
 
 def test_a_task_that_runs_another_script_as_well_stays_one_of_the_old_script(
