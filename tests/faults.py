@@ -1763,6 +1763,36 @@ FAULTS = (
         "test_notice.py -k again",
     ),
     Fault(
+        "report-a-semaphore-with-a-name-of-its-own-is-shown",
+        "stem if stem in _SEMAPHORES else MASK",
+        "stem",
+        "test_report.py test_shape.py",
+    ),
+    Fault(
+        "report-an-account-is-shown",
+        "else ACCOUNT",
+        "else text",
+        "test_report.py -k sid",
+    ),
+    Fault(
+        "report-the-words-of-an-error-are-shown",
+        "found += _CODE.findall(str(error))",
+        "found.append(str(error))",
+        "test_report.py -k error",
+    ),
+    Fault(
+        "report-the-options-of-a-job-with-their-values",
+        "[name for name in options if name in job.command]",
+        "job.command.split()",
+        "test_report.py -k names_anybody",
+    ),
+    Fault(
+        "report-one-section-hides-the-others",
+        "unread[name] = masks.codes(exc)",
+        "raise",
+        "test_report.py -k cannot_be_read",
+    ),
+    Fault(
         "script-a-path-breaks-out-of-its-quotes",
         """.replace("'", "''")""",
         """.replace("'", "'")""",

@@ -14,6 +14,8 @@ from referencing.jsonschema import DRAFT202012
 
 FOLDER = Path(__file__).parents[1] / "docs" / "schemas"
 COMMON = "common"
+REPORT = "report"
+"""Of the file that `selftest --report` writes."""
 
 
 def name(command: str) -> str:
@@ -33,6 +35,15 @@ def check(document: Mapping[str, Any]) -> None:
     if not is_known:
         assert document["error"]["type"] == "UsageError", command
     _validator(name(command) if is_known else COMMON).validate(document)
+
+
+def check_report(document: Mapping[str, Any]) -> None:
+    """Check the file that `selftest --report` writes.
+
+    Raises:
+        ValidationError: If it is not as its schema says.
+    """
+    _validator(REPORT).validate(document)
 
 
 @cache
