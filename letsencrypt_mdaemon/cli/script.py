@@ -40,8 +40,10 @@ def script_install(context: Context) -> Result:
     done = f"{found.script} runs this program."
     if not found.changed:
         done = f"{found.script} runs this program already."
+    elif is_trial:
+        done = f"Dry run: {found.script} would run this program."
     lines = [f"The old script is kept as {found.kept.name}."] if found.kept else []
-    return _result(found, done, lines, dry_run=is_trial)
+    return _result(found, done, [] if is_trial else lines, dry_run=is_trial)
 
 
 @command(*_TAKES, example="script remove")
@@ -54,25 +56,29 @@ def script_remove(context: Context) -> Result:
 
     is_trial = context.config.dry_run
     found = script.remove(context.loaded, context.root, dry_run=is_trial)
-    done = f"{found.script} is not this program's; nothing to remove."
+    done = f"{found.script} is not this program's: nothing to remove."
     if found.changed:
         done = f"Removed this program's script from {found.script.parent}."
+        if is_trial:
+            done = f"Dry run: {found.script} would be replaced or removed."
     lines = []
     if found.changed and not is_trial and found.script.exists():
         lines = [f"{found.script} is the old script again."]
+    if found.kept and not found.changed:
+        lines = [f"An earlier old script is in {found.kept.name}. You can delete it."]
     return _result(found, done, lines, dry_run=is_trial)
 
 
 def _result(found: Placed, done: str, lines: list[str], *, dry_run: bool) -> Result:
     items = {
-        "verdict": f"Dry run, nothing was changed: {done}" if dry_run else done,
+        "verdict": done,
         "script": str(found.script),
         "ours": found.is_ours,
         "kept": str(found.kept) if found.kept else None,
         "changed": found.changed,
         "dry_run": dry_run,
     }
-    text = "\n".join([str(items["verdict"]), *lines])
+    text = "\n".join([done, *lines])
     return Result(items, lambda _: click.echo(text))
 
 

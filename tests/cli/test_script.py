@@ -114,21 +114,21 @@ def test_the_vendor_s_comes_back_where_somebody_deleted_ours(
     assert place.read_bytes() == VENDORS
 
 
-@pytest.mark.usefixtures("place")
-def test_a_dry_run_says_what_it_would_do_and_changes_nothing(beside: Program) -> None:
+def test_a_dry_run_says_what_it_would_do_and_changes_nothing(
+    beside: Program, place: Path
+) -> None:
     before = beside.snapshot()
     ran = beside.here("script install", "--dry-run")
     assert ran.exit_code == 0
     assert ran.report["changed"]
-    assert ran.report["verdict"].startswith("Dry run, nothing was changed")
+    assert ran.report["verdict"] == f"Dry run: {place} would run this program."
     assert beside.snapshot() == before
     assert not beside.state.exists()
 
     beside.here("script install")
     before = beside.snapshot()
     shown = text(beside.here("script remove", "--dry-run", as_json=False))
-    assert shown.startswith("Dry run, nothing was changed")
-    assert "again" not in shown
+    assert shown == f"Dry run: {place} would be replaced or removed."
     assert beside.snapshot() == before
     assert State(beside.state).load().script
 
@@ -313,8 +313,11 @@ def test_remove_leaves_what_an_update_brought_back(
 ) -> None:
     beside.here("script install")
     _update(place)
-    ran = beside.here("script remove")
-    assert not ran.report["changed"]
+    shown = text(beside.here("script remove", as_json=False))
+    assert shown == (
+        f"{place} is not this program's: nothing to remove. "
+        "An earlier old script is in LetsEncrypt.ps1.vendor. You can delete it."
+    )
     assert place.read_bytes() == UPDATED
     assert State(beside.state).load().script == ()
 
