@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 from letsencrypt_mdaemon.app import masks
-from letsencrypt_mdaemon.windows import security
+
+assert sys.platform == "win32"
+
+from letsencrypt_mdaemon.windows import security  # noqa: E402 - Windows only
 
 SHOWN = re.compile(
     r"S-1-(?:\d+-)+\d+|S-1-5-21-<domain>-\d+|<service>|<account or group>"
