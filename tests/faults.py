@@ -1829,6 +1829,12 @@ FAULTS = (
         "test_script.py -k others_can_change",
     ),
     Fault(
+        "script-one-of-others-is-put-back",
+        "trust.require_script(kept, root)",
+        "pass",
+        "test_script.py -k others_made",
+    ),
+    Fault(
         "script-the-vendor-s-is-lost",
         "folder.rename(keep_as, place.name)",
         "pass",

@@ -11,7 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from letsencrypt_mdaemon.app import build, scheduling
+from letsencrypt_mdaemon.app import build, scheduling, trust
 from letsencrypt_mdaemon.config import load
 from letsencrypt_mdaemon.errors import ConfigError
 from letsencrypt_mdaemon.mdaemon import folders
@@ -82,13 +82,16 @@ def remove(loaded: Loaded, root: Path, *, dry_run: bool = False) -> Placed:
     """Put the vendor's script back, if ours is in its place, and forget ours.
 
     Raises:
-        ConfigError: If something cannot be written.
+        ConfigError: If others can change the vendor's, or something cannot be written.
     """
     place = _place(root)
     kept = place.with_name(drop_in.KEPT)
     is_ours = drop_in.is_ours(place)
     returns = kept.exists() and (is_ours or not place.exists())
     changed = returns or is_ours
+    if returns:
+        # It may have been there before the folder was safe.
+        trust.require_script(kept, root)
     if not dry_run:
         with build.locked_state(loaded.config, root, loaded.file) as state:
             with disk.explained(f"put {place} back", failure=ConfigError):
@@ -101,9 +104,9 @@ def remove(loaded: Loaded, root: Path, *, dry_run: bool = False) -> Placed:
 
 
 def trusted(root: Path) -> list[Path]:
-    """Return what has to be trusted, as SYSTEM runs it or finds it there."""
+    """Return what has to be trusted: what SYSTEM runs, or will after `remove`."""
     place = _place(root)
-    return [place.parent, *[place] * drop_in.is_ours(place)]
+    return [place.parent, place, place.with_name(drop_in.KEPT)]
 
 
 def flaw(command: Sequence[str], root: Path) -> str:

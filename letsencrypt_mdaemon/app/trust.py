@@ -140,6 +140,22 @@ def require_program(config_file: Path | None, root: Path, *more: Path) -> None:
     raise _refused(what, found, hint=" ".join(hints))
 
 
+def require_script(file: Path, root: Path) -> None:
+    """Refuse to put back a script for SYSTEM that others made or can change.
+
+    Raises:
+        ConfigError: If they did or can, on Windows.
+    """
+    if sys.platform != "win32":
+        return
+    found = _within(_examiner(us=False).places([file]), file, root)
+    if found:
+        hint = f"Delete {file} if MDaemon did not come with it."
+        if mends := commands(found):
+            hint += f" Otherwise run as an administrator: {mends}."
+        raise _refused("SYSTEM must not run a script of others", found, hint=hint)
+
+
 def program_doubts(config_file: Path | None, root: Path, *more: Path) -> list[Doubt]:
     """Return who else can change the program or its config file, on Windows."""
     if sys.platform != "win32":

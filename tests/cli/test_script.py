@@ -12,7 +12,7 @@ import pytest
 from letsencrypt_mdaemon.app import scheduling, script, trust
 from letsencrypt_mdaemon.cli import legacy
 from letsencrypt_mdaemon.config.load import FILE_NAME
-from letsencrypt_mdaemon.errors import Doubt
+from letsencrypt_mdaemon.errors import ConfigError, Doubt
 from letsencrypt_mdaemon.state.folder import State
 from letsencrypt_mdaemon.system import disk, drop_in
 from letsencrypt_mdaemon.system.handles import Folder
@@ -29,6 +29,7 @@ def windows(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the commands run here, from a checkout that belongs to anybody."""
     monkeypatch.setattr(script, "_require_powershell", lambda: None)
     monkeypatch.setattr(trust, "program_doubts", lambda *_: [])
+    monkeypatch.setattr(trust, "require_script", lambda *_: None)
     monkeypatch.setattr(scheduling, "_require_isolated", lambda _: None)
 
 
@@ -177,18 +178,25 @@ def test_in_a_folder_that_others_can_change_nothing_is_written(
     ran = beside.here("script install")
     assert ran.exit_code == 2
     assert "Users can change it" in ran.report["error"]["message"]
-    assert asked == {(place.parent,)}
+    assert asked == {(place.parent, place, kept(place))}
     assert place.read_bytes() == VENDORS
     assert not kept(place).exists()
 
 
-def test_ours_has_to_be_trusted_as_well_as_its_folder(
-    beside: Program, place: Path
+def test_a_script_that_others_made_is_not_put_back(
+    beside: Program, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    root = beside.layout.folder
-    assert script.trusted(root) == [place.parent]
     beside.here("script install")
-    assert script.trusted(root) == [place.parent, place]
+
+    def refuse(file: Path, root: Path) -> None:
+        raise ConfigError(f"{file} in {root} belongs to a stranger.")
+
+    monkeypatch.setattr(trust, "require_script", refuse)
+    ran = beside.here("script remove")
+    assert ran.exit_code == 2
+    assert f"{kept(place)} in" in ran.report["error"]["message"]
+    assert drop_in.is_ours(place)
+    assert kept(place).read_bytes() == VENDORS
 
 
 @wine_differs("renames the file that a link leads to, and not the link")
