@@ -6,7 +6,7 @@ from datetime import timedelta
 from enum import IntEnum
 from typing import TYPE_CHECKING, NamedTuple
 
-from letsencrypt_mdaemon.app import scheduling, status
+from letsencrypt_mdaemon.app import scheduling, script, status
 from letsencrypt_mdaemon.pki.certificate import thumbprint
 from letsencrypt_mdaemon.renewal import hold, spare
 from letsencrypt_mdaemon.renewal.adapters import Proof
@@ -171,6 +171,8 @@ def judge(  # noqa: PLR0913 - all of it is judged
         text = f"the service {begun.service} did not start after a restart on "
         text += f"{begun.at.astimezone():%Y-%m-%d %H:%M}"
         problems.append(Problem(Grade.WARNING, text))
+    if flaw := script.flaw(snapshot.memory.script, installation.root):
+        problems.append(Problem(Grade.WARNING, flaw))
     problems += _name_problems(found)
     doubts = [
         *scheduling.doubts(

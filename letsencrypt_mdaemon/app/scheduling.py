@@ -64,15 +64,28 @@ def command(
             or if it is installed for this user or this folder only; or, on Windows,
             if something is on a drive that only this account has.
     """
+    flags = (load.as_option(*item) for item in options.items())
+    return (*program(loaded, root), "renew", MARK, *flags)
+
+
+def program(loaded: load.Loaded, root: Path, *more: Path) -> tuple[str, ...]:
+    """Return how SYSTEM runs this program, up to the name of a command.
+
+    Args:
+        more: See `trust.require_program`.
+
+    Raises:
+        ConfigError: As `command` does.
+    """
     require_drives(paths(loaded.config, loaded.file, root))
-    trust.require_program(loaded.file, root)
-    program = [sys.executable]
+    trust.require_program(loaded.file, root, *more)
+    words = [sys.executable]
     if not getattr(sys, "frozen", False):
         # Neither the working directory nor the environment says what is imported.
-        program += ["-I", "-m", "letsencrypt_mdaemon"]
+        words += ["-I", "-m", "letsencrypt_mdaemon"]
         _require_isolated(Path(sys.executable))
     if loaded.file is not None:
-        program += ["--config", str(loaded.file.absolute())]
+        words += ["--config", str(loaded.file.absolute())]
     if not loaded.config.agree_tos:
         _log.warning(
             "The first run would fail, because agree-tos is not set. Set it in the "
@@ -90,8 +103,7 @@ def command(
             "reach the CA, set proxy in the config file.",
             proxy,
         )
-    flags = (load.as_option(*item) for item in options.items())
-    return (*program, "renew", MARK, *flags)
+    return tuple(words)
 
 
 def paths(config: Config, file: Path | None, root: Path) -> dict[str, Path]:

@@ -17,6 +17,7 @@ from letsencrypt_mdaemon.cli.options import Group, Result, command
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from letsencrypt_mdaemon.app.renewal import Prepared
     from letsencrypt_mdaemon.cli.context import Context
@@ -176,11 +177,15 @@ def schedule_install(context: Context) -> Result:
     return Result(items, text.print_installed)
 
 
-def offer_to_keep_others_out(context: Context) -> None:
-    """Offer to run the commands that make the config file's folder trusted."""
+def offer_to_keep_others_out(context: Context, *more: Path) -> None:
+    """Offer to run the commands that make the config file's folder trusted.
+
+    Args:
+        more: See `trust.require_program`.
+    """
     from letsencrypt_mdaemon.app import trust  # noqa: PLC0415 - slow
 
-    doubts = trust.program_doubts(context.loaded.file, context.root)
+    doubts = trust.program_doubts(context.loaded.file, context.root, *more)
     text = trust.commands(doubts)
     if text and sys.stdin.isatty() and not context.config.json:
         for doubt in doubts:

@@ -18,6 +18,7 @@ from letsencrypt_mdaemon.cli import (
     commands,
     legacy,
     monitoring,
+    script,
     self_signed,
     streams,
 )
@@ -104,7 +105,7 @@ def demo(
 def _keep_options(**options: object) -> None:
     """Keep the certificate of an MDaemon mail server up to date.
 
-    The switches of the old script (-AlternateHostNames a,b -To x@y ...) still work.
+    The old script's switches (-AlternateHostNames a,b -To x@y ...) still work.
     """
     click.get_current_context().obj = options
 
@@ -121,6 +122,7 @@ cli = Group(
             commands.config_group,
             checks.notify_test,
             commands.schedule_group,
+            script.script_group,
         ],
         "When something is wrong": [
             checks.doctor,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from letsencrypt_mdaemon.app import script
 from letsencrypt_mdaemon.cli import document
 from letsencrypt_mdaemon.cli.document import iso
 from letsencrypt_mdaemon.cli.text import (
@@ -19,6 +20,7 @@ from letsencrypt_mdaemon.cli.text import (
     when,
 )
 from letsencrypt_mdaemon.renewal import hold
+from letsencrypt_mdaemon.system import drop_in
 from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:
@@ -63,6 +65,10 @@ def status(
         ],
         "dropped": [document.dropped(item) for item in memory.dropped],
         "served": installation.served,
+        "script": {
+            "installed": bool(memory.script),
+            "warning": script.flaw(memory.script, installation.root) or None,
+        },
         "proof": document.proof(value.proof),
         "would_fail": [_would_fail(item) for item in value.failing],
         "ledger": _ledger(snapshot),
@@ -238,3 +244,5 @@ def _print_outlook(found: Document) -> None:
             f"{item['due_days_before_end']} days before the end{sparse}",
         )
     row("warning", schedule["warning"])
+    if (item := found["script"])["installed"]:
+        row("script", item["warning"] or f"{drop_in.NAME} runs this program")

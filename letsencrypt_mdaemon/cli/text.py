@@ -210,6 +210,8 @@ def print_selftest(document: Document) -> None:
     for check in document["checks"]:
         mark = {"ok": "ok", "failed": "FAIL"}.get(check["result"], "-")
         print_wrapped(f"{mark:<4}  {check['name']}: {check['detail']}", indent=6)
+    if path := document["report"]:
+        click.echo(f"The report is in {path}. Read it before you send it.")
 
 
 def print_job(document: Document) -> None:

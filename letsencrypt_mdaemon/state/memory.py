@@ -205,6 +205,7 @@ class Memory(NamedTuple):
         hold: The certificate that a person chose last; None after its release.
         succeeded: When the last run of `renew` that ended well began.
         hooked: The thumbprint for which the hook `after-activation` ran last.
+        script: The command of our LetsEncrypt.ps1; empty if it is not installed.
     """
 
     targets: tuple[Target, ...] = ()
@@ -227,6 +228,7 @@ class Memory(NamedTuple):
     hold: Hold | None = None
     succeeded: datetime | None = None
     hooked: str = ""
+    script: tuple[str, ...] = ()
 
     def revoked(self, thumbprint: str) -> datetime | None:
         """Return when this program or the CA revoked a certificate; None if not."""

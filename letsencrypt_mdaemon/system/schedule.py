@@ -210,3 +210,30 @@ def refused(doing: str, ended: process.Ended, hint: str) -> DeployError:
     """Return the error for a scheduler's program that failed."""
     output = printable(ended.output.strip(), 500)
     return DeployError(f"Could not {doing} ({ended.code}): {output}", hint=hint)
+
+
+def split(line: str) -> list[str]:
+    """Return the words of a command line, as a program on Windows gets them.
+
+    The reverse of `subprocess.list2cmdline`, by the rules of Microsoft's C runtime.
+    """
+    words, quoted = [""], False
+    is_word = False
+    for slashes, mark, other in re.findall(r'(\\*)(?:(")|(.|\Z))', line, re.DOTALL):
+        if mark:
+            words[-1] += slashes[: len(slashes) // 2]
+            if len(slashes) % 2:
+                words[-1] += mark
+            else:
+                quoted = not quoted
+            is_word = True
+            continue
+        words[-1] += slashes
+        is_word = is_word or bool(slashes)
+        if other in {" ", "\t"} and not quoted:
+            words += [""] * is_word
+            is_word = False
+        elif other:
+            words[-1] += other
+            is_word = True
+    return words if is_word else words[:-1]

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
 from letsencrypt_mdaemon.errors import ConfigError
-from letsencrypt_mdaemon.system import disk, process
+from letsencrypt_mdaemon.system import disk, drop_in, process
+from letsencrypt_mdaemon.system.drop_in import OLD_SCRIPT
 from letsencrypt_mdaemon.system.schedule import (
     NAME,
     RUNNING,
@@ -26,6 +27,7 @@ from letsencrypt_mdaemon.system.schedule import (
     refused,
     require_one_line,
     several,
+    split,
     twice,
     unfit,
 )
@@ -36,7 +38,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-OLD_SCRIPT = re.compile(r"letsencrypt\.ps1|scheduled-renew\.cmd", re.IGNORECASE)
 MAX_DURATION = "PT2H"
 """Of a run, which may wait more than an hour for the CA (ISO 8601)."""
 NAMESPACE = "http://schemas.microsoft.com/windows/2004/02/mit/task"
@@ -229,12 +230,12 @@ class TaskScheduler:
 
     def rivals(self) -> list[str]:
         """Return the names of the tasks that run the vendor's script."""
-        return self._naming(OLD_SCRIPT)
+        return [name for name, _ in self._old(ours=False)]
 
     def old_names(self) -> dict[str, list[str]]:
         """Return the alternate names of each task that runs the vendor's script."""
         found = {}
-        for name, text in self._definitions(OLD_SCRIPT):
+        for name, text in self._old(ours=False):
             match = _OLD_NAMES.search(html.unescape(text))
             found[name] = re.findall(r"[\w*.-]+", match[1]) if match else []
         return found
@@ -252,11 +253,24 @@ class TaskScheduler:
             raise refused(doing, ended, _AS_ADMINISTRATOR)
 
     def twins(self) -> list[str]:
-        """Return the names of the tasks that run this program, if there are several."""
-        return several(self._naming(THIS_PROGRAM))
+        """Return the names of the tasks that run this program, if there are several.
 
-    def _naming(self, program: re.Pattern[str]) -> list[str]:
-        return [name for name, _ in self._definitions(program)]
+        One that runs it by way of our script is one of them.
+        """
+        found = [*self._definitions(THIS_PROGRAM), *self._old(ours=True)]
+        return several(list(dict.fromkeys(name for name, _ in found)))
+
+    def _old(self, *, ours: bool) -> list[tuple[str, str]]:
+        """Return name and definition of the enabled tasks that run the old script.
+
+        Args:
+            ours: Return those where ours is in its place.
+        """
+        return [
+            (name, text)
+            for name, text in self._definitions(OLD_SCRIPT)
+            if drop_in.is_run_by(text) is ours
+        ]
 
     def _definitions(self, program: re.Pattern[str]) -> list[tuple[str, str]]:
         """Return name and definition of the enabled tasks that run a program."""
@@ -312,33 +326,6 @@ class TaskScheduler:
                 hint="Rename or delete that task in the Task Scheduler.",
             )
         return found
-
-
-def split(line: str) -> list[str]:
-    """Return the words of a command line, as a program on Windows gets them.
-
-    The reverse of `subprocess.list2cmdline`, by the rules of Microsoft's C runtime.
-    """
-    words, quoted = [""], False
-    is_word = False
-    for slashes, mark, other in re.findall(r'(\\*)(?:(")|(.|\Z))', line, re.DOTALL):
-        if mark:
-            words[-1] += slashes[: len(slashes) // 2]
-            if len(slashes) % 2:
-                words[-1] += mark
-            else:
-                quoted = not quoted
-            is_word = True
-            continue
-        words[-1] += slashes
-        is_word = is_word or bool(slashes)
-        if other in {" ", "\t"} and not quoted:
-            words += [""] * is_word
-            is_word = False
-        elif other:
-            words[-1] += other
-            is_word = True
-    return words if is_word else words[:-1]
 
 
 def _is_disabled(definition: str) -> bool:

@@ -63,7 +63,7 @@ STATUS = COMMON | {
     *("mdaemon_dir", "store", "directory_url", "names", "due", "reason", "due_at"),
     *("certificate", "pending", "rolled_back", "targets", "served", "proof", "dropped"),
     *("rule", "advice", "waiting", "tlsa", "key_readers", "ledger", "schedule"),
-    *("would_fail", "held"),
+    *("would_fail", "held", "script"),
 }
 
 
@@ -976,7 +976,8 @@ except SystemExit as end:
 PACKAGE = "letsencrypt_mdaemon."
 HELP = {
     *("_version", "cli", "cli.accounts", "cli.checks", "cli.commands", "cli.legacy"),
-    *("cli.certificates", "cli.monitoring", "cli.self_signed", "cli.setup"),
+    *("cli.certificates", "cli.monitoring", "cli.script", "cli.self_signed"),
+    "cli.setup",
     "cli.streams",
     *("cli.main", "cli.options", "cli.parameters", "errors"),
 }
@@ -1011,7 +1012,7 @@ STATUS_MODULES = HELP | {
 }
 """The modules that `status` imports, and those for the schedule."""
 SCHEDULE_MODULES = {"app.scheduling", "system.process", "system.schedule"}
-SCHEDULE_MODULES |= {"system.tasks"}
+SCHEDULE_MODULES |= {"app.script", "system.drop_in", "system.tasks"}
 SCHEDULE_MODULES |= {"windows", "windows.access"}
 RENEW_MODULES = STATUS_MODULES - {"cli.status"} | {
     *("app.renewal", "cli.outcome", "mdaemon.webroot")

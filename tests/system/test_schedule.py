@@ -207,7 +207,7 @@ def test_a_result_that_is_no_exit_code_is_told_in_words(
 
 @given(st.lists(st.text('ab\\" \t'), min_size=1, max_size=5))
 def test_a_command_line_of_windows_is_split_as_it_was_joined(words: list[str]) -> None:
-    assert tasks.split(subprocess.list2cmdline(words)) == words
+    assert schedule.split(subprocess.list2cmdline(words)) == words
 
 
 def test_a_task_that_this_account_cannot_see_is_not_replaced() -> None:
