@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from letsencrypt_mdaemon.errors import ConfigError, DeployError
 from letsencrypt_mdaemon.system import process, tasks
-from letsencrypt_mdaemon.system.schedule import NAME, Cron
+from letsencrypt_mdaemon.system.schedule import NAME, Cron, split
 from letsencrypt_mdaemon.system.tasks import NAMESPACE, TaskScheduler
 from letsencrypt_mdaemon.windows.access import SYSTEM
 from tests.limits import HANG_SECONDS
@@ -207,7 +207,7 @@ def test_a_result_that_is_no_exit_code_is_told_in_words(
 
 @given(st.lists(st.text('ab\\" \t'), min_size=1, max_size=5))
 def test_a_command_line_of_windows_is_split_as_it_was_joined(words: list[str]) -> None:
-    assert schedule.split(subprocess.list2cmdline(words)) == words
+    assert split(subprocess.list2cmdline(words)) == words
 
 
 def test_a_task_that_this_account_cannot_see_is_not_replaced() -> None:
