@@ -788,7 +788,7 @@ def test_the_program_lists_its_commands_in_sections() -> None:
     titles = [line for line in lines if re.fullmatch(r"\w[^:]*:", line)]
     assert titles == [
         *("Options:", "Every day:", "Setting up:", "When something is wrong:"),
-        *("Certificates:", "Seldom:"),
+        "Certificates and the account:",
     ]
     everyday = lines[lines.index("Every day:") + 1 :][:3]
     assert [line.split()[0] for line in everyday] == ["renew", "status", "verify"]
