@@ -184,8 +184,8 @@ def write(folder: Path, name: str, document: object) -> Path:
     return path
 
 
-def make(folder: Path, count: int, *, now: datetime = NOW) -> Path:
-    """Fill a folder with the files of so many servers; every tenth is not good."""
+def make(folder: Path, count: int, *, now: datetime = NOW, bad_of: int = 10) -> Path:
+    """Fill a folder with the files of so many servers; one of so many is not good."""
     folder.mkdir(parents=True, exist_ok=True)
     bad: list[dict[str, Any]] = [
         {"state": "WARNING", "problem": "a port could not be proven at smtp:25"},
@@ -199,8 +199,8 @@ def make(folder: Path, count: int, *, now: datetime = NOW) -> Path:
     ]
     for number in range(count):
         how: dict[str, Any] = {"days": 31 + number * 7 % 55}
-        if number % 10 == 3:
-            how |= bad[number // 10 % len(bad)]
+        if number % bad_of == 3:
+            how |= bad[number // bad_of % len(bad)]
         name = f"mail{number:04}.example.test"
         write(folder, f"{name}.json", status(name, now=now, **how))
     return folder
@@ -208,7 +208,7 @@ def make(folder: Path, count: int, *, now: datetime = NOW) -> Path:
 
 def make_mixed(folder: Path, *, now: datetime = NOW) -> Path:
     """Fill a folder with a few servers of every kind, and hostile files."""
-    make(folder, 50, now=now)
+    make(folder, 16, now=now, bad_of=4)
     for number, text in enumerate(HOSTILE):
         write(folder, f"hostile{number}.json", hostile(text, now=now))
     write(folder, "failed.json", failed("No MDaemon was found.", now=now))

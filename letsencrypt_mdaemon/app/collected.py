@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from letsencrypt_mdaemon.app.health import Grade, Limits, Problem
-from letsencrypt_mdaemon.text import days, local, printable
+from letsencrypt_mdaemon.text import days, local, printable, when
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -26,6 +26,8 @@ MAX_AGE, MAX_AHEAD = timedelta(days=2), timedelta(hours=1)
 LIFETIME = timedelta(days=90)
 """Of a certificate whose beginning is not known."""
 
+_LEAF = ("thumbprint", "issuer", "not_before", "not_after")
+_MOMENTS = {"not_before", "not_after", "due_at", "since", "until", "last"}
 _RANKS = (Grade.OK, Grade.WARNING, Grade.UNKNOWN, Grade.CRITICAL)
 _BROKEN = (ValueError, LookupError, TypeError, OverflowError, RecursionError)
 
@@ -141,7 +143,7 @@ def read(document: object, source: str, now: datetime) -> Server:
         if document["command"] == "check":
             found = _of_check(document, taken)
         elif document["command"] == "status":
-            found = _of_status(document)
+            found = _of_status(document, now)
         else:
             raise TypeError
         if not found.name.strip():
@@ -169,7 +171,7 @@ def _of_check(document: Mapping[str, Any], taken: datetime) -> Server:
     )
 
 
-def _of_status(document: Mapping[str, Any]) -> Server:
+def _of_status(document: Mapping[str, Any], now: datetime) -> Server:
     names = _texts(document["names"], MAX_NAME)
     leaf = document["certificate"]
     seen: tuple[Port, ...] = ()
@@ -190,7 +192,7 @@ def _of_status(document: Mapping[str, Any]) -> Server:
         last_run=_moment_or_none(_is(document["schedule"], dict)["last_run"]),
         lifetime=LIFETIME if leaf is None else _lifetime(_is(leaf, dict)),
         seen=seen[:MAX_ITEMS],
-        details=tuple(_details(document)),
+        details=tuple(_details(document, now)),
     )
 
 
@@ -198,28 +200,40 @@ def _lifetime(leaf: Mapping[str, Any]) -> timedelta:
     return _moment(leaf["not_after"]) - _moment(leaf["not_before"])
 
 
-def _details(document: Mapping[str, Any]) -> Iterator[tuple[str, tuple[str, ...]]]:
+def _details(
+    document: Mapping[str, Any], now: datetime
+) -> Iterator[tuple[str, tuple[str, ...]]]:
     """Yield the rest of a status, as labels with values; skip empty ones."""
-    leaf = document["certificate"] or {}
+    leaf = document["certificate"] or dict.fromkeys(_LEAF)
+    due = _of_row(document, ("due_at", "reason", "rule"), now)
+
+    def lines(found: object, *keys: str) -> list[str]:
+        rows = found if isinstance(found, list) else [found]
+        return [
+            ", ".join(_of_row(_is(row, dict), keys, now))
+            for row in rows
+            if row is not None
+        ]
+
     rows = {
         "Verdict": [document["verdict"]],
         "Names": document["names"],
-        "Certificate": [leaf.get("thumbprint")],
-        "Issuer": [leaf.get("issuer")],
-        "Valid from": [leaf.get("not_before")],
-        "Valid until": [leaf.get("not_after")],
-        "Due": [document["due_at"], document["reason"], document["rule"]],
-        "Waiting": _values(document["waiting"], "reason", "until"),
-        "Held": _values(document["held"], "by", "since", "until"),
-        "Issued, not in use": _values(document["pending"], "thumbprint", "not_after"),
-        "Dropped": _rows(document["dropped"], "name", "since", "why"),
-        "Would fail": _rows(document["would_fail"], "name", "since", "why", "change"),
-        "Failed": _rows(document["ledger"]["failing"], "name", "last", "why"),
+        "Certificate": [leaf["thumbprint"]],
+        "Issuer": [leaf["issuer"]],
+        "Valid from": _of_row(leaf, ("not_before",), now),
+        "Valid until": _of_row(leaf, ("not_after",), now),
+        "Due": due,
+        "Waiting": lines(document["waiting"], "reason", "until"),
+        "Held": lines(document["held"], "by", "since", "until"),
+        "Issued, not in use": lines(document["pending"], "thumbprint", "not_after"),
+        "Dropped": lines(document["dropped"], "name", "since", "why"),
+        "Would fail": lines(document["would_fail"], "name", "since", "why", "change"),
+        "Failed": lines(document["ledger"]["failing"], "name", "last", "why"),
         "TLSA record": [document["tlsa"]],
         "CA": [document["directory_url"]],
         "MDaemon": [document["mdaemon_dir"]],
         "Store": [document["store"]],
-        "Named by": _rows(document["targets"], "file", "section", "key"),
+        "Named by": lines(document["targets"], "file", "section", "key"),
         "Warnings": document.get("warnings", []),
     }
     for label, values in rows.items():
@@ -227,16 +241,12 @@ def _details(document: Mapping[str, Any]) -> Iterator[tuple[str, tuple[str, ...]
             yield label, shown
 
 
-def _values(found: object, *keys: str) -> list[str]:
-    return [] if found is None else _rows([found], *keys)
-
-
-def _rows(found: object, *keys: str) -> list[str]:
-    """Return what each row of a table says, in a line."""
-    rows = [_is(row, dict) for row in _is(found, list)]
+def _of_row(row: Mapping[str, Any], keys: Iterable[str], now: datetime) -> list[str]:
+    """Return what there is of a row, with its moments in local time."""
+    found = {key: row[key] for key in keys if row[key] is not None}
     return [
-        ", ".join(_text(row[key]) for key in keys if row[key] is not None)
-        for row in rows
+        when(_moment(value), now) if key in _MOMENTS else _text(value)
+        for key, value in found.items()
     ]
 
 

@@ -109,6 +109,11 @@ def _element(tag: str, /, *children: str | None, **attributes: str | None) -> _H
     return _Html(f"<{tag}{shown}>{inner}</{tag}>\n")
 
 
+def _breakable(name: str) -> _Html:
+    """Return a name that may go on in the next line behind a dot."""
+    return _Html(html.escape(name).replace(".", ".<wbr>"))
+
+
 def _section(name: str, title: str, *children: str) -> _Html:
     heading = _element("h2", title, id=f"{name}-title")
     label = f"{name}-title"
@@ -136,8 +141,10 @@ def _table(fleet: Fleet) -> _Html:
     rows = []
     for number, server in enumerate(fleet.servers, 1):
         row = cells(server, fleet.now)
-        link = _element("a", row.server, href=f"#server-{number}")
-        shown = row._replace(verdict=_verdict(server.grade), server=link)
+        link = _element("a", _breakable(row.server), href=f"#server-{number}")
+        shown = row._replace(
+            verdict=_verdict(server.grade), server=link, names=_breakable(row.names)
+        )
         rows.append(_row(HEADS, shown, header=HEADS.index("Server")))
     return _grid(HEADS, rows, "Verdict, certificate and reasons, by server")
 

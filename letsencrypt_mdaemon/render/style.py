@@ -40,9 +40,10 @@ caption { text-align: left; color: var(--soft); padding: 0 0 .4rem; }
 th, td { text-align: left; vertical-align: top; padding: .4rem .6rem;
   border-bottom: 1px solid var(--line); }
 thead th { background: var(--band); white-space: nowrap; }
-tbody th { font-weight: 600; min-width: 9rem; }
+tbody th { font-weight: 600; min-width: 8em; }
 td:nth-child(n+4):nth-child(-n+7) .value { white-space: nowrap; }
-td:nth-child(9) { min-width: 16rem; }
+td:nth-child(3) { min-width: 11em; }
+td:nth-child(9) { min-width: 15em; }
 .label { display: none; }
 small { display: block; color: var(--soft); }
 .bar { width: 8rem; height: .6rem; vertical-align: baseline; fill: var(--bar); }
@@ -65,7 +66,7 @@ dd { margin: 0; grid-column: 2; }
     grid-template-columns: 6.5rem 1fr; gap: 0 .5rem; }
   .label { display: block; color: var(--soft); font-weight: 400; }
   td.empty { display: none; }
-  tbody th, td:nth-child(9) { min-width: 0; }
+  tbody th, td:nth-child(3), td:nth-child(9) { min-width: 0; }
   dl > div { grid-template-columns: 1fr; }
   dd { grid-column: 1; }
 }
@@ -74,7 +75,11 @@ dd { margin: 0; grid-column: 2; }
   :root { --back: #fff; --text: #000; --soft: #333; --line: #999; --band: #eee;
     --link: #000; --ok: #1a6b34; --warning: #8a5300; --critical: #b3181c;
     --unknown: #5a3d99; --bar: #2a6f97; }
-  body { padding: 0; max-width: none; font-size: 9pt; }
+  body { padding: 0; max-width: none; font-size: 8.5pt; }
+  th, td { padding: .2rem .4rem; }
+  h1 { font-size: 14pt; }
+  h2 { font-size: 11pt; }
+  .counts { font-size: 10pt; }
   thead { display: table-header-group; }
   tr, summary { break-inside: avoid; }
   a { text-decoration: none; }

@@ -50,7 +50,10 @@ def test_a_status_becomes_a_server() -> None:
     assert found.ports == (5, 5)
     assert found.last_run == NOW - timedelta(hours=7)
     assert found.sources == ("a.json",)
-    assert dict(found.details)["Store"] == ("windows",)
+    details = dict(found.details)
+    assert details["Store"] == ("windows",)
+    assert details["Valid until"][0].endswith(" (in 60 days)")
+    assert details["Named by"] == ("App/MDaemon.ini, SSL, Hash",)
 
 
 def test_a_check_becomes_a_server() -> None:

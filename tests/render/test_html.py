@@ -15,7 +15,7 @@ from letsencrypt_mdaemon.render import html
 from tests import fleets
 from tests.fleets import HOSTILE, NOW, status
 
-VOID = {"meta"}
+VOID = {"meta", "wbr"}
 
 
 class Page(HTMLParser):
@@ -62,8 +62,18 @@ def test_a_hostile_text_makes_no_element_and_no_attribute() -> None:
 
     kept = {"html", "head", "meta", "title", "style", "body", "a", "header", "h1", "h2"}
     kept |= {"main", "section", "table", "caption", "thead", "tbody", "tr", "th", "td"}
-    kept |= {"span", "strong", "svg", "rect", "small", "details", "summary", "div"}
-    kept |= {"dl", "dt", "dd", "p", "ul", "li"}
+    kept |= {
+        "wbr",
+        "span",
+        "strong",
+        "svg",
+        "rect",
+        "small",
+        "details",
+        "summary",
+        "div",
+    }
+    kept |= {"dl", "dt", "dd", "p", "ul", "li", "wbr"}
     assert set(page.tags) == set(good.tags) <= kept
     names = {key for key, _ in page.attributes}
     assert names == {key for key, _ in good.attributes}
@@ -114,7 +124,7 @@ def test_what_is_known_is_shown() -> None:
     texts = Page(written(status("mail.a.test", state="WARNING", problem="Why!"))).texts
 
     for text in (
-        *("mail.a.test", "mail.a.test, imap.mail.a.test", "2027-01-27", "60"),
+        *("mail.a.test", "imap.mail.a.test", "2027-01-27", "60"),
         *("5 of 5", "7 hours ago", "Why!", "mail.a.test:993", "serves it", "windows"),
     ):
         assert text in texts, text
