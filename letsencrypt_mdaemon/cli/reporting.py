@@ -30,8 +30,8 @@ _NOTES = (
     "Computed from the CA's limits, for servers that are spread evenly over accounts, "
     "addresses and registered domains, and for no order that fails. Take the servers "
     "of each domain in turn.\n"
-    "Renewals do not count while the window that the CA suggests is open (ARI), also "
-    "after a mass revocation: then each server renews at its next run."
+    "Renewals do not count: a certificate for the same names is exempt from these "
+    "limits, also after a mass revocation. Each server renews at its next run."
 ).splitlines()
 
 
