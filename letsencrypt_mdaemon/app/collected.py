@@ -134,7 +134,7 @@ def read(document: object, source: str, now: datetime) -> Server:
             why = f"its schema is {_text(document['schema'], 20)}, not {SCHEMA}"
             return unknown(source, f"{why}: use the same version everywhere", **known)
         generator = _is(document["generator"], dict)
-        known["host"] = host = _text(generator.get("host") or "", MAX_NAME)
+        known["host"] = host = _text(generator.get("host") or "", MAX_NAME).strip()
         known["version"] = _text(generator["version"], 20)
         known["taken"] = taken = _moment(generator["time"])
         if "error" in document:
@@ -288,6 +288,7 @@ def _problems(document: Mapping[str, Any]) -> tuple[Problem, ...]:
     found = [Problem(Grade[row["state"]], _text(row["text"])) for row in rows]
     if rank(grade := Grade[document["state"]]) > rank(worst(x.grade for x in found)):
         found.append(Problem(grade, f"its own verdict is {grade.name}"))
+    found.sort(key=lambda item: -rank(item.grade))  # the worst is never cut off
     return tuple(found[:MAX_ITEMS])
 
 

@@ -143,7 +143,7 @@ def collect(folder: Path, now: datetime, *, without: Collection[Path] = ()) -> F
 
 
 def _read(folder: handles.Folder, name: str, now: datetime) -> Server:
-    shown = printable(name, 200)
+    shown = printable(name, 200).strip() or repr(name)
     try:
         data = _content(folder, name)
     except (OSError, ValueError) as exc:

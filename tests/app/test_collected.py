@@ -89,6 +89,13 @@ def test_a_failure_is_unknown_with_its_message() -> None:
     assert found.name == "host-bad"
 
 
+def test_a_machine_without_a_name_is_named_as_its_file() -> None:
+    document = failed("It failed.")
+    for host in (None, "", " "):
+        document["generator"]["host"] = host
+        assert server(document).name == "a.json"
+
+
 def test_a_check_that_could_not_be_made_is_unknown_with_its_message() -> None:
     problem = {"state": "UNKNOWN", "text": "No MDaemon was found."}
     found = server({"state": "UNKNOWN", "problems": [problem]})
@@ -172,6 +179,16 @@ def test_a_server_that_is_bad_without_a_reason_is_bad() -> None:
         Grade.CRITICAL,
         "its own verdict is CRITICAL",
     )
+
+
+def test_the_worst_problem_is_not_lost_among_many() -> None:
+    many = [{"state": "WARNING", "text": str(number)} for number in range(500)]
+    worst_of_all = {"state": "CRITICAL", "text": "x"}
+
+    found = server(status(state="CRITICAL") | {"problems": [*many, worst_of_all]})
+
+    assert (found.grade, found.problems[0].text) == (Grade.CRITICAL, "x")
+    assert len(found.problems) == MAX_ITEMS
 
 
 def test_critical_is_worse_than_unknown() -> None:

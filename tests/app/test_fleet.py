@@ -78,6 +78,13 @@ def test_the_name_of_a_file_is_made_printable(tmp_path: Path) -> None:
     assert one(tmp_path).name == "\\x1b[2J\\udcff\\u202e"
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="no such names")
+def test_a_file_whose_name_is_blank_has_one(tmp_path: Path) -> None:
+    (tmp_path / " ").touch()
+
+    assert one(tmp_path).name == "' '"
+
+
 def test_hidden_files_and_the_reports_are_no_servers(tmp_path: Path) -> None:
     write(tmp_path, "a.json", status())
     (tmp_path / ".gitkeep").touch()
