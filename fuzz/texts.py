@@ -12,16 +12,13 @@ from pathlib import Path
 
 from cryptography import x509
 
-from letsencrypt_mdaemon.app import collected, fleet
 from letsencrypt_mdaemon.cli import legacy
 from letsencrypt_mdaemon.config.load import load
 from letsencrypt_mdaemon.errors import ConfigError
 from letsencrypt_mdaemon.mdaemon import forms, ini
-from letsencrypt_mdaemon.render import csv, html
 from letsencrypt_mdaemon.state import codec, memory
 from letsencrypt_mdaemon.state.ledger import Failure, Issuance, Ledger
 from letsencrypt_mdaemon.windows import access
-from tests import fleets
 from tests.certificates import OPENSSL_PEM, START
 
 SEPARATOR = b"\n===\n"
@@ -74,17 +71,6 @@ def find_forms(data: bytes) -> None:
         assert hit.form.shape().search(text)
     with suppress(ValueError):
         assert str(forms.parse(text)) == text.strip().lower()
-
-
-def report(data: bytes) -> None:
-    """Report on a server by the file that it sent."""
-    found = fleet.of([collected.parse(data, "a.json", fleets.NOW)], fleets.NOW)
-    assert found.servers[0].name.strip()
-    page = html.write(found, title="Report").decode()
-    assert all(c.isprintable() or c == "\n" for c in page)
-    assert page.count("<script") == page.count("<img") == 0
-    csv.write(found)
-    found.weeks()
 
 
 def translate_switches(data: bytes) -> None:
@@ -201,11 +187,6 @@ TARGETS = {
                 b"directory-url = zerossl\nhost-name = m\xc3\xbcnchen.test\n"
             ),
         ],
-    ),
-    "report": (
-        report,
-        [json.dumps(made).encode() for made in (fleets.status(), fleets.check())]
-        + [json.dumps(fleets.hostile(text)).encode() for text in fleets.HOSTILE],
     ),
     "state": (read_state, [*_records(), b"9" + OPENSSL_PEM]),
     "sddl": (
