@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import timedelta
 from enum import IntEnum
 from typing import TYPE_CHECKING, NamedTuple
@@ -106,6 +107,9 @@ class Limits(NamedTuple):
         return warning, critical
 
 
+USUAL = Limits()
+
+
 def check(
     installation: Installation,
     limits: Limits,
@@ -128,28 +132,27 @@ def check(
     if port_timeout is not None and found.snapshot.in_use is not None:
         seen = _look(installation, found.snapshot, port_timeout)
     return judge(
-        installation, found, limits, seen, timeout=port_timeout or 0, file=file
+        installation, found, seen, limits=limits, timeout=port_timeout, file=file
     )
 
 
 def judge(  # noqa: PLR0913 - all of it is judged
     installation: Installation,
     found: Status,
-    limits: Limits,
     seen: Mapping[Endpoint, Served] | None,
     *,
-    timeout: float = 60,
+    limits: Limits = USUAL,
+    timeout: float | None = None,
     file: Path | None = None,
 ) -> Health:
-    """Judge an installation whose status is read; see `check`.
+    """Judge what was read of an installation.
 
     Args:
         seen: What the ports serve; None if they were not asked.
-        timeout: The seconds that they had.
+        timeout: Seconds that there were for all ports together; None = no limit.
         file: The config file, if there is one.
     """
-    snapshot = found.snapshot
-    now = snapshot.now
+    snapshot, now = found.snapshot, found.snapshot.now
     leaves = [leaf for leaf in dict.fromkeys(snapshot.named.values()) if leaf]
     first = min(leaves, key=lambda leaf: leaf.not_valid_after_utc, default=None)
     span = lifetime(first) if first else timedelta(days=90)
@@ -161,7 +164,7 @@ def judge(  # noqa: PLR0913 - all of it is judged
     proof = None
     problems = [*_certificate_problems(snapshot, left, warning, critical)]
     if seen is not None and snapshot.in_use is not None:
-        proof, more = _ports(snapshot, seen, timeout)
+        proof, more = _ports(snapshot, seen, math.inf if timeout is None else timeout)
         problems += more
     problems += [
         Problem(Grade.WARNING, f"{path} is damaged, so that less is known")

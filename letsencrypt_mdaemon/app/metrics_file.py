@@ -68,7 +68,7 @@ def text(
         installation = open_installation(config, root(), look=False, read_only=True)
         found = status.read(installation, now=datetime.now(UTC))
         seen = None if ended.proof else ended.observed
-        judged = health.judge(installation, found, Limits(), seen, file=file)
+        judged = health.judge(installation, found, seen, file=file)
     except Error as exc:
         _log.debug("The metrics file has less: %s", exc)
         return render(_of_memory(_memory(config, root), ended))

@@ -46,7 +46,7 @@ def written(program: Program, file: Path, *options: str, code: int = 0) -> str:
     ran = program.here("selftest", "--report", str(file), *options)
     assert ran.exit_code == code, ran.messages
     text = file.read_text("ascii")
-    schemas.check_as("report", json.loads(text))
+    schemas.check_as("selftest-report", json.loads(text))
     if not code:
         assert ran.report["report"] == str(file)
     return text
