@@ -37,7 +37,10 @@ INSTALLATION = (
 NAMES = ("host-name", "alternate-host-names", "profile", "directory-url", "staging")
 IIS = ("iis-site-name", "iis-add-binding")
 SERVER = (*INSTALLATION, *NAMES, *IIS)
-DUE = ("key-type", "renew-days", "on-name-failure", "rehearse")
+DUE = (
+    *("key-type", "mail-domains", "renew-days", "on-name-failure", "rehearse"),
+    "validation-dns",
+)
 ACCOUNT = ("directory-url", "ca-bundle", "staging", "mdaemon-dir", "state-dir", "json")
 PORT_80 = ("webroot", "skip-port-check", "validation-port", "validation-dns")
 MAIL = ("to", "mail-from", "mail-server", "mail-user", "mail-password-file")

@@ -63,7 +63,7 @@ STATUS = COMMON | {
     *("mdaemon_dir", "store", "directory_url", "names", "due", "reason", "due_at"),
     *("certificate", "pending", "targets", "served", "proof", "dropped"),
     *("rule", "advice", "waiting", "tlsa", "key_readers", "ledger", "schedule"),
-    *("would_fail", "held"),
+    *("would_fail", "held", "next_tlsa", "tlsa_ports"),
 }
 
 
@@ -983,20 +983,20 @@ HELP = {
 """The modules of the package that --help imports."""
 STATUS_MODULES = HELP | {
     *("app", "app.adapters", "app.build", "app.installation", "app.status"),
-    *("app.rehearsal", "app.trust", "authorities"),
+    *("app.mail_policy", "app.rehearsal", "app.trust", "authorities"),
     *("cli.context", "cli.document", "cli.run", "cli.status", "cli.text"),
     "cli.verdict",
     *("config", "config.load", "config.parsers", "config.settings"),
     *("mdaemon", "mdaemon.bindings", "mdaemon.discovery", "mdaemon.folders"),
     *("mdaemon.forms", "mdaemon.host_name"),
     *("mdaemon.ini", "mdaemon.server"),
-    *("pki", "pki.certificate", "pki.chain", "pki.names"),
+    *("pki", "pki.certificate", "pki.chain", "pki.names", "pki.tlsa"),
     *("renewal", "renewal.adapters", "renewal.by_hand", "renewal.climb"),
-    *("renewal.deploy", "renewal.hold"),
+    *("renewal.dane", "renewal.deploy", "renewal.guard", "renewal.hold"),
     *("renewal.due", "renewal.ladder", "renewal.obtain", "renewal.proof"),
     *("renewal.revoke", "renewal.run", "renewal.snapshot", "renewal.spare"),
     *("state", "state.codec", "state.folder", "state.ledger"),
-    *("state.memory", "state.told", "stores", "stores.pem"),
+    *("state.memory", "state.pins", "state.told", "stores", "stores.pem"),
     *("system", "system.disk", "system.files", "system.locks", "system.log"),
     *("system.backups", "system.handles", "system.owners", "system.swap"),
     *("system.parallel", "text"),
@@ -1008,7 +1008,7 @@ SCHEDULE_MODULES = {"app.scheduling", "system.process", "system.schedule"}
 SCHEDULE_MODULES |= {"system.tasks"}
 SCHEDULE_MODULES |= {"windows", "windows.access"}
 RENEW_MODULES = STATUS_MODULES - {"cli.status"} | {
-    *("app.renewal", "cli.outcome", "mdaemon.webroot")
+    *("app.renewal", "cli.outcome", "mdaemon.webroot", "policy", "policy.anchors")
 }
 """The modules that a scheduled `renew` imports if nothing is due."""
 HEAVY = {
