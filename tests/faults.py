@@ -28,7 +28,10 @@ from tests.limits import HANG_SECONDS
 CHECKOUT = Path(__file__).parents[1]
 PACKAGE = "letsencrypt_mdaemon"
 AT_ONCE = 2
-ELSEWHERE = ("integration", "mail_servers", "windows/test_", "windows/across")
+ELSEWHERE = (
+    *("integration", "mail_servers", "policy/senders"),
+    *("windows/test_", "windows/across"),
+)
 """Folders of tests that need more than Python."""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import dns.dnssec
 import dns.flags
@@ -57,6 +58,32 @@ class SignedZone:
         )
         return dns.rdataset.from_rdata(TTL, made)
 
+    def sign(self, *others: SignedZone, text: str = "") -> dns.zone.Zone:
+        """Return the zone, signed by its key and by those of others.
+
+        Args:
+            text: Further records, such as delegations.
+        """
+        head = [f"@ {TTL} IN SOA ns1.test. admin.test. 1 60 60 600 60"]
+        head += [f"@ {TTL} IN NS ns1.test."]
+        name = dns.name.from_text(self.name)
+        lines = "\n".join([*head, *self.records, text])
+        made = dns.zone.from_text(lines, name, relativize=False)
+        if self.is_signed:
+            signers = [self, *others]
+            keys: list[Any] = [(each.key, each.dnskey[0]) for each in signers]
+            with made.writer() as writer:
+                for each in signers:
+                    writer.add(name, each.dnskey)
+            dns.dnssec.sign_zone(
+                made,
+                keys=keys,
+                inception=self.since,
+                expiration=self.until,
+                add_dnskey=False,
+            )
+        return made
+
     @property
     def ds(self) -> str:
         """The hash of its key, as its parent publishes it."""
@@ -91,9 +118,7 @@ class World:
         return Validator(InMemory(self), at=at, trusted=self.anchors)
 
     def _made(self, name: dns.name.Name, zone: SignedZone) -> dns.zone.Zone:
-        text = [f"@ {TTL} IN SOA ns1.test. admin.test. 1 60 60 600 60"]
-        text += [f"@ {TTL} IN NS {server.name}." for server in SERVERS]
-        text += zone.records
+        text = [f"@ {TTL} IN NS {server.name}." for server in SERVERS]
         for other, child in self.zones.items():
             if other != dns.name.root and self._parent(other) == name:
                 label = other.relativize(name)
@@ -101,19 +126,7 @@ class World:
                 hashes = [child.ds] * child.is_signed
                 hashes = hashes if child.published_ds is None else child.published_ds
                 text += [f"{label} {TTL} IN DS {row}" for row in hashes]
-        made = dns.zone.from_text("\n".join(text), name, relativize=False)
-        if zone.is_signed:
-            rows = zone.dnskey
-            with made.writer() as writer:
-                writer.add(name, rows)
-            dns.dnssec.sign_zone(
-                made,
-                keys=[(zone.key, rows[0])],
-                inception=zone.since,
-                expiration=zone.until,
-                add_dnskey=False,
-            )
-        return made
+        return zone.sign(text="\n".join(text))
 
     def _parent(self, name: dns.name.Name) -> dns.name.Name:
         return self._zone_of(name.parent())

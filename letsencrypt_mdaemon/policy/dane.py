@@ -141,10 +141,11 @@ def _of_port(dns: Validator, host: str, port: int) -> Published | None:
 
 
 def _records(answer: Answer) -> frozenset[Tlsa]:
-    rows = answer.rdatas[:MAX_RECORDS]
-    return frozenset(
-        Tlsa.read(row.usage, row.selector, row.mtype, row.cert) for row in rows
-    )
+    rows = {
+        Tlsa.read(row.usage, row.selector, row.mtype, row.cert) for row in answer.rdatas
+    }
+    # Servers give them in any order, but the same ones have to count.
+    return frozenset(sorted(rows)[:MAX_RECORDS])
 
 
 def _failed(host: str, port: int, answer: Answer) -> Published:

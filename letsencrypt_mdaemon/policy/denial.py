@@ -90,21 +90,26 @@ def is_unsigned_cut(zone: Name, records: Iterable[RRset], name: Name) -> bool:
     return any(row.key == name and row.is_delegation and row.lacks(DS) for row in nsec)
 
 
-def has_no_closer_match(
+def closer_match(
     zone: Name, records: Iterable[RRset], name: Name, labels: int
-) -> bool:
-    """Whether a wildcard rightly stands for a name (RFC 4035, 5.3.4; RFC 5155, 8.8).
+) -> Denial:
+    """Return whether a wildcard rightly stands for a name.
+
+    RFC 4035, 5.3.4; RFC 5155, 8.8 and 9.2.
 
     Args:
         labels: Of the signature: those of the wildcard, without its star.
     """
     nsec, hashed = _rows(zone, records)
     if hashed is None:
-        return False
-    closer = dns.name.Name(name.labels[-labels - 2 :])
+        return Denial.UNSIGNED
     if hashed:
-        return hashed.cover(closer) is not None
-    return any(_is_within(row, name) and row.covers(name) for row in nsec)
+        cover = hashed.cover(dns.name.Name(name.labels[-labels - 2 :]))
+        if cover is None:
+            return Denial.NOTHING
+        return Denial.UNSIGNED if cover.opts_out else Denial.NO_NAME
+    is_missing = any(_is_within(row, name) and row.covers(name) for row in nsec)
+    return Denial.NO_NAME if is_missing else Denial.NOTHING
 
 
 def _rows(zone: Name, records: Iterable[RRset]) -> tuple[list[_Row], _Hashed | None]:
@@ -221,12 +226,12 @@ class _Hashed:
         above, cover = self.encloser(name)
         if above is None or cover is None:
             return Denial.NOTHING
+        if cover.opts_out:
+            return Denial.UNSIGNED
         star = _STAR + above
         wild = self.match(star)
         if wild is not None:
             return Denial.NO_DATA if wild.lacks(kind) else Denial.NOTHING
-        if cover.opts_out:
-            return Denial.UNSIGNED
         return Denial.NO_NAME if self.cover(star) else Denial.NOTHING
 
     def _hash(self, name: Name) -> str:

@@ -134,7 +134,7 @@ class Network:
         """
         glue: dict[Name, list[str]] = {}
         for rrset in response.additional:
-            if rrset.rdtype in (A, AAAA) and rrset.name.is_subdomain(zone):
+            if rrset.name.is_subdomain(zone) and rrset.rdtype in (A, AAAA):
                 glue.setdefault(rrset.name, []).extend(x.to_text() for x in rrset)
         servers: list[Server] = []
         for item in found:

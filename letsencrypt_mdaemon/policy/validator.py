@@ -21,8 +21,8 @@ from letsencrypt_mdaemon.policy import anchors, signatures
 from letsencrypt_mdaemon.policy.answer import Answer, State
 from letsencrypt_mdaemon.policy.denial import (
     Denial,
+    closer_match,
     denial,
-    has_no_closer_match,
     is_unsigned_cut,
 )
 from letsencrypt_mdaemon.policy.network import Network, Server, servers_in
@@ -55,6 +55,10 @@ class _Zone(NamedTuple):
     name: Name
     servers: tuple[Server, ...]
     keys: Rdataset | None
+
+
+class _OptOutError(Exception):
+    """A wildcard stands where an unsigned zone may be (RFC 5155, 9.2)."""
 
 
 class _SilentError(Exception):
@@ -141,6 +145,8 @@ class Validator:
                 answer, alias = self._read(response, zone, name, kind)
                 if answer is not None:
                     return answer, alias
+            except _OptOutError:
+                return self._unsigned(name, kind)
             except BogusError as exc:
                 why = str(exc)
             # What the zone does not prove, a zone below it may.
@@ -299,6 +305,7 @@ class Validator:
         Raises:
             BogusError: If no signature is right and in time; or if they come from a
                 wildcard, and nothing proves that it may stand for their name.
+            _OptOutError: If it may, but for an unsigned zone.
         """
         item = signatures.valid(
             found,
@@ -306,15 +313,15 @@ class Validator:
             (zone.name, zone.keys),
             self._now,
         )
-        if item.labels < len(found.name) - 1 - found.name.is_wild() and (
-            found.rdtype in (NSEC, NSEC3)
-            or not has_no_closer_match(
-                zone.name, self._denials(response, zone), found.name, item.labels
-            )
-        ):
-            raise BogusError(
-                f"{shown(found.name)}: a wildcard stands for it, and nothing proves "
-                "that it may"
-            )
+        if item.labels < len(found.name) - 1 - found.name.is_wild():
+            proven = Denial.NOTHING
+            if found.rdtype not in (NSEC, NSEC3):
+                rows = self._denials(response, zone)
+                proven = closer_match(zone.name, rows, found.name, item.labels)
+            if proven is Denial.UNSIGNED:
+                raise _OptOutError
+            if proven is Denial.NOTHING:
+                message = "a wildcard stands for it, and nothing proves that it may"
+                raise BogusError(f"{shown(found.name)}: {message}")
         left = int(item.expiration - self._now)
         return min(int(found.ttl), int(item.original_ttl), left)
