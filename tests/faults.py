@@ -2121,9 +2121,9 @@ FAULTS = (
         "policy/test_validator.py",
     ),
     Fault(
-        "dnssec-an-unsigned-answer-is-proven",
-        "if not signatures.of_zone(response, rrset, zone.name):",
-        "if not rrset:",
+        "dnssec-signatures-last-for-ever",
+        "found, (found.name, rows), {zone: tried}, now=now",
+        "found, (found.name, rows), {zone: tried}, now=item.inception",
         "policy/test_validator.py",
     ),
     Fault(
@@ -2167,8 +2167,8 @@ FAULTS = (
     ),
     Fault(
         "tlsa-of-an-unsigned-host-counts",
-        "if address.state is State.INSECURE:",
-        "if not address:",
+        "if alias.state is not State.SECURE or not alias.rdatas:",
+        "if not alias:",
         "policy/test_dane.py",
     ),
     Fault(

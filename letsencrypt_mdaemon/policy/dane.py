@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from dns.rdatatype import MX, TLSA, A
+from dns.rdatatype import CNAME, MX, TLSA, A
 
 from letsencrypt_mdaemon.pki.tlsa import SMTP, Tlsa
 from letsencrypt_mdaemon.policy.answer import State
@@ -96,12 +96,15 @@ def mx_hosts(answer: Answer) -> list[str]:
 
 def _of_host(dns: Validator, host: str, ports: Sequence[int]) -> list[Published]:
     address = dns.look_up(host, A)
-    if address.state is State.INSECURE:
-        return []  # RFC 7672, 2.2.2
     if not address.is_known:
         return [_failed(host, port, address) for port in ports]
     # The name that the aliases lead to comes first (RFC 7671, 7).
     bases = list(dict.fromkeys([address.owner.lower(), host]))
+    if address.state is State.INSECURE:
+        alias = dns.look_up(host, CNAME)
+        if alias.state is not State.SECURE or not alias.rdatas:
+            return []  # RFC 7672, 2.2.2
+        bases = [host]
     open_ports = set(ports)
     found = []
     for base in bases:

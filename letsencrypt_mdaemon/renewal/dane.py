@@ -94,6 +94,7 @@ class Dane(NamedTuple):
         unknown: Why some could not be looked up; "" if all could.
         next_key: The key that the next certificate gets (key-policy = next).
         current: The key of the certificate in use, if it can be used again.
+        keeps_key: Whether it is to be used again, whatever the policy.
     """
 
     pinned: tuple[Pinned, ...] = ()
@@ -101,6 +102,7 @@ class Dane(NamedTuple):
     unknown: str = ""
     next_key: PrivateKey | None = None
     current: PrivateKey | None = None
+    keeps_key: bool = False
 
 
 class Judged(NamedTuple):

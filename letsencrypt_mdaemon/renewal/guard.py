@@ -163,7 +163,7 @@ def key_to_order(snapshot: Snapshot, adapters: Adapters) -> PrivateKey | None:
     has = dane.has_current(snapshot)
     act = dane.decide(fit, policy, dane.left(snapshot), has_current=has)
     is_forced = act is Act.WAIT and has and snapshot.request.force
-    if act is Act.CURRENT or is_forced:
+    if act is Act.CURRENT or is_forced or known.keeps_key:
         _log.warning(
             "Keeping the current key, because the TLSA records match no other yet."
         )
@@ -208,7 +208,8 @@ def without_misfit(snapshot: Snapshot, adapters: Adapters) -> Snapshot:
         pending.thumbprint,
     )
     adapters.ca.forget_pending()
-    return snapshot._replace(pending=None)
+    # The CA's issuer may have changed, which nobody sees before it issues.
+    return snapshot._replace(pending=None, dane=known._replace(keeps_key=True))
 
 
 def judge(

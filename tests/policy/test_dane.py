@@ -122,6 +122,18 @@ def test_unsigned_zones_have_no_records() -> None:
     assert rows == Found(hosts=(NAME, "mx.plain.test"))
 
 
+def test_an_alias_into_an_unsigned_zone_keeps_the_records_of_its_own_name() -> None:
+    """RFC 7672, 2.2.2."""
+    plain = SignedZone("plain.test", ["mx 60 IN A 192.0.2.9"], is_signed=False)
+    signed = ["away 60 IN CNAME mx.plain.test.", f"_25._tcp.away 60 IN TLSA 3 1 1 {AB}"]
+    dns_ = world(*signed, zones=[plain])
+
+    rows = found(dns_, names=("away.example.test", "mx.plain.test"))
+
+    assert owners(rows) == ["_25._tcp.away.example.test"]
+    assert not [row for row in dns_.asked if "_tcp.mx.plain.test" in row[1]]
+
+
 def test_the_signed_mx_host_of_an_unsigned_domain_is_looked_up() -> None:
     plain = SignedZone("plain.test", [f"@ 60 IN MX 10 {NAME}."], is_signed=False)
     dns_ = world(HOST, f"_25._tcp.mail 60 IN TLSA 3 1 1 {AB}", zones=[plain])

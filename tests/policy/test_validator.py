@@ -157,6 +157,14 @@ def test_a_lie_about_a_signed_zone_is_bogus(
     assert answer.why
 
 
+def test_a_denial_without_a_signature_proves_nothing(dns_world: World) -> None:
+    dns_world.broken["mail.example.test", TLSA] = no_signature
+
+    answer = dns_world.validator().look_up("mail.example.test", TLSA)
+
+    assert answer.state is State.BOGUS
+
+
 def test_a_denial_of_another_name_proves_nothing(dns_world: World) -> None:
     """An NSEC record that is signed, but does not cover the name."""
     response = dns_world.answer(dns.message.make_query("zzz.example.test", A))

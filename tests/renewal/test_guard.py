@@ -370,11 +370,14 @@ def test_no_run_orders_again_and_again_where_nothing_helps(scene: Scene) -> None
 
     scene.issuer.issue = another
     scene.to_the_end(29)
-    for _ in range(20):
-        scene.renew()
+    outcomes = []
+    for _ in range(27):
+        outcomes.append(scene.renew())
         scene.pass_time(86_400)
 
-    assert len(scene.issuer.orders) == 2
+    # With the next key, and in the last week with the current one.
+    assert len(scene.issuer.orders) == 3
+    assert [row.renewed for row in outcomes] == [False] * 26 + [True]
 
 
 # DNS fails
@@ -461,6 +464,7 @@ def test_a_chosen_certificate_is_refused(scene: Scene) -> None:
 
 def test_a_spare_that_would_break_is_passed_over(scene: Scene) -> None:
     """A good one in the store, but another key: an order with the pinned key."""
+    scene.to_the_end(40)
     scene.renew(issue_only=True, force=True, scheduled=True)
     scene.parts.ca.forget_pending()
     scene.policy = "reuse"
