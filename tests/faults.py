@@ -2223,8 +2223,8 @@ FAULTS = (
     ),
     Fault(
         "dane-a-spare-is-not-guarded",
-        "and (asked or dane.may_use(snapshot,",
-        "and (True or dane.may_use(snapshot,",
+        "and (asked or dane.may_use(snapshot, _chain(leaf, adapters)))",
+        "",
         "renewal/test_guard.py",
     ),
     Fault(

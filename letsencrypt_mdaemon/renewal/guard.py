@@ -246,12 +246,17 @@ def judge(
     owners = ", ".join(pin.owner for pin in found.ports)
     publish = ", ".join(dane.to_publish(found.ports, record))
     if act is Act.MAIL:
+        why = f"no TLSA record of {owners} matches it"
+        hint = f"Publish {publish} now."
+        if found.until is not None:
+            why = f"its TLSA record at {owners} is too new for some caches"
+            hint = f"Leave the record there. It counts from {when(found.until)}."
         return Verdict(
             loss=DeployError(
-                f"The new certificate is in use, but no TLSA record of {owners} "
-                "matches it: senders that use DANE keep their mail back. It could "
-                "wait no longer, because the certificate before was nearly over.",
-                hint=f"Publish {publish} now.",
+                f"The new certificate is in use, but {why}: senders that use DANE keep "
+                "their mail back. It could wait no longer, because the certificate "
+                "before was nearly over.",
+                hint=hint,
             )
         )
     if found.fit is Fit.SOON and act is not Act.USE:

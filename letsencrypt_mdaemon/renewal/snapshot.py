@@ -203,9 +203,13 @@ def with_spare(snapshot: Snapshot, adapters: Adapters) -> Snapshot:
         leaf
         for leaf in ([held] if held is not None else spares(snapshot))
         if adapters.store.is_key_usable(thumbprint(leaf))
-        and (asked or dane.may_use(snapshot, adapters.store.chain(thumbprint(leaf))))
+        and (asked or dane.may_use(snapshot, _chain(leaf, adapters)))
     )
     spare = next(usable, None)
     return snapshot._replace(
         spare=spare, pending=snapshot.pending if spare is None else None
     )
+
+
+def _chain(leaf: x509.Certificate, adapters: Adapters) -> tuple[x509.Certificate, ...]:
+    return adapters.store.chain(thumbprint(leaf)) or (leaf,)

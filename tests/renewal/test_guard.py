@@ -356,6 +356,24 @@ def test_with_three_days_left_any_certificate_is_used_with_an_error_to_mail(
     assert not scene.renew().renewed
 
 
+def test_a_record_that_is_too_new_in_the_last_days_is_no_reason_to_expire(
+    scene: Scene,
+) -> None:
+    scene.store.keys.clear()
+    scene.to_the_end(2.9)
+    scene.renew(issue_only=True, scheduled=True)
+    pending = scene.parts.ca.pending()
+    assert pending is not None
+    scene.records = [scene.pin, of_key(pending.leaf)]
+
+    outcome = scene.renew()
+
+    assert outcome.renewed
+    assert isinstance(outcome.error, DeployError)
+    assert "too new for some caches" in outcome.error.message
+    assert "counts from" in outcome.error.hint
+
+
 def test_no_run_orders_again_and_again_where_nothing_helps(scene: Scene) -> None:
     """The CA took another issuer: even the current key does not match."""
     scene.policy = "next"
