@@ -80,6 +80,9 @@ def test_a_held_renewal_says_what_to_publish(program: Program, zone: Zone) -> No
     assert ran.exit_code == 0
     assert not ran.report["renewed"]
     assert ran.report["waiting_until"]
+    held = "eld: the TLSA record of the next key is not published yet"
+    assert ran.report["waiting_for"].startswith(f"h{held}")
+    assert ran.report["verdict"].startswith(f"H{held}. At most until ")
     (said,) = [line for line in ran.report["warnings"] if "held" in line]
     assert said.startswith("held: the TLSA record of the next key is not published yet")
     assert report["next_tlsa"]["record"] in said
