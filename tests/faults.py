@@ -29,7 +29,7 @@ CHECKOUT = Path(__file__).parents[1]
 PACKAGE = "letsencrypt_mdaemon"
 AT_ONCE = 2
 ELSEWHERE = (
-    *("integration", "mail_servers", "metrics/", "browser"),
+    *("integration", "mail_servers", "metrics/", "browser", "policy/senders"),
     *("windows/test_", "windows/across"),
 )
 """Folders of tests that need more than Python."""
@@ -2391,6 +2391,138 @@ FAULTS = (
         "most = (rate.number - 1) * buckets + 1",
         "most = rate.number * buckets",
         "test_rollout.py",
+    ),
+    # DNSSEC and DANE
+    Fault(
+        "dnssec-another-root-is-believed",
+        "if any(signatures.is_of(zone.name, key, row) for row in hashes):",
+        "if True:",
+        "policy/test_validator.py",
+    ),
+    Fault(
+        "dnssec-signatures-last-for-ever",
+        "found, (found.name, rows), {zone: tried}, now=now",
+        "found, (found.name, rows), {zone: tried}, now=item.inception",
+        "policy/test_validator.py",
+    ),
+    Fault(
+        "dnssec-a-wildcard-stands-for-any-name",
+        "if item.labels < len(found.name) - 1 - found.name.is_wild():",
+        "if found.name.is_wild():",
+        "policy/test_validator.py",
+    ),
+    Fault(
+        "dnssec-a-zone-is-unsigned-without-proof",
+        "if is_unsigned_cut(zone.name, self._denials(response, zone), cut):",
+        "if True:",
+        "policy/test_validator.py",
+    ),
+    Fault(
+        "dnssec-any-nsec-denies",
+        "r for r in rows if _is_within(r, name) and r.covers(name)",
+        "r for r in rows",
+        "policy/test_validator.py",
+    ),
+    Fault(
+        "dnssec-a-denial-needs-no-signature",
+        """                _log.debug("%s", exc)
+                continue
+            found.append(rrset)""",
+        """                _log.debug("%s", exc)
+            found.append(rrset)""",
+        "policy/test_validator.py",
+    ),
+    Fault(
+        "tlsa-of-one-server-counts",
+        "frozenset.intersection(*seen), frozenset.union(*seen)",
+        "frozenset.union(*seen), frozenset.union(*seen)",
+        "policy/test_dane.py",
+    ),
+    Fault(
+        "tlsa-the-first-hundred-as-they-come",
+        "frozenset(sorted(rows)[:MAX_RECORDS])",
+        "frozenset(sorted(rows))",
+        "policy/test_dane.py",
+    ),
+    Fault(
+        "tlsa-of-an-unsigned-host-counts",
+        "if alias.state is not State.SECURE or not alias.rdatas:",
+        "if not alias:",
+        "policy/test_dane.py",
+    ),
+    Fault(
+        "tlsa-an-unknown-matching-type-matches",
+        "return kind is not None and kind(data).hexdigest() == self.digest",
+        'return (kind(data).hexdigest() if kind else "") == self.digest',
+        "pki/test_tlsa.py",
+    ),
+    Fault(
+        "tlsa-of-an-issuer-fits-any-name",
+        "return covers(chain[0], host) and any(",
+        "return any(",
+        "pki/test_tlsa.py",
+    ),
+    Fault(
+        "dane-a-record-counts-at-once",
+        "if counts > now:",
+        "if False:",
+        "renewal/test_dane.py",
+    ),
+    Fault(
+        "dane-only-the-ttl-of-now-counts",
+        "wait = timedelta(seconds=max(ttl, old.ttl if old else 0))",
+        "wait = timedelta(seconds=ttl)",
+        "renewal/test_dane.py",
+    ),
+    Fault(
+        "dane-the-last-answer-counts-for-ever",
+        "if timedelta() <= now - pin.at <= KEPT",
+        "if timedelta() <= now - pin.at",
+        "renewal/test_dane.py",
+    ),
+    Fault(
+        "dane-it-waits-for-ever",
+        "if left is Left.LAST:",
+        "if False:",
+        "renewal/test_dane.py",
+    ),
+    Fault(
+        "dane-a-rollback-is-not-guarded",
+        "refusal = refusal or verdict.refusal",
+        "refusal = refusal or None",
+        "renewal/test_guard.py",
+    ),
+    Fault(
+        "dane-a-choice-is-not-guarded",
+        """    verdict = guard.judge(snapshot, leaf, adapters, asked=True)
+    if verdict.refusal is not None:""",
+        """    verdict = guard.judge(snapshot, leaf, adapters, asked=True)
+    if not verdict:""",
+        "renewal/test_guard.py",
+    ),
+    Fault(
+        "dane-a-spare-is-not-guarded",
+        "and (asked or dane.may_use(snapshot, _chain(leaf, adapters)))",
+        "",
+        "renewal/test_guard.py",
+    ),
+    Fault(
+        "dane-the-next-key-is-used-again",
+        "return None if record in used or is_spoiled else key",
+        "return None if is_spoiled else key",
+        "renewal/test_guard.py",
+    ),
+    Fault(
+        "dane-orders-again-and-again",
+        "if of_key(pending.key) == of_key(known.current):",
+        "if not known:",
+        "renewal/test_guard.py",
+    ),
+    Fault(
+        "next-key-is-not-sealed",
+        '_WITH_KEY = {"account.json", "order.json", "pending.pem", "next-key.json"}',
+        '_WITH_KEY = {"account.json", "order.json", "pending.pem"}',
+        "test_seal.py",
     ),
 )
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from letsencrypt_mdaemon import authorities
-from letsencrypt_mdaemon.app import build, credentials
+from letsencrypt_mdaemon.app import build, credentials, mail_policy
 from letsencrypt_mdaemon.errors import ConfigError, Error
 from letsencrypt_mdaemon.mdaemon import folders
 from letsencrypt_mdaemon.mdaemon.bindings import Bindings
@@ -76,6 +76,7 @@ def adapters(
                 binds=not (request.issue_only or request.rehearse),
             )
         ),
+        tlsa=lambda: mail_policy.tlsa(installation),
     )
 
 
@@ -169,7 +170,7 @@ def request(installation: Installation, names: tuple[str, ...]) -> Request:
         names=names,
         key_type=config.key_type,
         directory_url=config.ca,
-        reuse_key=config.key_policy == "reuse",
+        key_policy=config.key_policy,
         days_left=config.renew_days,
         interval=due.interval(installation.memory.runs),
         limits=authorities.at(config.ca).limits,

@@ -231,7 +231,7 @@ def certificate_store(config: Config, state: State, root: Path) -> Store:
         from letsencrypt_mdaemon.windows import access  # noqa: PLC0415
 
         # To reuse a key, the program has to export it.
-        exportable = config.key_exportable or config.key_policy == "reuse"
+        exportable = config.key_exportable or config.key_policy != "new"
         return WindowsStore(
             storage=config.key_storage,
             exportable=exportable,

@@ -99,7 +99,7 @@ def carry_out(context: Context, act: Callable[[Prepared], Outcome]) -> Result:
     overview.warn(prepared.installation, prepared.named.values())
     outcome = context.outcome = act(prepared)
     leaf = outcome.certificate
-    pinned = config.key_policy == "reuse" and leaf is not None
+    pinned = config.key_policy != "new" and leaf is not None
     items = {
         **document.outcome(outcome),
         "tlsa": tlsa(leaf, context.names[0]) if pinned and leaf else None,

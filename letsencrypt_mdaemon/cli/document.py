@@ -136,6 +136,7 @@ def outcome(value: Outcome) -> Document:
         "fault": value.fault or None,
         "due_at": iso(value.next_at),
         "waiting_until": iso(value.waits_until),
+        "waiting_for": printable(value.waits_for) or None,
         "changes": [change(item) for item in value.changes],
         "reloaded": list(value.reloaded),
         "proof": proof(value.proof),

@@ -38,7 +38,10 @@ INSTALLATION = (
 NAMES = ("host-name", "alternate-host-names", "profile", "directory-url", "staging")
 IIS = ("iis-site-name", "iis-add-binding")
 SERVER = (*INSTALLATION, *NAMES, *IIS)
-DUE = ("key-type", "renew-days", "on-name-failure", "rehearse")
+DUE = (
+    *("key-type", "mail-domains", "renew-days", "on-name-failure", "rehearse"),
+    "validation-dns",
+)
 ACCOUNT = (
     *("directory-url", "ca-bundle", "proxy", "staging", "mdaemon-dir", "state-dir"),
     "json",

@@ -24,6 +24,8 @@ from letsencrypt_mdaemon.system import drop_in
 from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from letsencrypt_mdaemon.app.health import Health
     from letsencrypt_mdaemon.app.installation import Installation
     from letsencrypt_mdaemon.app.status import Status
@@ -65,6 +67,18 @@ def status(
         "certificate": document.certificate(snapshot.in_use),
         "key_readers": value.key_readers,
         "tlsa": value.tlsa,
+        "next_tlsa": value.next_tlsa
+        and {"record": value.next_tlsa.record, "counts": iso(value.next_tlsa.counts)},
+        "tlsa_ports": None
+        if value.tlsa_ports is None
+        else [
+            {
+                "name": item.owner,
+                "records": [str(record) for record in item.records],
+                "matches": item.matches,
+            }
+            for item in value.tlsa_ports
+        ],
         "pending": document.certificate(value.pending),
         "rolled_back": iso(value.rolled_back),
         "held": document.hold(hold.in_force(snapshot)),
@@ -169,6 +183,11 @@ def print_status(found: Document, *, each: bool = False) -> None:
     _print_outlook(found)
     row("key read by", *(found["key_readers"] or []))
     row("TLSA record", found["tlsa"], whole=True)
+    if item := found["next_tlsa"]:
+        row("next TLSA", item["record"], _counts(item["counts"], found["tlsa_ports"]))
+    for item in found["tlsa_ports"] or []:
+        matches = "" if item["matches"] else "matches no certificate in use: "
+        row("published", f"{item['name']}: {matches}{'; '.join(item['records'])}")
     row("dropped", *map(dropped, found["dropped"]))
     for item in found["would_fail"]:
         who = f"{item['name']}, since {when(item['since'])}: {item['why']}"
@@ -183,6 +202,15 @@ def print_status(found: Document, *, each: bool = False) -> None:
         row("pending", f"{item['thumbprint']}, issued and not in use yet")
     _print_places(found, each=each)
     print_unproven(found["proof"])
+
+
+def _counts(moment: str | None, ports: Sequence[Document] | None) -> str:
+    """Return whether the record of the next key is published, and counts."""
+    if not any(port["matches"] for port in ports or []):
+        return "publish it if you use DANE; no TLSA record pins the current key"
+    if moment is None:
+        return "publish it beside the current one; it is not published yet"
+    return f"published; the next certificate may be used from {when(moment)}"
 
 
 def _partly(found: Document) -> str:

@@ -3,6 +3,8 @@
     <state>/installation.json      targets learned, certificates obtained and verified
     <state>/attempt.json           a certificate being put into use, or rolled back
     <state>/restart.json           a restart of the server's service that has not ended
+    <state>/next-key.json          the key of the next certificate (key-policy = next)
+    <state>/tlsa.json              the TLSA records that were seen last
     <state>/<CA>/account.json      the account key at this CA, and the account's URL
     <state>/<CA>/order.json        the open order, with the key of its certificate
     <state>/<CA>/pending.pem       issued, not yet in use: chain and key
@@ -39,6 +41,7 @@ from letsencrypt_mdaemon.state.memory import (
     OpenOrder,
     Restart,
 )
+from letsencrypt_mdaemon.state.pins import NextKey, Pins
 from letsencrypt_mdaemon.system import disk
 from letsencrypt_mdaemon.system.disk import read_limited
 
@@ -66,8 +69,10 @@ _NAMES: dict[type, str] = {
     OpenOrder: "order.json",
     Draw: "renewal.json",
     Ledger: "ledger.json",
+    NextKey: "next-key.json",
+    Pins: "tlsa.json",
 }
-_WITH_KEY = {"account.json", "order.json", "pending.pem"}
+_WITH_KEY = {"account.json", "order.json", "pending.pem", "next-key.json"}
 
 
 class Seal(Protocol):
@@ -208,6 +213,18 @@ class State(_Files):
     def attempt(self) -> Attempt | None:
         """Return the attempt that an earlier run left, or that was rolled back."""
         return self._load(Attempt)
+
+    def pins(self) -> Pins:
+        """Return the TLSA records that were seen last."""
+        return self._load(Pins) or Pins()
+
+    def next_key(self) -> NextKey | None:
+        """Return the key that the next certificate gets, if there is one."""
+        return self._load(NextKey)
+
+    def forget_next_key(self) -> None:
+        """Forget it, because it must not be used."""
+        self._remove("next-key.json")
 
     def forget_attempt(self) -> None:
         """Forget the attempt, once it is decided."""

@@ -64,6 +64,7 @@ STATUS = COMMON | {
     *("certificate", "pending", "rolled_back", "targets", "served", "proof", "dropped"),
     *("rule", "advice", "waiting", "tlsa", "key_readers", "ledger", "schedule"),
     *("would_fail", "held", "script", "state", "problems"),
+    *("next_tlsa", "tlsa_ports"),
 }
 
 
@@ -983,20 +984,20 @@ HELP = {
 """The modules of the package that --help imports."""
 STATUS_MODULES = HELP | {
     *("app", "app.adapters", "app.build", "app.installation", "app.status"),
-    *("app.health", "app.rehearsal", "app.trust", "authorities"),
+    *("app.health", "app.mail_policy", "app.rehearsal", "app.trust", "authorities"),
     *("cli.context", "cli.document", "cli.run", "cli.status", "cli.text"),
     "cli.verdict",
     *("config", "config.load", "config.parsers", "config.settings"),
     *("mdaemon", "mdaemon.bindings", "mdaemon.discovery", "mdaemon.folders"),
     *("mdaemon.forms", "mdaemon.host_name"),
     *("mdaemon.ini", "mdaemon.server"),
-    *("pki", "pki.certificate", "pki.chain", "pki.names"),
+    *("pki", "pki.certificate", "pki.chain", "pki.names", "pki.tlsa"),
     *("renewal", "renewal.adapters", "renewal.by_hand", "renewal.climb"),
-    *("renewal.deploy", "renewal.hold"),
+    *("renewal.dane", "renewal.deploy", "renewal.guard", "renewal.hold"),
     *("renewal.due", "renewal.ladder", "renewal.obtain", "renewal.proof"),
     *("renewal.revoke", "renewal.run", "renewal.snapshot", "renewal.spare"),
     *("state", "state.codec", "state.folder", "state.ledger"),
-    *("state.memory", "state.told", "stores", "stores.pem"),
+    *("state.memory", "state.pins", "state.told", "stores", "stores.pem"),
     *("system", "system.disk", "system.files", "system.locks", "system.log"),
     *(
         "system.backups",
@@ -1014,7 +1015,7 @@ SCHEDULE_MODULES = {"app.scheduling", "system.process", "system.schedule"}
 SCHEDULE_MODULES |= {"app.script", "system.drop_in", "system.tasks"}
 SCHEDULE_MODULES |= {"windows", "windows.access"}
 RENEW_MODULES = STATUS_MODULES - {"app.health", "cli.status"} | {
-    *("app.renewal", "cli.outcome", "mdaemon.webroot")
+    *("app.renewal", "cli.outcome", "mdaemon.webroot", "policy", "policy.anchors")
 }
 """The modules that a scheduled `renew` imports if nothing is due."""
 HEAVY = {

@@ -32,6 +32,7 @@ EXAMPLES: dict[str, tuple[str, object]] = {
     "alternate-host-names": ("b.test, A.test;b.test", ("b.test", "a.test")),
     "key-type": ("P256", "p256"),
     "key-policy": ("Reuse", "reuse"),
+    "mail-domains": ("Example.com, b.test", ("example.com", "b.test")),
     "renew-days": ("20", 20),
     "rehearse": ("No", "no"),
     "on-name-failure": ("DROP", "drop"),
