@@ -121,7 +121,7 @@ def carry_out(context: Context, act: Callable[[Prepared], Outcome]) -> Result:
 @command(
     *("json", "mdaemon-dir", "store", "host-name", "alternate-host-names"),
     *("key-type", "directory-url"),
-    takes=(*options.SERVER, *options.DUE),
+    takes=(*options.SERVER, *options.DUE, "after-activation"),
     helps=options.STAGING,
     own=(
         click.Option(["--ports"], is_flag=True, help="List each INI value and port."),

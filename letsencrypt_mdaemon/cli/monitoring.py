@@ -69,7 +69,7 @@ def _asked_format(words: Sequence[str]) -> str:
 
 @command(
     *("json", "mdaemon-dir", "store", "endpoint", "metrics-file"),
-    takes=options.SERVER,
+    takes=(*options.SERVER, "after-activation"),
     own=(
         click.Option(
             ["--warning"],

@@ -182,12 +182,7 @@ def print_status(found: Document, *, each: bool = False) -> None:
         row("waiting", until if found["ledger"]["failing"] else item["reason"])
     _print_outlook(found)
     row("key read by", *(found["key_readers"] or []))
-    row("TLSA record", found["tlsa"], whole=True)
-    if item := found["next_tlsa"]:
-        row("next TLSA", item["record"], _counts(item["counts"], found["tlsa_ports"]))
-    for item in found["tlsa_ports"] or []:
-        matches = "" if item["matches"] else "matches no certificate in use: "
-        row("published", f"{item['name']}: {matches}{'; '.join(item['records'])}")
+    _print_tlsa(found)
     row("dropped", *map(dropped, found["dropped"]))
     for item in found["would_fail"]:
         who = f"{item['name']}, since {when(item['since'])}: {item['why']}"
@@ -202,6 +197,16 @@ def print_status(found: Document, *, each: bool = False) -> None:
         row("pending", f"{item['thumbprint']}, issued and not in use yet")
     _print_places(found, each=each)
     print_unproven(found["proof"])
+
+
+def _print_tlsa(found: Document) -> None:
+    row("TLSA record", found["tlsa"], whole=True)
+    if item := found["next_tlsa"]:
+        row("next TLSA", item["record"], whole=True)
+        row("", _counts(item["counts"], found["tlsa_ports"]))
+    for item in found["tlsa_ports"] or []:
+        matches = "" if item["matches"] else "matches no certificate in use: "
+        row("published", f"{item['name']}: {matches}{'; '.join(item['records'])}")
 
 
 def _counts(moment: str | None, ports: Sequence[Document] | None) -> str:

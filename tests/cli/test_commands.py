@@ -983,11 +983,13 @@ HELP = {
 }
 """The modules of the package that --help imports."""
 STATUS_MODULES = HELP | {
-    *("app", "app.adapters", "app.build", "app.installation", "app.status"),
+    *("app", "app.adapters", "app.build", "app.credentials", "app.installation"),
+    "app.status",
     *("app.health", "app.mail_policy", "app.rehearsal", "app.trust", "authorities"),
     *("cli.context", "cli.document", "cli.run", "cli.status", "cli.text"),
     "cli.verdict",
-    *("config", "config.load", "config.parsers", "config.settings"),
+    *("config", "config.fields", "config.load", "config.parsers"),
+    "config.settings",
     *("mdaemon", "mdaemon.bindings", "mdaemon.discovery", "mdaemon.folders"),
     *("mdaemon.forms", "mdaemon.host_name"),
     *("mdaemon.ini", "mdaemon.server"),
@@ -1015,7 +1017,8 @@ SCHEDULE_MODULES = {"app.scheduling", "system.process", "system.schedule"}
 SCHEDULE_MODULES |= {"app.script", "system.drop_in", "system.tasks"}
 SCHEDULE_MODULES |= {"windows", "windows.access"}
 RENEW_MODULES = STATUS_MODULES - {"app.health", "cli.status"} | {
-    *("app.renewal", "cli.outcome", "mdaemon.webroot", "policy", "policy.anchors")
+    *("app.hook", "app.renewal", "cli.measured", "cli.outcome", "mdaemon.webroot"),
+    *("policy", "policy.anchors", "system.hook"),
 }
 """The modules that a scheduled `renew` imports if nothing is due."""
 HEAVY = {
