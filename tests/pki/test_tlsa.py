@@ -47,6 +47,7 @@ def sha512(data: bytes) -> bytes:
         ((2, 0, 0), ISSUER_DER),
         ((2, 1, 2), sha512(ISSUER_SPKI)),
     ],
+    ids=lambda value: str(value) if isinstance(value, tuple) else "",
 )
 def test_a_record_matches_what_it_holds(
     record: tuple[int, int, int], data: bytes
