@@ -19,6 +19,8 @@ from letsencrypt_mdaemon.cli import (
     footprint,
     legacy,
     monitoring,
+    reporting,
+    script,
     self_signed,
     streams,
 )
@@ -105,7 +107,7 @@ def demo(
 def _keep_options(**options: object) -> None:
     """Keep the certificate of an MDaemon mail server up to date.
 
-    The switches of the old script (-AlternateHostNames a,b -To x@y ...) still work.
+    The old script's switches (-AlternateHostNames a,b -To x@y ...) still work.
     """
     click.get_current_context().obj = options
 
@@ -113,7 +115,13 @@ def _keep_options(**options: object) -> None:
 cli = Group(
     "letsencrypt-mdaemon",
     {
-        "Every day": [commands.renew, commands.status, checks.verify, monitoring.check],
+        "Every day": [
+            commands.renew,
+            commands.status,
+            checks.verify,
+            monitoring.check,
+            reporting.report,
+        ],
         "Setting up": [
             setting_up.setup,
             demo,
@@ -122,6 +130,7 @@ cli = Group(
             commands.config_group,
             checks.notify_test,
             commands.schedule_group,
+            script.script_group,
         ],
         "When something is wrong": [
             checks.doctor,
@@ -129,12 +138,13 @@ cli = Group(
             commands.rollback,
             certificates.reload,
         ],
-        "Certificates": [
+        "Certificates and the account": [
             certificates.certificates_group,
             certificates.use,
             self_signed.self_signed,
+            accounts.revoke,
+            accounts.account_group,
         ],
-        "Seldom": [accounts.revoke, accounts.account_group],
     },
     callback=_keep_options,
     help=_keep_options.__doc__,
