@@ -12,12 +12,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from letsencrypt_mdaemon.app import build
+from letsencrypt_mdaemon.app import build, script
 from letsencrypt_mdaemon.errors import ConfigError
-from letsencrypt_mdaemon.system import disk
+from letsencrypt_mdaemon.system import disk, drop_in
 
 if TYPE_CHECKING:
     from letsencrypt_mdaemon.app.scheduling import Scheduler
+    from letsencrypt_mdaemon.config.load import Loaded
     from letsencrypt_mdaemon.config.settings import Config
 
 _AS_ADMINISTRATOR = "Run as an administrator."
@@ -105,6 +106,30 @@ def remove_schedule(scheduler: Scheduler, program: Path) -> list[str]:
         return [f"left the scheduled task, which runs another program: {job.command}"]
     scheduler.remove()
     return ["removed the scheduled task"]
+
+
+def remove_script(loaded: Loaded, root: Path, program: Path) -> list[str]:
+    """Put the vendor's LetsEncrypt.ps1 back if ours runs this program.
+
+    Args:
+        program: The file that ours may run.
+
+    Returns:
+        What was done, or left.
+
+    Raises:
+        BusyError: If a run holds the lock.
+    """
+    place = script.place_of(root)
+    if not drop_in.runs(place, program):
+        return []
+    try:
+        found = script.remove(loaded, root)
+    except ConfigError as exc:
+        return [f"left {place}, which runs this program: {exc.message}"]
+    if found.script.exists():
+        return [f"put MDaemon's own {place} back"]
+    return [f"removed {place}"]
 
 
 def delete_state(config: Config, root: Path, file: Path | None) -> list[str]:

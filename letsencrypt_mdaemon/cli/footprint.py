@@ -40,25 +40,27 @@ def add_to_windows(_: Context) -> Result:
     example="remove-from-windows",
 )
 def remove_from_windows(context: Context, *, delete_state: bool) -> Result:
-    """Remove the task, event source and PATH entry.
+    """Remove the task, script, event source and PATH entry.
 
-    The setup program calls this before it removes the program. A task that runs another
-    installation of this program stays. So do certificates, the config file and logs.
+    The setup program calls this before it removes the program. A task or a
+    LetsEncrypt.ps1 that runs another installation of this program stays. So do
+    certificates, the config file and logs.
     """
     from letsencrypt_mdaemon.app import footprint, scheduling  # noqa: PLC0415 - slow
 
-    program = footprint.folder()
-    scheduler = scheduling.of_this_system()
-    done = footprint.remove_schedule(scheduler, Path(sys.executable))
-    if delete_state:
-        try:
-            file = context.loaded.file
-            done += footprint.delete_state(context.config, context.root, file)
-        except ConfigError as exc:
-            # Without an MDaemon, for example, nobody knows where it is.
-            done.append(f"left the state folder: {exc.message}")
+    folder, program = footprint.folder(), Path(sys.executable)
+    done = footprint.remove_schedule(scheduling.of_this_system(), program)
+    try:
+        loaded, root = context.loaded, context.root
+        done += footprint.remove_script(loaded, root, program)
+        if delete_state:
+            done += footprint.delete_state(loaded.config, root, loaded.file)
+    except ConfigError as exc:
+        # Without an MDaemon, for example, nobody knows where they are.
+        left = " and the state folder" if delete_state else ""
+        done.append(f"left LetsEncrypt.ps1{left}: {exc.message}")
     done += footprint.remove_event_source()
-    done += footprint.remove_from_path(program)
+    done += footprint.remove_from_path(folder)
     return _result(done)
 
 

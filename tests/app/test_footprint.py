@@ -8,9 +8,9 @@ from unittest.mock import Mock
 
 import pytest
 
-from letsencrypt_mdaemon.app import footprint, scheduling
-from letsencrypt_mdaemon.errors import BusyError
-from letsencrypt_mdaemon.system import schedule
+from letsencrypt_mdaemon.app import footprint, scheduling, trust
+from letsencrypt_mdaemon.errors import BusyError, ConfigError
+from letsencrypt_mdaemon.system import drop_in, schedule
 from letsencrypt_mdaemon.system.locks import exclusive_lock
 from letsencrypt_mdaemon.system.tasks import TaskScheduler
 from letsencrypt_mdaemon.windows.access import SYSTEM
@@ -102,6 +102,74 @@ def test_the_state_stays_unless_it_is_to_go(program: Program) -> None:
     assert not program.state.exists()
 
 
+@pytest.fixture
+def place(program: Program) -> Path:
+    """Where our LetsEncrypt.ps1 is, which runs this program."""
+    found = program.layout.letsencrypt / drop_in.NAME
+    found.parent.mkdir(exist_ok=True)
+    found.write_bytes(drop_in.script([sys.executable.upper(), "renew"], {}, {}))
+    return found
+
+
+@pytest.mark.usefixtures("_installed")
+def test_a_script_that_runs_this_program_goes_and_the_vendors_returns(
+    program: Program, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trust, "require_script", lambda *_: None)
+    kept = place.with_name(drop_in.KEPT)
+    kept.write_bytes(b"the vendor's")
+
+    ran = program.here(COMMAND)
+
+    assert ran.report["done"][1:] == [f"put MDaemon's own {place} back"]
+    assert place.read_bytes() == b"the vendor's"
+    assert not kept.exists()
+    # And where there was none, none is left.
+    place.write_bytes(drop_in.script([sys.executable, "renew"], {}, {}))
+    ran = program.here(COMMAND)
+    assert ran.report["done"] == [f"removed {place}"]
+    assert not place.exists()
+
+
+@pytest.mark.usefixtures("_installed")
+@pytest.mark.parametrize(
+    "other",
+    [
+        b"the vendor's",
+        drop_in.script(["/another/program", "renew"], {}, {}),
+        drop_in.script([f"{sys.executable}2", sys.executable], {}, {}),
+    ],
+)
+def test_the_script_of_another_installation_is_left(
+    program: Program, place: Path, other: bytes
+) -> None:
+    place.write_bytes(other)
+
+    ran = program.here(COMMAND)
+
+    assert ran.report["done"] == ["removed the scheduled task"]
+    assert place.read_bytes() == other
+
+
+@pytest.mark.usefixtures("_installed")
+def test_a_vendors_script_that_cannot_be_trusted_does_not_hinder_the_rest(
+    program: Program, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusal = Mock(side_effect=ConfigError("Others can change it.", hint=""))
+    monkeypatch.setattr(trust, "require_script", refusal)
+    kept = place.with_name(drop_in.KEPT)
+    kept.write_bytes(b"others may have changed it")
+    program.state.mkdir(parents=True)
+    before = place.read_bytes()
+
+    ran = program.here(COMMAND, "--delete-state")
+
+    _, left, deleted = ran.report["done"]
+    assert left == f"left {place}, which runs this program: Others can change it."
+    assert deleted == f"deleted {program.state}"
+    assert place.read_bytes() == before
+
+
 @pytest.mark.usefixtures("_installed")
 def test_a_state_that_a_run_uses_is_left_whole(program: Program) -> None:
     program.state.mkdir(parents=True)
@@ -122,7 +190,7 @@ def test_the_rest_is_removed_where_no_mdaemon_is_left(tmp_path: Path) -> None:
 
     task, state = ran.report["done"]
     assert (ran.exit_code, task) == (0, "removed the scheduled task")
-    assert state.startswith("left the state folder: ")
+    assert state.startswith("left LetsEncrypt.ps1 and the state folder: ")
 
 
 @pytest.mark.usefixtures("_installed")

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from letsencrypt_mdaemon import __version__
+from letsencrypt_mdaemon.system import drop_in
 from letsencrypt_mdaemon.system.tasks import task
 from tests.limits import HANG_SECONDS
 from tests.program import beside_sandbox, environment
@@ -27,6 +28,7 @@ from tests.windows.across.frozen import NAME, PACKAGING, WINE
 
 HERE = Path(__file__).parent
 WINDOWS = DRIVE / "windows"
+MDAEMON = DRIVE / "MDaemon"
 INSTALLED = DRIVE / "Program Files" / NAME
 EXE = INSTALLED / f"{NAME}.exe"
 FOLDER = rf"C:\Program Files\{NAME}"
@@ -357,15 +359,17 @@ def schtasks() -> Iterator[None]:
     kept.replace(program)
 
 
-@pytest.mark.usefixtures("schtasks")
-def test_from_nothing_over_an_upgrade_during_a_run_to_the_removal(
-    setups: tuple[str, str], tmp_path: Path
-) -> None:
-    registry(LONG)
-    one, two = setups
+@pytest.fixture
+def state() -> Iterator[Path]:
+    """The state folder, as Windows' program trusts one, and an MDaemon to be found."""
+    folder = DRIVE / "users" / getpass.getuser() / "Temp" / f"{NAME}-state"
+    yield folder
+    for path in (folder, MDAEMON):
+        shutil.rmtree(path, ignore_errors=True)
 
-    assert run(one, "/S") == 0
-    shown = registry()
+
+def is_as_installed(shown: dict[str, Any]) -> None:
+    """Compare what is in the registry, the Start menu and prompts."""
     assert shown["path"] == [f"{LONG};{FOLDER}", EXPANDED]
     entry = shown["entry"]
     size = sum(map(len, content(INSTALLED).values())) // 1024
@@ -384,41 +388,57 @@ def test_from_nothing_over_an_upgrade_during_a_run_to_the_removal(
     assert "cmd.exe".encode("utf-16-le") in link or b"cmd.exe" in link
     assert f'/d /k ""{FOLDER}\\{NAME}.exe" setup"'.encode("utf-16-le") in link
 
-    with beside_sandbox(tmp_path / "MDaemon") as program, socket.socket() as ca:
-        # A CA that says nothing: the run waits for it, and holds its lock.
+
+def upgraded_during_a_run(setup: str) -> None:
+    """Upgrade while a run, in MDaemon's folder, waits for a CA that says nothing."""
+    later = INSTALLED / "_internal" / "later"
+    with socket.socket() as ca:
         ca.bind(("127.0.0.1", 0))
         ca.listen()
-        layout = program.layout
-        config = layout.folder / f"{NAME}.ini"
-        config.write_text(
-            f"[{NAME}]\nstore = pem:Z:{layout.certificates}\nagree-tos = yes\n"
-            rf"state-dir = C:\users\{getpass.getuser()}\Temp\{tmp_path.name}"
-            f"\ndirectory-url = https://127.0.0.1:{ca.getsockname()[1]}/\n"
-            "skip-port-check = yes\n"
-        )
+        directory = f"https://127.0.0.1:{ca.getsockname()[1]}/"
         renewal = start(
             *(str(EXE), "renew", "--scheduled", "--delay", "0", "--json"),
-            *("--mdaemon-dir", f"Z:{layout.folder}"),
+            *("--directory-url", directory),
             output=subprocess.PIPE,
         )
         said, _ = ca.accept()
-        upgrade = start(two, "/S")
+        upgrade = start(setup, "/S")
         while "Waiting up to 600 seconds" not in log():
             assert upgrade.poll() is None
-        assert not (INSTALLED / "_internal" / "later").exists()
+            time.sleep(0.05)
+        assert not later.exists()
         said.close()
-        ca.close()
-        ended = json.loads(renewal.communicate("", HANG_SECONDS)[0])
-        kept = content(layout.folder)
-        state = DRIVE / "users" / getpass.getuser() / "Temp" / tmp_path.name
-        history = content(state)
+    ended = json.loads(renewal.communicate("", HANG_SECONDS)[0])
+    assert upgrade.wait(HANG_SECONDS) == 0
+    assert ended["error"]["type"] == "TransientError"
+    assert later.exists()
 
-        assert upgrade.wait(HANG_SECONDS) == 0
-        assert ended["error"]["type"] == "TransientError"
-        assert (INSTALLED / "_internal" / "later").exists()
-        assert content(layout.folder) == kept
-        assert content(state) == history
-        assert history
+
+@pytest.mark.usefixtures("schtasks")
+def test_from_nothing_over_an_upgrade_during_a_run_to_the_removal(
+    setups: tuple[str, str], state: Path
+) -> None:
+    registry(LONG)
+    assert run(setups[0], "/S") == 0
+    shown = registry()
+    is_as_installed(shown)
+
+    with beside_sandbox(MDAEMON) as program:
+        layout = program.layout
+        script = layout.letsencrypt / drop_in.NAME
+        script.parent.mkdir(exist_ok=True)
+        script.write_bytes(drop_in.script([rf"{FOLDER}\{NAME}.exe"], {}, {}))
+        script.with_name(drop_in.KEPT).write_bytes(b"# the vendor's")
+        (script.parent / f"{NAME}.ini").write_text(
+            f"[{NAME}]\nstore = pem:Z:{layout.certificates}\nagree-tos = yes\n"
+            rf"state-dir = C:\users\{getpass.getuser()}\Temp\{state.name}"
+            "\nskip-port-check = yes\n"
+        )
+        ours = content(layout.letsencrypt)
+        upgraded_during_a_run(setups[1])
+    assert content(layout.letsencrypt) == ours
+    history = content(state)
+    assert history
     assert registry()["path"] == shown["path"]
     assert "/Delete" not in recorded()
 
@@ -430,13 +450,14 @@ def test_from_nothing_over_an_upgrade_during_a_run_to_the_removal(
     assert (after["entry"], after["source"]) == (None, False)
     assert not LINK.exists()
     assert recorded().rstrip().endswith(f"/Delete /TN {NAME} /F")
-    assert content(state) == history
+    assert script.read_bytes() == b"# the vendor's"
+    assert content(state).keys() >= history.keys()
     text = log()
-    for part in ("Removed the scheduled task; ", "event source", "Removed."):
+    done = ("Removed the scheduled task; put MDaemon's own", "event source", "Removed.")
+    for part in done:
         assert part in text
     assert "Nothing renews MDaemon's certificate from now on." in text
     assert re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d  Installing", text)
-    shutil.rmtree(state)
 
 
 def test_the_program_and_its_setup_program_have_version_and_icon(
