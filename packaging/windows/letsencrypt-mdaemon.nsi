@@ -71,6 +71,7 @@ VIAddVersionKey OriginalFilename "${NAME}-${VERSION}-x64.exe"
 Nothing is downloaded.$\r$\n$\r$\nAn earlier version is replaced. The config file, the \
 history, certificates and the scheduled task stay as they are."
 !define MUI_PAGE_CUSTOMFUNCTION_PRE SkipIfInstalled
+!define MUI_FINISHPAGE_NOAUTOCLOSE ; what was done can be read
 !define MUI_FINISHPAGE_RUN
 !define MUI_FINISHPAGE_RUN_FUNCTION SetUp
 !define MUI_FINISHPAGE_RUN_TEXT "Set up the certificate now, in a Command Prompt"
@@ -235,7 +236,9 @@ Try again later."
   nsExec::ExecToStack '${COMMAND}'
   Pop $0
   Pop $Output
-  ${Note} "$Output"
+  ${If} $Output != ""
+    ${Note} "$Output"
+  ${EndIf}
 !macroend
 !define Run "!insertmacro Run"
 

@@ -34,7 +34,7 @@ EXE = INSTALLED / f"{NAME}.exe"
 FOLDER = rf"C:\Program Files\{NAME}"
 UNINSTALL = rf"{FOLDER}\uninstall.exe"
 KEY = rf"HKLM\Software\Microsoft\Windows\CurrentVersion\Uninstall\{NAME}"
-LOG = WINDOWS / "Logs" / f"{NAME}-setup.log"
+LOG = WINDOWS / "logs" / f"{NAME}-setup.log"
 LINK = DRIVE / "ProgramData/Microsoft/Windows/Start Menu/Programs" / f"{NAME} setup.lnk"
 RECORDED = DRIVE / "recorder.log"
 LONG = ";".join(["%SystemRoot%\\system32", "%SystemRoot%", *["C:\\some folder"] * 250])
@@ -56,16 +56,22 @@ def start(*command: str, output: int = subprocess.DEVNULL) -> subprocess.Popen[s
 
 def run(*command: str) -> int:
     """Run a program of Windows to its end."""
-    return start(*command).wait(HANG_SECONDS)
+    return end(start(*command))
+
+
+def end(program: subprocess.Popen[str]) -> int:
+    """Wait for the end of a program; return its exit code."""
+    program.communicate("", HANG_SECONDS)
+    return program.returncode
 
 
 def remove(*options: str, folder: str = FOLDER) -> None:
     """Remove what is installed; the uninstaller goes on in a copy of itself."""
     before = log()
     assert run(rf"{folder}\uninstall.exe", "/S", *options) == 0
-    end = time.monotonic() + HANG_SECONDS
+    latest = time.monotonic() + HANG_SECONDS
     while not re.search("Nothing renews|Ended with", log().removeprefix(before)):
-        assert time.monotonic() < end
+        assert time.monotonic() < latest
         time.sleep(0.05)
 
 
@@ -73,7 +79,8 @@ def version() -> str:
     """Return which version Apps & features shows."""
     query = ("reg", "query", KEY, "/v", "DisplayVersion", "/reg:64")
     shown = start(*query, output=subprocess.PIPE).communicate("", HANG_SECONDS)[0]
-    return shown.split()[-1] if shown.split() else ""
+    found = re.search(r"REG_SZ\s+(\S+)", shown)
+    return found[1] if found else ""
 
 
 def pressed(line: str, answer: str = "no") -> dict[str, Any]:
@@ -275,7 +282,7 @@ def test_a_program_in_use_is_waited_for_and_then_left(first: str, second: str) -
     assert holder.stdout is not None
     assert holder.stdout.readline() == "held\n"
 
-    late = start(second, "/S", "/WAIT=1").wait(HANG_SECONDS)
+    late = run(second, "/S", "/WAIT=1")
     gone = pressed(f'"{UNINSTALL}" /S /WAIT=1 _?={FOLDER}')["code"]
 
     holder.communicate("")
@@ -409,7 +416,7 @@ def upgraded_during_a_run(setup: str) -> None:
         assert not later.exists()
         said.close()
     ended = json.loads(renewal.communicate("", HANG_SECONDS)[0])
-    assert upgrade.wait(HANG_SECONDS) == 0
+    assert end(upgrade) == 0
     assert ended["error"]["type"] == "TransientError"
     assert later.exists()
 

@@ -18,14 +18,16 @@ assert sys.platform == "win32"
 
 user32 = ctypes.windll.user32
 Found = ctypes.WINFUNCTYPE(ctypes.c_bool, wintypes.HWND, wintypes.LPARAM)
-OK, YES, NO, CLICK = 1, 6, 7, 0x00F5  # IDOK, IDYES, IDNO, BM_CLICK
+OK, YES, NO = 1, 6, 7  # IDOK, IDYES, IDNO
+CLICK, GET_TEXT = 0x00F5, 0x000D  # BM_CLICK, WM_GETTEXT
 ANSWERS = {"yes": YES, "no": NO}
 
 
 def text_of(window: int) -> str:
-    """Return the text of a window or a control."""
+    """Return the text of a window or a control, also what is in a field."""
     text = ctypes.create_unicode_buffer(2000)
-    user32.GetWindowTextW(window, text, len(text))
+    # A busy program is not waited for: it is looked at again.
+    user32.SendMessageTimeoutW(window, GET_TEXT, len(text), text, 0, 1000, None)
     return text.value
 
 
@@ -59,14 +61,21 @@ def controls_of(window: int) -> dict[int, int]:
 
 line, answer = sys.argv[1:]
 seen: list[str] = []
+# What each window had at the last look, and when its button was pressed: each page has
+# controls of its own, and its button is pressed once, when all of them are there.
+before: dict[int, dict[int, int]] = {}
+pressed: dict[int, dict[int, int]] = {}
 program = subprocess.Popen(line)
 while program.poll() is None:
     for window in windows_of(program.pid):
         controls = controls_of(window)
         seen += [text_of(control) for control in (window, *controls.values())]
         wanted = ANSWERS[answer] if YES in controls else OK
-        if wanted in controls and user32.IsWindowEnabled(controls[wanted]):
+        is_ready = wanted in controls and user32.IsWindowEnabled(controls[wanted])
+        if is_ready and controls == before.get(window) != pressed.get(window):
+            pressed[window] = controls
             user32.PostMessageW(controls[wanted], CLICK, 0, 0)
-    time.sleep(0.1)
+        before[window] = controls
+    time.sleep(0.05)
 shown = {"code": program.returncode, "seen": list(dict.fromkeys(filter(None, seen)))}
 print(json.dumps(shown))  # noqa: T201
