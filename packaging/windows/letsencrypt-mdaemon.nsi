@@ -181,6 +181,7 @@ Var Output    ; of a program that was run
         ${Note} "It is still running."
         MessageBox MB_RETRYCANCEL|MB_ICONEXCLAMATION "${NAME} is still running." \
           /SD IDCANCEL IDRETRY again
+        RMDir /r "$INSTDIR\new"
         ${Stop} ${STILL_RUNNING} "A run of ${NAME} did not end. Nothing was changed. \
 Try again later."
         again:
@@ -322,6 +323,7 @@ Nothing was changed."
   ${EndIf}
   ${If} ${Errors}
     Call PutBack
+    RMDir /r "$INSTDIR\new"
     ${Stop} ${NOTHING_CHANGED} "Could not put the new program in its place. Nothing was \
 changed. Close what has files in $INSTDIR open, and try again."
   ${EndIf}
