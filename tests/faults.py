@@ -2392,6 +2392,30 @@ FAULTS = (
         "most = rate.number * buckets",
         "test_rollout.py",
     ),
+    Fault(
+        "sts-a-star-stands-for-any-labels",
+        'return host.partition(".")[2] == pattern[2:]',
+        "return host.endswith(pattern[1:])",
+        "policy/test_mta_sts.py",
+    ),
+    Fault(
+        "sts-a-redirect-is-a-policy",
+        "if status in range(300, 400):",
+        "if False:",
+        "policy/test_mta_sts.py",
+    ),
+    Fault(
+        "sts-a-needed-name-is-dropped",
+        "{*snapshot.request.names[1:]} - {*snapshot.request.needed}",
+        "{*snapshot.request.names[1:]}",
+        "app/test_mail_checkup.py",
+    ),
+    Fault(
+        "sts-an-enforced-policy-only-warns",
+        "weight = code.weight if is_enforced else Weight.WARNING",
+        "weight = Weight.WARNING",
+        "app/test_mail_checkup.py",
+    ),
     # DNSSEC and DANE
     Fault(
         "dnssec-another-root-is-believed",

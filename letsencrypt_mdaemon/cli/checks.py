@@ -131,16 +131,30 @@ def verify(context: Context) -> Result:
 @command(
     *("host-name", "alternate-host-names", "directory-url", "ca-bundle", "webroot"),
     *("skip-port-check", "json", "mdaemon-dir", "store"),
-    takes=(*options.SERVER, *options.PORT_80, *options.ACCOUNT, "to", "mail-server"),
+    takes=(
+        *(*options.SERVER, *options.PORT_80, *options.ACCOUNT),
+        *("to", "mail-server", "mail-domains"),
+    ),
     helps=options.STAGING,
+    own=(
+        click.Option(
+            ["--mail", "only_mail"],
+            is_flag=True,
+            help="Check instead what senders need: DNSSEC, DANE, MTA-STS, TLS-RPT.",
+        ),
+    ),
     example="doctor --alternate-host-names imap.example.com",
 )
-def doctor(context: Context) -> Result:
+def doctor(context: Context, *, only_mail: bool) -> Result:
     """Check every name as the CA does.
 
     Shows why a name would fail validation, and what to do. Also shows which files a
     renewal could not write.
     """
+    if only_mail:
+        from letsencrypt_mdaemon.cli import senders  # noqa: PLC0415 - slow
+
+        return senders.check(context)
     from letsencrypt_mdaemon.app import checkup  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.cli import document, text  # noqa: PLC0415 - slow
 
