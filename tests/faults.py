@@ -367,9 +367,39 @@ FAULTS = (
     ),
     Fault(
         "use-a-certificate-with-a-flaw",
-        "if flaw := certificates.flaw(installation, leaf, now=now):",
-        "if flaw := '':",
+        "flaw = certificates.flaw(installation, leaf, now=now, has_usable_key=can_use)",
+        "flaw = ''",
         "test_certificates.py",
+    ),
+    Fault(
+        "remove-what-a-roll-back-needs",
+        "is_former = digest in self.attempt.before.values()",
+        "is_former = False",
+        "test_certificates.py",
+    ),
+    Fault(
+        "use-until-is-ignored-for-a-self-signed-one",
+        "if moment is not None and is_self_signed(leaf):",
+        "if moment is not None and not leaf:",
+        "test_use.py",
+    ),
+    Fault(
+        "check-misses-a-run-that-is-not-due-yet",
+        "return span if timedelta() <= span <= scheduling.MAX_PAUSE else None",
+        "return None",
+        "test_check.py",
+    ),
+    Fault(
+        "check-takes-any-renewal-for-a-run",
+        "return span if timedelta() <= span <= scheduling.MAX_PAUSE else None",
+        "return span",
+        "test_check.py",
+    ),
+    Fault(
+        "a-renewal-says-its-result-twice",
+        'if self._holds and getattr(record, "result", False):',
+        'if not self._holds and getattr(record, "result", False):',
+        "test_terminals.py test_log.py",
     ),
     Fault(
         "use-an-untrusted-one-without-consent",
@@ -772,7 +802,7 @@ FAULTS = (
     ),
     Fault(
         "check-keeps-a-rollback-to-itself",
-        'text = f"a new certificate was rolled back on {attempt.failed:%Y-%m-%d}"',
+        'text = f"a new certificate was rolled back on {at:%Y-%m-%d}"',
         "pass",
         "test_notice.py -k rollback",
     ),
@@ -1403,9 +1433,15 @@ FAULTS = (
     ),
     Fault(
         "pipes-beside-a-file-are-read",
-        "return None if path.is_symlink() else disk.read_limited(path, MAX_BYTES)",
-        "return path.read_bytes()",
+        "return path.is_file() and not path.is_symlink()",
+        "return True",
         "test_files.py",
+    ),
+    Fault(
+        "large-leftovers-are-kept-to-ourselves",
+        "if content is None or (content and content not in contents):",
+        "if content and content not in contents:",
+        "test_carry_over.py",
     ),
     Fault(
         "backups-by-an-unescaped-name",
@@ -1855,6 +1891,18 @@ FAULTS = (
         "mail-a-run-that-waits-is-good",
         "elif now.failure is not None:",
         "else:",
+        "test_news.py",
+    ),
+    Fault(
+        "mail-a-dropped-name-at-every-run",
+        "told = told._replace(dropped=now.dropped)",
+        "pass",
+        "test_news.py",
+    ),
+    Fault(
+        "mail-that-nobody-wants-a-name-is-news",
+        "wanted = tuple(name for name in told.dropped if name in now.names)",
+        "wanted = told.dropped",
         "test_news.py",
     ),
     Fault(
@@ -2315,8 +2363,8 @@ FAULTS = (
     Fault(
         "a-step-of-setup-is-printed-behind-the-progress-line",
         """    log.erase_progress()
-    click.echo(line)""",
-        "    click.echo(line)",
+    text.say(""",
+        "    text.say(",
         "test_terminals.py",
     ),
     Fault(
