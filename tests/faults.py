@@ -578,8 +578,9 @@ FAULTS = (
     ),
     Fault(
         "account-closed-and-still-used",
-        "self.state.retire_account()",
-        "self.state.account()",
+        """self.state.retire_account()
+        return signer.kid""",
+        "return signer.kid",
         "test_account.py",
     ),
     Fault(
@@ -1345,7 +1346,7 @@ FAULTS = (
         "refusals-after-issuance-are-settings",
         "if type(exc) not in {Error, ConfigError}:",
         "if type(exc) in {Error, ConfigError}:",
-        "test_unwritable.py",
+        "test_errors.py",
     ),
     Fault(
         "files-what-was-swapped-out-not-looked-at",
