@@ -274,8 +274,8 @@ FAULTS = (
     ),
     Fault(
         "certificates-remove-what-some-file-names",
-        "if not found and digest in server.references():",
-        "if not found and not server.references():",
+        "if not found and (user := server.references().get(digest)):",
+        'if not found and (user := server.references().get("")):',
         "test_certificates.py",
     ),
     Fault(
@@ -1446,8 +1446,32 @@ FAULTS = (
     ),
     Fault(
         "iis-not-read-back",
-        "if now is None or now.thumbprint != wanted:",
+        "if now is None or now.thumbprint != digest:",
         "if now is None:",
+        "test_iis.py",
+    ),
+    Fault(
+        "iis-client-certificates-forgotten",
+        "if before and (more := list(_differing(before, now))):",
+        "if not before and (more := list(_differing(now, now))):",
+        "test_iis.py",
+    ),
+    Fault(
+        "iis-names-in-the-wrong-code-page",
+        "self._appcmd, *arguments, failure=ConfigError, encoding=process.ANSI",
+        "self._appcmd, *arguments, failure=ConfigError",
+        "test_iis.py",
+    ),
+    Fault(
+        "http-sys-unknown-is-none",
+        "if ended.code and not found and _not_found() not in words:",
+        "if ended.code and not found and not words:",
+        "test_iis.py",
+    ),
+    Fault(
+        "others-are-not-asked",
+        "        elsewhere=build.other_users,\n",
+        "",
         "test_iis.py",
     ),
     Fault(

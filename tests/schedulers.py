@@ -27,9 +27,10 @@ class Crontab:
         *arguments: str,
         given: str = "",
         failure: type[Error] = Error,
+        encoding: str = "",
     ) -> Ended:
         """Run it."""
-        assert (program.name, failure) == ("crontab", Error)
+        assert (program.name, failure, encoding) == ("crontab", Error, "")
         if self.refuses:
             return Ended(1, "You (nobody) are not allowed to use this program\n")
         if arguments == ("-",):
@@ -66,9 +67,10 @@ class Schtasks:
         *arguments: str,
         given: str = "",
         failure: type[Error] = Error,
+        encoding: str = "",
     ) -> Ended:
         """Run it."""
-        assert (program.name, failure) == ("schtasks.exe", Error)
+        assert (program.name, failure, encoding) == ("schtasks.exe", Error, "")
         assert not given
         if arguments == ("/Query", "/XML", "ONE"):
             listed = [f"<!-- \\{name} -->\n{text}" for name, text in self.tasks.items()]

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from letsencrypt_mdaemon.app import trust
-from letsencrypt_mdaemon.errors import ConfigError, Error
+from letsencrypt_mdaemon.errors import ConfigError, DeployError, Error
 from letsencrypt_mdaemon.mdaemon import folders
 from letsencrypt_mdaemon.state.folder import State
 from letsencrypt_mdaemon.stores.pem import PemStore
-from letsencrypt_mdaemon.system.disk import read_limited, reason, sweep
+from letsencrypt_mdaemon.system.disk import explained, read_limited, reason, sweep
 from letsencrypt_mdaemon.system.locks import exclusive_lock
 from letsencrypt_mdaemon.verify import endpoints
 
@@ -244,6 +244,25 @@ def web_site(config: Config, known: Mapping[str, x509.Certificate]) -> iis.Site 
     from letsencrypt_mdaemon.mdaemon import iis  # noqa: PLC0415 - Windows only
 
     return iis.Site(config.iis_site_name, known, add_binding=config.iis_add_binding)
+
+
+def other_users() -> dict[str, str]:
+    """Return the other services of this machine that use a certificate.
+
+    By its thumbprint. The settings do not matter: an administrator may have given one
+    of ours to IIS, Remote Desktop or WinRM by hand.
+
+    Raises:
+        DeployError: If http.sys or the registry cannot be asked.
+    """
+    if sys.platform == "win32":
+        from letsencrypt_mdaemon.mdaemon.http_sys import HttpSys  # noqa: PLC0415
+        from letsencrypt_mdaemon.windows import registry  # noqa: PLC0415
+
+        with explained("read the registry", failure=DeployError):
+            found = registry.certificates()
+        return found | dict.fromkeys(HttpSys().references(), "http.sys, such as IIS")
+    return {}
 
 
 def external_account(config: Config) -> ExternalAccount | None:

@@ -226,13 +226,14 @@ def uses(installation: Installation, leaf: x509.Certificate) -> str:
 
     Raises:
         ConfigError: If the server's files cannot be read.
+        DeployError: If other services of this machine cannot be asked.
     """
     digest = thumbprint(leaf)
     found = [*services(installation).get(digest, ())]
     found += [at for at, each in installation.served.items() if each == digest]
     server = adapters.server(installation, ())
-    if not found and digest in server.references():
-        found.append("a file of the server")
+    if not found and (user := server.references().get(digest)):
+        found.append(user)
     pending = installation.ca.pending()
     if pending is not None and pending.thumbprint == digest:
         found.append("it waits for `activate`")

@@ -143,7 +143,7 @@ class Server(Protocol):
         """Take a rung, and return whether the server did; if not, warn."""
 
     def references(self) -> Collection[str]:
-        """Return the thumbprints that the server's files name now."""
+        """Return the thumbprints that any file, or another service, names now."""
 
 
 class Request(NamedTuple):

@@ -17,6 +17,8 @@ FOLDERS = ("/usr/bin", "/bin", "/usr/sbin", "/sbin")
 """Where the system's programs are; who starts us decides about `PATH`."""
 # Windows' own programs write in the code page of the console, also into a pipe.
 _ENCODING = "oem" if sys.platform == "win32" else "utf-8"
+ANSI = "mbcs" if sys.platform == "win32" else "utf-8"
+"""The encoding of those that write in the code page of windows instead."""
 
 
 def system_program(name: str) -> Path:
@@ -65,6 +67,7 @@ class Run(Protocol):
         *arguments: str,
         given: str = "",
         failure: type[Error] = Error,
+        encoding: str = _ENCODING,
     ) -> Ended:
         """Run a program and wait until it ends."""
         ...
@@ -76,6 +79,7 @@ def run(
     given: str = "",
     timeout: float = TIMEOUT_SECONDS,
     failure: type[Error] = Error,
+    encoding: str = _ENCODING,
 ) -> Ended:
     """Run a program and wait until it ends.
 
@@ -85,6 +89,7 @@ def run(
         given: The text on its standard input.
         timeout: Seconds until it is killed.
         failure: The class of error to raise.
+        encoding: Of its input and output.
 
     Raises:
         Error: If it is missing, may not be run, or does not end in time.
@@ -100,7 +105,7 @@ def run(
                 input=given,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                encoding=_ENCODING,
+                encoding=encoding,
                 errors="surrogateescape",  # given back as it came
                 timeout=timeout,
                 check=False,
