@@ -1464,7 +1464,7 @@ FAULTS = (
     ),
     Fault(
         "http-sys-unknown-is-none",
-        "if ended.code and not found and _not_found() not in words:",
+        "if ended.code and not found and not_found() not in words:",
         "if ended.code and not found and not words:",
         "test_iis.py",
     ),

@@ -9,7 +9,7 @@ from pathlib import Path
 from xml.sax.saxutils import quoteattr
 
 from letsencrypt_mdaemon.errors import Error
-from letsencrypt_mdaemon.mdaemon.http_sys import APPLICATION
+from letsencrypt_mdaemon.mdaemon.http_sys import APPLICATION, not_found
 from letsencrypt_mdaemon.system.process import ANSI, Ended
 
 ENGLISH = """
@@ -54,7 +54,8 @@ SSL-Zertifikatbindungen:
     HTTP2 deaktivieren           : Nicht festgelegt
 
 """
-NOTHING = "\nSSL Certificate bindings:\n\nThe system cannot find the file specified.\n"
+# The last line is in the language of Windows, or in the one of Wine.
+NOTHING = f"\nSSL Certificate bindings:\n\n{not_found()}\n"
 
 
 @dataclass(slots=True)

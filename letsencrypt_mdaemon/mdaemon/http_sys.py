@@ -86,7 +86,7 @@ class HttpSys:
         found = {digest.upper() for digest in _HASH.findall(ended.output)}
         # The exit code is the same for "none" as for a failure.
         words = " ".join(ended.output.split())
-        if ended.code and not found and _not_found() not in words:
+        if ended.code and not found and not_found() not in words:
             raise refused(self._netsh, show, ended)
         return found
 
@@ -167,7 +167,7 @@ def _differing(before: Record, now: Record) -> Iterator[str]:
             yield option.format(value)
 
 
-def _not_found() -> str:
+def not_found() -> str:
     """Return how Windows says that something is not there, in its language."""
     if sys.platform == "win32":
         import ctypes  # noqa: PLC0415 - Windows only
