@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from letsencrypt_mdaemon.app.installation import Installation
     from letsencrypt_mdaemon.pki.certificate import Certificate, KeyType
-    from letsencrypt_mdaemon.renewal.adapters import Store
+    from letsencrypt_mdaemon.renewal.store import Store
     from letsencrypt_mdaemon.state.folder import Seal
 
     if sys.platform == "win32":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -98,6 +97,7 @@ def certificates_remove(context: Context, *, identifier: str, yes: bool) -> Resu
     from letsencrypt_mdaemon.app import certificates  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.cli import document  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.pki.certificate import thumbprint  # noqa: PLC0415 - slow
+    from letsencrypt_mdaemon.renewal.removal import forget_issuers  # noqa: PLC0415
 
     installation = context.open()
     leaf = certificates.find(installation, identifier)
@@ -110,13 +110,14 @@ def certificates_remove(context: Context, *, identifier: str, yes: bool) -> Resu
     ]
     if unseen:
         lines.append(f"These ports could not be checked: {', '.join(unseen)}.")
-    key = "; Windows keeps its key" if sys.platform == "win32" else " with its key"
-    lines.append(f"It is removed{key}, and cannot be restored.")
+    lines.append("It is removed with its key, and cannot be restored.")
     context.confirm(lines, yes=yes)
     context.lock()
     # Somebody may have chosen it meanwhile.
     certificates.require_unused(context.open(), leaf)
     installation.store.remove(thumbprint(leaf))
+    state = installation.state
+    forget_issuers(state.load(), installation.store, state, now=context.now)
     text = f"Removed: {thumbprint(leaf)}"
     items = {"verdict": text, "removed": document.certificate(leaf)}
     return Result(items, lambda _: click.echo(text))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from letsencrypt_mdaemon.errors import AcmeError, ConfigError, Error
 from letsencrypt_mdaemon.pki.certificate import dns_names, public_key_hash, thumbprint
+from letsencrypt_mdaemon.renewal import removal
 from letsencrypt_mdaemon.state.memory import Issued, utc
 
 if TYPE_CHECKING:
@@ -75,6 +76,11 @@ def revoke(
     adapters.state.save(memory.remember(issued._replace(revoked=utc(now))))
     if is_pending:
         adapters.ca.forget_pending()
+    if reason == "keyCompromise":
+        # What is in use goes once its successor is verified.
+        served = {seen.thumbprint for seen in adapters.observe().values() if seen.leaf}
+        doomed = removal.compromised(adapters.store.certificates(), memory)
+        removal.remove(doomed, adapters, served=served)
     return leaf
 
 

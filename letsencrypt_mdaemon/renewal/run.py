@@ -224,7 +224,10 @@ def _keep(
         )
         memory = memory.remember(issued)
         adapters.state.save(memory)
-    adapters.store.install(pending)
+    if added := adapters.store.install(pending):
+        known = dict.fromkeys([*memory.intermediates, *added])
+        memory = memory._replace(intermediates=tuple(known))
+        adapters.state.save(memory)
     return snapshot._replace(memory=memory)
 
 

@@ -191,6 +191,7 @@ class Memory(NamedTuple):
         rehearsed: The last rehearsal; None if there was none.
         disabled: The scheduled tasks that `setup` disabled.
         hold: The certificate that a person chose last; None after its release.
+        intermediates: The issuers that this program added to the store, by thumbprint.
     """
 
     targets: tuple[Target, ...] = ()
@@ -211,6 +212,7 @@ class Memory(NamedTuple):
     rehearsed: Rehearsed | None = None
     disabled: tuple[str, ...] = ()
     hold: Hold | None = None
+    intermediates: tuple[str, ...] = ()
 
     def revoked(self, thumbprint: str) -> datetime | None:
         """Return when this program or the CA revoked a certificate; None if not."""

@@ -58,8 +58,10 @@ def test_what_one_check_breaks_is_told_and_the_next_goes_on() -> None:
 class Forgetful(MemoryStore):
     """A store that takes a certificate and has it not."""
 
-    def install(self, certificate: Certificate) -> None:
+    def install(self, certificate: Certificate) -> tuple[str, ...]:
         """Do nothing."""
+        del certificate
+        return ()
 
 
 class Clinging(MemoryStore):
