@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
+import math
 from datetime import timedelta
 from enum import IntEnum
-from itertools import pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from letsencrypt_mdaemon.app import scheduling, status
-from letsencrypt_mdaemon.errors import Error
+from letsencrypt_mdaemon.app import scheduling, script, status
 from letsencrypt_mdaemon.pki.certificate import thumbprint
 from letsencrypt_mdaemon.renewal import hold, spare
 from letsencrypt_mdaemon.renewal.adapters import Proof
 from letsencrypt_mdaemon.renewal.due import lifetime
 from letsencrypt_mdaemon.renewal.proof import Judge
-from letsencrypt_mdaemon.text import days, printable
+from letsencrypt_mdaemon.text import printable
 from letsencrypt_mdaemon.verify.observe import observe
 from letsencrypt_mdaemon.verify.served import Answer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from datetime import datetime
+    from pathlib import Path
 
     from letsencrypt_mdaemon.app.installation import Installation
     from letsencrypt_mdaemon.app.status import Status
     from letsencrypt_mdaemon.renewal.adapters import Row
     from letsencrypt_mdaemon.renewal.snapshot import Snapshot
-    from letsencrypt_mdaemon.system.schedule import Job
+    from letsencrypt_mdaemon.state.ledger import Failure
     from letsencrypt_mdaemon.verify.endpoints import Endpoint
     from letsencrypt_mdaemon.verify.served import Served
 
@@ -70,6 +67,8 @@ class Health(NamedTuple):
         critical: The least of that which is not critical.
         proof: What the ports show; None if they were not asked.
         last_run: The time since the last scheduled run began; None if there was none.
+        renewed: The time since every port served the certificate in use for the first
+            time, if no scheduled run was due since; else None.
         problems: The worst first.
     """
 
@@ -79,6 +78,7 @@ class Health(NamedTuple):
     critical: timedelta
     proof: Proof | None
     last_run: timedelta | None
+    renewed: timedelta | None
     problems: tuple[Problem, ...]
 
     @property
@@ -107,51 +107,108 @@ class Limits(NamedTuple):
         return warning, critical
 
 
+USUAL = Limits()
+
+
 def check(
     installation: Installation,
     limits: Limits,
     *,
     now: datetime,
     port_timeout: float | None,
+    file: Path | None = None,
 ) -> Health:
-    """Judge an installation.
+    """Judge an installation that was opened without a look at its ports.
 
     Args:
-        installation: Opened without a look at its ports.
         port_timeout: Seconds for all ports together; None = ask no port.
+        file: The config file, if there is one.
 
     Raises:
         Error: If the state, the store or the server's files cannot be read.
     """
     found = status.read(installation, now=now)
-    snapshot = found.snapshot
+    seen = None
+    if port_timeout is not None and found.snapshot.in_use is not None:
+        seen = _look(installation, found.snapshot, port_timeout)
+    return judge(
+        installation, found, seen, limits=limits, timeout=port_timeout, file=file
+    )
+
+
+def judge(  # noqa: PLR0913 - all of it is judged
+    installation: Installation,
+    found: Status,
+    seen: Mapping[Endpoint, Served] | None,
+    *,
+    limits: Limits = USUAL,
+    timeout: float | None = None,
+    file: Path | None = None,
+) -> Health:
+    """Judge what was read of an installation.
+
+    Args:
+        seen: What the ports serve; None if they were not asked.
+        timeout: Seconds that there were for all ports together; None = no limit.
+        file: The config file, if there is one.
+    """
+    snapshot, now = found.snapshot, found.snapshot.now
     leaves = [leaf for leaf in dict.fromkeys(snapshot.named.values()) if leaf]
     first = min(leaves, key=lambda leaf: leaf.not_valid_after_utc, default=None)
     span = lifetime(first) if first else timedelta(days=90)
     warning, critical = limits.of(span)
     left = first.not_valid_after_utc - now if first else None
     runs = [at for at in snapshot.memory.runs if at <= now]
+    last_run = now - runs[-1] if runs else None
+    renewed = _just_renewed(snapshot) if last_run is None else None
     proof = None
     problems = [*_certificate_problems(snapshot, left, warning, critical)]
-    if port_timeout is not None and snapshot.in_use is not None:
-        seen = _look(installation, snapshot, port_timeout)
-        proof, more = _ports(snapshot, seen, port_timeout)
+    if seen is not None and snapshot.in_use is not None:
+        proof, more = _ports(snapshot, seen, math.inf if timeout is None else timeout)
         problems += more
     problems += [
         Problem(Grade.WARNING, f"{path} is damaged, so that less is known")
         for path in installation.state.damaged
     ]
+    if (begun := installation.state.restart()) is not None:
+        text = f"the service {begun.service} did not start after a restart on "
+        text += f"{begun.at.astimezone():%Y-%m-%d %H:%M}"
+        problems.append(Problem(Grade.WARNING, text))
+    if flaw := script.flaw(snapshot.memory.script, installation.root):
+        problems.append(Problem(Grade.WARNING, flaw))
     problems += _name_problems(found)
-    problems += _schedule_problems(found, now - runs[-1] if runs else None)
+    doubts = [
+        *scheduling.doubts(
+            last_run, renewed, file, installation.root, sparse=bool(found.sparse)
+        )
+    ]
+    memory = snapshot.memory
+    if installation.config.after_activation and memory.in_use != memory.hooked:
+        doubts.append("the hook after-activation has not run for the last certificate")
+    problems += [Problem(Grade.WARNING, text) for text in doubts]
     return Health(
         name=snapshot.request.names[0],
         left=left,
         warning=warning,
         critical=critical,
         proof=proof,
-        last_run=now - runs[-1] if runs else None,
+        last_run=last_run,
+        renewed=renewed,
         problems=tuple(sorted(problems, key=lambda item: -item.grade)),
     )
+
+
+def _just_renewed(snapshot: Snapshot) -> timedelta | None:
+    """Return the time since a renewal by hand, unless a scheduled run was due since.
+
+    Just after `setup`, nobody has to wait for the first scheduled run.
+    """
+    leaf = snapshot.in_use
+    issued = snapshot.memory.find(thumbprint(leaf)) if leaf else None
+    if issued is None or issued.verified is None:
+        return None
+    span = snapshot.now - issued.verified
+    return span if timedelta() <= span <= scheduling.MAX_PAUSE else None
 
 
 def _certificate_problems(
@@ -249,6 +306,13 @@ def _ports(
     ]
 
 
+def failures(found: Status) -> Sequence[Failure]:
+    """Return what failed at the CA; while nothing is due, that is history."""
+    is_due = found.due.due or found.wait is not None
+    snapshot = found.snapshot
+    return snapshot.ledger.failing(snapshot.request.names) if is_due else ()
+
+
 def _name_problems(found: Status) -> Iterator[Problem]:
     snapshot = found.snapshot
     dropped = {item.name: item for item in snapshot.memory.dropped}
@@ -256,10 +320,7 @@ def _name_problems(found: Status) -> Iterator[Problem]:
         why = printable(item.why, MAX_REASON)
         text = f"{item.name} is not in the certificate since {item.since:%Y-%m-%d}"
         yield Problem(Grade.WARNING, f"{text} ({why})")
-    # While nothing is due, a failure is history.
-    is_due = found.due.due or found.wait is not None
-    failing = snapshot.ledger.failing(snapshot.request.names) if is_due else ()
-    for failure in failing:
+    for failure in failures(found):
         if failure.name not in dropped:
             who, since = failure.name or "the order", failure.times[0]
             why = printable(failure.why, MAX_REASON)
@@ -271,56 +332,7 @@ def _name_problems(found: Status) -> Iterator[Problem]:
     if held := hold.in_force(snapshot):
         yield Problem(Grade.WARNING, f"held by you since {held.since:%Y-%m-%d}")
     if found.pending is not None:
-        text, attempt = "a certificate is issued and not in use", snapshot.attempt
-        if (
-            attempt
-            and attempt.failed
-            and attempt.thumbprint == thumbprint(found.pending)
-        ):
-            text = f"a new certificate was rolled back on {attempt.failed:%Y-%m-%d}"
+        text = "a certificate is issued and not in use"
+        if at := found.rolled_back:
+            text = f"a new certificate was rolled back on {at:%Y-%m-%d}"
         yield Problem(Grade.WARNING, text)
-
-
-def _schedule_problems(found: Status, last: timedelta | None) -> Iterator[Problem]:
-    try:
-        scheduler = scheduling.of_this_system()
-        job, rivals, twins = scheduler.show(), scheduler.rivals(), scheduler.twins()
-    except Error as exc:
-        yield Problem(Grade.WARNING, f"the schedule is unknown ({exc.message})")
-        return
-    if job is None:
-        # Another scheduler may run it.
-        if last is None or last > scheduling.MAX_PAUSE:
-            yield Problem(Grade.WARNING, "no renewal is scheduled")
-    else:
-        for path in missing_files(job):
-            text = f"the scheduled command needs {path}, which is not there"
-            yield Problem(Grade.WARNING, text)
-        if last is None:
-            yield Problem(Grade.WARNING, "no scheduled run was seen yet")
-    if last is not None and last > scheduling.MAX_PAUSE:
-        yield Problem(Grade.WARNING, f"the last scheduled run was {days(last)} ago")
-    if found.sparse:
-        yield Problem(Grade.WARNING, "the schedule is too infrequent")
-    for name in rivals:
-        yield Problem(Grade.WARNING, f"the task {name} runs the old script, too")
-    if twins:
-        text = f"several schedules run this program: {'; '.join(twins)}"
-        yield Problem(Grade.WARNING, text)
-
-
-def missing_files(job: Job) -> Iterable[str]:
-    """Return the program and the config file of a scheduled command that are gone."""
-    try:
-        words = shlex.split(job.command, posix=sys.platform != "win32")
-    except ValueError:
-        return [job.command]
-    words = [word.strip('"') for word in words]
-    return [path for path in _files(words) if not Path(path).exists()]
-
-
-def _files(words: Sequence[str]) -> Iterator[str]:
-    yield from words[:1]
-    for option, value in pairwise(words):
-        if option == "--config":
-            yield value

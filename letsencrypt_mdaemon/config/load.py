@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from letsencrypt_mdaemon.config import parsers
-from letsencrypt_mdaemon.config.settings import Config, Setting, TargetText
+from letsencrypt_mdaemon.config.settings import Config, TargetText
 from letsencrypt_mdaemon.errors import ConfigError
 from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from letsencrypt_mdaemon.config.fields import Setting
 
 _log = logging.getLogger(__name__)
 

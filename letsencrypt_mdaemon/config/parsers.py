@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from pathlib import PureWindowsPath
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from letsencrypt_mdaemon.authorities import AUTHORITIES
@@ -40,6 +41,15 @@ def parse_path(text: str, base: Path) -> Path:
         # Joined to the base, it would be the base itself.
         raise ValueError("the path is empty")
     return base / path
+
+
+def parse_program(text: str, base: Path) -> Path:
+    """Parse the absolute path of a program, in the notation of any system."""
+    path = parse_path(text, base)
+    word = text.strip().strip('"')
+    if not (type(path)(word).is_absolute() or PureWindowsPath(word).is_absolute()):
+        raise _invalid(word, "an absolute path; the program gets no arguments")
+    return path
 
 
 def parse_flag(text: str, _: Path) -> bool:
@@ -169,6 +179,17 @@ def parse_mail_server(text: str, _: Path) -> str:
     if _place(url.removesuffix("/"), rf"smtps?://{_HOST}", 25, use) is None:
         raise _invalid(url, use)
     return url
+
+
+def parse_proxy(text: str, _: Path) -> str:
+    """Parse the URL of an HTTP proxy; without a scheme it is http."""
+    url = text.strip()
+    if "@" in url:
+        raise ValueError("contains an @; a proxy with a login is not supported here")
+    found = re.fullmatch(rf"(?:(https?)://)?{_HOST}:([0-9]{{1,5}})/?", url)
+    if found is None or not 0 < int(found[3]) < 1 << 16:
+        raise _invalid(url, "http://HOST:PORT")
+    return f"{found[1] or 'http'}://{found[2]}:{found[3]}"
 
 
 def _place(text: str, host: str, usual: int, use: str) -> tuple[str, int] | None:

@@ -65,7 +65,7 @@ class Semaphores(NamedTuple):
             )
             return False
         if name != PROBE:
-            _log.info("MDaemon processed %s", name)
+            _log.info("MDaemon processed %s", name, extra={"result": True})
         return True
 
     def problem(self, name: str) -> str:
@@ -125,6 +125,8 @@ class MailServer(NamedTuple):
         may_restart: Whether this program may restart the service.
         elsewhere: Returns the other users of certificates on this machine, by
             thumbprint.
+        note: Called with the service's name before it is stopped, and with "" once it
+            runs again.
     """
 
     bindings: Bindings
@@ -136,6 +138,7 @@ class MailServer(NamedTuple):
     service: Service | None = None
     may_restart: bool = False
     elsewhere: Callable[[], Mapping[str, str]] = dict
+    note: Callable[[str], None] = lambda _: None
 
     def named(self, names: Collection[str]) -> dict[Target, x509.Certificate | None]:
         """Return the certificate that each target names; None if it is unknown."""
@@ -242,7 +245,9 @@ class MailServer(NamedTuple):
         from letsencrypt_mdaemon.windows import service  # noqa: PLC0415 - seldom needed
 
         _log.info("Restarting the service %s", self.service.name)
+        self.note(self.service.name)
         service.restart(self.service)
+        self.note("")
         _log.info("Restarted the service %s", self.service.name)
         return True
 

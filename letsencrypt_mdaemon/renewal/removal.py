@@ -101,6 +101,19 @@ def remove(
     return tuple(removed)
 
 
+def remember_issuers(
+    snapshot: Snapshot, added: Collection[str], adapters: Adapters
+) -> Snapshot:
+    """Remember the thumbprints of issuers that this program added to the store."""
+    before = snapshot.memory.intermediates
+    known = tuple(dict.fromkeys([*before, *added]))
+    if known == before:
+        return snapshot
+    memory = snapshot.memory._replace(intermediates=known)
+    adapters.state.save(memory)
+    return snapshot._replace(memory=memory)
+
+
 def forget_issuers(
     memory: Memory, store: Store, state: State, *, now: datetime
 ) -> None:

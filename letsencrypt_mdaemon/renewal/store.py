@@ -35,6 +35,9 @@ class Store(Protocol):
     def is_key_usable(self, wanted: str) -> bool:
         """Whether a certificate's private key is there and can be used."""
 
+    def usable_keys(self) -> Collection[str]:
+        """Return the thumbprints for which that is so; read the store once."""
+
     def let_read(self, wanted: str) -> None:
         """Let the server's account read a certificate's key.
 

@@ -1,4 +1,4 @@
-"""What Windows' registry names: MDaemon's folders, and certificates of services."""
+"""What Windows' registry says: MDaemon's folders, services, and variables."""
 
 from __future__ import annotations
 
@@ -40,6 +40,18 @@ def main_files() -> Iterator[tuple[Path, Path]]:
     for _, values in _values():
         if values.keys() >= set(VALUES):
             yield values["AppPath"], values["IniPath"]
+
+
+def machine_variables() -> list[str]:
+    """Return the names of the environment variables that every account has."""
+    path = r"SYSTEM\CurrentControlSet\Control\Session Manager\Environment"
+    names: list[str] = []
+    try:
+        with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, path) as key:
+            while True:
+                names.append(winreg.EnumValue(key, len(names))[0])
+    except OSError:  # there is no such key, or no more value
+        return names
 
 
 def _values() -> Iterator[tuple[str, dict[str, Path]]]:
