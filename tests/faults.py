@@ -1123,14 +1123,38 @@ FAULTS = (
     ),
     Fault(
         "remove-what-another-value-names",
-        "if digest not in in_files:",
-        "if in_files is not None:",
+        "            if digest not in used:",
+        "            if used is not None:",
         "test_run.py",
     ),
     Fault(
+        "intermediates-that-a-certificate-needs-are-removed",
+        "if one not in needed or one.not_valid_after_utc <= now",
+        "if True",
+        "test_chain.py",
+    ),
+    Fault(
+        "intermediates-added-are-not-remembered",
+        "    known = tuple(dict.fromkeys([*before, *added]))",
+        "    known = before",
+        "test_removal.py",
+    ),
+    Fault(
+        "compromised-removed-before-the-ca-is-told",
+        "return is_told and due.is_compromised",
+        "return due.is_compromised",
+        "test_removal.py",
+    ),
+    Fault(
+        "selftest-whatever-the-task-ends-with",
+        "if job.last_code != 0:",
+        "if False:",
+        "test_selftest.py",
+    ),
+    Fault(
         "remove-what-is-not-ours",
-        'if (snapshot.memory.find(digest) or name.startswith(f"{OURS} "))',
-        "if name",
+        "        and is_ours\n        and leaf.not_valid_before",
+        "        and leaf.not_valid_before",
         "test_run.py",
     ),
     # What is remembered

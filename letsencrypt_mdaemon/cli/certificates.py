@@ -56,6 +56,7 @@ def _row(entry: Entry) -> Document:
         **(document.certificate(entry.leaf) or {}),
         "friendly_name": entry.name,
         "key_type": entry.key,
+        "key_provider": entry.provider,
         "ours": entry.is_ours,
         "used_by": list(entry.used_by),
         "served_at": list(entry.served_at),
@@ -76,6 +77,7 @@ def _print_list(found: Document) -> None:
         row("issued by", item["issuer"])
         row("valid until", day(item["not_after"]))
         row("key", item["key_type"])
+        row("key kept by", item["key_provider"])
         row("used by", ", ".join(item["used_by"]))
         row("served at", ", ".join(item["served_at"]))
         row("not usable", item["flaw"])

@@ -101,6 +101,11 @@ class Site:
             for found in [self._http.show(binding.endpoint)]
         }
 
+    def flags(self) -> dict[Target, int]:
+        """Return the `sslFlags` of each binding."""
+        bindings = self._targets(self._bindings())
+        return {target: binding.flags for target, binding in bindings.items()}
+
     def bind(self, certificate: x509.Certificate, *, dry_run: bool) -> list[Change]:
         """Set this certificate for every HTTPS binding, or undo it if a tool fails."""
         after = thumbprint(certificate).lower()

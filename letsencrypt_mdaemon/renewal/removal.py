@@ -13,7 +13,7 @@ from letsencrypt_mdaemon.pki.certificate import OURS, dns_names, thumbprint
 from letsencrypt_mdaemon.renewal import due
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Collection, Mapping
     from datetime import datetime
 
     from cryptography import x509
@@ -32,8 +32,8 @@ def clean_up(
 ) -> tuple[str, ...]:
     """Remove what nothing needs any more, once every port serves a new certificate.
 
-    Compromised certificates, superseded ones of ours if the settings allow it, and
-    issuers that this program added.
+    Revoked certificates with a compromised key, superseded ones of ours if the settings
+    allow it, and issuers that this program added.
 
     Returns:
         The thumbprints of the removed certificates.
@@ -43,7 +43,7 @@ def clean_up(
         for digest, (leaf, name) in snapshot.stored.items()
         if leaf != new
         and (
-            due.is_compromised(leaf, snapshot.memory)
+            is_done_with(leaf, snapshot.memory)
             or _is_superseded(leaf, name, new, snapshot)
         )
     }
@@ -64,15 +64,13 @@ def _is_superseded(
     )
 
 
-def compromised(
-    stored: Iterable[tuple[x509.Certificate, str]], memory: Memory
-) -> dict[str, str]:
-    """Return the name of each certificate whose key is compromised, by thumbprint."""
-    return {
-        thumbprint(leaf): name
-        for leaf, name in stored
-        if due.is_compromised(leaf, memory)
-    }
+def is_done_with(leaf: x509.Certificate, memory: Memory) -> bool:
+    """Whether a certificate's key is compromised, and the CA was told.
+
+    Until then the key is kept: it may be the only proof that a CA takes.
+    """
+    is_told = memory.revoked(thumbprint(leaf)) is not None
+    return is_told and due.is_compromised(leaf, memory)
 
 
 def remove(
