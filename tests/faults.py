@@ -349,8 +349,8 @@ FAULTS = (
     ),
     Fault(
         "certificates-remove-what-some-file-names",
-        "if not found and digest in server.references():",
-        "if not found and not server.references():",
+        "if not found and (user := server.references().get(digest)):",
+        'if not found and (user := server.references().get("")):',
         "test_certificates.py",
     ),
     Fault(
@@ -1154,14 +1154,38 @@ FAULTS = (
     ),
     Fault(
         "remove-what-another-value-names",
-        "if digest not in in_files:",
-        "if in_files is not None:",
+        "            if digest not in used:",
+        "            if used is not None:",
         "test_run.py",
     ),
     Fault(
+        "intermediates-that-a-certificate-needs-are-removed",
+        "if one not in needed or one.not_valid_after_utc <= now",
+        "if True",
+        "test_chain.py",
+    ),
+    Fault(
+        "intermediates-added-are-not-remembered",
+        "    known = tuple(dict.fromkeys([*before, *added]))",
+        "    known = before",
+        "test_removal.py",
+    ),
+    Fault(
+        "compromised-removed-before-the-ca-is-told",
+        "return is_told and due.is_compromised",
+        "return due.is_compromised",
+        "test_removal.py",
+    ),
+    Fault(
+        "selftest-whatever-the-task-ends-with",
+        "if job.last_code != 0:",
+        "if False:",
+        "test_selftest.py",
+    ),
+    Fault(
         "remove-what-is-not-ours",
-        'if (snapshot.memory.find(digest) or name.startswith(f"{OURS} "))',
-        "if name",
+        "        and is_ours\n        and leaf.not_valid_before",
+        "        and leaf.not_valid_before",
         "test_run.py",
     ),
     # What is remembered
@@ -1626,8 +1650,32 @@ FAULTS = (
     ),
     Fault(
         "iis-not-read-back",
-        "if now is None or now.thumbprint != wanted:",
+        "if now is None or now.thumbprint != digest:",
         "if now is None:",
+        "test_iis.py",
+    ),
+    Fault(
+        "iis-client-certificates-forgotten",
+        "if before and (more := list(_differing(before, now))):",
+        "if not before and (more := list(_differing(now, now))):",
+        "test_iis.py",
+    ),
+    Fault(
+        "iis-names-in-the-wrong-code-page",
+        "self._appcmd, *arguments, failure=ConfigError, encoding=process.ANSI",
+        "self._appcmd, *arguments, failure=ConfigError",
+        "test_iis.py",
+    ),
+    Fault(
+        "http-sys-unknown-is-none",
+        "if ended.code and not found and not_found() not in words:",
+        "if ended.code and not found and not words:",
+        "test_iis.py",
+    ),
+    Fault(
+        "others-are-not-asked",
+        "        elsewhere=build.other_users,\n",
+        "",
         "test_iis.py",
     ),
     Fault(

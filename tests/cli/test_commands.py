@@ -62,7 +62,8 @@ EXIT_CODES = Path(__file__).parents[2] / "docs" / "exit-codes.md"
 STATUS = COMMON | {
     *("mdaemon_dir", "store", "directory_url", "names", "due", "reason", "due_at"),
     *("certificate", "pending", "rolled_back", "targets", "served", "proof", "dropped"),
-    *("rule", "advice", "waiting", "tlsa", "key_readers", "ledger", "schedule"),
+    *("rule", "advice", "waiting", "tlsa", "ledger", "schedule"),
+    *("key_provider", "key_readers"),
     *("would_fail", "held", "script", "state", "problems"),
     *("next_tlsa", "tlsa_ports"),
 }
