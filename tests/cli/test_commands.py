@@ -795,7 +795,8 @@ def test_the_program_lists_its_commands_in_sections() -> None:
     everyday = lines[lines.index("Every day:") + 1 :][:3]
     assert [line.split()[0] for line in everyday] == ["renew", "status", "verify"]
     listed = {line.split()[0] for line in lines if re.match(r"  [a-z]", line)}
-    assert cli.commands.keys() <= listed
+    shown = {name for name, row in cli.commands.items() if not row.hidden}
+    assert shown <= listed
 
 
 @pytest.mark.parametrize(
@@ -807,7 +808,9 @@ def test_the_short_help_of_a_command_is_a_short_phrase(group: tuple[str, ...]) -
 
     text = here([*group, "--help"], WIDE).output
 
-    for name in command.commands:
+    for name, row in command.commands.items():
+        if row.hidden:
+            continue
         (summary,) = re.findall(rf"(?m)^  {name} +(\S.*)$", text)
         assert len(summary) <= 45
         assert re.fullmatch(r"[A-Z].*[^.]", summary)
@@ -978,8 +981,8 @@ except SystemExit as end:
 PACKAGE = "letsencrypt_mdaemon."
 HELP = {
     *("_version", "cli", "cli.accounts", "cli.checks", "cli.commands", "cli.legacy"),
-    *("cli.certificates", "cli.monitoring", "cli.script", "cli.self_signed"),
-    *("cli.reporting", "cli.setup", "cli.streams"),
+    *("cli.certificates", "cli.footprint", "cli.monitoring", "cli.script"),
+    *("cli.reporting", "cli.self_signed", "cli.setup", "cli.streams"),
     *("cli.main", "cli.options", "cli.parameters", "errors"),
 }
 """The modules of the package that --help imports."""
