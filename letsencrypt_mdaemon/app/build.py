@@ -176,7 +176,7 @@ def send_mail(
     if config.mail_server != "raw":
         password = config.mail_password
         if config.mail_password_file:
-            password = _secret(config.mail_password_file, "mail-password-file")
+            password = secret(config.mail_password_file, "mail-password-file")
         smtp = Smtp(config.mail_server, config.mail_user, password)
         return (*mail.recipients, smtp.send(mail))
     try:
@@ -216,7 +216,7 @@ def certificate_store(config: Config, state: State, root: Path) -> Store:
         raise ConfigError(message, hint="Set a folder instead: --store pem:FOLDER.")
     password = None
     if config.pfx_password_file:
-        text = _secret(config.pfx_password_file, "pfx-password-file")
+        text = secret(config.pfx_password_file, "pfx-password-file")
         if not text:
             message = f"{config.pfx_password_file} (pfx-password-file) is empty."
             raise ConfigError(message, hint="Write the password into it.")
@@ -262,7 +262,7 @@ def external_account(config: Config) -> ExternalAccount | None:
 
     key = config.eab_key
     if config.eab_key_file:
-        key = _secret(config.eab_key_file, "eab-key-file")
+        key = secret(config.eab_key_file, "eab-key-file")
     if not config.eab_kid and not key:
         return None
     if not config.eab_kid or not key:
@@ -277,7 +277,12 @@ def external_account(config: Config) -> ExternalAccount | None:
         raise ConfigError(message, hint="Copy it from the CA's web site.") from exc
 
 
-def _secret(path: Path, setting: str) -> str:
+def secret(path: Path, setting: str) -> str:
+    """Return what a file holds that a setting names.
+
+    Raises:
+        ConfigError: If it cannot be read.
+    """
     try:
         # Windows' editors may write a byte order mark.
         data = read_limited(path, MAX_SECRET_BYTES, "a secret")

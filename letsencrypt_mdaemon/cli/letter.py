@@ -178,6 +178,12 @@ def example(kind: str | None) -> tuple[str, list[str]]:
     """
     if kind is None:
         return mail.trial()
+    subject, lines = write(*invented(kind))
+    return f"TEST {subject}", ["This is a test.", "", *lines]
+
+
+def invented(kind: str) -> tuple[Event, About]:
+    """Return an event that did not happen, and what the mail is about."""
     event = Event.FAILED if kind == "would-fail" else Event(kind)
     name = "mail.example.com"
     at = datetime.now(UTC)
@@ -201,9 +207,7 @@ def example(kind: str | None) -> tuple[str, list[str]]:
     if event in (Event.AGAIN, Event.RECOVERED):
         told = told._replace(since=at - timedelta(days=3, hours=1), runs=7)
     result = f"The certificate is valid until {day(ends, at)}."
-    about = About(name, at, told, found, result="" if found else result)
-    subject, lines = write(event, about)
-    return f"TEST {subject}", ["This is a test.", "", *lines]
+    return event, About(name, at, told, found, result="" if found else result)
 
 
 def _headline(event: Event, about: About, left: timedelta | None) -> str:

@@ -41,6 +41,7 @@ DUE = ("key-type", "renew-days", "on-name-failure", "rehearse")
 ACCOUNT = ("directory-url", "ca-bundle", "staging", "mdaemon-dir", "state-dir", "json")
 PORT_80 = ("webroot", "skip-port-check", "validation-port", "validation-dns")
 MAIL = ("to", "mail-from", "mail-server", "mail-user", "mail-password-file")
+NOTIFY = ("notify-file", "notify-key-file", "heartbeat-url-file")
 DEPLOY = (
     *INSTALLATION,
     *(name for name in NAMES if name != "staging"),
@@ -48,6 +49,7 @@ DEPLOY = (
         *IIS,
         *DUE,
         *MAIL,
+        *NOTIFY,
         *("notify-on", "metrics-file"),
         "log-dir",
         "keep-logs",

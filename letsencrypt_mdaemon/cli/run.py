@@ -223,12 +223,13 @@ class Run:
         findings: Mapping[str, Document],
         lines: Sequence[str],
     ) -> None:
-        """Mail how the run ended, if that is news to the recipients.
+        """Mail or notify how the run ended, if that is news to the recipients.
 
         Args:
             lines: Those of the log, without the error.
         """
-        if not self._mails or not self.context.valid.config.to:
+        config = self.context.valid.config if self._mails else None
+        if not (config and (config.to or config.notify or config.notify_file)):
             return
         from letsencrypt_mdaemon.cli import notice  # noqa: PLC0415 - not every run
 
