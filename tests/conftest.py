@@ -66,8 +66,9 @@ if worker := os.environ.get("PYTEST_XDIST_WORKER"):
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the mark of `tests.wine` known."""
+    """Make the marks of `tests.wine` known."""
     config.addinivalue_line("markers", f"{DIFFERS}(reason): Wine is not Windows here")
+    config.addinivalue_line("markers", "windows_too: also run on Windows")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

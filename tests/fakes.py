@@ -28,7 +28,7 @@ from letsencrypt_mdaemon.renewal.adapters import Request
 from letsencrypt_mdaemon.renewal.snapshot import Snapshot
 from letsencrypt_mdaemon.state.ledger import Ledger
 from letsencrypt_mdaemon.state.memory import Attempt, Change, Memory, Target, Window
-from letsencrypt_mdaemon.system import disk, swap
+from letsencrypt_mdaemon.system import disk, identity, swap
 from letsencrypt_mdaemon.verify.endpoints import Endpoint
 from letsencrypt_mdaemon.verify.served import Answer, Served
 from letsencrypt_mdaemon.windows.service import (
@@ -86,6 +86,10 @@ class MemoryStore:
     def is_key_usable(self, wanted: str) -> bool:
         """Whether the key is there."""
         return wanted in self.keys
+
+    def usable_keys(self) -> set[str]:
+        """Return the thumbprints of the certificates with their keys."""
+        return {wanted for wanted in self.kept if wanted in self.keys}
 
     def key_readers(self, wanted: str) -> list[str] | None:
         """Return the accounts that may read the key."""
@@ -318,6 +322,8 @@ Rule: TypeAlias = Callable[[Path], None]
 _WAYS = [(builtins, "open"), (io, "open"), (os, "open")]
 _WAYS += [(os, name) for name in ("mkdir", "remove", "rename", "replace")]
 _WAYS += [(os, name) for name in ("rmdir", "unlink", "link")]
+if sys.platform == "win32":
+    _WAYS.append((identity, "make_folder"))
 _WAYS.append((swap, "_replace_file" if sys.platform == "win32" else "_exchange"))
 
 

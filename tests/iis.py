@@ -84,9 +84,10 @@ class Iis:
         *arguments: str,
         given: str = "",
         failure: type[Error] = Error,
+        encoding: str = "",
     ) -> Ended:
         """Do what the program would do."""
-        assert not given
+        assert not given + encoding
         tool = re.split(r"[\\/]", str(program))[-1]
         if tool == "appcmd.exe" and not self.sites:
             message = f"Could not run {program}: No such file."

@@ -14,7 +14,7 @@ from referencing.jsonschema import DRAFT202012
 
 FOLDER = Path(__file__).parents[1] / "docs" / "schemas"
 COMMON = "common"
-SENT = ("after-activation", "notification")
+SENT = ("after-activation", "notification", "selftest-report")
 """What no command prints."""
 
 
@@ -38,7 +38,7 @@ def check(document: Mapping[str, Any]) -> None:
 
 
 def check_as(schema: str, document: Mapping[str, Any]) -> None:
-    """Check what is sent to another program, and printed by no command."""
+    """Check what is sent or written to a file, and printed by no command."""
     _validator(schema).validate(document)
 
 

@@ -12,6 +12,7 @@ import pytest
 from letsencrypt_mdaemon.cli import legacy
 from letsencrypt_mdaemon.cli.main import cli
 from letsencrypt_mdaemon.config import load
+from letsencrypt_mdaemon.system.schedule import MARK
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
@@ -119,6 +120,7 @@ def test_the_cmd_uses_the_switches_of_the_old_script() -> None:
 
     assert legacy.is_legacy(arguments)
     assert _parses(legacy.translate(arguments))
+    assert legacy.translate(arguments)[-1] == MARK
 
 
 @pytest.mark.parametrize("name", [name for name, _ in load.settings()])

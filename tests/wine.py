@@ -18,6 +18,10 @@ def is_wine() -> bool:
     return hasattr(ctypes.windll.ntdll, "wine_get_version")
 
 
+windows_too = pytest.mark.windows_too
+"""Of files whose tests need nothing of Windows, those that `tox -e wine` runs there."""
+
+
 def wine_differs(reason: str) -> pytest.MarkDecorator:
     """Mark a test, or one parameter of it, that Wine fails and Windows should pass.
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from letsencrypt_mdaemon.app import adapters
 from letsencrypt_mdaemon.errors import ConfigError
+from letsencrypt_mdaemon.mdaemon import forms
 from letsencrypt_mdaemon.pki.certificate import (
     OURS,
     covers,
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     from letsencrypt_mdaemon.app.installation import Installation
     from letsencrypt_mdaemon.mdaemon.discovery import Unseen
-    from letsencrypt_mdaemon.state.memory import Target
+    from letsencrypt_mdaemon.state.memory import Attempt, Target
 
 SERVICES = {
     "mdaemon.ini": "mail",
@@ -52,6 +53,7 @@ class Entry(NamedTuple):
         served_at: The ports that serve it.
         is_ours: Whether this program obtained or made it.
         flaw: Why the server cannot use it; empty if it can.
+        is_needed: Whether an unfinished renewal needs it.
         is_alone: Whether every service uses it already.
     """
 
@@ -62,14 +64,50 @@ class Entry(NamedTuple):
     served_at: tuple[str, ...]
     is_ours: bool
     flaw: str
+    is_needed: bool = False
     is_alone: bool = False
 
     @property
     def actions(self) -> tuple[str, ...]:
         """The commands that take it."""
-        is_free = not (self.used_by or self.served_at)
+        is_free = not (self.used_by or self.served_at or self.is_needed)
         is_useful = not (self.flaw or self.is_alone)
         return ("use",) * is_useful + ("remove",) * is_free
+
+
+class Unfinished(NamedTuple):
+    """What a renewal has not finished.
+
+    Args:
+        pending: The thumbprint of the certificate that waits for `activate`, or "".
+        attempt: The certificate being put into use; None if there is none.
+    """
+
+    pending: str
+    attempt: Attempt | None
+
+    @classmethod
+    def of(cls, installation: Installation) -> Unfinished:
+        """Read it from the state."""
+        pending, attempt = installation.ca.pending(), installation.state.attempt()
+        # A rollback that has ended needs nothing any more.
+        is_open = attempt is not None and attempt.failed is None
+        return cls(pending.thumbprint if pending else "", attempt if is_open else None)
+
+    def need(self, leaf: x509.Certificate) -> str:
+        """Return why it needs a certificate, as a clause; "" if it does not."""
+        digest = thumbprint(leaf)
+        if digest == self.pending:
+            return "it waits for `activate`"
+        if self.attempt is None:
+            return ""
+        if digest == self.attempt.thumbprint:
+            return "an unfinished renewal puts it into use"
+        is_former = digest in self.attempt.before.values()
+        values = (change.before for change in self.attempt.changes)
+        if is_former or any(forms.find(value, [leaf]) for value in values):
+            return "an unfinished renewal puts it back if a port fails"
+        return ""
 
 
 def entries(installation: Installation, *, now: datetime) -> list[Entry]:
@@ -79,10 +117,11 @@ def entries(installation: Installation, *, now: datetime) -> list[Entry]:
         ConfigError: If the server's files or the store cannot be read.
     """
     named, ours = services(installation), installation.ours
-    found = []
+    usable, served = installation.store.usable_keys(), installation.served.items()
+    unfinished, found = Unfinished.of(installation), []
     for leaf, name in installation.stored:
         digest = thumbprint(leaf)
-        ports = [at for at, each in installation.served.items() if each == digest]
+        ports = [at for at, each in served if each == digest]
         found.append(
             Entry(
                 leaf=leaf,
@@ -91,7 +130,8 @@ def entries(installation: Installation, *, now: datetime) -> list[Entry]:
                 used_by=named.get(digest, ()),
                 served_at=tuple(ports),
                 is_ours=digest in ours or name.startswith(f"{OURS} "),
-                flaw=flaw(installation, leaf, now=now),
+                flaw=flaw(installation, leaf, now=now, has_usable_key=digest in usable),
+                is_needed=bool(unfinished.need(leaf)),
                 is_alone=named.keys() == {digest},
             )
         )
@@ -175,7 +215,13 @@ def find(installation: Installation, text: str) -> x509.Certificate:
     return found[0]
 
 
-def flaw(installation: Installation, leaf: x509.Certificate, *, now: datetime) -> str:
+def flaw(
+    installation: Installation,
+    leaf: x509.Certificate,
+    *,
+    now: datetime,
+    has_usable_key: bool,
+) -> str:
     """Return why the server cannot use a certificate, as a clause; "" if it can."""
     digest, memory = thumbprint(leaf), installation.memory
     begin, end = leaf.not_valid_before_utc, leaf.not_valid_after_utc
@@ -185,8 +231,9 @@ def flaw(installation: Installation, leaf: x509.Certificate, *, now: datetime) -
         return f"it is not valid before {when(begin, now)}"
     if memory.revoked(digest) or due.is_compromised(leaf, memory):
         return "it was revoked, or its key was"
-    weak, is_usable = weakness(leaf), installation.store.is_key_usable(digest)
-    return weak or ("" if is_usable else "its private key is missing or unusable")
+    if weak := weakness(leaf):
+        return weak
+    return "" if has_usable_key else "its private key is missing or unusable"
 
 
 def doubts(
@@ -233,9 +280,8 @@ def uses(installation: Installation, leaf: x509.Certificate) -> str:
     server = adapters.server(installation, ())
     if not found and digest in server.references():
         found.append("a file of the server")
-    pending = installation.ca.pending()
-    if pending is not None and pending.thumbprint == digest:
-        found.append("it waits for `activate`")
+    if needed := Unfinished.of(installation).need(leaf):
+        found.append(needed)
     return ", ".join(found)
 
 

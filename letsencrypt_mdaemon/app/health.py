@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from datetime import timedelta
 from enum import IntEnum
 from typing import TYPE_CHECKING, NamedTuple
 
-from letsencrypt_mdaemon.app import scheduling, status
+from letsencrypt_mdaemon.app import scheduling, script, status
 from letsencrypt_mdaemon.pki.certificate import thumbprint
 from letsencrypt_mdaemon.renewal import hold, spare
 from letsencrypt_mdaemon.renewal.adapters import Proof
@@ -19,6 +20,7 @@ from letsencrypt_mdaemon.verify.served import Answer
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from datetime import datetime
+    from pathlib import Path
 
     from letsencrypt_mdaemon.app.installation import Installation
     from letsencrypt_mdaemon.app.status import Status
@@ -65,6 +67,8 @@ class Health(NamedTuple):
         critical: The least of that which is not critical.
         proof: What the ports show; None if they were not asked.
         last_run: The time since the last scheduled run began; None if there was none.
+        renewed: The time since every port served the certificate in use for the first
+            time, if no scheduled run was due since; else None.
         problems: The worst first.
     """
 
@@ -74,6 +78,7 @@ class Health(NamedTuple):
     critical: timedelta
     proof: Proof | None
     last_run: timedelta | None
+    renewed: timedelta | None
     problems: tuple[Problem, ...]
 
     @property
@@ -102,17 +107,22 @@ class Limits(NamedTuple):
         return warning, critical
 
 
+USUAL = Limits()
+
+
 def check(
     installation: Installation,
     limits: Limits,
     *,
     now: datetime,
     port_timeout: float | None,
+    file: Path | None = None,
 ) -> Health:
     """Judge an installation that was opened without a look at its ports.
 
     Args:
         port_timeout: Seconds for all ports together; None = ask no port.
+        file: The config file, if there is one.
 
     Raises:
         Error: If the state, the store or the server's files cannot be read.
@@ -121,43 +131,57 @@ def check(
     seen = None
     if port_timeout is not None and found.snapshot.in_use is not None:
         seen = _look(installation, found.snapshot, port_timeout)
-    return judge(installation, found, limits, seen, timeout=port_timeout or 0)
+    return judge(
+        installation, found, seen, limits=limits, timeout=port_timeout, file=file
+    )
 
 
-def judge(
+def judge(  # noqa: PLR0913 - all of it is judged
     installation: Installation,
     found: Status,
-    limits: Limits,
     seen: Mapping[Endpoint, Served] | None,
     *,
-    timeout: float = 60,
+    limits: Limits = USUAL,
+    timeout: float | None = None,
+    file: Path | None = None,
 ) -> Health:
-    """Judge an installation whose status is read; see `check`.
+    """Judge what was read of an installation.
 
     Args:
         seen: What the ports serve; None if they were not asked.
-        timeout: The seconds that they had.
+        timeout: Seconds that there were for all ports together; None = no limit.
+        file: The config file, if there is one.
     """
-    snapshot = found.snapshot
-    now = snapshot.now
+    snapshot, now = found.snapshot, found.snapshot.now
     leaves = [leaf for leaf in dict.fromkeys(snapshot.named.values()) if leaf]
     first = min(leaves, key=lambda leaf: leaf.not_valid_after_utc, default=None)
     span = lifetime(first) if first else timedelta(days=90)
     warning, critical = limits.of(span)
     left = first.not_valid_after_utc - now if first else None
     runs = [at for at in snapshot.memory.runs if at <= now]
+    last_run = now - runs[-1] if runs else None
+    renewed = _just_renewed(snapshot) if last_run is None else None
     proof = None
     problems = [*_certificate_problems(snapshot, left, warning, critical)]
     if seen is not None and snapshot.in_use is not None:
-        proof, more = _ports(snapshot, seen, timeout)
+        proof, more = _ports(snapshot, seen, math.inf if timeout is None else timeout)
         problems += more
     problems += [
         Problem(Grade.WARNING, f"{path} is damaged, so that less is known")
         for path in installation.state.damaged
     ]
+    if (begun := installation.state.restart()) is not None:
+        text = f"the service {begun.service} did not start after a restart on "
+        text += f"{begun.at.astimezone():%Y-%m-%d %H:%M}"
+        problems.append(Problem(Grade.WARNING, text))
+    if flaw := script.flaw(snapshot.memory.script, installation.root):
+        problems.append(Problem(Grade.WARNING, flaw))
     problems += _name_problems(found)
-    last = now - runs[-1] if runs else None
-    doubts = [*scheduling.doubts(last, sparse=bool(found.sparse))]
+    doubts = [
+        *scheduling.doubts(
+            last_run, renewed, file, installation.root, sparse=bool(found.sparse)
+        )
+    ]
     memory = snapshot.memory
     if installation.config.after_activation and memory.in_use != memory.hooked:
         doubts.append("the hook after-activation has not run for the last certificate")
@@ -168,9 +192,23 @@ def judge(
         warning=warning,
         critical=critical,
         proof=proof,
-        last_run=last,
+        last_run=last_run,
+        renewed=renewed,
         problems=tuple(sorted(problems, key=lambda item: -item.grade)),
     )
+
+
+def _just_renewed(snapshot: Snapshot) -> timedelta | None:
+    """Return the time since a renewal by hand, unless a scheduled run was due since.
+
+    Just after `setup`, nobody has to wait for the first scheduled run.
+    """
+    leaf = snapshot.in_use
+    issued = snapshot.memory.find(thumbprint(leaf)) if leaf else None
+    if issued is None or issued.verified is None:
+        return None
+    span = snapshot.now - issued.verified
+    return span if timedelta() <= span <= scheduling.MAX_PAUSE else None
 
 
 def _certificate_problems(
@@ -294,11 +332,7 @@ def _name_problems(found: Status) -> Iterator[Problem]:
     if held := hold.in_force(snapshot):
         yield Problem(Grade.WARNING, f"held by you since {held.since:%Y-%m-%d}")
     if found.pending is not None:
-        text, attempt = "a certificate is issued and not in use", snapshot.attempt
-        if (
-            attempt
-            and attempt.failed
-            and attempt.thumbprint == thumbprint(found.pending)
-        ):
-            text = f"a new certificate was rolled back on {attempt.failed:%Y-%m-%d}"
+        text = "a certificate is issued and not in use"
+        if at := found.rolled_back:
+            text = f"a new certificate was rolled back on {at:%Y-%m-%d}"
         yield Problem(Grade.WARNING, text)

@@ -55,17 +55,20 @@ class Ended(NamedTuple):
     proof: Proof | None
 
 
-def text(config: Config, root: Callable[[], Path], ended: Ended) -> str:
+def text(
+    config: Config, root: Callable[[], Path], ended: Ended, file: Path | None
+) -> str:
     """Return the metrics after a run: all, or else what is known without the server.
 
     Args:
         root: Returns MDaemon's folder.
+        file: The config file, if there is one.
     """
     try:
         installation = open_installation(config, root(), look=False, read_only=True)
         found = status.read(installation, now=datetime.now(UTC))
         seen = None if ended.proof else ended.observed
-        judged = health.judge(installation, found, Limits(), seen)
+        judged = health.judge(installation, found, seen, file=file)
     except Error as exc:
         _log.debug("The metrics file has less: %s", exc)
         return render(_of_memory(_memory(config, root), ended))
@@ -217,6 +220,7 @@ def read(path: Path, limits: Limits, now: datetime) -> Health:
         critical=critical,
         proof=proof if proof.rows else None,
         last_run=now - last if last else None,
+        renewed=None,
         problems=tuple(sorted(problems, key=lambda item: -item.grade)),
     )
 

@@ -7,7 +7,7 @@ import uuid
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from letsencrypt_mdaemon.app import build
+from letsencrypt_mdaemon.app import credentials
 from letsencrypt_mdaemon.errors import AcmeError, ConfigError, Error
 from letsencrypt_mdaemon.notify import address, heartbeat, relay, webhook
 from letsencrypt_mdaemon.system import parallel
@@ -107,7 +107,7 @@ def _texts(value: str, file: Path | None, name: str) -> list[str]:
     """Return the words of a setting, or the lines of its file without remarks."""
     if file is None:
         return value.split()
-    lines = [line.strip() for line in build.secret(file, name).splitlines()]
+    lines = [line.strip() for line in credentials.secret(file, name).splitlines()]
     found = [line for line in lines if line and not line.startswith("#")]
     if not found:
         raise ConfigError(f"{file} ({name}) is empty.", hint="Write a line into it.")

@@ -51,12 +51,14 @@ class Check(NamedTuple):
     Args:
         result: ok, failed, or skipped.
         detail: What was found, or what failed and what to do.
+        failure: The error of a check that failed.
     """
 
     name: str
     result: str
     detail: str
     seconds: float
+    failure: Exception | None = None
 
 
 class Report(NamedTuple):
@@ -94,16 +96,17 @@ def run(checks: Sequence[tuple[str, Callable[[], str]]]) -> Report:
     for name, check in checks:
         _log.info("testing %s", name, extra={"progress": True})
         start = time.monotonic()
+        failure: Exception | None = None
         try:
             result, detail = "ok", check()
         except Skipped as exc:
             result, detail = "skipped", str(exc)
         except Error as exc:
-            result, detail = "failed", f"{exc.message} {exc.hint}".strip()
+            result, detail, failure = "failed", f"{exc.message} {exc.hint}".strip(), exc
         except Exception as exc:  # noqa: BLE001 - shown like any other
             _log.debug("%s", name, exc_info=True)
-            result, detail = "failed", f"{type(exc).__name__}: {exc}"
-        done.append(Check(name, result, detail, time.monotonic() - start))
+            result, detail, failure = "failed", f"{type(exc).__name__}: {exc}", exc
+        done.append(Check(name, result, detail, time.monotonic() - start, failure))
     return Report(machine(), tuple(done))
 
 

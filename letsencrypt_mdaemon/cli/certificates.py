@@ -66,14 +66,14 @@ def _row(entry: Entry) -> Document:
 
 
 def _print_list(found: Document) -> None:
-    from letsencrypt_mdaemon.cli.text import day, row  # noqa: PLC0415 - slow
+    from letsencrypt_mdaemon.cli.text import day, row, say  # noqa: PLC0415 - slow
 
     rows = found["certificates"]
     if not rows:
         click.echo("The store holds no certificate. `self-signed` makes one.")
     for item in rows:
         names = ", ".join(item["names"]) or item["friendly_name"] or "no name"
-        click.echo(f"{item['thumbprint']}  {names}")
+        say(f"{item['thumbprint']}  {names}", indent=42)
         row("issued by", item["issuer"])
         row("valid until", day(item["not_after"]))
         row("key", item["key_type"])
@@ -141,7 +141,10 @@ def _ask_to_use(
 ) -> None:
     """Refuse a certificate that cannot be used; ask about one that clients doubt."""
     from letsencrypt_mdaemon.app import certificates  # noqa: PLC0415 - slow
-    from letsencrypt_mdaemon.pki.certificate import thumbprint  # noqa: PLC0415 - slow
+    from letsencrypt_mdaemon.pki.certificate import (  # noqa: PLC0415 - slow
+        is_self_signed,
+        thumbprint,
+    )
     from letsencrypt_mdaemon.renewal import hold  # noqa: PLC0415 - slow
 
     if release:
@@ -150,12 +153,21 @@ def _ask_to_use(
         return
     installation, now = context.open(look=False), context.now
     leaf = _find(installation, identifier)
-    if flaw := certificates.flaw(installation, leaf, now=now):
+    can_use = installation.store.is_key_usable(thumbprint(leaf))
+    flaw = certificates.flaw(installation, leaf, now=now, has_usable_key=can_use)
+    if flaw:
         raise ConfigError(
             f"The certificate {thumbprint(leaf)} cannot be used: {flaw}.",
             hint="Nothing was changed. `certificates` shows the others.",
         )
-    held = hold.begin(leaf, "use", now, _moment(until, leaf, now))
+    moment = _moment(until, leaf, now)
+    if moment is not None and is_self_signed(leaf):
+        message = "--until: a self-signed certificate is not held: "
+        raise ConfigError(
+            f"{message}the next run of `renew` replaces {thumbprint(leaf)}.",
+            hint="Nothing was changed. Leave out --until, or use another certificate.",
+        )
+    held = hold.begin(leaf, "use", now, moment)
     if doubts := certificates.doubts(installation, leaf, now=now):
         known = certificates.described(installation, thumbprint(leaf))
         context.confirm([*known, *doubts, *[REPLACED] * (held is None)], yes=yes)
@@ -292,8 +304,12 @@ def reload(context: Context, *, restart: bool) -> Result:
 
 
 def _print_reload(found: Document) -> None:
-    from letsencrypt_mdaemon.cli.text import print_unproven, row  # noqa: PLC0415 - slow
+    from letsencrypt_mdaemon.cli.text import (  # noqa: PLC0415 - slow
+        print_unproven,
+        row,
+        say,
+    )
 
-    click.echo(found["verdict"])
+    say(found["verdict"])
     row("verified at", *found["proof"]["new"])
     print_unproven(found["proof"])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import click
@@ -13,12 +15,14 @@ from letsencrypt_mdaemon.cli.parameters import offer
 from letsencrypt_mdaemon.errors import BusyError, ConfigError, Error
 
 if TYPE_CHECKING:
+    from letsencrypt_mdaemon.app.selftest import Report
     from letsencrypt_mdaemon.cli.context import Context
 
+_log = logging.getLogger(__name__)
 
 EVENTS = (
     *("failed", "again", "recovered", "expiring", "would-fail"),
-    *("renewed", "every-run"),
+    *("dropped", "returned", "renewed", "every-run"),
 )
 """The events that are mailed."""
 
@@ -164,9 +168,16 @@ def doctor(context: Context) -> Result:
 @command(
     *("iis-site-name", "key-type", "json", "mdaemon-dir", "store"),
     takes=(*options.INSTALLATION, "reload-timeout"),
-    example="selftest",
+    own=(
+        click.Option(
+            ["--report"],
+            metavar="FILE",
+            help="Write a report for the authors, without names and secrets.",
+        ),
+    ),
+    example="selftest --report report.json",
 )
-def selftest(context: Context) -> Result:
+def selftest(context: Context, *, report: str | None) -> Result:
     """Test what this program needs on this machine.
 
     Tests the certificate store, keys, scheduler and semaphores with temporary objects.
@@ -175,11 +186,45 @@ def selftest(context: Context) -> Result:
     from letsencrypt_mdaemon.app import selftest as trial  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.cli import document, text  # noqa: PLC0415 - slow
 
-    context.lock()
-    found = trial.run(list(trial.checks(context.open(look=False))))
+    try:
+        context.lock()
+        found = trial.run(list(trial.checks(context.open(look=False))))
+    except BusyError:
+        raise
+    except Error as exc:
+        if report is not None:
+            _write_report(context, report, None, exc)
+        raise
     error = found.error() if found.failed else None
-    items = {"verdict": "No test failed.", **document.selftest(found)}
+    path = None if report is None else _write_report(context, report, found)
+    items = {"verdict": "No test failed.", **document.selftest(found), "report": path}
     return Result(items, text.print_selftest, error)
+
+
+def _write_report(
+    context: Context,
+    file: str,
+    tests: Report | None,
+    problem: Error | None = None,
+) -> str:
+    """Write what may be sent, as far as it can be read; return the file's path."""
+    from pathlib import Path  # noqa: PLC0415
+
+    from letsencrypt_mdaemon.app import report  # noqa: PLC0415 - slow
+    from letsencrypt_mdaemon.system import disk  # noqa: PLC0415 - slow
+
+    root = config_file = None
+    with suppress(Error):
+        root, config_file = context.root, context.valid.file
+    found = report.gather(
+        context.installation, root, config_file, tests, problem=problem
+    )
+    path = Path(file).absolute()
+    with disk.explained(f"write {path}", failure=ConfigError):
+        disk.write_private(path, f"{json.dumps(found, indent=2)}\n".encode("ascii"))
+    if problem is not None:
+        _log.warning("The report %s has only what could be read.", path)
+    return str(path)
 
 
 @command(

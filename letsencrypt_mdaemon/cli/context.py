@@ -84,7 +84,8 @@ class Context:
         file = self._config_file()
         if file is not None:
             trust.require_settings(file.absolute())
-        return load.read(self.options, os.environ, file)
+        loaded, problems = load.read(self.options, os.environ, file)
+        return loaded, problems + build.problems(loaded)
 
     @cached_property
     def loaded(self) -> load.Loaded:
@@ -131,7 +132,8 @@ class Context:
         Without a terminal that is so only if our job would have its mark: over SSH, or
         with the output redirected.
         """
-        if self.is_marked:
+        # What SYSTEM runs has a console of its own, which nobody sees.
+        if self.is_marked or trust.is_system():
             return False
         if sys.stderr.isatty():
             return True

@@ -37,6 +37,9 @@ EXPIRING = (
 )
 """What to do about a certificate that comes near its end, whatever the cause."""
 
+DROPPED = ("Run `doctor`: it shows what is wrong with a name. Runs try again daily.",)
+"""What to do about a name that the CA could not validate."""
+
 
 class Cause(NamedTuple):
     """Why runs fail.
@@ -68,6 +71,8 @@ class About(NamedTuple):
         result: What a run that did not fail did, or why it did nothing.
         log: The lines of the log, without the failure itself.
         scheduled: Whether something runs `renew`.
+        dropped: The names that the certificate lacks, and nobody was told; and why.
+        returned: The names that it has again.
     """
 
     name: str
@@ -78,6 +83,8 @@ class About(NamedTuple):
     result: str = ""
     log: Sequence[str] = ()
     scheduled: bool = True
+    dropped: Mapping[str, str] = {}
+    returned: Sequence[str] = ()
 
 
 def cause(error: Error, codes: Mapping[str, str]) -> Cause:
@@ -144,6 +151,9 @@ def write(event: Event, about: About) -> tuple[str, list[str]]:
     if found is not None:
         lines += [*(f"  {line}" for line in found.lines), ""]
         advice = found.advice or advice
+    else:
+        lines += _changed(about)
+        advice = advice or DROPPED * bool(about.dropped)
     if advice:
         lines += ["What to do:", *(f"  {line}" for line in advice), ""]
     if about.in_use:
@@ -169,6 +179,18 @@ def _happened(about: About) -> str:
     verb = "was" if found.result == NOT_RENEWED else "is"
     exit_code = f" (exit {found.code})" if found.code else ""
     return f"The certificate {verb} {found.result}{exit_code}."
+
+
+def _changed(about: About) -> list[str]:
+    """Return the names that the certificate lacks now, and those that it has again."""
+    lines = []
+    if about.dropped:
+        lines += ["The certificate was issued without these names:"]
+        rows = [f"  {name}: {why}" for name, why in about.dropped.items()]
+        lines += [*(printable(row) for row in rows), ""]
+    if about.returned:
+        lines += [f"In the certificate again: {', '.join(about.returned)}.", ""]
+    return lines
 
 
 def example(kind: str | None) -> tuple[str, list[str]]:
@@ -207,7 +229,12 @@ def invented(kind: str) -> tuple[Event, About]:
     if event in (Event.AGAIN, Event.RECOVERED):
         told = told._replace(since=at - timedelta(days=3, hours=1), runs=7)
     result = f"The certificate is valid until {day(ends, at)}."
-    return event, About(name, at, told, found, result="" if found else result)
+    about = About(name, at, told, found, result="" if found else result)
+    if event is Event.DROPPED:
+        about = about._replace(dropped={row.name: row.why})
+    if event is Event.RETURNED:
+        about = about._replace(returned=[row.name])
+    return event, about
 
 
 def _headline(event: Event, about: About, left: timedelta | None) -> str:
@@ -222,6 +249,11 @@ def _headline(event: Event, about: About, left: timedelta | None) -> str:
         }.get(event, "run ended")
         if event is Event.EXPIRING and left is not None:
             return "certificate expired" if is_over else f"{what} in {days(left)}"
+        if event is Event.DROPPED:
+            what = f"certificate without {_listed(dict.fromkeys(about.dropped, ''))}"
+        if event is Event.RETURNED:
+            names = _listed(dict.fromkeys(about.returned, ""))
+            what = f"certificate with {names} again"
         return ": ".join(filter(None, [what, ends]))
     still = "still " if event is Event.AGAIN else ""
     what = f"certificate {still}{found.result}"

@@ -18,6 +18,8 @@ from letsencrypt_mdaemon.cli import (
     commands,
     legacy,
     monitoring,
+    reporting,
+    script,
     self_signed,
     streams,
 )
@@ -104,7 +106,7 @@ def demo(
 def _keep_options(**options: object) -> None:
     """Keep the certificate of an MDaemon mail server up to date.
 
-    The switches of the old script (-AlternateHostNames a,b -To x@y ...) still work.
+    The old script's switches (-AlternateHostNames a,b -To x@y ...) still work.
     """
     click.get_current_context().obj = options
 
@@ -112,7 +114,13 @@ def _keep_options(**options: object) -> None:
 cli = Group(
     "letsencrypt-mdaemon",
     {
-        "Every day": [commands.renew, commands.status, checks.verify, monitoring.check],
+        "Every day": [
+            commands.renew,
+            commands.status,
+            checks.verify,
+            monitoring.check,
+            reporting.report,
+        ],
         "Setting up": [
             setting_up.setup,
             demo,
@@ -121,6 +129,7 @@ cli = Group(
             commands.config_group,
             checks.notify_test,
             commands.schedule_group,
+            script.script_group,
         ],
         "When something is wrong": [
             checks.doctor,
@@ -128,12 +137,13 @@ cli = Group(
             commands.rollback,
             certificates.reload,
         ],
-        "Certificates": [
+        "Certificates and the account": [
             certificates.certificates_group,
             certificates.use,
             self_signed.self_signed,
+            accounts.revoke,
+            accounts.account_group,
         ],
-        "Seldom": [accounts.revoke, accounts.account_group],
     },
     callback=_keep_options,
     help=_keep_options.__doc__,

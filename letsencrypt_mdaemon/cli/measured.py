@@ -32,6 +32,8 @@ def write(context: Context, exit_code: int) -> None:
         proof=outcome.proof if outcome else None,
     )
     try:
-        metrics_file.write(path, metrics_file.text(config, lambda: context.root, ended))
+        file = context.valid.file
+        text = metrics_file.text(config, lambda: context.root, ended, file)
+        metrics_file.write(path, text)
     except Error as exc:
         _log.warning("%s %s", exc, exc.hint)

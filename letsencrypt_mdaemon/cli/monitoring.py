@@ -35,13 +35,14 @@ DAY = 86_400
 MAX_DAYS, MAX_SECONDS = 10_000, 600
 
 
-def unknown(message: str, words: Sequence[str]) -> int:
-    """Print that the check could not be made; return the exit code of that.
-
-    With --json nothing is printed: the caller does.
+def unknown(message: str, words: Sequence[str]) -> tuple[int, Document]:
+    """Print that the check could not be made, unless as JSON: the caller does.
 
     Args:
         words: The command line.
+
+    Returns:
+        The exit code of that, and the state for the JSON.
     """
     text = f"UNKNOWN - {_one_line(message)}"
     form = _asked_format(words)
@@ -50,12 +51,10 @@ def unknown(message: str, words: Sequence[str]) -> int:
     elif form == "prometheus":
         lines = f"# {text}\nletsencrypt_mdaemon_state {UNKNOWN}"
         click.echo(lines)
-    elif form == "json" and "--json" not in words:
-        problem = {"state": "UNKNOWN", "text": message}
-        click.echo(json.dumps({"state": "UNKNOWN", "problems": [problem]}, indent=2))
     elif form != "json":
         click.echo(text)
-    return UNKNOWN
+    problem = {"state": "UNKNOWN", "text": message}
+    return UNKNOWN, {"state": "UNKNOWN", "problems": [problem]}
 
 
 def _asked_format(words: Sequence[str]) -> str:
@@ -65,12 +64,12 @@ def _asked_format(words: Sequence[str]) -> str:
         name, _, value = word.partition("=")
         if name == "--format":
             form = value or following
-    return "json" if "--json" in words else form
+    return "json" if options.wants_json(words) else form
 
 
 @command(
     *("json", "mdaemon-dir", "store", "endpoint", "metrics-file"),
-    takes=options.SERVER,
+    takes=(*options.SERVER, "after-activation"),
     own=(
         click.Option(
             ["--warning"],
@@ -140,6 +139,7 @@ def check(  # noqa: PLR0913 - its options
                 limits,
                 now=context.now,
                 port_timeout=None if no_ports else timeout,
+                file=context.valid.file,
             )
     except Error as exc:
         if not _lacks_rights(exc):
@@ -150,11 +150,12 @@ def check(  # noqa: PLR0913 - its options
     found = found or _by_file(context, limits)
     prints = {
         "text": lambda _: click.echo(line(found)),
-        "json": lambda document: click.echo(json.dumps(document, indent=2)),
         "prtg": lambda _: click.echo(json.dumps(prtg(found), indent=2)),
         "prometheus": lambda _: click.echo(prometheus(found), nl=False),
     }
-    return Result(_document(found), prints[form], exit_code=int(found.grade))
+    # As JSON it is printed as by any other command.
+    text = prints.get(form, prints[FORMATS[0]])
+    return Result(_document(found), text, exit_code=int(found.grade))
 
 
 def _by_file(context: Context, limits: Limits) -> Health:
@@ -204,6 +205,8 @@ def _facts(found: Health) -> list[str]:
         facts.append("{} of {} ports proven".format(*ports))
     last = found.last_run
     ran = "no scheduled run" if last is None else f"last run {days(last)} ago"
+    if found.renewed is not None:
+        ran = f"renewed by hand {days(found.renewed)} ago, no scheduled run yet"
     return [*facts, ran]
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.cli.context import Context
     from letsencrypt_mdaemon.cli.letter import Cause
     from letsencrypt_mdaemon.state.folder import State
+    from letsencrypt_mdaemon.state.memory import Dropped
 
 _log = logging.getLogger(__name__)
 
@@ -55,6 +56,7 @@ def tell(
         told = news.count(memory.told, now)
         if event := news.decide(told, now, config.notify_on):
             outcome = context.outcome
+            whys = {item.name: item.why for item in _dropped(context)}
             about = letter.About(
                 name=(*context.names, config.host_name)[0],
                 at=now.at,
@@ -64,6 +66,8 @@ def tell(
                 result=outcome.reason if outcome else "",
                 log=log,
                 scheduled=_is_scheduled(context, memory, now.at),
+                dropped={name: whys[name] for name in news.dropped(told, now)},
+                returned=news.returned(told, now),
             )
             if _send(context, event, about):
                 told = news.note(told, now)
@@ -100,8 +104,16 @@ def _ended(
         renewed=outcome is not None and outcome.renewed,
         begins=first.not_valid_before_utc if first else None,
         ends=first.not_valid_after_utc if first else None,
+        names=tuple(context.names),
+        dropped=tuple(item.name for item in _dropped(context)),
     )
     return now, cause
+
+
+def _dropped(context: Context) -> list[Dropped]:
+    """Return the wanted names that the certificate lacks after a run."""
+    found = context.outcome.dropped if context.outcome else ()
+    return [item for item in found if item.name in context.names]
 
 
 def _is_scheduled(context: Context, memory: Memory, now: datetime) -> bool:

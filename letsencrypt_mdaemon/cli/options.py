@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
-from itertools import chain
+from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import click
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.errors import Error
 
     Action = Callable[..., "Result"]  # of a Context, and own options
-    Failure = Callable[[str, Sequence[str]], int]  # of a message and a command line
+    # Of a message and a command line.
+    Failure = Callable[[str, Sequence[str]], tuple[int, Document]]
 
 _HELP = ["-h", "--help"]
 CONTEXT = {"help_option_names": _HELP}
@@ -37,8 +38,14 @@ INSTALLATION = (
 NAMES = ("host-name", "alternate-host-names", "profile", "directory-url", "staging")
 IIS = ("iis-site-name", "iis-add-binding")
 SERVER = (*INSTALLATION, *NAMES, *IIS)
-DUE = ("key-type", "renew-days", "on-name-failure", "rehearse")
-ACCOUNT = ("directory-url", "ca-bundle", "staging", "mdaemon-dir", "state-dir", "json")
+DUE = (
+    *("key-type", "mail-domains", "renew-days", "on-name-failure", "rehearse"),
+    "validation-dns",
+)
+ACCOUNT = (
+    *("directory-url", "ca-bundle", "proxy", "staging", "mdaemon-dir", "state-dir"),
+    "json",
+)
 PORT_80 = ("webroot", "skip-port-check", "validation-port", "validation-dns")
 MAIL = ("to", "mail-from", "mail-server", "mail-user", "mail-password-file")
 NOTIFY = ("notify-file", "notify-key-file", "heartbeat-url-file")
@@ -57,7 +64,7 @@ DEPLOY = (
     ),
     *("reload-semaphores", "reload-timeout", "allow-restart", "verify-timeout"),
     *("after-activation", "after-activation-timeout"),
-    *("no-reload", "json"),
+    *("no-reload", "proxy", "json"),
 )
 RENEW = (
     *(*DEPLOY, *PORT_80, "ca-bundle", "agree-tos", "contact", "eab-kid"),
@@ -138,12 +145,12 @@ class Group(click.Group):
             context = getattr(exc, "ctx", None)
             row = context and context.command
             if isinstance(row, _Command) and row.on_failure is not None:
-                code = row.on_failure(exc.format_message(), words)
-                if "--json" in words:
-                    _print_as_json(exc, code)
+                code, items = row.on_failure(exc.format_message(), words)
+                if wants_json(words):
+                    _print_as_json(exc, code, items)
                 sys.exit(code)
             if "--json" in words:
-                _print_as_json(exc, exc.exit_code)
+                _print_as_json(exc, exc.exit_code, {})
                 sys.exit(exc.exit_code)
             shown = io.StringIO()
             exc.show(shown)
@@ -172,14 +179,23 @@ def _as_options(words: Sequence[str]) -> list[str]:
     return ["--version"] if words == ["version"] else list(words)
 
 
-def _print_as_json(error: click.ClickException, code: int) -> None:
+def wants_json(words: Sequence[str]) -> bool:
+    """Whether a command line asks for JSON, also as one format of several."""
+    given = {"--json", "--format=json"}.intersection(words)
+    return bool(given) or ("--format", "json") in pairwise(words)
+
+
+def _print_as_json(
+    error: click.ClickException, code: int, items: Mapping[str, object]
+) -> None:
     """Print wrong usage as the JSON of any other failure."""
     from letsencrypt_mdaemon.cli import document  # noqa: PLC0415 - seldom needed
 
     context = getattr(error, "ctx", None)
     path = context.command_path.partition(" ")[2] if context else ""
     message = error.format_message()
-    document.print_json(document.failure(path, code, message, kind="UsageError"))
+    failure = document.failure(path, code, message, kind="UsageError")
+    document.print_json({**failure, **items})
 
 
 class _Command(Command):
@@ -270,7 +286,8 @@ def command(  # noqa: PLR0913 - what a command consists of
         example: A command line without the name of the program.
         is_logged: Whether it writes a log, and mails a failure.
         first: Called like the function before the lock is taken: asks for consent.
-        on_failure: Prints why it failed, and returns the exit code; None = as usual.
+        on_failure: Prints why it failed, unless as JSON; returns the exit code, and
+            more items of the JSON. None = as usual.
     """
 
     def decorate(act: Action) -> click.Command:
@@ -292,6 +309,8 @@ def command(  # noqa: PLR0913 - what a command consists of
                 if value is not None and value != ()
             }
             name = current.command_path.split(" ", 1)[1]
+            if fail is not None and wants_json(words):
+                options.setdefault("json", ("yes",))
             is_marked = bool(mine.pop("is_marked", False))
             context = Context(name, options, file=file, is_marked=is_marked)
             with Run(

@@ -5,8 +5,6 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-import click
-
 from letsencrypt_mdaemon.cli.text import (
     NOT_SCHEDULED,
     day,
@@ -15,6 +13,7 @@ from letsencrypt_mdaemon.cli.text import (
     place,
     print_unproven,
     row,
+    say,
     when,
 )
 from letsencrypt_mdaemon.cli.verdict import is_idle
@@ -25,11 +24,14 @@ if TYPE_CHECKING:
 
 def print_outcome(document: Document) -> None:
     """Print what a run did, or would do."""
-    click.echo(document["verdict"])
+    say(document["verdict"])
+    said = document["verdict"]
     row("reason", not is_idle(document) and document["reason"])
-    row("names", *document["names"])
-    _print_certificates(document)
-    row("due", _due(document))
+    # What the headline says is not repeated.
+    row("names", *(document["names"] if document["names"][1:] else ()))
+    _print_certificates(document, f"{said} {document['reason']}")
+    due = _due(document)
+    row("due", due not in said and due)
     changes = [f"{place(c)} = {c['after']}" for c in document["changes"]]
     if not document["dry_run"]:
         row("changed", *changes)
@@ -44,16 +46,20 @@ def print_outcome(document: Document) -> None:
         row("verified at", *item["new"])
     print_unproven(document["proof"])
     row("removed", *document["removed"])
-    row("TLSA record", document["tlsa"])
+    row("TLSA record", document["tlsa"], whole=True)
     row("dropped", *map(dropped, document["dropped"]))
     if document["scheduled"] is False:
         row("schedule", NOT_SCHEDULED)
     row("held", document["held"] and held(document["held"]))
-    row("log", document["log"])
+    row("log", document["log"], whole=True)
 
 
-def _print_certificates(document: Document) -> None:
-    """Print the certificate in use, or a new one, or both."""
+def _print_certificates(document: Document, said: str) -> None:
+    """Print the certificate in use, or a new one, or both.
+
+    Args:
+        said: What was said before.
+    """
     used, new = document["certificate"], document["pending"]
     if new or (document["dry_run"] and not document["staging"]):
         for name, item in {"in use": used, "new": new if new != used else None}.items():
@@ -63,7 +69,8 @@ def _print_certificates(document: Document) -> None:
     elif used:
         row("certificate", used["thumbprint"])
         row("issued by", used["issuer"])
-        row("valid until", day(used["not_after"]))
+        until = day(used["not_after"])
+        row("valid until", until not in said and until)
 
 
 def _due(document: Document) -> str:

@@ -41,7 +41,7 @@ class Run:
 
     Args:
         is_logged: Whether it writes a log, and mails a failure.
-        on_failure: Prints why it failed, and returns the exit code; None = as usual.
+        on_failure: As `options.command` takes it, without the command line.
 
     Raises:
         SystemExit: On leaving after an error, with its exit code.
@@ -53,7 +53,7 @@ class Run:
         *,
         verbose: bool,
         is_logged: bool,
-        on_failure: Callable[[str], int] | None = None,
+        on_failure: Callable[[str], tuple[int, Document]] | None = None,
     ) -> None:
         self.context = context
         self._on_failure = on_failure
@@ -63,7 +63,8 @@ class Run:
         self._file_log: log.FileLog | None = None
         # A monitor gets one line.
         stream = sys.stderr if on_failure is None or verbose else None
-        self._logger, self._lines = log.start(stream, verbose=verbose)
+        holds = not context.is_json
+        self._logger, self._lines = log.start(stream, verbose=verbose, holds=holds)
 
     def __enter__(self) -> Self:
         """Begin."""
@@ -80,6 +81,7 @@ class Run:
                 _log.debug("Unexpected", exc_info=error)
                 self._fail(_unexpected(error))
             elif error is not None:
+                log.settle(show=True)
                 _log.error("Interrupted. The next run continues.")
             else:
                 self.context.note_end(0)
@@ -115,6 +117,7 @@ class Run:
         self._items = result.items
         log.erase_progress()
         if not self.context.valid.config.json:
+            log.settle(show=result.error is not None)
             result.print_text(self._document(result.exit_code))
         elif result.error is None:
             report.print_json(self._document(result.exit_code))
@@ -158,12 +161,14 @@ class Run:
         if isinstance(error, ChallengeError) and not self._items:
             findings = self._consult(error)
         lines = list(self._lines)
+        log.settle(show=True)
         _log.error("%s", error.message)
         if error.hint:
             _log.info("%s", error.hint)
+        items: Document = {}
         code = error.exit_code
         if self._on_failure is not None:
-            code = self._on_failure(f"{error.message} {error.hint}".strip())
+            code, items = self._on_failure(f"{error.message} {error.hint}".strip())
         if self._mails:
             self._tell(error, findings, lines)
             self._measure(error.exit_code)
@@ -181,6 +186,7 @@ class Run:
             more: Document = {
                 "verdict": report.first_sentence(error.message),
                 "error": details,
+                **items,
             }
             if (prepared := self.context.prepared) is not None:
                 more["days_left"] = report.days_left(prepared.named.values())

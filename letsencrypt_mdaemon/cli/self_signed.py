@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 import click
 
@@ -12,26 +12,30 @@ from letsencrypt_mdaemon.cli.parameters import number
 from letsencrypt_mdaemon.errors import ConfigError
 
 if TYPE_CHECKING:
+    from typing import Unpack
+
     from letsencrypt_mdaemon.cli.context import Context
 
 HASHES = ("sha256", "sha384")
 
 
-def _ask_to_sign(  # noqa: PLR0913 - its options
-    context: Context,
-    *,
-    names: str | None,
-    organisation: str,
-    country: str,
-    digest: str,
-    days: int,
-    in_use: bool,
-    yes: bool,
-) -> None:
+class _Asked(TypedDict):
+    """The options that are no settings."""
+
+    names: str | None
+    organisation: str
+    country: str
+    digest: str
+    days: int
+    in_use: bool
+    yes: bool
+
+
+def _ask_to_sign(context: Context, **asked: Unpack[_Asked]) -> None:
     """Refuse what is weak or wrong; ask before clients are to see a warning."""
     import re  # noqa: PLC0415
 
-    del days, organisation
+    digest, country = asked["digest"], asked["country"]
     (kind,) = context.options.get("key-type", ("",))
     weak = re.fullmatch(r"rsa(\d{1,4})", kind.strip().lower())
     if weak and int(weak[1]) < 2048:  # noqa: PLR2004 - RSA's least
@@ -48,11 +52,11 @@ def _ask_to_sign(  # noqa: PLR0913 - its options
     if country and not re.fullmatch("[A-Za-z]{2}", country):
         message = f"--country: {country!r} is not valid; use two letters such as DE."
         raise ConfigError(message)
-    _names(names)
-    if in_use:
+    _names(asked["names"])
+    if asked["in_use"]:
         lines = ["MDaemon will use it on all its ports."]
         lines.append("Every client warns of a self-signed certificate.")
-        context.confirm([*lines, REPLACED], yes=yes)
+        context.confirm([*lines, REPLACED], yes=asked["yes"])
 
 
 def _names(text: str | None) -> list[str]:
@@ -104,17 +108,7 @@ def _names(text: str | None) -> list[str]:
     is_logged=True,
     first=_ask_to_sign,
 )
-def self_signed(  # noqa: PLR0913 - its options
-    context: Context,
-    *,
-    names: str | None,
-    organisation: str,
-    country: str,
-    digest: str,
-    days: int,
-    in_use: bool,
-    yes: bool,
-) -> Result:
+def self_signed(context: Context, **asked: Unpack[_Asked]) -> Result:
     """Make a self-signed certificate.
 
     For a new server, an emergency, or a trial without a CA. The first certificate of
@@ -125,20 +119,19 @@ def self_signed(  # noqa: PLR0913 - its options
     from letsencrypt_mdaemon.cli import commands, document  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.pki import self_signed as pki  # noqa: PLC0415 - slow
 
-    del yes
     installation = context.open(look=False)
     made = pki.self_signed(
-        _names(names) or installation.wanted_names(),
+        _names(asked["names"]) or installation.wanted_names(),
         context.config.key_type,
         # Clients' clocks may be slow.
         start=context.now - timedelta(hours=1),
-        days=days,
-        organisation=organisation,
-        country=country.upper(),
-        digest=digest.lower(),
+        days=asked["days"],
+        organisation=asked["organisation"],
+        country=asked["country"].upper(),
+        digest=asked["digest"].lower(),
     )
     installation.store.install(made)
-    if not in_use:
+    if not asked["in_use"]:
         text = f"Made: {made.thumbprint} for {', '.join(made.names)}."
         items = {"verdict": text, "certificate": document.certificate(made.leaf)}
         text += f"\nTo use it:  letsencrypt-mdaemon use {made.thumbprint[:8]}"

@@ -135,10 +135,11 @@ def setup(  # noqa: PLR0913 - its options
 
 def _say(line: str) -> None:
     """Print a line, in place of the progress line."""
+    from letsencrypt_mdaemon.cli import text  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.system import log  # noqa: PLC0415 - slow
 
     log.erase_progress()
-    click.echo(line)
+    text.say(line, indent=len(line) - len(line.lstrip()))
 
 
 def _mute(_: str) -> None:

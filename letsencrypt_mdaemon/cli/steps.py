@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.config.settings import Config
     from letsencrypt_mdaemon.renewal.adapters import Outcome
 
-WIDTH = 100
-"""Columns of a line; a longer one is broken."""
-
 AGAIN = "Then run `setup` again: what is done is kept."
 AGAIN_WITH_MAIL = "Then run `setup --test-mail`: what is done is kept."
 
@@ -201,7 +198,7 @@ class Steps:
             raise
         self.is_mailing |= ended.result in CHANGES
         line = f"{number} {title:<44}{ended.result:<12}  {ended.detail}".rstrip()
-        if len(line) > WIDTH:
+        if len(line) > (text.columns() or text.WIDTH):
             self.say(f"{number} {title:<44}{ended.result}")
             line = f"    {ended.detail}"
         self.say(line)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 import textwrap
 from datetime import datetime
 from itertools import chain
@@ -23,7 +25,10 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.doctor.findings import Finding
 
 WIDTH = 100
-"""Columns of a table."""
+"""Columns of a line that is broken, where stdout is no terminal."""
+
+LEAST_WIDTH = 40
+"""Columns that a terminal has that says that it has fewer, or none."""
 
 MAX_HINTS = 3
 """The pieces of the doctor's advice that a failed run shows."""
@@ -57,7 +62,7 @@ def print_account(document: Document) -> None:
     row("account", document["account"])
     row("status", document["status"])
     row("contact", *document["contact"])
-    row("CAA record", document["caa_parameters"])
+    row("CAA record", document["caa_parameters"], whole=True)
 
 
 def print_found(document: Document) -> None:
@@ -97,7 +102,7 @@ def print_shape(document: Document) -> None:
                 click.echo(f"  [{item['section']}] {item['key']} = {item['form']}")
     row("semaphores", *semaphores["used"])
     row("there now", *semaphores["present"])
-    click.echo(document["verdict"])
+    say(document["verdict"])
 
 
 def second_opinion(found: Examination) -> tuple[str, list[str]]:
@@ -149,7 +154,7 @@ def print_checkup(document: Document) -> None:
             said.add(cause)
         codes = ", ".join(dict.fromkeys(finding["code"] for finding in elsewhere))
         result = _result(item, fetched=document["fetched"])
-        click.echo(f"{item['name']}: {result}{f' ({codes})' if codes else ''}")
+        say(f"{item['name']}: {result}{f' ({codes})' if codes else ''}")
         row("served at", *item["served_at"])
         _print_findings(new)
     good = "good" if document["fetched"] else "good, but port 80 was not checked"
@@ -159,7 +164,7 @@ def print_checkup(document: Document) -> None:
         click.echo("To allow only this account to get certificates, publish in DNS:")
         for record in records:
             click.echo(f"  {record}")
-    click.echo(document["verdict"])
+    say(document["verdict"])
 
 
 def _result(item: Document, *, fetched: bool = True) -> str:
@@ -205,20 +210,23 @@ def print_selftest(document: Document) -> None:
     for check in document["checks"]:
         mark = {"ok": "ok", "failed": "FAIL"}.get(check["result"], "-")
         print_wrapped(f"{mark:<4}  {check['name']}: {check['detail']}", indent=6)
+    if path := document["report"]:
+        click.echo(f"The report is in {path}. Read it before you send it.")
 
 
 def print_job(document: Document) -> None:
     """Print the scheduled task."""
     found = document["job"]
     if found is None:
-        click.echo(NOT_SCHEDULED)
+        say(NOT_SCHEDULED)
         return
     click.echo("Scheduled:")
     row("daily at", found["when"])
-    row("command", found["command"])
+    row("command", found["command"], whole=True)
     row("next run", found["next_run"] and when(found["next_run"]))
     code = found["last_exit_code"]
     ended = "exit code unknown" if code is None else f"exit code {code}"
+    ended = found["last_result"] or ended
     last = found["last_run"]
     row("last run", f"{when(last)}, {ended}" if last else "never")
 
@@ -227,8 +235,8 @@ def print_installed(document: Document) -> None:
     """Print the scheduled task, and what to switch off."""
     print_job(document)
     for name in document["rivals"]:
-        click.echo(f"The task {name} runs the old script. Delete it or disable it.")
-    click.echo(SWITCH_OFF)
+        say(f"The task {name} runs the old script. Delete it or disable it.")
+    say(SWITCH_OFF)
 
 
 def print_settings(document: Document) -> None:
@@ -249,11 +257,51 @@ def in_use(values: Iterable[x509.Certificate | None]) -> str:
     )
 
 
-def row(name: str, *values: object) -> None:
-    """Print values below each other, with a name beside the first; skip empty ones."""
+def row(name: str, *values: object, whole: bool = False) -> None:
+    """Print values below each other, with a name beside the first; skip empty ones.
+
+    Args:
+        whole: Never break a line: somebody may copy it.
+    """
     for value in filter(None, values):
-        click.echo(f"  {name:<12} {value}")
+        line = f"  {name:<12} {value}"
+        click.echo(line if whole else wrapped(line, columns(), 15))
         name = ""
+
+
+def columns() -> int | None:
+    """Return the columns of the terminal; None if stdout is none.
+
+    One less than there are: after the last one, some terminals begin a line.
+    """
+    if not sys.stdout.isatty():
+        return None
+    return max(shutil.get_terminal_size().columns - 1, LEAST_WIDTH)
+
+
+def say(line: str, indent: int = 4) -> None:
+    """Print a line; at a terminal, in lines that fit. Elsewhere programs read it."""
+    click.echo(wrapped(line, columns(), indent))
+
+
+def wrapped(line: str, width: int | None, indent: int) -> str:
+    """Return a line in lines that fit; a longer word stays whole.
+
+    Args:
+        width: None = any.
+    """
+    if width is None or len(line) <= width:
+        return line
+    lead = line[: len(line) - len(line.lstrip())]
+    lines = textwrap.wrap(
+        line.lstrip(),
+        width,
+        initial_indent=lead,
+        subsequent_indent=" " * indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return "\n".join(lines)
 
 
 def place(item: Document) -> str:
@@ -290,11 +338,4 @@ def day(stamp: str) -> str:
 
 def print_wrapped(sentence: str, indent: int = 4) -> None:
     """Print a sentence or two in lines that fit; a longer word stays whole."""
-    lines = textwrap.wrap(
-        sentence,
-        WIDTH,
-        subsequent_indent=" " * indent,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
-    click.echo("\n".join(lines))
+    click.echo(wrapped(sentence, columns() or WIDTH, indent))

@@ -24,8 +24,8 @@ def outcome(document: Document, *, fails: bool = False) -> str:
         return f"Dry run: {how}nothing was changed, and no certificate was ordered."
     if document["staging"]:
         return "Rehearsal: nothing in use was changed."
-    if until := document["waiting_until"]:
-        return f"Waiting: due, next try after {when(until)}. --force tries now."
+    if document["waiting_until"]:
+        return _waiting(document)
     first, *more = document["names"]
     names = first + (f" and {len(more)} more" if more else "")
     if item := document["pending"]:
@@ -48,6 +48,15 @@ def outcome(document: Document, *, fails: bool = False) -> str:
         f"{done[document['command']]}: {names}, "
         f"valid until {day(document['certificate']['not_after'])}{proven}"
     )
+
+
+def _waiting(document: Document) -> str:
+    """Return what a renewal waits for, and until when."""
+    until = when(document["waiting_until"])
+    why = (document["waiting_for"] or "").partition(". ")[0]
+    if why.startswith("held: "):
+        return f"{why[0].upper()}{why[1:]}. At most until {until}."
+    return f"Waiting: due, next try after {until}. --force tries now."
 
 
 def _unchanged(document: Document) -> str:
@@ -75,6 +84,8 @@ def status(found: Document) -> str:
         due = f"due {when(found['due_at'])}" if found["due_at"] else "not due"
     is_waiting = pending and pending != leaf
     issued = "; another certificate is issued and not in use" if is_waiting else ""
+    if is_waiting and found["rolled_back"]:
+        issued = f"; a new certificate was rolled back {when(found['rolled_back'])}"
     return f"{found['names'][0]}: {until}, {due}{issued}."
 
 

@@ -88,18 +88,19 @@ def print_verification(found: Verification, store: str) -> None:
     print_wrapped(f"Store: {store}")
     _print_expected(found)
     ports = found.ports
-    columns = "{:<4} {:>5} {:<13}  {:<16}  {:<10}  {:<11}  {:<3}  {:>6}  {}"
+    groups = verdict.grouped(ports)
     head = ("", "Port", "", "Serves", "Until", "Chain", "TLS", "Time", "Where")
+    cells = [_cells(group, groups) for group in groups]
+    columns = _columns([head, *cells])
     if ports:
         click.echo(columns.format(*head).rstrip())
-    groups = verdict.grouped(ports)
     notes: dict[str, list[str]] = {}
     origin = ""
-    for group in groups:
+    for group, shown in zip(groups, cells, strict=True):
         if group[0].origin == "dns" != origin:
             click.echo("At the addresses in DNS (this can fail behind NAT):")
         origin = group[0].origin
-        line = columns.format(*_cells(group, groups)).rstrip()
+        line = columns.format(*shown).rstrip()
         listens = group[0].served.is_listening
         colour = ("green" if listens else None) if group[0].is_good else "red"
         click.echo(line if os.environ.get("NO_COLOR") else click.style(line, fg=colour))
@@ -108,11 +109,11 @@ def print_verification(found: Verification, store: str) -> None:
         ):
             notes.setdefault(remark, []).append(verdict.place(group, groups))
     for remark, places in notes.items():
-        shown = ", ".join(places[:6])
+        where = ", ".join(places[:6])
         if len(places) > 6:  # noqa: PLR2004 - the table shows all
-            shown += f" and {len(places) - 6} more"
-        shown = shown if len(places) < len(groups) else "Every port"
-        print_wrapped(f"{shown}: {remark}.")
+            where += f" and {len(places) - 6} more"
+        where = where if len(places) < len(groups) else "Every port"
+        print_wrapped(f"{where}: {remark}.")
     if not found.is_listening:
         print_wrapped(sentence.verification(found))
 
@@ -132,7 +133,16 @@ def _print_expected(found: Verification) -> None:
         print_wrapped(f"Expected: {digest}, valid until {until}, for {names}.")
 
 
-def _cells(group: Sequence[Port], groups: Sequence[Sequence[Port]]) -> Sequence[str]:
+def _columns(rows: Sequence[Sequence[str]]) -> str:
+    """Return the format of a table's rows: no column is wider than it has to be."""
+    aligned = ("<", ">", "<", "<", "<", "<", "<", ">")
+    widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
+    pairs = zip(aligned, widths, strict=False)
+    shown = [f"{{:{to}{width}}}" for to, width in pairs]
+    return f"{' '.join(shown[:3])}  {'  '.join(shown[3:])}  {{}}"
+
+
+def _cells(group: Sequence[Port], groups: Sequence[Sequence[Port]]) -> tuple[str, ...]:
     port = group[0]
     served, listens = port.served, port.served.is_listening
     serves = {
@@ -145,7 +155,7 @@ def _cells(group: Sequence[Port], groups: Sequence[Sequence[Port]]) -> Sequence[
     }[served.outcome]
     if port.is_expected is not None:
         other = "differs by name" if served.differently else "another"
-        serves = "the expected one" if port.is_expected else other
+        serves = "expected" if port.is_expected else other
     leaf = served.chain[0] if served.chain else None
     where = verdict.where(group, groups)
     return (

@@ -181,6 +181,17 @@ def parse_mail_server(text: str, _: Path) -> str:
     return url
 
 
+def parse_proxy(text: str, _: Path) -> str:
+    """Parse the URL of an HTTP proxy; without a scheme it is http."""
+    url = text.strip()
+    if "@" in url:
+        raise ValueError("contains an @; a proxy with a login is not supported here")
+    found = re.fullmatch(rf"(?:(https?)://)?{_HOST}:([0-9]{{1,5}})/?", url)
+    if found is None or not 0 < int(found[3]) < 1 << 16:
+        raise _invalid(url, "http://HOST:PORT")
+    return f"{found[1] or 'http'}://{found[2]}:{found[3]}"
+
+
 def _place(text: str, host: str, usual: int, use: str) -> tuple[str, int] | None:
     """Return a host and its port; None for `none`.
 

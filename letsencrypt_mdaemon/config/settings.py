@@ -77,7 +77,15 @@ class Config:
         metavar="TYPE",
     )
     key_policy: str = one_of(
-        "Key of the next certificate: new, or reuse.", "new", "reuse"
+        "Key of the next certificate: new, reuse, or next (made in advance).",
+        *("new", "reuse", "next"),
+    )
+    mail_domains: tuple[str, ...] = setting(
+        "Domains whose MX hosts are checked for TLSA records (DANE).",
+        parsers.parse_names,
+        "NAMES",
+        usual="MDaemon's",
+        many=True,
     )
     renew_days: int = number(
         "Renew when this number of days is left.", (0, 365), 0, "DAYS", "off"
@@ -122,6 +130,12 @@ class Config:
     )
     ca_bundle: Path | None = file(
         "PEM file with the only roots to trust for the CA's HTTPS."
+    )
+    proxy: str = setting(
+        "HTTP proxy for everything that is asked of the CA.",
+        parsers.parse_proxy,
+        "URL",
+        usual="the environment's",
     )
     delay: int | None = number(
         "Maximum random delay of a scheduled run.", (0, 3600), None, usual="300 or 0"

@@ -65,7 +65,7 @@ class Semaphores(NamedTuple):
             )
             return False
         if name != PROBE:
-            _log.info("MDaemon processed %s", name)
+            _log.info("MDaemon processed %s", name, extra={"result": True})
         return True
 
     def problem(self, name: str) -> str:
@@ -123,6 +123,8 @@ class MailServer(NamedTuple):
         site: The IIS site that also gets the certificate.
         service: Its Windows service.
         may_restart: Whether this program may restart the service.
+        note: Called with the service's name before it is stopped, and with "" once it
+            runs again.
     """
 
     bindings: Bindings
@@ -133,6 +135,7 @@ class MailServer(NamedTuple):
     site: iis.Site | None = None
     service: Service | None = None
     may_restart: bool = False
+    note: Callable[[str], None] = lambda _: None
 
     def named(self, names: Collection[str]) -> dict[Target, x509.Certificate | None]:
         """Return the certificate that each target names; None if it is unknown."""
@@ -239,7 +242,9 @@ class MailServer(NamedTuple):
         from letsencrypt_mdaemon.windows import service  # noqa: PLC0415 - seldom needed
 
         _log.info("Restarting the service %s", self.service.name)
+        self.note(self.service.name)
         service.restart(self.service)
+        self.note("")
         _log.info("Restarted the service %s", self.service.name)
         return True
 

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
     from letsencrypt_mdaemon.authorities import Limits
     from letsencrypt_mdaemon.errors import Error
-    from letsencrypt_mdaemon.pki.certificate import Certificate, PrivateKey
+    from letsencrypt_mdaemon.pki.certificate import Certificate, KeyType, PrivateKey
+    from letsencrypt_mdaemon.policy.dane import Found
     from letsencrypt_mdaemon.state.folder import CaState, State
     from letsencrypt_mdaemon.state.memory import (
         Change,
@@ -79,6 +80,9 @@ class Store(Protocol):
     def is_key_usable(self, wanted: str) -> bool:
         """Whether a certificate's private key is there and can be used."""
 
+    def usable_keys(self) -> Collection[str]:
+        """Return the thumbprints for which that is so; read the store once."""
+
     def key_readers(self, wanted: str) -> list[str] | None:
         """Return the accounts that may read a certificate's key; None if unknown."""
 
@@ -100,11 +104,7 @@ class Server(Protocol):
         """Return the certificate that each target names; None if it is unknown."""
 
     def search(self) -> tuple[Target, ...]:
-        """Search all files for targets, and return those to remember; maybe none.
-
-        Slow where the server has many files.
-        """
-        ...
+        """Search all files (slow) for targets, and return those to remember."""
 
     def planned(self, certificate: x509.Certificate) -> Sequence[Change]:
         """Return the changes that `bind` would make."""
@@ -151,7 +151,7 @@ class Request(NamedTuple):
 
     Args:
         names: The certificate's names, the server's own name first.
-        reuse_key: Keep the current private key, because a TLSA record pins it.
+        key_policy: new; reuse: keep the key; next: use one that was made before.
         days_left: Renew this many days before the end; 0 = the usual rules.
         interval: Usual time between scheduled runs; None if unknown.
         limits: The CA's limits, if it publishes them.
@@ -170,9 +170,9 @@ class Request(NamedTuple):
     """
 
     names: tuple[str, ...]
-    key_type: str
+    key_type: KeyType
     directory_url: str
-    reuse_key: bool = False
+    key_policy: str = "new"
     days_left: int = 0
     interval: timedelta | None = None
     limits: Limits | None = None
@@ -206,15 +206,14 @@ class Adapters(NamedTuple):
 
     Args:
         observe: Returns what each endpoint serves now.
-        issuer: Returns the CA's client, always the same one. It is slow to import, and
-            a run with nothing due may not need it.
-        revocation: Returns when and why the CA of a certificate revoked it, by its CRL;
-            None if it did not. Takes the certificate and its issuer; raises an
-            `AcmeError` if the CRL cannot be fetched or trusted.
+        issuer: Returns the CA's client, always the same one. It is slow to import.
+        revocation: Takes a certificate and its issuer; returns when and why the CA
+            revoked it, by its CRL, or None. Raises an `AcmeError` if the CRL is no use.
         suspects: Returns the scheduled tasks that may put values back: those that run
             the old script, and those that run this program if there are several.
         refusal: Returns what this machine does not let a run write, or None. Takes the
             request, and the certificate to put into use; without one, it is ordered.
+        tlsa: Returns the TLSA records of the server's ports; None without DNS.
     """
 
     store: Store
@@ -228,6 +227,7 @@ class Adapters(NamedTuple):
     )
     suspects: Callable[[], tuple[Sequence[str], Sequence[str]]] = lambda: ((), ())
     refusal: Callable[..., Error | None] = lambda *_: None
+    tlsa: Callable[[], Found | None] = lambda: None
 
 
 class Row(NamedTuple):

@@ -83,6 +83,7 @@ def put_into_use(
         thumbprint(leaf),
         day(leaf.not_valid_after_utc, snapshot.now),
         following,
+        extra={"result": True},
     )
     return Outcome(
         renewed=True,
@@ -258,9 +259,9 @@ def cut_over(
         adapters.state.save(saved[-1])
 
     changes = tuple(adapters.server.bind(leaf, now=snapshot.now, announce=keep))
-    for change in changes:
-        was = change.before or "(nothing)"
-        _log.info("%s: %s -> %s", change.target, was, change.after)
+    for item in changes:
+        told = item.target, item.before or "(nothing)", item.after
+        _log.info("%s: %s -> %s", *told, extra={"result": True})
     attempt, memory, request = saved[-1], snapshot.memory, snapshot.request
     taken: tuple[str, ...] = ()
     proof = None

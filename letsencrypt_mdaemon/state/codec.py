@@ -19,6 +19,7 @@ from letsencrypt_mdaemon.state.memory import (
     Memory,
     OpenOrder,
 )
+from letsencrypt_mdaemon.state.told import Told
 
 _T = TypeVar("_T")
 
@@ -33,12 +34,14 @@ _ADDED: dict[type, set[str]] = {
         *("dropped", "compromised", "runs", "in_use", "exit_code", "sizes"),
         *("rungs", "restarted", "host_name", "put_back", "checked", "proven"),
         *("told", "rehearsed", "disabled", "hold", "succeeded", "hooked"),
+        "script",
     },
     Attempt: {"rungs"},
     Issued: {"revoked", "rolled_back", "advised"},
     Account: {"next_key", "contact"},
     OpenOrder: {"issued"},
     Failure: {"limited"},
+    Told: {"dropped"},
 }
 """Fields that files of earlier versions lack: they get their default."""
 

@@ -1,7 +1,8 @@
 """Decide which news of a run are worth a mail.
 
 A failure is mailed when it begins or changes, then daily; with less than a tenth of the
-lifetime left, at every run. Its end is mailed once. So is each limit of the time left.
+lifetime left, at every run. Its end is mailed once. So is each limit of the time left,
+and each name that the certificate lacks after a failure, or has again.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ class Event(StrEnum):
     AGAIN = "again"
     RECOVERED = "recovered"
     EXPIRING = "expiring"
+    DROPPED = "dropped"
+    RETURNED = "returned"
     RENEWED = "renewed"
     EVERY_RUN = "every-run"
 
@@ -53,6 +56,8 @@ class Now(NamedTuple):
         begins: The validity of the certificate in use that expires first; None = it is
             the one of the run before.
         ends: See `begins`.
+        names: The names that the certificate should have.
+        dropped: Those of them that it lacks for now.
     """
 
     at: datetime
@@ -60,6 +65,8 @@ class Now(NamedTuple):
     renewed: bool = False
     begins: datetime | None = None
     ends: datetime | None = None
+    names: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = ()
 
 
 def count(told: Told, now: Now) -> Told:
@@ -71,7 +78,9 @@ def count(told: Told, now: Now) -> Told:
         runs = told.runs + 1
         told = told._replace(failure=now.failure, since=utc(since), runs=runs)
     elif now.failure is not None:
-        told = told._replace(failure="")
+        # A name that is not wanted any more is no news.
+        wanted = tuple(name for name in told.dropped if name in now.names)
+        told = told._replace(failure="", dropped=wanted)
     if not told.failure and not told.open:
         recent = tuple(row for row in told.mailed if not _is_old(row, now.at))
         told = told._replace(since=None, runs=0, mailed=recent)
@@ -92,11 +101,16 @@ def decide(told: Told, now: Now, more: Collection[str] = ()) -> Event | None:
         if is_urgent(told, now.at) or _is_old(last[-1], now.at):
             return Event.AGAIN
         return expiring
-    if told.open and now.failure is not None:
-        return Event.RECOVERED
-    if now.renewed and Event.RENEWED in more:
-        return Event.RENEWED
-    return expiring or (Event.EVERY_RUN if Event.EVERY_RUN in more else None)
+    is_good = now.failure is not None
+    news = {
+        Event.RECOVERED: told.open and is_good,
+        Event.DROPPED: is_good and dropped(told, now),
+        Event.RETURNED: is_good and returned(told, now),
+        Event.RENEWED: now.renewed and Event.RENEWED in more,
+        Event.EXPIRING: expiring,
+        Event.EVERY_RUN: Event.EVERY_RUN in more,
+    }
+    return next((event for event, happened in news.items() if happened), None)
 
 
 def note(told: Told, now: Now) -> Told:
@@ -104,10 +118,22 @@ def note(told: Told, now: Now) -> Told:
     is_open = bool(told.failure) or (told.open and now.failure is None)
     told = told._replace(limits=_limits(told, now.at), open=is_open)
     if not told.failure:
+        if now.failure is not None:
+            told = told._replace(dropped=now.dropped)
         return count(told, now)
     others = [row for row in told.mailed if row.what != told.failure]
     rows = [*others, Mailed(told.failure, utc(now.at))][-MAX_MAILED:]
     return told._replace(mailed=tuple(rows))
+
+
+def dropped(told: Told, now: Now) -> tuple[str, ...]:
+    """Return the names that the certificate lacks, and nobody was told."""
+    return tuple(name for name in now.dropped if name not in told.dropped)
+
+
+def returned(told: Told, now: Now) -> tuple[str, ...]:
+    """Return the names that it lacked, as was told, and that it has again."""
+    return tuple(name for name in told.dropped if name not in now.dropped)
 
 
 def is_urgent(told: Told, now: datetime) -> bool:

@@ -25,6 +25,7 @@ class Told(NamedTuple):
         begins: The validity of the certificate in use that expires first.
         ends: See `begins`.
         limits: How many limits of the time left were mailed for that certificate.
+        dropped: The names that they know the certificate to lack.
     """
 
     failure: str = ""
@@ -35,6 +36,7 @@ class Told(NamedTuple):
     begins: datetime | None = None
     ends: datetime | None = None
     limits: int = 0
+    dropped: tuple[str, ...] = ()
 
 
 class WouldFail(NamedTuple):

@@ -19,7 +19,7 @@ from letsencrypt_mdaemon.system import disk
 from letsencrypt_mdaemon.system.disk import explained
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from letsencrypt_mdaemon.pki.certificate import Certificate, PrivateKey
@@ -36,11 +36,22 @@ class PemStore:
 
     Args:
         pfx_password: Also write a PKCS#12 file with this password; there is no default.
+        readers: The SIDs that may read the keys, too, on Windows.
+        readers_of: Returns who can read a file; None where its mode says so.
     """
 
-    def __init__(self, folder: Path, *, pfx_password: bytes | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        pfx_password: bytes | None = None,
+        readers: Sequence[str] = (),
+        readers_of: Callable[[Path], list[str] | None] | None = None,
+    ) -> None:
         self.folder = folder
         self._pfx_password = pfx_password
+        self._readers = readers
+        self._readers_of = readers_of
 
     def __str__(self) -> str:
         """Return the setting that names this store."""
@@ -65,20 +76,26 @@ class PemStore:
 
     def key(self, wanted: str) -> PrivateKey | None:
         """Return a certificate's private key; None if it is not available."""
-        for folder, leaf in self._read(wanted):
-            with suppress(OSError, ValueError):
-                key = load_key(_pem(folder / "privkey.pem"))
-                if key.public_key() == leaf.public_key():
-                    return key
-        return None
+        found = (_key(folder, leaf) for folder, leaf in self._read(wanted))
+        return next((key for key in found if key is not None), None)
 
     def is_key_usable(self, wanted: str) -> bool:
         """Whether the certificate's private key is beside it."""
         return self.key(wanted) is not None
 
-    def key_readers(self, _: str) -> None:
-        """Return None: the files are private from the start."""
-        return
+    def usable_keys(self) -> set[str]:
+        """Return the thumbprints of the certificates with their private key."""
+        return {thumbprint(leaf) for folder, leaf in self._read() if _key(folder, leaf)}
+
+    def key_readers(self, wanted: str) -> list[str] | None:
+        """Return who can read a certificate's key on Windows; else None.
+
+        Elsewhere the files are private from the start.
+        """
+        if self._readers_of is not None:
+            for folder, _ in self._read(wanted):
+                return self._readers_of(folder / "privkey.pem")
+        return None
 
     def writes(self) -> list[Path]:
         """Return a file that the next certificate needs."""
@@ -110,7 +127,7 @@ class PemStore:
                     return
                 if self._pfx_password:
                     files["cert.pfx"] = certificate.pkcs12(self._pfx_password)
-                disk.fill_private_folder(unfinished, files)
+                disk.fill_private_folder(unfinished, files, self._readers)
                 if final.exists():
                     disk.rename(final, replaced)
                 disk.rename(unfinished, final)
@@ -177,6 +194,14 @@ def _holds(path: Path, data: bytes) -> bool:
         return _pem(path) == data
     except (OSError, ValueError):
         return False
+
+
+def _key(folder: Path, leaf: x509.Certificate) -> PrivateKey | None:
+    with suppress(OSError, ValueError):
+        key = load_key(_pem(folder / "privkey.pem"))
+        if key.public_key() == leaf.public_key():
+            return key
+    return None
 
 
 def _leaf(folder: Path) -> x509.Certificate | None:

@@ -2,6 +2,7 @@ r"""Windows' own store, which MDaemon uses: LocalMachine\My."""
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import secrets
 import sys
@@ -112,6 +113,20 @@ class WindowsStore:
         """Whether this account can use the certificate's private key."""
         with _explained("read", MY, ConfigError), self._found(wanted) as context:
             return context is not None and crypt32.is_key_usable(context)
+
+    def usable_keys(self) -> set[str]:
+        """Return the thumbprints of the certificates with a key that can be used."""
+        with (
+            _explained("read", MY, ConfigError),
+            crypt32.opened(MY, flags=crypt32.READ_ONLY) as store,
+        ):
+            return {
+                hashlib.sha1(crypt32.der(context), usedforsecurity=False)
+                .hexdigest()
+                .upper()
+                for context in crypt32.contexts(store)
+                if crypt32.is_key_usable(context)
+            }
 
     def key_readers(self, wanted: str) -> list[str] | None:
         """Return the accounts that may read a certificate's key; None if unknown."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from letsencrypt_mdaemon.errors import DeployError
-from letsencrypt_mdaemon.system import disk
+from letsencrypt_mdaemon.system import disk, handles
 from letsencrypt_mdaemon.system.handles import Folder
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 MAX_BYTES = 16 << 20
-"""The largest file of which a killed run may have left something."""
+"""The largest file that is compared with what a killed run left."""
 
 
 class Backups(NamedTuple):
@@ -45,29 +45,34 @@ def tidy(path: Path, backups: Path) -> list[Path]:
     """Remove what a killed run left beside a file, unless only there is its content.
 
     Returns:
-        What stays: it is neither what the file holds, nor a backup. What no run can
-        have left stays as well, and is not returned: a link, a pipe, a huge file.
+        What stays: it is neither what the file holds, nor a backup, or it is too large
+        or unreadable, so that nobody knows. What no run can have left stays as well,
+        and is not returned: a link, a pipe.
     """
     target = Path(os.path.realpath(path))
-    found = ((other, _content(other)) for other in disk.neighbours(target))
-    left = [(other, content) for other, content in found if content is not None]
+    beside = [each for each in disk.neighbours(target) if _is_file(each)]
+    left = [(other, _content(other)) for other in beside]
     name = glob.escape(_path_inside(target).as_posix())
     known = [target, *backups.glob(f"*/{name}")] if left else []
     contents = [_content(each) for each in known]
     kept = []
     for other, content in left:
-        if content and content not in contents:
+        if content is None or (content and content not in contents):
             kept.append(other)
         else:
             disk.remove(other)
     return kept
 
 
+def _is_file(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink()
+
+
 def _content(path: Path) -> bytes | None:
     """Return what a file holds; None if it is not regular, too large, or unreadable."""
     try:
         # Who could put a link there meanwhile that is followed is root or ourselves.
-        return None if path.is_symlink() else disk.read_limited(path, MAX_BYTES)
+        return disk.read_limited(path, MAX_BYTES) if _is_file(path) else None
     except (OSError, ValueError):
         return None
 
@@ -86,7 +91,7 @@ def back_up(contents: Mapping[Path, bytes], backups: Backups) -> Path:
                 disk.make_private_folder(copy.parent)
                 disk.create(copy, content)
         except BaseException:
-            shutil.rmtree(saved, ignore_errors=True)
+            shutil.rmtree(handles.extended(saved, room=1 << 15), ignore_errors=True)
             raise
     return saved
 
@@ -121,6 +126,6 @@ def prune(backups: Backups, saved: Path) -> None:
             and not folder.is_symlink()
         )
         for folder in others[: max(0, len(others) + 1 - backups.keep)]:
-            shutil.rmtree(folder)
+            shutil.rmtree(handles.extended(folder, room=1 << 15))
     except OSError as exc:
         _log.warning("Could not remove old backups in %s: %s", backups.folder, exc)

@@ -21,7 +21,15 @@ from letsencrypt_mdaemon.system.handles import PUBLIC, Folder
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+if sys.platform == "win32":
+    import ctypes
+    import msvcrt
+
 FILE_NAME = "LetsEncrypt.log"
+# Without a mark at its beginning, PowerShell 5.1 and old Notepads take a file for text
+# in the code page of Windows.
+ENCODING = "utf-8-sig" if sys.platform == "win32" else "utf-8"
+_VIRTUAL_TERMINAL_PROCESSING = 0x4  # consoleapi.h
 PACKAGE = "letsencrypt_mdaemon"
 _EARLIER = re.compile(rf"{Path(FILE_NAME).stem}-\d{{8}}-\d{{6}}[b-j]?\.log")
 
@@ -62,7 +70,7 @@ class FileLog(logging.StreamHandler[TextIO]):
             except (OSError, ValueError, OverflowError) as exc:
                 _log.warning("Could not keep the earlier logs in %s: %s", folder, exc)
             handle = _started(place)
-        stream = os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace")
+        stream = os.fdopen(handle, "w", encoding=ENCODING, errors="backslashreplace")
         super().__init__(stream)
         self.setFormatter(StampedLines())
         self.addFilter(_is_no_progress)
@@ -121,19 +129,30 @@ class Lines(logging.Handler):
 class Console(logging.StreamHandler[TextIO]):
     """Messages on stderr; on a terminal in colour, with a progress line.
 
-    Without colour if NO_COLOR is set in the environment (no-color.org).
+    Without colour if NO_COLOR is set in the environment (no-color.org), or where
+    Windows' console would show the sequences as characters.
+
+    Args:
+        holds: Keep back what a printed result says, too, until it is known whether one
+            is printed: `extra={"result": True}`.
     """
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, *, holds: bool = False) -> None:
         super().__init__(stream)
+        self._holds = holds
+        self._held: list[logging.LogRecord] = []
         self._terminal = stream.isatty()
-        self._colour = self._terminal and not os.environ.get("NO_COLOR")
+        self._colour = (
+            self._terminal and not os.environ.get("NO_COLOR") and takes_colours(stream)
+        )
         self._drawn = 0.0
         self._width = 0
 
     def emit(self, record: logging.LogRecord) -> None:
         """Show a record."""
-        if _is_no_progress(record):
+        if self._holds and getattr(record, "result", False):
+            self._held.append(record)
+        elif _is_no_progress(record):
             self.clear()
             super().emit(record)
         elif self._terminal and time.monotonic() - self._drawn > 0.1:  # noqa: PLR2004
@@ -153,6 +172,12 @@ class Console(logging.StreamHandler[TextIO]):
                 text = f"\x1b[{colour}m{text}\x1b[0m"
         return text
 
+    def settle(self, *, show: bool) -> None:
+        """Show what was held back, or forget it."""
+        held, self._held, self._holds = self._held, [], not show and self._holds
+        for record in held if show else ():
+            self.emit(record)
+
     def clear(self) -> None:
         """Erase the progress line."""
         if self._width:
@@ -165,11 +190,33 @@ class Console(logging.StreamHandler[TextIO]):
             self.stream.flush()
 
 
-def start(stream: TextIO | None, *, verbose: bool) -> tuple[logging.Logger, Lines]:
+def takes_colours(stream: TextIO) -> bool:
+    """Let a terminal take sequences for colours; return whether it does.
+
+    Windows' console does not by itself, and cmd.exe switches it off for each program.
+    """
+    if sys.platform == "win32":
+        kernel = ctypes.WinDLL("kernel32")
+        try:
+            handle = ctypes.c_void_p(msvcrt.get_osfhandle(stream.fileno()))
+        except (OSError, ValueError):
+            return False
+        mode = ctypes.c_ulong()
+        if not kernel.GetConsoleMode(handle, ctypes.byref(mode)):
+            return False  # it is no console, such as NUL
+        wanted = ctypes.c_ulong(mode.value | _VIRTUAL_TERMINAL_PROCESSING)
+        return bool(kernel.SetConsoleMode(handle, wanted))
+    return True
+
+
+def start(
+    stream: TextIO | None, *, verbose: bool, holds: bool = False
+) -> tuple[logging.Logger, Lines]:
     """Start to show and to collect the package's messages.
 
     Args:
         stream: Where they are shown; None = nowhere.
+        holds: See `Console`.
 
     The root logger is left alone: it belongs to the importing program.
     """
@@ -181,7 +228,7 @@ def start(stream: TextIO | None, *, verbose: bool) -> tuple[logging.Logger, Line
     lines = Lines()
     logger.addHandler(lines)
     if stream is not None:
-        logger.addHandler(Console(stream))
+        logger.addHandler(Console(stream, holds=holds and not verbose))
     return logger, lines
 
 
@@ -190,6 +237,13 @@ def erase_progress() -> None:
     for handler in logging.getLogger(PACKAGE).handlers:
         if isinstance(handler, Console):
             handler.clear()
+
+
+def settle(*, show: bool) -> None:
+    """Show what was held back for a result, or forget it: the result was printed."""
+    for handler in logging.getLogger(PACKAGE).handlers:
+        if isinstance(handler, Console):
+            handler.settle(show=show)
 
 
 def folder(given: Path | None, server: Path | None) -> Path | None:

@@ -1,4 +1,4 @@
-"""MDaemon's folders as Windows' registry names them."""
+"""What Windows' registry says: MDaemon's folders, and the machine's variables."""
 
 from __future__ import annotations
 
@@ -36,6 +36,18 @@ def main_files() -> Iterator[tuple[Path, Path]]:
     for _, values in _values():
         if values.keys() >= set(VALUES):
             yield values["AppPath"], values["IniPath"]
+
+
+def machine_variables() -> list[str]:
+    """Return the names of the environment variables that every account has."""
+    path = r"SYSTEM\CurrentControlSet\Control\Session Manager\Environment"
+    names: list[str] = []
+    try:
+        with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, path) as key:
+            while True:
+                names.append(winreg.EnumValue(key, len(names))[0])
+    except OSError:  # there is no such key, or no more value
+        return names
 
 
 def _values() -> Iterator[tuple[str, dict[str, Path]]]:

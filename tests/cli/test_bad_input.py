@@ -9,6 +9,7 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -30,7 +31,7 @@ from letsencrypt_mdaemon.sandbox.ca.messages import Answer, Problem, html
 from letsencrypt_mdaemon.sandbox.ca.server import CertificateAuthority
 from tests.fakes import huge, read_only, watched
 from tests.limits import HANG_SECONDS
-from tests.program import HOST_NAME, Program, Ran, at, beside_sandbox, environment
+from tests.program import HOST_NAME, Program, Ran, at, beside_sandbox, environment, here
 
 IMAP = "imap.example.test"
 TO = ("--to", "root@example.test")
@@ -955,3 +956,21 @@ def test_a_folder_without_an_mdaemon_is_refused_with_where_was_looked(
     assert ran.exit_code == 2
     assert f"{tmp_path} (command line --mdaemon-dir)" in ran.report["error"]["message"]
     assert "Could not find MDaemon" in (tmp_path / "LetsEncrypt.log").read_text("utf-8")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has that store")
+def test_problems_that_only_a_use_shows_are_listed_with_the_others(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "our.ini"
+    file.write_text(
+        "[letsencrypt-mdaemon]\nendpoint = ftp://x:21, imaps://y:99999\n"
+        "to = anna at example\nstore = windows\n"
+    )
+
+    ran = here(["status", "--config", str(file), "--mdaemon-dir", str(tmp_path)])
+
+    assert ran.exit_code == 2
+    assert "The configuration has 4 problems:" in ran.messages
+    for word in ("ftp://x:21", "imaps://y:99999", "anna at example", "not Windows"):
+        assert word in ran.messages

@@ -18,9 +18,12 @@ from letsencrypt_mdaemon.app import certificates as listing
 from letsencrypt_mdaemon.pki.certificate import Certificate, thumbprint
 from letsencrypt_mdaemon.pki.self_signed import WEAK_RSA, weakness
 from letsencrypt_mdaemon.sandbox import folder as sandbox
-from letsencrypt_mdaemon.state.memory import IIS, Target
+from letsencrypt_mdaemon.state.folder import State
+from letsencrypt_mdaemon.state.memory import IIS, Attempt, Change, Target
+from letsencrypt_mdaemon.system import disk
 from tests.certificates import certificate, key
 from tests.program import HOST_NAME, Program
+from tests.wine import windows_too
 
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)
 
@@ -45,6 +48,7 @@ def listed(program: Program) -> dict[str, dict[str, Any]]:
     return {item["thumbprint"]: item for item in ran.report["certificates"]}
 
 
+@windows_too
 def test_each_certificate_is_shown_with_its_uses(secure: Program) -> None:
     bought = put(secure)
     (first,) = secure.bound()
@@ -194,6 +198,7 @@ def test_what_names_no_certificate_is_refused(
 # Removed
 
 
+@windows_too
 def test_an_unused_certificate_is_removed_with_its_key(secure: Program) -> None:
     made = put(secure)
 
@@ -205,6 +210,7 @@ def test_an_unused_certificate_is_removed_with_its_key(secure: Program) -> None:
     assert made.thumbprint not in listed(secure)
 
 
+@windows_too
 def test_what_the_files_name_is_not_removed(secure: Program) -> None:
     (first,) = secure.bound()
 
@@ -289,6 +295,52 @@ def test_what_waits_for_activation_is_not_removed(program: Program) -> None:
 
     assert ran.exit_code == 2
     assert "waits for `activate`" in ran.report["error"]["message"]
+
+
+def test_what_an_unfinished_renewal_may_put_back_is_not_removed(
+    secure: Program,
+) -> None:
+    assert secure.here("renew").exit_code == 0
+    former, other = put(secure, "former"), put(secure, "other")
+    served = put(secure, "served")
+    target = State(secure.state).load().targets[0]
+    change = Change(target, 1, former.thumbprint, "AB" * 20)
+    before = {"smtp://127.0.0.1:25": served.thumbprint}
+    attempt = Attempt("AB" * 20, before, (change,))
+    State(secure.state).save(attempt)
+
+    for made in (former, served):
+        ran = secure.here("certificates remove", made.thumbprint)
+        assert ran.exit_code == 2
+        assert (
+            "in use: an unfinished renewal puts it back"
+            in (ran.report["error"]["message"])
+        )
+        assert listed(secure)[made.thumbprint]["actions"] == ["use"]
+    assert secure.here("certificates remove", other.thumbprint).exit_code == 0
+
+    State(secure.state).save(attempt._replace(failed=datetime.now(UTC)))
+    assert secure.here("certificates remove", former.thumbprint).exit_code == 0
+
+
+def test_the_list_reads_the_store_a_few_times_however_many_it_holds(
+    secure: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads: list[Path] = []
+    read = disk.read_limited
+
+    def counted(path: Path, *limits: Any) -> bytes:  # noqa: ANN401 - as they are
+        reads.append(path)
+        return read(path, *limits)
+
+    monkeypatch.setattr(disk, "read_limited", counted)
+    for number in range(20):
+        put(secure, f"bought {number}")
+
+    assert len(listed(secure)) == 21
+
+    often = [path for path in set(reads) if reads.count(path) > 3]
+    assert not often
 
 
 def test_nothing_is_removed_without_consent(secure: Program) -> None:

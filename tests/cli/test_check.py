@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 import socket
 import sys
 from collections.abc import Callable, Iterator
@@ -19,32 +18,30 @@ from letsencrypt_mdaemon.app.health import Limits
 from letsencrypt_mdaemon.cli.monitoring import FORMATS
 from letsencrypt_mdaemon.state.folder import State
 from letsencrypt_mdaemon.state.ledger import Ledger
-from letsencrypt_mdaemon.state.memory import Dropped, Memory
+from letsencrypt_mdaemon.state.memory import Dropped, Memory, Restart
 from letsencrypt_mdaemon.system.locks import exclusive_lock
-from letsencrypt_mdaemon.system.schedule import NAME, Cron
+from letsencrypt_mdaemon.system.schedule import NAME
+from letsencrypt_mdaemon.system.tasks import TaskScheduler
 from tests.limits import HANG_SECONDS
 from tests.program import HOST_NAME, Program, Ran
-from tests.schedulers import Crontab
+from tests.schedulers import Crontab, Jobs, Schtasks, in_memory
+from tests.wine import windows_too
 
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)
 
 
 @pytest.fixture
-def crontab(monkeypatch: pytest.MonkeyPatch) -> Crontab:
-    """A crontab with our line, and nothing else."""
-    fake = Crontab(
-        f"5 3,15 * * * {shlex.quote(sys.executable)} -m x renew >/dev/null 2>&1 "
-        f"# {NAME}\n"
+def jobs(secure: Program, monkeypatch: pytest.MonkeyPatch) -> Jobs:
+    """A scheduler with our job, and nothing else."""
+    return in_memory(
+        monkeypatch, sys.executable, "renew", f"--mdaemon-dir={secure.layout.folder}"
     )
-    cron = Cron(Path("crontab"), fake)
-    monkeypatch.setattr(scheduling, "of_this_system", lambda: cron)
-    return fake
 
 
 @pytest.fixture
-def healthy(secure: Program, crontab: Crontab) -> Program:
+def healthy(secure: Program, jobs: Jobs) -> Program:
     """A server that was renewed, is scheduled, and whose last run was an hour ago."""
-    assert crontab.text
+    assert jobs.text
     ran = secure.here("renew")
     assert ran.exit_code == 0, ran.messages
     change(secure, lambda memory: memory._replace(runs=(datetime.now(UTC) - HOUR,)))
@@ -62,6 +59,7 @@ def check(program: Program, *options: str) -> Ran:
     return program.here("check", *options, as_json=False)
 
 
+@windows_too
 def test_a_good_server_is_ok_in_one_line_with_performance_data(
     healthy: Program,
 ) -> None:
@@ -93,6 +91,7 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(at): at.read_bytes() for at in folder.rglob("*") if at.is_file()}
 
 
+@windows_too
 def test_a_port_that_served_the_certificate_and_is_off_is_critical(
     healthy: Program,
 ) -> None:
@@ -149,9 +148,9 @@ def test_no_port_is_asked_when_none_should_be(healthy: Program) -> None:
 
 
 def test_a_self_signed_certificate_in_use_is_critical(
-    secure: Program, crontab: Crontab
+    secure: Program, jobs: Jobs
 ) -> None:
-    assert crontab.text
+    assert jobs.text
 
     ran = check(secure)
 
@@ -159,8 +158,9 @@ def test_a_self_signed_certificate_in_use_is_critical(
     assert "the certificate in use is self-signed" in ran.output
 
 
-def test_what_is_not_scheduled_is_a_warning(healthy: Program, crontab: Crontab) -> None:
-    crontab.text = None
+@windows_too
+def test_what_is_not_scheduled_is_a_warning(healthy: Program, jobs: Jobs) -> None:
+    jobs.text = None
     began = (datetime.now(UTC) - 2 * DAY,)
     change(healthy, lambda memory: memory._replace(runs=began))
 
@@ -170,16 +170,14 @@ def test_what_is_not_scheduled_is_a_warning(healthy: Program, crontab: Crontab) 
     assert "; no renewal is scheduled; " in ran.output
 
 
-def test_another_scheduler_counts_while_it_runs(
-    healthy: Program, crontab: Crontab
-) -> None:
-    crontab.text = None
+def test_another_scheduler_counts_while_it_runs(healthy: Program, jobs: Jobs) -> None:
+    jobs.text = None
 
     assert check(healthy).exit_code == 0
 
 
-def test_two_schedules_are_a_warning(healthy: Program, crontab: Crontab) -> None:
-    crontab.text = (crontab.text or "") + "1 1 * * * letsencrypt-mdaemon renew\n"
+def test_two_schedules_are_a_warning(healthy: Program, jobs: Jobs) -> None:
+    jobs.add("letsencrypt-mdaemon renew")
 
     ran = check(healthy)
 
@@ -187,23 +185,99 @@ def test_two_schedules_are_a_warning(healthy: Program, crontab: Crontab) -> None
     assert "several schedules run this program: " in ran.output
 
 
+@windows_too
 def test_a_scheduled_program_that_is_gone_is_a_warning(
-    healthy: Program, crontab: Crontab, tmp_path: Path
+    healthy: Program, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    gone = tmp_path / "gone one" / "python"
-    command = f"{shlex.quote(str(gone))} --config {sys.executable} renew"
-    crontab.text = f"5 3,15 * * * {command} >/dev/null 2>&1 # {NAME}\n"
+    there, gone = tmp_path / "here it's.ini", tmp_path / "gone one" / "python"
+    there.touch()
+    in_memory(monkeypatch, str(gone), "--config", str(there), "renew")
 
     ran = check(healthy)
 
     assert ran.exit_code == 1, ran.output
     assert f"the scheduled command needs {gone}, which is not there" in ran.output
+    shown = healthy.here("schedule show")
+    (warning,) = shown.report["warnings"]
+    assert warning == (
+        f"The scheduled command needs {gone}, which is not there. Run `schedule "
+        "install`."
+    )
 
 
-def test_a_schedule_that_cannot_be_read_is_a_warning(
-    healthy: Program, crontab: Crontab
+@pytest.mark.parametrize("what", ["program", "config", "no config", "folder", "none"])
+def test_a_schedule_of_another_installation_is_a_warning(
+    healthy: Program, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, what: str
 ) -> None:
-    crontab.refuses = True
+    here, root = sys.executable, healthy.layout.folder
+    there = tmp_path / "there"
+    other = [there / Path(here).name, there / "settings.ini", there / "App"]
+    there.mkdir()
+    other[2].mkdir()
+    for path in (*other[:2], other[2] / "MDaemon.ini", tmp_path / "settings.ini"):
+        path.touch()
+    ours = ["--config", str(tmp_path / "settings.ini")]
+    command, text = {
+        "program": ([str(other[0]), "renew", *ours], f"runs {other[0]}, not {here}"),
+        "config": (
+            [here, "renew", "--config", str(other[1])],
+            f"reads {other[1]}, not {ours[1]}",
+        ),
+        "no config": ([here, "renew"], f"does not read {ours[1]}"),
+        "folder": (
+            [here, "renew", *ours, f"--mdaemon-dir={there}"],
+            f"is for {there}, not for {root}",
+        ),
+        "none": ([here, "renew", *ours], "does not find MDaemon"),
+    }[what]
+    in_memory(monkeypatch, *command)
+
+    ran = check(healthy, *ours)
+
+    assert ran.exit_code == 1, ran.output
+    assert f"the scheduled command {text}" in ran.output
+    in_memory(monkeypatch, here, "renew", *ours, f"--mdaemon-dir={root}")
+    assert check(healthy, *ours).exit_code == 0
+
+
+def test_a_restart_that_has_not_ended_is_a_warning(healthy: Program) -> None:
+    State(healthy.state).save(Restart("MDaemon", datetime.now(UTC)))
+
+    ran = check(healthy)
+
+    assert ran.exit_code == 1, ran.output
+    assert "the service MDaemon did not start after a restart on " in ran.output
+
+
+def test_a_task_that_did_not_end_well_is_a_warning(
+    healthy: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks = Schtasks()
+    scheduler = TaskScheduler(Path("schtasks.exe"), tasks, account="S-1-5-18")
+    root = healthy.layout.folder
+    scheduler.install([sys.executable, "renew", f"--mdaemon-dir={root}"])
+    monkeypatch.setattr(scheduling, "of_this_system", lambda: scheduler)
+    for result in ("267011", "267009", "0"):
+        tasks.results[NAME] = ("25.11.2026 15:17:01", result)
+        assert check(healthy).exit_code == 0
+    tasks.results[NAME] = ("25.11.2026 15:17:01", "267014")
+
+    ran = check(healthy)
+
+    assert ran.exit_code == 1, ran.output
+    text = "was ended by somebody, or at the time limit (PT2H)"
+    assert f"the scheduled task {text}" in ran.output
+    shown = healthy.here("schedule show")
+    assert shown.report["job"]["last_result"] == text
+    assert text in healthy.here("schedule show", as_json=False).output
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="schtasks tells no difference")
+def test_a_schedule_that_cannot_be_read_is_a_warning(
+    healthy: Program, jobs: Jobs
+) -> None:
+    assert isinstance(jobs, Crontab)
+    jobs.refuses = True
 
     ran = check(healthy)
 
@@ -218,13 +292,36 @@ def test_a_schedule_that_cannot_be_read_is_a_warning(
 def test_no_run_for_36_hours_is_a_warning(
     healthy: Program, runs: tuple[timedelta, ...], said: str
 ) -> None:
-    began = tuple(datetime.now(UTC) - ago for ago in runs)
-    change(healthy, lambda memory: memory._replace(runs=began))
+    now = datetime.now(UTC)
+    began = tuple(now - ago for ago in runs)
+    change(
+        healthy, lambda memory: renewed(memory, now - 37 * HOUR)._replace(runs=began)
+    )
 
     ran = check(healthy)
 
     assert ran.exit_code == 1, ran.output
     assert said in ran.output
+
+
+def renewed(memory: Memory, at: datetime) -> Memory:
+    """Let the certificate in use be proven at a time."""
+    item = memory.find(memory.in_use)
+    assert item is not None
+    return memory.remember(item._replace(verified=at))
+
+
+def test_just_after_a_renewal_by_hand_the_first_scheduled_run_is_not_missed(
+    healthy: Program, jobs: Jobs
+) -> None:
+    change(healthy, lambda memory: memory._replace(runs=()))
+
+    ran = check(healthy)
+
+    assert ran.exit_code == 0, ran.output
+    assert re.search(", renewed by hand .* ago, no scheduled run yet", ran.output)
+    jobs.text = None
+    assert "; no renewal is scheduled" in check(healthy, "--no-ports").output
 
 
 def test_names_that_fail_or_are_dropped_are_a_warning_since_when_and_why(
@@ -287,7 +384,7 @@ def test_a_short_lifetime_has_shorter_limits(
         ("--format", "xml"),
         ("--config", "/nowhere/at/all.ini"),
         ("--mdaemon-dir", "/nowhere/at/all"),
-        ("--store", "pem:/dev/null/no"),
+        ("--store", f"pem:{__file__}"),
         ("--warning", "5", "--critical", "10"),
     ],
 )
@@ -301,21 +398,21 @@ def test_whatever_keeps_it_from_checking_is_unknown(
     assert (ran.output.count("\n"), ran.messages) == (1, "")
 
 
-@pytest.mark.parametrize("wrong", [("--bogus",), ("--store", "pem:/dev/null/no")])
+@pytest.mark.parametrize("wrong", [("--bogus",), ("--store", f"pem:{__file__}")])
 @pytest.mark.parametrize("form", ["--json", "--format=json", "--format=prtg"])
 def test_a_check_that_fails_keeps_its_format(
     healthy: Program, form: str, wrong: tuple[str, ...]
 ) -> None:
     ran = check(healthy, *wrong, form)
 
-    report = json.loads(ran.output)
     assert ran.exit_code == 3
     if form == "--format=prtg":
-        assert report["prtg"]["error"] == 1
-    elif form == "--json":
-        assert (report["exit_code"], report["command"]) == (3, "check")
-    else:
-        assert report["state"] == "UNKNOWN"
+        assert json.loads(ran.output)["prtg"]["error"] == 1
+        return
+    report = ran.report  # as the schema says
+    assert (report["exit_code"], report["command"]) == (3, "check")
+    assert report["state"] == report["problems"][0]["state"] == "UNKNOWN"
+    assert report["error"]["message"] in report["problems"][0]["text"]
 
 
 def test_a_damaged_state_is_a_warning_and_left_where_it_is(healthy: Program) -> None:
@@ -340,9 +437,9 @@ def test_a_bug_is_unknown(healthy: Program, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.parametrize("option", ["--json", "--format=json"])
 def test_json_has_every_problem_with_its_state(
-    secure: Program, crontab: Crontab, option: str
+    secure: Program, jobs: Jobs, option: str
 ) -> None:
-    crontab.text = None
+    jobs.text = None
 
     ran = check(secure, option)
 

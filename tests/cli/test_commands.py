@@ -26,7 +26,7 @@ from letsencrypt_mdaemon.acme import transport
 from letsencrypt_mdaemon.cli import legacy
 from letsencrypt_mdaemon.cli.main import cli
 from letsencrypt_mdaemon.cli.options import Group
-from letsencrypt_mdaemon.cli.text import when
+from letsencrypt_mdaemon.cli.text import day, when
 from letsencrypt_mdaemon.config import load
 from letsencrypt_mdaemon.config.settings import Config
 from letsencrypt_mdaemon.renewal import revoke as revocation
@@ -61,9 +61,10 @@ EXIT_CODES = Path(__file__).parents[2] / "docs" / "exit-codes.md"
 
 STATUS = COMMON | {
     *("mdaemon_dir", "store", "directory_url", "names", "due", "reason", "due_at"),
-    *("certificate", "pending", "targets", "served", "proof", "dropped"),
+    *("certificate", "pending", "rolled_back", "targets", "served", "proof", "dropped"),
     *("rule", "advice", "waiting", "tlsa", "key_readers", "ledger", "schedule"),
-    *("would_fail", "held"),
+    *("would_fail", "held", "script", "state", "problems"),
+    *("next_tlsa", "tlsa_ports"),
 }
 
 
@@ -107,7 +108,7 @@ def test_status_tells_when_it_will_be_due_without_asking_the_ca(
     third = "a third or less of the certificate's lifetime is left"
     assert report["rule"] == third
     assert f"{when(report['due_at'])}: {third}" in shown
-    assert "the certificate in use is valid until" in shown
+    assert shown.count(day(new["not_after"])) == 2, "in the verdict, and in its row"
     assert "  named by     3 INI values\n" in shown
     each = program.here("status", "--ports", as_json=False).output
     assert f"App/MDaemon.ini [SSL] Certificate: {new['thumbprint']}" in each
@@ -491,7 +492,7 @@ def test_demo_that_serves_takes_the_commands_that_it_shows_until_a_signal(
     nothing, status, verify, forced = (each.output for each in ran)
     assert nothing.startswith("Nothing due until ")
     assert status.startswith(f"{HOST_NAME}: valid until ")
-    assert verify.count("the expected one") == 9
+    assert verify.count(" expected ") == 9
     assert forced.startswith(f"Renewed: {HOST_NAME} and 2 more, valid until ")
     assert all(len(shlex.split(line)) <= len([*THIS, *"123 "]) for line in typed)
     assert "\nagree-tos = yes\n" in settings
@@ -788,7 +789,7 @@ def test_the_program_lists_its_commands_in_sections() -> None:
     titles = [line for line in lines if re.fullmatch(r"\w[^:]*:", line)]
     assert titles == [
         *("Options:", "Every day:", "Setting up:", "When something is wrong:"),
-        *("Certificates:", "Seldom:"),
+        "Certificates and the account:",
     ]
     everyday = lines[lines.index("Every day:") + 1 :][:3]
     assert [line.split()[0] for line in everyday] == ["renew", "status", "verify"]
@@ -976,39 +977,48 @@ except SystemExit as end:
 PACKAGE = "letsencrypt_mdaemon."
 HELP = {
     *("_version", "cli", "cli.accounts", "cli.checks", "cli.commands", "cli.legacy"),
-    *("cli.certificates", "cli.monitoring", "cli.self_signed", "cli.setup"),
-    "cli.streams",
+    *("cli.certificates", "cli.monitoring", "cli.script", "cli.self_signed"),
+    *("cli.reporting", "cli.setup", "cli.streams"),
     *("cli.main", "cli.options", "cli.parameters", "errors"),
 }
 """The modules of the package that --help imports."""
 STATUS_MODULES = HELP | {
-    *("app", "app.adapters", "app.build", "app.installation", "app.status"),
-    *("app.rehearsal", "app.trust", "authorities"),
+    *("app", "app.adapters", "app.build", "app.credentials", "app.installation"),
+    "app.status",
+    *("app.health", "app.mail_policy", "app.rehearsal", "app.trust", "authorities"),
     *("cli.context", "cli.document", "cli.run", "cli.status", "cli.text"),
     "cli.verdict",
-    *("config", "config.load", "config.parsers", "config.settings"),
+    *("config", "config.fields", "config.load", "config.parsers"),
+    "config.settings",
     *("mdaemon", "mdaemon.bindings", "mdaemon.discovery", "mdaemon.folders"),
     *("mdaemon.forms", "mdaemon.host_name"),
     *("mdaemon.ini", "mdaemon.server"),
-    *("pki", "pki.certificate", "pki.chain", "pki.names"),
+    *("pki", "pki.certificate", "pki.chain", "pki.names", "pki.tlsa"),
     *("renewal", "renewal.adapters", "renewal.by_hand", "renewal.climb"),
-    *("renewal.deploy", "renewal.hold"),
+    *("renewal.dane", "renewal.deploy", "renewal.guard", "renewal.hold"),
     *("renewal.due", "renewal.ladder", "renewal.obtain", "renewal.proof"),
     *("renewal.revoke", "renewal.run", "renewal.snapshot", "renewal.spare"),
     *("state", "state.codec", "state.folder", "state.ledger"),
-    *("state.memory", "state.told", "stores", "stores.pem"),
+    *("state.memory", "state.pins", "state.told", "stores", "stores.pem"),
     *("system", "system.disk", "system.files", "system.locks", "system.log"),
-    *("system.backups", "system.handles", "system.owners", "system.swap"),
+    *(
+        "system.backups",
+        "system.handles",
+        "system.identity",
+        "system.owners",
+        "system.swap",
+    ),
     *("system.parallel", "text"),
     *("verify", "verify.endpoints", "verify.handshake", "verify.observe"),
     *("verify.served", "verify.starttls", "verify.verdict"),
 }
 """The modules that `status` imports, and those for the schedule."""
 SCHEDULE_MODULES = {"app.scheduling", "system.process", "system.schedule"}
-SCHEDULE_MODULES |= {"system.tasks"}
+SCHEDULE_MODULES |= {"app.script", "system.drop_in", "system.tasks"}
 SCHEDULE_MODULES |= {"windows", "windows.access"}
-RENEW_MODULES = STATUS_MODULES - {"cli.status"} | {
-    *("app.renewal", "cli.outcome", "mdaemon.webroot")
+RENEW_MODULES = STATUS_MODULES - {"app.health", "cli.status"} | {
+    *("app.hook", "app.renewal", "cli.measured", "cli.outcome", "mdaemon.webroot"),
+    *("policy", "policy.anchors", "system.hook"),
 }
 """The modules that a scheduled `renew` imports if nothing is due."""
 HEAVY = {

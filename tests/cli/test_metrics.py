@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from letsencrypt_mdaemon.app import metrics, scheduling
+from letsencrypt_mdaemon.app import metrics
 from letsencrypt_mdaemon.app.metrics import Sample
 from letsencrypt_mdaemon.sandbox.ca.server import CertificateAuthority
 from letsencrypt_mdaemon.state.folder import State
@@ -22,23 +22,20 @@ from letsencrypt_mdaemon.state.memory import Memory
 from letsencrypt_mdaemon.system import disk
 from letsencrypt_mdaemon.system.handles import Folder
 from letsencrypt_mdaemon.system.locks import exclusive_lock
-from letsencrypt_mdaemon.system.schedule import MARK, NAME, Cron
+from letsencrypt_mdaemon.system.schedule import MARK
 from tests.limits import HANG_SECONDS
 from tests.program import HOST_NAME, Program, Ran
-from tests.schedulers import Crontab
+from tests.schedulers import Jobs, in_memory
 
 DAY = timedelta(days=1)
 IMAP = "imap.example.test"
 
 
 @pytest.fixture(autouse=True)
-def crontab(monkeypatch: pytest.MonkeyPatch) -> Crontab:
-    """A crontab with our line, and nothing else."""
-    command = f"{sys.executable} -m x renew {MARK}"
-    fake = Crontab(f"5 3,15 * * * {command} >/dev/null 2>&1 # {NAME}\n")
-    cron = Cron(Path("crontab"), fake)
-    monkeypatch.setattr(scheduling, "of_this_system", lambda: cron)
-    return fake
+def jobs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Jobs:
+    """A scheduler with our job, and nothing else."""
+    folder = f"--mdaemon-dir={tmp_path / 'MDaemon'}"
+    return in_memory(monkeypatch, sys.executable, "-m", "x", "renew", folder, MARK)
 
 
 @pytest.fixture

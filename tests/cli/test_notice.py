@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import re
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from email import message_from_string
@@ -10,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from letsencrypt_mdaemon.app import scheduling
+from letsencrypt_mdaemon.app import scheduling, trust
 from letsencrypt_mdaemon.cli.checks import EVENTS
 from letsencrypt_mdaemon.cli.context import Context
 from letsencrypt_mdaemon.sandbox import mdaemon
@@ -23,6 +25,7 @@ from tests.cli.test_certificates import put
 from tests.cli.test_verify_command import name_everywhere
 from tests.program import HOST_NAME, Program, Ran, here
 from tests.schedulers import Crontab
+from tests.wine import windows_too
 
 IMAP = "imap.example.test"
 ANNA = ("--to", "anna@example.test")
@@ -100,6 +103,7 @@ def forget_waits(program: Program) -> None:
         file.unlink()
 
 
+@windows_too
 def test_a_failure_is_mailed_once_a_day_and_its_end_once(
     program: Program, ca: CertificateAuthority
 ) -> None:
@@ -403,6 +407,38 @@ def test_wrong_settings_that_name_nobody_are_mailed_to_nobody(
     assert mails(program) == []
 
 
+def test_a_name_is_mailed_once_when_it_is_dropped_and_once_when_it_is_back(
+    program: Program, ca: CertificateAuthority
+) -> None:
+    names = ("--alternate-host-names", IMAP, "--on-name-failure", "drop")
+    ca.resolve = lambda name: None if name == IMAP else "127.0.0.1"
+
+    assert job(program, *names).exit_code == 0
+    ((subject, body),) = mails(program)
+    assert f"[{HOST_NAME}] certificate without {IMAP}: valid until " in subject
+    assert f"issued without these names:\n  {IMAP}: " in body
+    assert body.count("Run `doctor`") == 1
+    forget_waits(program)
+    assert job(program, *names).exit_code == 0
+    assert mails(program) == []
+
+    ca.resolve = lambda _: "127.0.0.1"
+    forget_waits(program)
+    change(program, tried_long_ago)
+    assert job(program, *names).exit_code == 0
+    ((subject, body),) = mails(program)
+    assert f"certificate with {IMAP} again: valid until " in subject
+    assert f"In the certificate again: {IMAP}." in body
+    assert job(program, *names).exit_code == 0
+    assert mails(program) == []
+
+
+def tried_long_ago(memory: Memory) -> Memory:
+    """Let the last try of the dropped names be days ago."""
+    rows = [row._replace(tried=row.tried - 3 * DAY) for row in memory.dropped]
+    return memory._replace(dropped=tuple(rows))
+
+
 @pytest.mark.parametrize("event", EVENTS)
 def test_an_example_of_every_event_can_be_sent(program: Program, event: str) -> None:
     ran = program.here("notify-test", *ANNA, "--event", event)
@@ -445,6 +481,27 @@ def test_without_a_marked_job_a_run_without_a_terminal_is_scheduled(
     assert program.here("renew").exit_code == 0
 
     assert len(State(program.state).load().runs) == 1
+
+
+class Terminal(io.StringIO):
+    """A console, as every task of Windows' Task Scheduler has one."""
+
+    def isatty(self) -> bool:
+        """Return that it is one."""
+        return True
+
+
+@pytest.mark.parametrize(
+    ("is_marked", "is_system", "is_typed"),
+    [(False, False, True), (True, False, False), (False, True, False)],
+)
+def test_a_console_is_no_person_if_the_mark_or_system_says_so(
+    monkeypatch: pytest.MonkeyPatch, *, is_marked: bool, is_system: bool, is_typed: bool
+) -> None:
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    monkeypatch.setattr(trust, "is_system", lambda: is_system)
+    context = Context("renew", {}, file=None, is_marked=is_marked)
+    assert context.is_typed is is_typed
 
 
 def test_without_a_schedule_renew_and_status_say_so(

@@ -282,32 +282,25 @@ def test_a_staging_service_that_is_down_is_asked_again_by_the_next_run(
     assert len(staging.authorizations) == 2
 
 
-def test_an_account_at_the_ca_is_consent_to_the_terms_of_its_staging_service(
-    program: Program, ca: CertificateAuthority, staging: CertificateAuthority
+@pytest.mark.parametrize("has_account", [True, False])
+def test_an_account_at_the_ca_is_consent_to_its_staging_service_else_the_doctor_looks(
+    program: Program,
+    ca: CertificateAuthority,
+    staging: CertificateAuthority,
+    *,
+    has_account: bool,
 ) -> None:
     renewed(program, ca)
     program.options.remove("--agree-tos")
-
-    job(program)
-
-    assert (found := last(program))
-    assert found.failing == ()
-    assert len(staging.authorizations) == 2
-
-
-def test_without_consent_the_doctor_looks(
-    program: Program, ca: CertificateAuthority, staging: CertificateAuthority
-) -> None:
-    renewed(program, ca)
-    program.options.remove("--agree-tos")
-    for path in program.state.rglob("account.json"):
+    for path in [] if has_account else program.state.rglob("account.json"):
         path.unlink()
 
     job(program)
 
-    assert not staging.authorizations
     assert (found := last(program))
-    assert {row.name for row in found.failing} == {HOST_NAME, IMAP}
+    names = set() if has_account else {HOST_NAME, IMAP}
+    assert {row.name for row in found.failing} == names
+    assert len(staging.authorizations) == (2 if has_account else 0)
 
 
 def test_of_a_ca_without_a_staging_service_the_doctor_looks(

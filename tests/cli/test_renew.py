@@ -1126,13 +1126,15 @@ def test_a_failed_run_is_one_entry_in_the_systems_log_and_a_good_one_none(
     assert good.exit_code == 0, good.messages
     assert event_log.entries == []
 
-    failed = program.here("renew", "--force", "--endpoint", "imap://%1%%2\x1b.test")
+    failed = program.here("renew", "--force", "--store", f"pem:{__file__}/x")
+    program.here("renew", "--force", "--endpoint", "imap://%1%%2\x1b.test")
 
     error = failed.report["error"]
-    ((event, text),) = event_log.entries
+    (event, text), (_, escaped) = event_log.entries
     assert event == failed.exit_code == 2
-    assert r"imap://% 1% % 2\\x1b.test" in text
     assert text.endswith(f"\r\n{error['hint']}")
+    assert error["hint"]
+    assert r"imap://% 1% % 2\\x1b.test" in escaped
 
 
 def test_a_dry_run_that_fails_is_no_entry_in_the_systems_log(
@@ -1266,3 +1268,15 @@ def test_a_wrong_switch_of_the_old_script_is_refused_with_the_right_ones() -> No
     assert ran.exit_code == 2
     assert "-Staging matches no parameter" in ran.messages
     assert "-AlternateHostNames" in ran.messages
+
+
+def test_the_ca_is_asked_through_the_proxy_of_the_settings(
+    program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("letsencrypt_mdaemon.acme.transport.ATTEMPTS", 1)
+    everything = {"NO_PROXY": "", "no_proxy": ""}
+
+    ran = program.here("renew", "--proxy", "127.0.0.1:1", environ=everything)
+
+    assert ran.exit_code == 3, ran.messages
+    assert " through the proxy 127.0.0.1:1: " in ran.report["error"]["message"]

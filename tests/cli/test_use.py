@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,6 +22,7 @@ from tests.certificates import root
 from tests.cli.test_certificates import listed, put
 from tests.limits import HANG_SECONDS
 from tests.program import HOST_NAME, Program, environment
+from tests.wine import windows_too
 
 DAY = timedelta(days=1)
 
@@ -47,6 +49,7 @@ def served(program: Program) -> set[str]:
 # use
 
 
+@windows_too
 def test_a_bought_certificate_is_used_by_every_port_and_held(renewed: Program) -> None:
     bought = put(renewed)
     before = renewed.bound()
@@ -135,6 +138,7 @@ def test_a_senseless_command_line_changes_nothing(
     assert hold_of(renewed) is None
 
 
+@windows_too
 def test_a_certificate_that_breaks_a_port_is_rolled_back(renewed: Program) -> None:
     before = renewed.bound()
     bought = put(renewed)
@@ -147,6 +151,21 @@ def test_a_certificate_that_breaks_a_port_is_rolled_back(renewed: Program) -> No
     assert renewed.bound() == before
     assert hold_of(renewed) is None
     assert not listed(renewed)[bought.thumbprint]["ours"]
+
+
+def test_status_says_that_a_new_certificate_was_rolled_back(secure: Program) -> None:
+    secure.server.spoil(Fault.DEAD, "mail")
+    assert secure.here("renew").exit_code == 5
+
+    shown = secure.here("status", as_json=False).output
+    report = secure.here("status").report
+
+    assert report["rolled_back"]
+    assert "; a new certificate was rolled back 2" in report["verdict"]
+    assert shown.count("was rolled back") == 1
+    digest = report["pending"]["thumbprint"]
+    assert re.search(rf"rolled back  {digest}\n +runs try it again daily", shown)
+    assert "not in use" not in shown
 
 
 def test_a_revoked_certificate_is_refused(renewed: Program) -> None:
@@ -204,7 +223,6 @@ def test_one_that_is_nearly_over_is_not_held_and_nothing_is_dated_in_the_past(
 
     assert asked.report["error"]["message"].endswith(said)
     assert ran.exit_code == 0, ran.messages
-    assert "; the next run of renew replaces it" in ran.messages
     assert "  due          now: the next run of `renew` replaces it\n" in ran.output
     assert " ago)" not in ran.output + ran.messages
     assert hold_of(renewed) is None
@@ -219,7 +237,7 @@ def test_one_that_is_due_and_held_is_said_to_be_kept(renewed: Program) -> None:
 
     held = hold_of(renewed)
     assert held
-    assert f"; runs keep it until {held.until.astimezone():%Y-%m-%d}" in ran.messages
+    assert f"runs keep it until {held.until.astimezone():%Y-%m-%d}" in ran.output
     assert "  due " not in ran.output
     assert " ago)" not in ran.output + ran.messages
 
@@ -309,9 +327,24 @@ def test_activate_ends_a_hold_though_nothing_waits(renewed: Program) -> None:
     assert hold_of(renewed) is None
 
 
+def test_a_self_signed_certificate_is_not_held_until_a_day(secure: Program) -> None:
+    made = secure.here("self-signed").report["certificate"]["thumbprint"]
+    before = secure.snapshot()
+    day = datetime.now(UTC) + 3 * DAY
+
+    ran = secure.here("use", made, "--until", f"{day:%Y-%m-%d}")
+
+    assert ran.exit_code == 2
+    message = ran.report["error"]["message"]
+    assert "--until: a self-signed certificate is not held" in message
+    assert "the next run of `renew` replaces" in message
+    assert secure.snapshot() == before
+
+
 # self-signed
 
 
+@windows_too
 def test_a_self_signed_certificate_is_made_as_it_is_asked_for(secure: Program) -> None:
     ran = secure.here(
         "self-signed",
@@ -402,7 +435,6 @@ def test_of_one_in_use_no_later_renewal_is_promised(
 
     assert asked.report["error"]["message"].endswith(said)
     assert ran.exit_code == 0, ran.messages
-    assert "; the next run of renew replaces it" in ran.messages
     assert "  due          now: the next run of `renew` replaces it\n" in ran.output
     assert renewed.here("status").report["due"]
 
@@ -440,6 +472,7 @@ def spaced(digest: str) -> str:
     return " ".join(digest[at : at + 2] for at in range(0, 40, 2))
 
 
+@windows_too
 def test_a_reload_makes_the_ports_serve_what_the_files_name(secure: Program) -> None:
     digest = chosen_in_a_dialog(secure)
     before = secure.snapshot()

@@ -41,7 +41,7 @@ from tests.fakes import (
     unreadable,
     watched,
 )
-from tests.wine import expect_difference
+from tests.wine import expect_difference, is_wine
 
 # Wine's store takes no other keys; the tests of keys have all kinds.
 ONE = certificate(own_key=new_key("rsa2048"))
@@ -88,6 +88,7 @@ def in_pem_files(folder: Path) -> Shelf:
 
 
 KINDS = [in_memory, in_pem_files]
+WINDOWS: tuple[type, ...] = ()
 
 if sys.platform == "win32":
     from letsencrypt_mdaemon.stores.windows import WindowsStore
@@ -97,6 +98,7 @@ if sys.platform == "win32":
         return Shelf(WindowsStore(exportable=True), put_into_my)
 
     KINDS.append(in_windows)
+    WINDOWS = (WindowsStore,)
 
 
 @pytest.fixture(params=KINDS)
@@ -185,6 +187,18 @@ def test_the_key_of_what_is_installed_is_given_back(
     found = shelf.store.key(own.thumbprint)
     assert found is not None
     assert key_pem(found) == own.key_pem
+
+
+def test_the_usable_keys_are_those_that_are_usable_one_by_one(shelf: Shelf) -> None:
+    shelf.put(THEIRS, "no key")
+    shelf.store.install(ONE)
+
+    found = set(shelf.store.usable_keys())
+
+    assert found == {each for each in shelf.names() if shelf.store.is_key_usable(each)}
+    assert thumbprint(THEIRS) not in found
+    if not is_wine() or not isinstance(shelf.store, WINDOWS):
+        assert found == {ONE.thumbprint}
 
 
 def test_there_is_no_key_of_what_is_not_there_or_came_without_one(shelf: Shelf) -> None:

@@ -22,7 +22,7 @@ from letsencrypt_mdaemon.mdaemon.bindings import Bindings
 from letsencrypt_mdaemon.mdaemon.folders import IniFiles
 from letsencrypt_mdaemon.pki.certificate import thumbprint
 from letsencrypt_mdaemon.state.memory import Target
-from letsencrypt_mdaemon.system import disk
+from letsencrypt_mdaemon.system import backups, disk
 from letsencrypt_mdaemon.system.backups import Backups, back_up, tidy
 from tests.certificates import leaf
 from tests.fakes import touched
@@ -192,6 +192,20 @@ def test_what_a_killed_run_left_is_removed_if_it_is_nobody_elses(
 
     assert left(path) == [other]
     assert "left of a run" not in caplog.text
+
+
+def test_a_leftover_that_is_too_large_to_compare_stays_and_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    bound = bound_with_late_change(tmp_path)
+    other = disk.neighbour(tmp_path / TARGET.file)
+    with other.open("wb") as file:
+        file.truncate(backups.MAX_BYTES + 1)
+
+    bound.settle()
+
+    assert other.exists()
+    assert f"{other} is left of a run that was killed" in caplog.text
 
 
 def test_a_backup_is_found_whatever_the_folder_is_called(tmp_path: Path) -> None:

@@ -169,6 +169,45 @@ def test_the_end_of_a_failure_is_told_rather_than_the_renewal_that_was_it() -> N
     assert mailed(steps, *MORE) == [F, R]
 
 
+NAMES = ("mail.example.test", "imap.example.test", "pop.example.test")
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [("", (1,), Event.DROPPED), ("", (1,), None), ("", (), Event.RETURNED)],
+        [("", (1,), Event.DROPPED), ("", (1, 2), Event.DROPPED), ("", (1, 2), None)],
+        [("", (1,), Event.DROPPED), ("", (2,), Event.DROPPED), ("", (2,), None)],
+        [("a", (1,), F), ("a", (), None), ("", (1,), R), ("", (1,), None)],
+        [(None, (1,), None), ("", (1,), Event.DROPPED), (None, (), None)],
+        [("", (), None), ("", (), None)],
+    ],
+)
+def test_a_name_that_is_dropped_or_comes_back_is_mailed_once(
+    steps: list[tuple[str | None, tuple[int, ...], Event | None]],
+) -> None:
+    told, at = Told(), START
+    for failure, without, mail in steps:
+        at += HOUR
+        dropped = tuple(NAMES[number] for number in without)
+        now = Now(at, failure, names=NAMES, dropped=dropped)
+        told = count(told, now)
+        event = decide(told, now, [])
+        assert event is mail
+        told = note(told, now) if event else told
+
+
+def test_a_dropped_name_that_nobody_wants_any_more_is_no_news() -> None:
+    first = Now(START, "", names=NAMES, dropped=NAMES[1:2])
+    told = note(count(Told(), first), first)
+    less = Now(START + HOUR, "", names=NAMES[:1])
+
+    told = count(told, less)
+
+    assert decide(told, less) is None
+    assert told.dropped == ()
+
+
 def test_a_mail_that_was_not_sent_is_sent_by_the_next_run() -> None:
     told = count(Told(), ended(0 * HOUR, "a"))
     again = ended(HOUR, "a")
@@ -247,8 +286,11 @@ def test_failures_are_never_silent_never_noisy_and_end_once(
             assert at - last <= DAY, "silent for more than a day"
         else:
             failing = None
+        ended = max((when for when, what, _ in sent if what is R), default=START)
         same = [
-            when for when, what, key in sent if key == told.failure and what in (F, A)
+            when
+            for when, what, key in sent
+            if key == told.failure and what in (F, A) and when > ended
         ]
         if told.failure and len(same) > 1:
             assert same[-1] - same[-2] >= PAUSE - timedelta(seconds=1), "twice in a day"

@@ -277,7 +277,7 @@ def test_colours_are_for_terminals_and_those_who_like_them(no_color: str) -> Non
         return ran.output
 
     assert "\x1b" not in shown(terminal=False)
-    assert ("\x1b[31mFAIL   993 imaps" in shown(terminal=True)) == (not no_color)
+    assert ("\x1b[31mFAIL  993 imaps" in shown(terminal=True)) == (not no_color)
     assert ("\x1b" in shown(terminal=True)) == (not no_color)
 
 

@@ -31,6 +31,11 @@ MACHINE = Path(os.environ["WINDOWS_MACHINE"])
 DRIVE = MACHINE / "prefix" / "drive_c"
 PYTHON = str(MACHINE / "wpy")
 HERE = Path(__file__).parent
+WINE = {
+    "WINEPREFIX": str(MACHINE / "prefix"),
+    "WINEDEBUG": "-all",
+    "WINEDLLOVERRIDES": "mscoree,mshtml=",
+}
 
 
 class Server(mdaemon.Server):

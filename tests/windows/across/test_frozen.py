@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import getpass
 import hashlib
-import os
 import subprocess
 from pathlib import Path
 
@@ -14,16 +13,11 @@ from letsencrypt_mdaemon import __version__
 from tests.limits import HANG_SECONDS
 from tests.program import LOCALHOST, Ran, beside_sandbox, environment, run
 from tests.servers import free_port
+from tests.windows.across.conftest import MACHINE, WINE
 
-MACHINE = Path(os.environ["WINDOWS_MACHINE"])
 SYSTEM32 = MACHINE / "prefix" / "drive_c" / "windows" / "system32"
 NAME = "letsencrypt-mdaemon"
 SPEC = Path(__file__).parents[3] / "packaging" / "windows" / f"{NAME}.spec"
-WINE = {
-    "WINEPREFIX": str(MACHINE / "prefix"),
-    "WINEDEBUG": "-all",
-    "WINEDLLOVERRIDES": "mscoree,mshtml=",
-}
 
 
 def freeze(work: Path, dist: Path, *options: str) -> Ran:
