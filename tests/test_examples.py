@@ -74,10 +74,11 @@ def test_every_remark_of_the_example_config_that_is_a_setting_works(
     assert target.file == r"App\MDaemon.ini"
     shown = {name for name, row in loaded.shown().items() if row["from"] != "default"}
     unshown = {name for name, _ in load.settings()} - shown
-    # Left out are what belongs to one run only, and the secret.
+    # Left out are what belongs to one run only, and secrets.
     assert unshown == {
         *("dry-run", "force", "json", "staging", "no-reload", "skip-port-check"),
         *("mail-password", "eab-key", "no-activate"),
+        *("notify", "notify-key", "heartbeat-url"),
         *("public", "require-trusted"),
     }
 

@@ -87,8 +87,7 @@ def beat(config: Config, what: str, run: str, lines: Iterable[str] = ()) -> list
     """Send a heartbeat.
 
     Args:
-        what: `start`, `log`, or an exit code.
-        run: The identifier of the run, a UUID.
+        what, run: See `heartbeat.url`.
         lines: The log; its end is sent.
 
     Raises:
@@ -96,11 +95,13 @@ def beat(config: Config, what: str, run: str, lines: Iterable[str] = ()) -> list
     """
     if not beats(config):
         return []
-    (url,) = _texts(
-        config.heartbeat_url, config.heartbeat_url_file, "heartbeat-url-file"
-    )[:1] or [""]
-    act = partial(_ping, url, what, run, heartbeat.body(lines))
-    return _all({0: ("heartbeat", address.shown(url), act)})
+    urls = _texts(config.heartbeat_url, config.heartbeat_url_file, "heartbeat-url-file")
+    body = heartbeat.body(lines)
+    acts: dict[int, tuple[str, str, Callable[[], None]]] = {
+        number: ("heartbeat", address.shown(url), partial(_ping, url, what, run, body))
+        for number, url in enumerate(dict.fromkeys(urls))
+    }
+    return _all(acts)
 
 
 def _texts(value: str, file: Path | None, name: str) -> list[str]:
@@ -145,7 +146,11 @@ def _post_signed(url: str, body: str, key: str) -> None:
 
 def _ping(url: str, what: str, run: str, body: str) -> None:
     _require(url)
-    _post(heartbeat.url(url, what, run), body, {"Content-Type": "text/plain"})
+    _post(
+        heartbeat.url(url, what, run),
+        body,
+        {"Content-Type": "text/plain; charset=utf-8"},
+    )
 
 
 def _require(url: str) -> None:

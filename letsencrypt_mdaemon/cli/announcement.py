@@ -70,5 +70,7 @@ def _document(event: Event, about: About) -> Document:
         "failed_runs": told.runs,
         "cause": list(cause.lines) if cause else [],
         "advice": list(cause.advice) if cause else [],
+        "dropped": dict(about.dropped),
+        "returned": list(about.returned),
         "scheduled": about.scheduled,
     }

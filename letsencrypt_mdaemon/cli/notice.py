@@ -43,7 +43,7 @@ def tell(
         log: The lines of the log, without the failure itself.
     """
     config = context.valid.config
-    if context.is_typed and "to" not in context.options:
+    if context.is_typed and not {"to", "notify-file"} & context.options.keys():
         return
     # Only the usual run can tell that all is well again.
     is_usual = context.command == "renew" and not config.staging

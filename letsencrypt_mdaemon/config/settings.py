@@ -205,7 +205,7 @@ class Config:
         "Time that this program and what it starts have.", (1, 3600), 60
     )
 
-    # Mail when something changes
+    # Messages when something changes
 
     to: tuple[str, ...] = setting(
         "Recipients of mail when runs fail, would fail or recover, or expiry is near.",

@@ -20,7 +20,7 @@ def url(base: str, what: str, run: str) -> str:
     """Return the URL to ping.
 
     Args:
-        what: `start`, `log`, or an exit code.
+        what: `start`, `log` (which tells of no run), or an exit code.
         run: The identifier of the run, a UUID.
     """
     parts = urlsplit(base)
@@ -30,10 +30,10 @@ def url(base: str, what: str, run: str) -> str:
 
 
 def body(lines: Iterable[str]) -> str:
-    """Return the end of the log, whole lines if they are not too long."""
-    text = "\n".join(lines).encode("ascii", "backslashreplace")
+    """Return the end of the log, in whole lines unless the last one is too long."""
+    text = "\n".join(lines).encode("utf-8", "replace")
     if len(text) > MAX_BODY_BYTES:
         text = text[-MAX_BODY_BYTES:]
         _, _, rest = text.partition(b"\n")
         text = rest or text
-    return text.decode("ascii")
+    return text.decode("utf-8", "ignore")

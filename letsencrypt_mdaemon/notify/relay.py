@@ -30,7 +30,9 @@ def send(url: str, subject: str, body: str) -> None:
     if not log.handlers:
         log.addHandler(logging.NullHandler())
     try:
-        service = apprise.Apprise.instantiate(url)
+        # Where a redirect leads, nobody has set.
+        asset = apprise.AppriseAsset(http_redirects=False)
+        service = apprise.Apprise.instantiate(url, asset=asset)
         is_sent = service is not None and service.notify(title=subject, body=body)
     except Exception as exc:  # noqa: BLE001 - a hundred services' own
         message = f"Could not notify {what}: {type(exc).__name__}."
