@@ -254,8 +254,10 @@ def notify_test(context: Context, event: str | None) -> Result:
         hint = "Use --to ADDRESS, or set notify-file or heartbeat-url-file."
         raise ConfigError("No recipient is set.", hint=hint)
     to: list[str] = []
-    where, failure = "", None
-    done, problems = [], []
+    where = ""
+    failure: Error | None = None
+    done: list[str] = []
+    problems: list[str] = []
     if config.to:
         try:
             *to, where = context.mail(*letter.example(event))
@@ -274,7 +276,7 @@ def notify_test(context: Context, event: str | None) -> Result:
         failure = Error(problems.pop(0))
     if failure is not None:
         failure.message = "\n".join([failure.message, *problems])
-        failure.hint = " ".join(filter(None, [failure.hint, done and sent]))
+        failure.hint = " ".join(filter(None, [failure.hint, sent * bool(done)]))
         raise failure
     notified = [{"kind": kind, "where": place} for kind, place, _ in found]
     items = {"verdict": sent, "to": to, "sent": where, "notified": notified}
