@@ -70,8 +70,13 @@ def send(config: Config, message: Message) -> list[Sent]:
     """
     if not is_set(config):
         return []
-    urls = _texts(config.notify, config.notify_file, "notify-file")
-    key = "".join(_texts(config.notify_key, config.notify_key_file, "notify-key-file"))
+    urls = _urls(config.notify, config.notify_file, "notify-file")
+    key = config.notify_key
+    if config.notify_key_file:
+        key = credentials.secret(config.notify_key_file, "notify-key-file").strip()
+        if not key:
+            what = f"{config.notify_key_file} (notify-key-file) is empty."
+            raise ConfigError(what, hint="Write the key into it.")
     acts: dict[int, tuple[str, str, Callable[[], None]]] = {}
     for number, url in enumerate(dict.fromkeys(urls)):
         if address.scheme(url) in {"http", "https"}:
@@ -95,7 +100,7 @@ def beat(config: Config, what: str, run: str, lines: Iterable[str] = ()) -> list
     """
     if not beats(config):
         return []
-    urls = _texts(config.heartbeat_url, config.heartbeat_url_file, "heartbeat-url-file")
+    urls = _urls(config.heartbeat_url, config.heartbeat_url_file, "heartbeat-url-file")
     body = heartbeat.body(lines)
     acts: dict[int, tuple[str, str, Callable[[], None]]] = {
         number: ("heartbeat", address.shown(url), partial(_ping, url, what, run, body))
@@ -104,15 +109,24 @@ def beat(config: Config, what: str, run: str, lines: Iterable[str] = ()) -> list
     return _all(acts)
 
 
-def _texts(value: str, file: Path | None, name: str) -> list[str]:
-    """Return the words of a setting, or the lines of its file without remarks."""
+def _urls(value: str, file: Path | None, name: str) -> list[str]:
+    """Return the URLs of a setting, or those of its file, without remarks.
+
+    Raises:
+        ConfigError: If the file has none, or something else; it is not quoted.
+    """
     if file is None:
         return value.split()
-    lines = [line.strip() for line in credentials.secret(file, name).splitlines()]
-    found = [line for line in lines if line and not line.startswith("#")]
+    text = credentials.secret(file, name)
+    lines = {number: line.strip() for number, line in enumerate(text.splitlines(), 1)}
+    found = {no: line for no, line in lines.items() if line and line[0] not in "#;"}
+    for number, line in found.items():
+        if not address.scheme(line) or not line.isprintable():
+            message = f"Line {number} of {file} ({name}) is not a URL."
+            raise ConfigError(message, hint="Write one URL in each line.")
     if not found:
-        raise ConfigError(f"{file} ({name}) is empty.", hint="Write a line into it.")
-    return found
+        raise ConfigError(f"{file} ({name}) is empty.", hint="Write a URL into it.")
+    return list(found.values())
 
 
 def _all(acts: Mapping[int, tuple[str, str, Callable[[], None]]]) -> list[Sent]:

@@ -25,10 +25,7 @@ def send(url: str, subject: str, body: str) -> None:
         message = f"Could not notify {what}: Apprise is not installed."
         hint = "Install it: pip install letsencrypt-mdaemon[apprise]."
         raise Error(message, hint=hint) from None
-    log = logging.getLogger("apprise")
-    log.propagate = False
-    if not log.handlers:
-        log.addHandler(logging.NullHandler())
+    logging.getLogger("apprise").propagate = False
     try:
         # Where a redirect leads, nobody has set.
         asset = apprise.AppriseAsset(http_redirects=False)

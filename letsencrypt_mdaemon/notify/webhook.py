@@ -7,9 +7,9 @@ Standard Webhooks 1.0.0 (standardwebhooks.com), "Signature scheme": HMAC-SHA-256
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import hmac
+from contextlib import suppress
 
 SECRET_PREFIX = "whsec_"  # noqa: S105 - how a secret begins, by that specification
 
@@ -39,7 +39,8 @@ def headers(body: str, key: str, *, identifier: str, timestamp: int) -> dict[str
 def _secret(key: str) -> bytes:
     if not key.startswith(SECRET_PREFIX):
         return key.encode()
-    try:
-        return base64.b64decode(key.removeprefix(SECRET_PREFIX), validate=True)
-    except binascii.Error:
-        raise ValueError(f"is not Base64 after {SECRET_PREFIX}") from None
+    with suppress(ValueError):
+        found = base64.b64decode(key.removeprefix(SECRET_PREFIX), validate=True)
+        if found:
+            return found
+    raise ValueError(f"is not Base64 after {SECRET_PREFIX}")

@@ -1,0 +1,391 @@
+"""Notifications and heartbeats to servers that behave, and to servers that do not."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import io
+import json
+import logging
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import apprise
+import pytest
+
+from letsencrypt_mdaemon.app import notifications
+from letsencrypt_mdaemon.app.notifications import Message, Sent
+from letsencrypt_mdaemon.config.load import load
+from letsencrypt_mdaemon.config.settings import Config
+from letsencrypt_mdaemon.errors import ConfigError
+from tests import receivers
+from tests.limits import HANG_SECONDS
+from tests.receivers import SECRET, Answer, receiving
+
+MESSAGE = Message("A subject", "A text\nof lines: ö", json.dumps({"event": "test"}))
+RUN = "c0ffee00-0000-4000-8000-000000000000"
+KEY = "a key"
+
+BAD_ANSWERS: dict[str, tuple[Answer, str]] = {
+    "500": (partial(receivers.with_status, status=500), "answered 500."),
+    "304": (
+        partial(receivers.with_status, status=304),
+        "answered 304, a redirect, which is not followed.",
+    ),
+    "404": (partial(receivers.with_status, status=404), "answered 404."),
+    "hang": (receivers.hang, "Could not reach "),
+    "drip": (receivers.drip, "Could not reach "),
+    "drip the head": (receivers.drip_head, "Could not reach "),
+    "gigabyte": (receivers.gigabyte, "sent more than 65536 bytes."),
+    "hang up": (receivers.hang_up, "Could not reach "),
+}
+
+
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give up early what never comes."""
+    monkeypatch.setattr(notifications, "POST_SECONDS", 0.5)
+
+
+def notified(*urls: str, key: str = "") -> list[Sent]:
+    """Send the message to URLs, which stand in the environment."""
+    return notifications.send(Config(notify=" ".join(urls), notify_key=key), MESSAGE)
+
+
+def sends(url: str) -> list[Sent]:
+    """Send the message to a URL."""
+    return notified(url)
+
+
+def beats(url: str) -> list[Sent]:
+    """Send a heartbeat to a URL."""
+    return notifications.beat(Config(heartbeat_url=url), "0", RUN, ["The log"])
+
+
+def test_a_webhook_gets_the_document_signed_with_the_time() -> None:
+    with receiving() as server:
+        began = int(time.time())
+        assert notified(server.url, key=KEY) == [
+            Sent("webhook", f"http://{server.host}", "")
+        ]
+
+    (got,) = server.got
+    assert (got.path, got.body) == (f"/{SECRET}", MESSAGE.document)
+    assert got.headers["Content-Type"] == "application/json"
+    assert got.headers["User-Agent"].startswith("letsencrypt-mdaemon/")
+    identifier, stamp = got.headers["webhook-id"], got.headers["webhook-timestamp"]
+    assert began <= int(stamp) <= time.time()
+    signed = f"{identifier}.{stamp}.{got.body}".encode()
+    digest = hmac.new(KEY.encode(), signed, hashlib.sha256).digest()
+    wanted = f"v1,{base64.b64encode(digest).decode()}"
+    assert got.headers["webhook-signature"] == wanted
+
+
+def test_each_message_has_an_identifier_of_its_own() -> None:
+    with receiving() as server:
+        notified(server.url)
+        notified(server.url)
+
+    assert len({got.headers["webhook-id"] for got in server.got}) == 2
+
+
+def test_a_heartbeat_has_the_exit_code_the_run_and_the_log() -> None:
+    with receiving() as server:
+        config = Config(heartbeat_url=f"{server.url}/?create=1")
+        for what, lines in {"start": (), "4": ("It failed", "zwölf €")}.items():
+            found = notifications.beat(config, what, RUN, lines)
+            assert found == [Sent("heartbeat", f"http://{server.host}", "")]
+
+    start, end = server.got
+    assert start.path == f"/{SECRET}/start?create=1&rid={RUN}"
+    assert start.body == ""
+    assert end.path == f"/{SECRET}/4?create=1&rid={RUN}"
+    assert end.body == "It failed\nzwölf €"
+
+
+@pytest.mark.usefixtures("soon")
+@pytest.mark.parametrize("send", [sends, beats])
+@pytest.mark.parametrize("name", BAD_ANSWERS)
+def test_what_is_not_accepted_is_said_without_the_secret(
+    name: str, send: Callable[[str], list[Sent]]
+) -> None:
+    answer, wanted = BAD_ANSWERS[name]
+    with receiving(answer) as server:
+        ((_, where, problem),) = send(server.url)
+
+    assert len(server.got) == 1
+    assert where == f"http://{server.host}"
+    assert wanted in problem
+    assert SECRET not in problem
+    # What the sockets hold, and no more.
+    assert server.written < receivers.GIGABYTE // 4
+
+
+@pytest.mark.parametrize("send", [sends, beats])
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_no_redirect_is_followed(
+    status: int, send: Callable[[str], list[Sent]]
+) -> None:
+    with receiving() as other:
+        answer = partial(receivers.with_status, status=status, location=other.url)
+        with receiving(answer) as server:
+            ((_, _, problem),) = send(server.url)
+
+    assert other.got == []
+    assert f"answered {status}, a redirect, which is not followed." in problem
+    assert other.host not in problem
+
+
+def test_who_does_not_listen_is_said_without_the_secret() -> None:
+    ((_, where, problem),) = notified(f"http://127.0.0.1:1/{SECRET}")
+
+    assert where == "http://127.0.0.1:1"
+    assert problem.startswith("Could not reach http://127.0.0.1:1: ")
+    assert SECRET not in problem
+
+
+@pytest.mark.usefixtures("soon")
+def test_who_hangs_keeps_nothing_from_the_others() -> None:
+    with receiving(receivers.hang) as bad, receiving() as good:
+        found = notified(bad.url, good.url, f"json://{good.host}/{SECRET}")
+
+    assert [bool(row.problem) for row in found] == [True, False, False]
+    assert len(good.got) == 2
+
+
+def test_all_together_have_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(notifications, "ALL_SECONDS", 0.5)
+    with receiving(receivers.hang) as server:
+        ((_, _, problem),) = notified(server.url)
+
+    assert problem == "It did not answer within 0 s."
+
+
+@pytest.mark.parametrize("send", [sends, beats])
+@pytest.mark.parametrize("url", ["http://a.test/x", "https://user:pass@a.test/x"])
+def test_nothing_is_sent_without_tls_or_with_a_login(
+    url: str, send: Callable[[str], list[Sent]]
+) -> None:
+    ((_, where, problem),) = send(url)
+
+    assert where in {"http://a.test", "https://a.test"}
+    wanted = "Its URL must begin with https:// and a host, without a login."
+    assert problem == f"{wanted} Correct the setting."
+
+
+# Apprise
+
+
+@pytest.fixture
+def logged() -> Iterator[io.StringIO]:
+    """What comes to a log of everything, but for the library that speaks HTTP."""
+    text = io.StringIO()
+    handler, root = logging.StreamHandler(text), logging.getLogger()
+    handler.addFilter(lambda record: not record.name.startswith("urllib3"))
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.DEBUG)
+    yield text
+    root.setLevel(level)
+    root.removeHandler(handler)
+
+
+def test_apprise_gets_subject_and_text() -> None:
+    with receiving() as server:
+        found = notified(f"json://{server.host}/{SECRET}", key=KEY)
+
+    assert found == [Sent("apprise", "json://...", "")]
+    (got,) = server.got
+    assert got.path == f"/{SECRET}"
+    document: dict[str, Any] = json.loads(got.body)
+    assert (document["title"], document["message"]) == (MESSAGE.subject, MESSAGE.text)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        partial(receivers.with_status, status=500),
+        receivers.hang,
+        receivers.hang_up,
+    ],
+)
+def test_what_apprise_cannot_send_is_said_without_the_secret(
+    answer: Answer, logged: io.StringIO
+) -> None:
+    with receiving(answer) as server:
+        url = f"json://user:{SECRET}@{server.host}/{SECRET}?rto=0.5"
+        ((_, where, problem),) = notified(url)
+
+    assert len(server.got) == 1
+    assert where == "json://..."
+    assert problem.startswith("Apprise could not send to the service json://. Check ")
+    assert SECRET not in problem + logged.getvalue()
+
+
+@pytest.mark.parametrize("status", [302, 307])
+def test_apprise_follows_no_redirect(status: int) -> None:
+    with receiving() as other:
+        answer = partial(receivers.with_status, status=status, location=other.url)
+        with receiving(answer) as server:
+            ((_, _, problem),) = notified(f"json://{server.host}/{SECRET}")
+
+    assert problem
+    assert (len(server.got), other.got) == (1, [])
+
+
+def test_a_service_that_apprise_does_not_know_is_said(
+    logged: io.StringIO,
+) -> None:
+    ((_, where, problem),) = notified(f"nonsense://{SECRET}/x")
+
+    assert where == "nonsense://..."
+    wanted = "Apprise does not know the service nonsense://, or the rest of its URL is"
+    assert problem.startswith(wanted)
+    assert SECRET not in logged.getvalue()
+
+
+def test_an_unexpected_failure_of_apprise_is_said_without_the_secret(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError(SECRET)
+
+    monkeypatch.setattr(apprise.Apprise, "instantiate", fail)
+
+    ((_, _, problem),) = notified(f"json://{SECRET}")
+
+    assert problem.startswith("Could not notify the service json://: RuntimeError.")
+    assert SECRET not in problem
+
+
+def test_without_apprise_it_is_said_how_to_install_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "apprise", None)
+    with receiving() as server:
+        rows = notified(f"tgram://{SECRET}/1", server.url)
+
+    wanted = "Could not notify the service tgram://: Apprise is not installed. "
+    wanted += "Install it: pip install letsencrypt-mdaemon[apprise]."
+    assert [row.problem for row in rows] == [wanted, ""]
+
+
+IMPORTED = """\
+import sys
+from letsencrypt_mdaemon.app import notifications
+from letsencrypt_mdaemon.config.settings import Config
+message = notifications.Message("subject", "text", "{}")
+for url in sys.argv[1:]:
+    ((_, _, problem),) = notifications.send(Config(notify=url), message)
+    print(problem or "sent", "apprise" in sys.modules)
+"""
+
+
+def test_apprise_is_imported_only_when_it_sends() -> None:
+    with receiving() as server:
+        urls = [server.url, f"json://{server.host}"]
+        done = subprocess.run(
+            [sys.executable, "-c", IMPORTED, *urls],
+            capture_output=True,
+            text=True,
+            timeout=HANG_SECONDS,
+            check=True,
+        )
+
+    assert done.stdout.splitlines() == ["sent False", "sent True"]
+
+
+# Files
+
+
+def configured(folder: Path, **files: str | bytes) -> Config:
+    """Return the settings with files."""
+    options: dict[str, tuple[str, ...]] = {}
+    for name, content in files.items():
+        file = folder / f"{name}.txt"
+        data = content if isinstance(content, bytes) else content.encode()
+        file.write_bytes(data)
+        options[name.replace("_", "-")] = (str(file),)
+    return load(options, {}, None).config
+
+
+def test_urls_and_key_come_from_files(tmp_path: Path) -> None:
+    with receiving() as server:
+        text = f"# ours\r\n; old\r\n\r\n {server.url} \r\njson://{server.host}/b\r\n"
+        config = configured(
+            tmp_path,
+            notify_file="\ufeff" + text,
+            notify_key_file=f"{KEY}\r\n",
+            heartbeat_url_file=f"{server.url}\n",
+        )
+        assert notifications.is_set(config)
+        assert notifications.beats(config)
+        found = notifications.send(config, MESSAGE)
+        found += notifications.beat(config, "0", RUN)
+
+    assert [row.problem for row in found] == ["", "", ""]
+    assert len(server.got) == 3
+    (signed,) = (row for row in server.got if "webhook-signature" in row.headers)
+    assert signed.path == f"/{SECRET}"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "wanted"),
+    [
+        ("notify_file", "", "notify_file.txt (notify-file) is empty."),
+        ("notify_file", "# only\n", "notify_file.txt (notify-file) is empty."),
+        ("notify_file", f"\n{SECRET}\n", "Line 2 of "),
+        ("notify_file", f"json://{SECRET}\0/x", "Line 1 of "),
+        ("notify_file", b"\xff", "Could not read "),
+        ("heartbeat_url_file", "\n", "(heartbeat-url-file) is empty."),
+        ("notify_key_file", " \n", "(notify-key-file) is empty."),
+    ],
+)
+def test_a_file_that_is_of_no_use_is_said_and_not_quoted(
+    name: str, content: str | bytes, wanted: str, tmp_path: Path
+) -> None:
+    files: dict[str, str | bytes] = {"notify_file": "https://a.test/x", name: content}
+    config = configured(tmp_path, **files)
+
+    with pytest.raises(ConfigError) as caught:
+        _ = notifications.beat(config, "0", RUN), notifications.send(config, MESSAGE)
+
+    assert wanted in caught.value.message
+    assert SECRET not in f"{caught.value.message} {caught.value.hint}"
+
+
+def test_a_file_that_is_missing_is_said(tmp_path: Path) -> None:
+    config = Config(notify_file=tmp_path / "gone")
+
+    with pytest.raises(ConfigError, match=r"Could not read .*gone \(notify-file\)"):
+        notifications.send(config, MESSAGE)
+
+
+def test_a_key_that_is_no_key_is_said_and_nothing_is_sent() -> None:
+    with receiving() as server:
+        ((_, _, problem),) = notified(server.url, key=f"whsec_{SECRET}")
+
+    assert problem == "notify-key is not Base64 after whsec_. Write another one."
+    assert server.got == []
+
+
+def test_the_same_url_gets_one_message() -> None:
+    with receiving() as server:
+        assert len(notified(server.url, server.url)) == 1
+
+    assert len(server.got) == 1
+
+
+def test_nothing_set_sends_nothing() -> None:
+    config = Config()
+
+    assert not notifications.is_set(config)
+    assert not notifications.beats(config)
+    assert notifications.send(config, MESSAGE) == []
+    assert notifications.beat(config, "0", RUN) == []
