@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -38,8 +39,14 @@ class Receiver(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self) -> None:
+    def __init__(self, context: ssl.SSLContext | None = None) -> None:
         super().__init__(("127.0.0.1", 0), Talk)
+        self.scheme = "https" if context else "http"
+        if context is not None:
+            # The connection's own thread performs the handshake.
+            self.socket = context.wrap_socket(
+                self.socket, server_side=True, do_handshake_on_connect=False
+            )
         self.got: list[Got] = []
         self.answer: Answer = ok
         self.written = 0
@@ -53,7 +60,7 @@ class Receiver(ThreadingHTTPServer):
     @property
     def url(self) -> str:
         """A URL that is a secret."""
-        return f"http://{self.host}/{SECRET}"
+        return f"{self.scheme}://{self.host}/{SECRET}"
 
     def handle_error(self, *_: object) -> None:
         """Say nothing of clients that are gone."""
@@ -134,9 +141,11 @@ def hang_up(talk: Talk) -> None:
 
 
 @contextmanager
-def receiving(answer: Answer = ok) -> Iterator[Receiver]:
-    """Receive on a port of this machine."""
-    with Receiver() as server:
+def receiving(
+    answer: Answer = ok, context: ssl.SSLContext | None = None
+) -> Iterator[Receiver]:
+    """Receive on a port of this machine, with a context by https."""
+    with Receiver(context) as server:
         server.answer = answer
         with mdaemon.thread(partial(server.serve_forever, 0.005), server.shutdown):
             try:

@@ -51,6 +51,12 @@ class Sent(NamedTuple):
     where: str
     problem: str
 
+    @property
+    def what(self) -> str:
+        """It, in words."""
+        name = "message by Apprise" if self.kind == "apprise" else self.kind
+        return f"the {name} to {self.where}"
+
 
 def is_set(config: Config) -> bool:
     """Whether anything but mail is to be sent."""

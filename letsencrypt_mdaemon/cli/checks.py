@@ -266,11 +266,11 @@ def notify_test(context: Context, event: str | None) -> Result:
             failure = exc
     found = notifications.send(config, announcement.example(event))
     found += notifications.beat(config, "log", str(uuid.uuid4()), ["This is a test."])
-    for kind, place, problem in found:
-        if problem:
-            problems.append(f"Could not send the {kind} to {place}: {problem}")
+    for row in found:
+        if row.problem:
+            problems.append(f"Could not send {row.what}: {row.problem}")
         else:
-            done.append(f"the {kind} to {place}")
+            done.append(row.what)
     sent = f"Sent {'; '.join(done)}."
     if failure is None and problems:
         failure = Error(problems.pop(0))
@@ -278,6 +278,6 @@ def notify_test(context: Context, event: str | None) -> Result:
         failure.message = "\n".join([failure.message, *problems])
         failure.hint = " ".join(filter(None, [failure.hint, sent * bool(done)]))
         raise failure
-    notified = [{"kind": kind, "where": place} for kind, place, _ in found]
+    notified = [{"kind": row.kind, "where": row.where} for row in found]
     items = {"verdict": sent, "to": to, "sent": where, "notified": notified}
     return Result(items, lambda _: click.echo(sent))

@@ -172,12 +172,12 @@ def _send(context: Context, event: news.Event, about: letter.About) -> bool:
 def warn(found: Iterable[Sent]) -> bool:
     """Warn of what was not sent; return whether anything was."""
     is_sent = False
-    for kind, where, problem in found:
-        if problem:
-            _log.warning("Could not send the %s to %s: %s", kind, where, problem)
+    for row in found:
+        if row.problem:
+            _log.warning("Could not send %s: %s", row.what, row.problem)
         else:
             is_sent = True
-            _log.info("Sent the %s to %s", kind, where)
+            _log.info("Sent %s", row.what)
     return is_sent
 
 

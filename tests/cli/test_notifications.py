@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import ssl
 import sys
 from collections.abc import Iterator
 from functools import partial
@@ -300,7 +301,9 @@ def test_notify_test_sends_an_example_by_every_way(
         {"kind": "apprise", "where": "json://..."},
         {"kind": "heartbeat", "where": f"http://{heart.host}"},
     ]
-    assert ran.report["verdict"].startswith(f"Sent the webhook to {where}; the apprise")
+    assert ran.report["verdict"].startswith(
+        f"Sent the webhook to {where}; the message by"
+    )
     assert pings(heart) == [("log", "This is a test.")]
     found = {got.headers.get("webhook-id") is not None: got for got in receiver.got}
     document = json.loads(found[True].body)
@@ -309,6 +312,24 @@ def test_notify_test_sends_an_example_by_every_way(
     by_apprise = json.loads(found[False].body)
     assert by_apprise["title"] == document["subject"]
     assert SECRET not in ran.output + ran.messages
+
+
+def test_a_webhook_must_have_a_trusted_certificate(
+    program: Program, ca: CertificateAuthority
+) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(ca.folder / "https-key.pem")
+    with receiving(context=context) as server:
+        environ = {f"{PREFIX}NOTIFY": server.url}
+        distrusted = program.here("notify-test", environ=environ)
+        environ["REQUESTS_CA_BUNDLE"] = str(ca.ca_bundle)
+        trusted = program.here("notify-test", environ=environ)
+
+    assert (distrusted.exit_code, trusted.exit_code) == (1, 0)
+    message = distrusted.report["error"]["message"]
+    wanted = f"Could not make a trusted TLS connection to https://{server.host}: "
+    assert wanted in message
+    assert len(server.got) == 1
 
 
 def test_notify_test_fails_with_everything_that_was_not_sent(
