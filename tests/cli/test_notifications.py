@@ -233,6 +233,23 @@ def test_wrong_settings_beat_only_the_end(program: Program, receiver: Receiver) 
     assert "--key-type" in body
 
 
+def test_a_config_file_that_is_no_ini_names_who_is_told(
+    program: Program, receiver: Receiver, tmp_path: Path
+) -> None:
+    urls, file = tmp_path / "urls", tmp_path / "our.ini"
+    urls.write_text(receiver.url)
+    lines = [f"{name} = {urls}" for name in ("notify-file", "heartbeat-url-file")]
+    text = "\n".join(["[letsencrypt-mdaemon]", *lines, "this is no INI", ""])
+    file.write_text(text)
+
+    ran = program.here("renew", MARK, environ={f"{PREFIX}CONFIG": str(file)})
+
+    assert ran.exit_code == 2
+    told, beat = receiver.got
+    assert json.loads(told.body)["exit_code"] == 2
+    assert urlsplit(beat.path).path == f"/{SECRET}/2"
+
+
 def test_a_dry_run_a_busy_run_and_other_commands_beat_nothing(
     program: Program, receiver: Receiver
 ) -> None:
