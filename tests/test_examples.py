@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import subprocess
@@ -17,6 +18,7 @@ from letsencrypt_mdaemon.cli.main import cli
 from letsencrypt_mdaemon.config import load
 from letsencrypt_mdaemon.config.settings import Config
 from letsencrypt_mdaemon.system.schedule import MARK
+from tests import schemas
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
@@ -114,6 +116,13 @@ def test_the_receiver_takes_what_is_signed_with_its_key_and_nothing_else(
     assert ["answered 403" in problem for problem in problems] == [True, True, False]
     assert problems[-1] == ""
     assert printed == "failed It did\n"
+
+
+def test_the_documented_notification_is_as_its_schema_says() -> None:
+    page = (ROOT / "docs" / "notifications.md").read_text("utf-8")
+    (text,) = re.findall("(?s)```json\n(.*?)```", page)
+
+    schemas.check_as("notification", json.loads(text))
 
 
 def test_the_crontab_line_is_a_command_line_of_ours() -> None:

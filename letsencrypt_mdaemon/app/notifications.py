@@ -145,8 +145,11 @@ def _all(acts: Mapping[int, tuple[str, str, Callable[[], None]]]) -> list[Sent]:
             return f"Unexpected: {type(exc).__name__}."
         return ""
 
-    found = parallel.ask_all(ask, acts, timeout=ALL_SECONDS)
     late = f"It did not answer within {ALL_SECONDS:.0f} s."
+    try:
+        found = parallel.ask_all(ask, acts, timeout=ALL_SECONDS)
+    except RuntimeError:
+        found, late = {}, "This machine is out of threads or memory."
     return [
         Sent(kind, where, found.get(number, late))
         for number, (kind, where, _) in acts.items()

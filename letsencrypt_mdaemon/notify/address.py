@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from ipaddress import ip_address
 from urllib.parse import SplitResult, urlsplit
 
@@ -24,7 +25,8 @@ def require_https(url: str) -> None:
 def scheme(url: str) -> str:
     """Return the scheme in lower case; "" if there is none."""
     found, colon, _ = url.partition("://")
-    return found.lower() if colon else ""
+    good = colon and re.fullmatch("[A-Za-z][A-Za-z0-9+.-]*", found)  # RFC 3986, 3.1
+    return found.lower() if good else ""
 
 
 def shown(url: str) -> str:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -213,6 +214,7 @@ def test_urls_and_key_come_from_files(tmp_path: Path) -> None:
         ("notify_file", "# only\n", "notify_file.txt (notify-file) is empty."),
         ("notify_file", f"\n{SECRET}\n", "Line 2 of "),
         ("notify_file", f"json://{SECRET}\0/x", "Line 1 of "),
+        ("notify_file", f"{SECRET} https://a.test/x", "Line 1 of "),
         ("notify_file", b"\xff", "Could not read "),
         ("heartbeat_url_file", "\n", "(heartbeat-url-file) is empty."),
         ("notify_key_file", " \n", "(notify-key-file) is empty."),
@@ -251,6 +253,18 @@ def test_the_same_url_gets_one_message() -> None:
         assert len(notified(server.url, server.url)) == 1
 
     assert len(server.got) == 1
+
+
+def test_a_machine_without_threads_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with receiving() as server:
+        monkeypatch.setattr(Thread, "start", fail)
+        ((_, _, problem),) = notified(server.url)
+        monkeypatch.undo()
+
+    assert problem == "This machine is out of threads or memory."
 
 
 def test_nothing_set_sends_nothing() -> None:
