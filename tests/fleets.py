@@ -69,6 +69,7 @@ def status(
         "advice": None,
         "waiting": None,
         "certificate": leaf,
+        "key_provider": None,
         "key_readers": None,
         "next_tlsa": None,
         "tlsa_ports": None,

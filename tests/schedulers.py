@@ -62,6 +62,7 @@ class Schtasks:
         results: Name → the columns of `/V /FO CSV`: last run and last result.
         hidden: The names of tasks that this account may not see.
         broken: The names of tasks whose definition cannot be read.
+        ends_with: The last result of a task that is run at once.
     """
 
     def __init__(self) -> None:
@@ -70,6 +71,7 @@ class Schtasks:
         self.hidden: set[str] = set()
         self.broken: set[str] = set()
         self.refuses = False
+        self.ends_with = "0"
 
     @property
     def text(self) -> str | None:
@@ -93,7 +95,7 @@ class Schtasks:
         settings = self.tasks[name].partition("Settings>")[2]
         return re.search("Enabled>false<", settings) is not None
 
-    def __call__(  # noqa: C901, PLR0911 - as many as there are answers
+    def __call__(  # noqa: C901, PLR0911, PLR0912 - as many as there are answers
         self,
         program: Path,
         *arguments: str,
@@ -128,6 +130,11 @@ class Schtasks:
             if self.refuses:
                 return Ended(1, "FEHLER: Zugriff verweigert\n")
             del self.tasks[name]
+        elif verb == "/Run":
+            assert rest == []
+            if self.refuses:
+                return Ended(1, "FEHLER: Zugriff verweigert\n")
+            self.results[name] = ("28.11.2026 12:00:00", self.ends_with)
         elif verb == "/Change":
             assert rest in (["/ENABLE"], ["/DISABLE"])
             if self.refuses:

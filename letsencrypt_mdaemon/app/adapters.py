@@ -215,6 +215,7 @@ def server(installation: Installation, targets: Sequence[Target]) -> MailServer:
         site=build.web_site(config, installation.known),
         service=build.windows_service(root),
         may_restart=config.allow_restart and not config.no_reload,
+        elsewhere=build.other_users,
         note=lambda name: _note_restart(installation, name),
     )
 

@@ -15,7 +15,7 @@ from letsencrypt_mdaemon.mdaemon import folders
 from letsencrypt_mdaemon.state.folder import State
 from letsencrypt_mdaemon.state.memory import utc
 from letsencrypt_mdaemon.stores.pem import PemStore
-from letsencrypt_mdaemon.system.disk import sweep
+from letsencrypt_mdaemon.system.disk import explained, sweep
 from letsencrypt_mdaemon.system.locks import exclusive_lock
 from letsencrypt_mdaemon.text import when
 from letsencrypt_mdaemon.verify import endpoints
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.config.load import Loaded
     from letsencrypt_mdaemon.config.settings import Config
     from letsencrypt_mdaemon.mdaemon import iis
-    from letsencrypt_mdaemon.renewal.adapters import Store
+    from letsencrypt_mdaemon.renewal.store import Store
     from letsencrypt_mdaemon.verify.endpoints import Endpoint
     from letsencrypt_mdaemon.windows.service import Service
 
@@ -289,6 +289,25 @@ def web_site(config: Config, known: Mapping[str, x509.Certificate]) -> iis.Site 
     from letsencrypt_mdaemon.mdaemon import iis  # noqa: PLC0415 - Windows only
 
     return iis.Site(config.iis_site_name, known, add_binding=config.iis_add_binding)
+
+
+def other_users() -> dict[str, str]:
+    """Return the other services of this machine that use a certificate.
+
+    By its thumbprint. The settings do not matter: an administrator may have given one
+    of ours to IIS, Remote Desktop or WinRM by hand.
+
+    Raises:
+        DeployError: If http.sys or the registry cannot be asked.
+    """
+    if sys.platform == "win32":
+        from letsencrypt_mdaemon.mdaemon.http_sys import HttpSys  # noqa: PLC0415
+        from letsencrypt_mdaemon.windows import registry  # noqa: PLC0415
+
+        with explained("read the registry", failure=DeployError):
+            found = registry.certificates()
+        return found | dict.fromkeys(HttpSys().references(), "http.sys, such as IIS")
+    return {}
 
 
 def server_endpoints(config: Config) -> list[Endpoint]:

@@ -223,6 +223,7 @@ def _keys(installation: Installation) -> Section:
 def _iis(installation: Installation) -> Section:
     site = build.web_site(installation.config, installation.known)
     bindings: list[dict[str, Any]] = []
+    flags = site.flags() if site else {}
     for target, leaf in site.named().items() if site else ():
         address, port, host = target.key.removeprefix("https ").rsplit(":", 2)
         bindings.append(
@@ -230,6 +231,7 @@ def _iis(installation: Installation) -> Section:
                 "address": "every" if address in {"", "*"} else "one",
                 "port": int(port) if port.isdecimal() else None,
                 "host": bool(host),
+                "ssl_flags": flags.get(target),
                 "certificate": _whose(installation, thumbprint(leaf) if leaf else None),
             }
         )

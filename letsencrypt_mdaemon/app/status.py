@@ -80,6 +80,7 @@ class Status(NamedTuple):
     Args:
         wait: Why and until when a due renewal waits.
         draw: The CA's suggested window for that certificate, and the moment drawn.
+        key_provider: Who keeps its key; None for a file.
         key_readers: The accounts that can read its key; None if unknown.
         tlsa: Its TLSA record, if the key is reused or the next one exists already.
         next_tlsa: The record of the next key, if that exists.
@@ -95,6 +96,7 @@ class Status(NamedTuple):
     due: Due
     wait: Wait | None
     draw: Draw | None
+    key_provider: str | None
     key_readers: Sequence[str] | None
     tlsa: str | None
     next_tlsa: NextRecord | None
@@ -128,6 +130,9 @@ def read(installation: Installation, *, now: datetime) -> Status:
         due=due,
         wait=wait,
         draw=draw if is_drawn else None,
+        key_provider=installation.store.key_provider(thumbprint(leaf))
+        if leaf
+        else None,
         key_readers=installation.store.key_readers(thumbprint(leaf)) if leaf else None,
         tlsa=tlsa(leaf, names[0]) if request.key_policy != "new" and leaf else None,
         next_tlsa=_next_record(snapshot),

@@ -65,6 +65,7 @@ def status(
         "advice": value.draw and _advice(value.draw),
         "waiting": wait and {"reason": wait.reason, "until": iso(wait.until)},
         "certificate": document.certificate(snapshot.in_use),
+        "key_provider": value.key_provider,
         "key_readers": value.key_readers,
         "tlsa": value.tlsa,
         "next_tlsa": value.next_tlsa
@@ -181,6 +182,7 @@ def print_status(found: Document, *, each: bool = False) -> None:
         until = f"until {when(item['until'])}" if item["until"] else "until you act"
         row("waiting", until if found["ledger"]["failing"] else item["reason"])
     _print_outlook(found)
+    row("key kept by", found["key_provider"])
     row("key read by", *(found["key_readers"] or []))
     _print_tlsa(found)
     row("dropped", *map(dropped, found["dropped"]))

@@ -9,7 +9,7 @@ from letsencrypt_mdaemon.pki.certificate import claims_public_rules, is_issued_b
 from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime
     from pathlib import Path
     from typing import Literal
@@ -151,6 +151,37 @@ def trace(
         as_issued=not missing if issued else None,
         distrust=distrust,
     )
+
+
+def unneeded(
+    leaves: Iterable[x509.Certificate],
+    added: Mapping[str, x509.Certificate],
+    issuers: Iterable[x509.Certificate],
+    *,
+    now: datetime,
+) -> list[str]:
+    """Return the thumbprints of issuers that are expired, or that nothing needs.
+
+    Every issuer of a needed certificate is needed, also a twin with the same key.
+
+    Args:
+        leaves: The certificates of the stores.
+        added: The issuers in question, by thumbprint.
+        issuers: All issuers of the store.
+    """
+    needed: list[x509.Certificate] = []
+    fresh, others = list(leaves), list(issuers)
+    while fresh:
+        above = [
+            one for one in others if any(is_issued_by(each, one) for each in fresh)
+        ]
+        fresh = [one for one in above if one not in needed]
+        needed += fresh
+    return [
+        digest
+        for digest, one in added.items()
+        if one not in needed or one.not_valid_after_utc <= now
+    ]
 
 
 def title(certificate: x509.Certificate, part: Literal["subject", "issuer"]) -> str:

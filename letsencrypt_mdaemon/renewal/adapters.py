@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from datetime import datetime, timedelta
-    from pathlib import Path
 
     from cryptography import x509
 
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.errors import Error
     from letsencrypt_mdaemon.pki.certificate import Certificate, KeyType, PrivateKey
     from letsencrypt_mdaemon.policy.dane import Found
+    from letsencrypt_mdaemon.renewal.store import Store
     from letsencrypt_mdaemon.state.folder import CaState, State
     from letsencrypt_mdaemon.state.memory import (
         Change,
@@ -65,38 +65,6 @@ class Issuer(Protocol):
         """
 
 
-class Store(Protocol):
-    """Keeps certificates where the server's programs find them."""
-
-    def certificates(self) -> Iterable[tuple[x509.Certificate, str]]:
-        """Return each certificate with its friendly name."""
-
-    def chain(self, wanted: str) -> tuple[x509.Certificate, ...]:
-        """Return the certificate with this thumbprint and its known issuers."""
-
-    def key(self, wanted: str) -> PrivateKey | None:
-        """Return a certificate's private key, or None if the store keeps it."""
-
-    def is_key_usable(self, wanted: str) -> bool:
-        """Whether a certificate's private key is there and can be used."""
-
-    def usable_keys(self) -> Collection[str]:
-        """Return the thumbprints for which that is so; read the store once."""
-
-    def key_readers(self, wanted: str) -> list[str] | None:
-        """Return the accounts that may read a certificate's key; None if unknown."""
-
-    def writes(self) -> list[Path]:
-        """Return the files that `install` writes; a `ConfigError` if it must fail."""
-        ...
-
-    def install(self, certificate: Certificate) -> None:
-        """Install a certificate with its key and friendly name, if it is missing."""
-
-    def remove(self, wanted: str) -> None:
-        """Remove the certificate with this thumbprint, if the store has it."""
-
-
 class Server(Protocol):
     """The mail server: its files, and the reload."""
 
@@ -143,7 +111,7 @@ class Server(Protocol):
         """Take a rung, and return whether the server did; if not, warn."""
 
     def references(self) -> Collection[str]:
-        """Return the thumbprints that the server's files name now."""
+        """Return the thumbprints that any file, or another service, names now."""
 
 
 class Request(NamedTuple):
@@ -158,6 +126,7 @@ class Request(NamedTuple):
         force: Order even if nothing is due, or a retry has to wait.
         dry_run: Change nothing; only report.
         drop: Drop names that fail validation, instead of failing the run.
+        needed: Names that are never dropped, as an enforced MTA-STS policy has them.
         rehearse: Obtain a certificate, but do not install it.
         issue_only: Install a certificate; a later run binds it.
         activate_only: Only bind the certificate that an earlier run obtained.
@@ -179,6 +148,7 @@ class Request(NamedTuple):
     force: bool = False
     dry_run: bool = False
     drop: bool = False
+    needed: tuple[str, ...] = ()
     rehearse: bool = False
     issue_only: bool = False
     activate_only: bool = False

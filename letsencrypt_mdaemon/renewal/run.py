@@ -17,7 +17,7 @@ from letsencrypt_mdaemon.errors import (
     after_issuance,
 )
 from letsencrypt_mdaemon.pki.certificate import thumbprint
-from letsencrypt_mdaemon.renewal import dane, guard, hold, spare
+from letsencrypt_mdaemon.renewal import dane, guard, hold, removal, spare
 from letsencrypt_mdaemon.renewal import due as rules
 from letsencrypt_mdaemon.renewal.adapters import Outcome
 from letsencrypt_mdaemon.renewal.by_hand import holding
@@ -236,8 +236,8 @@ def _keep(
         )
         memory = memory.remember(issued)
         adapters.state.save(memory)
-    adapters.store.install(pending)
-    return snapshot._replace(memory=memory)
+    added = adapters.store.install(pending)
+    return removal.remember_issuers(snapshot._replace(memory=memory), added, adapters)
 
 
 def _idle(

@@ -34,7 +34,7 @@ _ADDED: dict[type, set[str]] = {
         *("dropped", "compromised", "runs", "in_use", "exit_code", "sizes"),
         *("rungs", "restarted", "host_name", "put_back", "checked", "proven"),
         *("told", "rehearsed", "disabled", "hold", "succeeded", "hooked"),
-        "script",
+        *("script", "intermediates"),
     },
     Attempt: {"rungs"},
     Issued: {"revoked", "rolled_back", "advised"},

@@ -203,6 +203,7 @@ class Memory(NamedTuple):
         rehearsed: The last rehearsal; None if there was none.
         disabled: The scheduled tasks that `setup` disabled.
         hold: The certificate that a person chose last; None after its release.
+        intermediates: The issuers that this program added to the store, by thumbprint.
         succeeded: When the last run of `renew` that ended well began.
         hooked: The thumbprint for which the hook `after-activation` ran last.
         script: The command of our LetsEncrypt.ps1; empty if it is not installed.
@@ -226,6 +227,7 @@ class Memory(NamedTuple):
     rehearsed: Rehearsed | None = None
     disabled: tuple[str, ...] = ()
     hold: Hold | None = None
+    intermediates: tuple[str, ...] = ()
     succeeded: datetime | None = None
     hooked: str = ""
     script: tuple[str, ...] = ()

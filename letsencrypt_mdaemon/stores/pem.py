@@ -19,7 +19,8 @@ from letsencrypt_mdaemon.system import disk
 from letsencrypt_mdaemon.system.disk import explained
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
+    from datetime import datetime
     from pathlib import Path
 
     from letsencrypt_mdaemon.pki.certificate import Certificate, PrivateKey
@@ -97,12 +98,22 @@ class PemStore:
                 return self._readers_of(folder / "privkey.pem")
         return None
 
+    def key_provider(self, _: str) -> None:
+        """Return None: the key is a file."""
+        return
+
+    def let_read(self, wanted: str) -> None:
+        """Do nothing: the folder decides who reads the key."""
+
     def writes(self) -> list[Path]:
         """Return a file that the next certificate needs."""
         return [self.folder / "new"]
 
-    def install(self, certificate: Certificate) -> None:
+    def install(self, certificate: Certificate) -> tuple[str, ...]:
         """Put a certificate into the store unless it is there; all of it or nothing.
+
+        Returns:
+            No issuers: they are in its folder.
 
         Raises:
             DeployError: If the store cannot be written.
@@ -124,7 +135,7 @@ class PemStore:
                 if all(_holds(final / name, data) for name, data in files.items()) and (
                     not self._pfx_password or (final / "cert.pfx").is_file()
                 ):
-                    return
+                    return ()
                 if self._pfx_password:
                     files["cert.pfx"] = certificate.pkcs12(self._pfx_password)
                 disk.fill_private_folder(unfinished, files, self._readers)
@@ -137,6 +148,12 @@ class PemStore:
                     disk.rename(replaced, final)
                 raise
         shutil.rmtree(replaced, ignore_errors=True)
+        return ()
+
+    def remove_issuers(self, added: Collection[str], *, now: datetime) -> list[str]:
+        """Return all of them: this store has no issuers by themselves."""
+        del now
+        return list(added)
 
     def remove(self, wanted: str) -> None:
         """Remove the certificate with this thumbprint, if it is there.

@@ -185,6 +185,16 @@ class TaskScheduler:
             words=tuple(command),
         )
 
+    def start(self) -> None:
+        """Run our task at once, without waiting for its end.
+
+        Raises:
+            DeployError: If Windows refuses.
+        """
+        ended = self._run(self.schtasks, "/Run", "/TN", self.name)
+        if ended.code:
+            raise refused(f"run the task {self.name}", ended, _AS_ADMINISTRATOR)
+
     def show(self) -> Job | None:
         """Return our task, and the result of its last run.
 

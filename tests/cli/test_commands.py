@@ -62,7 +62,8 @@ EXIT_CODES = Path(__file__).parents[2] / "docs" / "exit-codes.md"
 STATUS = COMMON | {
     *("mdaemon_dir", "store", "directory_url", "names", "due", "reason", "due_at"),
     *("certificate", "pending", "rolled_back", "targets", "served", "proof", "dropped"),
-    *("rule", "advice", "waiting", "tlsa", "key_readers", "ledger", "schedule"),
+    *("rule", "advice", "waiting", "tlsa", "ledger", "schedule"),
+    *("key_provider", "key_readers"),
     *("would_fail", "held", "script", "state", "problems"),
     *("next_tlsa", "tlsa_ports"),
 }
@@ -270,7 +271,7 @@ def test_notify_test_sends_a_mail_by_the_raw_queue(program: Program) -> None:
     ran = program.run("notify-test", "--to", "a@example.test,b@example.test")
 
     assert ran.exit_code == 0, ran.messages
-    assert ran.report.keys() == COMMON | {"to", "sent"}
+    assert ran.report.keys() == COMMON | {"to", "sent", "notified"}
     assert ran.report["to"] == ["a@example.test", "b@example.test"]
     program.server.wait_for(lambda: program.server.delivered)
     text = program.server.delivered[0].read_text("ascii")
@@ -296,7 +297,8 @@ def test_notify_test_without_an_address_is_refused(program: Program) -> None:
     ran = program.here("notify-test")
 
     assert ran.exit_code == 2
-    assert ran.report["error"]["hint"] == "Use --to ADDRESS."
+    hint = "Use --to ADDRESS, or set notify-file or heartbeat-url-file."
+    assert ran.report["error"]["hint"] == hint
 
 
 def test_notify_test_fails_if_the_mail_server_is_down(program: Program) -> None:
@@ -961,8 +963,11 @@ def test_the_old_scripts_parameters_lead_to_settings() -> None:
 def test_secrets_are_no_options() -> None:
     hidden = [name for name, row in load.settings() if row.secret]
 
-    assert hidden == ["eab-key", "mail-password"]
-    assert here(["status", "--mail-password", "x"]).exit_code == 2
+    assert hidden == [
+        *("eab-key", "mail-password", "notify", "notify-key", "heartbeat-url")
+    ]
+    for name in hidden:
+        assert here(["renew", f"--{name}", "x"]).exit_code == 2
 
 
 # Start

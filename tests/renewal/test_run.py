@@ -45,9 +45,9 @@ class Store(MemoryStore):
         super().__init__()
         self.failing: set[str] = set()
 
-    def install(self, certificate: Certificate) -> None:
+    def install(self, certificate: Certificate) -> tuple[str, ...]:
         self._try("install")
-        super().install(certificate)
+        return super().install(certificate)
 
     def remove(self, wanted: str) -> None:
         self._try("remove")
