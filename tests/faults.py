@@ -28,7 +28,13 @@ from tests.limits import HANG_SECONDS
 CHECKOUT = Path(__file__).parents[1]
 PACKAGE = "letsencrypt_mdaemon"
 AT_ONCE = 2
-ELSEWHERE = ("integration", "mail_servers", "windows/test_", "windows/across")
+ELSEWHERE = (
+    "integration",
+    "mail_servers",
+    "browser",
+    "windows/test_",
+    "windows/across",
+)
 """Folders of tests that need more than Python."""
 
 
@@ -2109,6 +2115,61 @@ FAULTS = (
         "if low <= found <= high:",
         "if True:",
         "test_help.py",
+    ),
+    # Reports on many servers
+    Fault(
+        "report-a-foreign-word-is-html",
+        "child if isinstance(child, _Html) else html.escape(child)",
+        "child",
+        "test_html.py",
+    ),
+    Fault(
+        "report-a-foreign-word-is-a-formula",
+        'return _FORMULA.sub("\'", text)',
+        "return text",
+        "test_csv.py",
+    ),
+    Fault(
+        "report-a-file-of-any-size-is-read",
+        "data = handles.read(handle, MAX_FILE_BYTES + 1)",
+        "data = handles.read(handle, MAX_FILE_BYTES)",
+        "test_fleet.py",
+    ),
+    Fault(
+        "report-a-link-is-opened",
+        "_must_be_file(folder.status(name))",
+        "_ = folder.status(name)",
+        "test_fleet.py",
+    ),
+    Fault(
+        "report-old-news-is-good-news",
+        "if age > MAX_AGE:",
+        "if False:",
+        "test_collected.py",
+    ),
+    Fault(
+        "report-a-check-is-not-added",
+        "both = with_problems(server, check.problems)",
+        "both = server",
+        "test_fleet.py",
+    ),
+    Fault(
+        "report-unknown-hides-critical",
+        "_RANKS = (Grade.OK, Grade.WARNING, Grade.UNKNOWN, Grade.CRITICAL)",
+        "_RANKS = (Grade.OK, Grade.WARNING, Grade.CRITICAL, Grade.UNKNOWN)",
+        "test_collected.py",
+    ),
+    Fault(
+        "report-goes-through-a-link",
+        "if not stat.S_ISREG(former.st_mode):",
+        "if False:",
+        "test_publish.py",
+    ),
+    Fault(
+        "report-a-rollout-passes-a-limit",
+        "most = (rate.number - 1) * buckets + 1",
+        "most = rate.number * buckets",
+        "test_rollout.py",
     ),
 )
 

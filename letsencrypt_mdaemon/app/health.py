@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 import sys
 from datetime import timedelta
@@ -107,6 +108,9 @@ class Limits(NamedTuple):
         return warning, critical
 
 
+USUAL = Limits()
+
+
 def check(
     installation: Installation,
     limits: Limits,
@@ -124,7 +128,27 @@ def check(
         Error: If the state, the store or the server's files cannot be read.
     """
     found = status.read(installation, now=now)
-    snapshot = found.snapshot
+    seen = None
+    if port_timeout is not None and found.snapshot.in_use is not None:
+        seen = _look(installation, found.snapshot, port_timeout)
+    return judge(installation, found, seen, limits=limits, timeout=port_timeout)
+
+
+def judge(
+    installation: Installation,
+    found: Status,
+    seen: Mapping[Endpoint, Served] | None,
+    *,
+    limits: Limits = USUAL,
+    timeout: float | None = None,
+) -> Health:
+    """Judge what was read of an installation.
+
+    Args:
+        seen: What the ports serve; None if they were not asked.
+        timeout: Seconds that there were for all ports together; None = no limit.
+    """
+    snapshot, now = found.snapshot, found.snapshot.now
     leaves = [leaf for leaf in dict.fromkeys(snapshot.named.values()) if leaf]
     first = min(leaves, key=lambda leaf: leaf.not_valid_after_utc, default=None)
     span = lifetime(first) if first else timedelta(days=90)
@@ -133,9 +157,8 @@ def check(
     runs = [at for at in snapshot.memory.runs if at <= now]
     proof = None
     problems = [*_certificate_problems(snapshot, left, warning, critical)]
-    if port_timeout is not None and snapshot.in_use is not None:
-        seen = _look(installation, snapshot, port_timeout)
-        proof, more = _ports(snapshot, seen, port_timeout)
+    if seen is not None and snapshot.in_use is not None:
+        proof, more = _ports(snapshot, seen, math.inf if timeout is None else timeout)
         problems += more
     problems += [
         Problem(Grade.WARNING, f"{path} is damaged, so that less is known")

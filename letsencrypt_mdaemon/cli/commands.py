@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from letsencrypt_mdaemon.app.renewal import Prepared
     from letsencrypt_mdaemon.cli.context import Context
+    from letsencrypt_mdaemon.cli.document import Document
     from letsencrypt_mdaemon.renewal.adapters import Outcome
 
 
@@ -131,7 +132,14 @@ def status(context: Context, *, ports: bool) -> Result:
     """
     from functools import partial  # noqa: PLC0415
 
-    from letsencrypt_mdaemon.app import scheduling  # noqa: PLC0415 - slow
+    from letsencrypt_mdaemon.cli import status as shown  # noqa: PLC0415 - slow
+
+    return Result(read_status(context), partial(shown.print_status, each=ports))
+
+
+def read_status(context: Context) -> Document:
+    """Return the JSON document of this server's status."""
+    from letsencrypt_mdaemon.app import health, scheduling  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.app import status as overview  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.cli import document, verdict  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.cli import status as shown  # noqa: PLC0415 - slow
@@ -139,12 +147,13 @@ def status(context: Context, *, ports: bool) -> Result:
     installation = context.open(look=False, read_only=True)
     installation = installation.look(installation.names())
     found = overview.read(installation, now=context.now)
+    judged = health.judge(installation, found, installation.observed)
     runs = installation.memory.runs
     is_scheduled = scheduling.is_scheduled(context.job, runs, context.now)
-    items = shown.status(found, installation, is_scheduled=is_scheduled)
+    items = shown.status(found, installation, judged, is_scheduled=is_scheduled)
     items["days_left"] = document.days_left(found.snapshot.named.values())
     items["verdict"] = verdict.status(items)
-    return Result(items, partial(shown.print_status, each=ports))
+    return items
 
 
 @command(

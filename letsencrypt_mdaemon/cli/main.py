@@ -18,6 +18,7 @@ from letsencrypt_mdaemon.cli import (
     commands,
     legacy,
     monitoring,
+    reporting,
     self_signed,
     streams,
 )
@@ -112,7 +113,13 @@ def _keep_options(**options: object) -> None:
 cli = Group(
     "letsencrypt-mdaemon",
     {
-        "Every day": [commands.renew, commands.status, checks.verify, monitoring.check],
+        "Every day": [
+            commands.renew,
+            commands.status,
+            checks.verify,
+            monitoring.check,
+            reporting.report,
+        ],
         "Setting up": [
             setting_up.setup,
             demo,
@@ -128,12 +135,13 @@ cli = Group(
             commands.rollback,
             certificates.reload,
         ],
-        "Certificates": [
+        "Certificates and the account": [
             certificates.certificates_group,
             certificates.use,
             self_signed.self_signed,
+            accounts.revoke,
+            accounts.account_group,
         ],
-        "Seldom": [accounts.revoke, accounts.account_group],
     },
     callback=_keep_options,
     help=_keep_options.__doc__,

@@ -23,6 +23,7 @@ from letsencrypt_mdaemon.renewal import hold
 from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:
+    from letsencrypt_mdaemon.app.health import Health
     from letsencrypt_mdaemon.app.installation import Installation
     from letsencrypt_mdaemon.app.status import Status
     from letsencrypt_mdaemon.cli.document import Document
@@ -32,12 +33,20 @@ if TYPE_CHECKING:
 
 
 def status(
-    value: Status, installation: Installation, *, is_scheduled: bool
+    value: Status, installation: Installation, health: Health, *, is_scheduled: bool
 ) -> Document:
-    """Return the JSON document of a status."""
+    """Return the JSON document of a status.
+
+    Args:
+        health: How `check` judges it: for a report of many servers.
+    """
     due, wait, snapshot = value.due, value.wait, value.snapshot
     memory, every = installation.memory, snapshot.request.interval
     return {
+        "state": health.grade.name,
+        "problems": [
+            {"state": item.grade.name, "text": item.text} for item in health.problems
+        ],
         "mdaemon_dir": str(installation.root),
         "store": str(installation.store),
         "directory_url": installation.config.ca,

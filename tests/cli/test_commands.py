@@ -63,7 +63,7 @@ STATUS = COMMON | {
     *("mdaemon_dir", "store", "directory_url", "names", "due", "reason", "due_at"),
     *("certificate", "pending", "targets", "served", "proof", "dropped"),
     *("rule", "advice", "waiting", "tlsa", "key_readers", "ledger", "schedule"),
-    *("would_fail", "held"),
+    *("would_fail", "held", "state", "problems"),
 }
 
 
@@ -788,7 +788,7 @@ def test_the_program_lists_its_commands_in_sections() -> None:
     titles = [line for line in lines if re.fullmatch(r"\w[^:]*:", line)]
     assert titles == [
         *("Options:", "Every day:", "Setting up:", "When something is wrong:"),
-        *("Certificates:", "Seldom:"),
+        "Certificates and the account:",
     ]
     everyday = lines[lines.index("Every day:") + 1 :][:3]
     assert [line.split()[0] for line in everyday] == ["renew", "status", "verify"]
@@ -977,13 +977,13 @@ PACKAGE = "letsencrypt_mdaemon."
 HELP = {
     *("_version", "cli", "cli.accounts", "cli.checks", "cli.commands", "cli.legacy"),
     *("cli.certificates", "cli.monitoring", "cli.self_signed", "cli.setup"),
-    "cli.streams",
+    *("cli.reporting", "cli.streams"),
     *("cli.main", "cli.options", "cli.parameters", "errors"),
 }
 """The modules of the package that --help imports."""
 STATUS_MODULES = HELP | {
     *("app", "app.adapters", "app.build", "app.installation", "app.status"),
-    *("app.rehearsal", "app.trust", "authorities"),
+    *("app.health", "app.rehearsal", "app.trust", "authorities"),
     *("cli.context", "cli.document", "cli.run", "cli.status", "cli.text"),
     "cli.verdict",
     *("config", "config.load", "config.parsers", "config.settings"),
@@ -1007,7 +1007,7 @@ STATUS_MODULES = HELP | {
 SCHEDULE_MODULES = {"app.scheduling", "system.process", "system.schedule"}
 SCHEDULE_MODULES |= {"system.tasks"}
 SCHEDULE_MODULES |= {"windows", "windows.access"}
-RENEW_MODULES = STATUS_MODULES - {"cli.status"} | {
+RENEW_MODULES = STATUS_MODULES - {"app.health", "cli.status"} | {
     *("app.renewal", "cli.outcome", "mdaemon.webroot")
 }
 """The modules that a scheduled `renew` imports if nothing is due."""
