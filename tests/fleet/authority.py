@@ -1,6 +1,9 @@
 """The fleet's CA: the sandbox's, with limits as Let's Encrypt has them.
 
-python -m tests.fleet.authority FOLDER ACCOUNTS ORDERS PERIOD
+python -m tests.fleet.authority FOLDER
+
+FOLDER/limits.json holds the limits. Each request is a line in FOLDER/requests. When a
+file FOLDER/revoke appears, all certificates are revoked, and it is removed.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import re
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 from letsencrypt_mdaemon.sandbox.ca.messages import Answer, Problem, Request
 from letsencrypt_mdaemon.sandbox.ca.server import CertificateAuthority
@@ -18,23 +22,38 @@ from tests.fleet import network
 from tests.fleet.relay import relay
 
 
-class Limit:
-    """So many requests in a period; more are refused until there is room again."""
+class Limits(NamedTuple):
+    """How many requests are granted in a period of so many seconds."""
 
-    def __init__(self, what: str, most: int, period: float) -> None:
-        self.what, self.most, self.period = what, most, period
-        self.granted: list[float] = []
+    accounts: int
+    orders: int
+    period: float
 
-    def __call__(self, _: Request) -> Problem | None:
-        """Return the refusal, if any (RFC 8555, 6.6)."""
-        now = time.monotonic()
-        self.granted = [at for at in self.granted if at > now - self.period]
-        if len(self.granted) < self.most:
-            self.granted.append(now)
+
+class Doorkeeper:
+    """Refuses what is beyond the limits (RFC 8555, 6.6)."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.granted: dict[str, list[float]] = {"newAccount": [], "newOrder": []}
+
+    def __call__(self, request: Request) -> Problem | None:
+        """Return the refusal, if any."""
+        # Whoever only looks for an account registers none (7.3.1).
+        if request.payload.get("onlyReturnExisting"):
             return None
-        wait = str(int(self.granted[0] + self.period - now) + 1)
-        detail = f"too many {self.what}"
-        return Problem("rateLimited", detail, 429, {"Retry-After": wait})
+        limits = Limits(*json.loads(self.file.read_text()))
+        is_order = request.resource == "newOrder"
+        most = limits.orders if is_order else limits.accounts
+        now = time.monotonic()
+        granted = self.granted[request.resource]
+        recent = [at for at in granted if at > now - limits.period]
+        if len(recent) < most:
+            granted.append(now)
+            return None
+        wait = {"Retry-After": str(int(recent[0] + limits.period - now) + 1)}
+        what = "orders" if is_order else "registrations"
+        return Problem("rateLimited", f"too many new {what}", 429, wait)
 
 
 def resolve(name: str) -> str | None:
@@ -43,26 +62,22 @@ def resolve(name: str) -> str | None:
     return network.address(int(found[1])) if found else None
 
 
-def main(folder: Path, accounts: int, orders: int, period: float) -> None:
-    """Run the CA for ever; each request is a line in FOLDER/requests."""
+def main(folder: Path) -> None:
+    """Run the CA for ever."""
     with CertificateAuthority(folder, http_port=80, resolve=resolve) as ca:
-        limits = {
-            "newAccount": Limit("new registrations", accounts, period),
-            "newOrder": Limit("new orders", orders, period),
-        }
         requests = (folder / "requests").open("a", buffering=1)
 
         def record(answer: Answer) -> None:
             requests.write(f"{ca.requests[-1].resource} {answer.status}\n")
 
-        def limited(request: Request) -> Problem | None:
-            # Whoever only looks for an account registers none (7.3.1).
-            if request.payload.get("onlyReturnExisting"):
-                return None
-            return limits[request.resource](request)
+        def revoke(_: Request) -> None:
+            if (folder / "revoke").exists():
+                for issued in ca.issued.values():
+                    issued.revoked = True
+                (folder / "revoke").unlink()
 
-        for resource in limits:
-            ca.faults.before(resource, limited)
+        ca.faults.before("newOrder|newAccount", Doorkeeper(folder / "limits.json"))
+        ca.faults.before("directory", revoke)
         ca.faults.after(".*", record)
         port = int(re.findall(r":(\d+)/", ca.directory_url)[0])
         ready = {"directory-url": ca.directory_url, "port": port}
@@ -78,5 +93,4 @@ async def serve(port: int) -> None:
 
 
 if __name__ == "__main__":
-    where, *numbers = sys.argv[1:]
-    main(Path(where), int(numbers[0]), int(numbers[1]), float(numbers[2]))
+    main(Path(sys.argv[1]))

@@ -4,24 +4,45 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
-from typing import Any, NamedTuple
+from tempfile import TemporaryFile
+from typing import IO, Any, NamedTuple
 
+from letsencrypt_mdaemon._version import __version__
 from tests.fleet import network
+from tests.fleet.authority import Limits
 from tests.limits import HANG_SECONDS
 
 HERE = Path(__file__).parent
 CHECKOUT = HERE.parents[1]
 PLAYBOOKS = CHECKOUT / "examples" / "ansible"
+LIMITS = Limits(accounts=10, orders=300, period=10_800)
+"""As Let's Encrypt has them."""
+WORDS = "words that nobody may see"
+"""The passphrase."""
 MEMORY = "300m"
 """Of what a host writes, at most."""
+
+
+class Parts(NamedTuple):
+    """What a fleet is made of.
+
+    Args:
+        sshd: Where Debian's openssh-server is unpacked.
+        collections: Where Ansible finds its collections for Windows.
+        package: The program with what it needs, as wheels in an archive.
+    """
+
+    sshd: Path
+    collections: Path
+    package: Path
 
 
 @dataclass(frozen=True)
@@ -38,17 +59,25 @@ class Host:
         """The name in the inventory, and of its certificate."""
         return network.name(self.number)
 
-    def run(self, *command: str) -> str:
-        """Run a command on the host; return what it prints."""
+    def run(self, *command: str, check: bool = True) -> str:
+        """Run a command on the host; return what it prints.
+
+        Args:
+            check: Whether it must not fail.
+        """
         done = subprocess.run(
             ["nsenter", "-a", "-t", str(self.leader), *command],
             capture_output=True,
-            check=True,
+            check=check,
             text=True,
             timeout=HANG_SECONDS,
             env=self.environment,
         )
         return done.stdout
+
+    def signal(self, name: str) -> None:
+        """Send its sshd a signal, such as `STOP`."""
+        _run("kill", f"-{name}", str(self.leader))
 
     @property
     def leader(self) -> int:
@@ -72,6 +101,7 @@ class Fleet:
     folder: Path
     hub: int
     ca: Path
+    package: Path
     environment: dict[str, str]
     settings: dict[str, str]
     hosts: list[Host] = field(default_factory=list)
@@ -80,7 +110,29 @@ class Fleet:
         """Return the CA's answers so far, such as `newOrder 201`."""
         return (self.ca / "requests").read_text().splitlines()
 
-    def inventory(self, variables: Mapping[str, object], *first: str) -> None:
+    def count(self, answer: str) -> int:
+        """Return how often the CA gave an answer."""
+        return self.requests().count(answer)
+
+    def limit(self, limits: Limits) -> None:
+        """Let the CA have other limits from now on."""
+        fresh = self.ca / "limits.tmp"
+        fresh.write_text(json.dumps(limits))
+        fresh.rename(self.ca / "limits.json")
+
+    def unplug(self, host: Host) -> None:
+        """Take a host off the network."""
+        _in(self.hub, "ip", "link", "set", f"v{host.number}", "down")
+
+    def plug_in(self, host: Host) -> None:
+        """Bring it back."""
+        _in(self.hub, "ip", "link", "set", f"v{host.number}", "up")
+
+    def revoke_all(self) -> None:
+        """Let the CA revoke all certificates before it answers anybody again."""
+        (self.ca / "revoke").touch()
+
+    def inventory(self, *first: str) -> None:
         """Write the inventory.
 
         Args:
@@ -89,8 +141,7 @@ class Fleet:
         rows = {
             host.name: {
                 "ansible_host": network.address(host.number),
-                "letsencrypt_mdaemon_settings": self.settings
-                | json.loads(_appeared(host.root / "srv" / "ready.json")),
+                "letsencrypt_mdaemon_settings": self._settings(host),
             }
             for host in self.hosts
         }
@@ -98,10 +149,25 @@ class Fleet:
             "ansible_user": "root",
             "ansible_ssh_private_key_file": str(self.folder / "key"),
             "ansible_ssh_common_args": "-o StrictHostKeyChecking=no "
-            "-o UserKnownHostsFile=/dev/null -o ControlMaster=no -o LogLevel=ERROR",
+            "-o UserKnownHostsFile=/dev/null -o LogLevel=ERROR",
             "ansible_python_interpreter": sys.executable,
             "ansible_remote_tmp": "/run/ansible",
         }
+        program = Path(sys.executable).with_name("letsencrypt-mdaemon")
+        variables = {
+            # They have no cron.
+            "letsencrypt_mdaemon_schedule": False,
+            "letsencrypt_mdaemon_version": __version__,
+            "letsencrypt_mdaemon_package": str(self.package),
+            "letsencrypt_mdaemon_checksum": sha256(
+                self.package.read_bytes()
+            ).hexdigest(),
+            "letsencrypt_mdaemon_python": sys.executable,
+            "letsencrypt_mdaemon_controller": str(program),
+        }
+        if first:
+            file = str(self.folder / "passphrase.txt")
+            variables["letsencrypt_mdaemon_passphrase_file"] = file
         groups: dict[str, Any] = {
             "letsencrypt_mdaemon": {"hosts": rows, "vars": {**common, **variables}},
             "letsencrypt_mdaemon_account": {"hosts": {name: {} for name in first}},
@@ -109,26 +175,50 @@ class Fleet:
         # JSON is YAML.
         (self.folder / "inventory.yml").write_text(json.dumps(groups))
 
-    def start(self, playbook: str, *words: str) -> subprocess.Popen[str]:
-        """Start a playbook on the controller."""
+    def _settings(self, host: Host) -> dict[str, str]:
+        """Return the settings of a host."""
+        own: dict[str, str] = json.loads(_appeared(host.root / "srv" / "ready.json"))
+        return self.settings | own
+
+    def options(self, host: Host) -> list[str]:
+        """Return them as options of `renew`, beside those of its config file."""
+        return [f"--mdaemon-dir={self._settings(host)['mdaemon-dir']}"]
+
+    @contextmanager
+    def start(
+        self, playbook: str, *words: str, out: IO[str] | None = None
+    ) -> Iterator[subprocess.Popen[str]]:
+        """Start a playbook on the controller; killed, it takes all it started along.
+
+        Args:
+            out: Where it prints.
+        """
         program = Path(sys.executable).with_name("ansible-playbook")
-        return subprocess.Popen(
+        with subprocess.Popen(
             [
-                *("nsenter", "-n", "-t", str(self.hub), str(program)),
+                *("nsenter", "-n", "-t", str(self.hub), "unshare", "--pid", "--fork"),
+                *("--kill-child", str(program)),
                 *("-i", str(self.folder / "inventory.yml"), f"{playbook}.yml", *words),
             ],
             cwd=PLAYBOOKS,
             env=self.environment,
-            stdout=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+            stdout=out or subprocess.DEVNULL,
             stderr=subprocess.STDOUT,
             text=True,
-        )
+        ) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
 
     def play(self, playbook: str, *words: str) -> Played:
         """Run a playbook to its end."""
-        with self.start(playbook, *words) as process:
-            output, _ = process.communicate(timeout=5 * HANG_SECONDS)
-        return Played(process.returncode, output)
+        with TemporaryFile("w+") as out:
+            with self.start(playbook, *words, out=out) as process:
+                process.wait(HANG_SECONDS)
+            out.seek(0)
+            return Played(process.returncode, out.read())
 
 
 @dataclass(frozen=True)
@@ -146,20 +236,11 @@ class Played:
         return {name: int(count) for name, count in pairs}
 
 
-class Limits(NamedTuple):
-    """What the CA allows: so much in so many seconds."""
-
-    accounts: int
-    orders: int
-    period: float
-
-
 @contextmanager
-def fleet(folder: Path, sshd: Path, size: int, limits: Limits) -> Iterator[Fleet]:
+def fleet(parts: Parts, folder: Path, size: int) -> Iterator[Fleet]:
     """Start hosts and a CA, all in namespaces of their own.
 
     Args:
-        sshd: Where Debian's openssh-server is unpacked.
         size: How many hosts.
     """
     environment = {
@@ -169,8 +250,9 @@ def fleet(folder: Path, sshd: Path, size: int, limits: Limits) -> Iterator[Fleet
         "LANG": "C.UTF-8",
         "NO_COLOR": "1",
         "ANSIBLE_TIMEOUT": "4",
+        "ANSIBLE_FORKS": "4",
         "ANSIBLE_NOCOLOR": "1",
-        "ANSIBLE_COLLECTIONS_PATH": os.environ.get("FLEET_COLLECTIONS", ""),
+        "ANSIBLE_COLLECTIONS_PATH": str(parts.collections),
         "ANSIBLE_LOCAL_TEMP": str(folder / "ansible"),
     }
     with ExitStack() as ending:
@@ -195,15 +277,17 @@ def fleet(folder: Path, sshd: Path, size: int, limits: Limits) -> Iterator[Fleet
         ca = folder / "ca"
         ca.mkdir()
         python = (sys.executable, "-m")
+        (ca / "limits.json").write_text(json.dumps(LIMITS))
         start(
             *("nsenter", "-n", "-t", str(inside), *python, "tests.fleet.authority"),
-            *(str(ca), *map(str, limits)),
+            str(ca),
         )
         ready = json.loads(_appeared(ca / "ready.json"))
         port = str(ready.pop("port"))
         ready["allow-restart"] = "true"
         ready["ca-bundle"] = str(ca / "https-root.pem")
-        running = Fleet(folder, inside, ca, environment, ready)
+        running = Fleet(folder, inside, ca, parts.package, environment, ready)
+        (folder / "passphrase.txt").write_text(WORDS)
         for number in range(1, size + 1):
             place = folder / f"host{number}"
             place.mkdir()
@@ -211,7 +295,14 @@ def fleet(folder: Path, sshd: Path, size: int, limits: Limits) -> Iterator[Fleet
             process = start(
                 *("unshare", "--net", "--mount", "--uts", "--pid", "--fork"),
                 *("--mount-proc", "--kill-child", "/bin/sh", str(HERE / "host.sh")),
-                *(name, str(place), str(sshd), MEMORY, *python, "tests.fleet.server"),
+                *(
+                    name,
+                    str(place),
+                    str(parts.sshd),
+                    MEMORY,
+                    *python,
+                    "tests.fleet.server",
+                ),
                 *(name, address, port),
             )
             host = Host(number, place, process, environment)
@@ -232,14 +323,15 @@ def _plug_in(hub: int, host: Host, address: str) -> None:
 
 def _first_child(process: subprocess.Popen[bytes]) -> int:
     file = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    return int(_until(lambda: file.read_text().split())[0])
+    return int(until(lambda: file.read_text().split())[0])
 
 
 def _appeared(file: Path) -> str:
-    return str(_until(lambda: file.exists() and file.read_text()))
+    return str(until(lambda: file.exists() and file.read_text()))
 
 
-def _until(look: Callable[[], Any]) -> Any:  # noqa: ANN401 - whatever is looked for
+def until(look: Callable[[], Any]) -> Any:  # noqa: ANN401 - whatever is looked for
+    """Return what is seen, once it is."""
     end = time.monotonic() + HANG_SECONDS
     while not (found := look()):
         if time.monotonic() > end:
@@ -254,9 +346,3 @@ def _in(process: int, *command: str) -> None:
 
 def _run(*command: str) -> None:
     subprocess.run(command, check=True, capture_output=True, timeout=HANG_SECONDS)
-
-
-def missing() -> list[str]:
-    """Return the programs that the fleet needs and this machine lacks."""
-    needed = ("unshare", "nsenter", "ip", "ssh", "ssh-keygen")
-    return [name for name in needed if shutil.which(name) is None]
