@@ -12,7 +12,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import IO, Any, NamedTuple
 
 from letsencrypt_mdaemon._version import __version__
@@ -108,7 +107,8 @@ class Fleet:
 
     def requests(self) -> list[str]:
         """Return the CA's answers so far, such as `newOrder 201`."""
-        return (self.ca / "requests").read_text().splitlines()
+        file = self.ca / "requests"
+        return file.read_text().splitlines() if file.exists() else []
 
     def count(self, answer: str) -> int:
         """Return how often the CA gave an answer."""
@@ -214,11 +214,18 @@ class Fleet:
 
     def play(self, playbook: str, *words: str) -> Played:
         """Run a playbook to its end."""
-        with TemporaryFile("w+") as out:
-            with self.start(playbook, *words, out=out) as process:
-                process.wait(HANG_SECONDS)
-            out.seek(0)
-            return Played(process.returncode, out.read())
+        begun, before = time.monotonic(), len(self.requests())
+        said = self.folder / f"{playbook}.out"
+        with (
+            said.open("w") as out,
+            self.start(playbook, *words, out=out) as process,
+        ):
+            process.wait(HANG_SECONDS)
+        taken = time.monotonic() - begun
+        # With pytest's -s, what docs/fleet.md shows.
+        asked = len(self.requests()) - before
+        print(f"\n{playbook} {' '.join(words)}: {taken:.0f} s, {asked} requests")  # noqa: T201
+        return Played(process.returncode, said.read_text())
 
 
 @dataclass(frozen=True)
