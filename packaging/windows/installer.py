@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import runpy
+import shlex
 import shutil
 import subprocess
 import sys
@@ -67,12 +68,15 @@ def build(  # noqa: PLR0913 - what makensis is told
         folder: The frozen folder.
         out: The folder for the setup program.
         target: The stub: amd64-unicode with Debian's NSIS, else x86-unicode.
-        sign: A command that signs the file that NSIS writes in place of %1, both the
-            uninstaller and the setup program; "" = do not sign.
+        sign: A command that signs the file named in place of %1: the program, the
+            uninstaller, and the setup program; "" = do not sign.
 
     Raises:
-        CalledProcessError: If NSIS refuses.
+        CalledProcessError: If NSIS refuses, or the file cannot be signed.
     """
+    if sign:
+        line = sign.replace("%1", str((folder / f"{NAME}.exe").resolve()))
+        subprocess.run(line if os.name == "nt" else shlex.split(line), check=True)
     files = [path for path in folder.rglob("*") if path.is_file()]
     with tempfile.TemporaryDirectory() as temporary:
         drawn = Path(temporary) / "icon.ico"

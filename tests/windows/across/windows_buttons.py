@@ -19,6 +19,7 @@ assert sys.platform == "win32"
 user32 = ctypes.windll.user32
 Found = ctypes.WINFUNCTYPE(ctypes.c_bool, wintypes.HWND, wintypes.LPARAM)
 OK, YES, NO = 1, 6, 7  # IDOK, IDYES, IDNO
+LOST_SECONDS = 5
 CLICK, GET_TEXT = 0x00F5, 0x000D  # BM_CLICK, WM_GETTEXT
 ANSWERS = {"yes": YES, "no": NO}
 
@@ -62,9 +63,10 @@ def controls_of(window: int) -> dict[int, int]:
 line, answer = sys.argv[1:]
 seen: list[str] = []
 # What each window had at the last look, and when its button was pressed: each page has
-# controls of its own, and its button is pressed once, when all of them are there.
+# controls of its own, and its button is pressed when all of them are there. A second
+# press may pass over the next page; but the first is lost if the button is taken away.
 before: dict[int, dict[int, int]] = {}
-pressed: dict[int, dict[int, int]] = {}
+pressed: dict[int, tuple[dict[int, int], float]] = {}
 program = subprocess.Popen(line)
 while program.poll() is None:
     for window in windows_of(program.pid):
@@ -72,8 +74,10 @@ while program.poll() is None:
         seen += [text_of(control) for control in (window, *controls.values())]
         wanted = ANSWERS[answer] if YES in controls else OK
         is_ready = wanted in controls and user32.IsWindowEnabled(controls[wanted])
-        if is_ready and controls == before.get(window) != pressed.get(window):
-            pressed[window] = controls
+        page, at = pressed.get(window, ({}, 0))
+        is_new = controls != page or time.monotonic() > at + LOST_SECONDS
+        if is_ready and is_new and controls == before.get(window):
+            pressed[window] = controls, time.monotonic()
             user32.PostMessageW(controls[wanted], CLICK, 0, 0)
         before[window] = controls
     time.sleep(0.05)
