@@ -190,7 +190,10 @@ def test_a_mass_revocation_is_renewed_within_the_limit_and_goes_on_when_killed(
     installed.revoke_all()
 
     with installed.start("renew", *campaign) as killed:
-        until(lambda: len(list(results.glob("*.done"))) >= 6)
+        until(
+            lambda: killed.poll() is not None or len(list(results.glob("*.done"))) >= 6
+        )
+        assert killed.poll() is None, "it ended by itself"
         killed.kill()
     assert len(list(results.glob("*.done"))) < 1 + OTHERS
 
