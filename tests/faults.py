@@ -77,6 +77,90 @@ FAULTS = (
         "test_issuer_choices.py -k malformed",
     ),
     Fault(
+        "notify-a-redirect-is-good",
+        "if not 200 <= status < 300:",
+        "if not 200 <= status < 400:",
+        "test_notifications.py -k redirect",
+    ),
+    Fault(
+        "notify-a-warning-quotes-the-url",
+        "raise Error(address.without(text, url), hint=hint)",
+        "raise Error(exc.message, hint=hint)",
+        "test_notifications.py -k secret",
+    ),
+    Fault(
+        "notify-the-signature-has-no-time",
+        'f"{identifier}.{timestamp}.{body}"',
+        'f"{identifier}.{body}"',
+        "test_webhook.py",
+    ),
+    Fault(
+        "notify-an-empty-key-signs-nothing",
+        "        if not key:\n            what =",
+        "        if None:\n            what =",
+        "test_notifications.py -k no_use",
+    ),
+    Fault(
+        "notify-http-leaves-the-machine",
+        '*["http"] * local}',
+        '"http"}',
+        "test_address.py",
+    ),
+    Fault(
+        "notify-an-answer-has-no-limit",
+        "MAX_ANSWER_BYTES = 64 << 10",
+        "MAX_ANSWER_BYTES = 1 << 40",
+        "test_notifications.py -k gigabyte",
+    ),
+    Fault(
+        "notify-all-together-have-no-limit",
+        "ask_all(ask, acts, timeout=ALL_SECONDS)",
+        "ask_all(ask, acts, timeout=600)",
+        "test_notifications.py -k all_together",
+    ),
+    Fault(
+        "notify-what-failed-is-told",
+        "return warn(found) or is_sent",
+        "return not warn(found) or True",
+        "test_notifications.py -k next_run",
+    ),
+    Fault(
+        "notify-test-hides-what-failed",
+        "if failure is None and problems:",
+        "if False:",
+        "test_notifications.py -k notify_test",
+    ),
+    Fault(
+        "apprise-follows-redirects",
+        "http_redirects=False",
+        "http_redirects=True",
+        "test_apprise.py -k redirect",
+    ),
+    Fault(
+        "apprise-logs-urls",
+        'logging.getLogger("apprise").propagate = False',
+        "pass",
+        "test_apprise.py -k secret",
+    ),
+    Fault(
+        "heartbeat-of-a-person",
+        "config.staging or context.is_typed:",
+        "config.staging:",
+        "test_notifications.py -k person",
+    ),
+    Fault(
+        "heartbeat-of-a-busy-run",
+        "self._heartbeat is not None and exit_code != BusyError.exit_code",
+        "self._heartbeat is not None",
+        "test_notifications.py -k busy",
+    ),
+    Fault(
+        "heartbeat-without-the-log",
+        "self._heartbeat.end(exit_code, self._lines)",
+        "self._heartbeat.end(exit_code, [])",
+        "test_notifications.py -k beats",
+    ),
+    Fault(
         "hook-what-it-starts-lives-on",
         "os.killpg(self._process.pid, signal.SIGKILL)",
         "self._process.kill()",
@@ -367,9 +451,39 @@ FAULTS = (
     ),
     Fault(
         "use-a-certificate-with-a-flaw",
-        "if flaw := certificates.flaw(installation, leaf, now=now):",
-        "if flaw := '':",
+        "flaw = certificates.flaw(installation, leaf, now=now, has_usable_key=can_use)",
+        "flaw = ''",
         "test_certificates.py",
+    ),
+    Fault(
+        "remove-what-a-roll-back-needs",
+        "is_former = digest in self.attempt.before.values()",
+        "is_former = False",
+        "test_certificates.py",
+    ),
+    Fault(
+        "use-until-is-ignored-for-a-self-signed-one",
+        "if moment is not None and is_self_signed(leaf):",
+        "if moment is not None and not leaf:",
+        "test_use.py",
+    ),
+    Fault(
+        "check-misses-a-run-that-is-not-due-yet",
+        "return span if timedelta() <= span <= scheduling.MAX_PAUSE else None",
+        "return None",
+        "test_check.py",
+    ),
+    Fault(
+        "check-takes-any-renewal-for-a-run",
+        "return span if timedelta() <= span <= scheduling.MAX_PAUSE else None",
+        "return span",
+        "test_check.py",
+    ),
+    Fault(
+        "a-renewal-says-its-result-twice",
+        'if self._holds and getattr(record, "result", False):',
+        'if not self._holds and getattr(record, "result", False):',
+        "test_terminals.py test_log.py",
     ),
     Fault(
         "use-an-untrusted-one-without-consent",
@@ -548,8 +662,9 @@ FAULTS = (
     ),
     Fault(
         "account-closed-and-still-used",
-        "self.state.retire_account()",
-        "self.state.account()",
+        """self.state.retire_account()
+        return signer.kid""",
+        "return signer.kid",
         "test_account.py",
     ),
     Fault(
@@ -772,7 +887,7 @@ FAULTS = (
     ),
     Fault(
         "check-keeps-a-rollback-to-itself",
-        'text = f"a new certificate was rolled back on {attempt.failed:%Y-%m-%d}"',
+        'text = f"a new certificate was rolled back on {at:%Y-%m-%d}"',
         "pass",
         "test_notice.py -k rollback",
     ),
@@ -1345,7 +1460,7 @@ FAULTS = (
         "refusals-after-issuance-are-settings",
         "if type(exc) not in {Error, ConfigError}:",
         "if type(exc) in {Error, ConfigError}:",
-        "test_unwritable.py",
+        "test_errors.py",
     ),
     Fault(
         "files-what-was-swapped-out-not-looked-at",
@@ -1433,9 +1548,15 @@ FAULTS = (
     ),
     Fault(
         "pipes-beside-a-file-are-read",
-        "return None if path.is_symlink() else disk.read_limited(path, MAX_BYTES)",
-        "return path.read_bytes()",
+        "return path.is_file() and not path.is_symlink()",
+        "return True",
         "test_files.py",
+    ),
+    Fault(
+        "large-leftovers-are-kept-to-ourselves",
+        "if content is None or (content and content not in contents):",
+        "if content and content not in contents:",
+        "test_carry_over.py",
     ),
     Fault(
         "backups-by-an-unescaped-name",
@@ -1912,6 +2033,18 @@ FAULTS = (
         "test_news.py",
     ),
     Fault(
+        "mail-a-dropped-name-at-every-run",
+        "told = told._replace(dropped=now.dropped)",
+        "pass",
+        "test_news.py",
+    ),
+    Fault(
+        "mail-that-nobody-wants-a-name-is-news",
+        "wanted = tuple(name for name in told.dropped if name in now.names)",
+        "wanted = told.dropped",
+        "test_news.py",
+    ),
+    Fault(
         "mail-a-limit-of-the-time-left-twice",
         "limits=_limits(told, now.at), open=is_open",
         "limits=told.limits, open=is_open",
@@ -1925,7 +2058,7 @@ FAULTS = (
     ),
     Fault(
         "mail-to-who-typed-it",
-        'if context.is_typed and "to" not in context.options:',
+        'if context.is_typed and not {"to", "notify-file"} & context.options.keys():',
         "if context.is_typed and not context.options:",
         "test_notice.py -k typed",
     ),
@@ -2369,8 +2502,8 @@ FAULTS = (
     Fault(
         "a-step-of-setup-is-printed-behind-the-progress-line",
         """    log.erase_progress()
-    click.echo(line)""",
-        "    click.echo(line)",
+    text.say(""",
+        "    text.say(",
         "test_terminals.py",
     ),
     Fault(
@@ -2445,6 +2578,30 @@ FAULTS = (
         "most = (rate.number - 1) * buckets + 1",
         "most = rate.number * buckets",
         "test_rollout.py",
+    ),
+    Fault(
+        "sts-a-star-stands-for-any-labels",
+        'return host.partition(".")[2] == pattern[2:]',
+        "return host.endswith(pattern[1:])",
+        "policy/test_mta_sts.py",
+    ),
+    Fault(
+        "sts-a-redirect-is-a-policy",
+        "if status in range(300, 400):",
+        "if False:",
+        "policy/test_mta_sts.py",
+    ),
+    Fault(
+        "sts-a-needed-name-is-dropped",
+        "{*snapshot.request.names[1:]} - {*snapshot.request.needed}",
+        "{*snapshot.request.names[1:]}",
+        "app/test_mail_checkup.py",
+    ),
+    Fault(
+        "sts-an-enforced-policy-only-warns",
+        "weight = code.weight if is_enforced else Weight.WARNING",
+        "weight = Weight.WARNING",
+        "app/test_mail_checkup.py",
     ),
     # DNSSEC and DANE
     Fault(

@@ -14,7 +14,7 @@ from referencing.jsonschema import DRAFT202012
 
 FOLDER = Path(__file__).parents[1] / "docs" / "schemas"
 COMMON = "common"
-SENT = ("after-activation", "selftest-report")
+SENT = ("after-activation", "notification", "selftest-report")
 """What no command prints."""
 
 

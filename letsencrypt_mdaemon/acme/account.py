@@ -236,13 +236,13 @@ class Accounts:
         key = _jwk(account.key)
         if key is None:
             raise ConfigError("The file holds no account key.", hint="Export it again.")
-        account = Account(account.key, self._find(key))
+        taken = Account(account.key, self._find(key))
         former, aside = self.state.account(), None
-        if former is not None and former.url != account.url:
+        if former is not None and former.url != taken.url:
             self.state.forget_order()
             aside = self.state.retire_account()
-        if former is None or (former.key, former.url) != (account.key, account.url):
-            self.state.save(account)
+        if former is None or (former.key, former.url) != (taken.key, taken.url):
+            self.state.save(taken)
         return aside
 
     def post(self, url: str, payload: object, signer: Signer) -> Reply:

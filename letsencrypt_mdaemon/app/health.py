@@ -177,6 +177,12 @@ def judge(  # noqa: PLR0913 - all of it is judged
     if flaw := script.flaw(snapshot.memory.script, installation.root):
         problems.append(Problem(Grade.WARNING, flaw))
     problems += _name_problems(found)
+    if look := installation.state.mail():
+        problems += [
+            Problem(Grade.WARNING, f"{item.subject} loses mail: {item.seen}")
+            for item in look.problems
+            if item.loses
+        ]
     doubts = [
         *scheduling.doubts(
             last_run, renewed, file, installation.root, sparse=bool(found.sparse)

@@ -83,13 +83,23 @@ class Prepared(NamedTuple):
         memory = self.installation.memory
         self._require_all(now)
         try:
-            outcome = run.renew(self.request, self.adapters, memory, now=now)
+            outcome = run.renew(self._guarded(now), self.adapters, memory, now=now)
         except Error:
             self._catch_up()
             raise
         if config.dry_run and outcome.ordered and outcome.error is None:
             outcome = outcome._replace(error=self._disagreement())
         return self._with_error(outcome)
+
+    def _guarded(self, now: datetime) -> Request:
+        """Return the request with the names that the domains' policies need."""
+        if self.request.dry_run or self.request.rehearse:
+            look = self.installation.state.mail()
+        else:
+            from letsencrypt_mdaemon.app import mail_checkup  # noqa: PLC0415 - slow
+
+            look = mail_checkup.refreshed(self.installation, now=now)
+        return self.request._replace(needed=look.needed) if look else self.request
 
     def _disagreement(self) -> Error | None:
         """Return the error of an order that needs agree-tos, if it is not set."""

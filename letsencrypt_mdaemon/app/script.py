@@ -61,7 +61,7 @@ def install(
             program, or something cannot be written.
     """
     _require_powershell()
-    place = _place(root)
+    place = place_of(root)
     flags = (load.as_option(*item) for item in options.items())
     program = scheduling.program(loaded, root, *trusted(root))
     command = (*program, "renew", *flags)
@@ -84,7 +84,7 @@ def remove(loaded: Loaded, root: Path, *, dry_run: bool = False) -> Placed:
     Raises:
         ConfigError: If others can change the vendor's, or something cannot be written.
     """
-    place = _place(root)
+    place = place_of(root)
     kept = place.with_name(drop_in.KEPT)
     is_ours = drop_in.is_ours(place)
     returns = kept.exists() and (is_ours or not place.exists())
@@ -105,7 +105,7 @@ def remove(loaded: Loaded, root: Path, *, dry_run: bool = False) -> Placed:
 
 def trusted(root: Path) -> list[Path]:
     """Return what has to be trusted: what SYSTEM runs, or will after `remove`."""
-    place = _place(root)
+    place = place_of(root)
     return [place.parent, place, place.with_name(drop_in.KEPT)]
 
 
@@ -117,7 +117,7 @@ def flaw(command: Sequence[str], root: Path) -> str:
     """
     if not command:
         return ""
-    place = _place(root)
+    place = place_of(root)
     try:
         former = _content(place)
     except ConfigError as exc:
@@ -141,7 +141,8 @@ def _require_powershell() -> None:
         )
 
 
-def _place(root: Path) -> Path:
+def place_of(root: Path) -> Path:
+    """Return where MDaemon has its script."""
     return folders.child(root, "LetsEncrypt", drop_in.NAME)
 
 

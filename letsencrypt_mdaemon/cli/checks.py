@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import uuid
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -131,16 +132,30 @@ def verify(context: Context) -> Result:
 @command(
     *("host-name", "alternate-host-names", "directory-url", "ca-bundle", "webroot"),
     *("skip-port-check", "json", "mdaemon-dir", "store"),
-    takes=(*options.SERVER, *options.PORT_80, *options.ACCOUNT, "to", "mail-server"),
+    takes=(
+        *(*options.SERVER, *options.PORT_80, *options.ACCOUNT),
+        *("to", "mail-server", "mail-domains"),
+    ),
     helps=options.STAGING,
+    own=(
+        click.Option(
+            ["--mail", "only_mail"],
+            is_flag=True,
+            help="Check instead what senders need: DNSSEC, DANE, MTA-STS, TLS-RPT.",
+        ),
+    ),
     example="doctor --alternate-host-names imap.example.com",
 )
-def doctor(context: Context) -> Result:
+def doctor(context: Context, *, only_mail: bool) -> Result:
     """Check every name as the CA does.
 
     Shows why a name would fail validation, and what to do. Also shows which files a
     renewal could not write.
     """
+    if only_mail:
+        from letsencrypt_mdaemon.cli import senders  # noqa: PLC0415 - slow
+
+        return senders.check(context)
     from letsencrypt_mdaemon.app import checkup  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.cli import document, text  # noqa: PLC0415 - slow
 
@@ -229,28 +244,54 @@ def _write_report(
 
 @command(
     *("to", "mail-server", "mdaemon-dir", "json"),
-    takes=(*options.MAIL, "smtp-address"),
+    takes=(*options.MAIL, *options.NOTIFY, "smtp-address"),
     own=(
         click.Option(
             ["--event"],
             metavar="EVENT",
             shell_complete=offer(EVENTS),
-            help=f"Send the mail about it: {', '.join(EVENTS)}.",
+            help=f"Send what is sent about it: {', '.join(EVENTS)}.",
         ),
     ),
     example="notify-test --to me@example.com",
 )
 def notify_test(context: Context, event: str | None) -> Result:
-    """Send a test mail, or an example of one."""
-    from letsencrypt_mdaemon.cli import letter  # noqa: PLC0415 - slow
+    """Send a test by mail and all other ways."""
+    from letsencrypt_mdaemon.app import notifications  # noqa: PLC0415 - slow
+    from letsencrypt_mdaemon.cli import announcement, letter  # noqa: PLC0415
 
     if event is not None and event not in EVENTS:
         message = f"--event: {event!r} is not valid; use {', '.join(EVENTS)}."
         raise ConfigError(message)
-    if not context.config.to:
-        raise ConfigError("No recipient is set.", hint="Use --to ADDRESS.")
-    *recipients, where = context.mail(*letter.example(event))
-    sent = f"Sent to {', '.join(recipients)} {where}."
-    return Result(
-        {"verdict": sent, "to": recipients, "sent": where}, lambda _: click.echo(sent)
-    )
+    config = context.config
+    if not (config.to or notifications.is_set(config) or notifications.beats(config)):
+        hint = "Use --to ADDRESS, or set notify-file or heartbeat-url-file."
+        raise ConfigError("No recipient is set.", hint=hint)
+    to: list[str] = []
+    where = ""
+    failure: Error | None = None
+    done: list[str] = []
+    problems: list[str] = []
+    if config.to:
+        try:
+            *to, where = context.mail(*letter.example(event))
+            done.append(f"to {', '.join(to)} {where}")
+        except Error as exc:
+            failure = exc
+    found = notifications.send(config, announcement.example(event))
+    found += notifications.beat(config, "log", str(uuid.uuid4()), ["This is a test."])
+    for row in found:
+        if row.problem:
+            problems.append(f"Could not send {row.what}: {row.problem}")
+        else:
+            done.append(row.what)
+    sent = f"Sent {'; '.join(done)}."
+    if failure is None and problems:
+        failure = Error(problems.pop(0))
+    if failure is not None:
+        failure.message = "\n".join([failure.message, *problems])
+        failure.hint = " ".join(filter(None, [failure.hint, sent * bool(done)]))
+        raise failure
+    notified = [{"kind": row.kind, "where": row.where} for row in found]
+    items = {"verdict": sent, "to": to, "sent": where, "notified": notified}
+    return Result(items, lambda _: click.echo(sent))

@@ -16,6 +16,7 @@ from letsencrypt_mdaemon.cli import (
     certificates,
     checks,
     commands,
+    footprint,
     legacy,
     monitoring,
     reporting,
@@ -150,6 +151,9 @@ cli = Group(
     params=[*general_options()],
     epilog="Options of a command:  letsencrypt-mdaemon COMMAND -h",
 )
+# Hidden: they are in no section.
+for _command in (footprint.add_to_windows, footprint.remove_from_windows):
+    cli.add_command(_command)
 click.version_option(__version__, prog_name="letsencrypt-mdaemon")(cli)
 
 

@@ -48,6 +48,7 @@ ACCOUNT = (
 )
 PORT_80 = ("webroot", "skip-port-check", "validation-port", "validation-dns")
 MAIL = ("to", "mail-from", "mail-server", "mail-user", "mail-password-file")
+NOTIFY = ("notify-file", "notify-key-file", "heartbeat-url-file")
 DEPLOY = (
     *INSTALLATION,
     *(name for name in NAMES if name != "staging"),
@@ -55,6 +56,7 @@ DEPLOY = (
         *IIS,
         *DUE,
         *MAIL,
+        *NOTIFY,
         *("notify-on", "metrics-file"),
         "log-dir",
         "keep-logs",

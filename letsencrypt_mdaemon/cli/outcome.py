@@ -24,14 +24,15 @@ if TYPE_CHECKING:
 
 def print_outcome(document: Document) -> None:
     """Print what a run did, or would do."""
-    say(document["verdict"])
     said = document["verdict"]
+    say(said)
     row("reason", not is_idle(document) and document["reason"])
     # What the headline says is not repeated.
-    row("names", *(document["names"] if document["names"][1:] else ()))
+    first, *more = document["names"]
+    row("names", *(document["names"] if more or first not in said else ()))
     _print_certificates(document, f"{said} {document['reason']}")
     due = _due(document)
-    row("due", due not in said and due)
+    row("due", not said.endswith(f" until {due}.") and due)
     changes = [f"{place(c)} = {c['after']}" for c in document["changes"]]
     if not document["dry_run"]:
         row("changed", *changes)

@@ -334,7 +334,8 @@ def _parse(
 
 def _about_mail(text: str) -> dict[str, dict[str, str]]:
     """Return the settings about mail in a file that is no INI: its owner is told."""
-    rows = re.findall(r"(?m)^[ \t]*(to|mail-[a-z-]+)[ \t]*=(.*)$", text)
+    names = "to|metrics-file|(?:mail|notify|heartbeat)[a-z-]*"
+    rows = re.findall(rf"(?m)^[ \t]*({names})[ \t]*=(.*)$", text)
     table = dict(settings())
     return {SECTION: {name: value for name, value in rows if name in table}}
 

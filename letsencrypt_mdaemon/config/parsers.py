@@ -207,6 +207,14 @@ def _place(text: str, host: str, usual: int, use: str) -> tuple[str, int] | None
     return match[1].strip("[]"), port
 
 
+def parse_urls(text: str, base: Path) -> str:
+    """Parse URLs, separated by blanks; they are secrets, so that none is quoted."""
+    for word in parse_text(text, base).split():
+        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*://\S+", word):
+            raise ValueError("is not valid; use URLs such as https://HOST/PATH")
+    return text.strip()
+
+
 def parse_list(text: str, _: Path) -> tuple[str, ...]:
     """Parse words, separated by commas or blanks; drop repetitions."""
     return tuple(dict.fromkeys(split([text])))

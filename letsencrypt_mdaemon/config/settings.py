@@ -205,7 +205,7 @@ class Config:
         "Time that this program and what it starts have.", (1, 3600), 60
     )
 
-    # Mail when something changes
+    # Messages when something changes
 
     to: tuple[str, ...] = setting(
         "Recipients of mail when runs fail, would fail or recover, or expiry is near.",
@@ -214,7 +214,7 @@ class Config:
         many=True,
     )
     notify_on: tuple[str, ...] = setting(
-        "More events to mail: renewed, every-run.",
+        "More events to mail or notify of: renewed, every-run.",
         parsers.parse_events,
         "EVENTS",
         choices=("renewed", "every-run"),
@@ -238,8 +238,24 @@ class Config:
     mail_password_file: Path | None = file("File with the password of the login.")
     mail_password: str = setting("The password of the login.", secret=True)
 
-    # Monitoring
+    # Other notifications, and monitoring
 
+    notify: str = setting(
+        "URLs of webhooks, or of Apprise.", parsers.parse_urls, secret=True
+    )
+    notify_file: Path | None = file(
+        "File with the URLs of webhooks, or of Apprise, one a line."
+    )
+    notify_key: str = setting("The key that signs what webhooks get.", secret=True)
+    notify_key_file: Path | None = file(
+        "File with the key that signs what webhooks get."
+    )
+    heartbeat_url: str = setting(
+        "URL of a heartbeat, as healthchecks has it.", parsers.parse_urls, secret=True
+    )
+    heartbeat_url_file: Path | None = file(
+        "File with the URL of a heartbeat, as healthchecks has it."
+    )
     metrics_file: Path | None = file(
         "File for Prometheus' text collector, replaced after each run."
     )

@@ -126,6 +126,7 @@ class Request(NamedTuple):
         force: Order even if nothing is due, or a retry has to wait.
         dry_run: Change nothing; only report.
         drop: Drop names that fail validation, instead of failing the run.
+        needed: Names that are never dropped, as an enforced MTA-STS policy has them.
         rehearse: Obtain a certificate, but do not install it.
         issue_only: Install a certificate; a later run binds it.
         activate_only: Only bind the certificate that an earlier run obtained.
@@ -147,6 +148,7 @@ class Request(NamedTuple):
     force: bool = False
     dry_run: bool = False
     drop: bool = False
+    needed: tuple[str, ...] = ()
     rehearse: bool = False
     issue_only: bool = False
     activate_only: bool = False

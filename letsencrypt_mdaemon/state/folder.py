@@ -5,6 +5,7 @@
     <state>/restart.json           a restart of the server's service that has not ended
     <state>/next-key.json          the key of the next certificate (key-policy = next)
     <state>/tlsa.json              the TLSA records that were seen last
+    <state>/mail.json              what was seen last of the domains' mail policies
     <state>/<CA>/account.json      the account key at this CA, and the account's URL
     <state>/<CA>/order.json        the open order, with the key of its certificate
     <state>/<CA>/pending.pem       issued, not yet in use: chain and key
@@ -41,7 +42,7 @@ from letsencrypt_mdaemon.state.memory import (
     OpenOrder,
     Restart,
 )
-from letsencrypt_mdaemon.state.pins import NextKey, Pins
+from letsencrypt_mdaemon.state.pins import MailLook, NextKey, Pins
 from letsencrypt_mdaemon.system import disk
 from letsencrypt_mdaemon.system.disk import read_limited
 
@@ -71,6 +72,7 @@ _NAMES: dict[type, str] = {
     Ledger: "ledger.json",
     NextKey: "next-key.json",
     Pins: "tlsa.json",
+    MailLook: "mail.json",
 }
 _WITH_KEY = {"account.json", "order.json", "pending.pem", "next-key.json"}
 
@@ -213,6 +215,10 @@ class State(_Files):
     def attempt(self) -> Attempt | None:
         """Return the attempt that an earlier run left, or that was rolled back."""
         return self._load(Attempt)
+
+    def mail(self) -> MailLook | None:
+        """Return what was seen last of the domains' mail policies."""
+        return self._load(MailLook)
 
     def pins(self) -> Pins:
         """Return the TLSA records that were seen last."""

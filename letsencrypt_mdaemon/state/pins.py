@@ -61,3 +61,32 @@ class NextKey(NamedTuple):
     def __repr__(self) -> str:
         """Hide the key."""
         return f"NextKey(key_type={self.key_type!r})"
+
+
+class MailProblem(NamedTuple):
+    """What would lose mail, or may.
+
+    Args:
+        subject: A domain or a name.
+        code: Such as `sts-name-missing`.
+        loses: Whether mail is lost, now or soon.
+    """
+
+    subject: str
+    code: str
+    seen: str
+    loses: bool
+
+
+class MailLook(NamedTuple):
+    """What was seen last of the domains' mail policies.
+
+    Args:
+        policies: The id and the content of each MTA-STS policy, by domain.
+        needed: The MX hosts that an enforced policy lists.
+    """
+
+    at: datetime
+    problems: tuple[MailProblem, ...] = ()
+    policies: tuple[tuple[str, str, str], ...] = ()
+    needed: tuple[str, ...] = ()

@@ -136,6 +136,16 @@ def is_ours(path: Path) -> bool:
     return MARK.encode() in _read(path)[:200]
 
 
+def runs(path: Path, program: Path) -> bool:
+    """Whether a file is such a script, and runs that program.
+
+    Args:
+        program: An absolute path, of any case.
+    """
+    line = f"$program = {literal(str(program))}\r\n".encode("ascii")
+    return is_ours(path) and line.lower() in _read(path).lower()
+
+
 def is_run_by(definition: str) -> bool:
     """Whether all old scripts that a task runs are ours.
 

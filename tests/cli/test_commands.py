@@ -271,7 +271,7 @@ def test_notify_test_sends_a_mail_by_the_raw_queue(program: Program) -> None:
     ran = program.run("notify-test", "--to", "a@example.test,b@example.test")
 
     assert ran.exit_code == 0, ran.messages
-    assert ran.report.keys() == COMMON | {"to", "sent"}
+    assert ran.report.keys() == COMMON | {"to", "sent", "notified"}
     assert ran.report["to"] == ["a@example.test", "b@example.test"]
     program.server.wait_for(lambda: program.server.delivered)
     text = program.server.delivered[0].read_text("ascii")
@@ -297,7 +297,8 @@ def test_notify_test_without_an_address_is_refused(program: Program) -> None:
     ran = program.here("notify-test")
 
     assert ran.exit_code == 2
-    assert ran.report["error"]["hint"] == "Use --to ADDRESS."
+    hint = "Use --to ADDRESS, or set notify-file or heartbeat-url-file."
+    assert ran.report["error"]["hint"] == hint
 
 
 def test_notify_test_fails_if_the_mail_server_is_down(program: Program) -> None:
@@ -795,7 +796,8 @@ def test_the_program_lists_its_commands_in_sections() -> None:
     everyday = lines[lines.index("Every day:") + 1 :][:3]
     assert [line.split()[0] for line in everyday] == ["renew", "status", "verify"]
     listed = {line.split()[0] for line in lines if re.match(r"  [a-z]", line)}
-    assert cli.commands.keys() <= listed
+    shown = {name for name, row in cli.commands.items() if not row.hidden}
+    assert shown <= listed
 
 
 @pytest.mark.parametrize(
@@ -807,7 +809,9 @@ def test_the_short_help_of_a_command_is_a_short_phrase(group: tuple[str, ...]) -
 
     text = here([*group, "--help"], WIDE).output
 
-    for name in command.commands:
+    for name, row in command.commands.items():
+        if row.hidden:
+            continue
         (summary,) = re.findall(rf"(?m)^  {name} +(\S.*)$", text)
         assert len(summary) <= 45
         assert re.fullmatch(r"[A-Z].*[^.]", summary)
@@ -959,8 +963,11 @@ def test_the_old_scripts_parameters_lead_to_settings() -> None:
 def test_secrets_are_no_options() -> None:
     hidden = [name for name, row in load.settings() if row.secret]
 
-    assert hidden == ["eab-key", "mail-password"]
-    assert here(["status", "--mail-password", "x"]).exit_code == 2
+    assert hidden == [
+        *("eab-key", "mail-password", "notify", "notify-key", "heartbeat-url")
+    ]
+    for name in hidden:
+        assert here(["renew", f"--{name}", "x"]).exit_code == 2
 
 
 # Start
@@ -978,8 +985,8 @@ except SystemExit as end:
 PACKAGE = "letsencrypt_mdaemon."
 HELP = {
     *("_version", "cli", "cli.accounts", "cli.checks", "cli.commands", "cli.legacy"),
-    *("cli.certificates", "cli.monitoring", "cli.script", "cli.self_signed"),
-    *("cli.reporting", "cli.setup", "cli.streams"),
+    *("cli.certificates", "cli.footprint", "cli.monitoring", "cli.script"),
+    *("cli.reporting", "cli.self_signed", "cli.setup", "cli.streams"),
     *("cli.main", "cli.options", "cli.parameters", "errors"),
 }
 """The modules of the package that --help imports."""

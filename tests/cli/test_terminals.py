@@ -72,6 +72,32 @@ def test_commands_print_whole_sentences_without_escapes(
             assert max(map(len, output.splitlines())) <= columns
 
 
+@pytest.mark.parametrize("name", ["certificates list", "verify", "status"])
+def test_lines_are_broken_at_the_width_of_the_terminal(
+    renewed: Program, name: str
+) -> None:
+    import pexpect  # noqa: PLC0415 - not on Windows
+
+    program, *rest = renewed.command(name)
+    rest.remove("--json")
+    terminal = pexpect.spawn(
+        program,
+        rest,
+        env={**environment(), "NO_COLOR": "1"},
+        encoding="utf-8",
+        dimensions=(24, 80),
+        timeout=HANG_SECONDS,
+    )
+    terminal.expect(pexpect.EOF)
+    terminal.close()
+
+    lines = str(terminal.before).splitlines()
+    # A word such as a path stays whole; the others are beside it where there is room.
+    assert [line for line in lines if len(line) > 80 and " " in line.strip()] == []
+    piped = renewed.here(name, as_json=False).output
+    assert max(map(len, piped.splitlines())) > 80 or name == "verify"
+
+
 @pytest.mark.parametrize("words", ["setup --yes --no-schedule", "selftest"])
 def test_the_progress_line_is_erased_before_a_result_is_printed(
     secure: Program, words: str

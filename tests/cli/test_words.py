@@ -17,6 +17,20 @@ from tests.program import HOST_NAME, Program, here
 IMAP = "imap.example.test"
 
 
+def test_a_renewal_says_each_thing_once(secure: Program) -> None:
+    ran = secure.here("renew", as_json=False)
+    again = secure.here("renew", as_json=False)
+
+    text = f"{ran.messages}{ran.output}"
+    assert ran.exit_code == again.exit_code == 0
+    for said in ("self-signed", "MDaemon.ini", "RELOADCACHE.SEM", "valid until"):
+        assert text.count(said) == (2 if said == "MDaemon.ini" else 1), said
+    text = f"{again.messages}{again.output}"
+    assert text.count("Nothing due until") == text.count("valid until") == 1
+    assert "Nothing is due" in secure.log()
+    assert secure.here("renew", "--force", "-v", as_json=False).messages.count("Due: ")
+
+
 def headline(program: Program, *words: str) -> str:
     """Return the first line of what a command prints."""
     ran = program.here(*words, as_json=False)

@@ -73,6 +73,12 @@ EXAMPLES: dict[str, tuple[str, object]] = {
     "mail-user": ("DOMAIN\\user", "DOMAIN\\user"),
     "mail-password-file": ("password.txt", Path("password.txt")),
     "mail-password": ("pass % ; word", "pass % ; word"),
+    "notify": ("https://a.test/x tgram://b/c", "https://a.test/x tgram://b/c"),
+    "notify-file": ("notify.txt", Path("notify.txt")),
+    "notify-key": ("whsec_MTIz", "whsec_MTIz"),
+    "notify-key-file": ("key.txt", Path("key.txt")),
+    "heartbeat-url": ("https://hc.test/ping/1", "https://hc.test/ping/1"),
+    "heartbeat-url-file": ("heartbeat.txt", Path("heartbeat.txt")),
     "metrics-file": ("a.prom", Path("a.prom")),
     "staging": ("1", True),
     "dry-run": ("TRUE", True),
@@ -84,6 +90,7 @@ EXAMPLES: dict[str, tuple[str, object]] = {
     "validation-port": ("5002", 5002),
     "validation-dns": ("[::1]:8053", ("::1", 8053)),
 }
+SECRETS = ["eab-key", "mail-password", "notify", "notify-key", "heartbeat-url"]
 EVERY_SETTING = pytest.mark.parametrize("name", EXAMPLES)
 FILE = "letsencrypt-mdaemon.ini"
 HEAD = "[letsencrypt-mdaemon]\n"
@@ -825,7 +832,7 @@ def test_what_is_shown_means_the_same_when_it_is_set(name: str) -> None:
     result = load({name: (EXAMPLES[name][0],)}, {}, None)
     shown = result.shown()[name]["value"]
 
-    if name in {"eab-key", "mail-password"}:
+    if name in SECRETS:
         assert shown == "(set)"
     else:
         assert load({name: (shown,)}, {}, None) == result
@@ -833,12 +840,13 @@ def test_what_is_shown_means_the_same_when_it_is_set(name: str) -> None:
 
 def test_a_secret_is_never_shown(tmp_path: Path) -> None:
     secrets = [name for name, row in settings() if row.secret]
-    assert secrets == ["eab-key", "mail-password"]
+    assert secrets == SECRETS
 
     for name in secrets:
-        result = loaded(tmp_path, f"{HEAD}{name} = hunter2\n")
+        text = "https://hunter2.test/hunter2"
+        result = loaded(tmp_path, f"{HEAD}{name} = {text}\n")
 
-        assert value(result, name) == "hunter2"
+        assert value(result, name) == text
         assert result.shown()[name]["value"] == "(set)"
         assert loaded(tmp_path).shown()[name]["value"] == ""
         for text in (repr(result), str(result.config), str(result.shown())):

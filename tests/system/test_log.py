@@ -382,6 +382,38 @@ def test_progress_is_not_drawn_more_often_than_anybody_can_read(
     assert re.findall(r"step \d", stream.getvalue()) == ["step 0", "step 2"]
 
 
+@pytest.mark.parametrize(
+    ("holds", "show", "shown"),
+    [
+        (False, False, "Due\nOrdered\nChanged\n"),
+        (True, True, "Ordered\nDue\nChanged\n"),
+        (True, False, "Ordered\n"),
+    ],
+)
+def test_what_the_result_says_too_is_held_back_until_there_is_none(
+    logger: logging.Logger, *, holds: bool, show: bool, shown: str
+) -> None:
+    stream = io.StringIO()
+    log.start(stream, verbose=False, holds=holds)
+    logger.info("Due", extra={"result": True})
+    logger.info("Ordered")
+    logger.info("Changed", extra={"result": True})
+
+    log.settle(show=show)
+
+    assert stream.getvalue() == shown
+
+
+def test_a_run_that_shall_say_more_holds_nothing_back(logger: logging.Logger) -> None:
+    stream = io.StringIO()
+    _, lines = log.start(stream, verbose=True, holds=True)
+
+    logger.info("Due", extra={"result": True})
+
+    assert stream.getvalue() == "Due\n"
+    assert len(list(lines)) == 1
+
+
 def test_a_terminal_that_goes_away_stops_nothing(logger: logging.Logger) -> None:
     stream = Terminal()
     logger.addHandler(Console(stream))

@@ -84,6 +84,16 @@ printable_text = st.text(
 )
 
 
+@pytest.mark.parametrize("word", [r"a\%b", r"a\\b"])
+def test_a_backslash_that_each_cron_reads_in_its_own_way_is_refused(word: str) -> None:
+    crontab = Crontab()
+
+    with pytest.raises(ConfigError, match="backslash"):
+        Cron(Path("crontab"), crontab).install(["renew", word])
+
+    assert crontab.text is None
+
+
 @given(st.lists(printable_text, min_size=1, max_size=4))
 def test_whatever_the_command_is_called_it_comes_out_as_it_went_in(
     command: list[str],
