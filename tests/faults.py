@@ -1267,6 +1267,12 @@ FAULTS = (
         "test_verdict.py",
     ),
     Fault(
+        "a-bought-certificate-whose-key-the-server-cannot-read",
+        "    adapters.store.let_read(thumbprint(leaf))\n",
+        "",
+        "test_hold.py test_removal.py",
+    ),
+    Fault(
         "selftest-whatever-the-task-ends-with",
         "if job.last_code != 0:",
         "if False:",
