@@ -85,9 +85,11 @@ class WindowsStore:
         chain = found[:1]
         while chain:
             above = [one for one in issuers if is_issued_by(chain[-1], one)]
-            if not above or above[0] in chain:
+            # An older one with the same name and key may be there, too.
+            newest = max(above, key=lambda one: one.not_valid_before_utc, default=None)
+            if newest is None or newest in chain:
                 break
-            chain.append(above[0])
+            chain.append(newest)
         return tuple(chain)
 
     def key(self, wanted: str) -> PrivateKey | None:
