@@ -1261,6 +1261,18 @@ FAULTS = (
         "test_removal.py",
     ),
     Fault(
+        "an-older-issuer-is-as-good-as-the-issued-one",
+        "for sent in path[1:] if _is_twin(sent, one)",
+        "for sent in path[:0] if _is_twin(sent, one)",
+        "test_verdict.py",
+    ),
+    Fault(
+        "a-bought-certificate-whose-key-the-server-cannot-read",
+        "    adapters.store.let_read(thumbprint(leaf))\n",
+        "",
+        "test_hold.py test_removal.py",
+    ),
+    Fault(
         "selftest-whatever-the-task-ends-with",
         "if job.last_code != 0:",
         "if False:",

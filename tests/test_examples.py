@@ -36,6 +36,7 @@ def _parses(arguments: list[str]) -> bool:
 
 def test_no_example_is_untested() -> None:
     assert {path.name for path in EXAMPLES.iterdir()} == {
+        "ansible",
         "crontab",
         "letsencrypt-mdaemon.ini",
         "monitoring",

@@ -230,11 +230,15 @@ def checks(installation: Installation) -> Iterator[tuple[str, Callable[[], str]]
 
 
 if sys.platform == "win32":
+    import ssl
+
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives import hashes
     from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+    from cryptography.hazmat.primitives.serialization import Encoding
 
-    from letsencrypt_mdaemon.windows import keys
+    from letsencrypt_mdaemon.verify import loopback
+    from letsencrypt_mdaemon.windows import keys, schannel
 
     def _windows_checks(
         installation: Installation,
@@ -255,7 +259,7 @@ if sys.platform == "win32":
                 trial = WindowsStore(
                     storage=storage, exportable=ours.exportable, readers=ours.readers
                 )
-                more = [_signs, _usable, _exports, _readers]
+                more = [_signs, _usable, _exports, serves, _readers]
                 yield (
                     name,
                     partial(store, trial, kind, *(partial(x, trial) for x in more)),
@@ -303,6 +307,22 @@ if sys.platform == "win32":
             message = "Cannot use its private key."
             raise DeployError(message, hint="Try the other value of key-storage.")
         return f"its key can be used ({store.key_place(digest)})"
+
+    def serves(store: WindowsStore, digest: str) -> str:
+        """Check that Schannel, as MDaemon uses it, makes handshakes with the key."""
+        leaf = store.chain(digest)[0].public_bytes(Encoding.DER)
+        versions = [ssl.TLSVersion.TLSv1_2]
+        if has_1_3 := sys.getwindowsversion().build >= schannel.TLS_1_3_SINCE:
+            versions.append(ssl.TLSVersion.TLSv1_3)
+        for version in versions:
+            with store.tls_server(digest, version) as server:
+                shown = loopback.handshake(server.answer, version, NAME)
+            if shown != leaf:
+                message = f"Schannel serves another certificate in {version.name}."
+                hint = "Try the other value of key-storage."
+                raise DeployError(message, hint=hint)
+        after = "TLS 1.2 and 1.3" if has_1_3 else "TLS 1.2; this Windows has no TLS 1.3"
+        return f"Schannel serves it by {after}"
 
     def _readers(store: WindowsStore, digest: str) -> str:
         who = store.key_readers(digest)

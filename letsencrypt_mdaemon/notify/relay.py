@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import sys
 
 from letsencrypt_mdaemon.errors import Error
 from letsencrypt_mdaemon.notify import address
@@ -24,6 +25,8 @@ def send(url: str, subject: str, body: str) -> None:
     except ImportError:
         message = f"Could not notify {what}: Apprise is not installed."
         hint = "Install it: pip install letsencrypt-mdaemon[apprise]."
+        if getattr(sys, "frozen", False):
+            hint = "The program without Python cannot have it: use a webhook."
         raise Error(message, hint=hint) from None
     logging.getLogger("apprise").propagate = False
     try:

@@ -5,7 +5,12 @@ from __future__ import annotations
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
-from letsencrypt_mdaemon.pki.certificate import claims_public_rules, is_issued_by
+from letsencrypt_mdaemon.pki.certificate import (
+    claims_public_rules,
+    is_issued_by,
+    public_key_hash,
+    thumbprint,
+)
 from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:
@@ -45,6 +50,9 @@ class Chain(NamedTuple):
         in_order: Whether each certificate is followed by its issuer, and nothing else.
         ends_at: The issuer of the last certificate of the path, as text.
         missing: The certificates that should be sent and are not, as text.
+        replaced: Those that are sent in place of what the CA issued, with the same
+            name and key: their thumbprint and subject, such as an older certificate of
+            the same CA.
         as_issued: Whether it contains all that the CA issued; None if unknown.
         distrust: Why clients do not trust it; empty if they do.
     """
@@ -53,6 +61,7 @@ class Chain(NamedTuple):
     ending: Ending
     ends_at: str
     missing: tuple[str, ...] = ()
+    replaced: tuple[str, ...] = ()
     as_issued: bool | None = None
     distrust: str = ""
 
@@ -129,6 +138,8 @@ def trace(
     issued = list(issued)
     # No client needs the root: one without it does not trust it either.
     lacks = [one for one in issued if one not in chain and not is_issued_by(one, one)]
+    twins = [(sent, one) for one in lacks for sent in path[1:] if _is_twin(sent, one)]
+    lacks = [one for one in lacks if all(one != other for _, other in twins)]
     missing = [title(one, "subject") for one in lacks]
     distrust, leads_to_root = roots.distrust(chain)
     if is_issued_by(last, last):
@@ -148,9 +159,21 @@ def trace(
         ending=ending,
         ends_at=title(last, "issuer"),
         missing=tuple(missing),
-        as_issued=not missing if issued else None,
+        replaced=tuple(
+            f"{thumbprint(one)} ({title(one, 'subject')}, until "
+            f"{one.not_valid_after_utc:%Y-%m-%d})"
+            for one, _ in twins
+        ),
+        as_issued=not (missing or twins) if issued else None,
         distrust=distrust,
     )
+
+
+def _is_twin(one: x509.Certificate, other: x509.Certificate) -> bool:
+    # A root in its place is another matter: it cuts the chain short.
+    if one == other or one.subject != other.subject or is_issued_by(one, one):
+        return False
+    return public_key_hash(one) == public_key_hash(other)
 
 
 def unneeded(

@@ -26,10 +26,16 @@ from letsencrypt_mdaemon.windows import access
 
 assert sys.platform == "win32"  # noqa: S101 - tells the type checker
 
-from letsencrypt_mdaemon.windows import crypt32, keys, security  # noqa: E402 - so is it
+from letsencrypt_mdaemon.windows import (  # noqa: E402 - so are these
+    crypt32,
+    keys,
+    schannel,
+    security,
+)
 from letsencrypt_mdaemon.windows.key_access import Key  # noqa: E402
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Collection, Iterator, Sequence
     from contextlib import AbstractContextManager
     from datetime import datetime
@@ -85,9 +91,11 @@ class WindowsStore:
         chain = found[:1]
         while chain:
             above = [one for one in issuers if is_issued_by(chain[-1], one)]
-            if not above or above[0] in chain:
+            # An older one with the same name and key may be there, too.
+            newest = max(above, key=lambda one: one.not_valid_before_utc, default=None)
+            if newest is None or newest in chain:
                 break
-            chain.append(above[0])
+            chain.append(newest)
         return tuple(chain)
 
     def key(self, wanted: str) -> PrivateKey | None:
@@ -115,6 +123,21 @@ class WindowsStore:
         """Return who keeps a certificate's private key; None if it has none."""
         place = self.key_place(wanted)
         return None if place is None else str(place)
+
+    @contextmanager
+    def tls_server(
+        self, wanted: str, version: ssl.TLSVersion
+    ) -> Iterator[schannel.Server]:
+        """Make a TLS server of Windows' own with a certificate, and without a port.
+
+        Raises:
+            DeployError: If Windows refuses, also later.
+        """
+        doing = f"make a handshake ({version.name}) by Schannel"
+        with explained(doing, failure=DeployError), self._found(wanted) as context:
+            assert context is not None  # noqa: S101 - it was just installed
+            with schannel.server(context, version) as made:
+                yield made
 
     def is_key_usable(self, wanted: str) -> bool:
         """Whether this account can use the certificate's private key."""

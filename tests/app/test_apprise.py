@@ -121,6 +121,9 @@ def test_without_apprise_it_is_said_how_to_install_it(
     wanted = "Could not notify the service tgram://: Apprise is not installed. "
     wanted += "Install it: pip install letsencrypt-mdaemon[apprise]."
     assert [row.problem for row in rows] == [wanted, ""]
+    monkeypatch.setattr(sys, "frozen", True, raising=False)
+    ((_, _, problem),) = notified(f"tgram://{SECRET}/1")
+    assert problem.endswith("The program without Python cannot have it: use a webhook.")
 
 
 IMPORTED = """\

@@ -16,8 +16,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from letsencrypt_mdaemon.app import masks, report, scheduling
+from letsencrypt_mdaemon.app import build, masks, report, scheduling
 from letsencrypt_mdaemon.errors import ConfigError, DeployError
+from letsencrypt_mdaemon.mdaemon.iis import Site
 from letsencrypt_mdaemon.sandbox.folder import FOREIGN
 from letsencrypt_mdaemon.state.folder import State
 from letsencrypt_mdaemon.state.memory import Rung
@@ -25,6 +26,7 @@ from letsencrypt_mdaemon.system.locks import exclusive_lock
 from letsencrypt_mdaemon.system.schedule import NAME, Cron
 from letsencrypt_mdaemon.windows import access
 from tests import schemas
+from tests.iis import Iis
 from tests.program import HOST_NAME, Program, beside_sandbox
 from tests.schedulers import Crontab
 
@@ -302,3 +304,13 @@ def test_no_word_of_an_error_is_shown(text: str) -> None:
 )
 def test_of_an_address_only_its_kind_is_shown(host: str, kind: str) -> None:
     assert masks.address(host) == kind
+
+
+def test_bindings_of_iis_are_told_with_their_flags(
+    beside: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    iis = Iis({"S": [("https", "*:443:", 0), ("https", "*:443:zq.test", 1)]})
+    site = Site("S", {}, run=iis)
+    monkeypatch.setattr(build, "web_site", lambda *_: site)
+    found = read(beside, tmp_path / "report.json")["iis"]["bindings"]
+    assert [(row["host"], row["ssl_flags"]) for row in found] == [(False, 0), (True, 1)]

@@ -223,6 +223,7 @@ def test_one_that_is_nearly_over_is_not_held_and_nothing_is_dated_in_the_past(
 
     assert asked.report["error"]["message"].endswith(said)
     assert ran.exit_code == 0, ran.messages
+    assert "; the next run of renew replaces it" in renewed.log()
     assert "  due          now: the next run of `renew` replaces it\n" in ran.output
     assert " ago)" not in ran.output + ran.messages
     assert hold_of(renewed) is None
@@ -237,7 +238,9 @@ def test_one_that_is_due_and_held_is_said_to_be_kept(renewed: Program) -> None:
 
     held = hold_of(renewed)
     assert held
-    assert f"runs keep it until {held.until.astimezone():%Y-%m-%d}" in ran.output
+    until = f"{held.until.astimezone():%Y-%m-%d}"
+    assert f"; runs keep it until {until}" in renewed.log()
+    assert ran.output.count(f"runs keep it until {until}") == 1
     assert "  due " not in ran.output
     assert " ago)" not in ran.output + ran.messages
 
@@ -435,6 +438,7 @@ def test_of_one_in_use_no_later_renewal_is_promised(
 
     assert asked.report["error"]["message"].endswith(said)
     assert ran.exit_code == 0, ran.messages
+    assert "; the next run of renew replaces it" in renewed.log()
     assert "  due          now: the next run of `renew` replaces it\n" in ran.output
     assert renewed.here("status").report["due"]
 

@@ -271,3 +271,7 @@ def test_without_appcmd_it_is_told_what_to_install() -> None:
     with pytest.raises(ConfigError, match=r"Could not run .*appcmd\.exe") as caught:
         site(Iis()).named()
     assert "Management Scripts and Tools" in caught.value.hint
+
+
+def test_the_flags_of_each_binding_are_told(iis: Iis) -> None:
+    assert site(iis).flags() == {ALL: 0, SNI: 1}

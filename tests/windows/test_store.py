@@ -5,10 +5,11 @@ from __future__ import annotations
 import ssl
 import sys
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -20,7 +21,7 @@ from letsencrypt_mdaemon.pki.certificate import (
     new_key,
     thumbprint,
 )
-from tests.certificates import certificate
+from tests.certificates import certificate, root
 from tests.wine import wine_differs
 
 assert sys.platform == "win32"
@@ -350,3 +351,30 @@ def test_there_is_no_key_to_use_of_what_is_not_there(store: WindowsStore) -> Non
     assert not store.is_key_usable("00" * 20)
     assert store.key_place("00" * 20) is None
     assert store.key_readers("no hex") is None
+
+
+def test_of_two_issuers_with_a_key_the_newer_one_is_in_the_chain(
+    store: WindowsStore, own: Certificate
+) -> None:
+    store.install(own)
+    name, key = own.chain[1].subject, root().key
+    start = own.chain[1].not_valid_before_utc
+    older = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(root().certificate.subject)
+        .public_key(own.chain[1].public_key())
+        .serial_number(5)
+        .not_valid_before(start - timedelta(days=9))
+        .not_valid_after(own.chain[1].not_valid_after_utc)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    added = thumbprint(older)
+    with crypt32.opened("CA") as issuers:
+        crypt32.add_encoded(issuers, older.public_bytes(Encoding.DER))
+    try:
+        assert store.chain(own.thumbprint) == own.chain
+    finally:
+        store.remove_issuers([added], now=datetime.max.replace(tzinfo=UTC))
+    assert in_registry("CA", added) == b""
