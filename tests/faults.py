@@ -2159,6 +2159,24 @@ FAULTS = (
         "test_drop_in.py -k another_script",
     ),
     Fault(
+        "removal-takes-the-script-of-another-installation",
+        "    return is_ours(path) and line.lower() in _read(path).lower()",
+        "    return is_ours(path)",
+        "test_footprint.py -k script_of_another_installation",
+    ),
+    Fault(
+        "removal-takes-the-task-of-another-installation",
+        '    if not f"{job.command} ".casefold().startswith(f"{ours} "):',
+        "    if not job.command:",
+        "test_footprint.py -k task_of_another_installation",
+    ),
+    Fault(
+        "removal-leaves-a-script-that-runs-a-program-that-is-gone",
+        "        done += footprint.remove_script(loaded, root, program)",
+        "        pass",
+        "test_footprint.py -k vendors_returns",
+    ),
+    Fault(
         "script-written-where-others-can-change-it",
         "scheduling.program(loaded, root, *trusted(root))",
         "scheduling.program(loaded, root)",
