@@ -15,7 +15,7 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from benchmarks import ladder, status
+from benchmarks import fleet, ladder, status
 from benchmarks.clients import CLIENTS, Scene, environment
 from benchmarks.surroundings import far_away, scene
 
@@ -229,5 +229,7 @@ if __name__ == "__main__":
         ladder.main(sys.argv[2:])
     elif sys.argv[1:2] == ["status"]:
         status.main(sys.argv[2:])
+    elif sys.argv[1:2] == ["fleet"]:
+        fleet.main(sys.argv[2:])
     else:
         main()

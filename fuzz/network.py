@@ -1,9 +1,10 @@
-"""What others answer over the network: functions of any bytes, which raise nothing."""
+"""What others answer or send: functions of any bytes, which raise nothing."""
 
 from __future__ import annotations
 
 import io
 import itertools
+import json
 import re
 import shutil
 import tempfile
@@ -33,12 +34,15 @@ from letsencrypt_mdaemon.acme.http import Reply
 from letsencrypt_mdaemon.acme.issuer import Issuer
 from letsencrypt_mdaemon.acme.problem import refuse
 from letsencrypt_mdaemon.acme.transport import Session
+from letsencrypt_mdaemon.app import collected, fleet
 from letsencrypt_mdaemon.doctor import caa, nameservers
 from letsencrypt_mdaemon.doctor.findings import Code
 from letsencrypt_mdaemon.doctor.validator import MAX_REDIRECTS, FetchError, Validator
 from letsencrypt_mdaemon.errors import AcmeError, Error
+from letsencrypt_mdaemon.render import csv, html
 from letsencrypt_mdaemon.state.folder import CaState
 from letsencrypt_mdaemon.verify import starttls
+from tests import fleets
 
 if TYPE_CHECKING:
     import socket
@@ -315,7 +319,24 @@ _PROBLEM = (
     b'"identifier":{"type":"dns","value":"mail.example.test"}}]}'
 )
 
+
+def report(data: bytes) -> None:
+    """Report on a server by the file that it sent."""
+    found = fleet.of([collected.parse(data, "a.json", fleets.NOW)], fleets.NOW)
+    assert found.servers[0].name.strip()
+    page = html.write(found, title="Report").decode()
+    assert all(c.isprintable() or c == "\n" for c in page)
+    assert page.count("<script") == page.count("<img") == 0
+    csv.write(found)
+    found.weeks()
+
+
 TARGETS = {
+    "report": (
+        report,
+        [json.dumps(made).encode() for made in (fleets.status(), fleets.check())]
+        + [json.dumps(fleets.hostile(text)).encode() for text in fleets.HOSTILE],
+    ),
     "starttls": (
         start_tls,
         [

@@ -5,12 +5,19 @@ Every other CA works by the URL of its directory.
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import date, timedelta
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+
+class Rate(NamedTuple):
+    """So many in a span; after that, one whenever its part of the span is over."""
+
+    number: int
+    span: timedelta
 
 
 class Limits(NamedTuple):
@@ -19,10 +26,16 @@ class Limits(NamedTuple):
     Args:
         exact_set: Certificates for exactly the same names in seven days.
         failures: Failed validations of one name in an hour.
+        accounts: New accounts from an address.
+        orders: New orders of an account.
+        domain: Certificates below a registered domain.
     """
 
     exact_set: int
     failures: int
+    accounts: Rate | None = None
+    orders: Rate | None = None
+    domain: Rate | None = None
 
 
 class Authority(NamedTuple):
@@ -50,7 +63,13 @@ LETSENCRYPT = Authority(
     url="https://acme-v02.api.letsencrypt.org/directory",
     staging=_STAGING,
     most_names=_NAMES,
-    limits=Limits(exact_set=5, failures=5),
+    limits=Limits(
+        exact_set=5,
+        failures=5,
+        accounts=Rate(10, timedelta(hours=3)),
+        orders=Rate(300, timedelta(hours=3)),
+        domain=Rate(50, timedelta(days=7)),
+    ),
     lifetimes=((date(2027, 2, 10), 64), (date(2028, 2, 16), 45)),
 )
 AUTHORITIES = {

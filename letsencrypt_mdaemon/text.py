@@ -34,18 +34,18 @@ def printable(text: object, limit: int = 2000) -> str:
 
 def when(moment: datetime, now: datetime | None = None) -> str:
     """Return a moment in local time, with the zone and the distance from now."""
-    local = _local(moment)
+    here = local(moment)
     # Not %Z: on Windows its names are long, and translated.
-    zone = local.isoformat()[-6:]
-    return f"{local:%Y-%m-%d %H:%M} {zone} ({_distance(moment, now)})"
+    zone = here.isoformat()[-6:]
+    return f"{here:%Y-%m-%d %H:%M} {zone} ({_distance(moment, now)})"
 
 
 def day(moment: datetime, now: datetime | None = None) -> str:
     """Return the local day of a moment, with the distance from now."""
-    return f"{_local(moment):%Y-%m-%d} ({_distance(moment, now)})"
+    return f"{local(moment):%Y-%m-%d} ({_distance(moment, now)})"
 
 
-def _local(moment: datetime) -> datetime:
+def local(moment: datetime) -> datetime:
     """Return a moment in local time, or as it is where that has no year left.
 
     A certificate without an end has the last second of the year 9999 (RFC 5280,

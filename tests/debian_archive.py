@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import tarfile
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -14,11 +15,12 @@ class ArchiveError(Exception):
     """Packages are not to be had; the message says why."""
 
 
-def unpack(*packages: str, into: Path) -> None:
+def unpack(*packages: str, into: Path, only: str = "") -> None:
     """Unpack packages, and those they need that are not installed.
 
     Args:
         into: A folder; only complete if no error is raised.
+        only: The one file of the one package that is wanted, which needs no other.
 
     Raises:
         ArchiveError: There is no apt here, or it cannot fetch one of them.
@@ -45,6 +47,8 @@ def unpack(*packages: str, into: Path) -> None:
             *("--reinstall", "--print-uris", *packages),
         )
         wanted = re.findall(r"^'[^']+' ([^_ ]+)_", plan.stdout, re.MULTILINE)
+        if only:
+            wanted = [name for name in wanted if name in packages]
         fetch = _run("apt-get", *options, "download", *wanted, cwd=folder)
         files = list(folder.glob("*.deb"))
         if not wanted or len(files) != len(wanted):
@@ -52,7 +56,23 @@ def unpack(*packages: str, into: Path) -> None:
             message = f"Debian's packages {', '.join(packages)} are needed; apt says:\n"
             raise ArchiveError(message + said)
         for file in files:
-            _run("dpkg-deb", "-x", str(file), str(into))
+            if only:
+                _take_out(file, only, into)
+            else:
+                _run("dpkg-deb", "-x", str(file), str(into))
+
+
+def _take_out(package: Path, name: str, into: Path) -> None:
+    """Unpack one file: the others of its package may have hundreds of megabytes."""
+    command = ("dpkg-deb", "--fsys-tarfile", str(package))
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        with tarfile.open(fileobj=process.stdout, mode="r|") as archive:
+            for member in archive:
+                if member.name == f"./{name}":
+                    archive.extract(member, into, filter="data")
+                    break
+        process.kill()
 
 
 def _run(*command: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

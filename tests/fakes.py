@@ -24,11 +24,12 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from letsencrypt_mdaemon.errors import DeployError
 from letsencrypt_mdaemon.pki.certificate import Certificate, PrivateKey, thumbprint
+from letsencrypt_mdaemon.pki.chain import unneeded
 from letsencrypt_mdaemon.renewal.adapters import Request
 from letsencrypt_mdaemon.renewal.snapshot import Snapshot
 from letsencrypt_mdaemon.state.ledger import Ledger
 from letsencrypt_mdaemon.state.memory import Attempt, Change, Memory, Target, Window
-from letsencrypt_mdaemon.system import disk, swap
+from letsencrypt_mdaemon.system import disk, identity, swap
 from letsencrypt_mdaemon.verify.endpoints import Endpoint
 from letsencrypt_mdaemon.verify.served import Answer, Served
 from letsencrypt_mdaemon.windows.service import (
@@ -59,6 +60,8 @@ class MemoryStore:
         self.kept: dict[str, tuple[x509.Certificate, str]] = {}
         self.keys: dict[str, PrivateKey] = {}
         self.chains: dict[str, tuple[x509.Certificate, ...]] = {}
+        self.issuers: dict[str, x509.Certificate] = {}
+        self.let_in: list[str] = []
 
     def certificates(self) -> list[tuple[x509.Certificate, str]]:
         """Return each certificate with its friendly name."""
@@ -68,12 +71,33 @@ class MemoryStore:
         """Return no files: it has none."""
         return []
 
-    def install(self, certificate: Certificate) -> None:
-        """Make sure that it is there."""
+    def install(self, certificate: Certificate) -> tuple[str, ...]:
+        """Make sure that it is there, and return the issuers that were not."""
         entry = (certificate.leaf, certificate.friendly_name)
         self.kept.setdefault(certificate.thumbprint, entry)
         self.keys[certificate.thumbprint] = certificate.key
         self.chains[certificate.thumbprint] = certificate.chain
+        above = {thumbprint(one): one for one in certificate.chain[1:]}
+        added = tuple(digest for digest in above if digest not in self.issuers)
+        self.issuers |= above
+        return added
+
+    def remove_issuers(self, added: Collection[str], *, now: datetime) -> list[str]:
+        """Remove those of them that are expired or not needed."""
+        leaves = [leaf for leaf, _ in self.kept.values()]
+        known = {digest: self.issuers[digest] for digest in added}
+        gone = unneeded(leaves, known, self.issuers.values(), now=now)
+        for digest in gone:
+            del self.issuers[digest]
+        return gone
+
+    def key_provider(self, wanted: str) -> str | None:
+        """Return who keeps the key."""
+        return "Memory" if wanted in self.keys else None
+
+    def let_read(self, wanted: str) -> None:
+        """Remember who was let in."""
+        self.let_in.append(wanted)
 
     def chain(self, wanted: str) -> tuple[x509.Certificate, ...]:
         """Return it with its issuers; empty if it is not there."""
@@ -322,6 +346,8 @@ Rule: TypeAlias = Callable[[Path], None]
 _WAYS = [(builtins, "open"), (io, "open"), (os, "open")]
 _WAYS += [(os, name) for name in ("mkdir", "remove", "rename", "replace")]
 _WAYS += [(os, name) for name in ("rmdir", "unlink", "link")]
+if sys.platform == "win32":
+    _WAYS.append((identity, "make_folder"))
 _WAYS.append((swap, "_replace_file" if sys.platform == "win32" else "_exchange"))
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from xml.sax.saxutils import quoteattr
 
 from letsencrypt_mdaemon.errors import Error
-from letsencrypt_mdaemon.mdaemon.iis import APPLICATION
-from letsencrypt_mdaemon.system.process import Ended
+from letsencrypt_mdaemon.mdaemon.http_sys import APPLICATION, not_found
+from letsencrypt_mdaemon.system.process import ANSI, Ended
 
 ENGLISH = """
 SSL Certificate bindings:
@@ -21,9 +21,16 @@ SSL Certificate bindings:
     Application ID               : {application}
     Certificate Store Name       : {store}
     Verify Client Certificate Revocation : Enabled
+    Verify Revocation Using Cached Client Certificate Only : Disabled
     Usage Check                  : Enabled
+    Revocation Freshness Time    : {freshness}
+    URL Retrieval Timeout        : 0
     Ctl Identifier               : (null)
+    Ctl Store Name               : {trusted}
+    DS Mapper Usage              : {mapper}
     Negotiate Client Certificate : {negotiate}
+    Reject Connections           : {reject}
+    Disable HTTP2                : Not Set
 
 """
 GERMAN = """
@@ -35,12 +42,20 @@ SSL-Zertifikatbindungen:
     Anwendungs-ID                : {application}
     Zertifikatspeichername       : {store}
     Clientzertifikatsperre überprüfen : Aktiviert
+    Sperre nur mit zwischengespeichertem Clientzertifikat überprüfen : Deaktiviert
     Verwendungsüberprüfung       : Aktiviert
+    Aktualisierungszeit der Sperre : {freshness}
+    Zeitlimit für URL-Abruf      : 0
     Steuerelement-ID             : (null)
+    Steuerelementspeichername    : {trusted}
+    DS-Zuordnungsverwendung      : {mapper}
     Clientzertifikat aushandeln  : {negotiate}
+    Verbindungen ablehnen        : {reject}
+    HTTP2 deaktivieren           : Nicht festgelegt
 
 """
-NOTHING = "\nSSL Certificate bindings:\n\nThe system cannot find the file specified.\n"
+# The last line is in the language of Windows, or in the one of Wine.
+NOTHING = f"\nSSL Certificate bindings:\n\n{not_found()}\n"
 
 
 @dataclass(slots=True)
@@ -50,7 +65,11 @@ class Entry:
     hash: str
     application: str = APPLICATION
     store: str = "MY"
-    negotiate: str = "Disabled"
+    negotiate: bool = False
+    mapper: bool = False
+    freshness: int = 0
+    trusted: str = "(null)"
+    reject: bool = False
     options: tuple[str, ...] = ()
 
 
@@ -84,10 +103,13 @@ class Iis:
         *arguments: str,
         given: str = "",
         failure: type[Error] = Error,
+        encoding: str = "oem",
     ) -> Ended:
         """Do what the program would do."""
         assert not given
         tool = re.split(r"[\\/]", str(program))[-1]
+        # Through a pipe, appcmd writes in the code page of windows, netsh in DOS's.
+        assert (encoding == ANSI) == (tool == "appcmd.exe")
         if tool == "appcmd.exe" and not self.sites:
             message = f"Could not run {program}: No such file."
             raise failure(message)
@@ -132,11 +154,20 @@ class Iis:
                 hash=entry.hash,
                 application=entry.application,
                 store=entry.store,
-                negotiate=entry.negotiate,
+                freshness=entry.freshness,
+                trusted=entry.trusted,
+                **{
+                    name: self._word(on=getattr(entry, name))
+                    for name in ("negotiate", "mapper", "reject")
+                },
             )
             for place, entry in found.items()
         )
         return Ended(0, text)
+
+    def _word(self, *, on: bool) -> str:
+        words = ["Deaktiviert", "Aktiviert"] if "Zert" in self.shown else []
+        return (words or ["Disabled", "Enabled"])[on]
 
     def _set_site(self, site: str, change: str) -> Ended:
         bindings = self.sites[site.removeprefix("/site.name:")]
@@ -162,6 +193,10 @@ class Iis:
             given.pop("certhash"),
             given.pop("appid"),
             given.pop("certstorename"),
+            negotiate=given.pop("clientcertnegotiation", "") == "enable",
+            mapper=given.pop("dsmapperusage", "") == "enable",
+            freshness=int(given.pop("revocationfreshnesstime", "0")),
+            trusted=given.pop("sslctlstorename", "(null)"),
             options=tuple(f"{name}={value}" for name, value in given.items()),
         )
         return Ended(0, "SSL Certificate successfully added")

@@ -124,7 +124,7 @@ class Program:
 
     def log(self) -> str:
         """Return the last run's log."""
-        return (self.layout.logs / "LetsEncrypt.log").read_text("utf-8")
+        return (self.layout.logs / "LetsEncrypt.log").read_text("utf-8-sig")
 
 
 def options_of(words: Sequence[str]) -> set[str]:

@@ -38,9 +38,10 @@ class Crontab:
         *arguments: str,
         given: str = "",
         failure: type[Error] = Error,
+        encoding: str = "",
     ) -> Ended:
         """Run it."""
-        assert (program.name, failure) == ("crontab", Error)
+        assert (program.name, failure, encoding) == ("crontab", Error, "")
         if self.refuses:
             return Ended(1, "You (nobody) are not allowed to use this program\n")
         if arguments == ("-",):
@@ -59,12 +60,18 @@ class Schtasks:
     Attributes:
         tasks: Name → definition, as text.
         results: Name → the columns of `/V /FO CSV`: last run and last result.
+        hidden: The names of tasks that this account may not see.
+        broken: The names of tasks whose definition cannot be read.
+        ends_with: The last result of a task that is run at once.
     """
 
     def __init__(self) -> None:
         self.tasks: dict[str, str] = {}
         self.results: dict[str, tuple[str, str]] = {}
+        self.hidden: set[str] = set()
+        self.broken: set[str] = set()
         self.refuses = False
+        self.ends_with = "0"
 
     @property
     def text(self) -> str | None:
@@ -88,28 +95,32 @@ class Schtasks:
         settings = self.tasks[name].partition("Settings>")[2]
         return re.search("Enabled>false<", settings) is not None
 
-    def __call__(  # noqa: C901, PLR0911 - as many as there are answers
+    def __call__(  # noqa: C901, PLR0911, PLR0912 - as many as there are answers
         self,
         program: Path,
         *arguments: str,
         given: str = "",
         failure: type[Error] = Error,
+        encoding: str = "",
     ) -> Ended:
         """Run it."""
-        assert (program.name, failure) == ("schtasks.exe", Error)
-        assert not given
-        if arguments == ("/Query", "/XML", "ONE"):
-            listed = [f"<!-- \\{name} -->\n{text}" for name, text in self.tasks.items()]
-            return Ended(0, f"{HEAD}<Tasks>\n{''.join(listed)}</Tasks>\n")
+        assert (program.name, failure, encoding) == ("schtasks.exe", Error, "")
+        if arguments[0] == "/Query" and "/TN" not in arguments:
+            assert not given
+            return self._listed(*arguments[1:])
         verb, _, path, *rest = arguments
         name = path.removeprefix("\\")
         there = name in self.tasks
+        if verb == "/Query" and name in {*self.hidden, *self.broken}:
+            return Ended(1, "FEHLER: Zugriff verweigert\n")
+        assert given == ("N\n" if verb == "/Create" and "/F" not in rest else "")
         if verb == "/Create":
             if self.refuses:
                 return Ended(1, "FEHLER: Zugriff verweigert\n")
             assert rest[0] == "/XML"
             if there and "/F" not in rest:
-                return Ended(1, "There is one.\n")
+                # It asks, is told no, and finds that all right.
+                return Ended(0, "WARNUNG: Ersetzen (J/N)? N\n")
             root = ET.fromstring(Path(rest[1]).read_bytes())  # noqa: S314 - ours
             self.tasks[name] = ET.tostring(root, encoding="unicode")
         elif not there:
@@ -119,6 +130,11 @@ class Schtasks:
             if self.refuses:
                 return Ended(1, "FEHLER: Zugriff verweigert\n")
             del self.tasks[name]
+        elif verb == "/Run":
+            assert rest == []
+            if self.refuses:
+                return Ended(1, "FEHLER: Zugriff verweigert\n")
+            self.results[name] = ("28.11.2026 12:00:00", self.ends_with)
         elif verb == "/Change":
             assert rest in (["/ENABLE"], ["/DISABLE"])
             if self.refuses:
@@ -137,6 +153,20 @@ class Schtasks:
                 0, ",".join(f'"{x}"' for x in [*row, result, "N/A", "x"]) + "\n"
             )
         return Ended(0, "")
+
+    def _listed(self, *how: str) -> Ended:
+        """List what this account may see."""
+        seen = {x: text for x, text in self.tasks.items() if x not in self.hidden}
+        if how == ("/FO", "CSV", "/NH"):
+            rows = "".join(f'"\\{x}","N/A","Bereit"\n' for x in seen for _ in range(2))
+            return Ended(0, '"\\Microsoft\\Windows\\X","N/A","Bereit"\n' + rows)
+        assert how == ("/XML", "ONE")
+        listed = ""
+        for name, text in seen.items():
+            if name in self.broken:
+                return Ended(1, f"{HEAD}<Tasks>\n{listed}FEHLER: ungültig\n")
+            listed += f"<!-- \\{name} -->\n{text}"
+        return Ended(0, f"{HEAD}<Tasks>\n{listed}</Tasks>\n")
 
 
 HEAD = '<?xml version="1.0" encoding="UTF-16"?>\n'

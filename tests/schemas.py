@@ -14,6 +14,8 @@ from referencing.jsonschema import DRAFT202012
 
 FOLDER = Path(__file__).parents[1] / "docs" / "schemas"
 COMMON = "common"
+SENT = ("after-activation", "notification", "selftest-report")
+"""What no command prints."""
 
 
 def name(command: str) -> str:
@@ -33,6 +35,11 @@ def check(document: Mapping[str, Any]) -> None:
     if not is_known:
         assert document["error"]["type"] == "UsageError", command
     _validator(name(command) if is_known else COMMON).validate(document)
+
+
+def check_as(schema: str, document: Mapping[str, Any]) -> None:
+    """Check what is sent or written to a file, and printed by no command."""
+    _validator(schema).validate(document)
 
 
 @cache

@@ -105,3 +105,18 @@ def test_any_words_become_short_and_printable(text: str, limit: int) -> None:
     assert len(shown) <= limit
     assert printable(shown, limit) == shown
     shown.encode()
+
+
+@pytest.mark.parametrize("kind", [Error, ConfigError])
+def test_after_issuance_what_this_machine_refuses_is_the_servers_error(
+    kind: type[Error],
+) -> None:
+    with pytest.raises(DeployError) as caught, errors.after_issuance():
+        raise kind("It is full.", hint="Make room.")
+
+    assert (caught.value.message, caught.value.hint) == ("It is full.", "Make room.")
+
+
+def test_after_issuance_other_errors_stay_what_they_are() -> None:
+    with pytest.raises(BusyError), errors.after_issuance():
+        raise BusyError("Another run.")

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
 
+from letsencrypt_mdaemon.app import notifications
 from letsencrypt_mdaemon.cli import legacy
 from letsencrypt_mdaemon.cli.main import cli
 from letsencrypt_mdaemon.config import load
+from letsencrypt_mdaemon.config.settings import Config
+from letsencrypt_mdaemon.system.schedule import MARK
+from tests import schemas
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
@@ -29,11 +36,14 @@ def _parses(arguments: list[str]) -> bool:
 
 def test_no_example_is_untested() -> None:
     assert {path.name for path in EXAMPLES.iterdir()} == {
+        "ansible",
         "crontab",
         "letsencrypt-mdaemon.ini",
+        "monitoring",
         "renew.py",
         "scheduled-renew.cmd",
         "task.xml",
+        "webhook.py",
     }
 
 
@@ -72,12 +82,48 @@ def test_every_remark_of_the_example_config_that_is_a_setting_works(
     assert target.file == r"App\MDaemon.ini"
     shown = {name for name, row in loaded.shown().items() if row["from"] != "default"}
     unshown = {name for name, _ in load.settings()} - shown
-    # Left out are what belongs to one run only, and the secret.
+    # Left out are what belongs to one run only, and secrets.
     assert unshown == {
         *("dry-run", "force", "json", "staging", "no-reload", "skip-port-check"),
         *("mail-password", "eab-key", "no-activate"),
+        *("notify", "notify-key", "heartbeat-url"),
         *("public", "require-trusted"),
     }
+
+
+@pytest.mark.parametrize("key", ["a key", "whsec_YWJj"])
+def test_the_receiver_takes_what_is_signed_with_its_key_and_nothing_else(
+    key: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "key"
+    file.write_text(f"{key}\n", "utf-8")
+    message = notifications.Message("", "", '{"event": "failed", "subject": "It did"}')
+    with subprocess.Popen(
+        [sys.executable, str(EXAMPLES / "webhook.py"), str(file), "0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        encoding="utf-8",
+    ) as receiver:
+        assert receiver.stdout is not None
+        port = receiver.stdout.readline().split()[-1]
+        url = f"http://127.0.0.1:{port}/"
+        problems = [
+            notifications.send(Config(notify=url, notify_key=used), message)[0].problem
+            for used in ("another", "", key)
+        ]
+        receiver.terminate()
+        printed = receiver.stdout.read()
+
+    assert ["answered 403" in problem for problem in problems] == [True, True, False]
+    assert problems[-1] == ""
+    assert printed == "failed It did\n"
+
+
+def test_the_documented_notification_is_as_its_schema_says() -> None:
+    page = (ROOT / "docs" / "notifications.md").read_text("utf-8")
+    (text,) = re.findall("(?s)```json\n(.*?)```", page)
+
+    schemas.check_as("notification", json.loads(text))
 
 
 def test_the_crontab_line_is_a_command_line_of_ours() -> None:
@@ -118,6 +164,7 @@ def test_the_cmd_uses_the_switches_of_the_old_script() -> None:
 
     assert legacy.is_legacy(arguments)
     assert _parses(legacy.translate(arguments))
+    assert legacy.translate(arguments)[-1] == MARK
 
 
 @pytest.mark.parametrize("name", [name for name, _ in load.settings()])

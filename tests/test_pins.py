@@ -44,7 +44,7 @@ def _pins(file: Path) -> dict[str, str]:
 
 def _everything() -> list[Requirement]:
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())
-    return _asked(("", "demo", "test"), project["dependency-groups"])
+    return _asked(("", "apprise", "demo", "test"), project["dependency-groups"])
 
 
 def _unmet(asked: Iterable[Requirement], pins: dict[str, str]) -> list[str]:

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import binascii
 import json
 import logging
-import re
-from base64 import urlsafe_b64decode
 from contextlib import suppress
-from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from josepy.errors import DeserializationError
-from josepy.jwk import JWK, JWKEC, JWKRSA, JWKOct
+from josepy.jwk import JWK, JWKEC, JWKRSA
 
 from letsencrypt_mdaemon.acme.exchange import check_url
 from letsencrypt_mdaemon.acme.http import TransientError
@@ -27,7 +23,9 @@ from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
+    from letsencrypt_mdaemon.acme.external import ExternalAccount
     from letsencrypt_mdaemon.acme.http import Reply
     from letsencrypt_mdaemon.acme.transport import Session
     from letsencrypt_mdaemon.state.folder import CaState
@@ -38,42 +36,6 @@ _ABOUT_ACCOUNT = {
     *("accountDoesNotExist", "rateLimited", "unauthorized", "userActionRequired"),
 }
 """Problems with the account itself, whatever the request was."""
-
-
-@dataclass(frozen=True)
-class ExternalAccount:
-    """An account at the CA's web site that ours is bound to (RFC 8555, 7.3.4).
-
-    Args:
-        kid: The key identifier from the CA.
-        key: The MAC key from the CA; never part of the `repr`.
-    """
-
-    kid: str
-    key: bytes = field(repr=False)
-
-    @classmethod
-    def read(cls, kid: str, text: str) -> ExternalAccount:
-        """Return the account; the text is the key in base64url.
-
-        Raises:
-            ValueError: If it is not base64url.
-        """
-        # Some sites show it with padding, or in the other alphabet.
-        text = text.strip().translate(str.maketrans("+/", "-_")).rstrip("=")
-        if not re.fullmatch("[A-Za-z0-9_-]+", text):
-            raise ValueError("is not base64url")
-        try:
-            return cls(kid, urlsafe_b64decode(text + "=" * (-len(text) % 4)))
-        except binascii.Error:
-            raise ValueError("is not base64url: its end is missing") from None
-
-    def bind(self, key: JWK, url: str) -> dict[str, str]:
-        """Return the JWS that binds a new account's key to this account."""
-        payload = json.dumps(_public(key)).encode()
-        signer = Signer(JWKOct(key=self.key), self.kid)
-        bound: dict[str, str] = json.loads(sign(url, payload, signer))
-        return bound
 
 
 class Accounts:
@@ -250,6 +212,39 @@ class Accounts:
         self.state.save(account._replace(key=account.next_key, next_key={}))
         return signer.kid
 
+    def exported(self) -> Account:
+        """Return the account with the key that the CA knows.
+
+        Raises:
+            ConfigError: If there is none.
+        """
+        self._existing()
+        account = self.state.account()
+        assert account is not None  # noqa: S101 - it exists
+        return account
+
+    def adopt(self, account: Account) -> Path | None:
+        """Use another server's account; return the file of a former one, if any.
+
+        The CA says which account has the key (7.3.1): a URL from a file is not
+        believed. A former account is set aside, and its open order is forgotten.
+
+        Raises:
+            AcmeError: If the CA knows no account with this key.
+            ConfigError: If it is no key.
+        """
+        key = _jwk(account.key)
+        if key is None:
+            raise ConfigError("The file holds no account key.", hint="Export it again.")
+        taken = Account(account.key, self._find(key))
+        former, aside = self.state.account(), None
+        if former is not None and former.url != taken.url:
+            self.state.forget_order()
+            aside = self.state.retire_account()
+        if former is None or (former.key, former.url) != (taken.key, taken.url):
+            self.state.save(taken)
+        return aside
+
     def post(self, url: str, payload: object, signer: Signer) -> Reply:
         """Send a signed request; say what to do if the account is deactivated."""
         try:
@@ -290,13 +285,16 @@ class Accounts:
         self.state.save(settled)
         return settled
 
-    def _find(self, key: JWK) -> None:
-        """Ask whether there is an account with this key (7.3.1)."""
+    def _find(self, key: JWK) -> str:
+        """Return the URL of the account with this key (7.3.1)."""
         url = self.session.directory["newAccount"]
         request = {"onlyReturnExisting": True}
-        if not self.post(url, request, Signer(key)).location:
+        location = self.post(url, request, Signer(key)).location
+        if not location:
             message = f"{printable(url, 300)} found the account but sent no URL."
             raise AcmeError(message, hint="Try again later.")
+        check_url(location, self.session.directory_url)
+        return location
 
 
 def _new_key() -> JWK:

@@ -29,9 +29,16 @@ CLOCK_ERROR = timedelta(days=1)
 
 
 def revocation(
-    leaf: x509.Certificate, issuer: x509.Certificate, *, now: datetime
+    leaf: x509.Certificate,
+    issuer: x509.Certificate,
+    *,
+    now: datetime,
+    proxy: str = "",
 ) -> Revocation | None:
     """Return when the CA revoked a certificate, and why; None if it did not.
+
+    Args:
+        proxy: See `exchange.route`.
 
     Raises:
         AcmeError: If no CRL that the certificate names can be fetched and trusted.
@@ -39,7 +46,7 @@ def revocation(
     failure = AcmeError("The certificate names no CRL.")
     for url in crl_urls(leaf):
         try:
-            crl = _parsed(fetch(url), url)
+            crl = _parsed(fetch(url, proxy=proxy), url)
         except AcmeError as exc:
             failure = exc
             continue
@@ -62,7 +69,7 @@ def _is_key_compromised(entry: x509.RevokedCertificate) -> bool:
     return reason is x509.ReasonFlags.key_compromise
 
 
-def fetch(url: str) -> bytes:
+def fetch(url: str, *, proxy: str = "") -> bytes:
     """Fetch a CRL, within limits of time and size.
 
     The CA's signature protects it, so it comes without TLS (RFC 5280, 8).
@@ -75,7 +82,7 @@ def fetch(url: str) -> bytes:
 
         def get(at: str) -> Reply:
             left = max(deadline - time.monotonic(), 0.001)
-            by = route(at)
+            by = route(at, proxy=proxy)
             return send(adapter, "GET", at, seconds=left, most=MAX_CRL_BYTES, by=by)
 
         reply = follow(get, url)

@@ -183,16 +183,31 @@ def _is_loopback(host: str | None) -> bool:
         return host == "localhost"
 
 
-def route(url: str, ca_bundle: Path | None = None) -> dict[str, Any]:
+def route(
+    url: str, ca_bundle: Path | None = None, *, proxy: str = ""
+) -> dict[str, Any]:
     """Return the proxies and roots for a URL, as the environment has them.
 
     A login from `.netrc` is never among them.
+
+    Args:
+        proxy: The URL of the only proxy; "" = that of the environment, or on Windows of
+            this account's settings. NO_PROXY lists exceptions in both cases.
     """
     roots = str(ca_bundle or "")
     for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
         roots = roots or os.environ.get(name, "")
     proxies = requests.utils.get_environ_proxies(url)
+    if proxy:
+        bypassed = requests.utils.should_bypass_proxies(url, no_proxy=None)
+        proxies = {} if bypassed else {"http": proxy, "https": proxy}
     return {"proxies": proxies, "verify": roots or True}
+
+
+def proxy_of(url: str) -> str:
+    """Return the proxy that this account has for a URL; "" if it has none."""
+    proxies = requests.utils.get_environ_proxies(url)
+    return requests.utils.select_proxy(url, proxies) or ""
 
 
 def send(  # noqa: PLR0913 - what a request is made of

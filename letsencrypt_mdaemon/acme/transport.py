@@ -59,8 +59,9 @@ class Session:
 
     Args:
         ca_bundle: PEM file with the only roots to trust for the CA's HTTPS; None =
-            those of REQUESTS_CA_BUNDLE, or else Mozilla's. Proxies come from the
-            environment, on Windows also from the system's settings.
+            those of REQUESTS_CA_BUNDLE, or else Mozilla's.
+        proxy: The URL of the proxy; "" = that of the environment, on Windows also of
+            this account's settings.
         timeout: Seconds for one request and its answer, however slowly it comes.
         delay: Maximum random delay before the first request, in seconds, so that not
             all servers of the world contact the CA at once.
@@ -70,11 +71,12 @@ class Session:
         deadline: The end of a conversation of many requests; None = each has its own.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - its options
         self,
         directory_url: str,
         *,
         ca_bundle: Path | None = None,
+        proxy: str = "",
         timeout: float = 45.0,
         delay: float = 0.0,
         sleep: Callable[[float], None] = time.sleep,
@@ -82,6 +84,7 @@ class Session:
         self.directory_url = directory_url
         self.deadline: Deadline | None = None
         self._ca_bundle = ca_bundle
+        self._proxy = proxy
         self._timeout = timeout
         self._sleep = sleep
         self._delay = delay
@@ -281,7 +284,7 @@ class Session:
         """Return the proxies and roots for a URL, determined once for each host."""
         host = urlsplit(url).netloc
         if host not in self._routes:
-            self._routes[host] = route(url, self._ca_bundle)
+            self._routes[host] = route(url, self._ca_bundle, proxy=self._proxy)
         return self._routes[host]
 
     def _accept(self, reply: Reply) -> Reply:

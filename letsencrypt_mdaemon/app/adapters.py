@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from letsencrypt_mdaemon import authorities
-from letsencrypt_mdaemon.app import build
+from letsencrypt_mdaemon.app import build, credentials, mail_policy
 from letsencrypt_mdaemon.errors import ConfigError, Error
 from letsencrypt_mdaemon.mdaemon import folders
 from letsencrypt_mdaemon.mdaemon.bindings import Bindings
 from letsencrypt_mdaemon.mdaemon.server import MailServer, Semaphores
 from letsencrypt_mdaemon.renewal import due
 from letsencrypt_mdaemon.renewal.adapters import Adapters, Request
+from letsencrypt_mdaemon.state.memory import Restart, utc
 from letsencrypt_mdaemon.system import disk
 from letsencrypt_mdaemon.verify.observe import observe
 
@@ -62,7 +63,9 @@ def adapters(
         state=installation.state,
         ca=installation.ca,
         issuer=cache(lambda: issuer(installation)),
-        revocation=revocation,
+        revocation=lambda leaf, above: revocation(
+            leaf, above, proxy=installation.config.proxy
+        ),
         suspects=suspects,
         refusal=lambda request, leaf: as_error(
             refusals(
@@ -73,6 +76,7 @@ def adapters(
                 binds=not (request.issue_only or request.rehearse),
             )
         ),
+        tlsa=lambda: mail_policy.tlsa(installation),
     )
 
 
@@ -132,7 +136,7 @@ def as_error(found: Mapping[tuple[str, Path], Error]) -> Error | None:
 
 
 def revocation(
-    leaf: x509.Certificate, issuer_of_leaf: x509.Certificate
+    leaf: x509.Certificate, issuer_of_leaf: x509.Certificate, *, proxy: str = ""
 ) -> Revocation | None:
     """Return when and why the CA revoked a certificate, by its CRL; None if it did not.
 
@@ -141,7 +145,7 @@ def revocation(
     """
     from letsencrypt_mdaemon.acme import crl  # noqa: PLC0415 - slow, at most daily
 
-    return crl.revocation(leaf, issuer_of_leaf, now=datetime.now(UTC))
+    return crl.revocation(leaf, issuer_of_leaf, now=datetime.now(UTC), proxy=proxy)
 
 
 def suspects() -> tuple[list[str], list[str]]:
@@ -166,7 +170,7 @@ def request(installation: Installation, names: tuple[str, ...]) -> Request:
         names=names,
         key_type=config.key_type,
         directory_url=config.ca,
-        reuse_key=config.key_policy == "reuse",
+        key_policy=config.key_policy,
         days_left=config.renew_days,
         interval=due.interval(installation.memory.runs),
         limits=authorities.at(config.ca).limits,
@@ -211,7 +215,16 @@ def server(installation: Installation, targets: Sequence[Target]) -> MailServer:
         site=build.web_site(config, installation.known),
         service=build.windows_service(root),
         may_restart=config.allow_restart and not config.no_reload,
+        elsewhere=build.other_users,
+        note=lambda name: _note_restart(installation, name),
     )
+
+
+def _note_restart(installation: Installation, service: str) -> None:
+    if service:
+        installation.state.save(Restart(service, utc(datetime.now(UTC))))
+    else:
+        installation.state.forget_restart()
 
 
 def accounts(installation: Installation) -> Accounts:
@@ -222,11 +235,11 @@ def accounts(installation: Installation) -> Accounts:
     config = installation.config
     delay = config.longest_delay if installation.scheduled else 0.0
     return Accounts(
-        Session(config.ca, ca_bundle=config.ca_bundle, delay=delay),
+        Session(config.ca, ca_bundle=config.ca_bundle, proxy=config.proxy, delay=delay),
         installation.ca,
         contact=config.contact,
         agree_tos=config.agree_tos,
-        external=lambda: build.external_account(config),
+        external=lambda: credentials.external_account(config),
     )
 
 

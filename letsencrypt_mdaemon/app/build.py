@@ -9,34 +9,33 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from letsencrypt_mdaemon.app import trust
-from letsencrypt_mdaemon.errors import ConfigError, Error
+from letsencrypt_mdaemon.app import credentials, trust
+from letsencrypt_mdaemon.errors import ConfigError, DeployError, Error
 from letsencrypt_mdaemon.mdaemon import folders
 from letsencrypt_mdaemon.state.folder import State
+from letsencrypt_mdaemon.state.memory import utc
 from letsencrypt_mdaemon.stores.pem import PemStore
-from letsencrypt_mdaemon.system.disk import read_limited, reason, sweep
+from letsencrypt_mdaemon.system.disk import explained, sweep
 from letsencrypt_mdaemon.system.locks import exclusive_lock
+from letsencrypt_mdaemon.text import when
 from letsencrypt_mdaemon.verify import endpoints
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
+    from datetime import datetime
 
     from cryptography import x509
 
-    from letsencrypt_mdaemon.acme.account import ExternalAccount
     from letsencrypt_mdaemon.config.load import Loaded
     from letsencrypt_mdaemon.config.settings import Config
     from letsencrypt_mdaemon.mdaemon import iis
-    from letsencrypt_mdaemon.renewal.adapters import Store
+    from letsencrypt_mdaemon.renewal.store import Store
     from letsencrypt_mdaemon.verify.endpoints import Endpoint
     from letsencrypt_mdaemon.windows.service import Service
 
 _log = logging.getLogger(__name__)
 
 NOT_WINDOWS = "This system is not Windows."
-
-MAX_SECRET_BYTES = 64 << 10
-"""Of a file with a password or a key."""
 
 
 def find_root(loaded: Loaded) -> Path:
@@ -108,13 +107,46 @@ def locked_state(config: Config, root: Path, file: Path | None) -> Iterator[Stat
     trust.make_state(state.folder, root)
     with exclusive_lock(state.lock):
         sweep(state.folder)
+        _finish_restart(state, root)
         yield state
 
 
-def note_end(config: Config, root: Path, exit_code: int) -> None:
-    """Save the exit code of a scheduled run, because cron does not."""
+def _finish_restart(state: State, root: Path) -> None:
+    """Start the server's service if an earlier run stopped it, and could not start it.
+
+    A failure is only a warning: this run may be the one that mends the cause.
+    """
+    begun = state.restart()
+    if begun is None or (found := windows_service(root)) is None:
+        return
+    from letsencrypt_mdaemon.windows import service  # noqa: PLC0415 - seldom needed
+
+    try:
+        if service.resume(found):
+            _log.warning(
+                "The service %s was still stopped since this program restarted it on "
+                "%s. It runs again.",
+                found.name,
+                when(begun.at),
+            )
+    except DeployError as exc:
+        _log.warning("%s %s", exc.message, exc.hint)
+        return
+    state.forget_restart()
+
+
+def note_end(
+    config: Config, root: Path, exit_code: int, began: datetime, *, scheduled: bool
+) -> None:
+    """Save how a run of `renew` ended: cron does not know its exit code."""
     state = state_of(config, root)
-    state.save(state.load()._replace(exit_code=exit_code))
+    former = memory = state.load()
+    if scheduled:
+        memory = memory._replace(exit_code=exit_code)
+    if not exit_code:
+        memory = memory._replace(succeeded=utc(began))
+    if memory != former:
+        state.save(memory)
 
 
 def refuse_demo(mdaemon_dir: Path | None) -> None:
@@ -168,7 +200,9 @@ def send_mail(
     if config.mail_server != "raw":
         password = config.mail_password
         if config.mail_password_file:
-            password = _secret(config.mail_password_file, "mail-password-file")
+            password = credentials.secret(
+                config.mail_password_file, "mail-password-file"
+            )
         smtp = Smtp(config.mail_server, config.mail_user, password)
         return (*mail.recipients, smtp.send(mail))
     try:
@@ -197,7 +231,7 @@ def certificate_store(config: Config, state: State, root: Path) -> Store:
         from letsencrypt_mdaemon.windows import access  # noqa: PLC0415
 
         # To reuse a key, the program has to export it.
-        exportable = config.key_exportable or config.key_policy == "reuse"
+        exportable = config.key_exportable or config.key_policy != "new"
         return WindowsStore(
             storage=config.key_storage,
             exportable=exportable,
@@ -208,12 +242,21 @@ def certificate_store(config: Config, state: State, root: Path) -> Store:
         raise ConfigError(message, hint="Set a folder instead: --store pem:FOLDER.")
     password = None
     if config.pfx_password_file:
-        text = _secret(config.pfx_password_file, "pfx-password-file")
+        text = credentials.secret(config.pfx_password_file, "pfx-password-file")
         if not text:
             message = f"{config.pfx_password_file} (pfx-password-file) is empty."
             raise ConfigError(message, hint="Write the password into it.")
         password = text.encode()
     path = Path(folder) if folder else state.folder / "certificates"
+    if sys.platform == "win32":
+        from letsencrypt_mdaemon.windows import security  # noqa: PLC0415 - Windows only
+
+        return PemStore(
+            path,
+            pfx_password=password,
+            readers=_service_sid(root),
+            readers_of=security.readers_of,
+        )
     return PemStore(path, pfx_password=password)
 
 
@@ -248,36 +291,23 @@ def web_site(config: Config, known: Mapping[str, x509.Certificate]) -> iis.Site 
     return iis.Site(config.iis_site_name, known, add_binding=config.iis_add_binding)
 
 
-def external_account(config: Config) -> ExternalAccount | None:
-    """Return the external account at the CA, if the settings name one."""
-    from letsencrypt_mdaemon.acme.account import ExternalAccount  # noqa: PLC0415 - slow
+def other_users() -> dict[str, str]:
+    """Return the other services of this machine that use a certificate.
 
-    key = config.eab_key
-    if config.eab_key_file:
-        key = _secret(config.eab_key_file, "eab-key-file")
-    if not config.eab_kid and not key:
-        return None
-    if not config.eab_kid or not key:
-        missing = "its key (eab-key-file)" if config.eab_kid else "eab-kid"
-        message = f"The external account is incomplete: {missing} is missing."
-        raise ConfigError(message, hint="The CA's web site shows both.")
-    try:
-        return ExternalAccount.read(config.eab_kid, key)
-    except ValueError as exc:
-        where = config.eab_key_file or "eab-key"
-        message = f"The key of the external account ({where}) {exc}."
-        raise ConfigError(message, hint="Copy it from the CA's web site.") from exc
+    By its thumbprint. The settings do not matter: an administrator may have given one
+    of ours to IIS, Remote Desktop or WinRM by hand.
 
+    Raises:
+        DeployError: If http.sys or the registry cannot be asked.
+    """
+    if sys.platform == "win32":
+        from letsencrypt_mdaemon.mdaemon.http_sys import HttpSys  # noqa: PLC0415
+        from letsencrypt_mdaemon.windows import registry  # noqa: PLC0415
 
-def _secret(path: Path, setting: str) -> str:
-    try:
-        # Windows' editors may write a byte order mark.
-        data = read_limited(path, MAX_SECRET_BYTES, "a secret")
-        return data.decode("utf-8-sig").rstrip("\r\n")
-    except (OSError, ValueError) as exc:
-        message = f"Could not read {path} ({setting}): {reason(exc)}"
-        hint = "Check the path and its permissions."
-        raise ConfigError(message, hint=hint) from exc
+        with explained("read the registry", failure=DeployError):
+            found = registry.certificates()
+        return found | dict.fromkeys(HttpSys().references(), "http.sys, such as IIS")
+    return {}
 
 
 def server_endpoints(config: Config) -> list[Endpoint]:

@@ -49,6 +49,7 @@ class Entry(NamedTuple):
     Args:
         name: Its friendly name.
         key: The type of its key.
+        provider: Who keeps its key; None for a file, or without a key.
         used_by: The services that use it, by the server's files.
         served_at: The ports that serve it.
         is_ours: Whether this program obtained or made it.
@@ -64,6 +65,7 @@ class Entry(NamedTuple):
     served_at: tuple[str, ...]
     is_ours: bool
     flaw: str
+    provider: str | None = None
     is_needed: bool = False
     is_alone: bool = False
 
@@ -131,6 +133,7 @@ def entries(installation: Installation, *, now: datetime) -> list[Entry]:
                 served_at=tuple(ports),
                 is_ours=digest in ours or name.startswith(f"{OURS} "),
                 flaw=flaw(installation, leaf, now=now, has_usable_key=digest in usable),
+                provider=installation.store.key_provider(digest),
                 is_needed=bool(unfinished.need(leaf)),
                 is_alone=named.keys() == {digest},
             )
@@ -273,13 +276,14 @@ def uses(installation: Installation, leaf: x509.Certificate) -> str:
 
     Raises:
         ConfigError: If the server's files cannot be read.
+        DeployError: If other services of this machine cannot be asked.
     """
     digest = thumbprint(leaf)
     found = [*services(installation).get(digest, ())]
     found += [at for at, each in installation.served.items() if each == digest]
     server = adapters.server(installation, ())
-    if not found and digest in server.references():
-        found.append("a file of the server")
+    if not found and (user := server.references().get(digest)):
+        found.append(user)
     if needed := Unfinished.of(installation).need(leaf):
         found.append(needed)
     return ", ".join(found)

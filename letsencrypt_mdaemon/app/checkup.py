@@ -153,7 +153,9 @@ def _ask_ca(
     config = installation.config
 
     def ask(url: str) -> tuple[frozenset[str], list[Finding]] | Finding:
-        session = Session(url, ca_bundle=config.ca_bundle, timeout=timeout)
+        session = Session(
+            url, ca_bundle=config.ca_bundle, proxy=config.proxy, timeout=timeout
+        )
         try:
             identities = session.meta.get("caaIdentities")
         except AcmeError as exc:

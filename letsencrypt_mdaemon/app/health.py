@@ -2,35 +2,31 @@
 
 from __future__ import annotations
 
-import re
-import shlex
-import sys
+import math
 from datetime import timedelta
 from enum import IntEnum
-from itertools import pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from letsencrypt_mdaemon.app import scheduling, status
-from letsencrypt_mdaemon.errors import Error
+from letsencrypt_mdaemon.app import scheduling, script, status
 from letsencrypt_mdaemon.pki.certificate import thumbprint
 from letsencrypt_mdaemon.renewal import hold, spare
 from letsencrypt_mdaemon.renewal.adapters import Proof
 from letsencrypt_mdaemon.renewal.due import lifetime
 from letsencrypt_mdaemon.renewal.proof import Judge
-from letsencrypt_mdaemon.text import days, printable
+from letsencrypt_mdaemon.text import printable
 from letsencrypt_mdaemon.verify.observe import observe
 from letsencrypt_mdaemon.verify.served import Answer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from datetime import datetime
+    from pathlib import Path
 
     from letsencrypt_mdaemon.app.installation import Installation
     from letsencrypt_mdaemon.app.status import Status
     from letsencrypt_mdaemon.renewal.adapters import Row
     from letsencrypt_mdaemon.renewal.snapshot import Snapshot
-    from letsencrypt_mdaemon.system.schedule import Job
+    from letsencrypt_mdaemon.state.ledger import Failure
     from letsencrypt_mdaemon.verify.endpoints import Endpoint
     from letsencrypt_mdaemon.verify.served import Served
 
@@ -111,24 +107,52 @@ class Limits(NamedTuple):
         return warning, critical
 
 
+USUAL = Limits()
+
+
 def check(
     installation: Installation,
     limits: Limits,
     *,
     now: datetime,
     port_timeout: float | None,
+    file: Path | None = None,
 ) -> Health:
-    """Judge an installation.
+    """Judge an installation that was opened without a look at its ports.
 
     Args:
-        installation: Opened without a look at its ports.
         port_timeout: Seconds for all ports together; None = ask no port.
+        file: The config file, if there is one.
 
     Raises:
         Error: If the state, the store or the server's files cannot be read.
     """
     found = status.read(installation, now=now)
-    snapshot = found.snapshot
+    seen = None
+    if port_timeout is not None and found.snapshot.in_use is not None:
+        seen = _look(installation, found.snapshot, port_timeout)
+    return judge(
+        installation, found, seen, limits=limits, timeout=port_timeout, file=file
+    )
+
+
+def judge(  # noqa: PLR0913 - all of it is judged
+    installation: Installation,
+    found: Status,
+    seen: Mapping[Endpoint, Served] | None,
+    *,
+    limits: Limits = USUAL,
+    timeout: float | None = None,
+    file: Path | None = None,
+) -> Health:
+    """Judge what was read of an installation.
+
+    Args:
+        seen: What the ports serve; None if they were not asked.
+        timeout: Seconds that there were for all ports together; None = no limit.
+        file: The config file, if there is one.
+    """
+    snapshot, now = found.snapshot, found.snapshot.now
     leaves = [leaf for leaf in dict.fromkeys(snapshot.named.values()) if leaf]
     first = min(leaves, key=lambda leaf: leaf.not_valid_after_utc, default=None)
     span = lifetime(first) if first else timedelta(days=90)
@@ -139,16 +163,35 @@ def check(
     renewed = _just_renewed(snapshot) if last_run is None else None
     proof = None
     problems = [*_certificate_problems(snapshot, left, warning, critical)]
-    if port_timeout is not None and snapshot.in_use is not None:
-        seen = _look(installation, snapshot, port_timeout)
-        proof, more = _ports(snapshot, seen, port_timeout)
+    if seen is not None and snapshot.in_use is not None:
+        proof, more = _ports(snapshot, seen, math.inf if timeout is None else timeout)
         problems += more
     problems += [
         Problem(Grade.WARNING, f"{path} is damaged, so that less is known")
         for path in installation.state.damaged
     ]
+    if (begun := installation.state.restart()) is not None:
+        text = f"the service {begun.service} did not start after a restart on "
+        text += f"{begun.at.astimezone():%Y-%m-%d %H:%M}"
+        problems.append(Problem(Grade.WARNING, text))
+    if flaw := script.flaw(snapshot.memory.script, installation.root):
+        problems.append(Problem(Grade.WARNING, flaw))
     problems += _name_problems(found)
-    problems += _schedule_problems(found, last_run, renewed)
+    if look := installation.state.mail():
+        problems += [
+            Problem(Grade.WARNING, f"{item.subject} loses mail: {item.seen}")
+            for item in look.problems
+            if item.loses
+        ]
+    doubts = [
+        *scheduling.doubts(
+            last_run, renewed, file, installation.root, sparse=bool(found.sparse)
+        )
+    ]
+    memory = snapshot.memory
+    if installation.config.after_activation and memory.in_use != memory.hooked:
+        doubts.append("the hook after-activation has not run for the last certificate")
+    problems += [Problem(Grade.WARNING, text) for text in doubts]
     return Health(
         name=snapshot.request.names[0],
         left=left,
@@ -269,6 +312,13 @@ def _ports(
     ]
 
 
+def failures(found: Status) -> Sequence[Failure]:
+    """Return what failed at the CA; while nothing is due, that is history."""
+    is_due = found.due.due or found.wait is not None
+    snapshot = found.snapshot
+    return snapshot.ledger.failing(snapshot.request.names) if is_due else ()
+
+
 def _name_problems(found: Status) -> Iterator[Problem]:
     snapshot = found.snapshot
     dropped = {item.name: item for item in snapshot.memory.dropped}
@@ -276,10 +326,7 @@ def _name_problems(found: Status) -> Iterator[Problem]:
         why = printable(item.why, MAX_REASON)
         text = f"{item.name} is not in the certificate since {item.since:%Y-%m-%d}"
         yield Problem(Grade.WARNING, f"{text} ({why})")
-    # While nothing is due, a failure is history.
-    is_due = found.due.due or found.wait is not None
-    failing = snapshot.ledger.failing(snapshot.request.names) if is_due else ()
-    for failure in failing:
+    for failure in failures(found):
         if failure.name not in dropped:
             who, since = failure.name or "the order", failure.times[0]
             why = printable(failure.why, MAX_REASON)
@@ -295,56 +342,3 @@ def _name_problems(found: Status) -> Iterator[Problem]:
         if at := found.rolled_back:
             text = f"a new certificate was rolled back on {at:%Y-%m-%d}"
         yield Problem(Grade.WARNING, text)
-
-
-def _schedule_problems(
-    found: Status, last: timedelta | None, renewed: timedelta | None
-) -> Iterator[Problem]:
-    try:
-        scheduler = scheduling.of_this_system()
-        job, rivals, twins = scheduler.show(), scheduler.rivals(), scheduler.twins()
-    except Error as exc:
-        yield Problem(Grade.WARNING, f"the schedule is unknown ({exc.message})")
-        return
-    if job is None:
-        # Another scheduler may run it.
-        if last is None or last > scheduling.MAX_PAUSE:
-            yield Problem(Grade.WARNING, "no renewal is scheduled")
-    else:
-        for path in missing_files(job):
-            text = f"the scheduled command needs {path}, which is not there"
-            yield Problem(Grade.WARNING, text)
-        if last is None and renewed is None:
-            yield Problem(Grade.WARNING, "no scheduled run was seen yet")
-    if last is not None and last > scheduling.MAX_PAUSE:
-        yield Problem(Grade.WARNING, f"the last scheduled run was {days(last)} ago")
-    if found.sparse:
-        yield Problem(Grade.WARNING, "the schedule is too infrequent")
-    for name in rivals:
-        yield Problem(Grade.WARNING, f"the task {name} runs the old script, too")
-    if twins:
-        text = f"several schedules run this program: {'; '.join(twins)}"
-        yield Problem(Grade.WARNING, text)
-
-
-def missing_files(job: Job) -> Iterable[str]:
-    """Return the program and the config file of a scheduled command that are gone."""
-    try:
-        words = _words(job.command)
-    except ValueError:
-        return [job.command]
-    return [path for path in _files(words) if not Path(path).exists()]
-
-
-def _words(command: str) -> list[str]:
-    if sys.platform != "win32":
-        return shlex.split(command)
-    # There, an apostrophe is a letter like any other.
-    return [a or b for a, b in re.findall(r'"([^"]*)"|(\S+)', command)]
-
-
-def _files(words: Sequence[str]) -> Iterator[str]:
-    yield from words[:1]
-    for option, value in pairwise(words):
-        if option == "--config":
-            yield value

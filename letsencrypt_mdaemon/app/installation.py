@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.config.settings import Config
     from letsencrypt_mdaemon.mdaemon.discovery import Unseen
     from letsencrypt_mdaemon.mdaemon.shape import Shape
-    from letsencrypt_mdaemon.renewal.adapters import Store
+    from letsencrypt_mdaemon.renewal.store import Store
     from letsencrypt_mdaemon.state.folder import CaState, State
     from letsencrypt_mdaemon.verify.endpoints import Endpoint
     from letsencrypt_mdaemon.verify.served import Served

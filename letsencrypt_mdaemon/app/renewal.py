@@ -8,9 +8,9 @@ from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
-from letsencrypt_mdaemon.app import adapters, build
+from letsencrypt_mdaemon.app import adapters, build, hook
 from letsencrypt_mdaemon.app.installation import Installation, open_installation
-from letsencrypt_mdaemon.errors import AcmeError, ConfigError, DeployError
+from letsencrypt_mdaemon.errors import AcmeError, ConfigError, DeployError, Error
 from letsencrypt_mdaemon.mdaemon import folders
 from letsencrypt_mdaemon.renewal import by_hand, hold, run
 from letsencrypt_mdaemon.renewal.due import lifetime
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from cryptography import x509
 
     from letsencrypt_mdaemon.config.settings import Config
-    from letsencrypt_mdaemon.errors import Error
     from letsencrypt_mdaemon.mdaemon.discovery import Unseen
     from letsencrypt_mdaemon.renewal.adapters import Adapters, Outcome, Request
     from letsencrypt_mdaemon.state.memory import Target
@@ -83,10 +82,24 @@ class Prepared(NamedTuple):
             adapters.webroot(self.installation).sweep()
         memory = self.installation.memory
         self._require_all(now)
-        outcome = run.renew(self.request, self.adapters, memory, now=now)
+        try:
+            outcome = run.renew(self._guarded(now), self.adapters, memory, now=now)
+        except Error:
+            self._catch_up()
+            raise
         if config.dry_run and outcome.ordered and outcome.error is None:
             outcome = outcome._replace(error=self._disagreement())
         return self._with_error(outcome)
+
+    def _guarded(self, now: datetime) -> Request:
+        """Return the request with the names that the domains' policies need."""
+        if self.request.dry_run or self.request.rehearse:
+            look = self.installation.state.mail()
+        else:
+            from letsencrypt_mdaemon.app import mail_checkup  # noqa: PLC0415 - slow
+
+            look = mail_checkup.refreshed(self.installation, now=now)
+        return self.request._replace(needed=look.needed) if look else self.request
 
     def _disagreement(self) -> Error | None:
         """Return the error of an order that needs agree-tos, if it is not set."""
@@ -188,7 +201,22 @@ class Prepared(NamedTuple):
                 "read it, and run again.",
             )
 
+    def _catch_up(self) -> None:
+        """Run a hook that failed earlier, before another failure ends this run."""
+        leaves = {leaf for leaf in self.named.values() if leaf is not None}
+        try:
+            hook.catch_up(self.installation, leaves.pop() if len(leaves) == 1 else None)
+        except Error as exc:
+            _log.warning("%s %s", exc, exc.hint)
+
     def _with_error(self, outcome: Outcome) -> Outcome:
+        """Return an outcome after its hook, with what failed after the activation."""
+        try:
+            hook.catch_up(self.installation, outcome.certificate)
+        except Error as exc:
+            if outcome.error is None:
+                return outcome._replace(error=exc)
+            _log.warning("%s %s", exc, exc.hint)
         if not self.unseen or outcome.error:
             return outcome
         shown = "; ".join(map(str, self.unseen))

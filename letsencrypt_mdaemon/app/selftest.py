@@ -22,6 +22,7 @@ from letsencrypt_mdaemon.mdaemon.server import PROBE, Semaphores
 from letsencrypt_mdaemon.pki.certificate import thumbprint
 from letsencrypt_mdaemon.pki.self_signed import self_signed
 from letsencrypt_mdaemon.system import process
+from letsencrypt_mdaemon.system.schedule import RUNNING
 from letsencrypt_mdaemon.system.tasks import TaskScheduler
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     from letsencrypt_mdaemon.app.installation import Installation
     from letsencrypt_mdaemon.pki.certificate import Certificate, KeyType
-    from letsencrypt_mdaemon.renewal.adapters import Store
+    from letsencrypt_mdaemon.renewal.store import Store
     from letsencrypt_mdaemon.state.folder import Seal
 
     if sys.platform == "win32":
@@ -39,6 +40,10 @@ _log = logging.getLogger(__name__)
 
 NAME = "selftest.letsencrypt-mdaemon.invalid"
 """The name in temporary certificates: it cannot exist (RFC 6761, 6.4)."""
+
+RUN_SECONDS = 60.0
+"""How long the task of the test may run: it prints a version."""
+_DATA = b"letsencrypt-mdaemon selftest"
 
 
 class Skipped(Exception):  # noqa: N818 - not an error
@@ -51,12 +56,14 @@ class Check(NamedTuple):
     Args:
         result: ok, failed, or skipped.
         detail: What was found, or what failed and what to do.
+        failure: The error of a check that failed.
     """
 
     name: str
     result: str
     detail: str
     seconds: float
+    failure: Exception | None = None
 
 
 class Report(NamedTuple):
@@ -94,16 +101,17 @@ def run(checks: Sequence[tuple[str, Callable[[], str]]]) -> Report:
     for name, check in checks:
         _log.info("testing %s", name, extra={"progress": True})
         start = time.monotonic()
+        failure: Exception | None = None
         try:
             result, detail = "ok", check()
         except Skipped as exc:
             result, detail = "skipped", str(exc)
         except Error as exc:
-            result, detail = "failed", f"{exc.message} {exc.hint}".strip()
+            result, detail, failure = "failed", f"{exc.message} {exc.hint}".strip(), exc
         except Exception as exc:  # noqa: BLE001 - shown like any other
             _log.debug("%s", name, exc_info=True)
-            result, detail = "failed", f"{type(exc).__name__}: {exc}"
-        done.append(Check(name, result, detail, time.monotonic() - start))
+            result, detail, failure = "failed", f"{type(exc).__name__}: {exc}", exc
+        done.append(Check(name, result, detail, time.monotonic() - start, failure))
     return Report(machine(), tuple(done))
 
 
@@ -146,21 +154,50 @@ def semaphores(installation: Installation) -> str:
     return f"MDaemon reacted to {PROBE}"
 
 
-def scheduler(tasks: TaskScheduler) -> str:
-    """Check that a task is created, shown, and deleted.
+def scheduler(tasks: TaskScheduler, *, patience: float = RUN_SECONDS) -> str:
+    """Check that a task is created, runs as SYSTEM, and is deleted.
 
     Args:
         tasks: A scheduler of tasks with another name than the real one's.
+        patience: Seconds until its run must have ended.
     """
     try:
         tasks.install([sys.executable, "--version"])
-        job = tasks.show()
+        tasks.start()
+        end = time.monotonic() + patience
+        while (
+            (job := tasks.show())
+            and job.last_code is None
+            and job.last_result in {"", RUNNING}
+            and time.monotonic() < end
+        ):
+            time.sleep(0.2)
     finally:
         tasks.remove()
     if job is None:
         message = f"The task {tasks.name} was created, but is not there."
         raise DeployError(message, hint="Check the Task Scheduler.")
-    return f"created for {job.when}, shown, deleted"
+    if job.last_code != 0:
+        result = job.last_result or "did not run"
+        if job.last_code is not None:
+            result = f"ended with {job.last_code}"
+        raise DeployError(
+            f"The task {tasks.name}, which runs `{job.command}` as SYSTEM, {result}.",
+            hint="SYSTEM must be able to run this program: install it for all users, "
+            "below Program Files.",
+        )
+    return f"created for {job.when}, run as SYSTEM with result 0, deleted"
+
+
+def python(size: int = sys.maxsize) -> str:
+    """Check that Python has 64 bits.
+
+    Windows gives another System32 and another registry to programs of 32 bits.
+    """
+    if size <= 1 << 32:
+        message = "This Python has 32 bits: it does not see all of Windows."
+        raise DeployError(message, hint="Install Python for Windows (64-bit).")
+    return "64 bits"
 
 
 def seal(seal: Seal) -> str:
@@ -193,6 +230,11 @@ def checks(installation: Installation) -> Iterator[tuple[str, Callable[[], str]]
 
 
 if sys.platform == "win32":
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+
+    from letsencrypt_mdaemon.windows import keys
 
     def _windows_checks(
         installation: Installation,
@@ -201,6 +243,7 @@ if sys.platform == "win32":
         from letsencrypt_mdaemon.windows import access  # noqa: PLC0415
         from letsencrypt_mdaemon.windows.security import MachineSeal  # noqa: PLC0415
 
+        yield "Python", python
         ours = installation.store
         if isinstance(ours, WindowsStore):
             kinds: list[tuple[str, str, KeyType]] = [
@@ -209,9 +252,14 @@ if sys.platform == "win32":
                 ("store, ECDSA key", "cng", "p256"),
             ]
             for name, storage, kind in kinds:
-                trial = WindowsStore(storage=storage, readers=ours.readers)
-                usable, readers = partial(_usable, trial), partial(_readers, trial)
-                yield name, partial(store, trial, kind, usable, readers)
+                trial = WindowsStore(
+                    storage=storage, exportable=ours.exportable, readers=ours.readers
+                )
+                more = [_signs, _usable, _exports, _readers]
+                yield (
+                    name,
+                    partial(store, trial, kind, *(partial(x, trial) for x in more)),
+                )
         else:
             yield "store", partial(store, ours, installation.config.key_type)
         schtasks = process.system_program("schtasks")
@@ -220,6 +268,35 @@ if sys.platform == "win32":
         yield "Task Scheduler", partial(scheduler, tasks)
         yield "DPAPI", partial(seal, MachineSeal())
         yield "IIS", partial(_iis, installation)
+
+    def _signs(store: WindowsStore, digest: str) -> str:
+        place = store.key_place(digest)
+        if place is None:
+            message = "Windows has the certificate without its key."
+            raise DeployError(message, hint="Try the other value of key-storage.")
+        if place.kind and place.key_spec != keys.EXCHANGE:
+            message = f"Schannel may not use its key ({place})."
+            raise DeployError(message, hint="Set key-storage to cng.")
+        public = store.chain(digest)[0].public_key()
+        signature, data = keys.sign(place, _DATA, public), _DATA
+        try:
+            if isinstance(public, rsa.RSAPublicKey):
+                public.verify(signature, data, padding.PKCS1v15(), hashes.SHA256())
+            elif isinstance(public, ec.EllipticCurvePublicKey):
+                public.verify(signature, data, ec.ECDSA(hashes.SHA256()))
+        except InvalidSignature as exc:
+            message = f"Its key ({place}) is not that of the certificate."
+            hint = "Try the other value of key-storage."
+            raise DeployError(message, hint=hint) from exc
+        return "its key signs what the certificate verifies"
+
+    def _exports(store: WindowsStore, digest: str) -> str:
+        is_given = store.key(digest) is not None
+        if is_given != store.exportable:
+            how = "cannot" if store.exportable else "can"
+            message = f"Its key {how} be exported, against key-exportable."
+            raise DeployError(message, hint="Try the other value of key-storage.")
+        return "its key can be exported" if is_given else "its key cannot be exported"
 
     def _usable(store: WindowsStore, digest: str) -> str:
         if not store.is_key_usable(digest):

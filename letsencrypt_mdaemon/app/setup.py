@@ -33,6 +33,7 @@ from letsencrypt_mdaemon.system.disk import (
     remove,
     rename,
 )
+from letsencrypt_mdaemon.system.identity import Status
 from letsencrypt_mdaemon.text import day
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ def write_config(file: Path, data: bytes) -> Ended:
         target, like = handles.resolved(file), None
         if target.exists():
             with handles.opened(target) as handle:
-                like = handles.Status.of(handle)
+                like = Status.of(handle)
         fresh = neighbour(target)
         try:
             create(fresh, data, mode=0o644, like=like)
@@ -116,8 +117,12 @@ def machine(installation: Installation, file: Path | None) -> Ended:
 
     Raises:
         DeployError: If something does not work.
-        ConfigError: If SYSTEM must not run this program, because others can change it.
+        ConfigError: If SYSTEM must not run this program, because others can change it,
+            or does not have its drive.
     """
+    scheduling.require_drives(
+        scheduling.paths(installation.config, file, installation.root)
+    )
     trust.require_program(file, installation.root)
     with build.locked_state(installation.config, installation.root, file):
         report = selftest.run(list(selftest.checks(installation)))

@@ -118,13 +118,16 @@ def require_settings(config_file: Path) -> None:
         raise _refused("SYSTEM must not follow these settings", [doubt], hint=hint)
 
 
-def require_program(config_file: Path | None, root: Path) -> None:
+def require_program(config_file: Path | None, root: Path, *more: Path) -> None:
     """Refuse that SYSTEM runs a program, or follows settings, that others can change.
+
+    Args:
+        more: What else SYSTEM runs, or the folder in which it will be.
 
     Raises:
         ConfigError: If there are such files, on Windows.
     """
-    found = program_doubts(config_file, root)
+    found = program_doubts(config_file, root, *more)
     if not found:
         return
     hints = [f"Run as an administrator: {commands(found)}."] if commands(found) else []
@@ -137,17 +140,73 @@ def require_program(config_file: Path | None, root: Path) -> None:
     raise _refused(what, found, hint=" ".join(hints))
 
 
-def program_doubts(config_file: Path | None, root: Path) -> list[Doubt]:
+def require_hook(path: Path, root: Path) -> None:
+    """Refuse a program of the administrator's that others can change or exchange.
+
+    Its folder counts, too: a program may load from there what others put beside it.
+
+    Raises:
+        ConfigError: If there are others, or they cannot be seen.
+    """
+    with _explained(path):
+        if sys.platform == "win32":
+            found = examine_hook(_examiner(us=not is_system()), path, root)
+        else:
+            from letsencrypt_mdaemon.system import owners  # noqa: PLC0415 - POSIX only
+
+            places, trusted = _with_folders(path), _owners(path, root)
+            rows = [row for place in places for row in owners.doubts(place, trusted)]
+            found = list(dict.fromkeys(rows))
+    if found:
+        mend = f"Keep others out: {commands(found)}. " if commands(found) else ""
+        what = f"The hook {path} is not trusted: others made or can change it"
+        hint = f"{mend}Or move it to a folder that only administrators can change."
+        raise _refused(what, found, hint=hint)
+
+
+def examine_hook(examiner: Examiner, path: Path, root: Path) -> list[Doubt]:
+    """Return who else can change a hook or its folder, or exchange them (Windows)."""
+    return _within(examiner.places(_with_folders(path)), path, root)
+
+
+def _with_folders(path: Path) -> list[Path]:
+    """Return a file and the folders where it seems to be, and is."""
+    real = Path(os.path.realpath(path))
+    return list(dict.fromkeys([path, path.parent, real.parent]))
+
+
+def require_script(file: Path, root: Path) -> None:
+    """Refuse to put back a script for SYSTEM that others made or can change.
+
+    Raises:
+        ConfigError: If they did or can, on Windows.
+    """
+    if sys.platform != "win32":
+        return
+    found = _within(_examiner(us=False).places([file]), file, root)
+    if found:
+        hint = f"Delete {file} if MDaemon did not come with it."
+        if mends := commands(found):
+            hint += f" Otherwise run as an administrator: {mends}."
+        raise _refused("SYSTEM must not run a script of others", found, hint=hint)
+
+
+def program_doubts(config_file: Path | None, root: Path, *more: Path) -> list[Doubt]:
     """Return who else can change the program or its config file, on Windows."""
     if sys.platform != "win32":
         return []
-    return examine_program(_examiner(us=False), program_folders(), config_file, root)
+    examiner = _examiner(us=False)
+    return examine_program(examiner, program_folders(), config_file, root, *more)
 
 
 def examine_program(
-    examiner: Examiner, program: Sequence[Path], config_file: Path | None, root: Path
+    examiner: Examiner,
+    program: Sequence[Path],
+    config_file: Path | None,
+    root: Path,
+    *more: Path,
 ) -> list[Doubt]:
-    """Return who else can change the program's folders or its config file."""
+    """Return who else can change the program's folders, its config file, or more."""
     seen = examiner.places(program)
     found = [row._replace(commands=()) for row in _within(seen, root, root)]
     home = Path(os.path.expanduser("~"))  # noqa: PTH111 - no error if it is unknown
@@ -156,8 +215,8 @@ def examine_program(
         for path in program
         if path.is_relative_to(home)
     ]
-    if config_file is not None:
-        file = config_file.absolute()
+    files = [config_file.absolute(), *more] if config_file is not None else more
+    for file in files:
         rows = examiner.places([file])
         found += _within(rows, file, root)
         seen += rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -125,6 +126,101 @@ def account_rollover(context: Context) -> Result:
     return _change(context, "has a new key", lambda accounts: accounts.roll_over())
 
 
+_PASSPHRASE = click.Option(
+    ["--passphrase-file"],
+    type=click.Path(path_type=Path),
+    required=True,
+    help="File with the passphrase, of at least 16 characters.",
+)
+
+
+@command(
+    *options.ACCOUNT,
+    own=(
+        click.Option(
+            ["--to", "file"],
+            type=click.Path(path_type=Path),
+            required=True,
+            help="New file for the account.",
+        ),
+        _PASSPHRASE,
+    ),
+    helps=options.STAGING,
+    example="account export --to a --passphrase-file b",
+)
+def account_export(context: Context, *, file: Path, passphrase_file: Path) -> Result:
+    """Copy the account for other servers.
+
+    The file holds the account's private key, encrypted with the passphrase. Whoever has
+    both can revoke the certificates of all servers that use the account.
+    """
+    from letsencrypt_mdaemon.acme import exported  # noqa: PLC0415 - slow
+    from letsencrypt_mdaemon.app import adapters, credentials  # noqa: PLC0415 - slow
+    from letsencrypt_mdaemon.system import disk  # noqa: PLC0415 - slow
+    from letsencrypt_mdaemon.text import printable  # noqa: PLC0415
+
+    passphrase = credentials.secret(passphrase_file, "--passphrase-file")
+    context.lock()  # It may have to find out which key the CA knows.
+    account = adapters.accounts(context.open(look=False)).exported()
+    data = exported.seal(account, context.config.ca, passphrase)
+    with disk.explained(f"write {file}", hint="Choose a new file in your own folder."):
+        disk.create(file, data)
+    url = printable(account.url, 300)
+    text = f"The account {url} is in {file}, encrypted with the passphrase."
+    items = {"verdict": text, "account": url, "file": str(file)}
+    return Result(items, lambda _: click.echo(text))
+
+
+@command(
+    *options.ACCOUNT,
+    own=(
+        click.Option(
+            ["--from", "file"],
+            type=click.Path(path_type=Path),
+            required=True,
+            help="File that `account export` wrote.",
+        ),
+        _PASSPHRASE,
+        options.YES,
+    ),
+    helps=options.STAGING,
+    example="account import --from a --passphrase-file b",
+)
+def account_import(
+    context: Context, *, file: Path, passphrase_file: Path, yes: bool
+) -> Result:
+    """Use the account of another server.
+
+    Asks the CA whether it knows the account. If this server has another one, the file
+    of that one is renamed and kept.
+    """
+    from letsencrypt_mdaemon.acme import exported  # noqa: PLC0415 - slow
+    from letsencrypt_mdaemon.app import adapters, credentials  # noqa: PLC0415 - slow
+    from letsencrypt_mdaemon.system import disk  # noqa: PLC0415 - slow
+    from letsencrypt_mdaemon.text import printable  # noqa: PLC0415
+
+    passphrase = credentials.secret(passphrase_file, "--passphrase-file")
+    try:
+        limit = exported.MAX_EXPORT_BYTES
+        data = disk.read_limited(file, limit, "an account that was exported")
+    except (OSError, ValueError) as exc:
+        message = f"Could not read {file}: {disk.reason(exc)}."
+        raise ConfigError(message, hint="Check --from.") from exc
+    account = exported.unseal(data, passphrase, context.config.ca)
+    url = printable(account.url, 300)
+    former = context.open(look=False, read_only=True).ca.account()
+    if former is not None and former.url != account.url:
+        question = f"This server has the account {printable(former.url, 300)}."
+        context.confirm([f"{question} {url} takes its place."], yes=yes)
+    context.lock()
+    aside = adapters.accounts(context.open(look=False)).adopt(account)
+    text = f"This server uses the account {url} from now on."
+    if aside:
+        text += f" The former one was renamed to {aside.name}."
+    items = {"verdict": text, "account": url}
+    return Result(items, lambda _: click.echo(text))
+
+
 def _change(context: Context, done: str, act: Callable[[Accounts], str]) -> Result:
     from letsencrypt_mdaemon.app import adapters  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.text import printable  # noqa: PLC0415
@@ -137,7 +233,12 @@ def _change(context: Context, done: str, act: Callable[[Accounts], str]) -> Resu
 
 account_group = Group(
     "account",
-    {"Commands": [account_show, account_rollover, account_deactivate]},
+    {
+        "Commands": [
+            *(account_show, account_export, account_import, account_rollover),
+            account_deactivate,
+        ]
+    },
     help="Show or change the account at the CA.",
     epilog="Example:  letsencrypt-mdaemon account show",
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -57,6 +56,7 @@ def _row(entry: Entry) -> Document:
         **(document.certificate(entry.leaf) or {}),
         "friendly_name": entry.name,
         "key_type": entry.key,
+        "key_provider": entry.provider,
         "ours": entry.is_ours,
         "used_by": list(entry.used_by),
         "served_at": list(entry.served_at),
@@ -77,6 +77,7 @@ def _print_list(found: Document) -> None:
         row("issued by", item["issuer"])
         row("valid until", day(item["not_after"]))
         row("key", item["key_type"])
+        row("key kept by", item["key_provider"])
         row("used by", ", ".join(item["used_by"]))
         row("served at", ", ".join(item["served_at"]))
         row("not usable", item["flaw"])
@@ -98,6 +99,7 @@ def certificates_remove(context: Context, *, identifier: str, yes: bool) -> Resu
     from letsencrypt_mdaemon.app import certificates  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.cli import document  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.pki.certificate import thumbprint  # noqa: PLC0415 - slow
+    from letsencrypt_mdaemon.renewal.removal import forget_issuers  # noqa: PLC0415
 
     installation = context.open()
     leaf = certificates.find(installation, identifier)
@@ -110,13 +112,14 @@ def certificates_remove(context: Context, *, identifier: str, yes: bool) -> Resu
     ]
     if unseen:
         lines.append(f"These ports could not be checked: {', '.join(unseen)}.")
-    key = "; Windows keeps its key" if sys.platform == "win32" else " with its key"
-    lines.append(f"It is removed{key}, and cannot be restored.")
+    lines.append("It is removed with its key, and cannot be restored.")
     context.confirm(lines, yes=yes)
     context.lock()
     # Somebody may have chosen it meanwhile.
     certificates.require_unused(context.open(), leaf)
     installation.store.remove(thumbprint(leaf))
+    state = installation.state
+    forget_issuers(state.load(), installation.store, state, now=context.now)
     text = f"Removed: {thumbprint(leaf)}"
     items = {"verdict": text, "removed": document.certificate(leaf)}
     return Result(items, lambda _: click.echo(text))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import uuid
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import click
@@ -13,8 +16,10 @@ from letsencrypt_mdaemon.cli.parameters import offer
 from letsencrypt_mdaemon.errors import BusyError, ConfigError, Error
 
 if TYPE_CHECKING:
+    from letsencrypt_mdaemon.app.selftest import Report
     from letsencrypt_mdaemon.cli.context import Context
 
+_log = logging.getLogger(__name__)
 
 EVENTS = (
     *("failed", "again", "recovered", "expiring", "would-fail"),
@@ -127,16 +132,30 @@ def verify(context: Context) -> Result:
 @command(
     *("host-name", "alternate-host-names", "directory-url", "ca-bundle", "webroot"),
     *("skip-port-check", "json", "mdaemon-dir", "store"),
-    takes=(*options.SERVER, *options.PORT_80, *options.ACCOUNT, "to", "mail-server"),
+    takes=(
+        *(*options.SERVER, *options.PORT_80, *options.ACCOUNT),
+        *("to", "mail-server", "mail-domains"),
+    ),
     helps=options.STAGING,
+    own=(
+        click.Option(
+            ["--mail", "only_mail"],
+            is_flag=True,
+            help="Check instead what senders need: DNSSEC, DANE, MTA-STS, TLS-RPT.",
+        ),
+    ),
     example="doctor --alternate-host-names imap.example.com",
 )
-def doctor(context: Context) -> Result:
+def doctor(context: Context, *, only_mail: bool) -> Result:
     """Check every name as the CA does.
 
     Shows why a name would fail validation, and what to do. Also shows which files a
     renewal could not write.
     """
+    if only_mail:
+        from letsencrypt_mdaemon.cli import senders  # noqa: PLC0415 - slow
+
+        return senders.check(context)
     from letsencrypt_mdaemon.app import checkup  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.cli import document, text  # noqa: PLC0415 - slow
 
@@ -164,9 +183,16 @@ def doctor(context: Context) -> Result:
 @command(
     *("iis-site-name", "key-type", "json", "mdaemon-dir", "store"),
     takes=(*options.INSTALLATION, "reload-timeout"),
-    example="selftest",
+    own=(
+        click.Option(
+            ["--report"],
+            metavar="FILE",
+            help="Write a report for the authors, without names and secrets.",
+        ),
+    ),
+    example="selftest --report report.json",
 )
-def selftest(context: Context) -> Result:
+def selftest(context: Context, *, report: str | None) -> Result:
     """Test what this program needs on this machine.
 
     Tests the certificate store, keys, scheduler and semaphores with temporary objects.
@@ -175,37 +201,97 @@ def selftest(context: Context) -> Result:
     from letsencrypt_mdaemon.app import selftest as trial  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.cli import document, text  # noqa: PLC0415 - slow
 
-    context.lock()
-    found = trial.run(list(trial.checks(context.open(look=False))))
+    try:
+        context.lock()
+        found = trial.run(list(trial.checks(context.open(look=False))))
+    except BusyError:
+        raise
+    except Error as exc:
+        if report is not None:
+            _write_report(context, report, None, exc)
+        raise
     error = found.error() if found.failed else None
-    items = {"verdict": "No test failed.", **document.selftest(found)}
+    path = None if report is None else _write_report(context, report, found)
+    items = {"verdict": "No test failed.", **document.selftest(found), "report": path}
     return Result(items, text.print_selftest, error)
+
+
+def _write_report(
+    context: Context,
+    file: str,
+    tests: Report | None,
+    problem: Error | None = None,
+) -> str:
+    """Write what may be sent, as far as it can be read; return the file's path."""
+    from pathlib import Path  # noqa: PLC0415
+
+    from letsencrypt_mdaemon.app import report  # noqa: PLC0415 - slow
+    from letsencrypt_mdaemon.system import disk  # noqa: PLC0415 - slow
+
+    root = config_file = None
+    with suppress(Error):
+        root, config_file = context.root, context.valid.file
+    found = report.gather(
+        context.installation, root, config_file, tests, problem=problem
+    )
+    path = Path(file).absolute()
+    with disk.explained(f"write {path}", failure=ConfigError):
+        disk.write_private(path, f"{json.dumps(found, indent=2)}\n".encode("ascii"))
+    if problem is not None:
+        _log.warning("The report %s has only what could be read.", path)
+    return str(path)
 
 
 @command(
     *("to", "mail-server", "mdaemon-dir", "json"),
-    takes=(*options.MAIL, "smtp-address"),
+    takes=(*options.MAIL, *options.NOTIFY, "smtp-address"),
     own=(
         click.Option(
             ["--event"],
             metavar="EVENT",
             shell_complete=offer(EVENTS),
-            help=f"Send the mail about it: {', '.join(EVENTS)}.",
+            help=f"Send what is sent about it: {', '.join(EVENTS)}.",
         ),
     ),
     example="notify-test --to me@example.com",
 )
 def notify_test(context: Context, event: str | None) -> Result:
-    """Send a test mail, or an example of one."""
-    from letsencrypt_mdaemon.cli import letter  # noqa: PLC0415 - slow
+    """Send a test by mail and all other ways."""
+    from letsencrypt_mdaemon.app import notifications  # noqa: PLC0415 - slow
+    from letsencrypt_mdaemon.cli import announcement, letter  # noqa: PLC0415
 
     if event is not None and event not in EVENTS:
         message = f"--event: {event!r} is not valid; use {', '.join(EVENTS)}."
         raise ConfigError(message)
-    if not context.config.to:
-        raise ConfigError("No recipient is set.", hint="Use --to ADDRESS.")
-    *recipients, where = context.mail(*letter.example(event))
-    sent = f"Sent to {', '.join(recipients)} {where}."
-    return Result(
-        {"verdict": sent, "to": recipients, "sent": where}, lambda _: click.echo(sent)
-    )
+    config = context.config
+    if not (config.to or notifications.is_set(config) or notifications.beats(config)):
+        hint = "Use --to ADDRESS, or set notify-file or heartbeat-url-file."
+        raise ConfigError("No recipient is set.", hint=hint)
+    to: list[str] = []
+    where = ""
+    failure: Error | None = None
+    done: list[str] = []
+    problems: list[str] = []
+    if config.to:
+        try:
+            *to, where = context.mail(*letter.example(event))
+            done.append(f"to {', '.join(to)} {where}")
+        except Error as exc:
+            failure = exc
+    found = notifications.send(config, announcement.example(event))
+    found += notifications.beat(config, "log", str(uuid.uuid4()), ["This is a test."])
+    for row in found:
+        if row.problem:
+            problems.append(f"Could not send {row.what}: {row.problem}")
+        else:
+            done.append(row.what)
+    sent = f"Sent {'; '.join(done)}."
+    if failure is None and problems:
+        failure = Error(problems.pop(0))
+    if failure is not None:
+        failure.message = "\n".join([failure.message, *problems])
+        failure.hint = " ".join(filter(None, [failure.hint, sent * bool(done)]))
+        raise failure
+    notified = [{"kind": row.kind, "where": row.where} for row in found]
+    items = {"verdict": sent, "to": to, "sent": where, "notified": notified}
+    return Result(items, lambda _: click.echo(sent))

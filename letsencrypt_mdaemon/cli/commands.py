@@ -6,6 +6,7 @@ it runs: `--help`, `--version` and a wrong option answer at once.
 
 from __future__ import annotations
 
+import logging
 import sys
 from typing import TYPE_CHECKING
 
@@ -16,10 +17,14 @@ from letsencrypt_mdaemon.cli.options import Group, Result, command
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from letsencrypt_mdaemon.app.renewal import Prepared
     from letsencrypt_mdaemon.cli.context import Context
+    from letsencrypt_mdaemon.cli.document import Document
     from letsencrypt_mdaemon.renewal.adapters import Outcome
+
+_log = logging.getLogger(__name__)
 
 
 @command(
@@ -94,7 +99,7 @@ def carry_out(context: Context, act: Callable[[Prepared], Outcome]) -> Result:
     overview.warn(prepared.installation, prepared.named.values())
     outcome = context.outcome = act(prepared)
     leaf = outcome.certificate
-    pinned = config.key_policy == "reuse" and leaf is not None
+    pinned = config.key_policy != "new" and leaf is not None
     items = {
         **document.outcome(outcome),
         "tlsa": tlsa(leaf, context.names[0]) if pinned and leaf else None,
@@ -116,7 +121,7 @@ def carry_out(context: Context, act: Callable[[Prepared], Outcome]) -> Result:
 @command(
     *("json", "mdaemon-dir", "store", "host-name", "alternate-host-names"),
     *("key-type", "directory-url"),
-    takes=(*options.SERVER, *options.DUE),
+    takes=(*options.SERVER, *options.DUE, "after-activation"),
     helps=options.STAGING,
     own=(
         click.Option(["--ports"], is_flag=True, help="List each INI value and port."),
@@ -131,7 +136,14 @@ def status(context: Context, *, ports: bool) -> Result:
     """
     from functools import partial  # noqa: PLC0415
 
-    from letsencrypt_mdaemon.app import scheduling  # noqa: PLC0415 - slow
+    from letsencrypt_mdaemon.cli import status as shown  # noqa: PLC0415 - slow
+
+    return Result(read_status(context), partial(shown.print_status, each=ports))
+
+
+def read_status(context: Context) -> Document:
+    """Return the JSON document of this server's status."""
+    from letsencrypt_mdaemon.app import health, scheduling  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.app import status as overview  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.cli import document, verdict  # noqa: PLC0415 - slow
     from letsencrypt_mdaemon.cli import status as shown  # noqa: PLC0415 - slow
@@ -139,12 +151,15 @@ def status(context: Context, *, ports: bool) -> Result:
     installation = context.open(look=False, read_only=True)
     installation = installation.look(installation.names())
     found = overview.read(installation, now=context.now)
+    judged = health.judge(
+        installation, found, installation.observed, file=context.valid.file
+    )
     runs = installation.memory.runs
     is_scheduled = scheduling.is_scheduled(context.job, runs, context.now)
-    items = shown.status(found, installation, is_scheduled=is_scheduled)
+    items = shown.status(found, installation, judged, is_scheduled=is_scheduled)
     items["days_left"] = document.days_left(found.snapshot.named.values())
     items["verdict"] = verdict.status(items)
-    return Result(items, partial(shown.print_status, each=ports))
+    return items
 
 
 @command(
@@ -173,11 +188,15 @@ def schedule_install(context: Context) -> Result:
     return Result(items, text.print_installed)
 
 
-def offer_to_keep_others_out(context: Context) -> None:
-    """Offer to run the commands that make the config file's folder trusted."""
+def offer_to_keep_others_out(context: Context, *more: Path) -> None:
+    """Offer to run the commands that make the config file's folder trusted.
+
+    Args:
+        more: See `trust.require_program`.
+    """
     from letsencrypt_mdaemon.app import trust  # noqa: PLC0415 - slow
 
-    doubts = trust.program_doubts(context.loaded.file, context.root)
+    doubts = trust.program_doubts(context.loaded.file, context.root, *more)
     text = trust.commands(doubts)
     if text and sys.stdin.isatty() and not context.config.json:
         for doubt in doubts:
@@ -195,7 +214,11 @@ def schedule_show(context: Context) -> Result:
 
     scheduler = scheduling.of_this_system()
     last = scheduling.last_run(context.config, context.root)
-    items = verdict.schedule(document.job(scheduler.show(), last), scheduler.rivals())
+    job = scheduler.show()
+    file = context.valid.file
+    for fault in scheduling.faults(job, file, context.root) if job else ():
+        _log.warning("%s%s. Run `schedule install`.", fault[:1].upper(), fault[1:])
+    items = verdict.schedule(document.job(job, last), scheduler.rivals())
     return Result(items, text.print_job)
 
 

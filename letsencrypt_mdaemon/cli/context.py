@@ -132,7 +132,8 @@ class Context:
         Without a terminal that is so only if our job would have its mark: over SSH, or
         with the output redirected.
         """
-        if self.is_marked:
+        # What SYSTEM runs has a console of its own, which nobody sees.
+        if self.is_marked or trust.is_system():
             return False
         if sys.stderr.isatty():
             return True
@@ -208,11 +209,14 @@ class Context:
         return build.send_mail(self.valid.config, lambda: self.root, subject, lines)
 
     def note_end(self, exit_code: int) -> None:
-        """Remember how a scheduled run ended; a failure here is only a warning."""
-        if not self._is_noted:
+        """Remember how a run of `renew` ended; a failure here is only a warning."""
+        config = self.valid.config if self.state is not None else None
+        if config is None or self.command != "renew" or config.staging:
             return
         try:
-            build.note_end(self.config, self.root, exit_code)
+            build.note_end(
+                config, self.root, exit_code, self.now, scheduled=self._is_noted
+            )
         except Error as exc:
             _log.warning("The result of this run could not be saved: %s", exc)
 

@@ -136,6 +136,7 @@ def outcome(value: Outcome) -> Document:
         "fault": value.fault or None,
         "due_at": iso(value.next_at),
         "waiting_until": iso(value.waits_until),
+        "waiting_for": printable(value.waits_for) or None,
         "changes": [change(item) for item in value.changes],
         "reloaded": list(value.reloaded),
         "proof": proof(value.proof),
@@ -207,6 +208,7 @@ def job(
         "next_run": value.next_run or None,
         "last_run": value.last_run or iso(began),
         "last_exit_code": value.last_code if known else code,
+        "last_result": value.last_result or None,
     }
 
 

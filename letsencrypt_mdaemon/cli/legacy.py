@@ -75,6 +75,17 @@ def translate(arguments: Sequence[str]) -> list[str]:
     return [*ours, *waiting]
 
 
+def script(command: Sequence[str]) -> bytes:
+    """Return a LetsEncrypt.ps1 that runs a command of ours with these parameters."""
+    from letsencrypt_mdaemon.system import drop_in  # noqa: PLC0415 - slow to import
+
+    switches = {
+        name: PARAMETERS[name] for name in PARAMETERS if MAX_VALUES.get(name) == 0
+    }
+    lists = {name: PARAMETERS[name] for name in PARAMETERS if name not in switches}
+    return drop_in.script(command, lists, switches)
+
+
 def _match(word: str) -> re.Match[str] | None:
     return None if _OURS.match(word) else _PARAMETER.match(word)
 

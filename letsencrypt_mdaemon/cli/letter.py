@@ -200,6 +200,12 @@ def example(kind: str | None) -> tuple[str, list[str]]:
     """
     if kind is None:
         return mail.trial()
+    subject, lines = write(*invented(kind))
+    return f"TEST {subject}", ["This is a test.", "", *lines]
+
+
+def invented(kind: str) -> tuple[Event, About]:
+    """Return an event that did not happen, and what the mail is about."""
     event = Event.FAILED if kind == "would-fail" else Event(kind)
     name = "mail.example.com"
     at = datetime.now(UTC)
@@ -228,8 +234,7 @@ def example(kind: str | None) -> tuple[str, list[str]]:
         about = about._replace(dropped={row.name: row.why})
     if event is Event.RETURNED:
         about = about._replace(returned=[row.name])
-    subject, lines = write(event, about)
-    return f"TEST {subject}", ["This is a test.", "", *lines]
+    return event, about
 
 
 def _headline(event: Event, about: About, left: timedelta | None) -> str:

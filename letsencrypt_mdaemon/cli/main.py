@@ -16,8 +16,11 @@ from letsencrypt_mdaemon.cli import (
     certificates,
     checks,
     commands,
+    footprint,
     legacy,
     monitoring,
+    reporting,
+    script,
     self_signed,
     streams,
 )
@@ -104,7 +107,7 @@ def demo(
 def _keep_options(**options: object) -> None:
     """Keep the certificate of an MDaemon mail server up to date.
 
-    The switches of the old script (-AlternateHostNames a,b -To x@y ...) still work.
+    The old script's switches (-AlternateHostNames a,b -To x@y ...) still work.
     """
     click.get_current_context().obj = options
 
@@ -112,7 +115,13 @@ def _keep_options(**options: object) -> None:
 cli = Group(
     "letsencrypt-mdaemon",
     {
-        "Every day": [commands.renew, commands.status, checks.verify, monitoring.check],
+        "Every day": [
+            commands.renew,
+            commands.status,
+            checks.verify,
+            monitoring.check,
+            reporting.report,
+        ],
         "Setting up": [
             setting_up.setup,
             demo,
@@ -121,6 +130,7 @@ cli = Group(
             commands.config_group,
             checks.notify_test,
             commands.schedule_group,
+            script.script_group,
         ],
         "When something is wrong": [
             checks.doctor,
@@ -128,18 +138,22 @@ cli = Group(
             commands.rollback,
             certificates.reload,
         ],
-        "Certificates": [
+        "Certificates and the account": [
             certificates.certificates_group,
             certificates.use,
             self_signed.self_signed,
+            accounts.revoke,
+            accounts.account_group,
         ],
-        "Seldom": [accounts.revoke, accounts.account_group],
     },
     callback=_keep_options,
     help=_keep_options.__doc__,
     params=[*general_options()],
     epilog="Options of a command:  letsencrypt-mdaemon COMMAND -h",
 )
+# Hidden: they are in no section.
+for _command in (footprint.add_to_windows, footprint.remove_from_windows):
+    cli.add_command(_command)
 click.version_option(__version__, prog_name="letsencrypt-mdaemon")(cli)
 
 

@@ -11,18 +11,24 @@ import click
 from letsencrypt_mdaemon.cli import options
 from letsencrypt_mdaemon.cli.options import Result, command
 from letsencrypt_mdaemon.cli.parameters import number, offer
-from letsencrypt_mdaemon.errors import ConfigError
+from letsencrypt_mdaemon.errors import ConfigError, Error
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import timedelta
 
-    from letsencrypt_mdaemon.app.health import Health
+    from letsencrypt_mdaemon.app.health import Health, Limits
     from letsencrypt_mdaemon.cli.context import Context
     from letsencrypt_mdaemon.cli.document import Document
 
 UNKNOWN = 3
 """The exit code of a check that could not be made."""
+
+NO_RIGHTS = (
+    "Run `check` as the account that renews; or let that account set metrics-file, and "
+    "run `check --metrics-file FILE`."
+)
+"""What a monitor's agent can do that may not read the state."""
 
 FORMATS = ("text", "json", "prtg", "prometheus")
 DAY = 86_400
@@ -62,8 +68,8 @@ def _asked_format(words: Sequence[str]) -> str:
 
 
 @command(
-    *("json", "mdaemon-dir", "store", "endpoint"),
-    takes=options.SERVER,
+    *("json", "mdaemon-dir", "store", "endpoint", "metrics-file"),
+    takes=(*options.SERVER, "after-activation"),
     own=(
         click.Option(
             ["--warning"],
@@ -93,7 +99,10 @@ def _asked_format(words: Sequence[str]) -> str:
             help=f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}.  [default: text]",
         ),
     ),
-    helps=options.STAGING,
+    helps={
+        **options.STAGING,
+        "metrics-file": "Read only this file, which `renew` writes.",
+    },
     example="check --critical 5",
     on_failure=unknown,
 )
@@ -110,7 +119,8 @@ def check(  # noqa: PLR0913 - its options
 
     Prints one line and exits as monitoring plugins do: 0 OK, 1 warning, 2 critical, 3
     unknown. The usual exit codes do not apply here. Changes nothing, contacts no CA,
-    and works beside a run. Asks one address of each port, once.
+    and works beside a run. Asks one address of each port, once. An account that may not
+    read the state gets what the last run wrote into metrics-file.
     """
     from letsencrypt_mdaemon.app import health  # noqa: PLC0415 - slow
 
@@ -120,12 +130,24 @@ def check(  # noqa: PLR0913 - its options
     if warning is not None and critical is not None and critical > warning:
         message = f"--critical {critical} is more than --warning {warning}."
         raise ConfigError(message, hint="Warn first: --warning is the larger one.")
-    found = health.check(
-        context.open(look=False, read_only=True),
-        health.Limits(warning, critical),
-        now=context.now,
-        port_timeout=None if no_ports else timeout,
-    )
+    limits = health.Limits(warning, critical)
+    try:
+        found = None
+        if "metrics-file" not in context.options:
+            found = health.check(
+                context.open(look=False, read_only=True),
+                limits,
+                now=context.now,
+                port_timeout=None if no_ports else timeout,
+                file=context.valid.file,
+            )
+    except Error as exc:
+        if not _lacks_rights(exc):
+            raise
+        if context.valid.config.metrics_file is None:
+            exc.hint = f"{exc.hint} {NO_RIGHTS}".strip()
+            raise
+    found = found or _by_file(context, limits)
     prints = {
         "text": lambda _: click.echo(line(found)),
         "prtg": lambda _: click.echo(json.dumps(prtg(found), indent=2)),
@@ -134,6 +156,26 @@ def check(  # noqa: PLR0913 - its options
     # As JSON it is printed as by any other command.
     text = prints.get(form, prints[FORMATS[0]])
     return Result(_document(found), text, exit_code=int(found.grade))
+
+
+def _by_file(context: Context, limits: Limits) -> Health:
+    """Judge by the metrics file, which every account may read."""
+    from letsencrypt_mdaemon.app import metrics_file  # noqa: PLC0415 - slow
+
+    path = context.valid.config.metrics_file
+    if path is None:  # what the command line gave is no path
+        context.loaded  # noqa: B018 - raises
+        raise AssertionError
+    return metrics_file.read(path, limits, context.now)
+
+
+def _lacks_rights(error: BaseException | None) -> bool:
+    """Whether an error comes from what this account may not read."""
+    while error is not None:
+        if isinstance(error, PermissionError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def line(found: Health) -> str:
@@ -252,28 +294,19 @@ def prtg(found: Health) -> Mapping[str, object]:
 
 def prometheus(found: Health) -> str:
     """Return the state in Prometheus' text format."""
+    from letsencrypt_mdaemon.app import metrics  # noqa: PLC0415 - slow
+
     proven, ports = _counted(found) or (0, None)
     left, last = found.left, found.last_run
     rows = {
-        "state": ("0 OK, 1 warning, 2 critical.", int(found.grade)),
-        "seconds_left": (
-            "Until the certificate in use expires.",
-            None if left is None else left.total_seconds(),
-        ),
-        "ports_unproven": (
-            "Ports that were not seen to serve it.",
-            None if ports is None else ports - proven,
-        ),
-        "last_run_age_seconds": (
-            "Since the last scheduled run began.",
-            None if last is None else last.total_seconds(),
-        ),
+        "state": int(found.grade),
+        "seconds_left": None if left is None else left.total_seconds(),
+        "ports_unproven": None if ports is None else ports - proven,
+        "last_run_age_seconds": None if last is None else last.total_seconds(),
     }
-    label = json.dumps(found.name, ensure_ascii=False)
-    lines = []
-    for short, (text, value) in rows.items():
-        if value is not None:
-            name = f"letsencrypt_mdaemon_{short}"
-            lines += [f"# HELP {name} {text}", f"# TYPE {name} gauge"]
-            lines.append(f"{name}{{name={label}}} {value:.0f}")
-    return "\n".join([*lines, ""])
+    name = (("name", found.name),)
+    return metrics.render(
+        metrics.Sample(gauge, value, name)
+        for gauge, value in rows.items()
+        if value is not None
+    )

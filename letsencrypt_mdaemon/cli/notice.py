@@ -1,4 +1,4 @@
-"""Send the mail about a run, if it is news to the recipients."""
+"""Send the mail or notification about a run, if it is news to the recipients."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from letsencrypt_mdaemon.app import build, rehearsal
-from letsencrypt_mdaemon.cli import letter
+from letsencrypt_mdaemon.app import build, notifications, rehearsal
+from letsencrypt_mdaemon.cli import announcement, letter
 from letsencrypt_mdaemon.cli.text import in_use
 from letsencrypt_mdaemon.errors import BusyError, Error
 from letsencrypt_mdaemon.state import news
 from letsencrypt_mdaemon.state.memory import Memory
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from cryptography import x509
 
+    from letsencrypt_mdaemon.app.notifications import Sent
     from letsencrypt_mdaemon.cli.context import Context
     from letsencrypt_mdaemon.cli.letter import Cause
     from letsencrypt_mdaemon.state.folder import State
@@ -34,7 +35,7 @@ def tell(
     codes: Mapping[str, str],
     log: Sequence[str],
 ) -> None:
-    """Mail how a run ended; a failure here is only a warning.
+    """Tell how a run ended; a failure here is only a warning.
 
     Args:
         error: Why the run failed; None if it did not.
@@ -42,7 +43,7 @@ def tell(
         log: The lines of the log, without the failure itself.
     """
     config = context.valid.config
-    if context.is_typed and "to" not in context.options:
+    if context.is_typed and not {"to", "notify-file"} & context.options.keys():
         return
     # Only the usual run can tell that all is well again.
     is_usual = context.command == "renew" and not config.staging
@@ -68,7 +69,7 @@ def tell(
                 dropped={name: whys[name] for name in news.dropped(told, now)},
                 returned=news.returned(told, now),
             )
-            if _send(context, *letter.write(event, about)):
+            if _send(context, event, about):
                 told = news.note(told, now)
         if state is not None and told != memory.told:
             state.save(memory._replace(told=told))
@@ -152,7 +153,35 @@ def _state(context: Context, error: Error | None) -> State | None:
         return None
 
 
-def _send(context: Context, subject: str, lines: Sequence[str]) -> bool:
+def _send(context: Context, event: news.Event, about: letter.About) -> bool:
+    """Send it by every way of the settings; return whether one of them took it."""
+    config = context.valid.config
+    subject, lines = letter.write(event, about)
+    is_sent = _mail(context, subject, lines) if config.to else False
+    if not notifications.is_set(config):
+        return is_sent
+    message = announcement.message(event, about, subject, lines)
+    try:
+        found = notifications.send(config, message)
+    except Error as exc:
+        _log.warning("Could not send a notification: %s %s", exc, exc.hint)
+        return is_sent
+    return warn(found) or is_sent
+
+
+def warn(found: Iterable[Sent]) -> bool:
+    """Warn of what was not sent; return whether anything was."""
+    is_sent = False
+    for row in found:
+        if row.problem:
+            _log.warning("Could not send %s: %s", row.what, row.problem)
+        else:
+            is_sent = True
+            _log.info("Sent %s", row.what)
+    return is_sent
+
+
+def _mail(context: Context, subject: str, lines: Sequence[str]) -> bool:
     try:
         *recipients, where = build.send_mail(
             context.valid.config, lambda: context.root, subject, lines

@@ -38,10 +38,17 @@ INSTALLATION = (
 NAMES = ("host-name", "alternate-host-names", "profile", "directory-url", "staging")
 IIS = ("iis-site-name", "iis-add-binding")
 SERVER = (*INSTALLATION, *NAMES, *IIS)
-DUE = ("key-type", "renew-days", "on-name-failure", "rehearse")
-ACCOUNT = ("directory-url", "ca-bundle", "staging", "mdaemon-dir", "state-dir", "json")
+DUE = (
+    *("key-type", "mail-domains", "renew-days", "on-name-failure", "rehearse"),
+    "validation-dns",
+)
+ACCOUNT = (
+    *("directory-url", "ca-bundle", "proxy", "staging", "mdaemon-dir", "state-dir"),
+    "json",
+)
 PORT_80 = ("webroot", "skip-port-check", "validation-port", "validation-dns")
 MAIL = ("to", "mail-from", "mail-server", "mail-user", "mail-password-file")
+NOTIFY = ("notify-file", "notify-key-file", "heartbeat-url-file")
 DEPLOY = (
     *INSTALLATION,
     *(name for name in NAMES if name != "staging"),
@@ -49,13 +56,15 @@ DEPLOY = (
         *IIS,
         *DUE,
         *MAIL,
-        "notify-on",
+        *NOTIFY,
+        *("notify-on", "metrics-file"),
         "log-dir",
         "keep-logs",
         "remove-old-certificates",
     ),
     *("reload-semaphores", "reload-timeout", "allow-restart", "verify-timeout"),
-    *("no-reload", "json"),
+    *("after-activation", "after-activation-timeout"),
+    *("no-reload", "proxy", "json"),
 )
 RENEW = (
     *(*DEPLOY, *PORT_80, "ca-bundle", "agree-tos", "contact", "eab-kid"),

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from letsencrypt_mdaemon.cli.context import Context
     from letsencrypt_mdaemon.cli.document import Document
+    from letsencrypt_mdaemon.cli.heartbeat import Heartbeat
     from letsencrypt_mdaemon.cli.options import Result
 
 _log = logging.getLogger("letsencrypt_mdaemon")
@@ -61,6 +62,7 @@ class Run:
         self._mails = False
         self._items: Mapping[str, object] = {}
         self._file_log: log.FileLog | None = None
+        self._heartbeat: Heartbeat | None = None
         # A monitor gets one line.
         stream = sys.stderr if on_failure is None or verbose else None
         holds = not context.is_json
@@ -86,6 +88,8 @@ class Run:
             else:
                 self.context.note_end(0)
                 self._tell(None, {}, list(self._lines))
+                self._measure(0)
+                self._beat(0)
 
     def begin(self) -> None:
         """Take the lock and open the log, if the command is logged; then mail failures.
@@ -95,6 +99,13 @@ class Run:
         if not self._is_logged or self.context.valid.config.dry_run:
             return
         self._mails = True
+        config = self.context.valid.config
+        if config.heartbeat_url or config.heartbeat_url_file:
+            from letsencrypt_mdaemon.cli.heartbeat import (  # noqa: PLC0415 - seldom
+                Heartbeat,
+            )
+
+            self._heartbeat = Heartbeat(self.context)
         _ = self.context.config  # raises if it is invalid
         server: Path | None = None
         try:
@@ -106,6 +117,8 @@ class Run:
             self._open_log(server)
             raise
         self._open_log(server)
+        if self._heartbeat is not None:
+            self._heartbeat.start()
 
     def show(self, result: Result) -> None:
         """Print a result as text or JSON.
@@ -170,6 +183,8 @@ class Run:
             code, items = self._on_failure(f"{error.message} {error.hint}".strip())
         if self._mails:
             self._tell(error, findings, lines)
+            self._measure(error.exit_code)
+            self._beat(error.exit_code)
             self._write_event(error)
         if self.context.is_json:
             details: Document = {
@@ -227,12 +242,13 @@ class Run:
         findings: Mapping[str, Document],
         lines: Sequence[str],
     ) -> None:
-        """Mail how the run ended, if that is news to the recipients.
+        """Mail or notify how the run ended, if that is news to the recipients.
 
         Args:
             lines: Those of the log, without the error.
         """
-        if not self._mails or not self.context.valid.config.to:
+        config = self.context.valid.config if self._mails else None
+        if not (config and (config.to or config.notify or config.notify_file)):
             return
         from letsencrypt_mdaemon.cli import notice  # noqa: PLC0415 - not every run
 
@@ -242,6 +258,18 @@ class Run:
         }
         codes = {name: rows[0] for name, rows in bad.items() if rows}
         notice.tell(self.context, error, codes=codes, log=lines)
+
+    def _measure(self, exit_code: int) -> None:
+        """Replace the metrics file; it belongs to the run that holds the lock."""
+        if self._mails and exit_code != BusyError.exit_code:
+            from letsencrypt_mdaemon.cli import measured  # noqa: PLC0415 - seldom
+
+            measured.write(self.context, exit_code)
+
+    def _beat(self, exit_code: int) -> None:
+        """Tell how the run ended, unless another one is at work."""
+        if self._heartbeat is not None and exit_code != BusyError.exit_code:
+            self._heartbeat.end(exit_code, self._lines)
 
     def _write_event(self, error: Error) -> None:
         """Write the failure to the system's log; a failure here is only a warning."""

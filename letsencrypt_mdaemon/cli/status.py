@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from letsencrypt_mdaemon.app import script
 from letsencrypt_mdaemon.cli import document
 from letsencrypt_mdaemon.cli.document import iso
 from letsencrypt_mdaemon.cli.text import (
@@ -19,9 +20,13 @@ from letsencrypt_mdaemon.cli.text import (
     when,
 )
 from letsencrypt_mdaemon.renewal import hold
+from letsencrypt_mdaemon.system import drop_in
 from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from letsencrypt_mdaemon.app.health import Health
     from letsencrypt_mdaemon.app.installation import Installation
     from letsencrypt_mdaemon.app.status import Status
     from letsencrypt_mdaemon.cli.document import Document
@@ -35,12 +40,20 @@ TRY_AGAIN = f"runs try it again daily; {ACTIVATE}"
 
 
 def status(
-    value: Status, installation: Installation, *, is_scheduled: bool
+    value: Status, installation: Installation, health: Health, *, is_scheduled: bool
 ) -> Document:
-    """Return the JSON document of a status."""
+    """Return the JSON document of a status.
+
+    Args:
+        health: How `check` judges it: for a report of many servers.
+    """
     due, wait, snapshot = value.due, value.wait, value.snapshot
     memory, every = installation.memory, snapshot.request.interval
     return {
+        "state": health.grade.name,
+        "problems": [
+            {"state": item.grade.name, "text": item.text} for item in health.problems
+        ],
         "mdaemon_dir": str(installation.root),
         "store": str(installation.store),
         "directory_url": installation.config.ca,
@@ -52,8 +65,21 @@ def status(
         "advice": value.draw and _advice(value.draw),
         "waiting": wait and {"reason": wait.reason, "until": iso(wait.until)},
         "certificate": document.certificate(snapshot.in_use),
+        "key_provider": value.key_provider,
         "key_readers": value.key_readers,
         "tlsa": value.tlsa,
+        "next_tlsa": value.next_tlsa
+        and {"record": value.next_tlsa.record, "counts": iso(value.next_tlsa.counts)},
+        "tlsa_ports": None
+        if value.tlsa_ports is None
+        else [
+            {
+                "name": item.owner,
+                "records": [str(record) for record in item.records],
+                "matches": item.matches,
+            }
+            for item in value.tlsa_ports
+        ],
         "pending": document.certificate(value.pending),
         "rolled_back": iso(value.rolled_back),
         "held": document.hold(hold.in_force(snapshot)),
@@ -63,6 +89,10 @@ def status(
         ],
         "dropped": [document.dropped(item) for item in memory.dropped],
         "served": installation.served,
+        "script": {
+            "installed": bool(memory.script),
+            "warning": script.flaw(memory.script, installation.root) or None,
+        },
         "proof": document.proof(value.proof),
         "would_fail": [_would_fail(item) for item in value.failing],
         "ledger": _ledger(snapshot),
@@ -152,8 +182,9 @@ def print_status(found: Document, *, each: bool = False) -> None:
         until = f"until {when(item['until'])}" if item["until"] else "until you act"
         row("waiting", until if found["ledger"]["failing"] else item["reason"])
     _print_outlook(found)
+    row("key kept by", found["key_provider"])
     row("key read by", *(found["key_readers"] or []))
-    row("TLSA record", found["tlsa"], whole=True)
+    _print_tlsa(found)
     row("dropped", *map(dropped, found["dropped"]))
     for item in found["would_fail"]:
         who = f"{item['name']}, since {when(item['since'])}: {item['why']}"
@@ -168,6 +199,25 @@ def print_status(found: Document, *, each: bool = False) -> None:
         row("pending", f"{item['thumbprint']}, issued and not in use yet")
     _print_places(found, each=each)
     print_unproven(found["proof"])
+
+
+def _print_tlsa(found: Document) -> None:
+    row("TLSA record", found["tlsa"], whole=True)
+    if item := found["next_tlsa"]:
+        row("next TLSA", item["record"], whole=True)
+        row("", _counts(item["counts"], found["tlsa_ports"]))
+    for item in found["tlsa_ports"] or []:
+        matches = "" if item["matches"] else "matches no certificate in use: "
+        row("published", f"{item['name']}: {matches}{'; '.join(item['records'])}")
+
+
+def _counts(moment: str | None, ports: Sequence[Document] | None) -> str:
+    """Return whether the record of the next key is published, and counts."""
+    if not any(port["matches"] for port in ports or []):
+        return "publish it if you use DANE; no TLSA record pins the current key"
+    if moment is None:
+        return "publish it beside the current one; it is not published yet"
+    return f"published; the next certificate may be used from {when(moment)}"
 
 
 def _partly(found: Document) -> str:
@@ -238,3 +288,5 @@ def _print_outlook(found: Document) -> None:
             f"{item['due_days_before_end']} days before the end{sparse}",
         )
     row("warning", schedule["warning"])
+    if (item := found["script"])["installed"]:
+        row("script", item["warning"] or f"{drop_in.NAME} runs this program")

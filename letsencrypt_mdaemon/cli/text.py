@@ -210,6 +210,8 @@ def print_selftest(document: Document) -> None:
     for check in document["checks"]:
         mark = {"ok": "ok", "failed": "FAIL"}.get(check["result"], "-")
         print_wrapped(f"{mark:<4}  {check['name']}: {check['detail']}", indent=6)
+    if path := document["report"]:
+        click.echo(f"The report is in {path}. Read it before you send it.")
 
 
 def print_job(document: Document) -> None:
@@ -224,6 +226,7 @@ def print_job(document: Document) -> None:
     row("next run", found["next_run"] and when(found["next_run"]))
     code = found["last_exit_code"]
     ended = "exit code unknown" if code is None else f"exit code {code}"
+    ended = found["last_result"] or ended
     last = found["last_run"]
     row("last run", f"{when(last)}, {ended}" if last else "never")
 

@@ -24,8 +24,8 @@ def outcome(document: Document, *, fails: bool = False) -> str:
         return f"Dry run: {how}nothing was changed, and no certificate was ordered."
     if document["staging"]:
         return "Rehearsal: nothing in use was changed."
-    if until := document["waiting_until"]:
-        return f"Waiting: due, next try after {when(until)}. --force tries now."
+    if document["waiting_until"]:
+        return _waiting(document)
     first, *more = document["names"]
     names = first + (f" and {len(more)} more" if more else "")
     if item := document["pending"]:
@@ -48,6 +48,15 @@ def outcome(document: Document, *, fails: bool = False) -> str:
         f"{done[document['command']]}: {names}, "
         f"valid until {day(document['certificate']['not_after'])}{proven}"
     )
+
+
+def _waiting(document: Document) -> str:
+    """Return what a renewal waits for, and until when."""
+    until = when(document["waiting_until"])
+    why = (document["waiting_for"] or "").partition(". ")[0]
+    if why.startswith("held: "):
+        return f"{why[0].upper()}{why[1:]}. At most until {until}."
+    return f"Waiting: due, next try after {until}. --force tries now."
 
 
 def _unchanged(document: Document) -> str:

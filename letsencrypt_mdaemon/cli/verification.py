@@ -61,6 +61,7 @@ def port(value: Port) -> Document:
             "ending": chain.ending.name.lower(),
             "ends_at": chain.ends_at,
             "missing": list(chain.missing),
+            "replaced": list(chain.replaced),
             "as_issued": chain.as_issued,
             "trusted": not chain.distrust,
             "distrust": chain.distrust,

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from letsencrypt_mdaemon.config import parsers
-from letsencrypt_mdaemon.config.settings import Config, Setting, TargetText
+from letsencrypt_mdaemon.config.settings import Config, TargetText
 from letsencrypt_mdaemon.errors import ConfigError
 from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from letsencrypt_mdaemon.config.fields import Setting
 
 _log = logging.getLogger(__name__)
 
@@ -332,7 +334,8 @@ def _parse(
 
 def _about_mail(text: str) -> dict[str, dict[str, str]]:
     """Return the settings about mail in a file that is no INI: its owner is told."""
-    rows = re.findall(r"(?m)^[ \t]*(to|mail-[a-z-]+)[ \t]*=(.*)$", text)
+    names = "to|metrics-file|(?:mail|notify|heartbeat)[a-z-]*"
+    rows = re.findall(rf"(?m)^[ \t]*({names})[ \t]*=(.*)$", text)
     table = dict(settings())
     return {SECTION: {name: value for name, value in rows if name in table}}
 

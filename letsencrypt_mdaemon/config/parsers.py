@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from pathlib import PureWindowsPath
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from letsencrypt_mdaemon.authorities import AUTHORITIES
@@ -40,6 +41,15 @@ def parse_path(text: str, base: Path) -> Path:
         # Joined to the base, it would be the base itself.
         raise ValueError("the path is empty")
     return base / path
+
+
+def parse_program(text: str, base: Path) -> Path:
+    """Parse the absolute path of a program, in the notation of any system."""
+    path = parse_path(text, base)
+    word = text.strip().strip('"')
+    if not (type(path)(word).is_absolute() or PureWindowsPath(word).is_absolute()):
+        raise _invalid(word, "an absolute path; the program gets no arguments")
+    return path
 
 
 def parse_flag(text: str, _: Path) -> bool:
@@ -171,6 +181,17 @@ def parse_mail_server(text: str, _: Path) -> str:
     return url
 
 
+def parse_proxy(text: str, _: Path) -> str:
+    """Parse the URL of an HTTP proxy; without a scheme it is http."""
+    url = text.strip()
+    if "@" in url:
+        raise ValueError("contains an @; a proxy with a login is not supported here")
+    found = re.fullmatch(rf"(?:(https?)://)?{_HOST}:([0-9]{{1,5}})/?", url)
+    if found is None or not 0 < int(found[3]) < 1 << 16:
+        raise _invalid(url, "http://HOST:PORT")
+    return f"{found[1] or 'http'}://{found[2]}:{found[3]}"
+
+
 def _place(text: str, host: str, usual: int, use: str) -> tuple[str, int] | None:
     """Return a host and its port; None for `none`.
 
@@ -184,6 +205,14 @@ def _place(text: str, host: str, usual: int, use: str) -> tuple[str, int] | None
     if match is None or not 0 < (port := int(match[2] or usual)) < 1 << 16:
         raise _invalid(text, use)
     return match[1].strip("[]"), port
+
+
+def parse_urls(text: str, base: Path) -> str:
+    """Parse URLs, separated by blanks; they are secrets, so that none is quoted."""
+    for word in parse_text(text, base).split():
+        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*://\S+", word):
+            raise ValueError("is not valid; use URLs such as https://HOST/PATH")
+    return text.strip()
 
 
 def parse_list(text: str, _: Path) -> tuple[str, ...]:

@@ -8,41 +8,25 @@ help and `config show` are made from the fields.
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from letsencrypt_mdaemon import authorities
 from letsencrypt_mdaemon.authorities import AUTHORITIES, LETSENCRYPT
 from letsencrypt_mdaemon.config import parsers
+from letsencrypt_mdaemon.config.fields import (
+    file,
+    flag,
+    folder,
+    number,
+    one_of,
+    setting,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
-    from letsencrypt_mdaemon.config.parsers import Parsed
     from letsencrypt_mdaemon.pki.certificate import KeyType
-
-
-class Setting(NamedTuple):
-    """How one setting is written, wherever it is written.
-
-    Args:
-        parse: Turns the text, and the folder that relative paths start from, into the
-            value; raises ValueError with the problem.
-        choices: The values that completion offers.
-        usual: What counts while it is unset, in words; empty if nothing does.
-        many: Whether it may be repeated; commas join the texts before parsing.
-        secret: Whether its value is never shown; then it is not an option either.
-    """
-
-    help: str
-    metavar: str
-    parse: Callable[[str, Path], Parsed]
-    flag: bool = False
-    choices: tuple[str, ...] = ()
-    usual: str = ""
-    many: bool = False
-    secret: bool = False
 
 
 class TargetText(NamedTuple):
@@ -58,65 +42,6 @@ class TargetText(NamedTuple):
     section: str
     key: str
     form: str = ""
-
-
-def setting(  # noqa: PLR0913 - a row of the table of settings
-    what: str,
-    parse: Callable[[str, Path], Parsed] = parsers.parse_text,
-    metavar: str = "TEXT",
-    *,
-    default: Parsed = "",
-    usual: str = "",
-    choices: tuple[str, ...] = (),
-    many: bool = False,
-    secret: bool = False,
-) -> Parsed:
-    """Return the field of one setting; its help gets the default.
-
-    Args:
-        usual: What counts while it is unset, in words; by default the default.
-    """
-    if many:
-        default = default or ()
-    if usual or default:
-        usual = usual or parsers.shown(default)
-        what = f"{what}  [default: {usual}]"
-    is_flag = parse is parsers.parse_flag
-    row = Setting(what, metavar, parse, is_flag, choices, usual, many, secret)
-    return field(default=default, metadata={"setting": row}, repr=not secret)
-
-
-def flag(what: str) -> Parsed:
-    """Return the field of a setting that is yes or no; unset, it is no."""
-    return setting(what, parsers.parse_flag, default=False)
-
-
-def folder(what: str, usual: str = "") -> Parsed:
-    """Return the field of a setting that is a folder."""
-    return setting(what, parsers.parse_path, "DIR", default=None, usual=usual)
-
-
-def file(what: str) -> Parsed:
-    """Return the field of a setting that is a file."""
-    return setting(what, parsers.parse_path, "FILE", default=None)
-
-
-def number(
-    what: str,
-    bounds: tuple[int, int],
-    default: int | None,
-    metavar: str = "SECONDS",
-    usual: str = "",
-) -> Parsed:
-    """Return the field of a setting that is a whole number."""
-    parse = parsers.parse_number(*bounds)
-    return setting(what, parse, metavar, default=default, usual=usual)
-
-
-def one_of(what: str, *choices: str, metavar: str = "RULE") -> Parsed:
-    """Return the field of a setting that is one of some words, by default the first."""
-    parse, default = parsers.parse_one_of(*choices), choices[0]
-    return setting(what, parse, metavar, default=default, choices=choices)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,7 +77,15 @@ class Config:
         metavar="TYPE",
     )
     key_policy: str = one_of(
-        "Key of the next certificate: new, or reuse.", "new", "reuse"
+        "Key of the next certificate: new, reuse, or next (made in advance).",
+        *("new", "reuse", "next"),
+    )
+    mail_domains: tuple[str, ...] = setting(
+        "Domains whose MX hosts are checked for TLSA records (DANE).",
+        parsers.parse_names,
+        "NAMES",
+        usual="MDaemon's",
+        many=True,
     )
     renew_days: int = number(
         "Renew when this number of days is left.", (0, 365), 0, "DAYS", "off"
@@ -197,6 +130,12 @@ class Config:
     )
     ca_bundle: Path | None = file(
         "PEM file with the only roots to trust for the CA's HTTPS."
+    )
+    proxy: str = setting(
+        "HTTP proxy for everything that is asked of the CA.",
+        parsers.parse_proxy,
+        "URL",
+        usual="the environment's",
     )
     delay: int | None = number(
         "Maximum random delay of a scheduled run.", (0, 3600), None, usual="300 or 0"
@@ -256,7 +195,17 @@ class Config:
     public: bool = flag("Also check the ports at the addresses in DNS.")
     require_trusted: bool = flag("Fail if a chain is not trusted.")
 
-    # Mail when something changes
+    after_activation: Path | None = setting(
+        "Program to run once a certificate is in use; it gets no arguments.",
+        parsers.parse_program,
+        "FILE",
+        default=None,
+    )
+    after_activation_timeout: int = number(
+        "Time that this program and what it starts have.", (1, 3600), 60
+    )
+
+    # Messages when something changes
 
     to: tuple[str, ...] = setting(
         "Recipients of mail when runs fail, would fail or recover, or expiry is near.",
@@ -265,7 +214,7 @@ class Config:
         many=True,
     )
     notify_on: tuple[str, ...] = setting(
-        "More events to mail: renewed, every-run.",
+        "More events to mail or notify of: renewed, every-run.",
         parsers.parse_events,
         "EVENTS",
         choices=("renewed", "every-run"),
@@ -288,6 +237,28 @@ class Config:
     mail_user: str = setting("Login at the mail server.")
     mail_password_file: Path | None = file("File with the password of the login.")
     mail_password: str = setting("The password of the login.", secret=True)
+
+    # Other notifications, and monitoring
+
+    notify: str = setting(
+        "URLs of webhooks, or of Apprise.", parsers.parse_urls, secret=True
+    )
+    notify_file: Path | None = file(
+        "File with the URLs of webhooks, or of Apprise, one a line."
+    )
+    notify_key: str = setting("The key that signs what webhooks get.", secret=True)
+    notify_key_file: Path | None = file(
+        "File with the key that signs what webhooks get."
+    )
+    heartbeat_url: str = setting(
+        "URL of a heartbeat, as healthchecks has it.", parsers.parse_urls, secret=True
+    )
+    heartbeat_url_file: Path | None = file(
+        "File with the URL of a heartbeat, as healthchecks has it."
+    )
+    metrics_file: Path | None = file(
+        "File for Prometheus' text collector, replaced after each run."
+    )
 
     # For one run
 

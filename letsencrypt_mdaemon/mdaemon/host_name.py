@@ -284,6 +284,22 @@ def witnesses(files: IniFiles, in_use: str = "") -> Witnesses:
     return Witnesses(domains=tuple(domains), hosts=tuple(hosts), in_use=ours)
 
 
+def mail_domains(files: IniFiles) -> tuple[str, ...]:
+    """Return the domains that the server's files show, in lower case.
+
+    Each has a folder below Users, or a section with its FQDN.
+    """
+    users = child(files.root, "Users")
+    try:
+        found = {path.name.lower() for path in users.iterdir() if path.is_dir()}
+    except OSError as exc:
+        _log.debug("%s: %s", users, reason(exc))
+        found = set()
+    shown = witnesses(files)
+    found |= {item.domain for item in shown.hosts} | shown.default_domains()
+    return tuple(sorted(name for name in found if name and _is_domain(name)))
+
+
 def _system_accounts(root: Path) -> list[tuple[str, str]]:
     """Return each folder of a system account, and its domain."""
     users = child(root, "Users")

@@ -1,18 +1,16 @@
-"""Set the certificate of an IIS site's HTTPS bindings with the system's tools.
+"""Set the certificate of an IIS site's HTTPS bindings.
 
-IIS keeps the bindings; `appcmd` lists them. http.sys keeps the certificate of each
-address and port, or host and port; `netsh http` shows and sets it. Both tools write in
-the system's language, so the program relies on the shape of their output, not on words.
+IIS keeps the bindings; `appcmd` lists them. http.sys keeps their certificates.
 """
 
 from __future__ import annotations
 
 import logging
-import re
 from typing import TYPE_CHECKING, NamedTuple
 from xml.etree import ElementTree as ET
 
 from letsencrypt_mdaemon.errors import ConfigError, DeployError, Error
+from letsencrypt_mdaemon.mdaemon.http_sys import HttpSys, refused
 from letsencrypt_mdaemon.pki.certificate import thumbprint
 from letsencrypt_mdaemon.state.memory import IIS, Change, Target
 from letsencrypt_mdaemon.system import process
@@ -20,16 +18,11 @@ from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from cryptography import x509
 
 _log = logging.getLogger(__name__)
 
-APPLICATION = "{4dc3e181-e14b-4a21-b022-59fc669b0914}"
-"""The application ID of IIS at http.sys."""
-
-_STORE = "MY"
 _EVERY_ADDRESS = "0.0.0.0"  # noqa: S104 - nothing is bound here
 
 # IIS's sslFlags, since 8.0 and since Windows Server 2022. http.sys has them, too, but
@@ -43,14 +36,6 @@ _OPTIONS = {
     32: "disabletls13",
     64: "disablelegacytls",
 }
-
-_HASH = re.compile(r":\s*([0-9a-fA-F]{40})\s*$", re.MULTILINE)
-
-# After the application ID comes the store, then the other settings.
-_APPLICATION = re.compile(
-    r":\s*(\{[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\})[ \t]*\r?\n"
-    r"[^\r\n]*:[ \t]*(\S*)[ \t]*(?:\r?\n|\Z)"
-)
 
 _NEW = "*:443:"
 
@@ -75,24 +60,6 @@ class Binding(NamedTuple):
             return f"hostnameport={host}:{port}"
         every = address in {"", "*"}
         return f"ipport={_EVERY_ADDRESS if every else address}:{port}"
-
-
-class Record(NamedTuple):
-    """The certificate of an endpoint at http.sys.
-
-    Args:
-        rest: The lines about other settings.
-    """
-
-    thumbprint: str
-    application: str = APPLICATION
-    store: str = _STORE
-    rest: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        """Return the thumbprint, and the store if it is not the usual one."""
-        usual = self.store.upper() == _STORE
-        return self.thumbprint if usual else f"{self.thumbprint} {self.store}"
 
 
 class Site:
@@ -124,20 +91,20 @@ class Site:
         self._list = Target(IIS, name, "bindings", "")
         self._warned: set[str] = set()
         self._appcmd = system / "inetsrv" / "appcmd.exe"
-        self._netsh = system / "netsh.exe"
+        self._http = HttpSys(run)
 
     def named(self) -> dict[Target, x509.Certificate | None]:
         """Return the known certificate of each binding."""
         return {
             target: self.known.get(found.thumbprint.upper()) if found else None
             for target, binding in self._targets(self._bindings()).items()
-            for found in [self._show(binding)]
+            for found in [self._http.show(binding.endpoint)]
         }
 
-    def references(self) -> set[str]:
-        """Return the thumbprints of all certificates at http.sys, for every site."""
-        output = self._do(self._netsh, "http", "show", "sslcert")
-        return {found.upper() for found in _HASH.findall(output)}
+    def flags(self) -> dict[Target, int]:
+        """Return the `sslFlags` of each binding."""
+        bindings = self._targets(self._bindings())
+        return {target: binding.flags for target, binding in bindings.items()}
 
     def bind(self, certificate: x509.Certificate, *, dry_run: bool) -> list[Change]:
         """Set this certificate for every HTTPS binding, or undo it if a tool fails."""
@@ -147,7 +114,7 @@ class Site:
         changes = [
             Change(target, 0, before, after)
             for target, binding in targets.items()
-            if (before := str(self._show(binding) or "")) != after
+            if (before := str(self._http.show(binding.endpoint) or "")) != after
         ]
         if targets and not bindings:
             # Last: until then, the port would have no certificate.
@@ -180,7 +147,7 @@ class Site:
             elif binding is None:
                 _log.warning("Could not restore %s: it no longer exists.", target)
             else:
-                now = str(self._show(binding) or "")
+                now = str(self._http.show(binding.endpoint) or "")
                 # A killed run may have deleted the certificate and set none.
                 if now in {"", change.after} and now != change.before:
                     self._make(binding, change.before)
@@ -216,7 +183,9 @@ class Site:
     def _bindings(self) -> tuple[Binding, ...]:
         arguments = ("list", "site", "/config:*", "/xml")
         try:
-            ended = self._run(self._appcmd, *arguments, failure=ConfigError)
+            ended = self._run(
+                self._appcmd, *arguments, failure=ConfigError, encoding=process.ANSI
+            )
         except ConfigError as exc:
             hint = "Install IIS with its Management Scripts and Tools, or remove "
             raise ConfigError(exc.message, hint=f"{hint}iis-site-name.") from exc
@@ -234,60 +203,21 @@ class Site:
             raise ConfigError(message, hint="Correct iis-site-name.")
         return by_name[self.name.lower()]
 
-    def _show(self, binding: Binding) -> Record | None:
-        # The exit code is 1 for no certificate and for some failures. "add" tells them
-        # apart, because it replaces nothing.
-        show = ("http", "show", "sslcert", binding.endpoint)
-        return read_record(self._run(self._netsh, *show, failure=DeployError).output)
-
     def _make(self, binding: Binding | None, value: str) -> None:
         """Set a binding's certificate; without a binding, add or remove the new one."""
         if binding is not None:
-            self._set(binding, value)
+            options = [name for bit, name in _OPTIONS.items() if binding.flags & bit]
+            self._http.set(binding.endpoint, value, options)
             return
         # See "Bindings" in IIS's configuration reference.
         entry = f"bindings.[protocol='https',bindingInformation='{_NEW}']"
         change = f"/{'+' if value else '-'}{entry}"
-        self._do(self._appcmd, "set", "site", f"/site.name:{self.name}", change)
-
-    def _set(self, binding: Binding, value: str) -> None:
-        # "update sslcert" needs Windows 10, and resets the same settings.
-        wanted, _, store = value.partition(" ")
-        before = self._show(binding)
-        http = (self._netsh, "http")
-        if before:
-            self._do(*http, "delete", "sslcert", binding.endpoint)
-        if not wanted:
-            return
-        self._do(
-            *(*http, "add", "sslcert", binding.endpoint),
-            f"certhash={wanted}",
-            f"appid={before.application if before else APPLICATION}",
-            f"certstorename={store or _STORE}",
-            *(
-                f"{name}=enable"
-                for bit, name in _OPTIONS.items()
-                if binding.flags & bit
-            ),
+        arguments = ("set", "site", f"/site.name:{self.name}", change)
+        ended = self._run(
+            self._appcmd, *arguments, failure=DeployError, encoding=process.ANSI
         )
-        now = self._show(binding)
-        if now is None or now.thumbprint != wanted:
-            message = f"netsh set {wanted} for {binding.endpoint}, but http.sys shows "
-            message += f"{now or 'no certificate'}."
-            hint = "Check the output of: netsh http show sslcert."
-            raise DeployError(message, hint=hint)
-        lost = [line for line in before.rest if line not in now.rest] if before else []
-        if lost:
-            what = "%s: the new certificate reset these settings: %s"
-            _log.warning(what, binding.endpoint, printable("; ".join(lost), 500))
-
-    def _do(self, program: Path, *arguments: str) -> str:
-        ended = self._run(program, *arguments, failure=DeployError)
         if ended.code:
-            message = f"{program.name} {' '.join(arguments)} exited with {ended.code}: "
-            message += f"{printable(ended.output, 300)}"
-            raise DeployError(message, hint="Run as an administrator.")
-        return ended.output
+            raise refused(self._appcmd, arguments, ended)
 
 
 def sites(xml: str) -> dict[str, tuple[Binding, ...]]:
@@ -310,19 +240,3 @@ def sites(xml: str) -> dict[str, tuple[Binding, ...]]:
         )
         for site in document.iterfind("SITE/site")
     }
-
-
-def read_record(output: str) -> Record | None:
-    """Read one endpoint from `netsh http show sslcert`, in any language."""
-    certificate, application = _HASH.search(output), _APPLICATION.search(output)
-    if certificate is None or application is None:
-        return None
-    rest = [" ".join(line.split()) for line in output[application.end() :].splitlines()]
-    store = application[2]
-    return Record(
-        certificate[1].lower(),
-        application[1].lower(),
-        # "(null)" is the same in every language.
-        _STORE if store.startswith("(") or not store else store,
-        tuple(line for line in rest if line),
-    )

@@ -15,7 +15,7 @@ from letsencrypt_mdaemon.system import disk, handles
 from letsencrypt_mdaemon.system.disk import reason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from datetime import datetime
     from pathlib import Path
 
@@ -123,6 +123,10 @@ class MailServer(NamedTuple):
         site: The IIS site that also gets the certificate.
         service: Its Windows service.
         may_restart: Whether this program may restart the service.
+        elsewhere: Returns the other users of certificates on this machine, by
+            thumbprint.
+        note: Called with the service's name before it is stopped, and with "" once it
+            runs again.
     """
 
     bindings: Bindings
@@ -133,6 +137,8 @@ class MailServer(NamedTuple):
     site: iis.Site | None = None
     service: Service | None = None
     may_restart: bool = False
+    elsewhere: Callable[[], Mapping[str, str]] = dict
+    note: Callable[[str], None] = lambda _: None
 
     def named(self, names: Collection[str]) -> dict[Target, x509.Certificate | None]:
         """Return the certificate that each target names; None if it is unknown."""
@@ -239,14 +245,19 @@ class MailServer(NamedTuple):
         from letsencrypt_mdaemon.windows import service  # noqa: PLC0415 - seldom needed
 
         _log.info("Restarting the service %s", self.service.name)
+        self.note(self.service.name)
         service.restart(self.service)
+        self.note("")
         _log.info("Restarted the service %s", self.service.name)
         return True
 
-    def references(self) -> set[str]:
-        """Return the thumbprints that any file, or http.sys, names."""
+    def references(self) -> dict[str, str]:
+        """Return what names a certificate now, by its thumbprint.
+
+        Any file of the server, and other services of this machine.
+        """
         bindings = self.bindings
-        references = discovery.references(
+        found = discovery.references(
             bindings.files.root, bindings.known, skip=self.own_folders
         )
-        return references | self.site.references() if self.site else references
+        return {**dict.fromkeys(found, "a file of the server"), **self.elsewhere()}

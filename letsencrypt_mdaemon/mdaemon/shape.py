@@ -147,10 +147,14 @@ def _path(path: PurePath) -> str:
     return "/".join([*map(_name, path.parts[:-1]), _file(path.name)])
 
 
+def semaphore(name: str) -> str:
+    """Return a semaphore's name, masked unless it is known to the public."""
+    stem = name.upper().removesuffix(".SEM")
+    return f"{stem if stem in _SEMAPHORES else MASK}.SEM"
+
+
 def _semaphores(names: Sequence[str]) -> list[str]:
-    shown = (name.upper() for name in names)
-    known = {f"{name}.SEM" for name in _SEMAPHORES}
-    return sorted({name if name in known else f"{MASK}.SEM" for name in shown})
+    return sorted({semaphore(name) for name in names})
 
 
 def _form(value: str, certificates: Collection[x509.Certificate]) -> str:

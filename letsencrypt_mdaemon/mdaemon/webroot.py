@@ -229,7 +229,7 @@ class Webroot:
             disk.explained(f"create the folder {path}"),
             self._inside(path.parent) as folder,
         ):
-            folder.make_folder(path.name, 0o755)
+            folder.make_folder(path.name, 0o755, inherits=True)
 
     def _create(self, file: Path, text: bytes) -> None:
         with (

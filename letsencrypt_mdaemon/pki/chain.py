@@ -5,11 +5,16 @@ from __future__ import annotations
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
-from letsencrypt_mdaemon.pki.certificate import claims_public_rules, is_issued_by
+from letsencrypt_mdaemon.pki.certificate import (
+    claims_public_rules,
+    is_issued_by,
+    public_key_hash,
+    thumbprint,
+)
 from letsencrypt_mdaemon.text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime
     from pathlib import Path
     from typing import Literal
@@ -45,6 +50,9 @@ class Chain(NamedTuple):
         in_order: Whether each certificate is followed by its issuer, and nothing else.
         ends_at: The issuer of the last certificate of the path, as text.
         missing: The certificates that should be sent and are not, as text.
+        replaced: Those that are sent in place of what the CA issued, with the same
+            name and key: their thumbprint and subject, such as an older certificate of
+            the same CA.
         as_issued: Whether it contains all that the CA issued; None if unknown.
         distrust: Why clients do not trust it; empty if they do.
     """
@@ -53,6 +61,7 @@ class Chain(NamedTuple):
     ending: Ending
     ends_at: str
     missing: tuple[str, ...] = ()
+    replaced: tuple[str, ...] = ()
     as_issued: bool | None = None
     distrust: str = ""
 
@@ -129,6 +138,8 @@ def trace(
     issued = list(issued)
     # No client needs the root: one without it does not trust it either.
     lacks = [one for one in issued if one not in chain and not is_issued_by(one, one)]
+    twins = [(sent, one) for one in lacks for sent in path[1:] if _is_twin(sent, one)]
+    lacks = [one for one in lacks if all(one != other for _, other in twins)]
     missing = [title(one, "subject") for one in lacks]
     distrust, leads_to_root = roots.distrust(chain)
     if is_issued_by(last, last):
@@ -148,9 +159,52 @@ def trace(
         ending=ending,
         ends_at=title(last, "issuer"),
         missing=tuple(missing),
-        as_issued=not missing if issued else None,
+        replaced=tuple(
+            f"{thumbprint(one)} ({title(one, 'subject')}, until "
+            f"{one.not_valid_after_utc:%Y-%m-%d})"
+            for one, _ in twins
+        ),
+        as_issued=not (missing or twins) if issued else None,
         distrust=distrust,
     )
+
+
+def _is_twin(one: x509.Certificate, other: x509.Certificate) -> bool:
+    # A root in its place is another matter: it cuts the chain short.
+    if one == other or one.subject != other.subject or is_issued_by(one, one):
+        return False
+    return public_key_hash(one) == public_key_hash(other)
+
+
+def unneeded(
+    leaves: Iterable[x509.Certificate],
+    added: Mapping[str, x509.Certificate],
+    issuers: Iterable[x509.Certificate],
+    *,
+    now: datetime,
+) -> list[str]:
+    """Return the thumbprints of issuers that are expired, or that nothing needs.
+
+    Every issuer of a needed certificate is needed, also a twin with the same key.
+
+    Args:
+        leaves: The certificates of the stores.
+        added: The issuers in question, by thumbprint.
+        issuers: All issuers of the store.
+    """
+    needed: list[x509.Certificate] = []
+    fresh, others = list(leaves), list(issuers)
+    while fresh:
+        above = [
+            one for one in others if any(is_issued_by(each, one) for each in fresh)
+        ]
+        fresh = [one for one in above if one not in needed]
+        needed += fresh
+    return [
+        digest
+        for digest, one in added.items()
+        if one not in needed or one.not_valid_after_utc <= now
+    ]
 
 
 def title(certificate: x509.Certificate, part: Literal["subject", "issuer"]) -> str:

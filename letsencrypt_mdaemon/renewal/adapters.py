@@ -5,15 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from datetime import datetime, timedelta
-    from pathlib import Path
 
     from cryptography import x509
 
     from letsencrypt_mdaemon.authorities import Limits
     from letsencrypt_mdaemon.errors import Error
-    from letsencrypt_mdaemon.pki.certificate import Certificate, PrivateKey
+    from letsencrypt_mdaemon.pki.certificate import Certificate, KeyType, PrivateKey
+    from letsencrypt_mdaemon.policy.dane import Found
+    from letsencrypt_mdaemon.renewal.store import Store
     from letsencrypt_mdaemon.state.folder import CaState, State
     from letsencrypt_mdaemon.state.memory import (
         Change,
@@ -64,38 +65,6 @@ class Issuer(Protocol):
         """
 
 
-class Store(Protocol):
-    """Keeps certificates where the server's programs find them."""
-
-    def certificates(self) -> Iterable[tuple[x509.Certificate, str]]:
-        """Return each certificate with its friendly name."""
-
-    def chain(self, wanted: str) -> tuple[x509.Certificate, ...]:
-        """Return the certificate with this thumbprint and its known issuers."""
-
-    def key(self, wanted: str) -> PrivateKey | None:
-        """Return a certificate's private key, or None if the store keeps it."""
-
-    def is_key_usable(self, wanted: str) -> bool:
-        """Whether a certificate's private key is there and can be used."""
-
-    def usable_keys(self) -> Collection[str]:
-        """Return the thumbprints for which that is so; read the store once."""
-
-    def key_readers(self, wanted: str) -> list[str] | None:
-        """Return the accounts that may read a certificate's key; None if unknown."""
-
-    def writes(self) -> list[Path]:
-        """Return the files that `install` writes; a `ConfigError` if it must fail."""
-        ...
-
-    def install(self, certificate: Certificate) -> None:
-        """Install a certificate with its key and friendly name, if it is missing."""
-
-    def remove(self, wanted: str) -> None:
-        """Remove the certificate with this thumbprint, if the store has it."""
-
-
 class Server(Protocol):
     """The mail server: its files, and the reload."""
 
@@ -142,7 +111,7 @@ class Server(Protocol):
         """Take a rung, and return whether the server did; if not, warn."""
 
     def references(self) -> Collection[str]:
-        """Return the thumbprints that the server's files name now."""
+        """Return the thumbprints that any file, or another service, names now."""
 
 
 class Request(NamedTuple):
@@ -150,13 +119,14 @@ class Request(NamedTuple):
 
     Args:
         names: The certificate's names, the server's own name first.
-        reuse_key: Keep the current private key, because a TLSA record pins it.
+        key_policy: new; reuse: keep the key; next: use one that was made before.
         days_left: Renew this many days before the end; 0 = the usual rules.
         interval: Usual time between scheduled runs; None if unknown.
         limits: The CA's limits, if it publishes them.
         force: Order even if nothing is due, or a retry has to wait.
         dry_run: Change nothing; only report.
         drop: Drop names that fail validation, instead of failing the run.
+        needed: Names that are never dropped, as an enforced MTA-STS policy has them.
         rehearse: Obtain a certificate, but do not install it.
         issue_only: Install a certificate; a later run binds it.
         activate_only: Only bind the certificate that an earlier run obtained.
@@ -169,15 +139,16 @@ class Request(NamedTuple):
     """
 
     names: tuple[str, ...]
-    key_type: str
+    key_type: KeyType
     directory_url: str
-    reuse_key: bool = False
+    key_policy: str = "new"
     days_left: int = 0
     interval: timedelta | None = None
     limits: Limits | None = None
     force: bool = False
     dry_run: bool = False
     drop: bool = False
+    needed: tuple[str, ...] = ()
     rehearse: bool = False
     issue_only: bool = False
     activate_only: bool = False
@@ -205,15 +176,14 @@ class Adapters(NamedTuple):
 
     Args:
         observe: Returns what each endpoint serves now.
-        issuer: Returns the CA's client, always the same one. It is slow to import, and
-            a run with nothing due may not need it.
-        revocation: Returns when and why the CA of a certificate revoked it, by its CRL;
-            None if it did not. Takes the certificate and its issuer; raises an
-            `AcmeError` if the CRL cannot be fetched or trusted.
+        issuer: Returns the CA's client, always the same one. It is slow to import.
+        revocation: Takes a certificate and its issuer; returns when and why the CA
+            revoked it, by its CRL, or None. Raises an `AcmeError` if the CRL is no use.
         suspects: Returns the scheduled tasks that may put values back: those that run
             the old script, and those that run this program if there are several.
         refusal: Returns what this machine does not let a run write, or None. Takes the
             request, and the certificate to put into use; without one, it is ordered.
+        tlsa: Returns the TLSA records of the server's ports; None without DNS.
     """
 
     store: Store
@@ -227,6 +197,7 @@ class Adapters(NamedTuple):
     )
     suspects: Callable[[], tuple[Sequence[str], Sequence[str]]] = lambda: ((), ())
     refusal: Callable[..., Error | None] = lambda *_: None
+    tlsa: Callable[[], Found | None] = lambda: None
 
 
 class Row(NamedTuple):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from letsencrypt_mdaemon.errors import DeployError, Error
 from letsencrypt_mdaemon.pki.certificate import dns_names, thumbprint
-from letsencrypt_mdaemon.renewal import ladder
+from letsencrypt_mdaemon.renewal import guard, ladder
 from letsencrypt_mdaemon.renewal.adapters import Proof
 from letsencrypt_mdaemon.renewal.climb import Watch
 from letsencrypt_mdaemon.renewal.deploy import baseline, ours, put_into_use
@@ -53,16 +53,20 @@ def use(  # noqa: PLR0913 - what a person says
         ConfigError: If the server's files do not allow it; nothing is changed.
         DeployError: If the certificate is not in use everywhere afterwards.
     """
-    snapshot = take_snapshot(request, adapters, memory, now)
+    snapshot = guard.look(take_snapshot(request, adapters, memory, now), adapters)
     if not snapshot.named:
         _, name = snapshot.stored.get(thumbprint(leaf), (leaf, ""))
         raise DeployError(
             "The server's files name no certificate yet, so none can be replaced.",
             hint=f"{CHOOSE} {printable(name or thumbprint(leaf))!r} on each.",
         )
+    verdict = guard.judge(snapshot, leaf, adapters, asked=True)
+    if verdict.refusal is not None:
+        raise verdict.refusal
     with holding(snapshot, leaf, held, adapters) as snapshot:
         outcome = put_into_use(snapshot, leaf, "you chose it", adapters)
-    return outcome._replace(names=dns_names(leaf))
+    error = outcome.error or verdict.loss
+    return outcome._replace(names=dns_names(leaf), error=error)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from letsencrypt_mdaemon.errors import DeployError
 from letsencrypt_mdaemon.pki.certificate import OURS, dns_names, thumbprint
-from letsencrypt_mdaemon.renewal import hold, ladder
+from letsencrypt_mdaemon.renewal import hold, ladder, removal
 from letsencrypt_mdaemon.renewal.adapters import Outcome
 from letsencrypt_mdaemon.renewal.climb import RESTART_INTERVAL, climb
 from letsencrypt_mdaemon.renewal.proof import Judge, restored
@@ -42,6 +42,7 @@ def put_into_use(
     if attempt is None or attempt.failed is not None:
         attempt = Attempt(thumbprint(leaf), baseline(snapshot, adapters), ())
     # Else a run was killed, or left ports on the old certificate: keep its baseline.
+    adapters.store.let_read(thumbprint(leaf))
     deployed = cut_over(snapshot, attempt, leaf, adapters)
     proof, memory = deployed.proof, deployed.memory
     snapshot = snapshot._replace(memory=memory)
@@ -71,7 +72,8 @@ def put_into_use(
     if error is None:
         adapters.state.forget_attempt()
         adapters.ca.forget_pending()
-    next_at = hold.next_due(snapshot._replace(memory=memory), leaf)
+    snapshot = snapshot._replace(memory=memory)
+    next_at = hold.next_due(snapshot, leaf)
     following = "the next run of renew replaces it"
     if next_at is not None:
         following = f"the next renewal is due about {day(next_at, snapshot.now)}"
@@ -85,6 +87,7 @@ def put_into_use(
         following,
         extra={"result": True},
     )
+    removed = removal.clean_up(snapshot, leaf, adapters) if may_remove else ()
     return Outcome(
         renewed=True,
         reason=reason,
@@ -96,7 +99,7 @@ def put_into_use(
         proof=proof,
         dropped=memory.dropped,
         held=held,
-        removed=_remove_old(snapshot, leaf, adapters) if may_remove else (),
+        removed=removed,
         error=error,
     )
 
@@ -317,34 +320,3 @@ def ours(snapshot: Snapshot) -> set[str]:
     """Return the thumbprints that the server's files name, and that we obtained."""
     named = {thumbprint(leaf) for leaf in snapshot.named.values() if leaf}
     return named | {item.thumbprint for item in snapshot.memory.issued}
-
-
-def _remove_old(
-    snapshot: Snapshot, new: x509.Certificate, adapters: Adapters
-) -> tuple[str, ...]:
-    """Remove our superseded certificates that no file names.
-
-    A failure is only a warning, because the new certificate is in use.
-    """
-    if not snapshot.request.remove_old:
-        return ()
-    superseded = {
-        digest: name
-        for digest, (leaf, name) in snapshot.stored.items()
-        if (snapshot.memory.find(digest) or name.startswith(f"{OURS} "))
-        and leaf.not_valid_before_utc <= new.not_valid_before_utc
-        and set(dns_names(leaf)) & set(dns_names(new))
-        and leaf != new
-    }
-    removed = []
-    try:
-        # Read again: an administrator may have chosen a superseded one meanwhile.
-        in_files = adapters.server.references() if superseded else ()
-        for digest, name in superseded.items():
-            if digest not in in_files:
-                adapters.store.remove(digest)
-                _log.info("Removed the superseded certificate %s", name)
-                removed.append(digest)
-    except DeployError as exc:
-        _log.warning("%s %s", exc.message, exc.hint)
-    return tuple(removed)

@@ -179,14 +179,14 @@ def may_drop(
 ) -> bool:
     """Whether a certificate may go without names that the CA could not validate.
 
-    The first name may never be dropped. A name that the certificate in use covers may
-    be dropped in its last week: losing a name that works is worse than waiting.
+    Never without the first name, or one that MTA-STS needs. A name that the certificate
+    in use covers goes in its last week: losing a name that works is worse than waiting.
 
     Args:
         limited: Whether the CA only limits or pauses names. Before the last week, such
             a name is waited for, unless it was dropped already.
     """
-    if not set(failed) <= set(snapshot.request.names[1:]):
+    if not set(failed) <= {*snapshot.request.names[1:]} - {*snapshot.request.needed}:
         return False
     leaf = snapshot.in_use
     if leaf is None or leaf.not_valid_after_utc - snapshot.now <= LOSABLE:

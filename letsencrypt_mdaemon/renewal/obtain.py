@@ -8,8 +8,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from letsencrypt_mdaemon.errors import AcmeError, ChallengeError, after_issuance
-from letsencrypt_mdaemon.pki.certificate import key_type, thumbprint
-from letsencrypt_mdaemon.renewal import due
+from letsencrypt_mdaemon.pki.certificate import thumbprint
+from letsencrypt_mdaemon.renewal import due, guard
 from letsencrypt_mdaemon.state.memory import Draw, Dropped, utc
 from letsencrypt_mdaemon.text import when
 
@@ -80,7 +80,7 @@ def obtain(snapshot: Snapshot, adapters: Adapters) -> Snapshot:
     if request.force:
         _log_budget(snapshot)
         adapters.ca.forget_order()
-    tried, key = due.tried_now(snapshot), _key(snapshot, adapters)
+    tried, key = due.tried_now(snapshot), guard.key_to_order(snapshot, adapters)
     failing = snapshot.ledger.failing(request.names)
     known = {*tried, *(item.name for item in snapshot.dropped), ""}
     failed = {item.name: item.why for item in failing if item.name not in known}
@@ -167,36 +167,6 @@ def _log_budget(snapshot: Snapshot) -> None:
     text = "This forced order uses number %d of the %d certificates a week that the CA "
     text += "issues for exactly these names."
     _log.log(level, text, used + 1, limit)
-
-
-def _key(snapshot: Snapshot, adapters: Adapters) -> PrivateKey | None:
-    """Return the key to reuse, or None for a new one.
-
-    A TLSA record pins the key, whichever CA certifies it: the key of the certificate in
-    use, or else of the last one that this program activated.
-    """
-    request, memory = snapshot.request, snapshot.memory
-    if not request.reuse_key:
-        return None
-    leaf = snapshot.ours
-    if leaf is None:
-        leaf, _ = snapshot.stored.get(memory.in_use, (None, ""))
-    if leaf is None:
-        return None
-    if key_type(leaf) != request.key_type:
-        why = f"it is {key_type(leaf)}"
-    elif due.is_compromised(leaf, memory):
-        why = "it was revoked as compromised"
-    elif (key := adapters.store.key(thumbprint(leaf))) is not None:
-        return key
-    else:
-        why = "the store does not export it"
-    _log.warning(
-        "Creating a new key, because the current one cannot be reused: %s. Publish "
-        "its TLSA record (`status` shows it).",
-        why,
-    )
-    return None
 
 
 def _drop(

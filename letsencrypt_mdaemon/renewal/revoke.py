@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from letsencrypt_mdaemon.errors import AcmeError, ConfigError, Error
 from letsencrypt_mdaemon.pki.certificate import dns_names, public_key_hash, thumbprint
+from letsencrypt_mdaemon.renewal import removal
 from letsencrypt_mdaemon.state.memory import Issued, utc
 
 if TYPE_CHECKING:
@@ -72,9 +73,19 @@ def revoke(
         exc.message = f"The certificate {wanted} {state}: {exc.message}"
         raise
     issued = memory.find(wanted) or Issued(wanted, directory_url, dns_names(leaf))
-    adapters.state.save(memory.remember(issued._replace(revoked=utc(now))))
+    memory = memory.remember(issued._replace(revoked=utc(now)))
+    adapters.state.save(memory)
     if is_pending:
         adapters.ca.forget_pending()
+    if reason == "keyCompromise":
+        # What is in use goes once its successor is verified.
+        served = {seen.thumbprint for seen in adapters.observe().values() if seen.leaf}
+        doomed = {
+            thumbprint(each): name
+            for each, name in adapters.store.certificates()
+            if removal.is_done_with(each, memory)
+        }
+        removal.remove(doomed, adapters, served=served)
     return leaf
 
 

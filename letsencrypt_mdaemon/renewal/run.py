@@ -17,8 +17,8 @@ from letsencrypt_mdaemon.errors import (
     after_issuance,
 )
 from letsencrypt_mdaemon.pki.certificate import thumbprint
+from letsencrypt_mdaemon.renewal import dane, guard, hold, removal, spare
 from letsencrypt_mdaemon.renewal import due as rules
-from letsencrypt_mdaemon.renewal import hold, spare
 from letsencrypt_mdaemon.renewal.adapters import Outcome
 from letsencrypt_mdaemon.renewal.by_hand import holding
 from letsencrypt_mdaemon.renewal.deploy import put_into_use, undo, without
@@ -64,7 +64,7 @@ def renew(
     attempt = snapshot.attempt
     if attempt is not None and attempt.undoing and not request.dry_run:
         undo(snapshot, attempt, (), adapters)
-    snapshot = with_revocations(snapshot, adapters)
+    snapshot = with_revocations(guard.look(snapshot, adapters), adapters)
     refusal = _refusal(snapshot, adapters)
     if refusal is None:
         snapshot = with_advice(snapshot, adapters)
@@ -82,6 +82,7 @@ def renew(
 
 def _act(snapshot: Snapshot, due: Due, adapters: Adapters) -> Outcome:
     """Obtain a certificate unless one is there, and put it into use."""
+    snapshot = guard.without_misfit(snapshot, adapters)
     request, leaf, pending = snapshot.request, snapshot.spare, snapshot.pending
     if leaf is None and pending is None:
         snapshot = obtain(snapshot, adapters)
@@ -106,9 +107,9 @@ def _refusal(snapshot: Snapshot, adapters: Adapters) -> Error | None:
     pending = snapshot.pending
     leaf = pending.leaf if pending else snapshot.spare
     found = adapters.refusal(snapshot.request, leaf)
-    if found is None or leaf is None:
-        return found
-    return DeployError(found.message, hint=found.hint)
+    if found and leaf is not None:
+        return DeployError(found.message, hint=found.hint)
+    return found
 
 
 def _only_issued(
@@ -141,12 +142,19 @@ def _put_into_use(
     snapshot: Snapshot, leaf: x509.Certificate, due: Due, adapters: Adapters
 ) -> Outcome:
     """Put a certificate into use, and complain of values that are put back."""
+    verdict = guard.judge(snapshot, leaf, adapters)
+    if verdict.refusal is not None:
+        raise verdict.refusal
+    if verdict.wait is not None:
+        _log.warning("%s.", verdict.wait.reason)
+        return _unchanged(snapshot, due, verdict.wait)
     memory = spare.noted(snapshot)
     if memory != snapshot.memory:
         adapters.state.save(memory)
     outcome = put_into_use(snapshot._replace(memory=memory), leaf, due.reason, adapters)
+    guard.make_next(snapshot, adapters, used=leaf)
     error = outcome.error or spare.complaint(snapshot, memory, adapters.suspects)
-    return outcome._replace(error=error)
+    return outcome._replace(error=error or verdict.loss)
 
 
 def plan(snapshot: Snapshot) -> tuple[Due, Wait | None]:
@@ -164,7 +172,7 @@ def plan(snapshot: Snapshot) -> tuple[Due, Wait | None]:
     if snapshot.pending is not None and not due.due:
         after = when(due.at, snapshot.now)
         _log.warning("%s; the next attempt is after %s", due.reason, after)
-    return due, rules.wait(snapshot) if due.due else None
+    return due, (rules.wait(snapshot) or dane.wait(snapshot)) if due.due else None
 
 
 def roll_back(
@@ -176,7 +184,7 @@ def roll_back(
         ConfigError: If no such certificate is still valid and in the store.
         DeployError: If the certificate is not in use everywhere afterwards.
     """
-    snapshot = take_snapshot(request, adapters, memory, now)
+    snapshot = guard.look(take_snapshot(request, adapters, memory, now), adapters)
     found = spare.last_verified(snapshot)
     if found is None:
         raise ConfigError(
@@ -186,7 +194,9 @@ def roll_back(
         )
     leaf, verified = found
     reason = f"rolled back to the certificate verified on {day(verified, now)}"
+    verdict = guard.judge(snapshot, leaf, adapters, asked=True)
     refusal = _refusal(snapshot._replace(pending=None, spare=leaf), adapters)
+    refusal = refusal or verdict.refusal
     if request.dry_run:
         snapshot = snapshot.searched(adapters)
         return Outcome(
@@ -206,7 +216,8 @@ def roll_back(
     adapters.ca.forget_pending()
     held = hold.begin(leaf, "rollback", now)
     with holding(snapshot, leaf, held, adapters) as snapshot:
-        return put_into_use(snapshot, leaf, reason, adapters)
+        outcome = put_into_use(snapshot, leaf, reason, adapters)
+    return outcome._replace(error=outcome.error or verdict.loss)
 
 
 def _keep(
@@ -225,8 +236,8 @@ def _keep(
         )
         memory = memory.remember(issued)
         adapters.state.save(memory)
-    adapters.store.install(pending)
-    return snapshot._replace(memory=memory)
+    added = adapters.store.install(pending)
+    return removal.remember_issuers(snapshot._replace(memory=memory), added, adapters)
 
 
 def _idle(
@@ -236,10 +247,7 @@ def _idle(
     refusal: Error | None,
     adapters: Adapters,
 ) -> Outcome:
-    """Return why a run does nothing, and what it would do.
-
-    Without what only the CA can tell.
-    """
+    """Return why a run does nothing, and what it would do, without asking the CA."""
     request = snapshot.request
     if refusal is not None and not request.dry_run:
         _log.warning("The next renewal would fail. %s", refusal)
@@ -251,6 +259,7 @@ def _idle(
         if leaf is not None and due.due:
             snapshot = snapshot.searched(adapters)
             planned = () if request.issue_only else adapters.server.planned(leaf)
+            refusal = refusal or guard.judge(snapshot, leaf, adapters).refusal
             outcome = outcome._replace(changes=tuple(planned), pending=leaf)
         outcome = outcome._replace(ordered=due.due and leaf is None)
     return outcome._replace(error=refusal) if request.dry_run else outcome

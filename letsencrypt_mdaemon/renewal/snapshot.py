@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from letsencrypt_mdaemon.errors import AcmeError
 from letsencrypt_mdaemon.pki.certificate import OURS, crl_urls, thumbprint
-from letsencrypt_mdaemon.renewal import due, hold
+from letsencrypt_mdaemon.renewal import dane, due, hold
+from letsencrypt_mdaemon.renewal.dane import Dane
 from letsencrypt_mdaemon.renewal.revoke import forget_key, without_key
 from letsencrypt_mdaemon.renewal.spare import spares
 from letsencrypt_mdaemon.state.memory import Checked, utc
@@ -52,6 +53,7 @@ class Snapshot(NamedTuple):
         named: The certificate that each target names; None if it is unknown.
         stored: Thumbprint -> certificate and friendly name.
         spare: Our certificate of the store to use instead of an order.
+        dane: What is known of the TLSA records of the server's ports.
     """
 
     request: Request
@@ -65,6 +67,7 @@ class Snapshot(NamedTuple):
     named: Mapping[Target, x509.Certificate | None]
     stored: Mapping[str, tuple[x509.Certificate, str]]
     spare: x509.Certificate | None = None
+    dane: Dane = Dane()
 
     def searched(self, adapters: Adapters) -> Snapshot:
         """Return the snapshot with every target, also those unknown until now."""
@@ -195,12 +198,18 @@ def with_spare(snapshot: Snapshot, adapters: Adapters) -> Snapshot:
     that is held, and has to be put into use again.
     """
     held = hold.unfinished(snapshot)
+    asked = held is not None or snapshot.request.activate_only
     usable = (
         leaf
         for leaf in ([held] if held is not None else spares(snapshot))
         if adapters.store.is_key_usable(thumbprint(leaf))
+        and (asked or dane.may_use(snapshot, _chain(leaf, adapters)))
     )
     spare = next(usable, None)
     return snapshot._replace(
         spare=spare, pending=snapshot.pending if spare is None else None
     )
+
+
+def _chain(leaf: x509.Certificate, adapters: Adapters) -> tuple[x509.Certificate, ...]:
+    return adapters.store.chain(thumbprint(leaf)) or (leaf,)

@@ -33,7 +33,8 @@ _ADDED: dict[type, set[str]] = {
     Memory: {
         *("dropped", "compromised", "runs", "in_use", "exit_code", "sizes"),
         *("rungs", "restarted", "host_name", "put_back", "checked", "proven"),
-        *("told", "rehearsed", "disabled", "hold"),
+        *("told", "rehearsed", "disabled", "hold", "succeeded", "hooked"),
+        *("script", "intermediates"),
     },
     Attempt: {"rungs"},
     Issued: {"revoked", "rolled_back", "advised"},

@@ -2,6 +2,10 @@
 
     <state>/installation.json      targets learned, certificates obtained and verified
     <state>/attempt.json           a certificate being put into use, or rolled back
+    <state>/restart.json           a restart of the server's service that has not ended
+    <state>/next-key.json          the key of the next certificate (key-policy = next)
+    <state>/tlsa.json              the TLSA records that were seen last
+    <state>/mail.json              what was seen last of the domains' mail policies
     <state>/<CA>/account.json      the account key at this CA, and the account's URL
     <state>/<CA>/order.json        the open order, with the key of its certificate
     <state>/<CA>/pending.pem       issued, not yet in use: chain and key
@@ -30,7 +34,15 @@ from letsencrypt_mdaemon.errors import DeployError, Error
 from letsencrypt_mdaemon.state import codec
 from letsencrypt_mdaemon.state.codec import DAMAGE, decode, encode
 from letsencrypt_mdaemon.state.ledger import Ledger
-from letsencrypt_mdaemon.state.memory import Account, Attempt, Draw, Memory, OpenOrder
+from letsencrypt_mdaemon.state.memory import (
+    Account,
+    Attempt,
+    Draw,
+    Memory,
+    OpenOrder,
+    Restart,
+)
+from letsencrypt_mdaemon.state.pins import MailLook, NextKey, Pins
 from letsencrypt_mdaemon.system import disk
 from letsencrypt_mdaemon.system.disk import read_limited
 
@@ -53,12 +65,16 @@ SEALED = b"sealed for this machine\n"
 _NAMES: dict[type, str] = {
     Memory: "installation.json",
     Attempt: "attempt.json",
+    Restart: "restart.json",
     Account: "account.json",
     OpenOrder: "order.json",
     Draw: "renewal.json",
     Ledger: "ledger.json",
+    NextKey: "next-key.json",
+    Pins: "tlsa.json",
+    MailLook: "mail.json",
 }
-_WITH_KEY = {"account.json", "order.json", "pending.pem"}
+_WITH_KEY = {"account.json", "order.json", "pending.pem", "next-key.json"}
 
 
 class Seal(Protocol):
@@ -200,9 +216,33 @@ class State(_Files):
         """Return the attempt that an earlier run left, or that was rolled back."""
         return self._load(Attempt)
 
+    def mail(self) -> MailLook | None:
+        """Return what was seen last of the domains' mail policies."""
+        return self._load(MailLook)
+
+    def pins(self) -> Pins:
+        """Return the TLSA records that were seen last."""
+        return self._load(Pins) or Pins()
+
+    def next_key(self) -> NextKey | None:
+        """Return the key that the next certificate gets, if there is one."""
+        return self._load(NextKey)
+
+    def forget_next_key(self) -> None:
+        """Forget it, because it must not be used."""
+        self._remove("next-key.json")
+
     def forget_attempt(self) -> None:
         """Forget the attempt, once it is decided."""
         self._remove("attempt.json")
+
+    def restart(self) -> Restart | None:
+        """Return the restart that an earlier run began, if it has not ended well."""
+        return self._load(Restart)
+
+    def forget_restart(self) -> None:
+        """Forget the restart, once the service runs again."""
+        self._remove("restart.json")
 
 
 class CaState(_Files):

@@ -76,6 +76,18 @@ class Attempt(NamedTuple):
     rungs: tuple[str, ...] = ()
 
 
+class Restart(NamedTuple):
+    """A restart of the server's service: kept until it runs again.
+
+    Args:
+        service: Its name.
+        at: When this program was about to stop it.
+    """
+
+    service: str
+    at: datetime
+
+
 class Rung(NamedTuple):
     """A rung of the reload ladder, and what it did when it was taken.
 
@@ -191,6 +203,10 @@ class Memory(NamedTuple):
         rehearsed: The last rehearsal; None if there was none.
         disabled: The scheduled tasks that `setup` disabled.
         hold: The certificate that a person chose last; None after its release.
+        intermediates: The issuers that this program added to the store, by thumbprint.
+        succeeded: When the last run of `renew` that ended well began.
+        hooked: The thumbprint for which the hook `after-activation` ran last.
+        script: The command of our LetsEncrypt.ps1; empty if it is not installed.
     """
 
     targets: tuple[Target, ...] = ()
@@ -211,6 +227,10 @@ class Memory(NamedTuple):
     rehearsed: Rehearsed | None = None
     disabled: tuple[str, ...] = ()
     hold: Hold | None = None
+    intermediates: tuple[str, ...] = ()
+    succeeded: datetime | None = None
+    hooked: str = ""
+    script: tuple[str, ...] = ()
 
     def revoked(self, thumbprint: str) -> datetime | None:
         """Return when this program or the CA revoked a certificate; None if not."""

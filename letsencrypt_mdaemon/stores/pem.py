@@ -19,7 +19,8 @@ from letsencrypt_mdaemon.system import disk
 from letsencrypt_mdaemon.system.disk import explained
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Collection, Iterator, Sequence
+    from datetime import datetime
     from pathlib import Path
 
     from letsencrypt_mdaemon.pki.certificate import Certificate, PrivateKey
@@ -36,11 +37,22 @@ class PemStore:
 
     Args:
         pfx_password: Also write a PKCS#12 file with this password; there is no default.
+        readers: The SIDs that may read the keys, too, on Windows.
+        readers_of: Returns who can read a file; None where its mode says so.
     """
 
-    def __init__(self, folder: Path, *, pfx_password: bytes | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        pfx_password: bytes | None = None,
+        readers: Sequence[str] = (),
+        readers_of: Callable[[Path], list[str] | None] | None = None,
+    ) -> None:
         self.folder = folder
         self._pfx_password = pfx_password
+        self._readers = readers
+        self._readers_of = readers_of
 
     def __str__(self) -> str:
         """Return the setting that names this store."""
@@ -76,16 +88,32 @@ class PemStore:
         """Return the thumbprints of the certificates with their private key."""
         return {thumbprint(leaf) for folder, leaf in self._read() if _key(folder, leaf)}
 
-    def key_readers(self, _: str) -> None:
-        """Return None: the files are private from the start."""
+    def key_readers(self, wanted: str) -> list[str] | None:
+        """Return who can read a certificate's key on Windows; else None.
+
+        Elsewhere the files are private from the start.
+        """
+        if self._readers_of is not None:
+            for folder, _ in self._read(wanted):
+                return self._readers_of(folder / "privkey.pem")
+        return None
+
+    def key_provider(self, _: str) -> None:
+        """Return None: the key is a file."""
         return
+
+    def let_read(self, wanted: str) -> None:
+        """Do nothing: the folder decides who reads the key."""
 
     def writes(self) -> list[Path]:
         """Return a file that the next certificate needs."""
         return [self.folder / "new"]
 
-    def install(self, certificate: Certificate) -> None:
+    def install(self, certificate: Certificate) -> tuple[str, ...]:
         """Put a certificate into the store unless it is there; all of it or nothing.
+
+        Returns:
+            No issuers: they are in its folder.
 
         Raises:
             DeployError: If the store cannot be written.
@@ -107,10 +135,10 @@ class PemStore:
                 if all(_holds(final / name, data) for name, data in files.items()) and (
                     not self._pfx_password or (final / "cert.pfx").is_file()
                 ):
-                    return
+                    return ()
                 if self._pfx_password:
                     files["cert.pfx"] = certificate.pkcs12(self._pfx_password)
-                disk.fill_private_folder(unfinished, files)
+                disk.fill_private_folder(unfinished, files, self._readers)
                 if final.exists():
                     disk.rename(final, replaced)
                 disk.rename(unfinished, final)
@@ -120,6 +148,12 @@ class PemStore:
                     disk.rename(replaced, final)
                 raise
         shutil.rmtree(replaced, ignore_errors=True)
+        return ()
+
+    def remove_issuers(self, added: Collection[str], *, now: datetime) -> list[str]:
+        """Return all of them: this store has no issuers by themselves."""
+        del now
+        return list(added)
 
     def remove(self, wanted: str) -> None:
         """Remove the certificate with this thumbprint, if it is there.

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import pkcs12
 
@@ -20,17 +20,19 @@ from letsencrypt_mdaemon.pki.certificate import (
     is_self_signed,
     thumbprint,
 )
+from letsencrypt_mdaemon.pki.chain import unneeded
 from letsencrypt_mdaemon.system.disk import explained
 from letsencrypt_mdaemon.windows import access
 
 assert sys.platform == "win32"  # noqa: S101 - tells the type checker
 
-from letsencrypt_mdaemon.windows import crypt32, security  # noqa: E402 - Windows only
+from letsencrypt_mdaemon.windows import crypt32, keys, security  # noqa: E402 - so is it
 from letsencrypt_mdaemon.windows.key_access import Key  # noqa: E402
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
     from contextlib import AbstractContextManager
+    from datetime import datetime
     from pathlib import Path
 
     from letsencrypt_mdaemon.pki.certificate import Certificate, PrivateKey
@@ -47,8 +49,8 @@ class WindowsStore:
     Root.
 
     Args:
-        storage: The key storage provider for RSA keys: `csp`, as old programs need it,
-            or `cng`. ECDSA keys are always in CNG.
+        storage: Who keeps RSA keys: `csp`, the CSP of Schannel, which every program can
+            use; or `cng`, the key storage provider of CNG. It always keeps ECDSA keys.
         exportable: Whether the key can be exported.
         readers: SIDs of accounts that must be able to read the key.
     """
@@ -83,9 +85,11 @@ class WindowsStore:
         chain = found[:1]
         while chain:
             above = [one for one in issuers if is_issued_by(chain[-1], one)]
-            if not above or above[0] in chain:
+            # An older one with the same name and key may be there, too.
+            newest = max(above, key=lambda one: one.not_valid_before_utc, default=None)
+            if newest is None or newest in chain:
                 break
-            chain.append(above[0])
+            chain.append(newest)
         return tuple(chain)
 
     def key(self, wanted: str) -> PrivateKey | None:
@@ -108,6 +112,11 @@ class WindowsStore:
         """Return where a certificate's private key is kept; None if it has none."""
         with _explained("read", MY, ConfigError), self._found(wanted) as context:
             return None if context is None else crypt32.key_place(context)
+
+    def key_provider(self, wanted: str) -> str | None:
+        """Return who keeps a certificate's private key; None if it has none."""
+        place = self.key_place(wanted)
+        return None if place is None else str(place)
 
     def is_key_usable(self, wanted: str) -> bool:
         """Whether this account can use the certificate's private key."""
@@ -158,18 +167,29 @@ class WindowsStore:
                 pass
         return []
 
-    def install(self, certificate: Certificate) -> None:
+    def install(self, certificate: Certificate) -> list[str]:
         """Put a certificate with its key into My, and its issuers into CA.
+
+        Returns:
+            The thumbprints of the issuers that were not there.
 
         Raises:
             DeployError: If Windows refuses, or one of `readers` cannot read the key.
         """
+        added = self._add_issuers(certificate)
         self._install(certificate)
-        place = self.key_place(certificate.thumbprint)
+        self.let_read(certificate.thumbprint)
+        return added
+
+    def let_read(self, wanted: str) -> None:
+        """Make sure that `readers` can read a certificate's key.
+
+        Raises:
+            DeployError: If it has no key, or one of them still cannot read it.
+        """
+        place = self.key_place(wanted)
         if place is None:
-            message = (
-                f"{certificate.thumbprint} is in LocalMachine\\{MY} without its key."
-            )
+            message = f"{wanted} is in LocalMachine\\{MY} without its key."
             raise DeployError(
                 message, hint="Run `selftest` to test the store with temporary keys."
             )
@@ -177,17 +197,44 @@ class WindowsStore:
             access.let_read(Key(place), self.readers)
         except (OSError, ValueError) as exc:
             _log.warning(
-                "Could not check or change who may read the new private key: %s. If "
+                "Could not check or change who may read the private key of %s: %s. If "
                 "MDaemon does not serve the certificate, check its permissions in "
                 "certlm.msc (All Tasks, Manage Private Keys).",
+                wanted,
                 exc,
             )
 
-    def _install(self, certificate: Certificate) -> None:
+    def _add_issuers(self, certificate: Certificate) -> list[str]:
+        issuers = [one for one in certificate.chain[1:] if not is_self_signed(one)]
         with _explained("write", CA, DeployError), crypt32.opened(CA) as store:
-            for issuer in certificate.chain[1:]:
-                if not is_self_signed(issuer):
-                    crypt32.add_encoded(store, _der(issuer))
+            return [
+                thumbprint(one)
+                for one in issuers
+                if crypt32.add_encoded(store, _der(one))
+            ]
+
+    def remove_issuers(self, added: Collection[str], *, now: datetime) -> list[str]:
+        """Remove issuers from CA that are expired, or that no certificate needs.
+
+        Args:
+            added: Their thumbprints.
+
+        Returns:
+            The thumbprints of those that are not there any more.
+
+        Raises:
+            DeployError: If Windows refuses.
+        """
+        leaves = [leaf for name in keys.STORES for leaf, _ in self._read(name)]
+        issuers = {thumbprint(one): one for one, _ in self._read(CA)}
+        there = {each: issuers[each] for each in added if each in issuers}
+        doomed = unneeded(leaves, there, issuers.values(), now=now)
+        with _explained("write", CA, DeployError):
+            for digest in doomed:
+                self._delete(digest, CA)
+        return [each for each in added if each not in there or each in doomed]
+
+    def _install(self, certificate: Certificate) -> None:
         with _explained("write", MY, DeployError):
             with self._found(certificate.thumbprint) as there:
                 if (
@@ -196,46 +243,43 @@ class WindowsStore:
                     and crypt32.friendly_name(there) == certificate.friendly_name
                 ):
                     return
+                former = None if there is None else crypt32.key_place(there)
             self._import(certificate)
-            with self._found(certificate.thumbprint) as there:
-                if there is None or crypt32.der(there) != _der(certificate.leaf):
-                    raise OSError("the certificate is not in it afterwards")
+        if former is not None:
+            keys.delete_unused(former)
 
     def remove(self, wanted: str) -> None:
-        """Remove the certificate with this thumbprint, if it is there.
+        """Remove the certificate with this thumbprint, and its key, if it is there.
 
-        Its key stays at its provider, where nothing refers to it any more.
+        The key stays if another certificate uses it, or if it is not on this disk.
 
         Raises:
             DeployError: If Windows refuses.
         """
         with _explained("write", MY, DeployError):
+            place = self.key_place(wanted)
             self._delete(wanted)
+        if place is not None:
+            keys.delete_unused(place)
 
     def _import(self, certificate: Certificate) -> None:
-        flags = crypt32.MACHINE_KEYS
-        if self.exportable:
-            flags |= crypt32.EXPORTABLE
-        if self.storage == "cng" and isinstance(certificate.key, rsa.RSAPrivateKey):
-            flags |= crypt32.ALWAYS_CNG
-        password = secrets.token_hex(24)
-        with (
-            crypt32.imported(_pfx(certificate, password), password, flags) as source,
-            crypt32.found(source, certificate.thumbprint) as context,
-        ):
-            if context is None:
-                raise OSError("the import lost the certificate")
+        with keys.kept(
+            certificate, storage=self.storage, exportable=self.exportable
+        ) as context:
             crypt32.set_friendly_name(context, certificate.friendly_name)
             # Windows would neither rename an existing one nor give it the key. It stays
             # until its replacement is complete.
             self._delete(certificate.thumbprint)
             with crypt32.opened(MY) as store:
                 crypt32.add(store, context)
+            with self._found(certificate.thumbprint) as there:
+                if there is None or crypt32.der(there) != _der(certificate.leaf):
+                    raise OSError("the certificate is not in it afterwards")
 
-    def _delete(self, wanted: str) -> None:
+    def _delete(self, wanted: str, name: str = MY) -> None:
         # The logical store may be a copy of the one in the registry.
         with (
-            crypt32.opened(MY, provider=crypt32.PHYSICAL) as store,
+            crypt32.opened(name, provider=crypt32.PHYSICAL) as store,
             crypt32.found(store, wanted) as context,
         ):
             if context is not None:
@@ -253,7 +297,7 @@ class WindowsStore:
         found = []
         with (
             _explained("read", name, ConfigError),
-            crypt32.opened(name, flags=crypt32.READ_ONLY) as store,
+            crypt32.existing(name) as store,
         ):
             for context in crypt32.contexts(store):
                 label = crypt32.friendly_name(context)
@@ -276,24 +320,6 @@ def _explained(
         failure=failure,
         hint="Run as an administrator, or by the scheduled task as SYSTEM; `selftest` "
         "shows what works.",
-    )
-
-
-def _pfx(certificate: Certificate, password: str) -> bytes:
-    """Return leaf and key as PKCS#12, which never leaves this process.
-
-    With the old encryption, as Windows Server 2016 and older mistake AES for a wrong
-    password. It need not protect: the password is beside it in memory.
-    """
-    encryption = (
-        serialization.PrivateFormat.PKCS12.encryption_builder()
-        .kdf_rounds(2000)
-        .key_cert_algorithm(pkcs12.PBES.PBESv1SHA1And3KeyTripleDESCBC)
-        .hmac_hash(hashes.SHA1())  # noqa: S303 - as above
-        .build(password.encode())
-    )
-    return pkcs12.serialize_key_and_certificates(
-        None, certificate.key, certificate.leaf, None, encryption
     )
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from letsencrypt_mdaemon.errors import DeployError
-from letsencrypt_mdaemon.system import disk
+from letsencrypt_mdaemon.system import disk, handles
 from letsencrypt_mdaemon.system.handles import Folder
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def back_up(contents: Mapping[Path, bytes], backups: Backups) -> Path:
                 disk.make_private_folder(copy.parent)
                 disk.create(copy, content)
         except BaseException:
-            shutil.rmtree(saved, ignore_errors=True)
+            shutil.rmtree(handles.extended(saved, room=1 << 15), ignore_errors=True)
             raise
     return saved
 
@@ -126,6 +126,6 @@ def prune(backups: Backups, saved: Path) -> None:
             and not folder.is_symlink()
         )
         for folder in others[: max(0, len(others) + 1 - backups.keep)]:
-            shutil.rmtree(folder)
+            shutil.rmtree(handles.extended(folder, room=1 << 15))
     except OSError as exc:
         _log.warning("Could not remove old backups in %s: %s", backups.folder, exc)

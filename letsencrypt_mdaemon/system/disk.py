@@ -19,10 +19,10 @@ from letsencrypt_mdaemon.system import handles
 from letsencrypt_mdaemon.system.handles import PRIVATE, Folder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
-    from letsencrypt_mdaemon.system.handles import Status
+    from letsencrypt_mdaemon.system.identity import Status
 
 if sys.platform == "win32":
     import pywintypes
@@ -33,8 +33,10 @@ _log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
-SHARING_TIMEOUT_SECONDS = 3.0
-"""How long another program may keep a file open before we give up."""
+SHARING_TIMEOUT_SECONDS = 15.0
+"""How long another program, such as a virus scanner, may keep a file open."""
+ASKING_TIMEOUT_SECONDS = 3.0
+"""The same before anything is written: then a refusal means a lack of permission."""
 
 POLL_SECONDS = 0.05
 
@@ -89,6 +91,8 @@ def explained(
 def write_private(path: Path, data: bytes) -> None:
     """Write a file that only its owner could ever read, whole or not at all.
 
+    On Windows those who may read what is in its folder can read it.
+
     Raises:
         OSError: If it cannot be written; a former file is unchanged.
     """
@@ -102,34 +106,46 @@ def write_private(path: Path, data: bytes) -> None:
         folder.sync()
 
 
-def fill_private_folder(path: Path, contents: Mapping[str, bytes]) -> None:
+def fill_private_folder(
+    path: Path, contents: Mapping[str, bytes], readers: Iterable[str] = ()
+) -> None:
     """Make a new folder with files that only its owner can read.
+
+    Args:
+        readers: See `make_private_folder`.
 
     Raises:
         OSError: If it cannot be made or filled; an unfinished folder stays.
     """
-    make_private_folder(path)
+    make_private_folder(path, readers=readers)
     with Folder(path) as folder:
         for name, data in contents.items():
             folder.create(name, data)
         folder.sync()
 
 
-def make_private_folder(path: Path, mode: int = 0o700) -> None:
+def make_private_folder(
+    path: Path, mode: int = 0o700, readers: Iterable[str] = ()
+) -> None:
     """Make a folder, and missing ones above it, for its owner only unless asked.
+
+    On Windows for SYSTEM and the administrators, too; nobody else can change it.
+
+    Args:
+        readers: The SIDs that may read it, too, on Windows.
 
     Raises:
         OSError: If it cannot be made, or a file has its name.
     """
-    if path.is_dir():
+    if handles.extended(path).is_dir():
         return
     if path.parent != path:
-        make_private_folder(path.parent, mode)
+        make_private_folder(path.parent, mode, readers)
     with Folder(path.parent) as folder:
         try:
-            folder.make_folder(path.name, mode)
+            folder.make_folder(path.name, mode, readers=readers)
         except FileExistsError:
-            if not path.is_dir():
+            if not handles.extended(path).is_dir():
                 raise
 
 
@@ -158,7 +174,7 @@ def sweep(folder: Path) -> None:
     Only for our own folders, and only while no other run is active. A file that cannot
     be removed causes a warning; the next run tries again.
     """
-    for path in folder.rglob(".*.tmp"):
+    for path in handles.extended(folder, room=1 << 15).rglob(".*.tmp"):
         if _UNFINISHED.fullmatch(path.name) and path.is_file():
             try:
                 delete(path)
@@ -240,7 +256,7 @@ if sys.platform == "win32":
             if not shutil.disk_usage(path).free:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
             wanted = _ADD_FILE | _ADD_FOLDER
-        when_free(lambda: _open(path, wanted))
+        when_free(lambda: _open(path, wanted), ASKING_TIMEOUT_SECONDS)
 
     def _open(path: Path, wanted: int) -> None:
         everybody = 7  # may read, write and delete it meanwhile
@@ -268,9 +284,14 @@ else:
             raise OSError(code, os.strerror(code), str(path))
 
 
-def when_free(act: Callable[[], _T]) -> _T:
-    """Act on a file; on Windows, wait until nobody has it open."""
-    deadline, pause = time.monotonic() + SHARING_TIMEOUT_SECONDS, 0.001
+def when_free(act: Callable[[], _T], timeout: float | None = None) -> _T:
+    """Act on a file; on Windows, wait until nobody has it open.
+
+    Args:
+        timeout: Seconds; None = `SHARING_TIMEOUT_SECONDS`.
+    """
+    seconds = SHARING_TIMEOUT_SECONDS if timeout is None else timeout
+    deadline, pause = time.monotonic() + seconds, 0.001
     while True:
         try:
             return act()

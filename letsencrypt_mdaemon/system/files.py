@@ -2,8 +2,8 @@
 
 Each file is read, edited, and swapped for its edited copy. Then what was swapped out is
 looked at, and the file itself: if somebody else wrote meanwhile, that file is started
-over from what he wrote. Not kept when a file is replaced: on Windows an access list of
-its own (the new file inherits its folder's), and hard links.
+over from what he wrote. Owner, mode and access list are kept, on Windows also
+attributes and streams; hard links are not.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 from letsencrypt_mdaemon.errors import DeployError, Error
 from letsencrypt_mdaemon.system import disk
 from letsencrypt_mdaemon.system.backups import Backups, back_up, prune
-from letsencrypt_mdaemon.system.handles import Folder, Status, opened, read, resolved
+from letsencrypt_mdaemon.system.handles import Folder, opened, read, resolved
+from letsencrypt_mdaemon.system.identity import Status
 from letsencrypt_mdaemon.system.swap import swap
 
 if TYPE_CHECKING:
@@ -70,9 +71,7 @@ class _File:
             disk.remove(self.fresh)
         self.fresh = disk.neighbour(self.target)
         for _ in range(MAX_ROUNDS):
-            with opened(self.target) as handle:
-                like = Status.of(handle)
-                content = read(handle, len(self.expected) + 1)
+            like, content = _seen(self.target, len(self.expected) + 1)
             disk.refuse_read_only(self.target, like.found)
             # Those who may read another file may not read this one.
             if content == self.expected:
@@ -177,8 +176,7 @@ class _File:
         if self.fresh not in self.outs:
             disk.remove(self.fresh)
         self.fresh = disk.neighbour(self.target)
-        with opened(self.target) as handle:
-            like = Status.of(handle)
+        like, _ = _seen(self.target, 0)
         disk.create(self.fresh, content, like=like)
         return self.fresh
 
@@ -291,8 +289,7 @@ def _files(edits: Mapping[Path, Edit], read: Read, merge: Merge) -> list[_File]:
             raise DeployError(message, hint="Check the path.")
         with disk.explained(f"write {path}", failure=DeployError):
             item = _File(path, edit, read, merge)
-            with opened(item.target) as handle:
-                status = os.fstat(handle)
+            status = _seen(item.target, 0)[0].found
         # Some file systems ignore case, and some have no numbers for their files.
         number = (status.st_dev, status.st_ino) if status.st_ino else None
         other = found.setdefault(number or os.path.normcase(item.target), item)
@@ -302,6 +299,19 @@ def _files(edits: Mapping[Path, Edit], read: Read, merge: Merge) -> list[_File]:
                 hint="Give only one of them.",
             )
     return [item for item in found.values() if item.former != item.data]
+
+
+def _seen(path: Path, limit: int) -> tuple[Status, bytes]:
+    """Return a file's status and what it holds, at most so many bytes.
+
+    On Windows nobody can open it while another program replaces it.
+    """
+
+    def look() -> tuple[Status, bytes]:
+        with opened(path) as handle:
+            return Status.of(handle), read(handle, limit)
+
+    return disk.when_free(look)
 
 
 def _put_in_place(files: list[_File]) -> None:

@@ -18,10 +18,14 @@ import threading
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Self
+
+from letsencrypt_mdaemon.system import identity
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
+
+    from letsencrypt_mdaemon.system.identity import Status
 
 if sys.platform == "win32":
     import pywintypes
@@ -42,41 +46,6 @@ _FLAG_OPEN_REPARSE_POINT = 0x00200000  # winbase.h; not in pywin32's stubs
 _UMASK = threading.Lock()
 
 
-class Status(NamedTuple):
-    """Owner, mode, labels and access list, from an open file for another one."""
-
-    found: os.stat_result
-    labels: list[tuple[str, bytes]]
-
-    @classmethod
-    def of(cls, handle: int) -> Status:
-        """Return those of an open file."""
-        labels: list[tuple[str, bytes]] = []
-        if sys.platform == "linux":
-            with contextlib.suppress(OSError):
-                names = os.listxattr(handle)
-                labels += [(name, os.getxattr(handle, name)) for name in names]
-        return cls(os.fstat(handle), labels)
-
-    def give(self, handle: int) -> None:
-        """Give them to an open file; on Windows it inherits its folder's list."""
-        if sys.platform == "win32":
-            return
-        # Only root may give files away; others may at least keep the group.
-        for owner in (self.found.st_uid, -1):
-            with contextlib.suppress(OSError):
-                os.fchown(handle, owner, self.found.st_gid)
-                break
-        if sys.platform == "linux":
-            for name, value in self.labels:
-                with contextlib.suppress(OSError):
-                    os.setxattr(handle, name, value)
-        # The permissions of one group must not pass to another.
-        is_same = os.fstat(handle).st_gid == self.found.st_gid
-        mode = stat.S_IMODE(self.found.st_mode)
-        os.fchmod(handle, mode if is_same else mode & ~0o070)
-
-
 class Folder:
     """A folder, held open until the block ends.
 
@@ -92,7 +61,7 @@ class Folder:
         self.handle: int | None = None
         try:
             if sys.platform == "win32":
-                self.path = Path(os.path.realpath(path))
+                self.path = resolved(path)
                 self._pin = _pinned(self.path)
             else:
                 self.handle = _opened_folder(path)
@@ -154,7 +123,7 @@ class Folder:
         try:
             with _closed_on_failure(handle):
                 if like is not None:
-                    like.give(handle)
+                    like.give(handle, self._at(name))
                 write(handle, data)
                 if durable:
                     os.fsync(handle)
@@ -181,8 +150,26 @@ class Folder:
         """Remove a file or a link."""
         os.unlink(self._at(name), dir_fd=self.handle)
 
-    def make_folder(self, name: str, mode: int) -> None:
-        """Make a folder in it."""
+    def make_folder(
+        self,
+        name: str,
+        mode: int,
+        *,
+        readers: Iterable[str] = (),
+        inherits: bool = False,
+    ) -> None:
+        """Make a folder in it.
+
+        On Windows it gets an access list for the mode, from the start.
+
+        Args:
+            readers: The SIDs that may read it, too, on Windows.
+            inherits: Whether it gets the list of this folder instead.
+        """
+        if sys.platform == "win32" and not inherits:
+            listed = identity.folder_list(mode, readers)
+            identity.make_folder(self._at(name), listed)
+            return
         # By its name only could the mode be set later, and by then it may be another.
         with _UMASK:
             former = os.umask(0)
@@ -243,7 +230,7 @@ def resolved(path: Path) -> Path:
         OSError: If a link is another account's, or there are too many.
     """
     if sys.platform == "win32":
-        return Path(os.path.realpath(path))
+        return extended(Path(os.path.realpath(extended(path))))
     with contextlib.suppress(FileNotFoundError):
         for number in count(1):
             with Folder(path.parent) as folder:
@@ -253,6 +240,17 @@ def resolved(path: Path) -> Path:
                 _must_be_trusted(status, path.name, number)
                 path = path.parent / os.readlink(path.name, dir_fd=folder.handle)
     return path
+
+
+def extended(path: Path, room: int = 0) -> Path:
+    """Return a path in the form that may have any length on Windows, if it needs that.
+
+    Args:
+        room: The characters that something in it may add.
+    """
+    if sys.platform != "win32":
+        return path
+    return Path(identity.extended(os.path.abspath(path), room))  # noqa: PTH100 - no link
 
 
 def read(handle: int, limit: int) -> bytes:

@@ -21,7 +21,15 @@ from letsencrypt_mdaemon.system.handles import PUBLIC, Folder
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+if sys.platform == "win32":
+    import ctypes
+    import msvcrt
+
 FILE_NAME = "LetsEncrypt.log"
+# Without a mark at its beginning, PowerShell 5.1 and old Notepads take a file for text
+# in the code page of Windows.
+ENCODING = "utf-8-sig" if sys.platform == "win32" else "utf-8"
+_VIRTUAL_TERMINAL_PROCESSING = 0x4  # consoleapi.h
 PACKAGE = "letsencrypt_mdaemon"
 _EARLIER = re.compile(rf"{Path(FILE_NAME).stem}-\d{{8}}-\d{{6}}[b-j]?\.log")
 
@@ -62,7 +70,7 @@ class FileLog(logging.StreamHandler[TextIO]):
             except (OSError, ValueError, OverflowError) as exc:
                 _log.warning("Could not keep the earlier logs in %s: %s", folder, exc)
             handle = _started(place)
-        stream = os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace")
+        stream = os.fdopen(handle, "w", encoding=ENCODING, errors="backslashreplace")
         super().__init__(stream)
         self.setFormatter(StampedLines())
         self.addFilter(_is_no_progress)
@@ -121,7 +129,8 @@ class Lines(logging.Handler):
 class Console(logging.StreamHandler[TextIO]):
     """Messages on stderr; on a terminal in colour, with a progress line.
 
-    Without colour if NO_COLOR is set in the environment (no-color.org).
+    Without colour if NO_COLOR is set in the environment (no-color.org), or where
+    Windows' console would show the sequences as characters.
 
     Args:
         holds: Keep back what a printed result says, too, until it is known whether one
@@ -133,7 +142,9 @@ class Console(logging.StreamHandler[TextIO]):
         self._holds = holds
         self._held: list[logging.LogRecord] = []
         self._terminal = stream.isatty()
-        self._colour = self._terminal and not os.environ.get("NO_COLOR")
+        self._colour = (
+            self._terminal and not os.environ.get("NO_COLOR") and takes_colours(stream)
+        )
         self._drawn = 0.0
         self._width = 0
 
@@ -177,6 +188,25 @@ class Console(logging.StreamHandler[TextIO]):
         with suppress(OSError, ValueError):  # a terminal may be closed
             self.stream.write(text)
             self.stream.flush()
+
+
+def takes_colours(stream: TextIO) -> bool:
+    """Let a terminal take sequences for colours; return whether it does.
+
+    Windows' console does not by itself, and cmd.exe switches it off for each program.
+    """
+    if sys.platform == "win32":
+        kernel = ctypes.WinDLL("kernel32")
+        try:
+            handle = ctypes.c_void_p(msvcrt.get_osfhandle(stream.fileno()))
+        except (OSError, ValueError):
+            return False
+        mode = ctypes.c_ulong()
+        if not kernel.GetConsoleMode(handle, ctypes.byref(mode)):
+            return False  # it is no console, such as NUL
+        wanted = ctypes.c_ulong(mode.value | _VIRTUAL_TERMINAL_PROCESSING)
+        return bool(kernel.SetConsoleMode(handle, wanted))
+    return True
 
 
 def start(

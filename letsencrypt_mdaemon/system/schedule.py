@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import secrets
 import shlex
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from letsencrypt_mdaemon.errors import ConfigError, DeployError
@@ -25,6 +26,9 @@ NAME = "letsencrypt-mdaemon"
 MARK = "--scheduled"
 """The option that marks the command of our jobs, so that others are a person's."""
 
+RUNNING = "is running now"
+"""The result of a job that has none yet."""
+
 _ALLOW_CRON = "Allow this account to use cron; see crontab(1)."
 THIS_PROGRAM = re.compile("letsencrypt[-_]mdaemon", re.IGNORECASE)
 # What ends a line or is not shown, in whatever program.
@@ -40,6 +44,8 @@ class Job(NamedTuple):
         next_run: The next start; "" if unknown.
         last_run: The last start; "" if unknown.
         last_code: The exit code of the last run; None if unknown.
+        last_result: What the scheduler says about it instead; "" if nothing.
+        words: The command, word by word; () if it cannot be split.
     """
 
     when: str
@@ -47,6 +53,8 @@ class Job(NamedTuple):
     next_run: str = ""
     last_run: str = ""
     last_code: int | None = None
+    last_result: str = ""
+    words: tuple[str, ...] = ()
 
 
 class Cron:
@@ -76,7 +84,11 @@ class Cron:
         line = f"{minute} {hour},{hour + 12} * * * {text} >/dev/null 2>&1 # {NAME}"
         require_one_line(line)
         self._write(lines, f"{line}\n")
-        return Job(when=twice(hour, minute), command=shlex.join(command))
+        return Job(
+            when=twice(hour, minute),
+            command=shlex.join(command),
+            words=tuple(command),
+        )
 
     def show(self) -> Job | None:
         """Return our line; cron keeps no results.
@@ -91,7 +103,10 @@ class Cron:
             if match := re.fullmatch(r"(\d+) (\d+),(\d+) \* \* \*", when):
                 minute, *hours = map(int, match.groups())
                 when = times(minute, *hours)
-            return Job(when=when, command=printable(command))
+            words: list[str] = []
+            with suppress(ValueError):  # somebody edited it
+                words = shlex.split(command)
+            return Job(when=when, command=printable(command), words=tuple(words))
         return None
 
     def remove(self) -> bool:
@@ -195,3 +210,30 @@ def refused(doing: str, ended: process.Ended, hint: str) -> DeployError:
     """Return the error for a scheduler's program that failed."""
     output = printable(ended.output.strip(), 500)
     return DeployError(f"Could not {doing} ({ended.code}): {output}", hint=hint)
+
+
+def split(line: str) -> list[str]:
+    """Return the words of a command line, as a program on Windows gets them.
+
+    The reverse of `subprocess.list2cmdline`, by the rules of Microsoft's C runtime.
+    """
+    words, quoted = [""], False
+    is_word = False
+    for slashes, mark, other in re.findall(r'(\\*)(?:(")|(.|\Z))', line, re.DOTALL):
+        if mark:
+            words[-1] += slashes[: len(slashes) // 2]
+            if len(slashes) % 2:
+                words[-1] += mark
+            else:
+                quoted = not quoted
+            is_word = True
+            continue
+        words[-1] += slashes
+        is_word = is_word or bool(slashes)
+        if other in {" ", "\t"} and not quoted:
+            words += [""] * is_word
+            is_word = False
+        elif other:
+            words[-1] += other
+            is_word = True
+    return words if is_word else words[:-1]

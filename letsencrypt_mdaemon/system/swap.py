@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from letsencrypt_mdaemon.system import handles
 from letsencrypt_mdaemon.system.disk import neighbour, remove
 from letsencrypt_mdaemon.system.handles import Folder
+from letsencrypt_mdaemon.system.identity import Status
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,7 +55,7 @@ def _keep(folder: Folder, target: Path, out: Path) -> None:
         folder.link(target.name, out.name)
     except OSError:
         with handles.opened(target) as handle:
-            like = handles.Status.of(handle)
+            like = Status.of(handle)
             data = handles.read(handle, like.found.st_size)
         folder.create(out.name, data, like=like)
 

@@ -292,10 +292,17 @@ def _remarks_on_chain(chain: Chain) -> list[str]:
         phrases.append(f"its chain lacks {missing}")
     elif chain.ending is Ending.UNKNOWN:
         phrases.append(f"its chain ends before {chain.ends_at}, neither sent nor known")
-    elif chain.as_issued is False:
+    elif missing:
         phrases.append(
             f"its chain lacks {missing}, which the CA issued with it; on Windows, look "
             "for that name in Trusted Root Certification Authorities"
+        )
+    if chain.replaced:
+        phrases.append(
+            f"its chain has {' and '.join(chain.replaced)} instead of another "
+            "certificate of that name and key, which the CA issued with it; on "
+            "Windows, remove it from Intermediate Certification Authorities if it is "
+            "older"
         )
     return phrases
 

@@ -36,6 +36,17 @@ _ALIASES = {
     "CO": CREATOR_OWNER,
     "OW": OWNER_RIGHTS,
 }
+SERVICE_ACCOUNTS = {
+    "localsystem": SYSTEM,
+    r".\localsystem": SYSTEM,
+    r"nt authority\system": SYSTEM,
+    r"nt authority\localservice": "S-1-5-19",
+    r"nt authority\networkservice": "S-1-5-20",
+}
+"""Windows' own accounts as services name them, in any language, in lower case.
+
+To look such a name up fails where Windows calls the account something else.
+"""
 EVERYBODY = {
     EVERYONE: "Everyone",
     "S-1-5-11": "Authenticated Users",

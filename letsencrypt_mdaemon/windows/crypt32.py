@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from ctypes import POINTER, byref, c_void_p
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -30,13 +30,14 @@ ncrypt = ctypes.WinDLL("ncrypt")
 ENCODING = 0x10001  # X509_ASN_ENCODING | PKCS_7_ASN_ENCODING
 IN_MEMORY, LOGICAL, PHYSICAL = 2, 10, 13  # CERT_STORE_PROV_*
 LOCAL_MACHINE = 0x20000
-READ_ONLY = 0x8000
-USE_EXISTING, REPLACE_EXISTING = 2, 3  # CERT_STORE_ADD_*
+READ_ONLY, OPEN_EXISTING = 0x8000, 0x4000
+ADD_NEW, REPLACE_EXISTING = 1, 3  # CERT_STORE_ADD_*
 FIND_SHA1 = 0x10000
 KEY_PROVIDER_INFO, FRIENDLY_NAME = 2, 11  # CERT_*_PROP_ID
 EXPORTABLE, MACHINE_KEYS, ALWAYS_CNG = 0x1, 0x20, 0x200  # of PFXImportCertStore
 NO_KEY, NO_EXPORT, WITH_KEYS = 0x1, 0x2, 0x4  # of PFXExportCertStoreEx
 SILENT, ALLOW_CNG = 0x40, 0x10000  # CRYPT_ACQUIRE_*
+_MISSING, _EXISTS = 2, 0x80092005  # ERROR_FILE_NOT_FOUND, CRYPT_E_EXISTS
 CNG = 0xFFFFFFFF  # CERT_NCRYPT_KEY_SPEC
 
 
@@ -81,11 +82,21 @@ class KeyPlace(NamedTuple):
         container: The key's name at its provider.
         provider: A cryptographic service provider (CSP), or one of CNG.
         kind: The CSP's type; 0 = CNG.
+        key_spec: Which key of a CSP's container it is.
+        flags: `MACHINE_KEYS` if it is the machine's, and not an account's.
     """
 
     container: str
     provider: str
     kind: int
+    key_spec: int = 0
+    flags: int = 0
+
+    def __str__(self) -> str:
+        """Return the provider, and the kind of the key at a CSP."""
+        kinds = {1: "AT_KEYEXCHANGE", 2: "AT_SIGNATURE"}
+        spec = kinds.get(self.key_spec, f"key {self.key_spec}")
+        return f"{self.provider}, {spec}" if self.kind else self.provider
 
 
 _LETTERS = {"P": c_void_p, "D": DWORD, "W": wintypes.LPCWSTR}
@@ -113,6 +124,7 @@ _add_encoded = declare(_crypt32.CertAddEncodedCertificateToStore, BOOL, "PDPDDP"
 _delete = declare(_crypt32.CertDeleteCertificateFromStore, BOOL, "P")
 _get = declare(_crypt32.CertGetCertificateContextProperty, BOOL, "PDPP")
 _set = declare(_crypt32.CertSetCertificateContextProperty, BOOL, "PDDP")
+_create = declare(_crypt32.CertCreateCertificateContext, POINTER(_Context), "DPD")
 _import = declare(_crypt32.PFXImportCertStore, c_void_p, "PWD")
 _export = declare(_crypt32.PFXExportCertStoreEx, BOOL, "PPWPD")
 _acquire = declare(_crypt32.CryptAcquireCertificatePrivateKey, BOOL, "PDPPPP")
@@ -152,6 +164,17 @@ def opened(
     return _closing(call(_open, provider, 0, None, LOCAL_MACHINE | flags, name))
 
 
+def existing(name: str) -> AbstractContextManager[Store | None]:
+    """Open one of the local machine's stores to read it; None if it is missing."""
+    flags = LOCAL_MACHINE | READ_ONLY | OPEN_EXISTING
+    try:
+        return _closing(call(_open, LOGICAL, 0, None, flags, name))
+    except OSError as exc:
+        if exc.winerror != _MISSING:
+            raise
+        return nullcontext()
+
+
 def imported(pfx: bytes, password: str, flags: int) -> AbstractContextManager[Store]:
     """Import a PKCS#12 file into a store in memory; Windows keeps the keys.
 
@@ -169,8 +192,10 @@ def _closing(store: Store) -> Iterator[Store]:
         _close(store, 0)
 
 
-def contexts(store: Store) -> Iterator[Context]:
+def contexts(store: Store | None) -> Iterator[Context]:
     """Yield each certificate, and free it before the next one."""
+    if store is None:
+        return
     context = None
     try:
         while context := _next(store, context):
@@ -197,6 +222,16 @@ def found(store: Store, thumbprint: str) -> Iterator[Context | None]:
             _free(context)
 
 
+@contextmanager
+def created(data: bytes) -> Iterator[Context]:
+    """Make a certificate of DER that is in no store."""
+    context = call(_create, ENCODING, data, len(data))
+    try:
+        yield context
+    finally:
+        _free(context)
+
+
 def der(context: Context) -> bytes:
     """Return the certificate as DER."""
     return ctypes.string_at(context.contents.encoded, context.contents.size)
@@ -207,9 +242,15 @@ def add(store: Store, context: Context) -> None:
     call(_add, store, context, REPLACE_EXISTING, None)
 
 
-def add_encoded(store: Store, data: bytes) -> None:
-    """Add a certificate in DER, unless it is there."""
-    call(_add_encoded, store, ENCODING, data, len(data), USE_EXISTING, None)
+def add_encoded(store: Store, data: bytes) -> bool:
+    """Add a certificate in DER; return False if it is there already."""
+    try:
+        call(_add_encoded, store, ENCODING, data, len(data), ADD_NEW, None)
+    except OSError as exc:
+        if (exc.winerror or 0) & 0xFFFFFFFF != _EXISTS:
+            raise
+        return False
+    return True
 
 
 def delete(context: Context) -> None:
@@ -236,7 +277,20 @@ def key_place(context: Context) -> KeyPlace | None:
     if data is None:
         return None
     info = ctypes.cast(data, POINTER(_KeyProviderInfo)).contents
-    return KeyPlace(info.container or "", info.provider or "", info.kind)
+    return KeyPlace(
+        info.container or "",
+        info.provider or "",
+        info.kind,
+        info.key_spec,
+        info.flags,
+    )
+
+
+def set_key_place(context: Context, place: KeyPlace) -> None:
+    """Set where the private key is kept."""
+    container, provider, kind, key_spec, flags = place
+    info = _KeyProviderInfo(container, provider, kind, flags, 0, None, key_spec)
+    call(_set, context, KEY_PROVIDER_INFO, 0, byref(info))
 
 
 def _property(context: Context, number: int) -> ctypes.Array[ctypes.c_char] | None:

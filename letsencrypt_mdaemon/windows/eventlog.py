@@ -7,17 +7,33 @@ import sys
 
 assert sys.platform == "win32"  # noqa: S101 - tells the type checker
 
-import pywintypes  # noqa: E402 - Windows only
+import winreg  # noqa: E402 - Windows only
+
+import pywintypes  # noqa: E402
 import win32evtlog  # noqa: E402
 import win32evtlogutil  # noqa: E402
 
 from letsencrypt_mdaemon.windows.security import as_os_errors  # noqa: E402
 
 SOURCE = "letsencrypt-mdaemon"
+SOURCES = r"SYSTEM\CurrentControlSet\Services\EventLog\Application"
 # A program of Windows that contains a text "%1" for each event from 1 to 1000.
 MESSAGES = r"%SystemRoot%\System32\EventCreate.exe"
 
 _log = logging.getLogger(__name__)
+
+
+def remove_source() -> bool:
+    """Remove what `EventLog` registers; return whether it was there.
+
+    Raises:
+        OSError: If it cannot be removed.
+    """
+    try:
+        winreg.DeleteKeyEx(winreg.HKEY_LOCAL_MACHINE, rf"{SOURCES}\{SOURCE}")
+    except FileNotFoundError:
+        return False
+    return True
 
 
 class EventLog:

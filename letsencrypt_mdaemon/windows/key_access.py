@@ -36,7 +36,7 @@ PP_KEYSET_SEC_DESCR = 8
 DACL = 0x4
 PROPERTY = "Security Descr"
 
-_acquire = declare(advapi32.CryptAcquireContextW, BOOL, "PWWDD")
+acquire = declare(advapi32.CryptAcquireContextW, BOOL, "PWWDD")
 _get_csp = declare(advapi32.CryptGetProvParam, BOOL, "PDPPD")
 _set_csp = declare(advapi32.CryptSetProvParam, BOOL, "PDPD")
 _open_provider = declare(ncrypt.NCryptOpenStorageProvider, LONG, "PWD")
@@ -54,7 +54,7 @@ class Key:
     def access_list(self) -> str:
         """Return the access list as SDDL."""
         size = DWORD()
-        with self._opened() as key:
+        with opened(self.place) as key:
             self._get(key, None, size)
             data = ctypes.create_string_buffer(size.value)
             self._get(key, data, size)
@@ -66,34 +66,37 @@ class Key:
         if self.place.kind:
             call(_get_csp, key, PP_KEYSET_SEC_DESCR, data, byref(size), DACL)
         else:
-            _succeed(_get_cng(key, PROPERTY, data, size, byref(size), DACL))
+            succeed(_get_cng(key, PROPERTY, data, size, byref(size), DACL))
 
     def set_access_list(self, text: str) -> None:
         """Replace the access list."""
         data = security.as_bytes(text)
-        with self._opened() as key:
+        with opened(self.place) as key:
             if self.place.kind:
                 call(_set_csp, key, PP_KEYSET_SEC_DESCR, data, DACL)
             else:
-                _succeed(_set_cng(key, PROPERTY, data, len(data), DACL))
-
-    @contextmanager
-    def _opened(self) -> Iterator[c_void_p]:
-        container, name, kind = self.place
-        provider, key = c_void_p(), c_void_p()
-        flags = MACHINE | SILENT
-        with ExitStack() as exits:
-            if kind:
-                call(_acquire, byref(key), container, name, kind, flags)
-                exits.callback(release_csp, key, 0)
-            else:
-                _succeed(_open_provider(byref(provider), name, 0))
-                exits.callback(free_cng, provider)
-                _succeed(_open_key(provider, byref(key), container, 0, flags))
-                exits.callback(free_cng, key)
-            yield key
+                succeed(_set_cng(key, PROPERTY, data, len(data), DACL))
 
 
-def _succeed(status: int) -> None:
+@contextmanager
+def opened(place: KeyPlace) -> Iterator[c_void_p]:
+    """Open a key: at a CSP its container, at CNG the key itself."""
+    container, name, kind = place[:3]
+    provider, key = c_void_p(), c_void_p()
+    flags = MACHINE | SILENT
+    with ExitStack() as exits:
+        if kind:
+            call(acquire, byref(key), container, name or None, kind, flags)
+            exits.callback(release_csp, key, 0)
+        else:
+            succeed(_open_provider(byref(provider), name, 0))
+            exits.callback(free_cng, provider)
+            succeed(_open_key(provider, byref(key), container, 0, flags))
+            exits.callback(lambda: free_cng(key) if key.value else None)
+        yield key
+
+
+def succeed(status: int) -> None:
+    """Raise the error of a function that returns zero if it succeeds."""
     if status:
         raise ctypes.WinError(status)

@@ -1,8 +1,9 @@
-"""MDaemon's folders as Windows' registry names them."""
+"""What Windows' registry says: MDaemon's folders, services, and variables."""
 
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,9 @@ import winreg  # noqa: E402 - Windows only
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+_CONNECTIONS = r"SYSTEM\CurrentControlSet\Control\Terminal Server\WinStations"
+_WSMAN = r"SOFTWARE\Microsoft\Windows\CurrentVersion\WSMAN"
 
 KEYS = (
     r"SOFTWARE\Alt-N Technologies\MDaemon",
@@ -38,15 +42,23 @@ def main_files() -> Iterator[tuple[Path, Path]]:
             yield values["AppPath"], values["IniPath"]
 
 
+def machine_variables() -> list[str]:
+    """Return the names of the environment variables that every account has."""
+    path = r"SYSTEM\CurrentControlSet\Control\Session Manager\Environment"
+    names: list[str] = []
+    try:
+        with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, path) as key:
+            while True:
+                names.append(winreg.EnumValue(key, len(names))[0])
+    except OSError:  # there is no such key, or no more value
+        return names
+
+
 def _values() -> Iterator[tuple[str, dict[str, Path]]]:
     for name in KEYS:
         values: dict[str, Path] = {}
         try:
-            key = winreg.OpenKey(
-                winreg.HKEY_LOCAL_MACHINE,
-                name,
-                access=winreg.KEY_READ | winreg.KEY_WOW64_64KEY,
-            )
+            key = _opened(name)
         except OSError:
             continue
         with key:
@@ -60,3 +72,43 @@ def _values() -> Iterator[tuple[str, dict[str, Path]]]:
                 if text := text.strip(' "'):
                     values[value] = Path(winreg.ExpandEnvironmentStrings(text))
         yield name, values
+
+
+def certificates() -> dict[str, str]:
+    """Return the service that uses a certificate, by its thumbprint.
+
+    Remote Desktop keeps it for each connection as `SSLCertificateSHA1Hash`, WinRM for
+    each listener, and for itself.
+
+    Raises:
+        OSError: If the registry cannot be read.
+    """
+    found = {}
+    for where in [_CONNECTIONS, *_children(_CONNECTIONS)]:
+        data = _value(where, "SSLCertificateSHA1Hash")
+        if isinstance(data, bytes):
+            found[data.hex().upper()] = "Remote Desktop"
+    for where in [rf"{_WSMAN}\Service", *_children(rf"{_WSMAN}\Listener")]:
+        for name in ("certThumbprint", "CertificateThumbprint"):
+            if isinstance(text := _value(where, name), str):
+                found["".join(text.split()).upper()] = "WinRM"
+    return found
+
+
+def _children(name: str) -> list[str]:
+    with suppress(FileNotFoundError), _opened(name) as key:
+        count, _, _ = winreg.QueryInfoKey(key)
+        return [rf"{name}\{winreg.EnumKey(key, index)}" for index in range(count)]
+    return []
+
+
+def _value(name: str, value: str) -> object:
+    with suppress(FileNotFoundError), _opened(name) as key:
+        data: object = winreg.QueryValueEx(key, value)[0]
+        return data
+    return None
+
+
+def _opened(name: str) -> winreg.HKEYType:
+    access = winreg.KEY_READ | winreg.KEY_WOW64_64KEY
+    return winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, name, access=access)

@@ -5,6 +5,7 @@ Whatever Windows refuses raises `OSError`, with its code and message.
 
 from __future__ import annotations
 
+import logging
 import re
 import sys
 from contextlib import contextmanager, suppress
@@ -19,11 +20,15 @@ import win32crypt  # noqa: E402
 import win32file  # noqa: E402
 import win32security  # noqa: E402
 
+from letsencrypt_mdaemon.windows import access  # noqa: E402
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from _win32typing import PySECURITY_DESCRIPTOR
+
+_log = logging.getLogger(__name__)
 
 DACL = win32security.DACL_SECURITY_INFORMATION
 OWNER = win32security.OWNER_SECURITY_INFORMATION
@@ -128,7 +133,7 @@ def make_folder(path: Path, text: str) -> None:
 def is_administrator() -> bool:
     """Whether this process has the rights of the administrators."""
     with as_os_errors():
-        sid = win32security.ConvertStringSidToSid("S-1-5-32-544")
+        sid = win32security.ConvertStringSidToSid(access.ADMINISTRATORS)
         return bool(win32security.CheckTokenMembership(0, sid))
 
 
@@ -148,7 +153,9 @@ def sid_of(account: str) -> str:
     Raises:
         OSError: If there is no such account.
     """
-    name = "SYSTEM" if account.lower() == "localsystem" else account
+    if known := access.SERVICE_ACCOUNTS.get(account.lower()):
+        return known
+    name = account
     if name.startswith(".\\"):
         name = win32api.GetComputerName() + name[1:]
     with as_os_errors():
@@ -167,6 +174,18 @@ def name_of(sid: str) -> str:
         return sid
     name, domain, _ = found
     return f"{domain}\\{name}" if domain else name
+
+
+def readers_of(path: Path) -> list[str] | None:
+    """Return the names of the accounts that can read a file; None if it is unknown."""
+    try:
+        listed = Folder(path).access_list()
+        return [
+            access.EVERYBODY.get(sid) or name_of(sid) for sid in access.readers(listed)
+        ]
+    except (OSError, ValueError) as exc:
+        _log.debug("Could not read who can read %s: %s", path, exc)
+        return None
 
 
 class MachineSeal:

@@ -37,7 +37,12 @@ class Service:
             if exc.code == _DOES_NOT_EXIST:
                 return None
             raise
-        return Status(found["CurrentState"], found["Win32ExitCode"])
+        return Status(
+            found["CurrentState"],
+            found["Win32ExitCode"],
+            found["CheckPoint"],
+            found["WaitHint"],
+        )
 
     def account(self) -> str:
         """Return the account that runs the service, such as LocalSystem."""

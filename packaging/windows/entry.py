@@ -1,4 +1,4 @@
-"""Where the frozen program starts."""  # noqa: INP001 - no package: a script
+"""Where the frozen program starts."""
 
 from letsencrypt_mdaemon.cli.main import main
 

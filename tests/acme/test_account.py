@@ -14,7 +14,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from letsencrypt_mdaemon.acme import transport
-from letsencrypt_mdaemon.acme.account import Accounts, ExternalAccount
+from letsencrypt_mdaemon.acme.account import Accounts
+from letsencrypt_mdaemon.acme.external import ExternalAccount
 from letsencrypt_mdaemon.acme.transport import ATTEMPTS
 from letsencrypt_mdaemon.errors import AcmeError, ConfigError
 from letsencrypt_mdaemon.sandbox.ca.faults import Faults

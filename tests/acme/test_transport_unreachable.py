@@ -15,7 +15,7 @@ import pytest
 import requests
 from josepy.jwk import JWKEC
 
-from letsencrypt_mdaemon.acme.exchange import unanswered
+from letsencrypt_mdaemon.acme.exchange import route, unanswered
 from letsencrypt_mdaemon.acme.http import Reply, TransientError
 from letsencrypt_mdaemon.acme.jws import Signer
 from letsencrypt_mdaemon.acme.transport import ATTEMPTS, Session
@@ -206,6 +206,22 @@ def test_a_proxy_that_refuses_is_told_from_a_ca_that_refuses(
     assert "HTTPS_PROXY" in error.hint
     assert "pass-phrase" not in f"{error.message}{error.hint}"
     assert scene.ca.requests == []
+
+
+def test_the_proxy_of_the_settings_is_used_whatever_the_environment_says(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NO_PROXY")
+    monkeypatch.delenv("no_proxy", raising=False)
+    url = "https://ca.example.test/directory"
+    with closed_port() as port:
+        for name in ("HTTPS_PROXY", "https_proxy"):
+            monkeypatch.setenv(name, "http://127.0.0.1:1")
+        ours = f"http://127.0.0.1:{port}"
+        error = unreachable(Session(url, proxy=ours, sleep=scene.clock.sleep))
+        assert f" through the proxy 127.0.0.1:{port}: " in str(error)
+        monkeypatch.setenv("NO_PROXY", "ca.example.test")
+        assert route(url, proxy=ours)["proxies"] == {}
 
 
 def test_a_proxy_that_inspects_tls_is_named_with_who_signed_what_came(

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
+
+import pytest
 
 from letsencrypt_mdaemon.app import selftest
 from letsencrypt_mdaemon.errors import DeployError
 from letsencrypt_mdaemon.pki.certificate import Certificate
+from letsencrypt_mdaemon.system.tasks import TaskScheduler
+from letsencrypt_mdaemon.windows import access
 from tests.fakes import MemoryStore
 from tests.program import Program
+from tests.schedulers import Schtasks
 
 
 def test_beside_a_good_server_everything_passes_and_nothing_is_left(
@@ -58,8 +64,10 @@ def test_what_one_check_breaks_is_told_and_the_next_goes_on() -> None:
 class Forgetful(MemoryStore):
     """A store that takes a certificate and has it not."""
 
-    def install(self, certificate: Certificate) -> None:
+    def install(self, certificate: Certificate) -> tuple[str, ...]:
         """Do nothing."""
+        del certificate
+        return ()
 
 
 class Clinging(MemoryStore):
@@ -78,3 +86,35 @@ def test_a_store_that_loses_or_keeps_what_it_should_not_fails() -> None:
     assert found.failed == ["Forgetful", "Clinging"]
     assert "but is not in the store" in found.checks[1].detail
     assert "is still in the store" in found.checks[2].detail
+
+
+def test_its_task_runs_once_as_system_and_is_deleted() -> None:
+    schtasks = Schtasks()
+    tasks = TaskScheduler(Path("schtasks.exe"), schtasks, account=access.SYSTEM)
+    assert "run as SYSTEM with result 0" in selftest.scheduler(tasks)
+    assert schtasks.tasks == {}
+
+
+@pytest.mark.parametrize(
+    ("result", "words"),
+    [
+        ("3", "ended with 3"),
+        ("2147942402", "its program is not there"),
+        ("267009", "is running now"),
+        ("267011", "did not run"),
+    ],
+)
+def test_a_task_that_does_not_end_well_is_a_failure(result: str, words: str) -> None:
+    schtasks = Schtasks()
+    schtasks.ends_with = result
+    tasks = TaskScheduler(Path("schtasks.exe"), schtasks, account=access.SYSTEM)
+    with pytest.raises(DeployError, match=words) as caught:
+        selftest.scheduler(tasks, patience=0)
+    assert "for all users" in caught.value.hint
+    assert schtasks.tasks == {}
+
+
+def test_a_python_of_32_bits_is_refused() -> None:
+    assert selftest.python() == "64 bits"
+    with pytest.raises(DeployError, match="32 bits"):
+        selftest.python((1 << 31) - 1)

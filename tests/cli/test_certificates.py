@@ -65,6 +65,7 @@ def test_each_certificate_is_shown_with_its_uses(secure: Program) -> None:
     assert free["actions"] == ["use", "remove"]
     assert free["names"] == [HOST_NAME]
     assert free["key_type"] == "p256"
+    assert free["key_provider"] is None
     assert free["ours"] is False
     assert free["flaw"] is None
 

@@ -13,24 +13,29 @@ from pathlib import Path
 
 import pytest
 
+from letsencrypt_mdaemon.app import scheduling
 from letsencrypt_mdaemon.app.health import Limits
 from letsencrypt_mdaemon.cli.monitoring import FORMATS
 from letsencrypt_mdaemon.state.folder import State
 from letsencrypt_mdaemon.state.ledger import Ledger
-from letsencrypt_mdaemon.state.memory import Dropped, Memory
+from letsencrypt_mdaemon.state.memory import Dropped, Memory, Restart
 from letsencrypt_mdaemon.system.locks import exclusive_lock
+from letsencrypt_mdaemon.system.schedule import NAME
+from letsencrypt_mdaemon.system.tasks import TaskScheduler
 from tests.limits import HANG_SECONDS
 from tests.program import HOST_NAME, Program, Ran
-from tests.schedulers import Crontab, Jobs, in_memory
+from tests.schedulers import Crontab, Jobs, Schtasks, in_memory
 from tests.wine import windows_too
 
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)
 
 
 @pytest.fixture
-def jobs(monkeypatch: pytest.MonkeyPatch) -> Jobs:
+def jobs(secure: Program, monkeypatch: pytest.MonkeyPatch) -> Jobs:
     """A scheduler with our job, and nothing else."""
-    return in_memory(monkeypatch, sys.executable, "-m", "x", "renew")
+    return in_memory(
+        monkeypatch, sys.executable, "renew", f"--mdaemon-dir={secure.layout.folder}"
+    )
 
 
 @pytest.fixture
@@ -192,6 +197,79 @@ def test_a_scheduled_program_that_is_gone_is_a_warning(
 
     assert ran.exit_code == 1, ran.output
     assert f"the scheduled command needs {gone}, which is not there" in ran.output
+    shown = healthy.here("schedule show")
+    (warning,) = shown.report["warnings"]
+    assert warning == (
+        f"The scheduled command needs {gone}, which is not there. Run `schedule "
+        "install`."
+    )
+
+
+@pytest.mark.parametrize("what", ["program", "config", "no config", "folder", "none"])
+def test_a_schedule_of_another_installation_is_a_warning(
+    healthy: Program, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, what: str
+) -> None:
+    here, root = sys.executable, healthy.layout.folder
+    there = tmp_path / "there"
+    other = [there / Path(here).name, there / "settings.ini", there / "App"]
+    there.mkdir()
+    other[2].mkdir()
+    for path in (*other[:2], other[2] / "MDaemon.ini", tmp_path / "settings.ini"):
+        path.touch()
+    ours = ["--config", str(tmp_path / "settings.ini")]
+    command, text = {
+        "program": ([str(other[0]), "renew", *ours], f"runs {other[0]}, not {here}"),
+        "config": (
+            [here, "renew", "--config", str(other[1])],
+            f"reads {other[1]}, not {ours[1]}",
+        ),
+        "no config": ([here, "renew"], f"does not read {ours[1]}"),
+        "folder": (
+            [here, "renew", *ours, f"--mdaemon-dir={there}"],
+            f"is for {there}, not for {root}",
+        ),
+        "none": ([here, "renew", *ours], "does not find MDaemon"),
+    }[what]
+    in_memory(monkeypatch, *command)
+
+    ran = check(healthy, *ours)
+
+    assert ran.exit_code == 1, ran.output
+    assert f"the scheduled command {text}" in ran.output
+    in_memory(monkeypatch, here, "renew", *ours, f"--mdaemon-dir={root}")
+    assert check(healthy, *ours).exit_code == 0
+
+
+def test_a_restart_that_has_not_ended_is_a_warning(healthy: Program) -> None:
+    State(healthy.state).save(Restart("MDaemon", datetime.now(UTC)))
+
+    ran = check(healthy)
+
+    assert ran.exit_code == 1, ran.output
+    assert "the service MDaemon did not start after a restart on " in ran.output
+
+
+def test_a_task_that_did_not_end_well_is_a_warning(
+    healthy: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks = Schtasks()
+    scheduler = TaskScheduler(Path("schtasks.exe"), tasks, account="S-1-5-18")
+    root = healthy.layout.folder
+    scheduler.install([sys.executable, "renew", f"--mdaemon-dir={root}"])
+    monkeypatch.setattr(scheduling, "of_this_system", lambda: scheduler)
+    for result in ("267011", "267009", "0"):
+        tasks.results[NAME] = ("25.11.2026 15:17:01", result)
+        assert check(healthy).exit_code == 0
+    tasks.results[NAME] = ("25.11.2026 15:17:01", "267014")
+
+    ran = check(healthy)
+
+    assert ran.exit_code == 1, ran.output
+    text = "was ended by somebody, or at the time limit (PT2H)"
+    assert f"the scheduled task {text}" in ran.output
+    shown = healthy.here("schedule show")
+    assert shown.report["job"]["last_result"] == text
+    assert text in healthy.here("schedule show", as_json=False).output
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="schtasks tells no difference")

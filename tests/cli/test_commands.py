@@ -62,8 +62,10 @@ EXIT_CODES = Path(__file__).parents[2] / "docs" / "exit-codes.md"
 STATUS = COMMON | {
     *("mdaemon_dir", "store", "directory_url", "names", "due", "reason", "due_at"),
     *("certificate", "pending", "rolled_back", "targets", "served", "proof", "dropped"),
-    *("rule", "advice", "waiting", "tlsa", "key_readers", "ledger", "schedule"),
-    *("would_fail", "held"),
+    *("rule", "advice", "waiting", "tlsa", "ledger", "schedule"),
+    *("key_provider", "key_readers"),
+    *("would_fail", "held", "script", "state", "problems"),
+    *("next_tlsa", "tlsa_ports"),
 }
 
 
@@ -269,7 +271,7 @@ def test_notify_test_sends_a_mail_by_the_raw_queue(program: Program) -> None:
     ran = program.run("notify-test", "--to", "a@example.test,b@example.test")
 
     assert ran.exit_code == 0, ran.messages
-    assert ran.report.keys() == COMMON | {"to", "sent"}
+    assert ran.report.keys() == COMMON | {"to", "sent", "notified"}
     assert ran.report["to"] == ["a@example.test", "b@example.test"]
     program.server.wait_for(lambda: program.server.delivered)
     text = program.server.delivered[0].read_text("ascii")
@@ -295,7 +297,8 @@ def test_notify_test_without_an_address_is_refused(program: Program) -> None:
     ran = program.here("notify-test")
 
     assert ran.exit_code == 2
-    assert ran.report["error"]["hint"] == "Use --to ADDRESS."
+    hint = "Use --to ADDRESS, or set notify-file or heartbeat-url-file."
+    assert ran.report["error"]["hint"] == hint
 
 
 def test_notify_test_fails_if_the_mail_server_is_down(program: Program) -> None:
@@ -788,12 +791,13 @@ def test_the_program_lists_its_commands_in_sections() -> None:
     titles = [line for line in lines if re.fullmatch(r"\w[^:]*:", line)]
     assert titles == [
         *("Options:", "Every day:", "Setting up:", "When something is wrong:"),
-        *("Certificates:", "Seldom:"),
+        "Certificates and the account:",
     ]
     everyday = lines[lines.index("Every day:") + 1 :][:3]
     assert [line.split()[0] for line in everyday] == ["renew", "status", "verify"]
     listed = {line.split()[0] for line in lines if re.match(r"  [a-z]", line)}
-    assert cli.commands.keys() <= listed
+    shown = {name for name, row in cli.commands.items() if not row.hidden}
+    assert shown <= listed
 
 
 @pytest.mark.parametrize(
@@ -805,7 +809,9 @@ def test_the_short_help_of_a_command_is_a_short_phrase(group: tuple[str, ...]) -
 
     text = here([*group, "--help"], WIDE).output
 
-    for name in command.commands:
+    for name, row in command.commands.items():
+        if row.hidden:
+            continue
         (summary,) = re.findall(rf"(?m)^  {name} +(\S.*)$", text)
         assert len(summary) <= 45
         assert re.fullmatch(r"[A-Z].*[^.]", summary)
@@ -957,8 +963,11 @@ def test_the_old_scripts_parameters_lead_to_settings() -> None:
 def test_secrets_are_no_options() -> None:
     hidden = [name for name, row in load.settings() if row.secret]
 
-    assert hidden == ["eab-key", "mail-password"]
-    assert here(["status", "--mail-password", "x"]).exit_code == 2
+    assert hidden == [
+        *("eab-key", "mail-password", "notify", "notify-key", "heartbeat-url")
+    ]
+    for name in hidden:
+        assert here(["renew", f"--{name}", "x"]).exit_code == 2
 
 
 # Start
@@ -976,39 +985,48 @@ except SystemExit as end:
 PACKAGE = "letsencrypt_mdaemon."
 HELP = {
     *("_version", "cli", "cli.accounts", "cli.checks", "cli.commands", "cli.legacy"),
-    *("cli.certificates", "cli.monitoring", "cli.self_signed", "cli.setup"),
-    "cli.streams",
+    *("cli.certificates", "cli.footprint", "cli.monitoring", "cli.script"),
+    *("cli.reporting", "cli.self_signed", "cli.setup", "cli.streams"),
     *("cli.main", "cli.options", "cli.parameters", "errors"),
 }
 """The modules of the package that --help imports."""
 STATUS_MODULES = HELP | {
-    *("app", "app.adapters", "app.build", "app.installation", "app.status"),
-    *("app.rehearsal", "app.trust", "authorities"),
+    *("app", "app.adapters", "app.build", "app.credentials", "app.installation"),
+    "app.status",
+    *("app.health", "app.mail_policy", "app.rehearsal", "app.trust", "authorities"),
     *("cli.context", "cli.document", "cli.run", "cli.status", "cli.text"),
     "cli.verdict",
-    *("config", "config.load", "config.parsers", "config.settings"),
+    *("config", "config.fields", "config.load", "config.parsers"),
+    "config.settings",
     *("mdaemon", "mdaemon.bindings", "mdaemon.discovery", "mdaemon.folders"),
     *("mdaemon.forms", "mdaemon.host_name"),
     *("mdaemon.ini", "mdaemon.server"),
-    *("pki", "pki.certificate", "pki.chain", "pki.names"),
+    *("pki", "pki.certificate", "pki.chain", "pki.names", "pki.tlsa"),
     *("renewal", "renewal.adapters", "renewal.by_hand", "renewal.climb"),
-    *("renewal.deploy", "renewal.hold"),
+    *("renewal.dane", "renewal.deploy", "renewal.guard", "renewal.hold"),
     *("renewal.due", "renewal.ladder", "renewal.obtain", "renewal.proof"),
     *("renewal.revoke", "renewal.run", "renewal.snapshot", "renewal.spare"),
     *("state", "state.codec", "state.folder", "state.ledger"),
-    *("state.memory", "state.told", "stores", "stores.pem"),
+    *("state.memory", "state.pins", "state.told", "stores", "stores.pem"),
     *("system", "system.disk", "system.files", "system.locks", "system.log"),
-    *("system.backups", "system.handles", "system.owners", "system.swap"),
+    *(
+        "system.backups",
+        "system.handles",
+        "system.identity",
+        "system.owners",
+        "system.swap",
+    ),
     *("system.parallel", "text"),
     *("verify", "verify.endpoints", "verify.handshake", "verify.observe"),
     *("verify.served", "verify.starttls", "verify.verdict"),
 }
 """The modules that `status` imports, and those for the schedule."""
 SCHEDULE_MODULES = {"app.scheduling", "system.process", "system.schedule"}
-SCHEDULE_MODULES |= {"system.tasks"}
+SCHEDULE_MODULES |= {"app.script", "system.drop_in", "system.tasks"}
 SCHEDULE_MODULES |= {"windows", "windows.access"}
-RENEW_MODULES = STATUS_MODULES - {"cli.status"} | {
-    *("app.renewal", "cli.outcome", "mdaemon.webroot")
+RENEW_MODULES = STATUS_MODULES - {"app.health", "cli.status"} | {
+    *("app.hook", "app.renewal", "cli.measured", "cli.outcome", "mdaemon.webroot"),
+    *("policy", "policy.anchors", "system.hook"),
 }
 """The modules that a scheduled `renew` imports if nothing is due."""
 HEAVY = {

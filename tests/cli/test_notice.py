@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import re
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from email import message_from_string
@@ -10,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from letsencrypt_mdaemon.app import scheduling
+from letsencrypt_mdaemon.app import scheduling, trust
 from letsencrypt_mdaemon.cli.checks import EVENTS
 from letsencrypt_mdaemon.cli.context import Context
 from letsencrypt_mdaemon.sandbox import mdaemon
@@ -479,6 +481,27 @@ def test_without_a_marked_job_a_run_without_a_terminal_is_scheduled(
     assert program.here("renew").exit_code == 0
 
     assert len(State(program.state).load().runs) == 1
+
+
+class Terminal(io.StringIO):
+    """A console, as every task of Windows' Task Scheduler has one."""
+
+    def isatty(self) -> bool:
+        """Return that it is one."""
+        return True
+
+
+@pytest.mark.parametrize(
+    ("is_marked", "is_system", "is_typed"),
+    [(False, False, True), (True, False, False), (False, True, False)],
+)
+def test_a_console_is_no_person_if_the_mark_or_system_says_so(
+    monkeypatch: pytest.MonkeyPatch, *, is_marked: bool, is_system: bool, is_typed: bool
+) -> None:
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    monkeypatch.setattr(trust, "is_system", lambda: is_system)
+    context = Context("renew", {}, file=None, is_marked=is_marked)
+    assert context.is_typed is is_typed
 
 
 def test_without_a_schedule_renew_and_status_say_so(

@@ -1268,3 +1268,15 @@ def test_a_wrong_switch_of_the_old_script_is_refused_with_the_right_ones() -> No
     assert ran.exit_code == 2
     assert "-Staging matches no parameter" in ran.messages
     assert "-AlternateHostNames" in ran.messages
+
+
+def test_the_ca_is_asked_through_the_proxy_of_the_settings(
+    program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("letsencrypt_mdaemon.acme.transport.ATTEMPTS", 1)
+    everything = {"NO_PROXY": "", "no_proxy": ""}
+
+    ran = program.here("renew", "--proxy", "127.0.0.1:1", environ=everything)
+
+    assert ran.exit_code == 3, ran.messages
+    assert " through the proxy 127.0.0.1:1: " in ran.report["error"]["message"]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
+import letsencrypt_mdaemon
 from letsencrypt_mdaemon.state.folder import State
 from tests.limits import HANG_SECONDS
 from tests.program import HOST_NAME, Program, environment
@@ -108,3 +111,20 @@ def test_a_full_disk_fails_a_command_that_only_prints(program: Program) -> None:
 
     assert done.returncode == 1
     assert b"Could not print the result: No space left on device" in done.stderr
+
+
+def test_what_is_printed_is_ascii_which_every_code_page_has() -> None:
+    package = Path(letsencrypt_mdaemon.__file__).parent
+    found = {
+        f"{path.relative_to(package).as_posix()}: {node.value!r}"
+        for path in package.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and not node.value.isascii()
+    }
+    # What is written into the sandbox's files, a tree in a docstring, and what is
+    # replaced or refused before anything is printed.
+    allowed = {"demo.py", "folder.py", "errors.py", "parameters.py", "schedule.py"}
+    allowed |= {"html.py"}  # a page says that it is UTF-8
+    assert {text.partition(":")[0].rpartition("/")[2] for text in found} <= allowed

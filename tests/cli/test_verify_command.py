@@ -227,6 +227,7 @@ def test_the_json_tells_everything_of_a_port(scene: Scene) -> None:
             "ending": "as_issued",
             "ends_at": "CN=Example Root",
             "missing": [],
+            "replaced": [],
             "as_issued": True,
             "trusted": False,
             "distrust": "unable to get local issuer certificate",

@@ -32,6 +32,7 @@ EXAMPLES: dict[str, tuple[str, object]] = {
     "alternate-host-names": ("b.test, A.test;b.test", ("b.test", "a.test")),
     "key-type": ("P256", "p256"),
     "key-policy": ("Reuse", "reuse"),
+    "mail-domains": ("Example.com, b.test", ("example.com", "b.test")),
     "renew-days": ("20", 20),
     "rehearse": ("No", "no"),
     "on-name-failure": ("DROP", "drop"),
@@ -45,6 +46,7 @@ EXAMPLES: dict[str, tuple[str, object]] = {
     "require-profile": ("yes", True),
     "preferred-chain": ("ISRG Root X1", "ISRG Root X1"),
     "ca-bundle": ("roots.pem", Path("roots.pem")),
+    "proxy": ("http://proxy.test:3128", "http://proxy.test:3128"),
     "delay": ("0", 0),
     "validation-timeout": (" 60 ", 60),
     "store": ("windows", "windows"),
@@ -62,6 +64,8 @@ EXAMPLES: dict[str, tuple[str, object]] = {
     "verify-timeout": ("1", 1),
     "public": ("yes", True),
     "require-trusted": ("yes", True),
+    "after-activation": (sys.executable, Path(sys.executable)),
+    "after-activation-timeout": ("5", 5),
     "to": ("a@b.test, c@d.test,a@b.test", ("a@b.test", "c@d.test")),
     "notify-on": ("renewed, Every-Run", ("renewed", "every-run")),
     "mail-from": ("a@b.test", ("a@b.test",)),
@@ -69,6 +73,13 @@ EXAMPLES: dict[str, tuple[str, object]] = {
     "mail-user": ("DOMAIN\\user", "DOMAIN\\user"),
     "mail-password-file": ("password.txt", Path("password.txt")),
     "mail-password": ("pass % ; word", "pass % ; word"),
+    "notify": ("https://a.test/x tgram://b/c", "https://a.test/x tgram://b/c"),
+    "notify-file": ("notify.txt", Path("notify.txt")),
+    "notify-key": ("whsec_MTIz", "whsec_MTIz"),
+    "notify-key-file": ("key.txt", Path("key.txt")),
+    "heartbeat-url": ("https://hc.test/ping/1", "https://hc.test/ping/1"),
+    "heartbeat-url-file": ("heartbeat.txt", Path("heartbeat.txt")),
+    "metrics-file": ("a.prom", Path("a.prom")),
     "staging": ("1", True),
     "dry-run": ("TRUE", True),
     "force": ("yes", True),
@@ -79,6 +90,7 @@ EXAMPLES: dict[str, tuple[str, object]] = {
     "validation-port": ("5002", 5002),
     "validation-dns": ("[::1]:8053", ("::1", 8053)),
 }
+SECRETS = ["eab-key", "mail-password", "notify", "notify-key", "heartbeat-url"]
 EVERY_SETTING = pytest.mark.parametrize("name", EXAMPLES)
 FILE = "letsencrypt-mdaemon.ini"
 HEAD = "[letsencrypt-mdaemon]\n"
@@ -238,6 +250,8 @@ def test_a_flag_can_be_unset_in_several_words(text: str, tmp_path: Path) -> None
         ("smtp-address", "mail.test", ("mail.test", 25)),
         ("smtp-address", "192.0.2.1:65535", ("192.0.2.1", 65535)),
         ("smtp-address", "[2001:db8::1]", ("2001:db8::1", 25)),
+        ("proxy", " proxy.test:3128", "http://proxy.test:3128"),
+        ("proxy", "https://[::1]:8080/", "https://[::1]:8080"),
         ("mail-server", "RAW", "raw"),
         ("mail-server", "smtp://mail.test", "smtp://mail.test"),
         ("mail-server", "smtp://[::1]:25/", "smtp://[::1]:25/"),
@@ -294,6 +308,12 @@ def test_values_can_be_written_in_several_ways(
             "'a.test:65536' is not valid; use HOST:PORT or none",
         ),
         ("smtp-address", "a b", "'a b' is not valid; use HOST:PORT or none"),
+        ("proxy", "proxy.test", "'proxy.test' is not valid; use http://HOST:PORT"),
+        (
+            "proxy",
+            "http://me:word@proxy.test:1",
+            "contains an @; a proxy with a login is not supported here",
+        ),
         (
             "mail-server",
             "mail.test",
@@ -812,7 +832,7 @@ def test_what_is_shown_means_the_same_when_it_is_set(name: str) -> None:
     result = load({name: (EXAMPLES[name][0],)}, {}, None)
     shown = result.shown()[name]["value"]
 
-    if name in {"eab-key", "mail-password"}:
+    if name in SECRETS:
         assert shown == "(set)"
     else:
         assert load({name: (shown,)}, {}, None) == result
@@ -820,12 +840,13 @@ def test_what_is_shown_means_the_same_when_it_is_set(name: str) -> None:
 
 def test_a_secret_is_never_shown(tmp_path: Path) -> None:
     secrets = [name for name, row in settings() if row.secret]
-    assert secrets == ["eab-key", "mail-password"]
+    assert secrets == SECRETS
 
     for name in secrets:
-        result = loaded(tmp_path, f"{HEAD}{name} = hunter2\n")
+        text = "https://hunter2.test/hunter2"
+        result = loaded(tmp_path, f"{HEAD}{name} = {text}\n")
 
-        assert value(result, name) == "hunter2"
+        assert value(result, name) == text
         assert result.shown()[name]["value"] == "(set)"
         assert loaded(tmp_path).shown()[name]["value"] == ""
         for text in (repr(result), str(result.config), str(result.shown())):

@@ -12,7 +12,7 @@ from letsencrypt_mdaemon.errors import DeployError
 from letsencrypt_mdaemon.pki.certificate import new_key, thumbprint
 from letsencrypt_mdaemon.windows import access
 from letsencrypt_mdaemon.windows.access import ADMINISTRATORS, READ, SYSTEM, Guarded
-from tests.wine import expect_difference, is_wine
+from tests.wine import expect_difference
 
 SOMEBODY = "S-1-5-21-1-2-3-1001"
 OPEN = "D:AI(A;OICIID;FA;;;SY)(A;OICIID;FA;;;BA)(A;OICIID;0x1301bf;;;AU)"
@@ -59,14 +59,11 @@ if sys.platform == "win32":
     from letsencrypt_mdaemon.windows.key_access import Key
     from letsencrypt_mdaemon.windows.security import Folder
     from tests.certificates import certificate
-    from tests.windows.machine_store import forget_wines_container
 
     def a_real_folder(folder: Path) -> Guarded:
         return Folder(folder)
 
     def a_real_key(_: Path) -> Guarded:
-        if is_wine():
-            forget_wines_container()
         own = certificate(own_key=new_key("rsa2048"))
         WindowsStore(readers=[]).install(own)
         place = WindowsStore().key_place(own.thumbprint)

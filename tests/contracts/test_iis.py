@@ -8,9 +8,11 @@ from datetime import timedelta
 import pytest
 
 from letsencrypt_mdaemon.errors import ConfigError, DeployError
+from letsencrypt_mdaemon.mdaemon.http_sys import HttpSys
 from letsencrypt_mdaemon.mdaemon.iis import Site
 from letsencrypt_mdaemon.pki.certificate import thumbprint
 from letsencrypt_mdaemon.state.memory import Change, Target
+from letsencrypt_mdaemon.system.process import Ended
 from tests.certificates import START, certificate
 from tests.iis import ENGLISH, GERMAN, Entry, Iis
 
@@ -70,7 +72,7 @@ def test_the_bindings_of_the_site_tell_which_certificates_they_have(iis: Iis) ->
 
 def test_a_certificate_of_any_site_is_referenced(iis: Iis) -> None:
     iis.entries[OTHERS].hash = NOW
-    assert site(iis).references() == {WAS.upper(), FOREIGN.upper(), NOW.upper()}
+    assert HttpSys(iis).references() == {WAS.upper(), FOREIGN.upper(), NOW.upper()}
 
 
 def test_only_the_https_bindings_of_the_site_change(iis: Iis) -> None:
@@ -186,14 +188,45 @@ def test_flags_of_the_binding_are_set_again(iis: Iis) -> None:
     assert options == ("disabletls13=enable", "disablelegacytls=enable")
 
 
+def test_the_settings_of_client_certificates_are_kept(
+    iis: Iis, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept = {"negotiate": True, "mapper": True, "freshness": 60, "trusted": "Clients"}
+    iis.entries[EVERYWHERE] = Entry(WAS, **kept)  # type: ignore[arg-type]
+    changes = site(iis).bind(NEW, dry_run=False)
+    assert iis.entries[EVERYWHERE] == Entry(NOW, **kept)  # type: ignore[arg-type]
+    site(iis).restore(changes)
+    assert iis.entries[EVERYWHERE] == Entry(WAS, **kept)  # type: ignore[arg-type]
+    assert "reset" not in caplog.text
+
+
+def test_a_binding_without_such_settings_is_set_once(iis: Iis) -> None:
+    site(iis).bind(NEW, dry_run=False)
+    assert len([call for call in iis.calls if f"add sslcert {EVERYWHERE}" in call]) == 1
+
+
 def test_what_else_was_set_and_is_lost_is_told(
     iis: Iis, caplog: pytest.LogCaptureFixture
 ) -> None:
     site(iis).bind(NEW, dry_run=False)
     assert "reset" not in caplog.text
-    iis.entries[EVERYWHERE].negotiate = "Enabled"
+    iis.entries[EVERYWHERE].reject = True
     site(iis).bind(OLD, dry_run=False)
     assert f"{EVERYWHERE}: the new certificate reset these settings" in caplog.text
+
+
+def test_where_no_port_has_a_certificate_none_is_referenced(iis: Iis) -> None:
+    iis.entries.clear()
+    assert HttpSys(iis).references() == set()
+
+
+def test_a_netsh_that_does_not_say_is_not_taken_for_none(iis: Iis) -> None:
+    def broken(*_: object, **__: object) -> Ended:
+        return Ended(1, "The parameter is incorrect.")
+
+    with pytest.raises(DeployError, match=r"netsh.* http show sslcert exited with 1"):
+        HttpSys(broken).references()
+    assert HttpSys(iis).references()
 
 
 def test_a_site_without_https_gets_a_binding_only_when_asked(
@@ -238,3 +271,7 @@ def test_without_appcmd_it_is_told_what_to_install() -> None:
     with pytest.raises(ConfigError, match=r"Could not run .*appcmd\.exe") as caught:
         site(Iis()).named()
     assert "Management Scripts and Tools" in caught.value.hint
+
+
+def test_the_flags_of_each_binding_are_told(iis: Iis) -> None:
+    assert site(iis).flags() == {ALL: 0, SNI: 1}

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from letsencrypt_mdaemon.state.folder import SEALED, CaState, Seal
+from letsencrypt_mdaemon.state.folder import SEALED, CaState, Seal, State
 from letsencrypt_mdaemon.state.memory import Account, OpenOrder
-from tests.certificates import certificate
+from letsencrypt_mdaemon.state.pins import NextKey
+from tests.certificates import START, certificate
 from tests.fakes import contents
 
 SECRET = b"-----BEGIN PRIVATE KEY-----"
@@ -86,6 +87,15 @@ def test_every_file_with_a_private_key_is_sealed(seal: Seal, tmp_path: Path) -> 
     assert state.account() == ACCOUNT
     assert state.order() == ORDER
     assert pending_pem(state) == PENDING.key_pem + PENDING.fullchain_pem
+
+
+def test_the_next_key_is_sealed(seal: Seal, tmp_path: Path) -> None:
+    state, key = State(tmp_path, seal=seal), NextKey(SECRET.decode(), "p256", START)
+    state.save(key)
+    data = (tmp_path / "next-key.json").read_bytes()
+    assert data.startswith(SEALED)
+    assert SECRET not in data
+    assert state.next_key() == key
 
 
 def test_what_was_kept_in_plain_is_read_and_sealed_when_it_is_next_written(

@@ -27,7 +27,7 @@ from letsencrypt_mdaemon.pki.certificate import (
     new_key,
     thumbprint,
 )
-from letsencrypt_mdaemon.renewal.adapters import Store
+from letsencrypt_mdaemon.renewal.store import Store
 from letsencrypt_mdaemon.stores.pem import PemStore
 from tests.certificates import START, certificate, leaf
 from tests.fakes import (
@@ -419,7 +419,7 @@ class KilledError(BaseException):
     """The end of the process, at which nothing more can be done."""
 
 
-def killed_after(folder: Path, changes: int, act: Callable[[], None]) -> bool:
+def killed_after(folder: Path, changes: int, act: Callable[[], object]) -> bool:
     """Act until so many changes are made; return whether that was too early."""
     done = 0
 
@@ -518,7 +518,7 @@ def test_a_full_disk_is_an_error_and_nothing_half_there(
     assert list(folder.iterdir()) == []
 
 
-def fails_at(folder: Path, step: int, act: Callable[[], None]) -> bool:
+def fails_at(folder: Path, step: int, act: Callable[[], object]) -> bool:
     """Whether it fails if one change in the folder is refused."""
     try:
         with read_only(folder, allowed=step, refused=1):

@@ -22,6 +22,7 @@ MS_BIND = 0x1000
 MS_REC = 0x4000
 MS_PRIVATE = 0x40000
 SIOCSIFFLAGS = 0x8914
+SIOCSIFADDR = 0x8916
 IFF_UP = 0x1
 
 RESOLVER = {
@@ -77,6 +78,14 @@ def _loopback_up() -> None:
     request = struct.pack("16sh14x", b"lo", IFF_UP)  # struct ifreq, netdevice(7)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
         fcntl.ioctl(any_socket, SIOCSIFFLAGS, request)
+
+
+def add_address(address: str) -> None:
+    """Give loopback a second address; some servers use no other one than these."""
+    ours = socket.inet_aton(address)
+    packed = struct.pack("16sH2x4s8x", b"lo:1", socket.AF_INET, ours)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        fcntl.ioctl(any_socket, SIOCSIFADDR, packed)
 
 
 def _write(path: str, text: str) -> None:

@@ -431,3 +431,14 @@ def test_an_address_that_cannot_be_looked_up_gives_no_name() -> None:
     source = host_name.greeting(("x" * 70 + ".example", 25))
     assert source is not None
     assert source.value == ""
+
+
+def test_the_mail_domains_are_the_folders_of_users_and_the_sections(root: Path) -> None:
+    tell(root / "App" / "Domains.dat", DOMAINS)
+    for name in ("Example.NET", "no domain", "example.test"):
+        (root / "Users" / name).mkdir(parents=True)
+    (root / "Users" / "file.example.com").touch()
+
+    domains = host_name.mail_domains(folders.IniFiles(root))
+
+    assert domains == ("example.net", "example.org", "example.test")

@@ -11,14 +11,14 @@ from cryptography import x509
 from letsencrypt_mdaemon.app import build
 from letsencrypt_mdaemon.config.settings import Config
 from letsencrypt_mdaemon.mdaemon import server as mdaemon_server
-from letsencrypt_mdaemon.mdaemon.iis import (
+from letsencrypt_mdaemon.mdaemon.http_sys import (
     APPLICATION,
-    Binding,
+    HttpSys,
     Record,
-    Site,
     read_record,
-    sites,
 )
+from letsencrypt_mdaemon.mdaemon.iis import Binding, Site, sites
+from letsencrypt_mdaemon.pki.certificate import thumbprint
 from letsencrypt_mdaemon.sandbox.mdaemon import Fault
 from letsencrypt_mdaemon.state.memory import IIS, Change
 from tests.iis import ENGLISH, GERMAN, NOTHING, Entry, Iis
@@ -96,14 +96,14 @@ def test_a_certificate_is_read_in_any_language(
         hash=HASH.upper(),
         application=APPLICATION.upper(),
         store=store,
-        negotiate="x",
+        **dict.fromkeys(["freshness", "trusted", "mapper", "negotiate", "reject"], "x"),
     )
 
     found = read_record(text.replace("\n", end))
 
     assert found is not None
     assert found == Record(HASH, APPLICATION, understood, found.rest)
-    assert len(found.rest) == 4
+    assert len(found.rest) == 11
     assert str(found) == HASH
 
 
@@ -134,7 +134,11 @@ def web(monkeypatch: pytest.MonkeyPatch) -> Iis:
     def web_site(_: Config, known: Mapping[str, x509.Certificate]) -> Site | None:
         return Site("Webmail", known, run=web)
 
+    def other_users() -> dict[str, str]:
+        return dict.fromkeys(HttpSys(web).references(), "http.sys, such as IIS")
+
     monkeypatch.setattr(build, "web_site", web_site)
+    monkeypatch.setattr(build, "other_users", other_users)
     return web
 
 
@@ -245,8 +249,11 @@ def test_a_binding_that_a_run_changed_stays_if_the_setting_is_gone(
 
 
 def test_an_old_certificate_that_another_site_uses_is_not_removed(
-    secure: Program, web: Iis
+    secure: Program, web: Iis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # No setting names a site.
+    monkeypatch.setattr(build, "web_site", lambda *_: None)
+
     def renewed(*options: str) -> str:
         ran = secure.here("renew", "--no-reload", "--force", *options)
         assert ran.exit_code == 0, ran.messages
@@ -258,3 +265,10 @@ def test_an_old_certificate_that_another_site_uses_is_not_removed(
     ran = secure.here("renew", "--force", "--remove-old-certificates")
 
     assert ran.report["removed"] == [second]
+    refused = secure.here("certificates remove", first)
+    assert refused.exit_code == 2
+    assert "in use: http.sys, such as IIS" in refused.messages
+    assert first in {
+        thumbprint(x509.load_pem_x509_certificate(file.read_bytes()))
+        for file in secure.layout.certificates.glob("*/cert.pem")
+    }

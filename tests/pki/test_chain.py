@@ -13,7 +13,8 @@ from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from letsencrypt_mdaemon.pki.chain import Chain, Ending, Roots, title, trace
+from letsencrypt_mdaemon.pki.certificate import thumbprint
+from letsencrypt_mdaemon.pki.chain import Chain, Ending, Roots, title, trace, unneeded
 from tests import certificates
 from tests.certificates import START, authority
 
@@ -303,3 +304,23 @@ def test_any_heap_of_certificates_can_be_assessd(
 
 
 _ROOTS = Roots(now=NOW)
+
+
+def test_issuers_are_needed_up_to_every_root_and_no_others() -> None:
+    above = [NEW_ISSUER.certificate, NEW_ROOT.certificate, CROSS.certificate]
+    every = [*above, ROOT, ISSUER]
+    added = {thumbprint(one): one for one in every}
+    gone = unneeded([NEW_LEAF], added, every, now=NOW)
+    # The cross-signed one needs the old root, and nothing needs the other issuer.
+    assert gone == [thumbprint(ISSUER)]
+    assert set(unneeded([], added, every, now=NOW)) == set(added)
+
+
+def test_an_expired_issuer_is_not_needed_and_what_was_there_before_is_not_named() -> (
+    None
+):
+    end = ISSUER.not_valid_after_utc
+    added = {thumbprint(ISSUER): ISSUER}
+    assert unneeded([LEAF], added, [ISSUER, ROOT], now=NOW) == []
+    assert unneeded([LEAF], added, [ISSUER, ROOT], now=end) == [thumbprint(ISSUER)]
+    assert unneeded([], {}, [ISSUER, ROOT], now=end) == []

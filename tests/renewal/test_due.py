@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from letsencrypt_mdaemon.pki.certificate import thumbprint
+from letsencrypt_mdaemon.pki.certificate import KeyType, thumbprint
 from letsencrypt_mdaemon.renewal.adapters import Request
 from letsencrypt_mdaemon.renewal.due import (
     Due,
@@ -57,7 +57,7 @@ def decided(  # noqa: PLR0913 - what a decision is made from
     ours: bool = True,
     names: Sequence[str] = (NAME,),
     ordered: Sequence[str] = (NAME,),
-    key: str = "p256",
+    key: KeyType = "p256",
     now: datetime = START + DAY,
     drawn: datetime | None = None,
     days_left: int = 0,

@@ -183,6 +183,19 @@ def memory_hold(scene: Scene) -> Hold | None:
     return scene.parts.state.load().hold
 
 
+def test_the_servers_account_may_read_the_key_before_its_files_name_a_bought_one(
+    bought: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest, seen = thumbprint(BOUGHT.leaf), []
+    monkeypatch.setattr(
+        bought.store, "let_read", lambda wanted: seen.append((wanted, bought.bound))
+    )
+    before = bought.bound
+    assert use(bought).renewed
+    assert seen == [(digest, before)]
+    assert bought.bound == {digest}
+
+
 def test_a_choice_by_hand_stays_and_a_due_certificate_waits(bought: Scene) -> None:
     digest = thumbprint(BOUGHT.leaf)
     outcome = use(bought)

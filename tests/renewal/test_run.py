@@ -45,9 +45,9 @@ class Store(MemoryStore):
         super().__init__()
         self.failing: set[str] = set()
 
-    def install(self, certificate: Certificate) -> None:
+    def install(self, certificate: Certificate) -> tuple[str, ...]:
         self._try("install")
-        super().install(certificate)
+        return super().install(certificate)
 
     def remove(self, wanted: str) -> None:
         self._try("remove")
@@ -798,11 +798,11 @@ def test_a_spare_that_the_ca_revoked_is_not_used(scene: Scene, crls: Crls) -> No
 def test_a_key_that_the_ca_calls_compromised_is_not_used_again(
     scene: Scene, crls: Crls, *, compromised: bool
 ) -> None:
-    first = new(scene.renew(reuse_key=True))
+    first = new(scene.renew(key_policy="reuse"))
     crls.revoked.add(first)
     crls.is_compromised = compromised
 
-    assert new(scene.renew(reuse_key=True)) != first
+    assert new(scene.renew(key_policy="reuse")) != first
 
     assert (scene.issuer.keys[-1] is None) == compromised
     assert len(scene.parts.state.load().compromised) == int(compromised)
@@ -813,7 +813,7 @@ def test_what_waits_with_a_key_that_the_ca_calls_compromised_is_forgotten(
 ) -> None:
     """A pending certificate and the open order may have that key, too."""
     first = new(scene.renew())
-    scene.renew(reuse_key=True, force=True, issue_only=True)
+    scene.renew(key_policy="reuse", force=True, issue_only=True)
     pending = scene.parts.ca.pending()
     assert pending is not None
     order = OpenOrder("https://ca.test/1", "https://ca.test/2", NAMES, "p256", "")

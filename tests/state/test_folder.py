@@ -30,6 +30,7 @@ from letsencrypt_mdaemon.state.memory import (
     Memory,
     OpenOrder,
     PutBack,
+    Restart,
     Rung,
     Target,
 )
@@ -93,6 +94,7 @@ SAMPLES: dict[str, Any] = {
     "attempt.json": Attempt("AB", {"https://127.0.0.1:443": "CD"}, (
         Change(TARGET, 3, "CD", "AB"),
     ), failed=NOW, rungs=("RELOADCACHE.SEM",)),
+    "restart.json": Restart("MDaemon", NOW),
     "account.json": Account({"kty": "EC", "d": "hidden"}, f"{URL}/1"),
     "order.json": OpenOrder(URL, URL, ("mail.example.test",), "p256", "hidden"),
     "pending.pem": certificate(),
@@ -110,6 +112,7 @@ def save(state: State, name: str, value: Any) -> Path:  # noqa: ANN401
     savers: dict[str, Callable[[Any], None]] = {
         "installation.json": state.save,
         "attempt.json": state.save,
+        "restart.json": state.save,
         "account.json": ca.save,
         "order.json": ca.save,
         "pending.pem": ca.keep,
@@ -126,6 +129,7 @@ def load(state: State, name: str) -> Any:  # noqa: ANN401
     loaders: dict[str, Callable[[], Any]] = {
         "installation.json": state.load,
         "attempt.json": state.attempt,
+        "restart.json": state.restart,
         "account.json": ca.account,
         "order.json": ca.order,
         "pending.pem": ca.pending,
@@ -203,6 +207,7 @@ def test_files_of_earlier_versions_lack_what_was_added(
                 exit_code=st.none() | st.integers(0, 9),
                 rungs=st.lists(RUNGS, max_size=2).map(tuple),
                 restarted=st.none() | MOMENTS,
+                succeeded=st.none() | MOMENTS,
                 put_back=st.lists(PUT_BACK, max_size=2).map(tuple),
                 checked=st.lists(CHECKED, max_size=2).map(tuple),
                 told=TOLD,
@@ -218,6 +223,7 @@ def test_files_of_earlier_versions_lack_what_was_added(
                 st.none() | MOMENTS,
                 st.lists(TEXT, max_size=2).map(tuple),
             ),
+            "restart.json": st.builds(Restart, TEXT, MOMENTS),
             "account.json": st.builds(
                 Account,
                 st.dictionaries(TEXT, TEXT),
@@ -268,6 +274,7 @@ def test_what_is_forgotten_is_gone_and_may_be_forgotten_twice(
 ) -> None:
     forget = {
         "attempt.json": state.forget_attempt,
+        "restart.json": state.forget_restart,
         "order.json": ca.forget_order,
         "pending.pem": ca.forget_pending,
     }

@@ -58,7 +58,7 @@ def run(folder: Path, *messages: str, keep: int = 3, ended: datetime = NOW) -> s
             logging.getLogger(f"{log.PACKAGE}.some").info(message)
     stamp = ended.timestamp()
     os.utime(handler.path, (stamp, stamp))
-    return handler.path.read_text("utf-8")
+    return handler.path.read_text("utf-8-sig")
 
 
 def names(folder: Path) -> list[str]:
@@ -84,7 +84,7 @@ def test_the_time_is_local_whatever_it_was_given_in(tmp_path: Path) -> None:
     elsewhere = NOW.astimezone(timezone(timedelta(hours=5, minutes=30)))
     with logging_to(tmp_path, now=elsewhere) as handler:
         pass
-    assert handler.path.read_text("utf-8") == run(tmp_path / "other")
+    assert handler.path.read_text("utf-8-sig") == run(tmp_path / "other")
 
 
 def test_it_is_begun_anew_by_each_run(tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_levels_other_than_the_ordinary_are_named(tmp_path: Path) -> None:
     with logging_to(tmp_path) as handler:
         logging.getLogger(log.PACKAGE).warning("careful\nplease")
         logging.getLogger(log.PACKAGE).info("fine")
-    _, *lines = handler.path.read_text("utf-8").splitlines()
+    _, *lines = handler.path.read_text("utf-8-sig").splitlines()
     assert [re.sub(STAMP, "", line) for line in lines] == [
         "WARNING: careful",
         "please",
@@ -116,7 +116,7 @@ def test_levels_other_than_the_ordinary_are_named(tmp_path: Path) -> None:
 def test_there_is_no_progress_in_it(tmp_path: Path) -> None:
     with logging_to(tmp_path) as handler:
         logging.getLogger(log.PACKAGE).info("waiting", extra={"progress": True})
-    assert "waiting" not in handler.path.read_text("utf-8")
+    assert "waiting" not in handler.path.read_text("utf-8-sig")
 
 
 def test_an_unexpected_error_is_in_it_with_where_it_came_from(tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_an_unexpected_error_is_in_it_with_where_it_came_from(tmp_path: Path) ->
             int("x")
         except ValueError as exc:
             handler.emit_traceback(exc)
-    written = handler.path.read_text("utf-8")
+    written = handler.path.read_text("utf-8-sig")
     assert "line" in written
     assert "ValueError: invalid literal" in written
     assert all(re.match(STAMP, line) for line in written.splitlines())
@@ -141,7 +141,7 @@ def test_any_character_can_be_written(tmp_path: Path, logger: logging.Logger) ->
 def test_what_is_written_is_there_at_once(tmp_path: Path) -> None:
     with logging_to(tmp_path) as handler:
         logging.getLogger(log.PACKAGE).info("now")
-        assert "now" in handler.path.read_text("utf-8")
+        assert "now" in handler.path.read_text("utf-8-sig")
 
 
 # The earlier ones
@@ -157,7 +157,7 @@ def test_the_last_logs_are_kept_under_the_time_they_ended(tmp_path: Path) -> Non
         run(tmp_path, f"run of {day}", ended=day)
     assert names(tmp_path) == [*map(named, days[2:5]), "LetsEncrypt.log"]
     for day in days[2:5]:
-        assert f"run of {day}" in (tmp_path / named(day)).read_text("utf-8")
+        assert f"run of {day}" in (tmp_path / named(day)).read_text("utf-8-sig")
 
 
 def test_runs_of_one_second_are_all_kept(tmp_path: Path) -> None:
@@ -165,14 +165,14 @@ def test_runs_of_one_second_are_all_kept(tmp_path: Path) -> None:
         run(tmp_path, f"run {number}", keep=10)
     kept = names(tmp_path)[:-1]
     assert len(kept) == 4
-    in_order = "".join((tmp_path / name).read_text("utf-8") for name in kept)
+    in_order = "".join((tmp_path / name).read_text("utf-8-sig") for name in kept)
     assert re.findall(r"run \d", in_order) == ["run 0", "run 1", "run 2", "run 3"]
 
 
 def test_too_many_runs_of_one_second_are_no_trouble(tmp_path: Path) -> None:
     for number in range(15):
         run(tmp_path, f"run {number}", keep=30)
-    assert "run 14" in (tmp_path / "LetsEncrypt.log").read_text("utf-8")
+    assert "run 14" in (tmp_path / "LetsEncrypt.log").read_text("utf-8-sig")
 
 
 def test_none_is_kept_if_none_is_wanted(tmp_path: Path) -> None:
@@ -255,7 +255,7 @@ if sys.platform != "win32":  # there no disk can be made full
         assert warning.startswith(
             f"Could not write {handler.path}; logging to it stopped: "
         )
-        written = handler.path.read_text("utf-8")
+        written = handler.path.read_text("utf-8-sig")
         assert "fits" in written
         assert "given up" not in written
 
@@ -324,12 +324,21 @@ def test_on_a_terminal_what_is_not_ordinary_is_in_colour(
     logger: logging.Logger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setattr(log, "takes_colours", lambda _: True)
     assert show(logger, Terminal()) == (
         "plain\n"
         "\x1b[33mwarning: careful\x1b[0m\n"
         "\x1b[31merror: broken\x1b[0m\n"
         "\x1b[33mlevel 31: odd\x1b[0m\n"
     )
+
+
+def test_a_console_that_shows_sequences_as_characters_gets_none(
+    logger: logging.Logger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setattr(log, "takes_colours", lambda _: False)
+    assert "\x1b" not in show(logger, Terminal())
 
 
 @pytest.mark.parametrize(("value", "coloured"), [("1", False), ("", True)])
@@ -341,6 +350,7 @@ def test_no_color_is_honoured_unless_it_is_empty(
     coloured: bool,
 ) -> None:
     monkeypatch.setenv("NO_COLOR", value)
+    monkeypatch.setattr(log, "takes_colours", lambda _: True)
     assert ("\x1b" in show(logger, Terminal())) == coloured
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from letsencrypt_mdaemon.errors import DeployError, Error
 from letsencrypt_mdaemon.system import process
+from tests.limits import HANG_SECONDS
 
 PYTHON = Path(sys.executable)
 
@@ -49,6 +50,30 @@ def test_one_that_does_not_end_is_ended_and_named() -> None:
     with pytest.raises(DeployError, match=r"did not end within 1 second") as caught:
         python("import time; time.sleep(300)", timeout=0.6, failure=DeployError)
     assert str(PYTHON) in caught.value.message
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_program_that_it_leaves_behind_with_our_pipe_keeps_nobody_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, ends: bool
+) -> None:
+    monkeypatch.setattr(process, "LAST_WORDS_SECONDS", 0.1)
+    stop = tmp_path / "stop"
+    waits = f"import os, time\nwhile not os.path.exists({str(stop)!r}): time.sleep(.05)"
+    starts = "import subprocess, sys, time; print('said', flush=True); "
+    starts += f"subprocess.Popen([sys.executable, '-c', {waits!r}])"
+    try:
+        if ends:
+            assert python(starts, timeout=HANG_SECONDS).output.split() == ["said"]
+        else:
+            with pytest.raises(Error, match="did not end within"):
+                python(f"{starts}; time.sleep(300)", timeout=1)
+    finally:
+        stop.touch()
+
+
+def test_more_than_a_pipe_holds_goes_both_ways() -> None:
+    ended = python("import sys; print(sys.stdin.read())", given=f"{'x' * 99}\n" * 9999)
+    assert len(ended.output) == 9999 * 100 + 1
 
 
 def test_one_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from letsencrypt_mdaemon.errors import ConfigError, DeployError
 from letsencrypt_mdaemon.system import process, tasks
-from letsencrypt_mdaemon.system.schedule import NAME, Cron
+from letsencrypt_mdaemon.system.schedule import NAME, Cron, split
 from letsencrypt_mdaemon.system.tasks import NAMESPACE, TaskScheduler
 from letsencrypt_mdaemon.windows.access import SYSTEM
 from tests.limits import HANG_SECONDS
@@ -60,13 +60,14 @@ def test_a_task_is_what_task_scheduler_wants() -> None:
     for name, value in {
         "MultipleInstancesPolicy": "IgnoreNew",
         "StartWhenAvailable": "true",
-        "RunOnlyIfNetworkAvailable": "true",
         "StopIfGoingOnBatteries": "false",
         "DisallowStartIfOnBatteries": "false",
         "ExecutionTimeLimit": "PT2H",
         "Enabled": "true",
     }.items():
         assert text_of(root, f"Settings/{name}") == [value]
+    # Windows may take a network that works for none, and the program does without.
+    assert text_of(root, "Settings/RunOnlyIfNetworkAvailable") == []
     actions = root.find(f"{{{NAMESPACE}}}Actions")
     principal = root.find(f"{{{NAMESPACE}}}Principals/{{{NAMESPACE}}}Principal")
     assert actions is not None
@@ -81,6 +82,16 @@ def test_a_task_is_what_task_scheduler_wants() -> None:
 printable_text = st.text(
     st.characters(codec="utf-8", exclude_categories=["C", "Zl", "Zp"]), min_size=1
 )
+
+
+@pytest.mark.parametrize("word", [r"a\%b", r"a\\b"])
+def test_a_backslash_that_each_cron_reads_in_its_own_way_is_refused(word: str) -> None:
+    crontab = Crontab()
+
+    with pytest.raises(ConfigError, match="backslash"):
+        Cron(Path("crontab"), crontab).install(["renew", word])
+
+    assert crontab.text is None
 
 
 @given(st.lists(printable_text, min_size=1, max_size=4))
@@ -178,6 +189,63 @@ def test_a_task_tells_when_it_ran_and_how_it_ended() -> None:
     ran = scheduler.show()
     assert ran is not None
     assert (ran.last_run, ran.last_code) == ("25.11.2026 15:17:01", 5)
+
+
+@pytest.mark.parametrize(
+    ("result", "words"),
+    [
+        ("267009", "is running now"),
+        ("267014", "was ended by somebody, or at the time limit (PT2H)"),
+        ("267045", "waits for a start that was put off"),
+        ("-2147020576", "did not start, because the Task Scheduler refused it"),
+        ("-2147024894", "did not start, because its program is not there"),
+        ("-1073741510", "was ended by Ctrl-C, a logoff or a shutdown"),
+    ],
+)
+def test_a_result_that_is_no_exit_code_is_told_in_words(
+    result: str, words: str
+) -> None:
+    schtasks = Schtasks()
+    scheduler = TaskScheduler(Path("schtasks.exe"), schtasks, account=SYSTEM)
+    scheduler.install(COMMAND)
+    schtasks.results[NAME] = ("25.11.2026 15:17:01", result)
+    shown = scheduler.show()
+    assert shown is not None
+    assert (shown.last_code, shown.last_result) == (None, words)
+    assert shown.last_run == "25.11.2026 15:17:01"
+
+
+@given(st.lists(st.text('ab\\" \t'), min_size=1, max_size=5))
+def test_a_command_line_of_windows_is_split_as_it_was_joined(words: list[str]) -> None:
+    assert split(subprocess.list2cmdline(words)) == words
+
+
+def test_a_task_that_this_account_cannot_see_is_not_replaced() -> None:
+    schtasks = Schtasks()
+    schtasks.tasks[NAME] = "<Task>theirs</Task>"
+    schtasks.hidden.add(NAME)
+    scheduler = TaskScheduler(Path("schtasks.exe"), schtasks, account=SYSTEM)
+    with pytest.raises(DeployError, match="Could not register"):
+        scheduler.install(COMMAND)
+    assert schtasks.tasks == {NAME: "<Task>theirs</Task>"}
+
+
+def test_a_task_that_cannot_be_read_does_not_hide_the_others() -> None:
+    schtasks = Schtasks()
+    old = r"<Task><Arguments>C:\MDaemon\LetsEncrypt\LETSENCRYPT.PS1</Arguments></Task>"
+    schtasks.tasks = {"First": old, "Broken": "?", "A\\Last": old}
+    schtasks.broken.add("Broken")
+    scheduler = TaskScheduler(Path("schtasks.exe"), schtasks, account=SYSTEM)
+    assert sorted(scheduler.rivals()) == ["\\A\\Last", "\\First"]
+    assert scheduler.old_names().keys() == {"\\A\\Last", "\\First"}
+
+
+def test_a_task_of_ours_that_is_no_xml_is_told_as_that() -> None:
+    schtasks = Schtasks()
+    schtasks.tasks[NAME] = "<Task>"
+    scheduler = TaskScheduler(Path("schtasks.exe"), schtasks, account=SYSTEM)
+    with pytest.raises(ConfigError, match="Could not read the scheduled task"):
+        scheduler.show()
 
 
 def test_a_task_of_somebody_else_is_never_touched() -> None:

@@ -7,6 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from letsencrypt_mdaemon.cli.verification import print_verification
+from letsencrypt_mdaemon.pki.certificate import thumbprint
 from letsencrypt_mdaemon.pki.chain import Roots
 from letsencrypt_mdaemon.verify import verdict
 from letsencrypt_mdaemon.verify.endpoints import Endpoint
@@ -231,6 +232,35 @@ def test_a_chain_cut_short_by_windows_is_told_with_the_place_to_look() -> None:
     )
 
 
+def test_an_older_certificate_of_the_same_issuer_is_told_with_its_thumbprint() -> None:
+    old, new = (
+        certificates.authority(
+            "Example R9", issuer=certificates.root(), own_key=certificates.key(22)
+        )
+        for _ in range(2)
+    )
+    leaf = certificates.leaf((NAME,), issuer=new)
+    served = Served(outcome=Answer.SERVED, chain=(leaf, old.certificate))
+    (port,) = verdict.assess(
+        {imaps(): served},
+        expected=None,
+        given=(),
+        roots=ROOTS,
+        issued=lambda _: (leaf, new.certificate),
+        require_trusted=False,
+        now=NOW,
+    )
+
+    assert port.chain is not None
+    assert (port.chain.missing, port.chain.as_issued) == ((), False)
+    (remark,) = verdict.remarks(port, now=NOW, require_trusted=False)
+    end = f"{old.certificate.not_valid_after_utc:%Y-%m-%d}"
+    assert remark.startswith(
+        f"its chain has {thumbprint(old.certificate)} (CN=Example R9, until {end}) "
+        "instead of another certificate of that name and key"
+    )
+
+
 @pytest.mark.parametrize(
     ("served", "known", "running", "proven"),
     [
@@ -277,7 +307,7 @@ def test_colours_are_for_terminals_and_those_who_like_them(no_color: str) -> Non
         return ran.output
 
     assert "\x1b" not in shown(terminal=False)
-    assert ("\x1b[31mFAIL   993 imaps" in shown(terminal=True)) == (not no_color)
+    assert ("\x1b[31mFAIL  993 imaps" in shown(terminal=True)) == (not no_color)
     assert ("\x1b" in shown(terminal=True)) == (not no_color)
 
 

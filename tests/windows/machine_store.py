@@ -2,19 +2,14 @@ r"""Puts certificates into LocalMachine\My as other programs do: by pywin32."""
 
 from __future__ import annotations
 
-import getpass
 import sys
-from contextlib import suppress
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 assert sys.platform == "win32"
 
-
-import winreg  # noqa: E402 - Windows only
-
-import win32crypt  # noqa: E402
+import win32crypt  # noqa: E402 - Windows only
 import win32cryptcon  # noqa: E402
 
 PHYSICAL = 13  # CERT_STORE_PROV_SYSTEM_REGISTRY_W
@@ -37,13 +32,3 @@ def put_into_my(leaf: x509.Certificate, name: str) -> None:
     )
     del context
     store.CertCloseStore()
-
-
-def forget_wines_container() -> None:
-    """Let the next import make its key anew: Wine has one container for all of them.
-
-    And a container takes another access list only once.
-    """
-    with suppress(FileNotFoundError):
-        name = rf"Software\Wine\Crypto\RSA\{getpass.getuser()}"
-        winreg.DeleteKey(winreg.HKEY_LOCAL_MACHINE, name)

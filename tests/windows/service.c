@@ -12,7 +12,7 @@ static void set(DWORD state)
     status.dwServiceType = SERVICE_WIN32_OWN_PROCESS;
     status.dwCurrentState = state;
     status.dwControlsAccepted = state == SERVICE_RUNNING ? SERVICE_ACCEPT_STOP : 0;
-    status.dwWaitHint = 60000;
+    status.dwWaitHint = 2000;
     SetServiceStatus(handle, &status);
 }
 

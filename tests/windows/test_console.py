@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import codecs
+import ctypes
 import json
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from letsencrypt_mdaemon.sandbox import folder
+from letsencrypt_mdaemon.system import log
 from tests.limits import HANG_SECONDS
 
 ODD = "Почта ✓ 邮件"
@@ -96,10 +100,11 @@ def test_the_log_is_utf8_with_the_line_ends_of_windows(root: Path) -> None:
     done = run("renew", *beside(root), "--agree-tos")
 
     assert done.returncode == 2, done.stderr
-    log = (root / "Logs" / "LetsEncrypt.log").read_bytes()
-    assert UMLAUT in log.decode("utf-8")
-    assert log.count(b"\r\n") == log.count(b"\n") > 1
-    assert b"\r\r" not in log
+    written = (root / "Logs" / "LetsEncrypt.log").read_bytes()
+    assert written.startswith(codecs.BOM_UTF8), "else PowerShell 5.1 reads it as cp1252"
+    assert UMLAUT in written.decode("utf-8")
+    assert written.count(b"\r\n") == written.count(b"\n") > 1
+    assert b"\r\r" not in written
 
 
 @pytest.mark.parametrize("flag", ["DETACHED_PROCESS", "CREATE_NO_WINDOW"])
@@ -117,8 +122,8 @@ def test_a_process_without_a_console_runs(root: Path, flag: str) -> None:
     )
 
     assert done.returncode == 3
-    log = (root / "Logs" / "LetsEncrypt.log").read_text("utf-8")
-    assert "Traceback" not in log
+    written = (root / "Logs" / "LetsEncrypt.log").read_text("utf-8-sig")
+    assert "Traceback" not in written
 
 
 def test_a_pipe_that_nobody_reads_fails_nothing(root: Path) -> None:
@@ -138,3 +143,61 @@ def test_a_pipe_that_nobody_reads_fails_nothing(root: Path) -> None:
 
     assert done.returncode == 0
     assert root.is_dir()
+
+
+class Console:
+    """The functions of Windows' console: what it is asked, and what it answers.
+
+    Args:
+        mode: Its mode; None = it is no console.
+        takes: Whether it takes another mode.
+    """
+
+    def __init__(self, mode: int | None, *, takes: bool) -> None:
+        self.mode = mode
+        self.takes = takes
+
+    def GetConsoleMode(self, _: object, found: Any) -> int:  # noqa: N802, ANN401 - Windows'
+        """Show the mode."""
+        if self.mode is None:
+            return 0
+        found._obj.value = self.mode  # noqa: SLF001 - ctypes has no other way
+        return 1
+
+    def SetConsoleMode(self, _: object, mode: Any) -> int:  # noqa: N802, ANN401
+        """Take another mode."""
+        if self.takes:
+            self.mode = mode.value
+        return int(self.takes)
+
+
+@pytest.mark.parametrize(
+    ("console", "after", "coloured"),
+    [
+        (Console(3, takes=True), 7, True),
+        (Console(7, takes=True), 7, True),
+        (Console(3, takes=False), 3, False),
+        (Console(None, takes=True), None, False),
+    ],
+)
+def test_a_console_gets_colours_only_once_it_takes_them(
+    console: Console,
+    after: int | None,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    *,
+    coloured: bool,
+) -> None:
+    monkeypatch.setattr(ctypes, "WinDLL", lambda _: console)
+    with (tmp_path / "any").open("w") as stream:
+        assert log.takes_colours(stream) is coloured
+    assert console.mode == after
+
+
+def test_a_pipe_and_nul_get_no_colours() -> None:
+    with open(os.devnull, "w", encoding="ascii") as nul:  # noqa: PTH123 - no file
+        assert not log.takes_colours(nul)
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as pipe:
+        assert not log.takes_colours(pipe)

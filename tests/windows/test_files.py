@@ -145,6 +145,22 @@ def test_a_file_that_another_process_holds_stays_as_it_was(
         assert caught.value.hint.startswith("Close the program that has it open")
 
 
+def test_a_file_that_nobody_else_may_even_open_for_a_moment_is_waited_for(
+    file: Path,
+    at_first_pause: list[Callable[[], None]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(disk, "SHARING_TIMEOUT_SECONDS", 60.0)
+    with other_process(SHARES_NOTHING, file) as release:
+        at_first_pause.append(release)
+
+        files.Edits(
+            {file: lambda _: NEW}, read=lambda _: OLD, merge=lambda *three: three[-1]
+        )
+
+        assert not at_first_pause, "nothing had to be waited for"
+
+
 def test_none_of_several_files_changes_if_one_is_held(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

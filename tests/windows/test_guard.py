@@ -175,3 +175,18 @@ def test_accounts_that_windows_writes_as_two_letters_are_compared_as_sids() -> N
     assert system == access.SYSTEM
     assert users.endswith("-513")
     assert access.strangers(shown, [administrator]) == [users]
+
+
+def test_a_script_that_others_made_is_not_put_back_for_system(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = tmp_path / "LetsEncrypt" / "LetsEncrypt.ps1.vendor"
+    script.parent.mkdir()
+    script.touch()
+    pretend(monkeypatch)
+    trust.require_script(script, tmp_path)
+    pretend(monkeypatch, {script: PLANTED})
+    with pytest.raises(ConfigError, match="SYSTEM must not run a script") as caught:
+        trust.require_script(script, tmp_path)
+    assert f"Delete {script}" in caught.value.hint
+    assert "icacls" in caught.value.hint

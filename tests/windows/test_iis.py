@@ -12,7 +12,8 @@ import pytest
 from cryptography import x509
 
 from letsencrypt_mdaemon.errors import ConfigError, DeployError
-from letsencrypt_mdaemon.mdaemon.iis import APPLICATION, Site
+from letsencrypt_mdaemon.mdaemon.http_sys import APPLICATION
+from letsencrypt_mdaemon.mdaemon.iis import Site
 from letsencrypt_mdaemon.pki.certificate import thumbprint
 from tests.certificates import certificate
 from tests.iis import ENGLISH, NOTHING
@@ -68,7 +69,8 @@ def recorders(tmp_path: Path) -> Iterator[None]:
 
 
 def answer(tool: str, text: str, code: int = 0) -> None:
-    (DRIVE / f"recorder-{tool}.txt").write_text(f"{code}\n{text}", "ascii")
+    # Through a pipe, appcmd writes in the code page of windows.
+    (DRIVE / f"recorder-{tool}.txt").write_text(f"{code}\n{text}", "mbcs")
 
 
 def recorded() -> list[str]:
@@ -84,7 +86,9 @@ def shown(digest: str) -> str:
         hash=digest,
         application=APPLICATION,
         store="MY",
-        negotiate="Disabled",
+        freshness=0,
+        trusted="(null)",
+        **dict.fromkeys(["mapper", "negotiate", "reject"], "Disabled"),
     )
 
 
@@ -123,6 +127,13 @@ def test_a_new_binding_is_asked_for_by_the_name_of_the_site() -> None:
         'set site "/site.name:My Webmail" '
         "/+bindings.[protocol='https',bindingInformation='*:443:']" in recorded()
     )
+
+
+def test_a_site_is_found_whose_name_is_not_ascii() -> None:
+    answer("appcmd", SITES.replace("My Webmail", "Prüf"))
+    answer("netsh", shown(NOW))
+    site = Site("Prüf", {thumbprint(LEAF): LEAF})
+    assert list(site.named().values()) == [LEAF]
 
 
 def test_a_netsh_that_fails_is_a_failure() -> None:

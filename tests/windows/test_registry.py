@@ -162,3 +162,45 @@ def test_the_main_file_may_be_elsewhere(
 @pytest.mark.parametrize("text", ["C:MDaemon", 'C:\\MDaemon"', "C:\\MDaemon"])
 def test_a_path_may_be_written_as_a_prompt_leaves_it(text: str) -> None:
     assert parse_path(text, Path("D:/elsewhere")) == Path("C:/MDaemon")
+
+
+HASH = "AB" * 20
+RDP = r"SYSTEM\CurrentControlSet\Control\Terminal Server\WinStations"
+WSMAN = r"SOFTWARE\Microsoft\Windows\CurrentVersion\WSMAN"
+
+
+@pytest.fixture
+def services() -> Iterator[Write]:
+    """Return what writes a value of a service; in the end the new keys are gone."""
+    access = winreg.KEY_ALL_ACCESS | winreg.KEY_WOW64_64KEY
+    made: list[str] = []
+
+    def put(key: str, name: str, value: Value, kind: int) -> None:
+        made.append(key)
+        with winreg.CreateKeyEx(
+            winreg.HKEY_LOCAL_MACHINE, key, access=access
+        ) as handle:
+            winreg.SetValueEx(handle, name, 0, kind, value)
+
+    yield put
+    for key in made:
+        winreg.DeleteKeyEx(winreg.HKEY_LOCAL_MACHINE, key, access)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "service"),
+    [
+        (rf"{RDP}\Test-Tcp SSLCertificateSHA1Hash", b"\xab" * 20, "Remote Desktop"),
+        (rf"{WSMAN}\Listener\*+TEST certThumbprint", "ab " * 20, "WinRM"),
+    ],
+)
+def test_certificates_of_other_services_are_found(
+    services: Write, place: str, value: str | bytes, service: str
+) -> None:
+    key, _, name = place.rpartition(" ")
+    assert HASH not in registry.certificates()
+    is_text = isinstance(value, str)
+    services(key, name, value, winreg.REG_SZ if is_text else winreg.REG_BINARY)
+    assert registry.certificates()[HASH] == service
+    # Whatever the settings: netsh is asked besides, and has nothing here.
+    assert build.other_users()[HASH] == service

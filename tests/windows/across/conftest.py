@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import getpass
 import json
-import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -26,16 +25,11 @@ from tests.integration import acme_servers, pebble_package
 from tests.integration.acme_servers import AcmeServer
 from tests.limits import HANG_SECONDS
 from tests.program import HOST_NAME, LOCALHOST, NoDns, Program, at, taken
+from tests.windows.across.frozen import MACHINE, NAME, freeze
 
-MACHINE = Path(os.environ["WINDOWS_MACHINE"])
 DRIVE = MACHINE / "prefix" / "drive_c"
 PYTHON = str(MACHINE / "wpy")
 HERE = Path(__file__).parent
-WINE = {
-    "WINEPREFIX": str(MACHINE / "prefix"),
-    "WINEDEBUG": "-all",
-    "WINEDLLOVERRIDES": "mscoree,mshtml=",
-}
 
 
 class Server(mdaemon.Server):
@@ -121,6 +115,21 @@ def private_key(blob: bytes) -> rsa.RSAPrivateKey:
         iqmp=rsa.rsa_crt_iqmp(p, q),
         public_numbers=rsa.RSAPublicNumbers(e, p * q),
     ).private_key()
+
+
+@pytest.fixture(scope="session")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where PyInstaller keeps what it found, which takes it long."""
+    return tmp_path_factory.mktemp("work")
+
+
+@pytest.fixture(scope="session")
+def folder(work: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder, without what stands in for files of Windows here."""
+    dist = tmp_path_factory.mktemp("dist")
+    made = freeze(work, dist, "--leave-out-stand-ins")
+    assert made.exit_code == 0, made.messages
+    return dist / NAME
 
 
 @pytest.fixture(scope="session")

@@ -4,66 +4,14 @@ from __future__ import annotations
 
 import getpass
 import hashlib
-import subprocess
 from pathlib import Path
 
-import pytest
-
 from letsencrypt_mdaemon import __version__
-from tests.limits import HANG_SECONDS
-from tests.program import LOCALHOST, Ran, beside_sandbox, environment, run
+from tests.program import LOCALHOST, beside_sandbox
 from tests.servers import free_port
-from tests.windows.across.conftest import MACHINE, WINE
+from tests.windows.across.frozen import MACHINE, freeze, frozen
 
 SYSTEM32 = MACHINE / "prefix" / "drive_c" / "windows" / "system32"
-NAME = "letsencrypt-mdaemon"
-SPEC = Path(__file__).parents[3] / "packaging" / "windows" / f"{NAME}.spec"
-
-
-def freeze(work: Path, dist: Path, *options: str) -> Ran:
-    """Make the folder, with Python for Windows."""
-    return run(
-        [
-            *(str(MACHINE / "wpy"), "-P", "-m", "PyInstaller", "--log-level=ERROR"),
-            *(f"--workpath={work}", f"--distpath={dist}", str(SPEC), "--", *options),
-        ]
-    )
-
-
-def frozen(folder: Path, *arguments: str, planted: Path | None = None) -> Ran:
-    """Run the frozen program to its end.
-
-    Args:
-        planted: The working directory, which is on Python's path, too.
-    """
-    there = {"PYTHONPATH": f"Z:{planted}"} if planted else {}
-    done = subprocess.run(
-        ["wine", str(folder / f"{NAME}.exe"), *arguments],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        # Windows' code page: a frozen Python has no ear for PYTHONIOENCODING.
-        encoding="cp1252",
-        cwd=planted,
-        env={**environment(), **WINE, **there},
-        timeout=HANG_SECONDS,
-        check=False,
-    )
-    return Ran(done.returncode, done.stdout, done.stderr)
-
-
-@pytest.fixture(scope="module")
-def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where PyInstaller keeps what it found, which takes it long."""
-    return tmp_path_factory.mktemp("work")
-
-
-@pytest.fixture(scope="module")
-def folder(work: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder, without what stands in for files of Windows here."""
-    dist = tmp_path_factory.mktemp("dist")
-    made = freeze(work, dist, "--leave-out-stand-ins")
-    assert made.exit_code == 0, made.messages
-    return dist / NAME
 
 
 def test_a_build_for_release_refuses_what_stands_in_for_files_of_windows(

@@ -11,7 +11,8 @@ import pytest
 
 from tests.limits import HANG_SECONDS
 from tests.program import HOST_NAME, environment, taken
-from tests.windows.across.conftest import HERE, MACHINE, WINE, WindowsProgram
+from tests.windows.across.conftest import HERE, WindowsProgram
+from tests.windows.across.frozen import MACHINE, WINE
 
 IMAP = "imap.example.test"
 BETWEEN = r"(?:\x1b\[[\d;?]*[A-Za-z]|\s)+"

@@ -228,6 +228,25 @@ def test_the_config_file_and_its_folder_are_mended_by_two_commands(
     assert doubt.commands[1][-2:] == ("*S-1-5-18:F", "*S-1-5-32-544:F")
 
 
+def test_a_hook_is_doubted_with_its_folder_and_what_is_above(
+    examiner: Examiner, lists: Lists, root: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "Scripts" / "Certificates"
+    folder.mkdir(parents=True)
+    hook = folder / "hook.cmd"
+    hook.touch()
+    assert trust.examine_hook(examiner, hook, root) == []
+    for path, text in ((hook, PLANTED), (folder, MADE_IN_C)):
+        lists.of = {path: text}
+        (doubt,) = trust.examine_hook(examiner, hook, root)
+        assert doubt.path == path
+    lists.of = {folder.parent: MADE_IN_C}
+    assert trust.examine_hook(examiner, hook, root) == []
+    lists.of = {folder.parent: ON_A_DESKTOP}
+    (doubt,) = trust.examine_hook(examiner, hook, root)
+    assert "delete, rename or take it over" in doubt.why
+
+
 def test_mdaemons_own_folder_causes_a_warning_only(
     examiner: Examiner,
     lists: Lists,

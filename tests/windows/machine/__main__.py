@@ -133,7 +133,13 @@ class Machine:
         _run(f"{MINGW}gcc", "-O2", "-s", "-o", str(target), *map(str, arguments))
 
     def _start_windows(self) -> None:
-        for command in ("wineboot -i", "wine winecfg -v win10", "wineserver -w"):
+        for command in (
+            "wineboot -i",
+            # Windows that nobody sees, where there is no screen.
+            r"wine reg add HKCU\Software\Wine\Drivers /v Graphics /d null /f",
+            "wine winecfg -v win10",
+            "wineserver -w",
+        ):
             _run(*command.split(), env=self.environment)
         drive = self.prefix / "drive_c"
         for source in SOURCES.glob("*.c"):

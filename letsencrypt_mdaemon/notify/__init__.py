@@ -1,0 +1,1 @@
+"""What is sent besides mail: webhooks, heartbeats, and whatever Apprise knows."""

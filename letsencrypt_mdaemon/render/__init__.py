@@ -1,0 +1,1 @@
+"""Write reports as HTML and as CSV."""

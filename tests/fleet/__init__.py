@@ -1,0 +1,1 @@
+"""Many servers: hosts in network namespaces, reached by SSH, and one CA with limits."""
