@@ -227,6 +227,12 @@ FAULTS = (
         "test_metrics.py -k labels",
     ),
     Fault(
+        "check-by-the-metrics-file-looks-for-settings",
+        'if self.command == "check" and "metrics-file" in self.options:',
+        "if False:",
+        "test_metrics.py -k may_not_enter",
+    ),
+    Fault(
         "check-without-rights-does-not-read-the-metrics-file",
         "if isinstance(error, PermissionError):",
         "if isinstance(error, KeyError):",

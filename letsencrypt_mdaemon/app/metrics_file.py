@@ -35,6 +35,8 @@ _log = logging.getLogger(__name__)
 MAX_FILE_BYTES = 1 << 20
 """Of a metrics file; ours have some thousand."""
 
+RECHECK = "the last run found a problem: run `check` as the account that renews"
+
 _REPARSE_POINT = stat.FILE_ATTRIBUTE_REPARSE_POINT
 
 
@@ -212,7 +214,7 @@ def read(path: Path, limits: Limits, now: datetime) -> Health:
     if state is None and row and row.value:
         state = Grade.WARNING
     if state is not None and state > max(item.grade for item in problems):
-        problems.append(Problem(state, "the last run found a problem: see its log"))
+        problems.append(Problem(state, RECHECK))
     return Health(
         name=dict(values["exit_code"].labels).get("name", ""),
         left=left,

@@ -21,6 +21,7 @@ from letsencrypt_mdaemon.config.parsers import parse_path
 from letsencrypt_mdaemon.errors import ConfigError, Error
 from letsencrypt_mdaemon.mdaemon import folders
 from letsencrypt_mdaemon.system import log
+from letsencrypt_mdaemon.system.disk import explained
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -37,6 +38,9 @@ _log = logging.getLogger(__name__)
 _NEAR_NAME = re.compile(
     r"(?i)letsencrypt[-_ ]?mdaemon(?:\.(?:ini|cfg|conf|config|txt))?(?:\.txt)?"
 )
+
+
+ENTER = "Let this account enter the folder."
 
 
 class Context:
@@ -237,6 +241,8 @@ class Context:
         named = self._file or os.environ.get(load.CONFIG)
         if named:
             return Path(named)
+        if self.command == "check" and "metrics-file" in self.options:
+            return None  # whoever asks may read nothing else
         variable = os.environ.get(f"{load.PREFIX}MDAEMON_DIR", "")
         (text,) = self.options.get("mdaemon-dir", (variable,))
         given = parse_path(text, Path.cwd()) if text else None
@@ -246,8 +252,9 @@ class Context:
                 folders.child(root, "LetsEncrypt", load.FILE_NAME),
                 folders.child(root, load.FILE_NAME),
             ):
-                if file.is_file():
-                    return file
+                with explained(f"look for {file}", failure=ConfigError, hint=ENTER):
+                    if file.is_file():
+                        return file
             _warn_of_near_names(folders.child(root, "LetsEncrypt"))
         return None
 

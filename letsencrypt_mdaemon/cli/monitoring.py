@@ -16,6 +16,7 @@ from letsencrypt_mdaemon.errors import ConfigError, Error
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import timedelta
+    from pathlib import Path
 
     from letsencrypt_mdaemon.app.health import Health, Limits
     from letsencrypt_mdaemon.cli.context import Context
@@ -144,7 +145,7 @@ def check(  # noqa: PLR0913 - its options
     except Error as exc:
         if not _lacks_rights(exc):
             raise
-        if context.valid.config.metrics_file is None:
+        if _metrics_file(context) is None:
             exc.hint = f"{exc.hint} {NO_RIGHTS}".strip()
             raise
     found = found or _by_file(context, limits)
@@ -167,6 +168,14 @@ def _by_file(context: Context, limits: Limits) -> Health:
         context.loaded  # noqa: B018 - raises
         raise AssertionError
     return metrics_file.read(path, limits, context.now)
+
+
+def _metrics_file(context: Context) -> Path | None:
+    """Return the metrics file, as far as the settings can be read."""
+    try:
+        return context.valid.config.metrics_file
+    except ConfigError:
+        return None
 
 
 def _lacks_rights(error: BaseException | None) -> bool:

@@ -358,6 +358,28 @@ def test_an_account_without_rights_gets_the_file_or_is_told_of_it(
     assert f"read from {file}" in ran.output
 
 
+def test_an_account_that_may_not_enter_mdaemons_folder_names_the_file(
+    secure: Program, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert job(secure, file).exit_code == 0
+    is_file = Path.is_file
+
+    def refuse(self: Path) -> bool:
+        if self.is_relative_to(secure.layout.folder):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self))
+        return is_file(self)
+
+    monkeypatch.setattr(Path, "is_file", refuse)
+    variable = {"LETSENCRYPT_MDAEMON_METRICS_FILE": str(file)}
+    refused = secure.here("check", as_json=False, environ=variable)
+    ran = check(secure, file)
+
+    assert refused.exit_code == 3
+    assert "Could not look for " in refused.output
+    assert "check --metrics-file FILE" in refused.output
+    assert ran.exit_code == 0, ran.output
+
+
 # The text format
 
 
