@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from datetime import timedelta
-from pathlib import Path
 from unittest.mock import patch
 
 import pytest
@@ -33,19 +33,20 @@ LIFETIME = timedelta(days=6)
 """In its last week, a certificate may be replaced by one that lacks a name."""
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def served(
-    dns: Zones, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    dns: Zones, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Program, CertificateAuthority]]:
     """Run a server with two MX hosts; an enforced policy lists the second one."""
-    root = tmp_path / "policy-root.pem"
+    folder = tmp_path_factory.mktemp("served")
+    root = folder / "policy-root.pem"
     root.write_bytes(certificates.root().certificate.public_bytes(Encoding.PEM))
-    monkeypatch.setenv("SSL_CERT_FILE", str(root))
     for (name, kind), data in RECORDS.items():
         dns.publish(ZONE, name, 1, kind, data)
     with (
+        patch.dict(os.environ, SSL_CERT_FILE=str(root)),
         serving(ok(POLICY), f"mta-sts.{DOMAINS[1]}", port=443),
-        receiver(tmp_path, dns, LIFETIME) as (program, ca),
+        receiver(folder, dns, LIFETIME) as (program, ca),
     ):
         program.options += [
             *("--mail-domains", ",".join(DOMAINS)),
@@ -58,7 +59,11 @@ def served(
 
 @pytest.fixture
 def program(served: tuple[Program, CertificateAuthority]) -> Program:
-    return served[0]
+    """Return the program beside a server that no policy was looked up for yet."""
+    found, ca = served
+    ca.resolve = lambda _: RESOLVER
+    (found.state / "mail.json").unlink(missing_ok=True)
+    return found
 
 
 @pytest.fixture
@@ -80,7 +85,7 @@ def lose_name(ca: CertificateAuthority) -> None:
 def test_no_mail_is_deferred_across_a_renewal(
     program: Program, postfix: Sender
 ) -> None:
-    assert program.here("renew").exit_code == 0
+    assert program.here("renew", "--force").exit_code == 0
     before = program.bound()
 
     with mails(postfix, MAILS, *DOMAINS, size=5):
@@ -99,7 +104,7 @@ def test_no_mail_is_deferred_across_a_renewal(
 def test_a_name_that_the_policy_lists_is_not_dropped_and_no_mail_is_deferred(
     program: Program, ca: CertificateAuthority, postfix: Sender
 ) -> None:
-    assert program.here("renew").exit_code == 0
+    assert program.here("renew", "--force").exit_code == 0
     look = State(program.state).mail()
     assert look is not None
     assert look.needed == (MX_HOST,)
@@ -119,7 +124,7 @@ def test_without_the_guard_the_mails_to_a_dropped_name_are_deferred(
     program: Program, ca: CertificateAuthority, postfix: Sender
 ) -> None:
     with patch.object(mail, "needed", lambda _: ()):
-        assert program.here("renew").exit_code == 0
+        assert program.here("renew", "--force").exit_code == 0
         delivered = postfix.send(5, DOMAINS[1])
         assert postfix.settle()["sent"] == delivered
         lose_name(ca)
