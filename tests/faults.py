@@ -2628,6 +2628,12 @@ FAULTS = (
         "app/test_mail_checkup.py",
     ),
     Fault(
+        "sts-a-needed-name-is-forgotten-with-the-policy-host",
+        "return got_none or bool(self.fault) or not self.mx.is_known",
+        "return bool(self.fault) or not self.mx.is_known",
+        "app/test_mail_checkup.py",
+    ),
+    Fault(
         "sts-an-enforced-policy-only-warns",
         "weight = code.weight if is_enforced else Weight.WARNING",
         "weight = Weight.WARNING",

@@ -102,10 +102,11 @@ def check(installation: Installation, *, now: datetime) -> Checkup:
         for row in rows
         if row.weight is not Weight.NOTE
     ]
-    return Checkup(
-        tuple(rows),
-        MailLook(now, tuple(problems), tuple(policies), mail.needed(domains)),
-    )
+    needed = mail.needed(domains)
+    if former and any(domain.is_unclear for domain in domains):
+        # Senders keep the policy that they have (RFC 8461, 3.3), and so do we.
+        needed = tuple(dict.fromkeys((*needed, *former.needed)))
+    return Checkup(tuple(rows), MailLook(now, tuple(problems), tuple(policies), needed))
 
 
 def refreshed(

@@ -52,6 +52,12 @@ class Domain(NamedTuple):
     former: tuple[str, str] | None
     reports: Sequence[str]
 
+    @property
+    def is_unclear(self) -> bool:
+        """Whether senders may have a policy, or MX hosts, that were not seen now."""
+        got_none = isinstance(self.policy, mta_sts.FetchError)
+        return got_none or bool(self.fault) or not self.mx.is_known
+
 
 class Ports(NamedTuple):
     """What the ports for incoming mail offer.

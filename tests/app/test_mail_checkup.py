@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from letsencrypt_mdaemon.app import mail_checkup, mail_policy
+from letsencrypt_mdaemon.app import mail_checkup, mail_policy, renewal
 from letsencrypt_mdaemon.policy.mta_sts import FetchError, Policy
 from letsencrypt_mdaemon.sandbox.ca.server import CertificateAuthority
 from letsencrypt_mdaemon.state.folder import State
@@ -234,6 +234,30 @@ def test_a_name_that_an_enforced_policy_needs_is_never_dropped(
     later = program.here("renew", *words, "--force", "--mail-domains", "example.test")
     assert later.exit_code == 0, later.messages
     assert later.report["certificate"]["names"] == [HOST_NAME]
+
+
+def test_a_needed_name_stays_needed_while_the_policy_cannot_be_fetched(
+    renewed: Program, mail: Mail, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(renewal, "MAIL_PAUSE", timedelta())
+    words = ("renew", "--mail-domains", "example.test")
+
+    def needed() -> tuple[str, ...]:
+        assert renewed.here(*words).exit_code == 0
+        look = State(renewed.state).mail()
+        assert look is not None
+        return look.needed
+
+    assert needed() == (HOST_NAME,)
+    mail.policy = FetchError("unreachable", "refused")
+    assert needed() == (HOST_NAME,)
+    assert needed() == (HOST_NAME,)
+    mail.policy = ENFORCED
+    mail.is_bogus = True
+    assert needed() == (HOST_NAME,)
+    mail.is_bogus = False
+    mail.records.remove(STS)
+    assert needed() == ()
 
 
 def test_a_laboratory_is_told_that_it_has_no_root(program: Program) -> None:
