@@ -133,8 +133,13 @@ class WindowsStore:
         Raises:
             DeployError: If Windows refuses, also later.
         """
-        doing = f"make a handshake ({version.name}) by Schannel"
-        with explained(doing, failure=DeployError), self._found(wanted) as context:
+        spoken = version.name.replace("v", " ").replace("_", ".")
+        doing = f"make a {spoken} handshake by Schannel"
+        hint = "Try the other value of key-storage."
+        with (
+            explained(doing, failure=DeployError, hint=hint),
+            self._found(wanted) as context,
+        ):
             assert context is not None  # noqa: S101 - it was just installed
             with schannel.server(context, version) as made:
                 yield made
