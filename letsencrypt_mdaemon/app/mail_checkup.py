@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from datetime import timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
 from dns.rdatatype import AAAA, CAA, MX, TXT, A
@@ -39,8 +38,6 @@ MAX_DOMAINS = 10
 """The domains that are checked; of more, `mail-domains` chooses."""
 MAX_SEEN = 200
 """The characters of what was seen that are kept."""
-REFRESH = timedelta(hours=20)
-"""A scheduled run looks again after this time."""
 _NO_TLS = (PortAnswer.NO_STARTTLS, PortAnswer.HANDSHAKE_FAILED)
 
 
@@ -111,13 +108,10 @@ def check(installation: Installation, *, now: datetime) -> Checkup:
     )
 
 
-def refreshed(installation: Installation, *, now: datetime) -> MailLook | None:
-    """Look again if the last look is old, and remember it; a failure is no failure."""
-    former = installation.state.mail()
-    if former is not None and timedelta() <= now - former.at < REFRESH:
-        return former
-    if mail_policy.validator(installation.config) is None:
-        return former
+def refreshed(
+    installation: Installation, former: MailLook | None, *, now: datetime
+) -> MailLook | None:
+    """Look again, and remember it; if that fails, the former look counts."""
     try:
         look = check(installation, now=now).look
         installation.state.save(look)

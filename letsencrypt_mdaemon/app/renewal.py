@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import sys
 from contextlib import ExitStack
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
-from letsencrypt_mdaemon.app import adapters, build, hook
+from letsencrypt_mdaemon.app import adapters, build, hook, mail_policy
 from letsencrypt_mdaemon.app.installation import Installation, open_installation
 from letsencrypt_mdaemon.errors import AcmeError, ConfigError, DeployError, Error
 from letsencrypt_mdaemon.mdaemon import folders
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from letsencrypt_mdaemon.state.memory import Target
 
 _log = logging.getLogger(__name__)
+
+MAIL_PAUSE = timedelta(hours=20)
+"""Between two looks at the mail policies: runs look about once a day."""
 
 
 def renew(config: Config) -> Outcome:
@@ -93,12 +96,13 @@ class Prepared(NamedTuple):
 
     def _guarded(self, now: datetime) -> Request:
         """Return the request with the names that the domains' policies need."""
-        if self.request.dry_run or self.request.rehearse:
-            look = self.installation.state.mail()
-        else:
+        installation, look = self.installation, self.installation.state.mail()
+        changes = not self.request.dry_run and not self.request.rehearse
+        is_old = look is None or not timedelta() <= now - look.at < MAIL_PAUSE
+        if changes and is_old and mail_policy.validator(installation.config):
             from letsencrypt_mdaemon.app import mail_checkup  # noqa: PLC0415 - slow
 
-            look = mail_checkup.refreshed(self.installation, now=now)
+            look = mail_checkup.refreshed(installation, look, now=now)
         return self.request._replace(needed=look.needed) if look else self.request
 
     def _disagreement(self) -> Error | None:

@@ -19,6 +19,7 @@ Unicode true
 !include MUI2.nsh
 !include FileFunc.nsh
 !include LogicLib.nsh
+!include TextFunc.nsh
 !include WordFunc.nsh
 !include x64.nsh
 !include WinMessages.nsh
@@ -237,6 +238,7 @@ Try again later."
   nsExec::ExecToStack '${COMMAND}'
   Pop $0
   Pop $Output
+  ${TrimNewLines} "$Output" $Output
   ${If} $Output != ""
     ${Note} "$Output"
   ${EndIf}
