@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import socket
 import ssl
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
-from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given
 from hypothesis import strategies as st
 
 from letsencrypt_mdaemon.policy import mta_sts
 from letsencrypt_mdaemon.policy.mta_sts import FetchError, Policy, identifier, parse
-from tests import certificates
 from tests.limits import HANG_SECONDS
-from tests.servers import LOCALHOST, context, free_port, listening
+from tests.policy.policy_host import DOMAIN, ok, serving, trusted
+from tests.servers import LOCALHOST, free_port
 
 POLICY = b"version: STSv1\r\nmode: enforce\r\nmx: *.example.test\r\nmax_age: 604800\r\n"
-DOMAIN = "example.test"
 
 
 @pytest.mark.parametrize(
@@ -111,44 +106,6 @@ def test_any_answer_is_a_policy_or_refused(data: bytes) -> None:
 
 
 # The fetch
-
-
-def trusted() -> ssl.SSLContext:
-    """Return what trusts our root only."""
-    made = ssl.create_default_context()
-    pem = certificates.root().certificate.public_bytes(Encoding.PEM)
-    made.load_verify_locations(cadata=pem.decode())
-    return made
-
-
-@contextmanager
-def serving(
-    answer: bytes | Callable[[ssl.SSLSocket], None],
-    name: str = f"mta-sts.{DOMAIN}",
-    age: timedelta = timedelta(days=1),
-) -> Iterator[int]:
-    """A policy host that answers every request like this."""
-    start = datetime.now(UTC) - age
-    issuers = [certificates.root(), certificates.intermediate()]
-    leaf = certificates.leaf([name], start=start, lifetime=timedelta(days=30))
-    chain = [leaf, issuers[1].certificate]
-    settings = context(chain, certificates.key())
-
-    def serve(connection: socket.socket) -> None:
-        with settings.wrap_socket(connection, server_side=True) as tls:
-            while b"\r\n\r\n" not in tls.recv(4096):
-                pass
-            if isinstance(answer, bytes):
-                tls.sendall(answer)
-            else:
-                answer(tls)
-
-    with listening(serve) as port:
-        yield port
-
-
-def ok(body: bytes, kind: bytes = b"text/plain", status: bytes = b"200 OK") -> bytes:
-    return b"HTTP/1.1 %b\r\nContent-Type: %b\r\n\r\n%b" % (status, kind, body)
 
 
 def fetch(port: int, timeout: float = HANG_SECONDS) -> Policy:

@@ -18,7 +18,7 @@ from tests.policy.senders import sender
 from tests.policy.senders.servers import Zones, zones
 
 PACKAGES = ("knot", "unbound", "postfix")
-NEEDS_ROOT = ["test_mail.py"]
+NEEDS_ROOT = ["test_mail.py", "test_secure.py"]
 
 collect_ignore = [] if os.geteuid() == 0 else NEEDS_ROOT
 

@@ -1,15 +1,18 @@
-"""Postfix as others run it, which sends to MX hosts as DANE asks, and its log."""
+"""Postfix as others run it, which sends as DANE or MTA-STS ask, and its log."""
 
 from __future__ import annotations
 
 import re
 import smtplib
 import subprocess
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+from tests.limits import HANG_SECONDS
 from tests.mail_servers.servers import POSTFIX_SERVICES
 from tests.policy.senders.servers import call, running, until
 
@@ -36,7 +39,6 @@ maillog_file = {folder}/log
 maillog_file_prefixes = /
 smtpd_relay_restrictions = permit_mynetworks, reject
 smtp_dns_support_level = dnssec
-smtp_tls_security_level = dane
 smtp_host_lookup = dns
 smtp_tls_loglevel = 1
 smtp_tls_connection_reuse = no
@@ -44,6 +46,12 @@ smtp_connection_cache_on_demand = no
 smtp_tls_session_cache_database =
 max_use = 1
 bounce_queue_lifetime = 1h
+"""
+DANE = "smtp_tls_security_level = dane\n"
+SECURE = """\
+smtp_tls_security_level = secure
+smtp_tls_secure_cert_match = hostname
+smtp_tls_CAfile = {folder}/roots.pem
 """
 MORE = """\
 smtp unix - - n - - smtp
@@ -66,16 +74,18 @@ class Sender:
     folder: Path
     queued: int = 0
 
-    def send(self, number: int) -> None:
-        """Hand over some mails."""
+    def send(self, number: int, domain: str = "example.test") -> set[int]:
+        """Hand over some mails; return their numbers."""
+        first = self.queued + 1
         with smtplib.SMTP(ADDRESS, 25, timeout=60) as smtp:
             for _ in range(number):
                 self.queued += 1
                 smtp.sendmail(
                     "me@plain.test",
-                    [f"user{self.queued}@example.test"],
+                    [f"user{self.queued}@{domain}"],
                     f"Subject: {self.queued}\r\n\r\nHello\r\n",
                 )
+        return {*range(first, self.queued + 1)}
 
     @property
     def log(self) -> str:
@@ -102,12 +112,53 @@ class Sender:
 
 
 @contextmanager
-def sender(folder: Path) -> Iterator[Sender]:
-    """Run Postfix."""
+def sender(roots: bytes = b"") -> Iterator[Sender]:
+    """Run Postfix.
+
+    Args:
+        roots: The CAs (PEM) that a certificate for the MX host must come from, as an
+            enforced MTA-STS policy demands (RFC 8461, 4.2); by default, DANE decides.
+    """
+    with TemporaryDirectory(prefix="sender-") as name:
+        folder = Path(name)
+        folder.chmod(0o711)
+        (folder / "roots.pem").write_bytes(roots)
+        with _postfix(folder, MAIN + (SECURE if roots else DANE)) as running:
+            yield running
+
+
+@contextmanager
+def mails(
+    postfix: Sender, number: int, *domains: str, size: int = 10
+) -> Iterator[None]:
+    """Send mails all the while: a third before, the rest during and after.
+
+    Args:
+        domains: They get them in turn.
+        size: The mails of one connection.
+    """
+    begun = threading.Event()
+    names = domains or ("example.test",)
+
+    def send() -> None:
+        for piece in range(number // size):
+            postfix.send(size, names[piece % len(names)])
+            if piece >= number // (3 * size):
+                begun.set()
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    assert begun.wait(HANG_SECONDS)
+    yield
+    thread.join(HANG_SECONDS)
+
+
+@contextmanager
+def _postfix(folder: Path, settings: str) -> Iterator[Sender]:
     for name in ("queue", "data", "config"):
         (folder / name).mkdir()
     call("/bin/chown", "daemon", str(folder / "data"))
-    (folder / "config/main.cf").write_text(MAIN.format(folder=folder), "ascii")
+    (folder / "config/main.cf").write_text(settings.format(folder=folder), "ascii")
     services = "".join(
         line
         for line in POSTFIX_SERVICES.splitlines(keepends=True)

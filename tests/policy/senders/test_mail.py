@@ -2,64 +2,36 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from unittest.mock import patch
 
 import pytest
 
 from letsencrypt_mdaemon.app import mail_policy
-from letsencrypt_mdaemon.policy import anchors
-from letsencrypt_mdaemon.sandbox import ports
-from letsencrypt_mdaemon.sandbox.ca.server import CertificateAuthority
 from tests.limits import HANG_SECONDS
-from tests.policy.senders.sender import Sender, sender
+from tests.policy.senders.receiver import OWNER, receiver
+from tests.policy.senders.sender import Sender, mails, sender
 from tests.policy.senders.servers import Zones
-from tests.program import HOST_NAME, Program, Ran, at, beside_sandbox
+from tests.program import HOST_NAME, Program, Ran
 
 MAILS = 200
-OWNER = "_25._tcp.mail"
 
 
 @pytest.fixture
 def program(dns: Zones, tmp_path: Path) -> Iterator[Program]:
     """Run a sandbox MDaemon whose port 25 is port 25, and a CA."""
-    make = ports.Ports.__init__
-
-    def at_25(self: ports.Ports, *args: object, **named: object) -> None:
-        make(self, *args, **named)  # type: ignore[arg-type]
-        self.numbers["smtp"] = 25
-
-    with (
-        patch.object(ports.Ports, "__init__", at_25),
-        patch.object(anchors, "LABORATORY", dns.anchors),
-        beside_sandbox(tmp_path / "MDaemon", tls=True, http_port=80) as found,
-        CertificateAuthority(tmp_path / "ca", http_port=80) as ca,
-    ):
-        found.options[found.options.index("--validation-dns") + 1] = "127.0.0.1:53"
-        # A restart, which the others need, would turn mail away for a moment.
-        mail = [url for url in found.server.endpoints.values() if "http" not in url]
-        found.options[found.options.index("--endpoint") + 1] = ",".join(mail)
-        found.options += [
-            *at(ca.directory_url, ca.ca_bundle),
-            *("--key-type", "p256", "--mail-domains", "example.test"),
-        ]
-        dns.publish("example.test", OWNER, 1, "TLSA")
+    with receiver(tmp_path, dns) as (found, _):
+        found.options += ["--mail-domains", "example.test"]
         assert found.here("renew").exit_code == 0
         yield found
 
 
 @pytest.fixture
 def postfix() -> Iterator[Sender]:
-    with TemporaryDirectory(prefix="sender-") as name:
-        folder = Path(name)
-        folder.chmod(0o711)
-        with sender(folder) as running:
-            yield running
+    with sender() as running:
+        yield running
 
 
 def record(program: Program, name: str = "tlsa") -> str:
@@ -67,24 +39,6 @@ def record(program: Program, name: str = "tlsa") -> str:
     found = program.here("status", "--key-policy", "next").report[name]
     text: str = found if isinstance(found, str) else found["record"]
     return text.partition(" TLSA ")[2]
-
-
-@contextmanager
-def mails(postfix: Sender, number: int) -> Iterator[None]:
-    """Send mails all the while: a third before, the rest during and after."""
-    begun = threading.Event()
-
-    def send() -> None:
-        for piece in range(number // 10):
-            postfix.send(10)
-            if piece >= number // 30:
-                begun.set()
-
-    thread = threading.Thread(target=send)
-    thread.start()
-    assert begun.wait(HANG_SECONDS)
-    yield
-    thread.join(HANG_SECONDS)
 
 
 def renewed(program: Program, *options: str) -> Ran:
