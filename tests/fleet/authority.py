@@ -78,7 +78,7 @@ def main(folder: Path) -> None:
 
         ca.faults.before("newOrder|newAccount", Doorkeeper(folder / "limits.json"))
         ca.faults.before("directory", revoke)
-        # Else nobody asks again within the tests whether he is to renew (RFC 9773, 4.3).
+        # Else no host asks again for advice within the tests (RFC 9773, 4.3).
         soon = {"Retry-After": "60"}
         ca.faults.after("renewalInfo", lambda answer: answer.headers.update(soon))
         ca.faults.after(".*", record)
