@@ -1279,6 +1279,18 @@ FAULTS = (
         "test_hold.py test_removal.py",
     ),
     Fault(
+        "selftest-task-is-python-alone",
+        'tasks.install([*scheduling.isolated(), "--version"])',
+        'tasks.install([sys.executable, "--version"])',
+        "test_selftest.py",
+    ),
+    Fault(
+        "selftest-task-queued-is-a-result",
+        'job.last_result in {"", QUEUED, RUNNING}',
+        'job.last_result in {"", RUNNING}',
+        "test_selftest.py",
+    ),
+    Fault(
         "selftest-whatever-the-task-ends-with",
         "if job.last_code != 0:",
         "if False:",
@@ -2379,8 +2391,8 @@ FAULTS = (
     ),
     Fault(
         "scheduled-python-looks-into-the-working-directory",
-        '["-I", "-m", "letsencrypt_mdaemon"]',
-        '["-m", "letsencrypt_mdaemon"]',
+        '[sys.executable, "-I", "-m", "letsencrypt_mdaemon"]',
+        '[sys.executable, "-m", "letsencrypt_mdaemon"]',
         "hostile/test_commands.py",
     ),
     Fault(

@@ -63,6 +63,7 @@ class Schtasks:
         hidden: The names of tasks that this account may not see.
         broken: The names of tasks whose definition cannot be read.
         ends_with: The last result of a task that is run at once.
+        before: The results that it shows until then, one after the other.
     """
 
     def __init__(self) -> None:
@@ -72,6 +73,7 @@ class Schtasks:
         self.broken: set[str] = set()
         self.refuses = False
         self.ends_with = "0"
+        self.before: list[str] = []
 
     @property
     def text(self) -> str | None:
@@ -148,6 +150,8 @@ class Schtasks:
         else:
             assert rest == ["/V", "/FO", "CSV", "/NH"]
             last, result = self.results.get(name, ("30.11.1999 00:00:00", "267011"))
+            if name in self.results and self.before:
+                result = self.before.pop(0)
             row = ["PC", f"\\{name}", "26.11.2026 03:17:00", "Bereit", "Nur", last]
             return Ended(
                 0, ",".join(f'"{x}"' for x in [*row, result, "N/A", "x"]) + "\n"

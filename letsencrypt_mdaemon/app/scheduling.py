@@ -79,10 +79,8 @@ def program(loaded: load.Loaded, root: Path, *more: Path) -> tuple[str, ...]:
     """
     require_drives(paths(loaded.config, loaded.file, root))
     trust.require_program(loaded.file, root, *more)
-    words = [sys.executable]
+    words = isolated()
     if not getattr(sys, "frozen", False):
-        # Neither the working directory nor the environment says what is imported.
-        words += ["-I", "-m", "letsencrypt_mdaemon"]
         _require_isolated(Path(sys.executable))
     if loaded.file is not None:
         words += ["--config", str(loaded.file.absolute())]
@@ -104,6 +102,14 @@ def program(loaded: load.Loaded, root: Path, *more: Path) -> tuple[str, ...]:
             proxy,
         )
     return tuple(words)
+
+
+def isolated() -> list[str]:
+    """Return how this program is run, whatever the folder and the environment."""
+    if getattr(sys, "frozen", False):
+        return [sys.executable]
+    # Neither the working directory nor the environment says what is imported.
+    return [sys.executable, "-I", "-m", "letsencrypt_mdaemon"]
 
 
 def paths(config: Config, file: Path | None, root: Path) -> dict[str, Path]:

@@ -22,7 +22,7 @@ from letsencrypt_mdaemon.mdaemon.server import PROBE, Semaphores
 from letsencrypt_mdaemon.pki.certificate import thumbprint
 from letsencrypt_mdaemon.pki.self_signed import self_signed
 from letsencrypt_mdaemon.system import process
-from letsencrypt_mdaemon.system.schedule import RUNNING
+from letsencrypt_mdaemon.system.schedule import QUEUED, RUNNING
 from letsencrypt_mdaemon.system.tasks import TaskScheduler
 
 if TYPE_CHECKING:
@@ -162,13 +162,14 @@ def scheduler(tasks: TaskScheduler, *, patience: float = RUN_SECONDS) -> str:
         patience: Seconds until its run must have ended.
     """
     try:
-        tasks.install([sys.executable, "--version"])
+        # Not Python alone: SYSTEM has to find this program, too.
+        tasks.install([*scheduling.isolated(), "--version"])
         tasks.start()
         end = time.monotonic() + patience
         while (
             (job := tasks.show())
             and job.last_code is None
-            and job.last_result in {"", RUNNING}
+            and job.last_result in {"", QUEUED, RUNNING}
             and time.monotonic() < end
         ):
             time.sleep(0.2)

@@ -7,6 +7,7 @@ import logging
 import secrets
 import sys
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from cryptography import x509
@@ -133,8 +134,9 @@ class WindowsStore:
         Raises:
             DeployError: If Windows refuses, also later.
         """
+        fail = partial(explained, failure=DeployError, hint="Change key-storage.")
         doing = f"make a handshake ({version.name}) by Schannel"
-        with explained(doing, failure=DeployError), self._found(wanted) as context:
+        with fail(doing), self._found(wanted) as context:
             assert context is not None  # noqa: S101 - it was just installed
             with schannel.server(context, version) as made:
                 yield made

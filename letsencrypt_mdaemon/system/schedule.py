@@ -26,8 +26,8 @@ NAME = "letsencrypt-mdaemon"
 MARK = "--scheduled"
 """The option that marks the command of our jobs, so that others are a person's."""
 
-RUNNING = "is running now"
-"""The result of a job that has none yet."""
+RUNNING, QUEUED = "is running now", "waits for a start that was put off"
+"""The results of a job that has none yet."""
 
 _ALLOW_CRON = "Allow this account to use cron; see crontab(1)."
 THIS_PROGRAM = re.compile("letsencrypt[-_]mdaemon", re.IGNORECASE)

@@ -20,6 +20,7 @@ from letsencrypt_mdaemon.system import disk, drop_in, process
 from letsencrypt_mdaemon.system.drop_in import OLD_SCRIPT
 from letsencrypt_mdaemon.system.schedule import (
     NAME,
+    QUEUED,
     RUNNING,
     THIS_PROGRAM,
     Job,
@@ -53,7 +54,7 @@ _RESULTS = {
     267013: "has no schedule",
     267014: f"was ended by somebody, or at the time limit ({MAX_DURATION})",
     267015: "has no triggers",
-    267045: "waits for a start that was put off",
+    267045: QUEUED,
     0x80070002: "did not start, because its program is not there",
     0x80070003: "did not start, because its program's folder is not there",
     0x80070005: "did not start, because its account may not run its program",

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from letsencrypt_mdaemon.app import selftest
 from letsencrypt_mdaemon.errors import DeployError
 from letsencrypt_mdaemon.pki.certificate import Certificate
+from letsencrypt_mdaemon.system.process import Ended
 from letsencrypt_mdaemon.system.tasks import TaskScheduler
 from letsencrypt_mdaemon.windows import access
 from tests.fakes import MemoryStore
@@ -90,9 +92,19 @@ def test_a_store_that_loses_or_keeps_what_it_should_not_fails() -> None:
 
 def test_its_task_runs_once_as_system_and_is_deleted() -> None:
     schtasks = Schtasks()
-    tasks = TaskScheduler(Path("schtasks.exe"), schtasks, account=access.SYSTEM)
+    schtasks.before = ["267045", "267011", "267009"]
+    shown: list[str] = []
+
+    def run(program: Path, *arguments: str, **more: Any) -> Ended:  # noqa: ANN401
+        shown.append(schtasks.text or "")
+        return schtasks(program, *arguments, **more)
+
+    tasks = TaskScheduler(Path("schtasks.exe"), run, account=access.SYSTEM)
     assert "run as SYSTEM with result 0" in selftest.scheduler(tasks)
     assert schtasks.tasks == {}
+    assert schtasks.before == []
+    # This program, and not Python alone, which SYSTEM may find without it.
+    assert "-I -m letsencrypt_mdaemon --version</" in shown[-1]
 
 
 @pytest.mark.parametrize(

@@ -139,7 +139,8 @@ def test_a_dead_a_hanging_and_a_lying_server_are_unknown_and_the_rest_is_told(
     assert "Connection timed out" in why[dead.name] or "No route" in why[dead.name]
     assert "timed out" in why[hanging.name]
     assert why[lying.name] == "the file is not JSON"
-    assert "1 MB" in why[flooding.name]
+    # On a busy machine, the time limit may end it before the report does.
+    assert "1 MB" in why[flooding.name] or "Timed out" in why[flooding.name]
     assert "time frame" in why[stuck.name]
     assert (installed.folder / "report.html").stat().st_size > 1000
     for file in (installed.folder / "collected").iterdir():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import getpass
 import json
 import shutil
 import subprocess
@@ -37,7 +36,7 @@ class Server(mdaemon.Server):
 
     def load(self, *parts: str) -> None:
         """Look into the Windows store first."""
-        shown = json.loads(windows(str(HERE / "windows_keys.py"), getpass.getuser()))
+        shown = json.loads(windows(str(HERE / "windows_keys.py")))
         leaves, issuers = (
             [
                 x509.load_der_x509_certificate(base64.b64decode(der))
@@ -45,9 +44,10 @@ class Server(mdaemon.Server):
             ]
             for name in ("MY", "CA")
         )
-        key = private_key(base64.b64decode(shown["key"])) if shown["key"] else None
+        keys = [private_key(base64.b64decode(blob)) for blob in shown["keys"]]
         for leaf in leaves:
-            if key and leaf.public_key() == key.public_key():
+            key = next((k for k in keys if k.public_key() == leaf.public_key()), None)
+            if key:
                 certificate = Certificate(chain_of(leaf, issuers), key)
                 name = certificate.thumbprint
                 if not find(self.layout.certificates, name):

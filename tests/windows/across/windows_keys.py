@@ -2,8 +2,8 @@ r"""Show the certificates of LocalMachine\My and their keys as PEM; Windows runs
 
 The sandbox speaks TLS on the Linux side, where nobody can use a key of the store. So
 that the certificate it shows is really the one in the store, it gets both from there.
-Wine keeps the key of the last import only (every import uses one container), and does
-not export it as a PFX: it is taken from the container. Standard library only.
+Wine does not export a key as a PFX: it is taken from its container, which Wine keeps in
+the registry. Standard library only.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ import sys
 from ctypes import POINTER, byref, c_size_t, create_string_buffer, wintypes
 
 assert sys.platform == "win32"
+
+import winreg  # noqa: E402 - Windows only
 
 PROV_RSA_AES = 24
 MACHINE_KEYSET_SILENT = 0x20 | 0x40
@@ -55,6 +57,17 @@ def private_key_blob(container: str) -> bytes:
     return buffer.raw[: size.value]
 
 
+def containers() -> list[str]:
+    """Return the names of the machine's containers."""
+    try:
+        key = winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, r"Software\Wine\Crypto\RSA")
+    except FileNotFoundError:
+        return []
+    with key:
+        count, _, _ = winreg.QueryInfoKey(key)
+        return [winreg.EnumKey(key, index) for index in range(count)]
+
+
 if __name__ == "__main__":
     shown = {
         store: [
@@ -62,5 +75,5 @@ if __name__ == "__main__":
         ]
         for store in ("MY", "CA")
     }
-    blob = base64.b64encode(private_key_blob(sys.argv[1])).decode()
-    sys.stdout.write(json.dumps({**shown, "key": blob}))
+    found = [base64.b64encode(private_key_blob(name)).decode() for name in containers()]
+    sys.stdout.write(json.dumps({**shown, "keys": [blob for blob in found if blob]}))
