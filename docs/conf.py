@@ -1,0 +1,86 @@
+"""How Sphinx makes the site and the man page: "tox -e docs"."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from letsencrypt_mdaemon import __version__
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
+
+project = "letsencrypt-mdaemon"
+author = "letsencrypt-mdaemon contributors"
+project_copyright = author
+release = version = __version__
+
+extensions = ["myst_parser", "sphinx_click"]
+# The list of pages for who reads the folder; the site has index.md.
+exclude_patterns = ["README.md"]
+myst_heading_anchors = 4
+
+html_theme = "furo"
+html_title = f"{project} {release}"
+html_copy_source = False
+
+man_pages = [
+    (
+        "commands",
+        project,
+        "keep the Let's Encrypt certificate of an MDaemon mail server up to date",
+        author,
+        1,
+    )
+]
+
+CHECKOUT = Path(__file__).parents[1]
+# Files outside this folder that are included in a page, and that page.
+PAGES = {
+    "README.md": "docs/index.md",
+    "packaging/windows/README.md": "docs/installing.md",
+}
+
+
+def _adapted(text: str, folder: str) -> str:
+    """Let the links of a file in `folder` (of the checkout) lead to pages of the site.
+
+    A link to a folder or page that is not on the site becomes its text.
+    """
+
+    def adapt(link: re.Match[str]) -> str:
+        shown, target, anchor = link.groups(default="")
+        if not target or ":" in target:
+            return link[0]
+        path = posixpath.normpath(posixpath.join(folder, target))
+        path = PAGES.get(path, path)
+        elsewhere = path.endswith(".md") and not path.startswith("docs/")
+        if elsewhere or (CHECKOUT / path).is_dir():
+            return shown
+        return f"[{shown}]({posixpath.relpath(path, 'docs')}{anchor})"
+
+    return re.sub(r"\[([^][]*)\]\(([^()#]*)(#[^()]*)?\)", adapt, text)
+
+
+def _page(_: Sphinx, name: str, source: list[str]) -> None:
+    if name != "commands":
+        source[0] = _adapted(source[0], "docs")
+
+
+def _included(_: Sphinx, file: Path, __: str, source: list[str]) -> None:
+    path = (CHECKOUT / "docs" / file).resolve()
+    source[0] = _adapted(source[0], path.parent.relative_to(CHECKOUT).as_posix())
+
+
+def _help(_: Sphinx, __: object, lines: list[str]) -> None:
+    """Escape what help texts do not mean as markup: "*:443"."""
+    lines[:] = [re.sub(r"(?<!\*)\*(?!\*)", r"\\*", line) for line in lines]
+
+
+def setup(app: Sphinx) -> None:
+    """Connect what changes sources while Sphinx reads them."""
+    app.connect("source-read", _page)
+    app.connect("include-read", _included)
+    app.connect("sphinx-click-process-options", _help)
