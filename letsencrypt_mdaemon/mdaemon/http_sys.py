@@ -125,7 +125,7 @@ class HttpSys:
         self._do("add", endpoint, *options)
         now = self._require(endpoint, digest)
         if before and (more := list(_differing(before, now))):
-            # Only now it is known how this language says "disabled".
+            # The first answer shows how this language says "disabled".
             self._do("delete", endpoint)
             self._do("add", endpoint, *options, *more)
             now = self._require(endpoint, digest)

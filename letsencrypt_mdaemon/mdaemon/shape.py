@@ -148,7 +148,7 @@ def _path(path: PurePath) -> str:
 
 
 def semaphore(name: str) -> str:
-    """Return a semaphore's name, masked unless it is known to the public."""
+    """Return a semaphore's name, masked unless it is one of the public ones."""
     stem = name.upper().removesuffix(".SEM")
     return f"{stem if stem in _SEMAPHORES else MASK}.SEM"
 

@@ -133,7 +133,7 @@ class Console(logging.StreamHandler[TextIO]):
     Windows' console would show the sequences as characters.
 
     Args:
-        holds: Keep back what a printed result says, too, until it is known whether one
+        holds: Keep back what the printed result repeats, until it is clear whether one
             is printed: `extra={"result": True}`.
     """
 

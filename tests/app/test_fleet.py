@@ -53,7 +53,7 @@ def test_a_folder_is_unknown(tmp_path: Path) -> None:
     assert one(tmp_path).why == "could not read the file: it is a folder"
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="no such files")
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a right there")
 def test_a_link_is_not_followed(tmp_path: Path) -> None:
     folder = tmp_path / "collected"
     folder.mkdir()
@@ -63,7 +63,7 @@ def test_a_link_is_not_followed(tmp_path: Path) -> None:
     assert one(folder).why == "could not read the file: it is a link"
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="no such files")
+@pytest.mark.skipif(sys.platform == "win32", reason="no folder holds a pipe there")
 def test_a_pipe_does_not_hold_the_report_up(tmp_path: Path) -> None:
     if sys.platform != "win32":
         os.mkfifo(tmp_path / "a.json")
@@ -71,14 +71,14 @@ def test_a_pipe_does_not_hold_the_report_up(tmp_path: Path) -> None:
     assert one(tmp_path).why == "could not read the file: it is a pipe"
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="no such names")
+@pytest.mark.skipif(sys.platform != "linux", reason="such names are refused")
 def test_the_name_of_a_file_is_made_printable(tmp_path: Path) -> None:
     Path(os.fsdecode(os.fsencode(tmp_path) + b"/\x1b[2J\xff\xe2\x80\xae")).touch()
 
     assert one(tmp_path).name == "\\x1b[2J\\udcff\\u202e"
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="no such names")
+@pytest.mark.skipif(sys.platform == "win32", reason="blanks at the end are cut")
 def test_a_file_whose_name_is_blank_has_one(tmp_path: Path) -> None:
     (tmp_path / " ").touch()
 

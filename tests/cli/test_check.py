@@ -272,7 +272,7 @@ def test_a_task_that_did_not_end_well_is_a_warning(
     assert text in healthy.here("schedule show", as_json=False).output
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="schtasks tells no difference")
+@pytest.mark.skipif(sys.platform == "win32", reason="schtasks has no such refusal")
 def test_a_schedule_that_cannot_be_read_is_a_warning(
     healthy: Program, jobs: Jobs
 ) -> None:

@@ -106,7 +106,7 @@ def test_a_report_that_cannot_be_written_is_unknown(
     assert ran.output.startswith(f"UNKNOWN - Could not write {to}: No such file")
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="no such links")
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a right there")
 def test_a_report_is_not_written_through_a_link(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "report.html").symlink_to(tmp_path / "theirs")
 
