@@ -11,8 +11,8 @@ from typing import Any, Literal
 import pytest
 from playwright.sync_api import Browser, Page
 
-from tests.scene import serving
 from tests.limits import HANG_SECONDS
+from tests.scene import serving
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = ("index", "settings", "commands", "how-it-works")
