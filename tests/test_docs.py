@@ -20,6 +20,10 @@ from tests.limits import HANG_SECONDS
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 DRAWN = [DOCS / "pictures" / name for name in ("house.svg", "run.svg")]
+ELSEWHERE = (
+    *("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "docs/README.md"),
+    *("benchmarks/README.md", "examples/ansible/README.md"),
+)
 SVG = "{http://www.w3.org/2000/svg}"
 
 
@@ -156,3 +160,12 @@ def test_the_web_config_to_copy_is_the_one_that_the_program_writes() -> None:
     assert rule is not None
     # IIS matches the path without its first slash.
     assert re.search(rule.get("url", ""), ".well-known/acme-challenge/token")
+
+
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_a_page_that_is_not_on_the_site_links_to_files_that_exist(name: str) -> None:
+    """Sphinx checks those of the site, and with them README.md."""
+    text = (ROOT / name).read_text("utf-8")
+    links = re.findall(r"\]\(([^()#:\s]+)(?:#[^()]*)?\)", text)
+
+    assert [x for x in links if not (ROOT / name).parent.joinpath(x).exists()] == []
