@@ -165,6 +165,27 @@ def test_every_reason_for_a_hold_has_one_entry() -> None:
     assert titles("Waiting and holding") == Counter(held["properties"]["by"]["enum"])
 
 
+def enums(schema: object) -> Iterator[str]:
+    """Yield the words of all lists of a schema."""
+    if isinstance(schema, dict):
+        yield from (x for x in schema.get("enum", ()) if isinstance(x, str))
+    if isinstance(schema, dict | list):
+        below = schema.values() if isinstance(schema, dict) else schema
+        for each in below:
+            yield from enums(each)
+
+
+def test_every_word_that_the_json_chooses_from_a_list_is_explained() -> None:
+    # The report is for the authors, who made the words.
+    files = {*schemas.FOLDER.glob("*.json")} - {schemas.FOLDER / "selftest-report.json"}
+    words = {x for file in files for x in enums(json.loads(file.read_text("utf-8")))}
+    pages = (*PAGES, "notifications")
+    text = "\n".join((DOCS / f"{page}.md").read_text("utf-8") for page in pages)
+    explained = {*re.findall("`([^`\n]+)`", text)}
+
+    assert words - explained == set()
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_every_entry_has_three_parts_and_an_anchor_of_its_own(page: str) -> None:
     found = entries(page)
