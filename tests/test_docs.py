@@ -231,10 +231,14 @@ def is_printed(text: str) -> bool:
 
 def quoted(page: str) -> Iterator[tuple[str, str]]:
     """Yield the title of each entry with what it quotes, but for the placeholders."""
-    for entry in entries(page):
-        for quotation in re.findall("`([^`]+)`", dict(entry.parts)["You see"]):
+    said = [(entry.title, dict(entry.parts)["You see"]) for entry in entries(page)]
+    text = (DOCS / f"{page}.md").read_text("utf-8")
+    for table in re.findall(r"(?m)^\| clause \|.*\n\|-.*\n((?:\|.*\n)+)", text):
+        said += re.findall(r"(?m)^\| ((.*?)) \|", table)
+    for title, words in said:
+        for quotation in re.findall("`([^`]+)`", words):
             for piece in re.split("<[^<>]*>", quotation):
-                yield entry.title, piece.strip(" ():;,.")
+                yield title, piece.strip(" ():;,.")
 
 
 @pytest.mark.parametrize("page", PAGES)
