@@ -29,7 +29,14 @@ CHECKOUT = Path(__file__).parents[1]
 PACKAGE = "letsencrypt_mdaemon"
 AT_ONCE = 2
 ELSEWHERE = (
-    *("integration", "mail_servers", "metrics/", "browser", "policy/senders"),
+    *(
+        "integration",
+        "mail_servers",
+        "metrics/",
+        "shells/",
+        "browser",
+        "policy/senders",
+    ),
     *("windows/test_", "windows/across"),
 )
 """Folders of tests that need more than Python."""
