@@ -58,6 +58,19 @@ class Fault(NamedTuple):
 
 
 FAULTS = (
+    # What was scheduled by an earlier version
+    Fault(
+        "a-removed-option-ends-a-scheduled-run",
+        "self.options = {k: v for k, v in options.items() if k not in load.REMOVED}",
+        "self.options = {**options}",
+        "test_commands.py -k removed_option",
+    ),
+    Fault(
+        "powershell-gets-paths-to-choose-from",
+        'return [item for item in found if item.type == "plain"]',
+        "return found",
+        "test_completion.py",
+    ),
     # What ports serve
     Fault(
         "a-person-who-asks-the-ca-hears-what-it-said-before",
