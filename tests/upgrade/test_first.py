@@ -218,6 +218,13 @@ def test_the_scheduled_command_works_word_for_word(first: Upgraded) -> None:
     assert first("check").exit_code == 0
 
 
+def test_a_job_without_todays_mark_is_still_a_scheduled_run(first: Upgraded) -> None:
+    assert first("renew", "--skip-port-check").exit_code == 0
+
+    memory = json.loads((first.state / "installation.json").read_bytes())
+    assert len(memory["runs"]) == 2
+
+
 def test_what_was_scheduled_with_settings_that_are_gone_still_works(
     first: Upgraded,
 ) -> None:
