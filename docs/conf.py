@@ -16,6 +16,12 @@ project = "letsencrypt-mdaemon"
 author = "letsencrypt-mdaemon contributors"
 project_copyright = author
 release = version = __version__
+CHECKOUT = Path(__file__).parents[1]
+# The date of the release, for the man page: it changes with what it describes, and not
+# from day to day.
+_changes = (CHECKOUT / "CHANGELOG.md").read_text("utf-8")
+_dated = re.search(rf"(?m)^## {re.escape(release)} \S (.+)$", _changes)
+today = _dated[1] if _dated else "unreleased"
 
 extensions = ["myst_parser", "sphinx_click"]
 # The list of pages for who reads the folder; the site has index.md.
@@ -36,7 +42,6 @@ man_pages = [
     )
 ]
 
-CHECKOUT = Path(__file__).parents[1]
 # Files outside this folder that are included in a page, and that page.
 PAGES = {
     "README.md": "docs/index.md",

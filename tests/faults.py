@@ -29,7 +29,14 @@ CHECKOUT = Path(__file__).parents[1]
 PACKAGE = "letsencrypt_mdaemon"
 AT_ONCE = 2
 ELSEWHERE = (
-    *("integration", "mail_servers", "metrics/", "browser", "policy/senders"),
+    *(
+        "integration",
+        "mail_servers",
+        "metrics/",
+        "shells/",
+        "browser",
+        "policy/senders",
+    ),
     *("windows/test_", "windows/across"),
 )
 """Folders of tests that need more than Python."""
@@ -51,6 +58,19 @@ class Fault(NamedTuple):
 
 
 FAULTS = (
+    # What was scheduled by an earlier version
+    Fault(
+        "a-removed-option-ends-a-scheduled-run",
+        "self.options = {k: v for k, v in options.items() if k not in load.REMOVED}",
+        "self.options = {**options}",
+        "test_commands.py -k removed_option",
+    ),
+    Fault(
+        "powershell-gets-paths-to-choose-from",
+        'return [item for item in found if item.type == "plain"]',
+        "return found",
+        "test_completion.py",
+    ),
     # What ports serve
     Fault(
         "a-person-who-asks-the-ca-hears-what-it-said-before",

@@ -15,7 +15,10 @@ from typing import Any
 import jsonschema
 import pytest
 
-PACKAGING = Path(__file__).parents[1] / "packaging" / "windows"
+from letsencrypt_mdaemon import __version__
+
+ROOT = Path(__file__).parents[1]
+PACKAGING = ROOT / "packaging" / "windows"
 SCRIPT = PACKAGING / "letsencrypt-mdaemon.nsi"
 URL = "https://example.com/letsencrypt-mdaemon-0.1.0-x64.exe"
 
@@ -180,3 +183,14 @@ def test_the_manifest_says_what_the_setup_program_does(
     assert locale["PackageName"] == installer["ProductCode"]
     assert locale["Publisher"] == f"{installer['ProductCode']} contributors"
     assert '!define PUBLISHER "${NAME} contributors"' in script
+
+
+def test_the_man_page_is_of_this_version_and_of_its_date_in_the_changelog() -> None:
+    page = (ROOT / "docs" / "man" / "letsencrypt-mdaemon.1").read_text("utf-8")
+    changes = (ROOT / "CHANGELOG.md").read_text("utf-8")
+
+    # All else in it is checked by "tox -e docs".
+    title = re.compile(r'^\.TH "[A-Z-]+" "1" "(.+)" "(.+)" "', re.MULTILINE)
+    ((date, version),) = title.findall(page)
+    assert version == __version__
+    assert f"\n## {version} \N{EN DASH} {date}\n" in changes

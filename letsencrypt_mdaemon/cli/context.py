@@ -71,7 +71,8 @@ class Context:
         is_marked: bool = False,
     ) -> None:
         self.command = command
-        self.options = options
+        self.options = {k: v for k, v in options.items() if k not in load.REMOVED}
+        self._removed = options.keys() - self.options.keys()
         self.is_marked = is_marked
         self.exits = ExitStack()
         self.installation: Installation | None = None
@@ -88,6 +89,8 @@ class Context:
         file = self._config_file()
         if file is not None:
             trust.require_settings(file.absolute())
+        for name in self._removed:
+            _log.warning("--%s: skipped, this setting was removed; delete it", name)
         loaded, problems = load.read(self.options, os.environ, file)
         return loaded, problems + build.problems(loaded)
 

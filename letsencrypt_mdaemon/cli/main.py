@@ -175,6 +175,8 @@ def main() -> None:
             arguments = legacy.translate(arguments)
         except ConfigError as exc:
             _fail(exc)
+    if "_LETSENCRYPT_MDAEMON_COMPLETE" in os.environ:
+        import letsencrypt_mdaemon.cli.completion  # noqa: F401, PLC0415 - registers
     cli.main(arguments, prog_name="letsencrypt-mdaemon")
 
 

@@ -233,9 +233,7 @@ class _Command(Command):
                     raise click.UsageError(message, ctx) from exc
 
             name = exc.option_name.removeprefix("--")
-            if name in load.REMOVED:
-                message = f"The setting {exc.option_name} was removed."
-            elif name in (key for key, row in load.settings() if not row.secret):
+            if name in (key for key, row in load.settings() if not row.secret):
                 message = f"`{ctx.command_path}` does not take {exc.option_name}."
             else:
                 raise

@@ -141,6 +141,9 @@ def of_settings(
             help=helps.get(name, row.help),
             **kind,
         )
+    # What an earlier version scheduled still runs.
+    for name in load.REMOVED:
+        yield click.Option([f"--{name}", *identifiers([name])], hidden=True)
     yield from general_options()
     yield click.Option(
         ["--help-all"],
