@@ -53,6 +53,18 @@ class Fault(NamedTuple):
 FAULTS = (
     # What ports serve
     Fault(
+        "a-person-who-asks-the-ca-hears-what-it-said-before",
+        "if kept.holds(now) and not request.ask_ca:",
+        "if kept.holds(now):",
+        "test_renew.py -k mass_revocation",
+    ),
+    Fault(
+        "a-person-who-asks-the-ca-gets-the-crl-of-this-morning",
+        "(is_fresh and not snapshot.request.ask_ca)",
+        "is_fresh",
+        "test_run.py -k crl",
+    ),
+    Fault(
         "verify-an-expired-certificate-is-good",
         "leaf.not_valid_after_utc <= now for leaf",
         "False for leaf",

@@ -86,7 +86,15 @@ def test_every_remark_of_the_example_config_that_is_a_setting_works(
     unshown = {name for name, _ in load.settings()} - shown
     # Left out are what belongs to one run only, and secrets.
     assert unshown == {
-        *("dry-run", "force", "json", "staging", "no-reload", "skip-port-check"),
+        *(
+            "ask-ca",
+            "dry-run",
+            "force",
+            "json",
+            "staging",
+            "no-reload",
+            "skip-port-check",
+        ),
         *("mail-password", "eab-key", "no-activate"),
         *("notify", "notify-key", "heartbeat-url"),
         *("public", "require-trusted"),

@@ -105,7 +105,8 @@ OPTIONS_OF_OTHERS = {
     "-store": "certutil",
     "--global": "pipx",
     "--sign": "installer.py",
-    "--target": "uv",
+    "--target": "installer.py",
+    "--write": "python -m tests.shown",
 }
 """Options in running text that are another program's."""
 

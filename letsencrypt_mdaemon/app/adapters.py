@@ -175,6 +175,7 @@ def request(installation: Installation, names: tuple[str, ...]) -> Request:
         interval=due.interval(installation.memory.runs),
         limits=authorities.at(config.ca).limits,
         force=config.force,
+        ask_ca=config.ask_ca,
         dry_run=config.dry_run,
         drop=config.on_name_failure == "drop",
         rehearse=config.staging,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from letsencrypt_mdaemon.config.load import Loaded
 
-ONCE = ("staging", "dry-run", "force", "no-activate", "json")
+ONCE = ("staging", "dry-run", "force", "ask-ca", "no-activate", "json")
 """Settings of one run: they never go into the config file."""
 
 

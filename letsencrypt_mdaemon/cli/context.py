@@ -151,7 +151,7 @@ class Context:
     def is_scheduled(self) -> bool:
         """Whether this is most likely a job of the schedule."""
         config = self.config
-        by_hand = config.dry_run or config.force or config.staging
+        by_hand = config.dry_run or config.force or config.ask_ca or config.staging
         return self.command == "renew" and not by_hand and not self.is_typed
 
     def open(self, *, look: bool = True, read_only: bool = False) -> Installation:

@@ -71,7 +71,7 @@ RENEW = (
     *("eab-key-file", "require-profile", "preferred-chain", "delay"),
     *("validation-timeout", "no-activate"),
 )
-ONCE = ("staging", "dry-run", "force")
+ONCE = ("staging", "dry-run", "force", "ask-ca")
 """For a run by hand; never for a scheduled one."""
 YES = click.Option(["--yes"], is_flag=True, help="Do not ask.")
 STAGING = {"staging": "Use the staging CA, and the account there."}

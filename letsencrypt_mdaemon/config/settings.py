@@ -265,6 +265,7 @@ class Config:
     staging: bool = flag("Rehearse with the staging CA; change nothing in use.")
     dry_run: bool = flag("Show what a run would do; change nothing.")
     force: bool = flag("Order a certificate even if none is due.")
+    ask_ca: bool = flag("Ask the CA now whether to renew, even if it was just asked.")
     no_activate: bool = flag("Obtain and keep the certificate; do not use it yet.")
     no_reload: bool = flag("Do not make the server reload.")
     skip_port_check: bool = flag("Do not check whether port 80 answers.")

@@ -124,6 +124,7 @@ class Request(NamedTuple):
         interval: Usual time between scheduled runs; None if unknown.
         limits: The CA's limits, if it publishes them.
         force: Order even if nothing is due, or a retry has to wait.
+        ask_ca: Ask for advice and CRLs now, even if both were asked for a moment ago.
         dry_run: Change nothing; only report.
         drop: Drop names that fail validation, instead of failing the run.
         needed: Names that are never dropped, as an enforced MTA-STS policy has them.
@@ -146,6 +147,7 @@ class Request(NamedTuple):
     interval: timedelta | None = None
     limits: Limits | None = None
     force: bool = False
+    ask_ca: bool = False
     dry_run: bool = False
     drop: bool = False
     needed: tuple[str, ...] = ()

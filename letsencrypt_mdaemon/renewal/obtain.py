@@ -30,7 +30,8 @@ def with_advice(snapshot: Snapshot, adapters: Adapters) -> Snapshot:
     """Return the snapshot with the CA's current advice (RFC 9773, 4.2 and 4.3).
 
     One moment is drawn for each suggested window, and saved. The CA is asked only if
-    its advice matters, and not before the time that it set.
+    its advice matters, and not before the time that it set, unless a person wants to
+    know now: after a mass revocation, say.
     """
     leaf, request, now = snapshot.ours, snapshot.request, snapshot.now
     is_planned = snapshot.pending is not None or snapshot.spare is not None
@@ -39,7 +40,7 @@ def with_advice(snapshot: Snapshot, adapters: Adapters) -> Snapshot:
     kept = snapshot.draw
     if kept is None or kept.thumbprint != thumbprint(leaf):
         kept = Draw(thumbprint(leaf), None, None, None, ask_again=now)
-    if kept.holds(now):
+    if kept.holds(now) and not request.ask_ca:
         return snapshot
     try:
         window, seconds = adapters.issuer().suggested_window(leaf)

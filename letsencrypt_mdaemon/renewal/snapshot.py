@@ -144,6 +144,8 @@ def take_snapshot(
 def with_revocations(snapshot: Snapshot, adapters: Adapters) -> Snapshot:
     """Return the snapshot with the CRLs' answers; each certificate is asked for daily.
 
+    With `--ask-ca`, also more often.
+
     The certificates in use are looked up, and the spare one before it is used.
     """
     for leaf in dict.fromkeys(snapshot.named.values()):
@@ -163,7 +165,8 @@ def _checked(
 ) -> Snapshot:
     memory, now, digest = snapshot.memory, snapshot.now, thumbprint(leaf)
     fresh = [row for row in memory.checked if timedelta() <= now - row.at < DAY]
-    known = memory.revoked(digest) or any(row.thumbprint == digest for row in fresh)
+    is_fresh = any(row.thumbprint == digest for row in fresh)
+    known = memory.revoked(digest) or (is_fresh and not snapshot.request.ask_ca)
     issuers = adapters.store.chain(digest)[1:]
     if known or not issuers or not crl_urls(leaf) or leaf.not_valid_after_utc <= now:
         return snapshot

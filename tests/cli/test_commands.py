@@ -867,7 +867,7 @@ def test_every_setting_is_an_option_of_a_command_that_reads_it() -> None:
 
 
 def test_what_is_scheduled_may_be_any_option_of_renew_but_those_for_one_run() -> None:
-    for_one_run = {"--force", "--dry-run", "--staging"}
+    for_one_run = {"--force", "--ask-ca", "--dry-run", "--staging"}
 
     assert options(("schedule", "install")) == options(("renew",)) - for_one_run
 
@@ -897,7 +897,12 @@ def test_a_command_takes_the_settings_that_it_reads(
 
 
 UNREAD = {
-    *("--dry-run", "--force", "--staging"),  # whether this is a scheduled run
+    *(
+        "--ask-ca",
+        "--dry-run",
+        "--force",
+        "--staging",
+    ),  # whether this is a scheduled run
     *("--allow-restart", "--no-reload"),  # the server is put together, and not told
     *("--reload-semaphores", "--reload-timeout", "--verify-timeout"),
     *("--no-activate", "--remove-old-certificates"),

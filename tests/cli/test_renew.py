@@ -588,6 +588,24 @@ def test_the_ca_is_not_asked_for_its_advice_at_every_run(
     assert asked(ca) == []
 
 
+def test_told_to_ask_the_ca_it_learns_of_a_mass_revocation_at_once(
+    program: Program, ca: CertificateAuthority
+) -> None:
+    first = renewed(program)
+    assert not program.here("renew").report["renewed"]
+    ca.suggested_window = (past(days=2), past(days=1))
+    assert not program.here("renew").report["renewed"]
+
+    ran = program.here("renew", "--ask-ca")
+    again = program.here("renew", "--ask-ca")
+
+    assert ran.report["renewed"]
+    assert program.bound() != {first}
+    # As often as it is asked: this certificate is not concerned, or was ordered for it.
+    assert again.exit_code == 0
+    assert not again.report["renewed"]
+
+
 # Told otherwise
 
 

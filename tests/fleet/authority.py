@@ -78,9 +78,6 @@ def main(folder: Path) -> None:
 
         ca.faults.before("newOrder|newAccount", Doorkeeper(folder / "limits.json"))
         ca.faults.before("directory", revoke)
-        # Else no host asks again for advice within the tests (RFC 9773, 4.3).
-        soon = {"Retry-After": "60"}
-        ca.faults.after("renewalInfo", lambda answer: answer.headers.update(soon))
         ca.faults.after(".*", record)
         port = int(re.findall(r":(\d+)/", ca.directory_url)[0])
         ready = {"directory-url": ca.directory_url, "port": port}

@@ -772,6 +772,15 @@ def test_the_crl_is_asked_once_a_day(scene: Scene, crls: Crls) -> None:
     assert crls.asked == [ours, ours]
 
 
+def test_told_to_ask_the_ca_a_run_asks_the_crl_again(scene: Scene, crls: Crls) -> None:
+    ours = new(scene.renew())
+    assert not scene.renew().renewed
+    crls.revoked.add(ours)
+
+    assert not scene.renew().renewed
+    assert new(scene.renew(ask_ca=True)) != ours
+
+
 def test_a_crl_that_cannot_be_had_is_a_warning_a_day(
     scene: Scene, crls: Crls, caplog: pytest.LogCaptureFixture
 ) -> None:
