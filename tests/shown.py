@@ -117,11 +117,9 @@ SCENES = {
     ): (Scene(_collected, ends=2),),
     ("docs/report.md", f"{US} report --from collected"): (Scene(ends=2),),
     ("docs/usage.md", f"{US} doctor"): (Scene(_name_is_gone, ends=4),),
-    ("docs/usage.md", f"{US} verify"): (Scene(_webmail_is_mended),),
     ("docs/usage.md", f"{US} renew --force"): (
-        Scene(),
         Scene(_webmail_breaks, ends=5),
-        Scene(ends=4),
+        Scene(_webmail_is_mended, ends=4),
     ),
     ("docs/windows.md", f"{US} setup"): (Scene(_person), Scene(_again)),
     ("docs/windows.md", f"{US} script remove"): (Scene(_ours_is_in_place),),
@@ -166,6 +164,28 @@ def agrees(shown: Sequence[str], printed: str) -> bool:
     return re.fullmatch(pattern, real) is not None
 
 
+def elided(shown: Sequence[str], printed: str) -> list[str]:
+    """Return what was printed without what the page leaves out, where that is found."""
+    new = printed.splitlines()
+    for number, line in enumerate(shown):
+        if line.strip() != ELIDED:
+            continue
+        lines = [masked(one) for one in new]
+        before, after = shown[:number], shown[number + 1 :]
+        start = 0 if not before else _place(lines, before[-1], 0) + 1
+        end = len(lines) if not after else _place(lines, after[0], start)
+        if (start or not before) and end >= start:
+            new[start:end] = [ELIDED]
+    return new
+
+
+def _place(lines: Sequence[str], line: str, start: int) -> int:
+    """Return where a line stands; -1 if it is not there."""
+    wanted = masked(line)
+    found = (n for n, one in enumerate(lines) if n >= start and one == wanted)
+    return next(found, -1)
+
+
 def play(page: str) -> Iterator[Ran]:
     """Run the command lines of a page."""
     lines = commands(page)
@@ -195,7 +215,8 @@ def rewritten(text: str, ran: Sequence[Ran]) -> str:
     for one in reversed(ran):
         if not one.is_as_shown:
             indent, start = one.shown.block.indent, one.shown.start
-            new = [f"{indent}{line}".rstrip() for line in one.printed.splitlines()]
+            left = elided(one.shown.output, one.printed)
+            new = [f"{indent}{line}".rstrip() for line in left]
             lines[start : start + len(one.shown.output)] = new
     return "\n".join([*lines, ""])
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 import sys
+from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import click
 import pytest
 
-from tests import pages, shown, unrun
+from tests import pages, recordings, screenshot, shown, unrun
 from tests.pages import Block, Shown
 
 BLOCKS = [block for page in pages.pages() for block in pages.blocks(page)]
@@ -95,6 +97,48 @@ def test_no_block_is_made_by_indenting() -> None:
     }
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such terminal")
+@pytest.mark.parametrize("name", recordings.RECORDINGS)
+def test_the_recordings_have_the_words_of_the_program(name: str) -> None:
+    file = recordings.PICTURES / f"{name}.svg"
+    # Where they differ, "tox -e pictures" records it again.
+    text = recordings.record(name)
+
+    assert recordings.words_in(file.read_text("utf-8")) == recordings.words(text)
+
+
+@pytest.mark.parametrize("name", recordings.RECORDINGS)
+def test_a_recording_shows_its_text_and_needs_nothing_from_elsewhere(name: str) -> None:
+    text = (recordings.PICTURES / f"{name}.svg").read_text("utf-8")
+    svg = ET.fromstring(text)  # noqa: S314 - our own file
+
+    told = "".join(svg.findtext(f"{recordings.SVG}desc", "").split())
+    parts = [part.text or "" for part in svg.iter(f"{recordings.SVG}text")]
+    drawn = "".join("".join(parts).split())
+    assert told
+    assert told in drawn
+    assert not re.search(r"url\((?!#)|href|@import|@font-face|<script", text)
+    assert len(text) < 60_000
+
+
+def test_the_picture_of_the_report_has_the_words_of_the_program(tmp_path: Path) -> None:
+    png = screenshot.FILE.read_bytes()
+
+    assert screenshot.words_in(png) == screenshot.words_of(screenshot.report(tmp_path))
+    assert len(png) < 120_000
+
+
+def test_every_picture_is_on_a_page_with_a_text_in_its_place() -> None:
+    text = "".join((pages.ROOT / page).read_text("utf-8") for page in pages.pages())
+    used = dict(re.findall(r"!\[([^]]*)\]\(pictures/([\w-]+\.\w+)\)", text))
+    files = {file.name for file in recordings.PICTURES.iterdir()}
+
+    assert set(used.values()) >= {f"{name}.svg" for name in recordings.RECORDINGS}
+    assert screenshot.FILE.name in used.values()
+    assert set(used.values()) <= files
+    assert all(len(alternative) > 40 for alternative in used)
+
+
 def test_every_scene_belongs_to_a_command() -> None:
     lines = {(line.page, line.typed) for line in LINES}
     assert shown.SCENES.keys() <= lines
@@ -148,6 +192,16 @@ def test_three_dots_stand_for_the_lines_that_are_left_out() -> None:
     assert shown.agrees([first, "...", last], PRINTED)
     assert not shown.agrees([first, last], PRINTED)
     assert not shown.agrees(["...", "Something else"], PRINTED)
+
+
+def test_what_a_page_leaves_out_stays_out_when_it_is_written_anew() -> None:
+    before = ["...", "b 2 s", "...", "e", "f", "..."]
+
+    after = shown.elided(before, "a\nb 3 s\nc\nd\ne\nnew\nf\ng\n")
+
+    assert after == ["...", "b 3 s", "...", "e", "new", "f", "..."]
+    assert shown.elided(before, "x\ny\n") == ["x", "y"]
+    assert shown.elided(["a"], "a\nb\n") == ["a", "b"]
 
 
 def test_a_page_is_written_only_where_it_differs() -> None:
