@@ -51,6 +51,19 @@ class Fault(NamedTuple):
 
 
 FAULTS = (
+    # What the pages show
+    Fault(
+        "the-pages-show-a-message-that-is-no-more",
+        'heading = "Names found:"',
+        'heading = "Names seen:"',
+        "test_shown.py -k README",
+    ),
+    Fault(
+        "a-recording-shows-a-word-that-is-no-more",
+        "Expected: {digest}, valid until {until}",
+        "Expected: {digest}, good until {until}",
+        "test_shown.py -k recordings",
+    ),
     # What ports serve
     Fault(
         "a-person-who-asks-the-ca-hears-what-it-said-before",

@@ -73,6 +73,7 @@ def record(name: str) -> str:
     with tempfile.TemporaryDirectory() as folder, stage(Path(folder)) as scenery:
         recording.before(scenery)
         environ = {**unmeasured(), **scenery.environ, "TERM": "xterm-256color"}
+        environ["COLUMNS"] = str(COLUMNS)
         environ.pop("NO_COLOR", None)
         environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), *sys.path]))
         shown = json.dumps(asdict(scenery.scenery))
