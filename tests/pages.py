@@ -173,7 +173,10 @@ def parse(typed: str) -> None:
             context = command.make_context(name, rest, parent=context)
         except click.exceptions.Exit:  # --version, --help
             return
-        except click.MissingParameter:  # named, not shown: `use`
+        except (click.MissingParameter, click.BadOptionUsage) as exc:
+            # Named, not shown: `use`, `discover --forget`.
+            if isinstance(exc, click.BadOptionUsage) and exc.option_name != given[-1]:
+                raise
             return
 
 

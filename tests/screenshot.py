@@ -97,7 +97,7 @@ def words_in(png: bytes) -> str:
     """Return the words inside a picture (PNG, 11.3.3.2)."""
     texts = (data.partition(b"\0") for kind, data in chunks(png) if kind == b"tEXt")
     found = {keyword: text for keyword, _, text in texts}
-    return found.get(KEYWORD, b"").decode("ascii")
+    return words(found.get(KEYWORD, b"").decode("ascii"))
 
 
 def with_words(png: bytes, text: str) -> bytes:

@@ -73,7 +73,7 @@ _MASKS = (
     (r"/acme/[\w-]{12}(?![\w-])", "/acme/ID"),
     (r"/acme-challenge/[\w-]{43}(?![\w-])", "/acme-challenge/TOKEN"),
     (r"letsencrypt-[0-9a-f]{16}\.raw", "letsencrypt-ID.raw"),
-    (r"(?<![\d.])\d+\.\d+\.\d+(?![\d.])", "VERSION"),
+    (r"(?<![\d.])\d+\.\d+\.\d+(?!\.?\d)", "VERSION"),
 )
 
 
