@@ -82,11 +82,15 @@ def _collected(stage: Stage) -> None:
     (folder / "mail.c.json").write_text("Permission denied")
 
 
-def _signed(stage: Stage) -> None:
+def _signed(stage: Stage, *more: str) -> None:
     """Let DNS have what senders look up, signed; only the reports are missing."""
     now = datetime.now(UTC)
     records = ["mail 60 IN A 192.0.2.7", "@ 60 IN MX 10 mail"]
-    records += ['_mta-sts 60 IN TXT "v=STSv1; id=1"', "mta-sts 60 IN A 192.0.2.9"]
+    records += [
+        '_mta-sts 60 IN TXT "v=STSv1; id=1"',
+        "mta-sts 60 IN A 192.0.2.9",
+        *more,
+    ]
     zones = [SignedZone("."), SignedZone("com"), SignedZone("example.com", records)]
     world = World(*zones)
     for zone in zones:
@@ -99,6 +103,14 @@ def _signed(stage: Stage) -> None:
     stage.patch.setattr(mail_checkup, "fetch", lambda *_: policy)
 
 
+def _next_key_is_published(stage: Stage) -> None:
+    """Use `key-policy = next`; let DNS have the records of both keys since now."""
+    stage.run(f"{US} setup --yes --key-policy next")
+    records = re.findall(r"IN (TLSA .*)", stage.run(f"{US} status"))
+    _signed(stage, *(f"_25._tcp.mail 86400 IN {record}" for record in records))
+    stage.run(f"{US} renew")
+
+
 class Scene(NamedTuple):
     """What happens before a command, and how it ends."""
 
@@ -108,6 +120,7 @@ class Scene(NamedTuple):
 
 SCENES = {
     ("README.md", f"{US} setup"): (Scene(_person),),
+    ("docs/keys-and-dane.md", f"{US} status"): (Scene(_next_key_is_published),),
     ("docs/mail-policy.md", f"{US} doctor --mail --mail-domains example.com"): (
         Scene(_signed),
     ),

@@ -47,11 +47,6 @@ EXCEPTIONS = (
         "_25._tcp.mail.example.com. IN TLSA",
         "a DNS record, not a command's output",
     ),
-    Excepted(
-        "docs/keys-and-dane.md",
-        "  TLSA record",
-        "lines of `status` that need signed DNS: tests/renewal/test_dane.py",
-    ),
     Excepted("docs/monitoring.md", "object CheckCommand", OTHERS),
     Excepted("docs/monitoring.md", "Certificate (interval=3600)", OTHERS),
     Excepted("docs/notifications.md", "# Teams, then Telegram", OTHERS),
