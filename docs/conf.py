@@ -79,8 +79,33 @@ def _help(_: Sphinx, __: object, lines: list[str]) -> None:
     lines[:] = [re.sub(r"(?<!\*)\*(?!\*)", r"\\*", line) for line in lines]
 
 
+# What Furo's pages lack: the keyboard reaches what scrolls, a heading has a level, and
+# each landmark has a name.
+ADDED = {
+    "<pre": ' tabindex="0"',
+    '<div class="table-wrapper': ' tabindex="0"',
+    '<p class="caption" role="heading"': ' aria-level="2"',
+    '<aside class="sidebar-drawer"': ' aria-label="Site"',
+    '<aside class="toc-drawer"': ' aria-label="Page"',
+}
+
+
+def _finish(app: Sphinx, failure: Exception | None) -> None:
+    """Let everybody use the pages that were made."""
+    if failure is not None or app.builder.format != "html":
+        return
+    for page in Path(app.outdir).glob("*.html"):
+        text = page.read_text("utf-8")
+        for element, attribute in ADDED.items():
+            # Also what an earlier build made, which had them already.
+            tag = rf"({element}[^<>]*?)(?:{attribute})?>"
+            text = re.sub(tag, rf"\1{attribute}>", text)
+        page.write_text(text, "utf-8")
+
+
 def setup(app: Sphinx) -> None:
-    """Connect what changes sources while Sphinx reads them."""
+    """Connect what changes sources and pages."""
+    app.connect("build-finished", _finish)
     app.connect("source-read", _page)
     app.connect("include-read", _included)
     app.connect("sphinx-click-process-options", _help)

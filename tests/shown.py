@@ -21,10 +21,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from letsencrypt_mdaemon.app import mail_checkup, mail_policy
+from letsencrypt_mdaemon.config.load import FILE_NAME, SECTION
 from letsencrypt_mdaemon.policy.mta_sts import Policy
 from letsencrypt_mdaemon.sandbox.mdaemon import Fault
 from tests import fleets, pages
+from tests.laboratory import page as answer_page
+from tests.laboratory import web
 from tests.pages import ROOT, Shown
+from tests.program import PREFIX
+from tests.servers import listening
 from tests.signed import SignedZone, World
 from tests.stage import HOST_NAME, OTHER, Stage, masked, stage
 from tests.unrun import excepted
@@ -35,6 +40,9 @@ ELIDED = "..."
 ECHOES = {"echo $?", "echo %ERRORLEVEL%"}
 """What shows the exit code of the command before."""
 NEEDS_NOTHING = {"demo", "--version"}
+BY_HAND = "docs/setting-up.md"
+"""The page on which nothing is set up before it begins."""
+PORTS_80 = ("192.0.2.7:80", "127.0.0.1:80")
 DAY = timedelta(days=1)
 
 
@@ -108,6 +116,28 @@ def _next_key_is_published(stage: Stage) -> None:
     stage.run(f"{US} renew")
 
 
+def _another_answers(stage: Stage) -> None:
+    """Let a web server that knows nothing of MDaemon answer at port 80."""
+    answer = answer_page(b"", "404 Not Found", "Server: nginx")
+    port = stage.exits.enter_context(listening(web(lambda *_: answer)))
+    stage.scenery.ports.update(dict.fromkeys(PORTS_80, port))
+
+
+def _webmail_answers(stage: Stage) -> None:
+    stage.scenery.ports.update(dict.fromkeys(PORTS_80, stage.server.http_port))
+
+
+def _config_is_written(stage: Stage) -> None:
+    """Write the config file of the page; the rest is what this server needs."""
+    settings = {f"{name.removeprefix(PREFIX)}": v for name, v in stage.environ.items()}
+    settings |= {"ALTERNATE_HOST_NAMES": OTHER, "AGREE_TOS": "yes"}
+    settings["TO"] = "postmaster@example.com"
+    rows = (f"{name.lower().replace('_', '-')} = {v}\n" for name, v in settings.items())
+    file = stage.layout.letsencrypt / FILE_NAME
+    file.touch(mode=0o600)
+    file.write_text("".join([f"[{SECTION}]\n", *rows]), "utf-8")
+
+
 class Scene(NamedTuple):
     """What happens before a command, and how it ends."""
 
@@ -126,6 +156,11 @@ SCENES = {
         f"{US} report --from collected --html report.html --csv report.csv",
     ): (Scene(_collected, ends=2),),
     ("docs/report.md", f"{US} report --from collected"): (Scene(ends=2),),
+    ("docs/port-80.md", f"{US} doctor"): (
+        Scene(_another_answers),
+        Scene(_webmail_answers),
+    ),
+    ("docs/setting-up.md", f"{US} doctor"): (Scene(_config_is_written),),
     ("docs/usage.md", f"{US} doctor"): (Scene(_name_is_gone, ends=4),),
     ("docs/usage.md", f"{US} renew --force"): (
         Scene(_webmail_breaks, ends=5),
@@ -204,8 +239,9 @@ def play(page: str) -> Iterator[Ran]:
     with tempfile.TemporaryDirectory() as folder, stage(Path(folder)) as scenery:
         count: Counter[str] = Counter()
         verbs = [pages.words(line.typed)[1] for line in lines]
-        if next((x for x in verbs if x not in NEEDS_NOTHING), "") != "setup":
-            scenery.run("letsencrypt-mdaemon setup --yes")
+        first = next((x for x in verbs if x not in NEEDS_NOTHING), "")
+        if first != "setup" and page != BY_HAND:
+            scenery.run(f"{US} setup --yes --no-rehearsal")
         for line in lines:
             if line.typed in ECHOES:
                 yield Ran(line, f"{scenery.exit_code}\n", 0, 0)

@@ -28,6 +28,7 @@ from letsencrypt_mdaemon.app import scheduling, script, trust
 from letsencrypt_mdaemon.authorities import LETSENCRYPT
 from letsencrypt_mdaemon.cli import legacy
 from letsencrypt_mdaemon.cli import setup as asking
+from letsencrypt_mdaemon.cli.context import Context
 from letsencrypt_mdaemon.mdaemon import folders
 from letsencrypt_mdaemon.sandbox import folder as sandbox_folder
 from letsencrypt_mdaemon.sandbox import mdaemon
@@ -126,6 +127,8 @@ def build(scenery: Scenery, patch: pytest.MonkeyPatch) -> None:
     url, staging = scenery.directory_url, scenery.staging_url
     known = LETSENCRYPT._replace(url=url, staging=staging, lifetimes=())
     patch.setitem(authorities.AUTHORITIES, "sandbox", known)
+    # A person types: no run waits before it asks the CA.
+    patch.setattr(Context, "is_typed", True)
     # The first moment that the CA suggests, instead of any.
     patch.setattr(Window, "draw", lambda self, _: self.start)
 
@@ -141,7 +144,7 @@ class Stage:
     def __init__(
         self, folder: Path, exits: ExitStack, patch: pytest.MonkeyPatch
     ) -> None:
-        self.patch = patch
+        self.exits, self.patch = exits, patch
         self.home = folder / "me"
         self.home.mkdir()
         self.types: Sequence[str] | None = None

@@ -55,7 +55,7 @@ def test_every_page_is_in_the_tables_of_pages(index: str, below: str) -> None:
     # What the site makes of the two README.md, which are in no table of pages.
     pages -= {"README.md", "index.md", "installing.md"}
     rows = re.findall(r"(?m)^\|.*$", (ROOT / index).read_text("utf-8"))
-    listed = re.findall(rf"\({below}([a-z-]+\.md)\)", "\n".join(rows))
+    listed = re.findall(rf"\({below}([a-z0-9-]+\.md)\)", "\n".join(rows))
 
     assert sorted(listed) == sorted(pages)
 

@@ -21,6 +21,7 @@ HASHED = {
     PACKAGING / "audit.txt": ((), ("audit",)),
     CHECKOUT / "tests/windows/machine/requirements.txt": (("", "demo", "test"), ()),
 }
+WORKFLOWS = list((CHECKOUT / ".github" / "workflows").glob("*.yml"))
 AGAIN = "Run: tox -e pins"
 WINDOWS = {"sys_platform": "win32", "python_version": "3.11", "extra": ""}
 
@@ -97,11 +98,15 @@ def test_pins_name_no_registry(file: Path) -> None:
     assert "index" not in file.read_text()
 
 
+def test_the_form_of_every_workflow_is_checked() -> None:
+    commands = (CHECKOUT / "tox.ini").read_text()
+    assert [file.name for file in WORKFLOWS if file.name not in commands] == []
+
+
 def test_actions_are_pinned_by_commit() -> None:
-    workflows = list((CHECKOUT / ".github" / "workflows").glob("*.yml"))
     used = [
         line.split("uses:")[1].strip()
-        for file in workflows
+        for file in WORKFLOWS
         for line in file.read_text().splitlines()
         if "uses:" in line
     ]

@@ -29,6 +29,8 @@ from letsencrypt_mdaemon.sandbox.ca.server import CertificateAuthority
 from letsencrypt_mdaemon.system.locks import exclusive_lock
 from tests.program import PREFIX, Program, environment
 
+ROOT = Path(__file__).parents[1]
+
 
 def names_of(certificate: Certificate) -> tuple[str, ...]:
     return certificate.names
@@ -127,25 +129,41 @@ def test_only_one_run_at_a_time_is_allowed(program: Program) -> None:
         renew(config)
 
 
-def test_the_example_renews(program: Program, tmp_path: Path) -> None:
-    file = tmp_path / "ours.ini"
+def run_with_settings(program: Program, folder: Path, *arguments: str) -> list[str]:
+    """Run Python where the config file is; return the lines that it prints."""
     lines = [
         f"{name.replace('_', '-')} = {'yes' if value is True else value}\n"
         for name, value in settings(program).items()
     ]
+    file = folder / "letsencrypt-mdaemon.ini"
     file.write_text("[letsencrypt-mdaemon]\n" + "".join(lines), "utf-8")
-    example = Path(__file__).parents[1] / "examples" / "renew.py"
-
     done = subprocess.run(
-        [sys.executable, str(example), str(file)],
+        [sys.executable, *arguments],
+        cwd=folder,
         capture_output=True,
         encoding="utf-8",
         env=environment(),
         check=False,
     )
-
     assert done.returncode == 0, done.stderr
-    result, reason = done.stdout.splitlines()
+    return done.stdout.splitlines()
+
+
+def test_the_lines_of_the_page_renew(program: Program, tmp_path: Path) -> None:
+    page = ROOT / "docs" / "python.md"
+    (code,) = re.findall(r"(?s)```python\n(.*?)```", page.read_text("utf-8"))
+
+    printed = run_with_settings(program, tmp_path, "-c", code)
+
+    assert printed == ["True the certificate in use is self-signed"]
+
+
+def test_the_example_renews(program: Program, tmp_path: Path) -> None:
+    example = ROOT / "examples" / "renew.py"
+    file = "letsencrypt-mdaemon.ini"
+
+    result, reason = run_with_settings(program, tmp_path, str(example), file)
+
     assert re.fullmatch(r"Renewed: mail[a-z.]*, valid until 2[\d-]{9}", result)
     assert reason == "Reason: the certificate in use is self-signed"
 

@@ -22,6 +22,7 @@ DEMO = "the line of `tox -e dist`, which also runs the demo; its output is compa
 SETUP_PROGRAM = "the setup program, on Windows; `tox -e wine` runs it"
 WINDOWS = "a program of Windows"
 LOG = "the setup program's log; `tox -e wine` looks at it"
+POWERSHELL = "no PowerShell is at hand; the page says so"
 OTHERS = "another program's config file, not a command"
 INSTALLERS = "installs on Windows: tried under Wine by hand, no test does it"
 FREEZE = "makes the folder for Windows: `tox -e wine` does so, under Wine"
@@ -47,6 +48,11 @@ EXCEPTIONS = (
         "_25._tcp.mail.example.com. IN TLSA",
         "a DNS record, not a command's output",
     ),
+    Excepted("docs/json.md", "$status =", POWERSHELL),
+    Excepted("docs/json.md", "if ($status", POWERSHELL),
+    Excepted("docs/json.md", '"{0} {1} {2}"', POWERSHELL),
+    Excepted("docs/moving-over.md", "schtasks", WINDOWS),
+    Excepted("docs/port-80.md", "frontend http", "HAProxy's config: `tox -e mail`"),
     Excepted("docs/monitoring.md", "object CheckCommand", OTHERS),
     Excepted("docs/monitoring.md", "Certificate (interval=3600)", OTHERS),
     Excepted("docs/notifications.md", "# Teams, then Telegram", OTHERS),
@@ -101,6 +107,10 @@ OPTIONS_OF_OTHERS = {
     "--global": "pipx",
     "--sign": "installer.py",
     "--target": "installer.py",
+    "--cancel": "wacs.exe",
+    "--id": "wacs.exe",
+    "--renew": "wacs.exe",
+    "-importpfx": "certutil",
     "--write": "python -m tests.shown",
 }
 """Options in running text that are another program's."""

@@ -1,8 +1,8 @@
-"""Dovecot, Postfix and nginx from Debian's packages, seen by nobody but these tests.
+"""Mail servers and web servers from Debian's packages, seen by nobody but these tests.
 
 They come unpacked, not installed: a file system laid over /usr and /etc shows them
-where they expect themselves, to this process and what it starts. Dovecot and Postfix
-start as root and become other users, so without root they are left out, aloud.
+where they expect themselves, to this process and what it starts. Dovecot, Postfix and
+Apache start as root and become other users, so without root they are left out, aloud.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import pytest
 from tests import debian_archive
 from tests.integration import private_network
 
-PACKAGES = ("dovecot-imapd", "dovecot-pop3d", "postfix", "nginx-light")
+MAIL = ("dovecot-imapd", "dovecot-pop3d", "postfix")
+WEB = ("nginx-light", "apache2-bin", "haproxy")
 NEEDS_ROOT = ["test_dovecot.py", "test_postfix.py"]
 
 collect_ignore = [] if os.geteuid() == 0 else NEEDS_ROOT
@@ -26,10 +27,8 @@ collect_ignore = [] if os.geteuid() == 0 else NEEDS_ROOT
 def pytest_report_header() -> str:
     """Say what is left out, and why."""
     if collect_ignore:
-        return "LEFT OUT, as only root can run Dovecot and Postfix: " + ", ".join(
-            collect_ignore
-        )
-    return "Dovecot, Postfix and nginx from Debian's packages"
+        return "LEFT OUT, as only root can run them: Dovecot, Postfix and Apache"
+    return "Dovecot, Postfix, nginx, Apache and HAProxy from Debian's packages"
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -40,9 +39,9 @@ def packages(
     cache = request.config.cache
     assert cache is not None
     tree = cache.mkdir("debian") / "mail-servers"
-    if not (tree / "usr/sbin/nginx").exists():
+    if not (tree / "usr/sbin/haproxy").exists():
         try:
-            debian_archive.unpack(*PACKAGES, into=tree)
+            debian_archive.unpack(*MAIL, *WEB, into=tree)
         except debian_archive.ArchiveError as exc:
             pytest.fail(str(exc), pytrace=False)
     folder = tmp_path_factory.mktemp("network")

@@ -1,4 +1,4 @@
-"""Dovecot, Postfix and nginx, each with a certificate that can be changed."""
+"""Dovecot, Postfix and nginx with a certificate that can be changed; web servers."""
 
 from __future__ import annotations
 
@@ -99,6 +99,61 @@ http {{
 }}
 """
 
+WEB_SERVERS = {
+    "nginx": (
+        ("/usr/sbin/nginx", "-e", "{folder}/log", "-c", "{folder}/config"),
+        """\
+daemon off;
+user root;
+pid {folder}/pid;
+error_log {folder}/log;
+events {{}}
+http {{
+  access_log off;
+  client_body_temp_path {folder}/body;
+  proxy_temp_path {folder}/proxy;
+  fastcgi_temp_path {folder}/fastcgi;
+  uwsgi_temp_path {folder}/uwsgi;
+  scgi_temp_path {folder}/scgi;
+{config}
+}}
+""",
+    ),
+    "apache": (
+        ("/usr/sbin/apache2", "-D", "FOREGROUND", "-f", "{folder}/config"),
+        """\
+ServerRoot {folder}
+PidFile {folder}/pid
+ErrorLog {folder}/log
+Listen 80
+ServerName web.example.com
+LoadModule mpm_event_module /usr/lib/apache2/modules/mod_mpm_event.so
+LoadModule authz_core_module /usr/lib/apache2/modules/mod_authz_core.so
+LoadModule alias_module /usr/lib/apache2/modules/mod_alias.so
+LoadModule proxy_module /usr/lib/apache2/modules/mod_proxy.so
+LoadModule proxy_http_module /usr/lib/apache2/modules/mod_proxy_http.so
+User daemon
+Group daemon
+Mutex posixsem
+<Directory />
+  Require all denied
+</Directory>
+{config}
+""",
+    ),
+    "haproxy": (
+        ("/usr/sbin/haproxy", "-db", "-f", "{folder}/config"),
+        """\
+defaults
+  timeout connect 5s
+  timeout client 5s
+  timeout server 5s
+{config}
+""",
+    ),
+}
+"""Kind -> its command, and what its configuration needs to run for these tests."""
+
 
 @dataclass(frozen=True, slots=True)
 class MailServer:
@@ -176,6 +231,17 @@ def nginx(folder: Path, certificate: Certificate) -> Iterator[MailServer]:
             ("https://127.0.0.1:443", "https://127.0.0.1:444"),
             lambda: _call(*command, "-s", "reload"),
         )
+
+
+@contextmanager
+def web_server(kind: str, folder: Path, config: str) -> Iterator[None]:
+    """Run a web server of `WEB_SERVERS` on port 80."""
+    command, frame = WEB_SERVERS[kind]
+    text = frame.format(folder=folder, config=config)
+    (folder / "config").write_text(text, "ascii")
+    words = [word.format(folder=folder) for word in command]
+    with _running(words, folder, ports=(80,)):
+        yield
 
 
 def _write(folder: Path, certificate: Certificate) -> None:
