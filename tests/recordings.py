@@ -29,7 +29,7 @@ from tests.program import unmeasured
 from tests.stage import HOST_NAME, OTHER, Stage, masked, stage
 
 PICTURES = ROOT / "docs" / "pictures"
-COLUMNS = 120
+COLUMNS = 100
 SVG = "{http://www.w3.org/2000/svg}"
 DAY = timedelta(days=1)
 

@@ -236,7 +236,6 @@ class Stage:
             path = re.escape(str(folder)) + r"((?:/[\w.-]*\w)*)"
             text = re.sub(path, lambda x: shown + x[1].replace("/", "\\"), text)  # noqa: B023
         text = text.replace(f" ({OTHER_HOST})", " (192.0.2.53)")
-        text = text.replace(socket.gethostname(), "MAIL1")
         shift = TODAY - datetime.now(UTC).date()
         return re.sub(
             r"\b20\d\d-\d\d-\d\d\b",

@@ -111,6 +111,7 @@ OPTIONS_OF_OTHERS = {
     "--id": "wacs.exe",
     "--renew": "wacs.exe",
     "-importpfx": "certutil",
+    "-ano": "netstat",
     "--write": "python -m tests.shown",
 }
 """Options in running text that are another program's."""

@@ -306,7 +306,7 @@ def require_unused(installation: Installation, leaf: x509.Certificate) -> None:
     if hidden := [str(item) for item in unseen if not item.is_gone]:
         raise ConfigError(
             f"The certificate {thumbprint(leaf)} is not removed, because it may be in "
-            f"use: could not look at {'; '.join(hidden)}.",
+            f"use: could not check {'; '.join(hidden)}.",
             hint="Close the program that has the file open, or let this account read "
             "it, and run again.",
         )

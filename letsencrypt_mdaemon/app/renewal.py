@@ -200,7 +200,7 @@ class Prepared(NamedTuple):
         ]
         if hidden and not any(ends):
             raise DeployError(
-                f"Could not look at {'; '.join(hidden)}. Nothing was changed.",
+                f"Could not check {'; '.join(hidden)}. Nothing was changed.",
                 hint="Close the program that has the file open, or let this account "
                 "read it, and run again.",
             )

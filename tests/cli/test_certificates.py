@@ -252,7 +252,7 @@ def test_while_a_known_value_cannot_be_read_nothing_is_removed(
 
     assert ran.exit_code == 2
     assert (
-        "it may be in use: could not look at WebAdmin/WebAdmin.ini"
+        "it may be in use: could not check WebAdmin/WebAdmin.ini"
         in (ran.report["error"]["message"])
     )
     assert (secure.layout.certificates / "bought").exists()

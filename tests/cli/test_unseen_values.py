@@ -48,7 +48,7 @@ def test_nothing_is_ordered_or_changed_while_a_known_file_cannot_be_read(
         ran = renewed.here("renew", "--force")
 
     assert ran.exit_code == 5
-    assert f"Could not look at {WEBMAIL}: Could not read {path}" in ran.messages
+    assert f"Could not check {WEBMAIL}: Could not read {path}" in ran.messages
     assert "Ordered" not in ran.messages
     assert renewed.snapshot() == before
 

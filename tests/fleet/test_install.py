@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
-from tests.fleet.fleet import WORDS, Fleet, Host
+import pytest
+
+from tests.fleet.fleet import WORDS, Fleet, Host, Parts, fleet
 
 Start = Callable[[int], Fleet]
 WRONG = "-e", "letsencrypt_mdaemon_checksum=" + 64 * "0"
+
+
+@pytest.fixture(scope="module")
+def bare(parts: Parts, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    """Return a server that no test installs anything on."""
+    with fleet(parts, tmp_path_factory.mktemp("bare"), 1) as running:
+        running.inventory()
+        yield running
+
+
+@pytest.fixture(scope="module")
+def pair(parts: Parts, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    """Return two servers, of which at least the first has the program."""
+    with fleet(parts, tmp_path_factory.mktemp("pair"), 2) as running:
+        first = running.hosts[0].name
+        running.inventory(first)
+        assert running.play("install", "--limit", first).exit_code == 0
+        yield running
 
 
 def _is_untouched(host: Host) -> bool:
@@ -39,64 +59,60 @@ def test_a_full_disk_stops_the_play_and_mended_it_goes_on(start: Start) -> None:
     assert fleet.count("newOrder 201") == 3
 
 
-def test_a_package_with_another_checksum_is_not_installed(start: Start) -> None:
-    fleet = start(1)
-    fleet.inventory()
-
-    played = fleet.play("install", *WRONG)
+def test_a_package_with_another_checksum_is_not_installed(bare: Fleet) -> None:
+    played = bare.play("install", *WRONG)
 
     assert played.exit_code == 2
     assert "is not the one with this checksum. Nothing was installed." in played.output
-    assert fleet.hosts[0].run("find", "/opt", "-type", "f") == ""
+    assert bare.hosts[0].run("find", "/opt", "-type", "f") == ""
 
 
-def test_check_mode_on_a_new_server_changes_nothing(start: Start) -> None:
-    fleet = start(1)
-    fleet.inventory()
+def test_check_mode_on_a_new_server_changes_nothing(bare: Fleet) -> None:
+    host = bare.hosts[0]
+    before = host.run("find", "/opt", "/srv/MDaemon")
 
-    played = fleet.play("install", "--check")
+    played = bare.play("install", "--check")
 
     assert played.exit_code == 0, played.output
-    assert _is_untouched(fleet.hosts[0])
-    assert not fleet.count("newOrder 201")
+    assert host.run("find", "/opt", "/srv/MDaemon") == before
+    assert not bare.count("newOrder 201")
 
 
-def test_a_wrong_passphrase_is_said_and_never_shown(start: Start) -> None:
-    fleet = start(2)
-    fleet.inventory(fleet.hosts[0].name)
-    assert fleet.play("install", "--limit", fleet.hosts[0].name).exit_code == 0
-    (fleet.folder / "passphrase.txt").write_text("another one of 16 letters")
-
-    played = fleet.play("install", "--limit", fleet.hosts[1].name, "-vvv", "--diff")
+def test_a_wrong_passphrase_is_said_and_never_shown(pair: Fleet) -> None:
+    right, another = pair.folder / "passphrase.txt", "another one of 16 letters"
+    before = pair.count("newOrder 201")
+    right.write_text(another)
+    try:
+        played = pair.play("install", "--limit", pair.hosts[1].name, "-vvv", "--diff")
+    finally:
+        right.write_text(WORDS)
 
     assert played.exit_code == 2
     assert "passphrase" in played.output.partition("fatal:")[2]
-    assert "another one of 16 letters" not in played.output
+    assert another not in played.output
     assert WORDS not in played.output
-    assert fleet.count("newOrder 201") == 1
+    assert pair.count("newOrder 201") == before
 
 
-def test_a_server_on_new_hardware_takes_one_order_and_no_account(start: Start) -> None:
-    fleet = start(2)
-    fleet.inventory(fleet.hosts[0].name)
-    assert fleet.play("install").exit_code == 0
-    host = fleet.hosts[1]
+def test_a_server_on_new_hardware_takes_one_order_and_no_account(pair: Fleet) -> None:
+    assert pair.play("install").exit_code == 0
+    host, orders = pair.hosts[1], pair.count("newOrder 201")
     # A backup of MDaemon's folder, without what this program had.
     host.run("rm", "-r", "/opt/letsencrypt-mdaemon", "/srv/MDaemon/certificates")
     host.run("rm", "-r", "/srv/MDaemon/LetsEncrypt")
 
-    played = fleet.play("install", "--limit", host.name)
+    played = pair.play("install", "--limit", host.name)
 
     assert played.exit_code == 0, played.output
-    assert fleet.count("newAccount 201") == 1
-    assert fleet.count("newOrder 201") == 3
+    assert pair.count("newAccount 201") == 1
+    assert pair.count("newOrder 201") == orders + 1
 
     # An account that another machine sealed cannot be read here.
     (sealed,) = (host.root / "srv/MDaemon/LetsEncrypt").rglob("account.json")
     sealed.write_bytes(b"sealed for this machine\nby another")
 
-    played = fleet.play("install", "--limit", host.name)
+    played = pair.play("install", "--limit", host.name)
 
     assert played.exit_code == 0, played.output
-    assert fleet.count("newAccount 201") == 1
-    assert fleet.count("newOrder 201") == 3
+    assert pair.count("newAccount 201") == 1
+    assert pair.count("newOrder 201") == orders + 1
