@@ -2015,7 +2015,7 @@ FAULTS = (
     ),
     Fault(
         "run-by-hand-counts-as-scheduled",
-        "config.dry_run or config.force or config.staging",
+        "config.dry_run or config.force or config.ask_ca or config.staging",
         "config.dry_run",
         "test_status.py",
     ),

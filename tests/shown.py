@@ -24,6 +24,7 @@ from letsencrypt_mdaemon.app import mail_checkup, mail_policy
 from letsencrypt_mdaemon.config.load import FILE_NAME, SECTION
 from letsencrypt_mdaemon.policy.mta_sts import Policy
 from letsencrypt_mdaemon.sandbox.mdaemon import Fault
+from letsencrypt_mdaemon.system.schedule import MARK
 from tests import fleets, pages
 from tests.laboratory import page as answer_page
 from tests.laboratory import web
@@ -116,6 +117,11 @@ def _next_key_is_published(stage: Stage) -> None:
     stage.run(f"{US} renew")
 
 
+def _the_schedule_ran(stage: Stage) -> None:
+    said = stage.run(f"{US} renew {MARK} --delay 0")
+    assert stage.exit_code == 0, said
+
+
 def _another_answers(stage: Stage) -> None:
     """Let a web server that knows nothing of MDaemon answer at port 80."""
     answer = answer_page(b"", "404 Not Found", "Server: nginx")
@@ -156,6 +162,7 @@ SCENES = {
         f"{US} report --from collected --html report.html --csv report.csv",
     ): (Scene(_collected, ends=2),),
     ("docs/report.md", f"{US} report --from collected"): (Scene(ends=2),),
+    ("docs/monitoring.md", f"{US} check"): (Scene(_the_schedule_ran),),
     ("docs/port-80.md", f"{US} doctor"): (
         Scene(_another_answers),
         Scene(_webmail_answers),

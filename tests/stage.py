@@ -128,7 +128,8 @@ def build(scenery: Scenery, patch: pytest.MonkeyPatch) -> None:
     known = LETSENCRYPT._replace(url=url, staging=staging, lifetimes=())
     patch.setitem(authorities.AUTHORITIES, "sandbox", known)
     # A person types: no run waits before it asks the CA.
-    patch.setattr(Context, "is_typed", True)
+    typed = property(lambda context: not context.is_marked)
+    patch.setattr(Context, "is_typed", typed)
     # The first moment that the CA suggests, instead of any.
     patch.setattr(Window, "draw", lambda self, _: self.start)
 

@@ -22,6 +22,7 @@ from letsencrypt_mdaemon.config import load
 from letsencrypt_mdaemon.doctor import findings
 from letsencrypt_mdaemon.pki.chain import Ending
 from letsencrypt_mdaemon.policy import troubles
+from letsencrypt_mdaemon.renewal import spare
 from letsencrypt_mdaemon.verify import verdict
 from letsencrypt_mdaemon.verify.served import Answer
 from tests import schemas
@@ -165,6 +166,19 @@ def test_every_reason_for_a_hold_has_one_entry() -> None:
     assert titles("Waiting and holding") == Counter(held["properties"]["by"]["enum"])
 
 
+def test_every_reason_for_a_renewal_is_in_the_table_of_reasons() -> None:
+    text = (DOCS / "troubles.md").read_text("utf-8")
+    (table,) = re.findall(r"(?s)## Why a certificate is due\n(.*?)\n## ", text)
+    files = [ROOT / f"letsencrypt_mdaemon/renewal/{x}.py" for x in ("due", "hold")]
+    texts = [x for file in files for x in texts_of(ast.parse(file.read_text("utf-8")))]
+    reasons = {x.partition("`")[0].strip() for x in texts if " " in x.strip()}
+
+    assert "the certificate in use is self-signed" in reasons
+    assert {x for x in reasons if x not in table} == set()
+    causes = re.findall("(?m)^\\| `([^`]+)` \\|", table.partition("| cause |")[2])
+    assert Counter(causes) == Counter([*spare.REMEDIES])
+
+
 def enums(schema: object) -> Iterator[str]:
     """Yield the words of all lists of a schema."""
     if isinstance(schema, dict):
@@ -231,10 +245,16 @@ def is_printed(text: str) -> bool:
 
 def quoted(page: str) -> Iterator[tuple[str, str]]:
     """Yield the title of each entry with what it quotes, but for the placeholders."""
-    for entry in entries(page):
-        for quotation in re.findall("`([^`]+)`", dict(entry.parts)["You see"]):
+    said = [(entry.title, dict(entry.parts)["You see"]) for entry in entries(page)]
+    text = (DOCS / f"{page}.md").read_text("utf-8")
+    for table in re.findall(
+        r"(?m)^\| (?:clause|reason|cause) \|.*\n\|-.*\n((?:\|.*\n)+)", text
+    ):
+        said += re.findall(r"(?m)^\| ((.*?)) \|", table)
+    for title, words in said:
+        for quotation in re.findall("`([^`]+)`", words):
             for piece in re.split("<[^<>]*>", quotation):
-                yield entry.title, piece.strip(" ():;,.")
+                yield title, piece.strip(" ():;,.")
 
 
 @pytest.mark.parametrize("page", PAGES)

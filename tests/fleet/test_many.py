@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import stat
 from collections.abc import Iterator
@@ -128,7 +129,10 @@ def test_a_dead_a_hanging_and_a_lying_server_are_unknown_and_the_rest_is_told(
         _program(flooding, flood),
         _program(stuck, "exec sleep 1d"),
     ):
-        played = installed.play("collect", "-e", "letsencrypt_mdaemon_timeout=30")
+        # The others have the time that they need on a busy machine.
+        limit = f"{{{{ 15 if inventory_hostname == '{stuck.name}' else 900 }}}}"
+        words = json.dumps({"letsencrypt_mdaemon_timeout": limit})
+        played = installed.play("collect", "-e", words)
 
     assert played.exit_code == 0, played.output
     rows = _rows(installed)
@@ -140,9 +144,8 @@ def test_a_dead_a_hanging_and_a_lying_server_are_unknown_and_the_rest_is_told(
     assert "Connection timed out" in why[dead.name] or "No route" in why[dead.name]
     assert "timed out" in why[hanging.name]
     assert why[lying.name] == "the file is not JSON"
-    # On a busy machine, the time limit may end it before the report does.
-    assert "1 MB" in why[flooding.name] or "Timed out" in why[flooding.name]
-    assert "time frame" in why[stuck.name]
+    assert "1 MB" in why[flooding.name]
+    assert "Timed out after 15 second" in why[stuck.name]
     assert (installed.folder / "report.html").stat().st_size > 1000
     for file in (installed.folder / "collected").iterdir():
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
