@@ -64,6 +64,12 @@ FAULTS = (
         "Expected: {digest}, good until {until}",
         "test_shown.py -k recordings",
     ),
+    Fault(
+        "a-program-that-the-account-may-not-look-at-is-gone",
+        "not path.exists()\n    except PermissionError:\n        return False",
+        "not path.exists()\n    except PermissionError:\n        return True",
+        "test_check.py -k may_not_look",
+    ),
     # What ports serve
     Fault(
         "a-person-who-asks-the-ca-hears-what-it-said-before",
