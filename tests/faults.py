@@ -71,6 +71,25 @@ FAULTS = (
         "return found",
         "test_completion.py",
     ),
+    # What the pages show
+    Fault(
+        "the-pages-show-a-message-that-is-no-more",
+        'heading = "Names found:"',
+        'heading = "Names seen:"',
+        "test_shown.py -k README",
+    ),
+    Fault(
+        "a-recording-shows-a-word-that-is-no-more",
+        "Expected: {digest}, valid until {until}",
+        "Expected: {digest}, good until {until}",
+        "test_shown.py -k recordings",
+    ),
+    Fault(
+        "a-program-that-the-account-may-not-look-at-is-gone",
+        "not path.exists()\n    except PermissionError:\n        return False",
+        "not path.exists()\n    except PermissionError:\n        return True",
+        "test_check.py -k may_not_look",
+    ),
     # What ports serve
     Fault(
         "a-person-who-asks-the-ca-hears-what-it-said-before",

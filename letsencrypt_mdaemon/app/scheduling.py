@@ -13,7 +13,7 @@ from letsencrypt_mdaemon.app import build, trust
 from letsencrypt_mdaemon.config import load
 from letsencrypt_mdaemon.errors import ConfigError, Error
 from letsencrypt_mdaemon.mdaemon import folders
-from letsencrypt_mdaemon.system import process
+from letsencrypt_mdaemon.system import disk, process
 from letsencrypt_mdaemon.system.schedule import MARK, RUNNING, Cron
 from letsencrypt_mdaemon.system.tasks import TaskScheduler
 from letsencrypt_mdaemon.text import days, printable
@@ -187,7 +187,7 @@ def faults(job: Job, file: Path | None, root: Path) -> list[str]:
     config = options.get("--config", "")
     folder = options.get("--mdaemon-dir", "")
     needed = (program, config, folder)
-    missing = [path for path in needed if path and not Path(path).exists()]
+    missing = [path for path in needed if path and disk.is_gone(Path(path))]
     if missing:
         text = "the scheduled command needs {}, which is not there"
         return [text.format(path) for path in missing]

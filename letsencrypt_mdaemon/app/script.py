@@ -128,7 +128,7 @@ def flaw(command: Sequence[str], root: Path) -> str:
         return f"{place} is not this program's any more (an MDaemon update?): {AGAIN}"
     needed = [*command[:1]]
     needed += [value for name, value in pairwise(command) if name == "--config"]
-    for path in (path for path in needed if not Path(path).exists()):
+    for path in (path for path in needed if disk.is_gone(Path(path))):
         return f"{place} needs {path}, which is not there: {AGAIN}"
     return ""
 

@@ -319,6 +319,14 @@ def delete(path: Path) -> None:
         folder.remove(path.name)
 
 
+def is_gone(path: Path) -> bool:
+    """Whether nothing is there; what this account may not look at may be there."""
+    try:
+        return not path.exists()
+    except PermissionError:
+        return False
+
+
 def remove(path: Path) -> None:
     """Remove a file if possible."""
     with contextlib.suppress(OSError):

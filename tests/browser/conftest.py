@@ -1,15 +1,12 @@
 """Chromium from Debian's package and axe-core from npm, seen by nobody but these tests.
 
-Chromium comes unpacked, not installed. It starts with a fresh profile, without a
-network service of its own, and shows files only. Screenshots and the PDF stay in the
-cache of pytest, to be looked at.
+Screenshots and the PDF stay in the cache of pytest, to be looked at.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import os
 import shutil
 import subprocess
 import tarfile
@@ -17,19 +14,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser
 
 from tests import debian_archive
+from tests.chromium import chromium
 from tests.limits import HANG_SECONDS
 
 AXE = "axe-core@4.14.1"
 AXE_SHA512 = (
     "FHfa+lmNjQZfJz1q8wKqIDwC6DExcHt/pkjNQb09a3NPjCKg2rhu5qb2S4r76ASyFNNtuFooJpZe37Og"
     "udVGtQ=="
-)
-ARGUMENTS = (
-    *("--disable-gpu", "--no-first-run", "--disable-background-networking"),
-    *("--disable-component-update", "--disable-sync"),
 )
 
 
@@ -42,25 +36,11 @@ def _cache(request: pytest.FixtureRequest, name: str) -> Path:
 @pytest.fixture(scope="session")
 def browser(request: pytest.FixtureRequest) -> Iterator[Browser]:
     """Chromium, running."""
-    installed = shutil.which("chromium")
-    tree = _cache(request, "chromium")
-    program = Path(installed) if installed else tree / "usr/lib/chromium/chromium"
-    if not program.exists():
-        try:
-            debian_archive.unpack("chromium", "fonts-dejavu-core", into=tree)
-        except debian_archive.ArchiveError as exc:
-            pytest.fail(str(exc), pytrace=False)
-    libraries = [str(path) for path in tree.glob("usr/lib/*-linux-gnu")]
-    # As root, or in a container, it has no sandbox of its own.
-    arguments = [*ARGUMENTS, "--no-sandbox"]
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(
-            executable_path=program,
-            args=arguments,
-            env={**os.environ, "LD_LIBRARY_PATH": ":".join(libraries)},
-        )
-        yield started
-        started.close()
+    try:
+        with chromium(_cache(request, "chromium")) as started:
+            yield started
+    except debian_archive.ArchiveError as exc:
+        pytest.fail(str(exc), pytrace=False)
 
 
 @pytest.fixture(scope="session")

@@ -205,6 +205,27 @@ def test_a_scheduled_program_that_is_gone_is_a_warning(
     )
 
 
+def test_a_scheduled_program_that_the_account_may_not_look_at_is_not_gone(
+    healthy: Program, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    hidden = tmp_path / "hidden" / Path(sys.executable).name
+    in_memory(monkeypatch, str(hidden), "renew")
+    exists = Path.exists
+
+    def refuse(self: Path) -> bool:
+        if self == hidden:
+            raise PermissionError(13, "Permission denied", str(self))
+        return exists(self)
+
+    monkeypatch.setattr(Path, "exists", refuse)
+
+    ran = check(healthy)
+
+    assert ran.exit_code == 1, ran.output
+    assert f"the scheduled command runs {hidden}, not {sys.executable}" in ran.output
+    assert "not there" not in ran.output
+
+
 @pytest.mark.parametrize("what", ["program", "config", "no config", "folder", "none"])
 def test_a_schedule_of_another_installation_is_a_warning(
     healthy: Program, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, what: str
