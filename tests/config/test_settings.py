@@ -83,6 +83,7 @@ EXAMPLES: dict[str, tuple[str, object]] = {
     "staging": ("1", True),
     "dry-run": ("TRUE", True),
     "force": ("yes", True),
+    "ask-ca": ("yes", True),
     "no-activate": ("yes", True),
     "no-reload": ("Yes", True),
     "skip-port-check": ("on", True),
