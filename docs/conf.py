@@ -7,7 +7,10 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
+
 from letsencrypt_mdaemon import __version__
+from letsencrypt_mdaemon.cli.main import cli
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
@@ -16,6 +19,12 @@ project = "letsencrypt-mdaemon"
 author = "letsencrypt-mdaemon contributors"
 project_copyright = author
 release = version = __version__
+# As they are typed: sphinx-click goes by the commands' own names, "account-show".
+for _group in cli.commands.values():
+    if isinstance(_group, click.Group):
+        for _name, _command in _group.commands.items():
+            _command.name = _name
+
 CHECKOUT = Path(__file__).parents[1]
 # The date of the release, for the man page: it changes with what it describes, and not
 # from day to day.
@@ -80,8 +89,10 @@ def _included(_: Sphinx, file: Path, __: str, source: list[str]) -> None:
 
 
 def _help(_: Sphinx, __: object, lines: list[str]) -> None:
-    """Escape what help texts do not mean as markup: "*:443"."""
-    lines[:] = [re.sub(r"(?<!\*)\*(?!\*)", r"\\*", line) for line in lines]
+    """Escape what help texts do not mean as markup: "*:443", and backslashes."""
+    for number, line in enumerate(lines):
+        escaped = re.sub(r"(?<!\*)\*(?!\*)", r"\\*", line.replace("\\", r"\\"))
+        lines[number] = escaped.replace("**Required** ", "**Required.** ")
 
 
 # What Furo's pages lack: the keyboard reaches what scrolls, a heading has a level, and
