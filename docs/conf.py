@@ -55,6 +55,7 @@ man_pages = [
 PAGES = {
     "README.md": "docs/index.md",
     "packaging/windows/README.md": "docs/installing.md",
+    "examples/ansible/README.md": "docs/ansible.md",
 }
 
 
