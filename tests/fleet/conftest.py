@@ -85,6 +85,7 @@ def _package(folder: Path) -> Path:
     shutil.copytree(
         CHECKOUT / "letsencrypt_mdaemon", source / "letsencrypt_mdaemon", ignore=hidden
     )
+    shutil.copytree(CHECKOUT / "docs" / "man", source / "docs" / "man")
     for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(CHECKOUT / name, source)
     constraints = str(CHECKOUT / "constraints.txt")
