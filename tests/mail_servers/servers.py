@@ -77,32 +77,7 @@ postlog unix-dgram n - n - 1 postlogd
 cleanup unix n - n - 0 cleanup
 proxymap unix - - n - - proxymap
 """
-NGINX = """\
-daemon off;
-user root;
-pid {folder}/pid;
-error_log {folder}/log;
-events {{}}
-http {{
-  access_log off;
-  client_body_temp_path {folder}/body;
-  proxy_temp_path {folder}/proxy;
-  fastcgi_temp_path {folder}/fastcgi;
-  uwsgi_temp_path {folder}/uwsgi;
-  scgi_temp_path {folder}/scgi;
-  server {{
-    listen 127.0.0.1:443 ssl;
-    listen 127.0.0.1:444 ssl;
-    ssl_certificate {folder}/fullchain.pem;
-    ssl_certificate_key {folder}/privkey.pem;
-  }}
-}}
-"""
-
-WEB_SERVERS = {
-    "nginx": (
-        ("/usr/sbin/nginx", "-e", "{folder}/log", "-c", "{folder}/config"),
-        """\
+NGINX_FOR = """\
 daemon off;
 user root;
 pid {folder}/pid;
@@ -117,7 +92,22 @@ http {{
   scgi_temp_path {folder}/scgi;
 {config}
 }}
-""",
+"""
+NGINX = NGINX_FOR.replace(
+    "{config}",
+    """\
+  server {{
+    listen 127.0.0.1:443 ssl;
+    listen 127.0.0.1:444 ssl;
+    ssl_certificate {folder}/fullchain.pem;
+    ssl_certificate_key {folder}/privkey.pem;
+  }}""",
+)
+
+WEB_SERVERS = {
+    "nginx": (
+        ("/usr/sbin/nginx", "-e", "{folder}/log", "-c", "{folder}/config"),
+        NGINX_FOR,
     ),
     "apache": (
         ("/usr/sbin/apache2", "-D", "FOREGROUND", "-f", "{folder}/config"),
