@@ -167,7 +167,7 @@ def judge(  # noqa: PLR0913 - all of it is judged
         proof, more = _ports(snapshot, seen, math.inf if timeout is None else timeout)
         problems += more
     problems += [
-        Problem(Grade.WARNING, f"{path} is damaged, so that less is known")
+        Problem(Grade.WARNING, f"{path} is damaged: what it held is not known")
         for path in installation.state.damaged
     ]
     if (begun := installation.state.restart()) is not None:
